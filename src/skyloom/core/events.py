@@ -1,0 +1,52 @@
+"""Events: what happened, written in the same transaction as the change itself (an outbox).
+
+News travels upward as events and never as an import: `jobs` says ``TaskEnded``, `cost` prices it without knowing jobs.
+An event is also evidence: ``skyloom why`` reads them. Losing, repeating or reordering events never changes a final state.
+"""
+
+import msgspec
+
+from skyloom.core.resources import Resources
+
+
+class TaskEnded(msgspec.Struct, frozen=True, kw_only=True, tag="task_ended"):
+    """One attempt of one task is over. Its whole life is metered, from process start to last descendant gone."""
+
+    job_id: str
+    task_id: str
+    resources: Resources
+    started_at: float
+    ended_at: float
+    labels: dict[str, str] = {}
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+    """A thing changed its state."""
+
+    before: str
+    after: str
+    reason: str = ""
+    message: str = ""
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
+    """Something worth knowing later, in words."""
+
+    message: str
+
+
+EventBody = TaskEnded | Moved | Noted
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the event log.
+
+    Attributes:
+        at: Unix seconds.
+        subject: id of the thing it happened to.
+    """
+
+    at: float
+    project: str
+    subject: str
+    body: EventBody

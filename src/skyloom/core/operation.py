@@ -1,0 +1,102 @@
+"""Operations: frozen requests that know their answer type, their right and their route.
+
+The list of operations is the product's one interface. REST routes, OpenAPI, SDK methods, CLI verbs and the headings
+of the reference are made from it or tested against it.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar, get_args
+
+import msgspec
+
+Answer = TypeVar("Answer")
+Ask = TypeVar("Ask", bound="type[Operation[Any]]")
+
+
+class Right(enum.StrEnum):
+    """What a caller needs to be allowed. Roles are sets of rights (``rooms/tenancy/rules.py``)."""
+
+    READ = "read"
+    WRITE = "write"
+    RUN = "run"
+    PREDICT = "predict"
+    ADMIN = "admin"
+
+
+class Verb(enum.StrEnum):
+    """The HTTP method an operation has."""
+
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    DELETE = "DELETE"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """How one operation is known to the outside.
+
+    Attributes:
+        name: ``noun.verb``; the SDK method is the same two words.
+        right: what the caller must hold.
+        verb: HTTP method; a GET never changes anything.
+        path: below ``/v1/projects/{project}`` unless ``global_`` is set; ``{field}`` takes a field of the request.
+        global_: not inside a project.
+        audited: changes leave an audit record; measurements, which are no decisions, do not.
+    """
+
+    name: str
+    right: Right
+    verb: Verb
+    path: str
+    answer: Any
+    global_: bool = False
+    audited: bool = True
+
+    @property
+    def full_path(self) -> str:
+        return ("/v1" if self.global_ else "/v1/projects/{project}") + self.path
+
+    @property
+    def is_change(self) -> bool:
+        return self.verb is not Verb.GET
+
+
+class Operation(
+    msgspec.Struct, Generic[Answer], frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Base of every request. Subclass with the answer type: ``class SubmitJob(Operation[Job])``."""
+
+    route: ClassVar[Route]
+
+
+def operation(
+    name: str, right: Right, http: str, *, global_: bool = False, audited: bool = True
+) -> Callable[[Ask], Ask]:
+    """Give an operation class its name, right and route (``"POST /jobs"``)."""
+
+    def place(cls: Ask) -> Ask:
+        verb, path = http.split(" ", 1)
+        answer = next(get_args(base)[0] for base in cls.__orig_bases__ if get_args(base))  # type: ignore[attr-defined]
+        cls.route = Route(name, right, Verb(verb), path, answer, global_, audited)
+        return cls
+
+    return place
+
+
+class Page(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
+    """Some of a list, newest first.
+
+    Attributes:
+        items: at most the ``limit`` asked for.
+        next_cursor: give it back as ``cursor`` for the rest; ``None`` at the end.
+    """
+
+    items: tuple[Answer, ...]
+    next_cursor: str | None = None
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of an operation that has nothing to show."""
+
+    done: bool = True

@@ -1,0 +1,201 @@
+"""Engines run tasks. Plain data goes in, plain data comes out: no database, no callbacks, no knowledge of jobs.
+
+A *gang* is N tasks that start together. Every task runs under a supervisor (the *shim*) that outlives the control plane, keeps
+the task's output on disk, holds its limits, and records how it ended. One task id runs at most once, whatever crashes.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from skyloom.core.resources import Resources
+
+
+class Ability(enum.StrEnum):
+    """What an engine can do beyond the minimum. Ask the set; never test for a class."""
+
+    WARM_START = "warm_start"
+    GPU = "gpu"
+    MEMORY_LIMIT = "memory_limit"
+    MULTI_HOST = "multi_host"
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
+    """Run a program. ``argv`` goes to the system as it is: no shell, no expansion."""
+
+    argv: tuple[str, ...]
+
+
+class PythonFile(msgspec.Struct, frozen=True, kw_only=True, tag="python_file"):
+    """Run a Python file, below the working folder, as ``__main__``."""
+
+    path: str
+    args: tuple[str, ...] = ()
+
+
+class PythonModule(msgspec.Struct, frozen=True, kw_only=True, tag="python_module"):
+    """Run an installed module as ``__main__``, like ``python -m``."""
+
+    module: str
+    args: tuple[str, ...] = ()
+
+
+class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
+    """Call one function of a Python file with JSON arguments; its JSON result is written to ``result.json``."""
+
+    path: str
+    function: str
+    arguments: bytes = b'{"args": [], "kwargs": {}}'
+
+
+Entry = Command | PythonFile | PythonModule | PythonCall
+
+
+class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an engine needs to run one task.
+
+    Attributes:
+        task_id: names the attempt and the rank; the engine runs it at most once, for ever.
+        entry: what to run.
+        files: working-folder path → absolute path of the bytes to place there before the start (copied, never linked).
+        environment: variables added to a clean base environment. Never a secret.
+        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each.
+        shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
+        resources: what one task may use; memory is a hard limit when not 0.
+        max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
+        grace_s: time between a polite stop (SIGTERM) and the end of every descendant (SIGKILL).
+        max_log_bytes: output beyond this is dropped, and the log says so once.
+        warm: may start from the warm pool (same interpreter, imports done); a hint.
+    """
+
+    task_id: str
+    entry: Entry
+    files: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    secret_files: dict[str, str] = {}
+    shared_folder: str = ""
+    resources: Resources = Resources()
+    max_duration_s: float | None = None
+    grace_s: float = 10.0
+    max_log_bytes: int = 2 * 2**30
+    warm: bool = True
+
+
+class GangPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Tasks that start together; index is rank. The engine adds the rendezvous variables (RANK, WORLD_SIZE, LOCAL_RANK,
+    LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT) to each."""
+
+    gang_id: str
+    tasks: tuple[TaskPlan, ...]
+
+
+class TaskPhase(enum.StrEnum):
+    """What an engine can see of a task."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class EndReason(enum.StrEnum):
+    """Why a task ended. `rooms/jobs` adds meaning and a next action to each."""
+
+    COMPLETED = "completed"
+    EXIT_CODE = "exit_code"
+    SIGNALLED = "signalled"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    STOPPED = "stopped"
+    LAUNCH_FAILED = "launch_failed"
+    SHIM_LOST = "shim_lost"
+    NODE_LOST = "node_lost"
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one task now.
+
+    Attributes:
+        pid: of the user's process, while it runs.
+        started_at, ended_at: Unix seconds, from the shim's own record.
+        exit_code: of the user's process; None while it runs or when a signal ended it.
+        signal: number of the signal that ended it.
+        peak_memory_bytes: largest total of the task's processes that was seen.
+        message: evidence in one line ("used 2.1 GiB of 2 GiB"), for people.
+    """
+
+    task_id: str
+    phase: TaskPhase
+    pid: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: EndReason | None = None
+    peak_memory_bytes: int = 0
+    message: str = ""
+
+
+class LogSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of a task's output (stdout and stderr in the order they came).
+
+    Attributes:
+        content: the bytes from the asked offset on; empty when nothing more is there yet.
+        next_offset: ask with this for what follows; no byte is lost or repeated.
+        total_bytes: how much has been written so far.
+    """
+
+    content: bytes
+    next_offset: int
+    total_bytes: int
+
+
+class Engine(Protocol):
+    """Runs gangs on one pool. Thread-safe."""
+
+    abilities: frozenset[Ability]
+
+    def launch(self, gang: GangPlan) -> None:
+        """Start a gang, all tasks or none. Returns when the shims are started, not when user code runs.
+
+        Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, not for the job. A task that cannot
+        be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
+        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full; then nothing was started.
+        """
+        ...
+
+    def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Look at tasks; one answer for each id. Never blocks on user code. A task whose shim died without a record is ENDED with
+        SHIM_LOST, and everything it left running is dead before that is said."""
+        ...
+
+    def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
+        """Ask tasks to stop: SIGTERM, then after their grace SIGKILL for every descendant, setsid and double forks included;
+        ``force`` skips the grace. Returns at once; idempotent; unknown and ended tasks are ignored."""
+        ...
+
+    def capacity(self) -> Resources:
+        """All that the pool has, used or not."""
+        ...
+
+    def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
+        """Read output bytes. Works while the task runs, after it ended and after any restart. Unknown task: an empty slice."""
+        ...
+
+    def read_result(self, task_id: str) -> bytes | None:
+        """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
+        ...
+
+    def known(self) -> Sequence[str]:
+        """Ids of all tasks that the pool holds files of, running or ended; for finding orphans after a restart."""
+        ...
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete the files of ended tasks, output included. A task that still runs is left alone."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the pool. Tasks go on running."""
+        ...

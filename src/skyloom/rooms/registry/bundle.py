@@ -1,0 +1,79 @@
+"""A model bundle: a folder of digest-pinned files that any runtime can serve. Never a pickle.
+
+manifest.json    this module's `Manifest`
+model.onnx       the network, first axis of every input and output is the batch
+profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.bounds import Digest, RelativePath
+
+MODEL_FILE = "model.onnx"
+PROFILE_FILE = "profile.json"
+MANIFEST_FILE = "manifest.json"
+
+
+class Datatype(enum.StrEnum):
+    """Element types, by their names in the Open Inference Protocol v2."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output. ``shape`` starts with -1, the batch; other -1 axes are free too."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    datatype: Datatype
+    shape: Annotated[tuple[int, ...], Meta(min_length=1, max_length=8)]
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model takes and gives."""
+
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
+
+
+class ModelKind(enum.StrEnum):
+    """What the first output means."""
+
+    CLASSIFICATION = "classification"  # scores per class, shape [batch, classes]
+    REGRESSION = "regression"  # one number, shape [batch, 1]
+    OTHER = "other"
+
+
+class BundleFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a bundle."""
+
+    path: RelativePath
+    digest: Digest
+    size_bytes: Annotated[int, Meta(ge=0, le=2**40)]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle holds.
+
+    Attributes:
+        labels: class names in the order of the scores; empty for other kinds.
+        columns: for tabular models, what each position of the input row means.
+    """
+
+    format: int = 1
+    kind: ModelKind = ModelKind.OTHER
+    signature: Signature
+    files: Annotated[tuple[BundleFile, ...], Meta(min_length=1, max_length=200)]
+    labels: Annotated[tuple[str, ...], Meta(max_length=100_000)] = ()
+    columns: Annotated[tuple[str, ...], Meta(max_length=10_000)] = ()

@@ -1,0 +1,158 @@
+"""The only reader of the environment. Each setting is one row: name, default, parser, help.
+
+`Settings.read` is called once per process, at the top; everyone below receives values, never this object.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skyloom.core.errors import InvalidInput
+
+
+class InvalidSetting(InvalidInput):
+    """A setting in the environment cannot be read."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table. The variable is ``SKYLOOM_`` and the name in capitals."""
+
+    name: str
+    default: Any
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return f"SKYLOOM_{self.name.upper()}"
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
+        raise ValueError("write 1 or 0")
+    return text.lower() in {"1", "true", "yes", "on"}
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+SETTINGS = (
+    Setting(
+        "home",
+        Path("~/.skyloom").expanduser(),
+        _path,
+        "Folder of an embedded cloud: database, blobs, tables, task output.",
+    ),
+    Setting(
+        "host",
+        "127.0.0.1",
+        str,
+        "Address the control plane and the model servers listen on. Loopback only in embedded mode.",
+    ),
+    Setting("port", 8470, int, "Port of the control plane. 0 takes a free one."),
+    Setting("url", "", str, "Control plane a client talks to; empty means the embedded cloud in `home`."),
+    Setting("project", "default", str, "Project a client works in."),
+    Setting("token", "", str, "Token a client shows. Empty: `token_file`, else the embedded cloud's own."),
+    Setting("token_file", "", str, "File that holds the token."),
+    Setting(
+        "warm_pool",
+        True,
+        _flag,
+        "Keep a warm process with the training imports done, so that Python jobs start at once.",
+    ),
+    Setting("cpus", 0.0, float, "CPU cores the local engine may hand out; 0 means all of this machine."),
+    Setting(
+        "memory",
+        "",
+        str,
+        "Memory the local engine may hand out, for example 8GiB; empty means all of this machine.",
+    ),
+    Setting("price_cpu_usd_per_hour", 0.04, float, "Price of one CPU core for one hour."),
+    Setting("price_gpu_usd_per_hour", 2.5, float, "Price of one GPU for one hour."),
+    Setting("price_memory_gib_usd_per_hour", 0.005, float, "Price of one GiB of memory for one hour."),
+    Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
+)
+
+
+class Settings:
+    """The values of all settings, read once."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Read the environment. An override that is not None wins. Raises `InvalidSetting` naming the variable."""
+        source = os.environ if environment is None else environment
+        values = {}
+        for setting in SETTINGS:
+            override = overrides.pop(setting.name, None)
+            values[setting.name] = override if override is not None else _value(setting, source)
+        if overrides:
+            raise TypeError(f"no such settings: {sorted(overrides)}")
+        return cls(values)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _value(setting: Setting, environment: Mapping[str, str]) -> Any:
+    text = environment.get(setting.variable)
+    if text is None or text == "":
+        return setting.default
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise InvalidSetting(
+            f"{setting.variable}={text!r} cannot be read: {error}.", next_action=f"It means: {setting.help}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class TaskEnvironment:
+    """What a process inside a job is told about itself. Empty strings and zeros outside of a job.
+
+    Attributes:
+        task_id, job_id, project, run: ids; ``run`` is empty when the job is no training run.
+        rank, world_size: place in the gang.
+        shared_folder: folder that all ranks and all attempts of the job share.
+        url, token: the control plane and this task's own token, which dies with the task.
+    """
+
+    task_id: str
+    job_id: str
+    project: str
+    run: str
+    attempt: int
+    rank: int
+    world_size: int
+    shared_folder: str
+    task_folder: str
+    url: str
+    token: str
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
+        """Read the variables that the engine set."""
+        source = os.environ if environment is None else environment
+        token_file = source.get("SKYLOOM_TOKEN_FILE", "")
+        return cls(
+            task_id=source.get("SKYLOOM_TASK_ID", ""),
+            job_id=source.get("SKYLOOM_JOB_ID", ""),
+            project=source.get("SKYLOOM_PROJECT", ""),
+            run=source.get("SKYLOOM_RUN", ""),
+            attempt=int(source.get("SKYLOOM_ATTEMPT", "1")),
+            rank=int(source.get("RANK", "0")),
+            world_size=int(source.get("WORLD_SIZE", "1")),
+            shared_folder=source.get("SKYLOOM_SHARED_FOLDER", ""),
+            task_folder=source.get("SKYLOOM_TASK_FOLDER", ""),
+            url=source.get("SKYLOOM_URL", ""),
+            token=Path(token_file).read_text().strip() if token_file else "",
+        )
