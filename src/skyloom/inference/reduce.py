@@ -4,7 +4,7 @@ Training builds the profile with it and the data plane watches live traffic with
 one index of a tensor's first axis; the rest of the axes are flattened. Works on numpy arrays only; knows no model and no request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Observer:
         for index, feature in enumerate(self.features):
             self._edges[index, : len(feature.edges)] = feature.edges
         self._bins = widest + 2
+        self._groups, self._order = _grouped(self.features)
 
     def zeros(self) -> NDArray[np.int64]:
         """Counts of nothing seen."""
@@ -51,8 +52,8 @@ class Observer:
         """Return one number per row and feature, shape [rows, features]. Raises `TensorMissing`."""
         if not self.features:
             return np.zeros((0, 0))
-        columns = [_reduce(feature, tensors) for feature in self.features]
-        return np.stack(columns, axis=1)
+        parts = [_reduce_group(*group, tensors) for group in self._groups]
+        return np.concatenate(parts, axis=1)[:, self._order]
 
     def count(self, values: Values) -> NDArray[np.int64]:
         """Count the numbers that `reduce` returned."""
@@ -169,53 +170,56 @@ def _rows(tensor: Array) -> Array:
     return tensor.reshape(len(tensor), -1) if tensor.ndim != 2 else tensor
 
 
+def _grouped(features: Sequence[Feature]) -> tuple[list[tuple[str, Reduction, list[int]]], list[int]]:
+    """Put the columns of one tensor together, so that they are read in one step; and where each feature ends up."""
+    groups: dict[tuple[str, Reduction, int], list[int]] = {}
+    for index, feature in enumerate(features):
+        alone = -1 if feature.reduction is Reduction.COLUMN else index
+        groups.setdefault((feature.tensor, feature.reduction, alone), []).append(index)
+    placed = [index for members in groups.values() for index in members]
+    order = [placed.index(index) for index in range(len(features))]
+    return [(key[0], key[1], [features[i].column for i in members]) for key, members in groups.items()], order
+
+
 def _reduce(feature: Feature, tensors: Mapping[str, Array]) -> Values:
-    tensor = tensors.get(feature.tensor)
-    if tensor is None:
+    """One number per row for one feature."""
+    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors)[:, 0]
+
+
+def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array]) -> Values:
+    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]."""
+    found = tensors.get(tensor)
+    if found is None:
         raise TensorMissing(
-            f"Feature {feature.name!r} watches tensor {feature.tensor!r}, which is not there.",
+            f"The profile watches tensor {tensor!r}, which is not there.",
             next_action=f"There are: {', '.join(sorted(tensors))}.",
         )
-    rows = _rows(tensor)
-    if rows.shape[1] <= (feature.column if feature.reduction is Reduction.COLUMN else 0):
+    rows = _rows(found)
+    needed = max(columns) + 1 if reduction is Reduction.COLUMN else 1
+    if rows.shape[1] < needed:
         raise TensorMissing(
-            f"Feature {feature.name!r} watches column {feature.column} of {feature.tensor!r}, which has {rows.shape[1]}.",
+            f"The profile watches column {needed - 1} of {tensor!r}, which has {rows.shape[1]} columns.",
             next_action="Build the profile again from tensors of the model's own shape.",
         )
+    if reduction is Reduction.COLUMN:
+        return rows[:, columns].astype(np.float64)
     with np.errstate(all="ignore"):  # infinities are data here; they land in the outer bins or count as missing
-        return _REDUCTIONS[feature.reduction](rows, feature.column).astype(np.float64)
+        return _REDUCTIONS[reduction](rows).astype(np.float64)[:, None]
 
 
-def _mean(rows: Array, _: int) -> Array:
-    return rows.mean(axis=1, dtype=_wide(rows))
-
-
-def _deviation(rows: Array, _: int) -> Array:
+def _deviation(rows: Array) -> Array:
     wide = rows.astype(_wide(rows), copy=False)
-    centred = wide - wide.mean(axis=1, keepdims=True)
+    centred: Array = wide - wide.mean(axis=1, keepdims=True)
     return np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
-
-
-def _argmax(rows: Array, _: int) -> Array:
-    return rows.argmax(axis=1)
-
-
-def _maximum(rows: Array, _: int) -> Array:
-    return rows.max(axis=1)
-
-
-def _pick(rows: Array, column: int) -> Array:
-    return rows[:, column]
 
 
 def _wide(rows: Array) -> type[np.floating[Any]]:
     return np.float32 if rows.dtype == np.float32 else np.float64
 
 
-_REDUCTIONS = {
-    Reduction.COLUMN: _pick,
-    Reduction.MEAN: _mean,
+_REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
+    Reduction.MEAN: lambda rows: rows.mean(axis=1, dtype=_wide(rows)),
     Reduction.DEVIATION: _deviation,
-    Reduction.ARGMAX: _argmax,
-    Reduction.MAXIMUM: _maximum,
+    Reduction.ARGMAX: lambda rows: rows.argmax(axis=1),
+    Reduction.MAXIMUM: lambda rows: rows.max(axis=1),
 }
