@@ -210,7 +210,8 @@ def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], ten
 def _deviation(rows: Array) -> Array:
     wide = rows.astype(_wide(rows), copy=False)
     centred: Array = wide - wide.mean(axis=1, keepdims=True)
-    return np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
+    deviation: Array = np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
+    return deviation
 
 
 def _wide(rows: Array) -> type[np.floating[Any]]:
