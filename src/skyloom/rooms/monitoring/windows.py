@@ -137,7 +137,9 @@ def recent_rows(rings: Sequence[Ring], now: float, num_rows: int, horizon_s: flo
 
     The shortest, because a shift that began a minute ago must not be hidden by the quiet hour before it.
     """
-    starts = sorted({report.at for ring in rings for report in ring.reports if report.at >= now - horizon_s}, reverse=True)
+    starts = sorted(
+        {report.at for ring in rings for report in ring.reports if report.at >= now - horizon_s}, reverse=True
+    )
     for start in starts:
         rows = sum(ring.reports[-1].traffic.rows - _base(ring, start).traffic.rows for ring in rings if ring.reports)
         if rows >= num_rows:
@@ -193,7 +195,9 @@ def _shrank(before: Histogram, after: Histogram) -> bool:
 
 
 def _less(before: Histogram, after: Histogram) -> Histogram:
-    return Histogram(counts=tuple(map(int.__sub__, after.counts, before.counts)), missing=after.missing - before.missing)
+    return Histogram(
+        counts=tuple(map(int.__sub__, after.counts, before.counts)), missing=after.missing - before.missing
+    )
 
 
 def _merged(first: tuple[Histogram, ...], second: tuple[Histogram, ...]) -> tuple[Histogram, ...]:
