@@ -4,6 +4,7 @@ One write per batch. The line's place in the file is part of the prediction id
 (`rooms.serving.predictions`), so that a reader needs no index.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -15,7 +16,15 @@ from skyloom.core.errors import StorageFull
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
 from skyloom.rooms.registry.bundle import Signature
-from skyloom.rooms.serving.predictions import MAX_OUTPUT_BYTES, Prediction, log_name, name_prediction
+from skyloom.rooms.serving.predictions import (
+    MAX_LINE_BYTES,
+    MAX_OUTPUT_BYTES,
+    Prediction,
+    locate,
+    log_name,
+    name_prediction,
+    read_line,
+)
 
 # No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
 _MAX_OUTPUT_ELEMENTS = MAX_OUTPUT_BYTES // 2
@@ -70,7 +79,7 @@ class Journal:
         os.close(self._file)
 
     def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
-        outputs = b""
+        outputs = b"null"
         if ticket.outputs is not None and sum(output.size for output in ticket.outputs) <= _MAX_OUTPUT_ELEMENTS:
             outputs = encode_outputs(self._outputs, ticket.outputs)
             if len(ticket.call.outputs) == len(ticket.outputs):
@@ -83,7 +92,7 @@ class Journal:
             latency_us=int((clock - ticket.arrived_at) * 1e6),
             status=200 if ticket.failure is None else 500,
             client_id=ticket.call.client_id,
-            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b""),
+            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
         )
         return self._encoder.encode(prediction) + b"\n"
 
@@ -98,3 +107,14 @@ class Journal:
         """Look again where the file ends: a full disk may have taken half a line."""
         self._offset = os.fstat(self._file).st_size
         self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
+
+
+def read_prediction(folder: Path, prediction_id: str) -> Prediction:
+    """Find one prediction in the logs of a folder. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
+    replica, offset = locate(prediction_id)
+    content = b""
+    # No such log: no such prediction.
+    with contextlib.suppress(OSError), (folder / log_name(replica)).open("rb") as file:
+        file.seek(offset)
+        content = file.read(MAX_LINE_BYTES)
+    return read_line(prediction_id, content)
