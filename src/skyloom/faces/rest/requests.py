@@ -1,0 +1,42 @@
+"""Bytes ↔ operations: how the fields of a request are spread over path, query and body."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import Request
+
+from skyloom.core.operation import Operation, Verb
+from skyloom.faces.rest.errors import InvalidRequest
+
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+def path_fields(kind: type[Operation[Any]]) -> tuple[str, ...]:
+    """The fields of a request that stand in its path."""
+    return tuple(name for name in _PARAMETER.findall(kind.route.full_path) if name != "project")
+
+
+async def read(kind: type[Operation[Any]], request: Request) -> Operation[Any]:
+    """Build the operation that a request means. Raises `InvalidRequest` naming the field."""
+    in_path = {name: request.path_params[name] for name in path_fields(kind)}
+    try:
+        if kind.route.verb in (Verb.GET, Verb.DELETE):
+            return _convert({**_query(request.query_params), **in_path}, kind, strict=False)
+        body = await request.body()
+        fields = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        return _convert({**fields, **in_path}, kind, strict=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(
+            f"{kind.route.name}: {error}.", next_action="Correct that field; /openapi.json describes them all."
+        ) from error
+
+
+def _convert(fields: dict[str, Any], kind: type[Operation[Any]], *, strict: bool) -> Operation[Any]:
+    ask: Operation[Any] = msgspec.convert(fields, kind, strict=strict, str_keys=True)
+    return ask
+
+
+def _query(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value != ""}
