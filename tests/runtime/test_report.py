@@ -1,15 +1,14 @@
 import threading
 from collections.abc import Callable
+from typing import Any
 
-import httpx
-import msgspec
 import pytest
 
 from skyloom.core.errors import InvalidInput, SkyloomError, Unavailable
+from skyloom.core.operation import Done
 from skyloom.ports.series import Point
-from skyloom.rooms.tracking.model import LogMeasurements
 from skyloom.runtime.context import Context, context
-from skyloom.runtime.line import Line, measurements_sender
+from skyloom.runtime.line import measurements_sender
 from skyloom.runtime.report import Reporter, report
 from skyloom.series.memory import MemorySeries
 
@@ -110,41 +109,32 @@ def place(rank: int = 0, run: str = "run_1") -> Context:
     return Context(**{**fields, "url": "http://127.0.0.1:1", "token": "secret"})
 
 
-def test_line_sends_the_operation_with_the_tasks_own_token() -> None:
-    seen: list[httpx.Request] = []
+class Recorder:
+    """A transport that remembers what it was asked."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(200, json={"done": True})
+    project, url = "vision", ""
 
-    send = measurements_sender(place(), Line(place(), httpx.MockTransport(answer)))
-    send(1, (Point("loss", 1, 5.0, float("nan")),))
-    assert seen[0].url.path == "/v1/projects/vision/runs/run_1/measurements"
-    assert seen[0].headers["authorization"] == "Bearer secret"
-    body = msgspec.json.decode(seen[0].content)
-    ask = msgspec.convert({**body, "run_id": "run_1"}, LogMeasurements)
-    assert ask.points == (Point("loss", 1, 5.0, None),)
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def send(self, ask: Any) -> Any:
+        self.asked.append(ask)
+        return Done()
 
 
-@pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        (httpx.Response(502, text="bad gateway"), Unavailable),
-        (
-            httpx.Response(400, content=msgspec.json.encode(InvalidInput("No.", next_action="Look.").body())),
-            InvalidInput,
-        ),
-    ],
-)
-def test_line_turns_a_refusal_into_its_error(reply: httpx.Response, expected: type[SkyloomError]) -> None:
-    line = Line(place(), httpx.MockTransport(lambda _: reply))
-    with pytest.raises(expected):
-        line.do(LogMeasurements(run_id="run_1", source="s", sequence=1, points=()))
+def test_senders_of_one_process_have_sources_of_their_own() -> None:
+    recorder = Recorder()
+    for _ in range(2):
+        measurements_sender(place(), recorder)(1, (Point("loss", 1, 5.0, 0.5),))  # type: ignore[arg-type]
+    first, second = recorder.asked
+    assert (first.run_id, first.sequence, first.points) == ("run_1", 1, (Point("loss", 1, 5.0, 0.5),))
+    assert first.source.startswith("task_1.")
+    assert first.source != second.source
 
 
-def test_line_without_a_listener_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match="does not answer"):
-        Line(place()).do(LogMeasurements(run_id="run_1", source="s", sequence=1, points=()))
+def test_sender_without_a_listener_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        measurements_sender(place())(1, ())
 
 
 def test_report_outside_of_a_run_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ class SeriesSlice(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
 
 
-@operation("run.log", Right.RUN, "POST /runs/{run_id}/measurements", audited=False)
+@operation("runs.log", Right.RUN, "POST /runs/{run_id}/measurements", audited=False)
 class LogMeasurements(Operation[Done], frozen=True, kw_only=True):
     """Add measurements to a run. A batch (source and sequence) that was sent before is dropped, so sending again is safe.
 
@@ -74,14 +74,14 @@ class LogMeasurements(Operation[Done], frozen=True, kw_only=True):
     points: Annotated[tuple[Point, ...], Meta(max_length=10_000)]
 
 
-@operation("run.show", Right.READ, "GET /runs/{run_id}")
+@operation("runs.get", Right.READ, "GET /runs/{run_id}")
 class GetRun(Operation[RunProgress], frozen=True, kw_only=True):
     """Show a run, its state and its newest measurements."""
 
     run_id: Id
 
 
-@operation("run.list", Right.READ, "GET /runs")
+@operation("runs.list", Right.READ, "GET /runs")
 class ListRuns(Operation[Page[Run]], frozen=True, kw_only=True):
     """List runs, newest first; ``dataset`` shows only those trained on it."""
 
@@ -90,7 +90,7 @@ class ListRuns(Operation[Page[Run]], frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
-@operation("run.series", Right.READ, "GET /runs/{run_id}/series")
+@operation("runs.series", Right.READ, "GET /runs/{run_id}/series")
 class GetSeries(Operation[SeriesSlice], frozen=True, kw_only=True):
     """Read measurements of a run: of one name, or of all, after a step."""
 
@@ -98,3 +98,6 @@ class GetSeries(Operation[SeriesSlice], frozen=True, kw_only=True):
     name: ShortText | None = None
     after_step: Annotated[int, Meta(ge=-1)] = -1
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
+OPERATIONS = (LogMeasurements, GetRun, ListRuns, GetSeries)
