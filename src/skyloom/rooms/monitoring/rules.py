@@ -1,0 +1,179 @@
+"""What counts as drift, what counts as trouble, and which moves of an alert follow. Pure: numbers in, decisions out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from skyloom.rooms.monitoring.distances import (
+    chi_square,
+    chi_square_by_chance,
+    gap_by_chance,
+    largest_gap,
+    population_stability,
+    shares,
+)
+from skyloom.rooms.monitoring.model import (
+    Alert,
+    AlertRule,
+    AlertState,
+    Feature,
+    FeatureDrift,
+    Histogram,
+    Profile,
+    Reduction,
+    Signal,
+)
+from skyloom.rooms.monitoring.windows import Window, latency_quantile
+
+# One window of healthy traffic alarms with at most this probability, whatever the number of features, because each feature
+# gets an equal part of it. The population stability limit, an effect size, then silences nearly all of that too.
+SIGNIFICANCE = 1e-3
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One signal's value now, and in words."""
+
+    signal: Signal
+    value: float
+    message: str
+
+
+class AlertMove(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that one endpoint's alert needs. ``before`` is None when it never fired."""
+
+    rule: AlertRule
+    before: AlertState | None
+    after: AlertState
+    reading: Reading
+
+
+def drift(profile: Profile, seen: Sequence[Histogram], *, limit: float, min_rows: int) -> tuple[FeatureDrift, ...]:
+    """Compare each feature with training; worst first. Empty when ``seen`` is not of this profile.
+
+    A feature has drifted when, on at least ``min_rows`` rows, its population stability index is above ``limit`` *and* the
+    shift is beyond chance: the KS distance, or for classes (which have no order) chi-square, above its critical value. Either
+    alone would not do: the index exceeds 0.2 by luck with many bins and few rows, and a significance test calls a shift
+    of no importance certain once there are a million rows.
+    """
+    if len(seen) != len(profile.features):
+        return ()
+    significance = SIGNIFICANCE / max(1, len(seen))
+    rows = [
+        _feature_drift(feature, expected, now, significance, limit, min_rows)
+        for feature, expected, now in zip(profile.features, profile.histograms, seen, strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: (not row.drifted, -row.psi)))
+
+
+def readings(
+    rules: Iterable[AlertRule], windows: Mapping[Signal, Window], compared: Sequence[FeatureDrift]
+) -> dict[Signal, Reading]:
+    """Read each rule's signal off its window. A signal with too little traffic to judge has no reading."""
+    found = (_reading(rule, windows[rule.signal], compared) for rule in rules if rule.signal in windows)
+    return {reading.signal: reading for reading in found if reading is not None}
+
+
+def evaluate(
+    rules: Iterable[AlertRule], seen: Mapping[Signal, Reading], alerts: Mapping[Signal, Alert], now: float
+) -> list[AlertMove]:
+    """Return the moves that one endpoint's alerts need; none when all is as it should be, so repeating it is free.
+
+    An alert fires at once, since a reading already stands for a whole window. It ends when the value is well below the threshold
+    and it was open for a while: both together bound how often it can flap. Without a reading nothing moves, because no traffic
+    is no evidence; an alert whose rule was taken away ends.
+    """
+    moves = []
+    rules_by_signal = {rule.signal: rule for rule in rules}
+    for signal, rule in rules_by_signal.items():
+        alert, reading = alerts.get(signal), seen.get(signal)
+        if reading is not None and (after := _next_state(rule, reading, alert, now)):
+            moves.append(AlertMove(rule=rule, before=alert.state if alert else None, after=after, reading=reading))
+    moves.extend(
+        _withdrawn(alert) for signal, alert in alerts.items() if signal not in rules_by_signal and is_open(alert)
+    )
+    return moves
+
+
+def is_open(alert: Alert) -> bool:
+    """True while the trouble lasts, seen by a person or not."""
+    return alert.state is not AlertState.RESOLVED
+
+
+def _next_state(rule: AlertRule, reading: Reading, alert: Alert | None, now: float) -> AlertState | None:
+    if alert is None or not is_open(alert):
+        return AlertState.FIRING if reading.value > rule.threshold else None
+    calm = reading.value <= rule.threshold * rule.clear_below
+    return AlertState.RESOLVED if calm and now - alert.fired_at >= rule.hold_s else None
+
+
+def _withdrawn(alert: Alert) -> AlertMove:
+    rule = AlertRule(signal=alert.signal, threshold=alert.threshold)
+    reading = Reading(signal=alert.signal, value=alert.value, message="The endpoint is no longer watched for this.")
+    return AlertMove(rule=rule, before=alert.state, after=AlertState.RESOLVED, reading=reading)
+
+
+def _reading(rule: AlertRule, window: Window, compared: Sequence[FeatureDrift]) -> Reading | None:
+    if rule.signal is Signal.DRIFT:
+        return _drift_reading(rule, compared)
+    if window.traffic.requests < rule.min_count:
+        return None
+    return _error_reading(window) if rule.signal is Signal.ERROR_RATE else _latency_reading(window)
+
+
+def _error_reading(window: Window) -> Reading:
+    traffic = window.traffic
+    rate = traffic.server_errors / traffic.requests
+    message = (
+        f"{traffic.server_errors} of {traffic.requests} requests failed ({rate:.1%}) in {window.duration_s:.0f} s."
+    )
+    return Reading(signal=Signal.ERROR_RATE, value=rate, message=message)
+
+
+def _latency_reading(window: Window) -> Reading | None:
+    slowest = latency_quantile(window.traffic.latency, 0.99)
+    if slowest is None:
+        return None
+    message = (
+        f"99% of {window.traffic.requests} requests took up to {slowest * 1000:.3g} ms in {window.duration_s:.0f} s."
+    )
+    return Reading(signal=Signal.LATENCY_P99_S, value=slowest, message=message)
+
+
+def _drift_reading(rule: AlertRule, compared: Sequence[FeatureDrift]) -> Reading | None:
+    if not compared or max(row.rows for row in compared) < rule.min_count:
+        return None
+    moved = [row for row in compared if row.distance > row.by_chance]
+    if not moved:
+        return Reading(signal=Signal.DRIFT, value=0.0, message="No feature has moved beyond chance.")
+    worst = max(moved, key=lambda row: row.psi)
+    message = (
+        f"{len(moved)} of {len(compared)} features differ from training beyond chance, most of all {worst.name!r}: "
+        f"stability index {worst.psi:.2f} (limit {rule.threshold:g}) over {worst.rows} rows."
+    )
+    return Reading(signal=Signal.DRIFT, value=worst.psi, message=message)
+
+
+def _feature_drift(
+    feature: Feature, expected: Histogram, seen: Histogram, significance: float, limit: float, min_rows: int
+) -> FeatureDrift:
+    psi = population_stability(expected, seen)
+    if feature.reduction is Reduction.ARGMAX:
+        distance, degrees = chi_square(expected, seen)
+        by_chance = chi_square_by_chance(degrees, significance)
+    else:
+        distance = largest_gap(expected, seen)
+        by_chance = gap_by_chance(expected.total, seen.total, significance)
+    return FeatureDrift(
+        name=feature.name,
+        is_output=feature.is_output,
+        rows=seen.total,
+        psi=psi,
+        distance=distance,
+        # JSON has no infinity; nothing can be beyond the largest float either.
+        by_chance=min(by_chance, 1e300),
+        drifted=seen.total >= min_rows and psi > limit and distance > by_chance,
+        missing_share=seen.missing / seen.total if seen.total else 0.0,
+        edges=feature.edges,
+        expected_shares=shares(expected),
+        seen_shares=shares(seen),
+    )
