@@ -24,6 +24,23 @@ class Right(enum.StrEnum):
     ADMIN = "admin"
 
 
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, where, and what they may do. Made by `tenancy` from a token and never by a face.
+
+    Attributes:
+        principal: user name, or the id of the task that speaks.
+        project: the project the request is about; "" for operations outside of projects.
+        scope: the project that the token opens, or "*" for all.
+        task_id: set when a running task asks with its own token.
+    """
+
+    principal: str
+    project: str
+    scope: str
+    rights: frozenset[Right]
+    task_id: str = ""
+
+
 class Verb(enum.StrEnum):
     """The HTTP method an operation has."""
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
-    """One measurement. ``at`` is Unix seconds. NaN and infinities are written as null on the wire and read as NaN."""
+    """One measurement. ``at`` is Unix seconds. NaN and infinities are stored, sent and read back as None (null)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     step: Annotated[int, Meta(ge=0, le=2**53)]

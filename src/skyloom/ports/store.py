@@ -4,12 +4,14 @@ A room says what it needs stored as `Collection` values in its ``ports.py``; an 
 Measurements (series, task output, request logs) never come here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
+
+from skyloom.core.operation import Page
 
 T = TypeVar("T")
 
@@ -161,3 +163,9 @@ def attributes(record: msgspec.Struct, names: Iterable[str]) -> tuple[Scalar, ..
 
 def _scalar(value: Any) -> Scalar:
     return value.value if hasattr(value, "value") else value
+
+
+def page(found: Sequence[N], limit: int) -> Page[N]:
+    """Make a page of a list that was selected with one record more than ``limit``."""
+    items = tuple(found[:limit])
+    return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)

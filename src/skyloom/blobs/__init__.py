@@ -1,0 +1,1 @@
+"""Adapters of `ports.blobs.Blobs`: where immutable bytes lie."""

@@ -1,0 +1,1 @@
+"""Faces turn bytes into operations and answers into bytes. They hold no rules."""

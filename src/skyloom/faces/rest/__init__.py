@@ -1,0 +1,1 @@
+"""The REST face: one route per operation, made from the list of operations."""

@@ -1,0 +1,172 @@
+"""The REST app: a route for every operation, and the few others that stand in `OPEN` and `GUARDED`.
+
+Every route of the app is in exactly one of these three; a test walks the app and fails on any other door.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import anyio.from_thread
+import anyio.to_thread
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from prometheus_client import CollectorRegistry, generate_latest
+
+from skyloom import __version__
+from skyloom.cloud import Cloud
+from skyloom.core.bounds import Digest
+from skyloom.core.operation import Caller, Operation, Right
+from skyloom.faces.rest import openapi
+from skyloom.faces.rest.errors import InvalidRequest, answer
+from skyloom.faces.rest.guard import Asgi, Guard
+from skyloom.faces.rest.metrics import Requests
+from skyloom.faces.rest.requests import read
+from skyloom.ports.blobs import BlobMissing, Blobs
+from skyloom.rooms.tenancy.rules import permit_right
+
+OPEN = ("/healthz", "/readyz", "/openapi.json")
+GUARDED: dict[tuple[str, str], Right] = {
+    ("GET", "/metrics"): Right.READ,
+    ("PUT", "/v1/projects/{project}/blobs/{digest}"): Right.WRITE,
+    ("HEAD", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
+    ("GET", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
+}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+
+
+def make_app(
+    cloud: Cloud,
+    blobs: Blobs,
+    operations: Sequence[type[Operation[Any]]],
+    *,
+    registry: CollectorRegistry,
+    hosts: frozenset[str] = LOOPBACK,
+) -> Asgi:
+    """Build the ASGI app of one cloud."""
+    app = FastAPI(title="Skyloom", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    requests = Requests(registry)
+    schemas, references = openapi.components(operations)
+    for operation in operations:
+        app.add_api_route(
+            operation.route.full_path,
+            requests.timed(operation.route.name, partial(_carry_out, cloud, operation)),
+            methods=[operation.route.verb.value],
+            openapi_extra=openapi.describe(operation, schemas, references),
+            response_class=Response,
+            name=operation.route.name,
+        )
+    described = _description(app, schemas)
+    _add_open_routes(app, described)
+    _add_guarded_routes(app, cloud, blobs, registry)
+    app.add_exception_handler(Exception, lambda _request, error: answer(error))
+    return Guard(app, hosts)
+
+
+async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Request) -> Response:
+    try:
+        secret, project = _secret(request), request.path_params.get("project", "")
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= 200:
+            raise InvalidRequest("The Idempotency-Key is empty or too long.", next_action="Use 1 to 200 characters.")
+        # The token is looked at before the body is parsed: strangers learn nothing from our validation.
+        by = await anyio.to_thread.run_sync(cloud.authenticate, secret, project)
+        ask = await read(operation, request)
+        made = await anyio.to_thread.run_sync(cloud.do, ask, by, key)
+        return Response(msgspec.json.encode(made), media_type="application/json")
+    except Exception as error:
+        return answer(error)
+
+
+def _secret(request: Request) -> str:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
+
+
+def _description(app: FastAPI, schemas: dict[str, Any]) -> bytes:
+    described = app.openapi()
+    parts = described.setdefault("components", {})
+    parts["schemas"] = {**parts.get("schemas", {}), **schemas}
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return msgspec.json.encode(described)
+
+
+def _add_open_routes(app: FastAPI, described: bytes) -> None:
+    def healthy() -> Response:
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    app.add_api_route("/healthz", healthy, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/readyz", healthy, methods=["GET"], include_in_schema=False)
+    app.add_api_route(
+        "/openapi.json",
+        lambda: Response(described, media_type="application/json"),
+        methods=["GET"],
+        include_in_schema=False,
+    )
+
+
+def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: CollectorRegistry) -> None:
+    async def admit(request: Request, right: Right) -> Caller:
+        by = await anyio.to_thread.run_sync(
+            cloud.authenticate, _secret(request), request.path_params.get("project", "")
+        )
+        permit_right(right, by, request.url.path)
+        return by
+
+    async def metrics(request: Request) -> Response:
+        await admit(request, Right.READ)
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    async def upload(request: Request) -> Response:
+        await admit(request, Right.WRITE)
+        stored = await anyio.to_thread.run_sync(blobs.put, _body(request), _digest(request))
+        return Response(msgspec.json.encode({"digest": stored[0], "size_bytes": stored[1]}), 201)
+
+    async def download(request: Request) -> Response:
+        await admit(request, Right.READ)
+        digest = _digest(request)
+        size = await anyio.to_thread.run_sync(blobs.size, digest)
+        if size is None:
+            raise BlobMissing(f"There is no blob {digest}.", next_action="Upload it first.")
+        headers = {"content-length": str(size)}
+        if request.method == "HEAD":
+            return Response(None, 200, headers, "application/octet-stream")
+        return StreamingResponse(blobs.open(digest), 200, headers, "application/octet-stream")
+
+    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download}
+    for method, path in GUARDED:
+        app.add_api_route(
+            path, _answering(routes.get(path) or routes[method]), methods=[method], include_in_schema=False
+        )
+
+
+def _answering(endpoint: Any) -> Any:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)  # type: ignore[no-any-return]
+        except Exception as error:
+            return answer(error)
+
+    return guarded
+
+
+def _digest(request: Request) -> str:
+    try:
+        return msgspec.convert(request.path_params["digest"], Digest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(
+            "A blob is named by 'sha256:' and 64 hex digits.", next_action="Digest the bytes with SHA-256."
+        ) from error
+
+
+def _body(request: Request) -> Iterator[bytes]:
+    """The body of a request, pulled chunk by chunk from a worker thread."""
+    stream = request.stream().__aiter__()
+
+    async def following() -> bytes | None:
+        return await anext(stream, None)
+
+    while (chunk := anyio.from_thread.run(following)) is not None:
+        if chunk:
+            yield chunk

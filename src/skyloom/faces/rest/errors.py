@@ -1,0 +1,58 @@
+"""Errors as HTTP: the one place where a category becomes a status."""
+
+import logging
+import uuid
+
+import msgspec
+from fastapi import Response
+
+from skyloom.core.errors import Category, InternalError, InvalidInput, SkyloomError
+
+log = logging.getLogger("skyloom")
+
+STATUS = {
+    Category.INVALID: 422,
+    Category.UNAUTHENTICATED: 401,
+    Category.DENIED: 403,
+    Category.NOT_FOUND: 404,
+    Category.CONFLICT: 409,
+    Category.LIMIT: 429,
+    Category.STORAGE_FULL: 507,
+    Category.UNAVAILABLE: 503,
+    Category.INTERNAL: 500,
+}
+
+
+class InvalidRequest(InvalidInput):
+    """The request is not what the operation takes."""
+
+
+class BodyTooLarge(InvalidInput):
+    """The request's body is over the bound."""
+
+
+class ContentTypeRefused(InvalidInput):
+    """Changes take ``application/json``, which a foreign web page cannot send without asking first."""
+
+
+class HostRefused(InvalidInput):
+    """The Host header names no address of this server."""
+
+
+_STATUS_OF_CODE = {BodyTooLarge.code: 413, ContentTypeRefused.code: 415, HostRefused.code: 421}
+
+
+def answer(error: Exception) -> Response:
+    """Any exception as a response. What is not ours is logged under an id and told as that id only."""
+    if not isinstance(error, SkyloomError):
+        incident = uuid.uuid4().hex[:12]
+        log.error("incident %s", incident, exc_info=error)
+        error = InternalError(
+            f"Something went wrong inside of Skyloom (incident {incident}).",
+            next_action="Try again; if it stays, report it with the lines of this incident from the server's log.",
+        )
+    status = _STATUS_OF_CODE.get(error.code, STATUS[error.category])
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    if status == 503:
+        headers["retry-after"] = "1"
+    return Response(msgspec.json.encode(error.body()), status, headers, "application/json")

@@ -1,0 +1,39 @@
+"""Bytes ↔ operations: how the fields of a request are spread over path, query and body."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import Request
+
+from skyloom.core.operation import Operation, Verb
+from skyloom.faces.rest.errors import InvalidRequest
+
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+def path_fields(kind: type[Operation[Any]]) -> tuple[str, ...]:
+    """The fields of a request that stand in its path."""
+    return tuple(name for name in _PARAMETER.findall(kind.route.full_path) if name != "project")
+
+
+async def read(kind: type[Operation[Any]], request: Request) -> Operation[Any]:
+    """Build the operation that a request means. Raises `InvalidRequest` naming the field."""
+    in_path = {name: request.path_params[name] for name in path_fields(kind)}
+    try:
+        if kind.route.verb in (Verb.GET, Verb.DELETE):
+            return msgspec.convert({**_query(request.query_params), **in_path}, kind, strict=False)
+        body = await request.body()
+        if not in_path:
+            return msgspec.json.decode(body or b"{}", type=kind)
+        fields = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        return msgspec.convert({**fields, **in_path}, kind, str_keys=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(
+            f"{kind.route.name}: {error}.", next_action="Correct that field; /openapi.json describes them all."
+        ) from error
+
+
+def _query(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value != ""}

@@ -1,0 +1,55 @@
+"""How a room offers its operations to the door (`skyloom.cloud.Cloud.do`), and how news leaves a room.
+
+A `Change` runs inside the door's transaction, so that its rights, its idempotency key, its audit record and its effect commit together.
+A `Query` reads by itself and never changes anything.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from skyloom.core.events import Event, EventBody
+from skyloom.core.operation import Caller, Operation
+from skyloom.ports.clock import Clock
+from skyloom.ports.store import Log, Transaction
+
+EVENTS = Log("events", Event, keys=("project", "subject"))
+
+
+@dataclass(frozen=True)
+class Change:
+    """An operation that changes something.
+
+    Attributes:
+        run: decides and writes; must not wait for anything outside of the transaction.
+        before: checks that need the outside (do these blobs exist?), run before the transaction; raises to refuse.
+    """
+
+    run: Callable[[Transaction, Any, Caller], Any]
+    before: Callable[[Any, Caller], None] | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """An operation that only looks."""
+
+    run: Callable[[Any, Caller], Any]
+
+
+Handlers = Mapping[type[Operation[Any]], Change | Query]
+Subscriber = Callable[[Transaction, Event], None]
+
+
+@dataclass
+class Outbox:
+    """Appends events to the log and shows each to the subscribers, all inside the publisher's transaction."""
+
+    clock: Clock
+    subscribers: Sequence[Subscriber] = field(default_factory=list)
+
+    def publish(self, tx: Transaction, project: str, subject: str, body: EventBody) -> None:
+        """Record that ``body`` happened to ``subject``."""
+        event = Event(at=self.clock.now(), project=project, subject=subject, body=body)
+        tx.append(EVENTS, event)
+        for subscriber in self.subscribers:
+            subscriber(tx, event)

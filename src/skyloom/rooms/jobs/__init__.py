@@ -1,0 +1,1 @@
+"""Jobs: what runs, on how much, how often, and why it ended. Scheduling lives here."""

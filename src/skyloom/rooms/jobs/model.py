@@ -1,0 +1,260 @@
+"""Nouns of jobs. A job is N workers (a gang) that start together; each try of the gang is an attempt; each worker of an attempt is a task.
+
+Only tasks have a stored state. A job's state is derived from the tasks of its newest attempt (`rules.status`), so the two cannot disagree.
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, RelativePath, ShortText
+from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.operation import Operation, Page, Right, operation
+from skyloom.core.resources import Resources
+from skyloom.core.states import Moves
+from skyloom.ports.engine import Entry
+from skyloom.ports.store import Record
+
+
+class JobMissing(NotFound):
+    """No such job in this project."""
+
+
+class ImpossibleRequest(InvalidInput):
+    """The job asks for more than the pool could ever give."""
+
+
+class FileMissing(InvalidInput):
+    """A file of the job was never uploaded."""
+
+
+class TaskState(enum.StrEnum):
+    """The life of one task. ``MOVES`` is the table."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+MOVES = Moves(
+    "task",
+    {
+        TaskState.QUEUED: (TaskState.STARTING, TaskState.CANCELLED),
+        TaskState.STARTING: (TaskState.RUNNING, TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
+        TaskState.RUNNING: (TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
+        TaskState.STOPPING: (TaskState.FAILED, TaskState.CANCELLED),
+        TaskState.SUCCEEDED: (),
+        TaskState.FAILED: (),
+        TaskState.CANCELLED: (),
+    },
+)
+
+
+class JobState(enum.StrEnum):
+    """What a job as a whole is doing; always derived."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class Reason(enum.StrEnum):
+    """Why a task is where it is. `rules.NEXT_ACTIONS` has a next action for each."""
+
+    NONE = ""
+    WAITING_FOR_RESOURCES = "waiting_for_resources"
+    COMPLETED = "completed"
+    EXIT_CODE = "exit_code"
+    SIGNALLED = "signalled"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    LAUNCH_FAILED = "launch_failed"
+    SHIM_LOST = "shim_lost"
+    NODE_LOST = "node_lost"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    PEER_FAILED = "peer_failed"
+
+
+Label = Annotated[str, Meta(max_length=200)]
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What to run and on how much.
+
+    Attributes:
+        entry: a command, a Python file, a Python module or one call of a Python function.
+        files: path below the working folder → digest of uploaded bytes.
+        num_workers: size of the gang; all start together or none does.
+        resources: for each worker.
+        max_retries: how many more attempts after the first, when one fails for a reason that a retry can mend.
+        max_duration_s: end an attempt after this long.
+        grace_s: time between the polite stop and the hard one.
+        priority: larger goes first.
+        labels: free; ``run``, ``model`` and ``endpoint`` are set by Skyloom itself and show up in costs.
+    """
+
+    entry: Entry
+    name: ShortText = ""
+    files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = {}
+    environment: Annotated[
+        dict[
+            Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)],
+            Annotated[str, Meta(max_length=32_000)],
+        ],
+        Meta(max_length=200),
+    ] = {}
+    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    resources: Resources = Resources()
+    max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    grace_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
+    priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
+    max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
+    warm: bool = True
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """A job as it was asked for, and what its owner wants of it now.
+
+    Attributes:
+        attempt: number of the newest attempt, from 1; every write of a task carries it, so an old one is refused.
+        cancelled_by: who asked to stop it, or "".
+    """
+
+    spec: JobSpec
+    submitted_at: float
+    submitted_by: str
+    attempt: int = 1
+    cancelled_by: str = ""
+    cancelled_at: float | None = None
+
+
+class Task(Record, frozen=True, kw_only=True):
+    """One worker of one attempt. Its id is ``<job id>.<attempt>.<rank>`` and it runs at most once.
+
+    Attributes:
+        reason: why it ended, or why it waits.
+        message: the evidence in one line.
+        started_at, ended_at: Unix seconds by the shim's record; None until then.
+    """
+
+    job_id: str
+    attempt: int
+    rank: int
+    state: TaskState = TaskState.QUEUED
+    reason: Reason = Reason.NONE
+    message: str = ""
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory_bytes: int = 0
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and what has become of it.
+
+    Attributes:
+        state: derived from the tasks of the newest attempt.
+        reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
+        tasks: of the newest attempt, by rank.
+        started_at, ended_at: of the first attempt and of the last.
+    """
+
+    job: Job
+    state: JobState
+    reason: Reason = Reason.NONE
+    message: str = ""
+    next_action: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    tasks: tuple[Task, ...] = ()
+
+
+class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of a task's output.
+
+    Attributes:
+        text: decoded as UTF-8, what is none is replaced.
+        next_offset: ask with this for what follows.
+        ended: nothing more will come.
+    """
+
+    text: str
+    next_offset: int
+    ended: bool
+
+
+class CallResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a called function returned, as JSON. ``ready`` is false while it runs."""
+
+    ready: bool
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@operation("jobs.submit", Right.RUN, "POST /jobs")
+class SubmitJob(Operation[JobStatus]):
+    """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
+
+    spec: JobSpec
+
+
+@operation("jobs.get", Right.READ, "GET /jobs/{job_id}")
+class GetJob(Operation[JobStatus]):
+    """Show one job with the tasks of its newest attempt."""
+
+    job_id: Id
+
+
+@operation("jobs.list", Right.READ, "GET /jobs")
+class ListJobs(Operation[Page[JobStatus]]):
+    """List jobs, newest first."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    live: bool = False
+
+
+@operation("jobs.cancel", Right.RUN, "POST /jobs/{job_id}/cancel")
+class CancelJob(Operation[JobStatus]):
+    """Stop a job: a polite signal, then after its grace the end of every process it started. Safe to repeat."""
+
+    job_id: Id
+
+
+@operation("jobs.logs", Right.READ, "GET /jobs/{job_id}/logs")
+class ReadLog(Operation[LogChunk]):
+    """Read the output of one task from an offset on; stdout and stderr in the order they came. Repeat to follow it."""
+
+    job_id: Id
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    attempt: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    offset: Count = 0
+    limit: Annotated[int, Meta(ge=1, le=4 * 2**20)] = 2**18
+
+
+@operation("jobs.result", Right.READ, "GET /jobs/{job_id}/result")
+class ReadResult(Operation[CallResult]):
+    """Read what a called function returned."""
+
+    job_id: Id
+
+
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, ReadLog, ReadResult)

@@ -1,0 +1,53 @@
+"""From a job to the plan that an engine is given: where its files lie, what it is told about itself, which secret it carries."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.engine import TaskPlan
+from skyloom.rooms.jobs.model import Job, Task
+
+
+@dataclass
+class Plans:
+    """Makes task plans.
+
+    Attributes:
+        blobs: where the bytes of the files are.
+        shared_root: folder below which every job gets a folder for all its attempts.
+        task_secret: makes the token of a task.
+        url: of the control plane, for the job's own calls.
+    """
+
+    blobs: Blobs
+    shared_root: str
+    task_secret: Callable[[str], str]
+    url: Callable[[], str]
+
+    def shared_folder(self, job_id: str) -> str:
+        """The folder that all attempts and ranks of a job share."""
+        return f"{self.shared_root}/{job_id}"
+
+    def task(self, job: Job, task: Task) -> TaskPlan:
+        """The plan of one task."""
+        spec = job.spec
+        told = {
+            "SKYLOOM_URL": self.url(),
+            "SKYLOOM_PROJECT": job.project,
+            "SKYLOOM_JOB_ID": job.id,
+            "SKYLOOM_ATTEMPT": str(task.attempt),
+            "SKYLOOM_RUN": spec.labels.get("run", ""),
+        }
+        return TaskPlan(
+            task_id=task.id,
+            entry=spec.entry,
+            files={path: self.blobs.path(digest) or "" for path, digest in spec.files.items()},
+            environment={**spec.environment, **told},
+            secret_files={"TOKEN": self.task_secret(task.id)},
+            shared_folder=self.shared_folder(job.id),
+            resources=spec.resources,
+            max_duration_s=spec.max_duration_s,
+            grace_s=spec.grace_s,
+            max_log_bytes=spec.max_log_bytes,
+            warm=spec.warm,
+        )

@@ -1,0 +1,9 @@
+"""What jobs need stored."""
+
+from skyloom.ports.store import Collection
+from skyloom.rooms.jobs.model import Job, Task
+
+JOBS = Collection("jobs", Job)
+TASKS = Collection("tasks", Task, indexes=("job_id", "state"))
+
+COLLECTIONS = (JOBS, TASKS)

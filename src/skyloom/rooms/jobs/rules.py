@@ -1,0 +1,249 @@
+"""Pure decisions of jobs: what a job's state is, what an observation means, who starts next, who must stop, who tries again.
+
+Snapshot in, decision out. No clock, store or engine is known here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from skyloom.core.resources import NOTHING, Resources
+from skyloom.ports.engine import EndReason, Observation, TaskPhase
+from skyloom.ports.store import changed
+from skyloom.rooms.jobs.model import ENDED, MOVES, Job, JobState, JobStatus, Reason, Task, TaskState
+
+LIVE = MOVES.live
+HOLDING = (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING)
+
+NEXT_ACTIONS: dict[Reason, str] = {
+    Reason.NONE: "",
+    Reason.WAITING_FOR_RESOURCES: "Wait, cancel something that holds them (skyloom job list), or ask for less.",
+    Reason.COMPLETED: "",
+    Reason.EXIT_CODE: "Read what it printed: skyloom job logs {id}.",
+    Reason.SIGNALLED: "Read what it printed: skyloom job logs {id}. Signal 11 is a crash in native code.",
+    Reason.OUT_OF_MEMORY: "Ask for more memory (--memory) or use less; it was not retried.",
+    Reason.TIME_LIMIT: "Raise --max-duration, or make it faster.",
+    Reason.LAUNCH_FAILED: "Correct the command or the files, then submit again.",
+    Reason.SHIM_LOST: "Its supervisor was killed from outside; submit again, with --retries to have that done for you.",
+    Reason.NODE_LOST: "The machine was lost; submit again, with --retries to have that done for you.",
+    Reason.STOPPED: "Something outside of Skyloom asked it to stop; submit again.",
+    Reason.CANCELLED: "",
+    Reason.PEER_FAILED: "Look at the worker that failed first: skyloom job show {id}.",
+}
+
+# What another try can mend. More memory, more time or another command are not among it.
+RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
+
+
+def tasks_of(job: Job, now: float) -> tuple[Task, ...]:
+    """The tasks of a job's newest attempt, as they start out."""
+    return tuple(
+        Task(
+            id=f"{job.id}.{job.attempt}.{rank}",
+            project=job.project,
+            job_id=job.id,
+            attempt=job.attempt,
+            rank=rank,
+            created_at=now,
+        )
+        for rank in range(job.spec.num_workers)
+    )
+
+
+def state_of(tasks: Iterable[Task]) -> JobState:
+    """The state of a job from the tasks of its newest attempt."""
+    states = {task.state for task in tasks}
+    for state in (TaskState.STOPPING, TaskState.RUNNING, TaskState.STARTING, TaskState.QUEUED):
+        if state in states:
+            return JobState(state.value)
+    for state in (TaskState.CANCELLED, TaskState.FAILED):
+        if state in states:
+            return JobState(state.value)
+    return JobState.SUCCEEDED
+
+
+def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
+    """A job and what has become of it.
+
+    Args:
+        all_tasks: of every attempt.
+        waiting: what a queued job waits for, if that is known.
+    """
+    tasks = newest(job, all_tasks)
+    state = state_of(tasks)
+    if job.cancelled_by and state in (JobState.RUNNING, JobState.STARTING):
+        state = JobState.STOPPING
+    decisive = deciding(tasks)
+    reason = decisive.reason if decisive else Reason.NONE
+    message = explain(job, decisive) if decisive else ""
+    if state is JobState.QUEUED and waiting:
+        reason, message = Reason.WAITING_FOR_RESOURCES, waiting
+    ends = [task.ended_at for task in tasks if task.ended_at is not None]
+    starts = [task.started_at for task in all_tasks if task.started_at is not None]
+    return JobStatus(
+        job=job,
+        state=state,
+        reason=reason,
+        message=message,
+        next_action=NEXT_ACTIONS[reason].format(id=job.id),
+        started_at=min(starts, default=None),
+        ended_at=max(ends, default=None) if state in ENDED else None,
+        tasks=tasks,
+    )
+
+
+def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """The tasks of a job's newest attempt, by rank."""
+    return tuple(sorted((task for task in tasks if task.attempt == job.attempt), key=lambda task: task.rank))
+
+
+def deciding(tasks: Iterable[Task]) -> Task | None:
+    """The task whose end or waiting says most about its gang: the first real failure, else any with a reason."""
+    speaking = [task for task in tasks if task.reason not in (Reason.NONE, Reason.COMPLETED)]
+    secondary = {Reason.PEER_FAILED: 1}
+    return min(speaking, key=lambda t: (secondary.get(t.reason, 0), t.ended_at or 0.0, t.rank), default=None)
+
+
+def explain(job: Job, task: Task) -> str:
+    """The evidence, in one sentence."""
+    who = f"Worker {task.rank} of {job.spec.num_workers}: " if job.spec.num_workers > 1 else ""
+    tries = f" (attempt {task.attempt} of {job.spec.max_retries + 1})" if job.spec.max_retries else ""
+    return f"{who}{task.message}{tries}"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What has to be written after looking at one job.
+
+    Attributes:
+        tasks: changed tasks, at the version that was read.
+        retry: start another attempt.
+        stop: ids the engine has to stop now.
+        launch: ids that are meant to run but that the engine does not know: a crash came between intent and launch.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    retry: bool = False
+    stop: tuple[str, ...] = ()
+    launch: tuple[str, ...] = ()
+
+
+def settle(job: Job, tasks: Sequence[Task], seen: Mapping[str, Observation], now: float) -> Settled:
+    """Compare what is wanted of a job's newest attempt with what was seen, and say what to write and to do."""
+    after = {task.id: _observed(task, seen.get(task.id), now) for task in tasks}
+    after = {key: _wanted(job, task, after.values(), now) for key, task in after.items()}
+    before = {task.id: task for task in tasks}
+    stop = tuple(key for key, task in after.items() if task.state is TaskState.STOPPING)
+    absent = {key for key in after if key not in seen or seen[key].phase is TaskPhase.ABSENT}
+    launch = tuple(key for key in after if after[key].state is TaskState.STARTING and key in absent)
+    return Settled(
+        tasks=tuple(task for key, task in after.items() if task != before[key]),
+        retry=_try_again(job, list(after.values())),
+        stop=stop,
+        launch=launch,
+    )
+
+
+def _observed(task: Task, seen: Observation | None, now: float) -> Task:
+    """The task after what the engine saw of it."""
+    if task.state not in HOLDING or seen is None:
+        return task
+    if seen.phase is TaskPhase.ABSENT:
+        # A stop that was decided before anything was launched: there is nothing to wait for.
+        return _stopped(task, now) if task.state is TaskState.STOPPING else task
+    facts = {"pid": seen.pid or task.pid, "started_at": seen.started_at or task.started_at}
+    if seen.phase is TaskPhase.RUNNING and task.state is TaskState.STARTING:
+        return changed(task, {**facts, "state": TaskState.RUNNING})
+    if seen.phase is not TaskPhase.ENDED:
+        return task
+    facts |= {
+        "exit_code": seen.exit_code,
+        "signal": seen.signal,
+        "peak_memory_bytes": seen.peak_memory_bytes,
+        "ended_at": seen.ended_at or now,
+    }
+    if task.state is TaskState.STOPPING:
+        return _stopped(changed(task, facts), seen.ended_at or now)
+    reason = Reason((seen.reason or EndReason.SHIM_LOST).value)
+    state = TaskState.SUCCEEDED if reason is Reason.COMPLETED else TaskState.FAILED
+    return changed(task, {**facts, "state": state, "reason": reason, "message": _evidence(seen, reason)})
+
+
+def _stopped(task: Task, ended_at: float) -> Task:
+    state = TaskState.CANCELLED if task.reason is Reason.CANCELLED else TaskState.FAILED
+    return changed(task, {"state": state, "ended_at": ended_at})
+
+
+def _evidence(seen: Observation, reason: Reason) -> str:
+    if seen.message:
+        return seen.message
+    if reason is Reason.EXIT_CODE:
+        return f"exited with code {seen.exit_code}"
+    if reason is Reason.SIGNALLED:
+        return f"was ended by signal {seen.signal}"
+    return reason.value.replace("_", " ")
+
+
+def _wanted(job: Job, task: Task, gang: Iterable[Task], now: float) -> Task:
+    """The task after what its owner and its gang want of it."""
+    if MOVES.is_terminal(task.state) or task.state is TaskState.STOPPING:
+        return task
+    if job.cancelled_by:
+        target = TaskState.CANCELLED if task.state is TaskState.QUEUED else TaskState.STOPPING
+        end = {"ended_at": now} if target is TaskState.CANCELLED else {}
+        message = f"cancelled by {job.cancelled_by}"
+        return changed(task, {"state": target, "reason": Reason.CANCELLED, "message": message, **end})
+    failed = next((peer for peer in gang if peer.state is TaskState.FAILED), None)
+    if failed is not None and task.state is not TaskState.QUEUED:
+        message = f"stopped because worker {failed.rank} failed ({failed.reason.value})"
+        return changed(task, {"state": TaskState.STOPPING, "reason": Reason.PEER_FAILED, "message": message})
+    return task
+
+
+def _try_again(job: Job, tasks: Sequence[Task]) -> bool:
+    if job.cancelled_by or not tasks or not all(MOVES.is_terminal(task.state) for task in tasks):
+        return False
+    decisive = deciding(tasks)
+    failed = any(task.state is TaskState.FAILED for task in tasks)
+    return failed and decisive is not None and decisive.reason in RETRYABLE and job.attempt <= job.spec.max_retries
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A gang that has not been started, and why."""
+
+    job: Job
+    tasks: tuple[Task, ...]
+    message: str
+
+
+def place(
+    waiting: Sequence[tuple[Job, tuple[Task, ...]]], capacity: Resources, used: Resources
+) -> tuple[list[tuple[Job, tuple[Task, ...]]], list[Waiting]]:
+    """Choose the gangs to start now: by priority, then by age; whole gangs only.
+
+    Strictly in order: the first that does not fit keeps its turn, and nothing overtakes it, so that a large gang cannot starve.
+    """
+    free = capacity.minus(used)
+    chosen: list[tuple[Job, tuple[Task, ...]]] = []
+    left: list[Waiting] = []
+    in_order = sorted(waiting, key=lambda pair: (-pair[0].spec.priority, pair[0].submitted_at, pair[0].id))
+    for position, (job, tasks) in enumerate(in_order):
+        need = job.spec.resources.times(len(tasks))
+        missing = need.shortfall(free)
+        if left:
+            left.append(Waiting(job, tasks, f"number {position + 1 - len(chosen)} in the queue"))
+        elif missing:
+            left.append(Waiting(job, tasks, f"next in the queue: {', '.join(missing)}"))
+        else:
+            free = free.minus(need)
+            chosen.append((job, tasks))
+    return chosen, left
+
+
+def used_by(jobs: Mapping[str, Job], tasks: Iterable[Task]) -> Resources:
+    """What the started tasks hold."""
+    total = NOTHING
+    for task in tasks:
+        if task.state in HOLDING:
+            total += jobs[task.job_id].spec.resources
+    return total

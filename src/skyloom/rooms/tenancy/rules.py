@@ -1,0 +1,86 @@
+"""Pure decisions of tenancy: which role carries which rights, which token opens a door, how the audit chain is made."""
+
+import hmac
+from collections.abc import Iterable
+
+import msgspec
+
+from skyloom.core import digests
+from skyloom.core.operation import Caller, Right, Route
+from skyloom.rooms.tenancy.model import AuditEntry, NoToken, ProjectMissing, RightMissing, Role, Token
+
+RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.VIEWER: frozenset({Right.READ}),
+    Role.PREDICTOR: frozenset({Right.READ, Right.PREDICT}),
+    Role.EDITOR: frozenset({Right.READ, Right.PREDICT, Right.WRITE, Right.RUN}),
+    Role.ADMIN: frozenset(Right),
+    Role.TASK: frozenset({Right.READ, Right.PREDICT, Right.WRITE}),
+}
+ALL_PROJECTS = "*"
+
+
+def caller(token: Token | None, project: str, now: float) -> Caller:
+    """Who a token makes the caller in a project. Raises `NoToken` or `ProjectMissing`."""
+    if token is None or token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
+        raise NoToken(
+            "The token is missing, unknown, expired or revoked.",
+            next_action="Show a valid one: SKYLOOM_TOKEN, SKYLOOM_TOKEN_FILE, or the header 'Authorization: Bearer …'.",
+        )
+    if project and token.project not in (ALL_PROJECTS, project):
+        raise project_missing(project)
+    return Caller(principal=token.name, project=project, scope=token.project, rights=RIGHTS[token.role])
+
+
+def project_missing(project: str) -> ProjectMissing:
+    """The one answer for an absent project and for somebody else's."""
+    return ProjectMissing(f"There is no project {project!r}.", next_action="List yours: skyloom project list.")
+
+
+def permit(asked: Route, by: Caller) -> None:
+    """Raise `RightMissing` unless the caller holds the right that the route needs, for every project if it is global."""
+    permit_right(asked.right, by, asked.name)
+    if asked.global_ and asked.is_change and by.scope != ALL_PROJECTS:
+        raise RightMissing(
+            f"{asked.name} needs a token for all projects; {by.principal}'s is for {by.scope!r}.",
+            next_action="Ask the owner of this cloud to do it.",
+        )
+
+
+def permit_right(right: Right, by: Caller, what: str) -> None:
+    """Raise `RightMissing` unless the caller holds the right, for what is no operation (metrics, blobs)."""
+    if right not in by.rights:
+        raise RightMissing(
+            f"{what} needs the right {right.value!r}; {by.principal} does not have it.",
+            next_action="Ask an admin of the project for a token with another role.",
+        )
+
+
+def task_secret(key: bytes, task_id: str) -> str:
+    """The token of one task: its id and a MAC, so nothing needs storing and it dies with the task (RFC 2104)."""
+    mac = hmac.new(key, task_id.encode(), "sha256").hexdigest()
+    return f"sky_task.{task_id}.{mac}"
+
+
+def task_of_secret(key: bytes, secret: str) -> str | None:
+    """The task that a task token speaks for, or None when it is forged."""
+    prefix, _, rest = secret.partition(".")
+    task_id, _, _ = rest.rpartition(".")
+    if prefix != "sky_task" or not hmac.compare_digest(task_secret(key, task_id).encode(), secret.encode()):
+        return None
+    return task_id
+
+
+def chained(entry: AuditEntry, previous: str) -> AuditEntry:
+    """Fill in the link and the hash of a new audit entry."""
+    linked = msgspec.structs.replace(entry, previous=previous, hash="")
+    return msgspec.structs.replace(linked, hash=digests.of_value(linked))
+
+
+def broken_link(entries: Iterable[AuditEntry]) -> int | None:
+    """Index of the first entry whose hash or link is wrong, or None when the chain holds."""
+    previous = ""
+    for index, entry in enumerate(entries):
+        if entry.previous != previous or chained(entry, previous).hash != entry.hash:
+            return index
+        previous = entry.hash
+    return None

@@ -1,0 +1,146 @@
+"""The service of tenancy: knows tokens, keeps the audit chain."""
+
+import secrets
+from collections.abc import Callable
+
+from skyloom.core import digests
+from skyloom.core.errors import NotFound
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Done, Operation, Page
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Store, Transaction, changed, page
+from skyloom.rooms.tenancy import model, rules
+from skyloom.rooms.tenancy.ports import AUDIT, PROJECTS, TOKENS
+
+
+class TokenMissing(NotFound):
+    """No such token in this project."""
+
+
+class Tenancy:
+    """Projects, tokens, audit.
+
+    Args:
+        key: secret of this installation; task tokens are made from it.
+
+    Attributes:
+        project_of_live_task: set by the composition root; answers from the jobs room, which tenancy cannot import,
+            whether a task may still speak, and for which project.
+    """
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, key: bytes) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._key = key
+        self.project_of_live_task: Callable[[str], str | None] = lambda _task_id: None
+
+    def handlers(self) -> Handlers:
+        return {
+            model.CreateProject: Change(self.create_project),
+            model.ListProjects: Query(self.list_projects),
+            model.CreateToken: Change(self.create_token),
+            model.ListTokens: Query(self.list_tokens),
+            model.RevokeToken: Change(self.revoke_token),
+            model.ListAudit: Query(self.list_audit),
+        }
+
+    def authenticate(self, secret: str, project: str) -> Caller:
+        """Return who speaks. Raises `NoToken`, `ProjectMissing`."""
+        if secret.startswith("sky_task."):
+            return self._task_caller(secret, project)
+        digest = digests.of_bytes(secret.encode("utf-8", "surrogatepass"))
+        found = self._store.read(lambda view: view.select(TOKENS, {"digest": digest}, limit=1))
+        caller = rules.caller(found[0] if found else None, project, self._clock.now())
+        if project and self._store.read(lambda view: view.get(PROJECTS, project)) is None:
+            raise rules.project_missing(project)
+        return caller
+
+    def _task_caller(self, secret: str, project: str) -> Caller:
+        task_id = rules.task_of_secret(self._key, secret)
+        home = self.project_of_live_task(task_id) if task_id else None
+        if task_id is None or home is None:
+            return rules.caller(None, project, 0)
+        if project not in ("", home):
+            raise rules.project_missing(project)
+        return Caller(
+            principal=task_id, project=project, scope=home, rights=rules.RIGHTS[model.Role.TASK], task_id=task_id
+        )
+
+    def task_secret(self, task_id: str) -> str:
+        """The token that a task is given at launch."""
+        return rules.task_secret(self._key, task_id)
+
+    def install(self) -> str:
+        """Make the default project and the owner's token; returns the token's secret. Once per installation."""
+        owner = Caller(
+            principal="install", project=model.DEFAULT_PROJECT, scope="*", rights=rules.RIGHTS[model.Role.ADMIN]
+        )
+
+        def work(tx: Transaction) -> str:
+            if tx.get(PROJECTS, model.DEFAULT_PROJECT) is None:
+                self.create_project(tx, model.CreateProject(name=model.DEFAULT_PROJECT), owner)
+            ask = model.CreateToken(name="owner", role=model.Role.ADMIN)
+            return self._issue(tx, ask, rules.ALL_PROJECTS).secret
+
+        return self._store.write(work)
+
+    def create_project(self, tx: Transaction, ask: model.CreateProject, by: Caller) -> model.Project:
+        return tx.insert(PROJECTS, model.Project(id=ask.name, project=ask.name, created_at=self._clock.now()))
+
+    def list_projects(self, ask: model.ListProjects, by: Caller) -> Page[model.Project]:
+        where = {} if by.scope == rules.ALL_PROJECTS else {"id": by.scope}
+        found = self._store.read(lambda view: view.select(PROJECTS, where, after=ask.cursor, limit=ask.limit + 1))
+        return page(found, ask.limit)
+
+    def create_token(self, tx: Transaction, ask: model.CreateToken, by: Caller) -> model.IssuedToken:
+        return self._issue(tx, ask, by.project)
+
+    def _issue(self, tx: Transaction, ask: model.CreateToken, project: str) -> model.IssuedToken:
+        secret = f"sky_{secrets.token_urlsafe(32)}"
+        now = self._clock.now()
+        token = model.Token(
+            id=self._ids.new("token"),
+            project=project,
+            name=ask.name,
+            role=ask.role,
+            digest=digests.of_bytes(secret.encode()),
+            created_at=now,
+            expires_at=None if ask.ttl_s is None else now + ask.ttl_s,
+        )
+        return model.IssuedToken(token=tx.insert(TOKENS, token), secret=secret)
+
+    def list_tokens(self, ask: model.ListTokens, by: Caller) -> Page[model.Token]:
+        where = {"project": by.project}
+        found = self._store.read(lambda view: view.select(TOKENS, where, after=ask.cursor, limit=ask.limit + 1))
+        return page([changed(token, {"digest": ""}) for token in found], ask.limit)
+
+    def revoke_token(self, tx: Transaction, ask: model.RevokeToken, by: Caller) -> Done:
+        token = tx.get(TOKENS, ask.token_id)
+        if token is None or token.project != by.project:
+            raise TokenMissing(f"There is no token {ask.token_id}.", next_action="List them: skyloom token list.")
+        if token.revoked_at is None:
+            tx.update(TOKENS, changed(token, {"revoked_at": self._clock.now()}))
+        return Done()
+
+    def list_audit(self, ask: model.ListAudit, by: Caller) -> Page[model.AuditEntry]:
+        where = {"project": by.project}
+        found = self._store.read(lambda view: view.entries(AUDIT, where, limit=ask.limit, newest_first=True))
+        return Page(items=tuple(entry for _, entry in found))
+
+    def audit(self, tx: Transaction, ask: Operation[object], by: Caller, subject: str, outcome: str) -> None:
+        """Add to the chain, inside the transaction of the change itself."""
+        last = tx.entries(AUDIT, limit=1, newest_first=True)
+        entry = model.AuditEntry(
+            at=self._clock.now(),
+            principal=by.principal,
+            project=by.project,
+            operation=ask.route.name,
+            subject=subject,
+            request=digests.of_value(ask),
+            outcome=outcome,
+            previous="",
+            hash="",
+        )
+        tx.append(AUDIT, rules.chained(entry, last[0][1].hash if last else ""))

@@ -1,0 +1,1 @@
+"""Adapters of `ports.series.Series`: where measurements lie."""
