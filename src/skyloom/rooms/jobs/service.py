@@ -191,11 +191,15 @@ class Jobs:
         ]
         to_write = [(job, made) for job, made in decisions if made.tasks or made.retry]
         if to_write:
-            self._store.write(lambda tx: [self._write(tx, job, made, now) for job, made in to_write])
+            self._store.write(lambda tx: self._write_all(tx, to_write, now))
         self._engine.stop([task_id for _, made in decisions for task_id in made.stop])
         for job, made in decisions:
             if made.launch:
                 self._launch(job, [task for task in tasks if task.job_id == job.id])
+
+    def _write_all(self, tx: Transaction, decisions: Sequence[tuple[Job, rules.Settled]], now: float) -> None:
+        for job, made in decisions:
+            self._write(tx, job, made, now)
 
     def _write(self, tx: Transaction, job: Job, made: rules.Settled, now: float) -> None:
         current = [tx.get(TASKS, task.id) for task in made.tasks]

@@ -1,0 +1,31 @@
+"""The client: one attribute per noun, one method per operation."""
+
+from skyloom.sdk.jobs import JobCalls
+from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
+from skyloom.sdk.transport import Transport
+
+
+class Client:
+    """A cloud, as seen from Python. Thread-safe. Close it, or use it in a ``with``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.projects = ProjectCalls(transport)
+        self.tokens = TokenCalls(transport)
+        self.audit = AuditCalls(transport)
+        self.jobs = JobCalls(transport)
+
+    @property
+    def project(self) -> str:
+        """The project that this client works in."""
+        return self.transport.project
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.transport.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,136 @@
+"""Jobs from Python: submit, wait, follow, cancel; and decorated functions."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skyloom.core.errors import SkyloomError
+from skyloom.core.operation import Page
+from skyloom.core.resources import Resources, parse_bytes
+from skyloom.ports.engine import Command, Entry, PythonCall, PythonFile
+from skyloom.rooms.jobs import model
+from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
+from skyloom.sdk.files import upload_all
+from skyloom.sdk.transport import Transport
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
+
+
+class JobFailed(SkyloomError):
+    """A job that was waited for ended without success. ``status`` says why."""
+
+    status: JobStatus | None = None
+
+
+class JobCalls:
+    """``cloud.jobs``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def submit(self, spec: JobSpec) -> JobStatus:
+        """Queue a job. It is on disk when this returns."""
+        return self._transport.send(model.SubmitJob(spec=spec))
+
+    def run(
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        script: str | Path | None = None,
+        args: Sequence[str] = (),
+        include: Mapping[str, str | Path] | None = None,
+        cpus: float = 1.0,
+        gpus: int = 0,
+        memory: str = "1GiB",
+        **options: Any,
+    ) -> JobStatus:
+        """Queue a command, or a Python file with the files it needs.
+
+        Args:
+            command: program and arguments, as they are: no shell.
+            script: a Python file here; it is uploaded and run with ``args``.
+            include: more files to upload, as path in the job → path here.
+            options: fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …
+        """
+        local = dict(include or {})
+        if script is not None:
+            local[Path(script).name] = script
+            entry: Entry = PythonFile(path=Path(script).name, args=tuple(args))
+        else:
+            entry = Command(argv=tuple(command or ()))
+        files = upload_all(self._transport, local)
+        resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
+        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **options))
+
+    def get(self, job_id: str) -> JobStatus:
+        """Show one job."""
+        return self._transport.send(model.GetJob(job_id=job_id))
+
+    def list(self, limit: int = 50, cursor: str | None = None, live: bool = False) -> Page[JobStatus]:
+        """List jobs, newest first; only those that have not ended with ``live``."""
+        return self._transport.send(model.ListJobs(limit=limit, cursor=cursor, live=live))
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Ask a job to stop. Safe to repeat."""
+        return self._transport.send(model.CancelJob(job_id=job_id))
+
+    def logs(
+        self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0, limit: int = 2**18
+    ) -> model.LogChunk:
+        """Read some output of one worker."""
+        return self._transport.send(
+            model.ReadLog(job_id=job_id, rank=rank, attempt=attempt, offset=offset, limit=limit)
+        )
+
+    def result(self, job_id: str) -> model.CallResult:
+        """What a called function returned, if it has."""
+        return self._transport.send(model.ReadResult(job_id=job_id))
+
+    def follow(self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0) -> Iterator[str]:
+        """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            chunk = self.logs(job_id, rank=rank, attempt=attempt, offset=offset)
+            if chunk.text:
+                yield chunk.text
+                pause_s = _FIRST_PAUSE_S
+            if chunk.ended:
+                return
+            if chunk.next_offset == offset:
+                time.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+            offset = chunk.next_offset
+
+    def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
+        """Wait until a job has ended, and return how. Raises ``TimeoutError``."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pause_s = _FIRST_PAUSE_S
+        while (status := self.get(job_id)).state not in ENDED:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {job_id} is still {status.state.value} after {timeout_s} s")
+            time.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+        return status
+
+    def finish(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
+        """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``."""
+        status = self.wait(job_id, timeout_s=timeout_s)
+        if status.state is not JobState.SUCCEEDED:
+            error = JobFailed(
+                f"Job {job_id} {status.state.value}: {status.message}.",
+                next_action=status.next_action or f"See: skyloom why {job_id}.",
+            )
+            error.status = status
+            raise error
+        return status
+
+    def call(
+        self, path: Path, function: str, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any
+    ) -> JobStatus:
+        """Queue one call of a function of a Python file, with JSON arguments."""
+        arguments = msgspec.json.encode({"args": list(args), "kwargs": dict(kwargs)})
+        entry = PythonCall(path=path.name, function=function, arguments=arguments)
+        return self.submit(JobSpec(entry=entry, files=upload_all(self._transport, {path.name: path}), **options))

@@ -1,0 +1,61 @@
+"""How an operation reaches a cloud: one small method is the seam, so tests, notebooks and production run the same client code."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from skyloom.core.operation import Caller, Operation
+from skyloom.ports.blobs import Blobs
+
+A = TypeVar("A")
+Door = Callable[[Operation[Any], Caller, str | None], Any]
+
+
+class Transport(Protocol):
+    """Carries operations and bulk bytes."""
+
+    project: str
+    url: str
+
+    def send(self, ask: Operation[A]) -> A:
+        """Send an operation and return its answer. Raises the operation's own errors, and `Unavailable` when nobody answers.
+
+        A change carries an idempotency key, so that sending again after a lost answer is safe.
+        """
+        ...
+
+    def upload(self, chunks: Callable[[], Iterable[bytes]], digest: str) -> None:
+        """Bring bytes to the cloud's blobs unless they are there already. ``chunks`` may be called again for a retry."""
+        ...
+
+    def download(self, digest: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob. Raises `BlobMissing`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class InProcess:
+    """A transport without a network: straight to the door of a cloud in this process."""
+
+    url = ""
+
+    def __init__(self, door: Door, caller: Caller, blobs: Blobs) -> None:
+        self._door = door
+        self._caller = caller
+        self._blobs = blobs
+        self.project = caller.project
+
+    def send(self, ask: Operation[A]) -> A:
+        return self._door(ask, self._caller, None)  # type: ignore[no-any-return]
+
+    def upload(self, chunks: Callable[[], Iterable[bytes]], digest: str) -> None:
+        if self._blobs.size(digest) is None:
+            self._blobs.put(chunks(), digest)
+
+    def download(self, digest: str) -> Iterator[bytes]:
+        return self._blobs.open(digest)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
