@@ -180,8 +180,9 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
         rows: in the window that was compared.
         psi: population stability index.
         distance: largest gap of the cumulative shares (KS), or for predicted classes chi-square.
-        by_chance: what ``distance`` would stay below without a shift.
-        drifted: both beyond their limits, on enough rows.
+        psi_by_chance, distance_by_chance: what the two would stay below without a shift.
+        beyond_chance: both are above that.
+        drifted: so, and the index is above the rule's threshold, on enough rows.
         missing_share: rows without a value.
         edges, expected_shares, seen_shares: the two histograms, for looking at.
     """
@@ -190,8 +191,10 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     is_output: bool
     rows: int
     psi: float
+    psi_by_chance: float
     distance: float
-    by_chance: float
+    distance_by_chance: float
+    beyond_chance: bool
     drifted: bool
     missing_share: float
     edges: tuple[float, ...]
