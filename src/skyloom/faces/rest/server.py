@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -73,6 +74,9 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=5,
             timeout_keep_alive=30,
         )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn stops at these and then raises them again, which must not end us before everything is closed.
+            signal.signal(number, lambda _number, _frame: None)
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         (settings.home / "server.json").unlink(missing_ok=True)
