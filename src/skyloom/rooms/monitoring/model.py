@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Id, Limit
+from skyloom.core.errors import NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.states import Moves
 from skyloom.ports.store import Record
@@ -81,6 +82,14 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     server_errors: int = 0
     latency: Latency = Latency()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
+
+
+class AlertMissing(NotFound):
+    """No such alert in this project."""
+
+
+class NotWatched(NotFound):
+    """No such endpoint in this project, or nothing was ever deployed to it."""
 
 
 class AlertState(enum.StrEnum):
@@ -231,7 +240,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[Alert, ...] = ()
 
 
-@operation("alert.list", Right.READ, "GET /alerts")
+@operation("alerts.list", Right.READ, "GET /alerts")
 class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
     """List alerts, newest first: of one endpoint or all, in one state or any."""
 
@@ -241,17 +250,20 @@ class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-@operation("alert.acknowledge", Right.RUN, "POST /alerts/{alert}/acknowledge")
+@operation("alerts.acknowledge", Right.RUN, "POST /alerts/{alert_id}/acknowledge")
 class AcknowledgeAlert(Operation[Alert], frozen=True, kw_only=True):
     """Say that a person has seen a firing alert. Doing it again changes nothing."""
 
-    alert: Id
+    alert_id: Id
 
 
-@operation("endpoint.monitor", Right.READ, "GET /endpoints/{endpoint}/monitor")
+@operation("endpoints.monitor", Right.READ, "GET /endpoints/{endpoint}/monitor")
 class GetMonitor(Operation[Monitor], frozen=True, kw_only=True):
     """Show rate, errors, latency and drift of one endpoint, by its id or name, over the last ``window_s``."""
 
     endpoint: Id
     window_s: Annotated[float, Meta(gt=0, le=900)] = 60.0
     num_features: Limit = 20
+
+
+OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.distances import (
     chi_square,
     chi_square_by_chance,
@@ -23,6 +24,7 @@ from skyloom.rooms.monitoring.model import (
     Profile,
     Reduction,
     Signal,
+    Watch,
 )
 from skyloom.rooms.monitoring.windows import Window, latency_quantile
 
@@ -94,6 +96,30 @@ def evaluate(
         _withdrawn(alert) for signal, alert in alerts.items() if signal not in rules_by_signal and is_open(alert)
     )
     return moves
+
+
+def first_alert(identifier: str, watch: Watch, move: AlertMove, now: float) -> Alert:
+    """The alert of an endpoint and a signal as it fires for the first time."""
+    return Alert(
+        id=identifier,
+        project=watch.project,
+        endpoint=watch.id,
+        endpoint_name=watch.endpoint_name,
+        signal=move.rule.signal,
+        value=move.reading.value,
+        threshold=move.rule.threshold,
+        message=move.reading.message,
+        fired_at=now,
+    )
+
+
+def moved(alert: Alert, move: AlertMove, now: float) -> Alert:
+    """An alert after a move of the loop. When it fires again, nobody has seen it yet."""
+    reading = {"state": move.after, "value": move.reading.value, "threshold": move.rule.threshold}
+    if move.after is AlertState.RESOLVED:
+        return changed(alert, {**reading, "resolved_at": now})
+    again = {"fired_at": now, "resolved_at": None, "acknowledged_by": "", "times_fired": alert.times_fired + 1}
+    return changed(alert, {**reading, **again, "message": move.reading.message})
 
 
 def is_open(alert: Alert) -> bool:
