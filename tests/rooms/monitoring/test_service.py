@@ -79,7 +79,7 @@ class Place:
         return list(self.room.list_alerts(ListAlerts(), by).items)
 
     def monitor(self) -> Monitor:
-        return self.room.get(GetMonitor(endpoint="digits"), ANN)
+        return self.room.get(GetMonitor(name="digits"), ANN)
 
     def acknowledge(self, alert_id: str, by: Caller = ANN) -> Alert:
         return self.store.write(lambda tx: self.room.acknowledge(tx, AcknowledgeAlert(alert_id=alert_id), by))
@@ -191,7 +191,7 @@ def test_monitor_shows_rates_over_the_true_window(place: Place):
 
 def test_monitor_of_an_endpoint_without_traffic_is_empty_and_not_an_error(place: Place):
     place.watch("endpoint_2", "p", "idle", profile="")
-    seen = place.room.get(GetMonitor(endpoint="idle"), ANN)
+    seen = place.room.get(GetMonitor(name="idle"), ANN)
     assert (seen.requests, seen.requests_per_s, seen.latency_p99_s, seen.drift) == (0, 0, None, ())
 
 
@@ -200,6 +200,6 @@ def test_another_project_sees_nothing(place: Place):
     (alert,) = place.alerts()
     assert place.alerts(EVE) == []
     with pytest.raises(NotWatched):
-        place.room.get(GetMonitor(endpoint="endpoint_1"), EVE)
+        place.room.get(GetMonitor(name="endpoint_1"), EVE)
     with pytest.raises(AlertMissing):
         place.acknowledge(alert.id, EVE)

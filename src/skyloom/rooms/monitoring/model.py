@@ -54,7 +54,11 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's inputs and predictions looked like on its training version. ``histograms[i]`` belongs to ``features[i]``."""
+    """What a model's inputs and predictions look like on its training version. ``histograms[i]`` belongs to ``features[i]``.
+
+    Made from held-out rows of that version: on rows that it was fitted on, a model is surer of itself than it will ever be again,
+    and healthy traffic would look like drift.
+    """
 
     features: Annotated[tuple[Feature, ...], Meta(max_length=512)] = ()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
@@ -257,11 +261,11 @@ class AcknowledgeAlert(Operation[Alert], frozen=True, kw_only=True):
     alert_id: Id
 
 
-@operation("endpoints.monitor", Right.READ, "GET /endpoints/{endpoint}/monitor")
+@operation("endpoints.monitor", Right.READ, "GET /endpoints/{name}/monitor")
 class GetMonitor(Operation[Monitor], frozen=True, kw_only=True):
-    """Show rate, errors, latency and drift of one endpoint, by its id or name, over the last ``window_s``."""
+    """Show rate, errors, latency and drift of one endpoint, by its name or id, over the last ``window_s``."""
 
-    endpoint: Id
+    name: Id
     window_s: Annotated[float, Meta(gt=0, le=900)] = 60.0
     num_features: Limit = 20
 

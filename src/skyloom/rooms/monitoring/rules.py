@@ -59,7 +59,7 @@ def drift(profile: Profile, seen: Sequence[Histogram], *, limit: float, min_rows
     chi-square, above its critical value. Neither half alone would do: the index exceeds 0.2 by luck with many bins and few
     rows, and a significance test calls a shift of no importance certain once there are a million rows.
     """
-    if len(seen) != len(profile.features):
+    if not _belongs(profile, seen):
         return ()
     significance = SIGNIFICANCE / max(1, len(seen))
     rows = [
@@ -125,6 +125,14 @@ def moved(alert: Alert, move: AlertMove, now: float) -> Alert:
 def is_open(alert: Alert) -> bool:
     """True while the trouble lasts, seen by a person or not."""
     return alert.state is not AlertState.RESOLVED
+
+
+def _belongs(profile: Profile, seen: Sequence[Histogram]) -> bool:
+    """True when the histograms are over the profile's bins; neither a bundle nor a replica is trusted with that."""
+    if not len(profile.features) == len(profile.histograms) == len(seen):
+        return False
+    kinds = zip(profile.features, profile.histograms, seen, strict=True)
+    return all(len(feature.edges) + 1 == len(then.counts) == len(now.counts) for feature, then, now in kinds)
 
 
 def _next_state(rule: AlertRule, reading: Reading, alert: Alert | None, now: float) -> AlertState | None:

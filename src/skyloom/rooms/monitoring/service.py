@@ -195,7 +195,7 @@ class Monitoring:
         return stored
 
     def get(self, ask: model.GetMonitor, by: Caller) -> model.Monitor:
-        watch, alerts = self._store.read(lambda view: _watch_of(view, ask.endpoint, by.project))
+        watch, alerts = self._store.read(lambda view: _watch_of(view, ask.name, by.project))
         now = self._clock.monotonic()
         window = self._traffic.window(watch.id, now, ask.window_s)
         seen, duration_s = window.traffic, window.duration_s
