@@ -1,0 +1,1 @@
+"""The terminal: words to SDK calls, answers to text or JSON."""
