@@ -1,7 +1,5 @@
-import json
 
 import numpy as np
-import pytest
 
 from tests.inference.serving import INFER, body, oracle, toy_rows
 
