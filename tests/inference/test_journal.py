@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skyloom.inference import journal as journals
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.journal import Journal, RequestLogFull, read_prediction
+from skyloom.inference.journal import Journal, RequestLogFull
 from skyloom.inference.tensors import Call
 from skyloom.rooms.serving.predictions import (
     PredictionIdUnreadable,
@@ -19,6 +19,7 @@ from skyloom.rooms.serving.predictions import (
     locate,
     name_prediction,
 )
+from skyloom.stores.replica_files import find_prediction
 from tests.inference.serving import TOY_SIGNATURE
 
 
@@ -65,7 +66,7 @@ def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
         written |= {item.prediction_id: item for item in batch}
     assert len(written) == 9
     for prediction_id, item in written.items():
-        found = read_prediction(tmp_path, prediction_id)
+        found = find_prediction(tmp_path, prediction_id)
         assert found.rows == item.call.rows
         outputs = json.loads(bytes(found.outputs))
         if item.call.rows < 500:
@@ -85,9 +86,9 @@ def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
     second = ticket(2)
     journal.write([second])
     journal.close()
-    assert read_prediction(tmp_path, second.prediction_id).rows == 2
+    assert find_prediction(tmp_path, second.prediction_id).rows == 2
     with pytest.raises(PredictionMissing):
-        read_prediction(tmp_path, first.prediction_id)
+        find_prediction(tmp_path, first.prediction_id)
 
 
 def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypatch):
@@ -108,7 +109,7 @@ def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypat
     later = ticket(3)
     journal.write([later])
     assert not journal.failed
-    assert read_prediction(tmp_path, later.prediction_id).rows == 3
+    assert find_prediction(tmp_path, later.prediction_id).rows == 3
     journal.close()
 
 
@@ -121,4 +122,4 @@ def test_log_is_private(tmp_path):
 
 def test_unknown_prediction_is_missing(tmp_path):
     with pytest.raises(PredictionMissing):
-        read_prediction(tmp_path, name_prediction("rep_abc", 5))
+        find_prediction(tmp_path, name_prediction("rep_abc", 5))

@@ -4,7 +4,6 @@ One write per batch. The line's place in the file is part of the prediction id
 (`rooms.serving.predictions`), so that a reader needs no index.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -17,13 +16,10 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
 from skyloom.rooms.registry.bundle import Signature
 from skyloom.rooms.serving.predictions import (
-    MAX_LINE_BYTES,
     MAX_OUTPUT_BYTES,
     Prediction,
-    locate,
     log_name,
     name_prediction,
-    read_line,
 )
 
 # No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
@@ -107,14 +103,3 @@ class Journal:
         """Look again where the file ends: a full disk may have taken half a line."""
         self._offset = os.fstat(self._file).st_size
         self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
-
-
-def read_prediction(folder: Path, prediction_id: str) -> Prediction:
-    """Find one prediction in the logs of a folder. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
-    replica, offset = locate(prediction_id)
-    content = b""
-    # No such log: no such prediction.
-    with contextlib.suppress(OSError), (folder / log_name(replica)).open("rb") as file:
-        file.seek(offset)
-        content = file.read(MAX_LINE_BYTES)
-    return read_line(prediction_id, content)

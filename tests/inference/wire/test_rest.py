@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skyloom.inference.journal import read_prediction
+from skyloom.stores.replica_files import find_prediction
 from tests.inference.serving import HEADERS, INFER, body, oracle, toy_rows
 
 JSON = {**HEADERS, "content-type": "application/json"}
@@ -81,7 +81,7 @@ def test_infer_binary_nan_is_answered_as_null(served):
 def test_infer_answer_is_in_the_request_log_under_its_id(served):
     _, client, _, folder = served
     answer = client.post(INFER, json=body(toy_rows(2), id="client's own"))
-    logged = read_prediction(folder / "requests", answer.headers["skyloom-prediction-id"])
+    logged = find_prediction(folder / "requests", answer.headers["skyloom-prediction-id"])
     assert (logged.revision, logged.rows, logged.status, logged.client_id) == ("rev_1", 2, 200, "client's own")
     assert json.loads(bytes(logged.outputs)) == answer.json()["outputs"]
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import skyloom
-from skyloom.inference.journal import read_prediction
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.generate import PROTO
 from skyloom.inference.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from skyloom.stores.replica_files import find_prediction
 from tests.inference.serving import TOKEN, oracle, toy_rows
 
 AUTH = (("authorization", f"Bearer {TOKEN}"),)
@@ -57,7 +57,7 @@ def test_infer_answers_what_onnxruntime_says(served, stub, raw):
         assert (answer.id, answer.model_name, answer.model_version) == ("mine", "toy", "1")
         prediction_id = answer.parameters["skyloom-prediction-id"].string_param
         assert ("skyloom-prediction-id", prediction_id) in call.trailing_metadata()
-        assert read_prediction(folder / "requests", prediction_id).rows == count
+        assert find_prediction(folder / "requests", prediction_id).rows == count
 
 
 def test_health_answers_without_a_token_and_nothing_else_does(stub):

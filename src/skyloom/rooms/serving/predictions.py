@@ -84,11 +84,16 @@ def read_line(prediction_id: str, content: bytes) -> Prediction:
     except msgspec.MsgspecError:
         prediction = None
     if prediction is None or prediction.prediction_id != prediction_id:
-        raise PredictionMissing(
-            f"No prediction {prediction_id} is in the request log.",
-            next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
-        )
+        raise missing(prediction_id)
     return prediction
+
+
+def missing(prediction_id: str) -> PredictionMissing:
+    """The one answer for a prediction that was never made and for somebody else's."""
+    return PredictionMissing(
+        f"No prediction {prediction_id} is in the request log.",
+        next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
+    )
 
 
 def _unreadable(prediction_id: str) -> PredictionIdUnreadable:
