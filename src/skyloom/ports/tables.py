@@ -1,6 +1,7 @@
 """Tables: versioned rows in an open format, larger than memory, with ids that stay with their rows.
 
-Rows travel as Arrow record batches. ``_rowid`` is the stable row id; it survives updates, deletes and compaction.
+Rows travel as Arrow record batches. ``_rowid`` (int64, not null) is the stable row id: it is given once, stays with its row
+through every version that keeps the row, and is never used again in that table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,18 @@ ROW_ID = "_rowid"
 
 
 class TableVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a table. Versions count from 1 and never change."""
+    """One version of a table. Versions count from 1 and never change.
+
+    Attributes:
+        key: the idempotency key it was committed under.
+        metadata: what the writer wanted kept with the version.
+    """
 
     number: int
     num_rows: int
     committed_at: float
+    key: str = ""
+    metadata: dict[str, str] = {}
 
 
 class Tables(Protocol):
@@ -36,9 +44,13 @@ class Tables(Protocol):
     ) -> TableVersion:
         """Commit a new version whose rows are exactly those of ``batches``; the table is made when missing.
 
-        Rows that carry a ``_rowid`` of version ``base`` keep it, the others get new ids; ``base=None`` gives new ids to all.
-        Idempotent by ``key``: a commit that was made before under this key is returned again, nothing is written. A crash leaves
-        the old version or the new one. Raises `StorageFull`; `Conflict` when somebody else committed on ``base`` first.
+        A row keeps the ``_rowid`` it carries, which must be one of version ``base`` and come once; rows without one (no such column,
+        or null) get new ids. ``base`` is any version, not only the newest: versions form a tree, numbers follow the commits.
+        ``base=None`` gives new ids to all. Field metadata is kept.
+
+        Idempotent by ``key``: a commit that was made before under this key is returned again and ``batches`` is not read. Writers of one
+        table take turns, so this blocks while another one writes. A crash leaves the old versions or one more, never a part of one.
+        Raises `NotFound` (no such base), `InvalidInput` (foreign or repeated ids), `StorageFull` (nothing was committed).
         """
         ...
 
@@ -68,7 +80,10 @@ class Tables(Protocol):
         with_row_ids: bool = False,
         batch_rows: int = 4_096,
     ) -> Iterator["pa.RecordBatch"]:
-        """Stream rows in stored order. ``where`` is a simple SQL condition built by us, never by a user. Raises `NotFound`."""
+        """Stream rows in stored order; memory holds a few batches, whatever the size of the table.
+
+        ``where`` is a simple SQL condition built by us, never by a user. Raises `NotFound` before the first batch.
+        """
         ...
 
     def take(
