@@ -3,6 +3,7 @@
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.watching import AlertCalls, CostCalls
 
 
 class Client:
@@ -14,6 +15,8 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.costs = CostCalls(transport)
+        self.alerts = AlertCalls(transport)
 
     @property
     def project(self) -> str:
