@@ -6,6 +6,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.core import digests
 from skyloom.core.errors import Conflict, SkyloomError
@@ -30,6 +32,8 @@ from skyloom.ports.store import Store, Transaction
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.overview import explainers
+from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
@@ -188,7 +192,15 @@ class Embedded:
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
         tenancy.project_of_live_task = jobs.project_of_live_task
-        handlers = {**tenancy.handlers(), **jobs.handlers()}
+        overview = Overview(
+            self.store,
+            clock,
+            self.engine.capacity(),
+            about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
+            explainers={"job": explainers.of_jobs(jobs)},
+            counts={"jobs": explainers.count_jobs},
+        )
+        handlers = {**overview.handlers(), **tenancy.handlers(), **jobs.handlers()}
         loops = {"jobs": Loop("jobs", jobs.tick)}
         self.token_file = home / "token"
         if not self.token_file.exists():

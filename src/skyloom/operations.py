@@ -1,6 +1,7 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.overview import model as overview
 from skyloom.rooms.tenancy import model as tenancy
 
-OPERATIONS = (*tenancy.OPERATIONS, *jobs.OPERATIONS)
+OPERATIONS = (*overview.OPERATIONS, *tenancy.OPERATIONS, *jobs.OPERATIONS)
