@@ -81,9 +81,7 @@ def test_report_meters_each_attempt_once_for_the_time_it_ran(ended: list[TaskEnd
 @given(st.lists(TASKS, max_size=8), st.lists(st.floats(0, NOW), max_size=4))
 def test_report_of_consecutive_times_meters_as_much_as_the_whole(ended: list[TaskEnded], cuts: list[float]):
     entries, borders = [*map(entry, ended)], [0.0, *sorted(cuts), NOW]
-    pieces = [
-        summed(entries, [], since=start, until=end).total for start, end in itertools.pairwise(borders)
-    ]
+    pieces = [summed(entries, [], since=start, until=end).total for start, end in itertools.pairwise(borders)]
     whole = summed(entries, []).total
     assert sum(piece.duration_s for piece in pieces) == pytest.approx(whole.duration_s, abs=1e-4)
     assert sum(piece.cost.nano_usd for piece in pieces) == pytest.approx(whole.cost.nano_usd, abs=100)

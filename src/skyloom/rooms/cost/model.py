@@ -96,7 +96,7 @@ class CostReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @operation("costs.get", Right.READ, "GET /costs")
-class GetCost(Operation[CostReport]):
+class GetCost(Operation[CostReport], frozen=True, kw_only=True):
     """Show what the project spent, in parts and in total."""
 
     by: CostBy = CostBy.JOB

@@ -161,6 +161,17 @@ class Jobs:
 
         return self._store.read(work)
 
+    def unfinished(self, view: Snapshot, project: str, now: float) -> tuple[TaskEnded, ...]:
+        """The started tasks of a project that have not ended, as if they ended now; for pricing what still runs."""
+        live = view.select(TASKS, {"project": project, "state": rules.LIVE})
+        started = [task for task in live if task.started_at is not None]
+        jobs = {
+            job.id: job
+            for part in _parts(tuple({t.job_id for t in started}))
+            for job in view.select(JOBS, {"id": part})
+        }
+        return tuple(_metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
+
     # The loop
 
     def adopt(self) -> None:

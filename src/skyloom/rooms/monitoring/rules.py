@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.distances import (
     chi_square,
     chi_square_by_chance,
@@ -23,6 +24,7 @@ from skyloom.rooms.monitoring.model import (
     Profile,
     Reduction,
     Signal,
+    Watch,
 )
 from skyloom.rooms.monitoring.windows import Window, latency_quantile
 
@@ -57,7 +59,7 @@ def drift(profile: Profile, seen: Sequence[Histogram], *, limit: float, min_rows
     chi-square, above its critical value. Neither half alone would do: the index exceeds 0.2 by luck with many bins and few
     rows, and a significance test calls a shift of no importance certain once there are a million rows.
     """
-    if len(seen) != len(profile.features):
+    if not _belongs(profile, seen):
         return ()
     significance = SIGNIFICANCE / max(1, len(seen))
     rows = [
@@ -96,9 +98,41 @@ def evaluate(
     return moves
 
 
+def first_alert(identifier: str, watch: Watch, move: AlertMove, now: float) -> Alert:
+    """The alert of an endpoint and a signal as it fires for the first time."""
+    return Alert(
+        id=identifier,
+        project=watch.project,
+        endpoint=watch.id,
+        endpoint_name=watch.endpoint_name,
+        signal=move.rule.signal,
+        value=move.reading.value,
+        threshold=move.rule.threshold,
+        message=move.reading.message,
+        fired_at=now,
+    )
+
+
+def moved(alert: Alert, move: AlertMove, now: float) -> Alert:
+    """An alert after a move of the loop. When it fires again, nobody has seen it yet."""
+    reading = {"state": move.after, "value": move.reading.value, "threshold": move.rule.threshold}
+    if move.after is AlertState.RESOLVED:
+        return changed(alert, {**reading, "resolved_at": now})
+    again = {"fired_at": now, "resolved_at": None, "acknowledged_by": "", "times_fired": alert.times_fired + 1}
+    return changed(alert, {**reading, **again, "message": move.reading.message})
+
+
 def is_open(alert: Alert) -> bool:
     """True while the trouble lasts, seen by a person or not."""
     return alert.state is not AlertState.RESOLVED
+
+
+def _belongs(profile: Profile, seen: Sequence[Histogram]) -> bool:
+    """True when the histograms are over the profile's bins; neither a bundle nor a replica is trusted with that."""
+    if not len(profile.features) == len(profile.histograms) == len(seen):
+        return False
+    kinds = zip(profile.features, profile.histograms, seen, strict=True)
+    return all(len(feature.edges) + 1 == len(then.counts) == len(now.counts) for feature, then, now in kinds)
 
 
 def _next_state(rule: AlertRule, reading: Reading, alert: Alert | None, now: float) -> AlertState | None:
