@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Trained:
 
     Attributes:
         inputs, held_out: input tensor name → rows.
+        extra_files: more files for the bundle.
         evaluate: from the first output on the held-out rows to figures.
     """
 
@@ -37,12 +38,14 @@ class Trained:
     rows: Mapping[str, Rows]
     fitted: Fitted
     seed: int
+    extra_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def finish(trained: Trained, config: RecipeConfig) -> Outcome:
     """Do it all, on rank 0. What is evaluated is the exported model, since that is what will be served."""
     here, started = context(), time.monotonic()
-    bundle = package(trained.model.cpu(), trained.inputs, trained.meaning, here.task_folder / "bundle")
+    folder = here.task_folder / "bundle"
+    bundle = package(trained.model.cpu(), trained.inputs, trained.meaning, folder, trained.extra_files)
     exported = time.monotonic()
     evaluation = trained.evaluate(bundle.predict(trained.held_out)[trained.meaning.outputs[0]])
     report({f"{evaluation.split}/{name}": value for name, value in evaluation.metrics.items()}, trained.fitted.steps)
