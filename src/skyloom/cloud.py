@@ -175,13 +175,13 @@ class Embedded:
         self.url = ""
         self.settings = settings
         self.lock = FolderLock(home)
-        for name in ("blobs", "tables", "series", "tasks", "shared", "requests"):
+        for name in ("blobs", "tables", "series", "engine", "shared", "requests"):
             (home / name).mkdir(mode=0o700, exist_ok=True)
         clock, ids = SystemClock(), RandomIds()
         self.store: Store = SqliteStore(home / "skyloom.db", COLLECTIONS, LOGS, _crash_hook(settings.crash_at))
         self.blobs: Blobs = LocalBlobs(home / "blobs")
         self.engine: Engine = LocalEngine(
-            home / "tasks", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
+            home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
         )
         outbox = Outbox(clock)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))

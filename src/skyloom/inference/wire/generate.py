@@ -11,7 +11,7 @@ def main(out: Path) -> int:
     from grpc_tools import protoc  # a tool of developers, not part of any installation
 
     source = Path(__file__).parents[3]
-    arguments = ["protoc", f"-I{source}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}", PROTO]
+    arguments = ["protoc", f"-I{source}", f"--python_out={out}", f"--grpc_python_out={out}", PROTO]
     return int(protoc.main(arguments))
 
 

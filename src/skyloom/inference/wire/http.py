@@ -9,7 +9,7 @@ import http
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -162,10 +162,9 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports share the methods, not the class
         if len(self._group.open) >= 2 * self._limits.max_connections:
-            transport.abort()
+            self._transport.abort()
             return
         self._group.open.add(self)
         self._wait(self._limits.idle_timeout_s)

@@ -203,10 +203,10 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a called function returned, as JSON. ``ready`` is false while it runs."""
+    """What a called function returned, as JSON text. ``ready`` is false while it runs."""
 
     ready: bool
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result_json: str = "null"
 
 
 @operation("jobs.submit", Right.RUN, "POST /jobs")

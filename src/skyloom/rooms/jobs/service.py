@@ -9,8 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved, TaskEnded
 from skyloom.core.ids import Ids
@@ -151,7 +149,7 @@ class Jobs:
         found = self._engine.read_result(f"{ask.job_id}.{status.job.attempt}.0")
         if found is None or status.state not in model.ENDED:
             return model.CallResult(ready=False)
-        return model.CallResult(ready=True, result=msgspec.Raw(found))
+        return model.CallResult(ready=True, result_json=found.decode("utf-8", "replace"))
 
     def project_of_live_task(self, task_id: str) -> str | None:
         """The project of a task that may still speak: it has not ended, and no newer attempt has begun."""
@@ -162,6 +160,17 @@ class Jobs:
             return job.project if job and task and job.attempt == task.attempt else None
 
         return self._store.read(work)
+
+    def unfinished(self, view: Snapshot, project: str, now: float) -> tuple[TaskEnded, ...]:
+        """The started tasks of a project that have not ended, as if they ended now; for pricing what still runs."""
+        live = view.select(TASKS, {"project": project, "state": rules.LIVE})
+        started = [task for task in live if task.started_at is not None]
+        jobs = {
+            job.id: job
+            for part in _parts(tuple({t.job_id for t in started}))
+            for job in view.select(JOBS, {"id": part})
+        }
+        return tuple(_metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
 
     # The loop
 

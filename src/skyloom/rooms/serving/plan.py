@@ -1,5 +1,6 @@
 """What one replica is told: the file that `python -m skyloom.inference PLAN.json` reads, and the list of tokens beside it."""
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -94,3 +95,13 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     rest_port: int
     grpc_port: int
+
+
+class ExitCode(enum.IntEnum):
+    """How a replica ends when it cannot serve; the numbers follow sysexits.h."""
+
+    OK = 0
+    PLAN_REFUSED = 64
+    BUNDLE_REFUSED = 65
+    PORT_TAKEN = 69
+    LOG_REFUSED = 73

@@ -1,0 +1,30 @@
+"""What every command shares: how its `typer.Typer` is made, ``--json``, ``--project``, and the client it speaks through."""
+
+from typing import Annotated
+
+import typer
+
+from skyloom.sdk.client import Client
+from skyloom.sdk.connect import connect
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
+Project = Annotated[
+    str | None, typer.Option("--project", help="Project to work in.  [default: SKYLOOM_PROJECT]", show_default=False)
+]
+
+
+def word(help: str) -> typer.Typer:  # noqa: A002  (typer's own word)
+    """A Typer for a word that is one command: ``skyloom status``."""
+    return typer.Typer(help=help, add_completion=False, rich_markup_mode=None)
+
+
+def words(help: str) -> typer.Typer:  # noqa: A002
+    """A Typer for a noun with verbs: ``skyloom job list``."""
+    app = typer.Typer(help=help, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+    app.callback()(lambda: None)
+    return app
+
+
+def cloud(project: str | None = None) -> Client:
+    """The client of the cloud that settings name. Use it in a ``with``."""
+    return connect(project=project)
