@@ -120,7 +120,6 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
     trained = Trained(
         model=model,
         meaning=Meaning(kind=ModelKind.CLASSIFICATION, outputs=(OUTPUT,), labels=labels.names),
-        inputs={INPUT: pixels},
         held_out={INPUT: _same_shape(columns.images(test.table.column(told.image), told.image), pixels)},
         evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, config.evaluate_on),
         rows=_splits(config, train, test),

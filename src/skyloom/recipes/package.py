@@ -65,7 +65,8 @@ def package(
 
     Args:
         model: on the CPU; in eval mode afterwards.
-        rows: input name → training rows, in the order of ``forward``'s arguments; for the parity check and the profile.
+        rows: input name → real rows that the model was not fitted on, in the order of ``forward``'s arguments; for the parity check
+            and for the profile, which rows it was fitted on would make too sure of itself.
         extra_files: more files that belong to the bundle, such as an encoding.
 
     Raises `ExportFailed`, `ParityFailed`.

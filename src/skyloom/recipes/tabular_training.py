@@ -160,7 +160,6 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
     trained = Trained(
         model=learned.model,
         meaning=learned.meaning,
-        inputs={INPUT: rows},
         held_out={INPUT: encode(known, test)},
         evaluate=learned.evaluate,
         rows={config.train_on: train, config.evaluate_on: test},
