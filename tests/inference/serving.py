@@ -64,7 +64,10 @@ def oracle(folder: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def write_bundle(
-    folder: Path, model: onnx.ModelProto | None = None, signature: Signature = TOY_SIGNATURE, profile: Profile | None = None
+    folder: Path,
+    model: onnx.ModelProto | None = None,
+    signature: Signature = TOY_SIGNATURE,
+    profile: Profile | None = None,
 ) -> Path:
     """Write a bundle; the toy one by default, with its profile."""
     folder.mkdir(parents=True)
@@ -155,7 +158,9 @@ class ReplicaProcess:
 
 
 @contextlib.contextmanager
-def running(folder: Path, replica: str = "rep_1", **changes) -> Iterator[tuple[ReplicaProcess, httpx.Client, Listening]]:
+def running(
+    folder: Path, replica: str = "rep_1", **changes
+) -> Iterator[tuple[ReplicaProcess, httpx.Client, Listening]]:
     """A replica of the bundle in ``folder/bundle``, with a client that shows the token."""
     if not (folder / "bundle").exists():
         write_bundle(folder / "bundle")

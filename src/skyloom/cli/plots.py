@@ -42,7 +42,6 @@ def _resampled(values: Sequence[float], width: int) -> list[float]:
         return list(values)
     borders = [place * len(values) // width for place in range(width + 1)]
     parts = [
-        [value for value in values[start:end] if math.isfinite(value)]
-        for start, end in itertools.pairwise(borders)
+        [value for value in values[start:end] if math.isfinite(value)] for start, end in itertools.pairwise(borders)
     ]
     return [sum(part) / len(part) if part else math.nan for part in parts]

@@ -1,4 +1,3 @@
-
 import numpy as np
 
 from tests.inference.serving import INFER, body, oracle, toy_rows
