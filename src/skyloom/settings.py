@@ -156,3 +156,8 @@ class TaskEnvironment:
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
         )
+
+
+def local_rank(environment: Mapping[str, str] | None = None) -> int:
+    """This worker's place among the workers of its machine: which GPU is its own."""
+    return int((os.environ if environment is None else environment).get("LOCAL_RANK", "0"))

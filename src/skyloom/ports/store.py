@@ -162,7 +162,8 @@ def attributes(record: msgspec.Struct, names: Iterable[str]) -> tuple[Scalar, ..
 
 
 def _scalar(value: Any) -> Scalar:
-    return value.value if hasattr(value, "value") else value
+    plain: Scalar = getattr(value, "value", value)
+    return plain
 
 
 def page(found: Sequence[N], limit: int) -> Page[N]:

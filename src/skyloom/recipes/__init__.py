@@ -1,1 +1,4 @@
-"""Ready programs that run inside of jobs: taking data in, cleaning, splitting, training."""
+"""Ready programs that run inside jobs: ingest, clean and split for datasets; image and tabular trainers for models.
+
+Each is a module of its own (``python -m skyloom.recipes.image --config config.json``): what it can be told stands in its config class.
+"""

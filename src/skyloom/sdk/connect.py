@@ -2,33 +2,15 @@
 
 from pathlib import Path
 
-import msgspec
-
 from skyloom.core.errors import Unavailable
 from skyloom.sdk.client import Client
 from skyloom.sdk.http import HttpTransport
+from skyloom.sdk.running import running
 from skyloom.settings import Settings, TaskEnvironment
 
 
 class NoCloud(Unavailable):
     """No cloud runs on this machine, and no address of another was given."""
-
-
-class ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running embedded control plane says about itself in ``server.json``."""
-
-    url: str
-    pid: int
-    started_at: float
-    version: str
-
-
-def running(home: Path) -> ServerRecord | None:
-    """The record of the control plane of a folder, or None. The process may be gone if it was killed."""
-    try:
-        return msgspec.json.decode((home / "server.json").read_bytes(), type=ServerRecord)
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def connect(url: str | None = None, *, token: str | None = None, project: str | None = None) -> Client:

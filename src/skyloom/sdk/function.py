@@ -33,7 +33,7 @@ class RemoteCall(Generic[R]):
     def result(self, timeout_s: float | None = None) -> R:
         """Wait for the call and return its result, as JSON gives it back. Raises `JobFailed`, ``TimeoutError``."""
         self._cloud.jobs.finish(self.job_id, timeout_s=timeout_s)
-        return msgspec.json.decode(self._cloud.jobs.result(self.job_id).result)  # type: ignore[no-any-return]
+        return msgspec.json.decode(self._cloud.jobs.result(self.job_id).result_json)  # type: ignore[no-any-return]
 
 
 class Function(Generic[P, R]):

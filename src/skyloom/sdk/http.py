@@ -44,7 +44,7 @@ class HttpTransport:
             trust_env=False,
         )
 
-    def send(self, ask: Operation[A]) -> A:
+    def send(self, ask: Operation[A], key: str | None = None) -> A:
         route = ask.route
         fields = {name: getattr(ask, name) for name in ask.__struct_fields__}
         path = self._path(route.full_path, fields)
@@ -52,7 +52,7 @@ class HttpTransport:
             query = {name: _text(value) for name, value in fields.items() if value is not None}
             request = self._client.build_request(route.verb.value, path, params=query)
         else:
-            headers = {"content-type": "application/json", "idempotency-key": secrets.token_hex(16)}
+            headers = {"content-type": "application/json", "idempotency-key": key or secrets.token_hex(16)}
             request = self._client.build_request(
                 route.verb.value, path, content=msgspec.json.encode(fields), headers=headers
             )

@@ -31,9 +31,9 @@ class JobCalls:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def submit(self, spec: JobSpec) -> JobStatus:
-        """Queue a job. It is on disk when this returns."""
-        return self._transport.send(model.SubmitJob(spec=spec))
+    def submit(self, spec: JobSpec, *, key: str | None = None) -> JobStatus:
+        """Queue a job. It is on disk when this returns. With a ``key`` of yours, submitting again gives the same job."""
+        return self._transport.send(model.SubmitJob(spec=spec), key)
 
     def run(
         self,

@@ -16,10 +16,11 @@ class Transport(Protocol):
     project: str
     url: str
 
-    def send(self, ask: Operation[A]) -> A:
+    def send(self, ask: Operation[A], key: str | None = None) -> A:
         """Send an operation and return its answer. Raises the operation's own errors, and `Unavailable` when nobody answers.
 
-        A change carries an idempotency key, so that sending again after a lost answer is safe.
+        A change carries an idempotency key, so that sending again after a lost answer is safe. It is a fresh one unless ``key`` is given,
+        which a caller does who may have to repeat the change after a crash of his own.
         """
         ...
 
@@ -47,8 +48,8 @@ class InProcess:
         self._blobs = blobs
         self.project = caller.project
 
-    def send(self, ask: Operation[A]) -> A:
-        return self._door(ask, self._caller, None)  # type: ignore[no-any-return]
+    def send(self, ask: Operation[A], key: str | None = None) -> A:
+        return self._door(ask, self._caller, key)  # type: ignore[no-any-return]
 
     def upload(self, chunks: Callable[[], Iterable[bytes]], digest: str) -> None:
         if self._blobs.size(digest) is None:

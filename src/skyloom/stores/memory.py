@@ -101,8 +101,9 @@ class MemoryTransaction(MemorySnapshot):
         )
         if record.id in table or taken:
             raise AlreadyExists(f"{collection.name}: {record.id} exists already.", next_action="Choose another name.")
-        table[record.id] = changed(record, {"version": 1})
-        return table[record.id]
+        stored = changed(record, {"version": 1})
+        table[record.id] = stored
+        return stored
 
     def update(self, collection: Collection[N], record: N) -> N:
         table = self.records.setdefault(collection.name, {})
@@ -110,8 +111,9 @@ class MemoryTransaction(MemorySnapshot):
             raise NotFound(f"{collection.name}: {record.id} is gone.", next_action="List what is there.")
         if table[record.id].version != record.version:
             raise StaleVersion(f"{collection.name}: {record.id} was changed.", next_action="Read it again and repeat.")
-        table[record.id] = changed(record, {"version": record.version + 1})
-        return table[record.id]
+        stored = changed(record, {"version": record.version + 1})
+        table[record.id] = stored
+        return stored
 
     def delete(self, collection: Collection[N], identifier: str) -> None:
         self.records.get(collection.name, {}).pop(identifier, None)

@@ -122,7 +122,8 @@ class LogSql(Generic[E]):
 
 def condition(where: Where, known: Any) -> tuple[str, list[Any]]:
     """Turn equalities into a WHERE text and its values."""
-    parts, values = ["1"], []
+    parts: list[str] = ["1"]
+    values: list[Any] = []
     for name, wanted in where.items():
         column = word(known(name))
         if wanted is None:

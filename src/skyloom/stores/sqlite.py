@@ -162,12 +162,12 @@ class SqliteStore:
                     self._on_commit("before", self._num_commits)
                     self._writer.execute("COMMIT")
                     self._on_commit("after", self._num_commits)
-        except Exception as error:
+        except Exception as failure:
             # The whole transaction is gone (disk full, damage): nobody may believe that his part was kept.
             if self._writer.in_transaction:
                 with suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")
-            outcomes = [(future, None, error) for _, future in batch]
+            outcomes = [(future, None, failure) for _, future in batch]
         for future, answer, error in outcomes:
             if error is None:
                 future.set_result(answer)

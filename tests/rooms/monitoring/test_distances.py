@@ -13,6 +13,7 @@ from skyloom.rooms.monitoring.distances import (
     largest_gap,
     population_stability,
     shares,
+    stability_by_chance,
 )
 from skyloom.rooms.monitoring.model import Histogram
 
@@ -46,6 +47,14 @@ def test_population_stability_is_symmetric_and_never_negative(first: Histogram, 
     assert population_stability(first, second) == pytest.approx(population_stability(second, first))
     assert population_stability(first, second) >= 0
     assert population_stability(first, first) == 0
+
+
+def test_stability_by_chance_is_exceeded_by_healthy_samples_as_rarely_as_it_says():
+    rng, even = np.random.default_rng(19), [0.05] * 20
+    pairs = [(rng.multinomial(2_000, even), rng.multinomial(300, even)) for _ in range(4_000)]
+    bins = [(histogram(first.tolist()), histogram(second.tolist())) for first, second in pairs]
+    beyond = sum(population_stability(*pair) > stability_by_chance(*pair, 0.01) for pair in bins)
+    assert 0.002 <= beyond / len(bins) <= 0.015
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=80), st.lists(st.integers(0, 30), min_size=2, max_size=80))
@@ -100,5 +109,6 @@ def test_distances_of_nothing_seen_never_alarm():
     assert population_stability(something, nothing) == 0
     assert largest_gap(something, nothing) == 0
     assert gap_by_chance(15, 0, 1e-3) == math.inf
+    assert stability_by_chance(something, nothing, 1e-3) == math.inf
     assert chi_square_by_chance(0, 1e-3) == math.inf
     assert shares(nothing) == (0, 0, 0)

@@ -23,16 +23,19 @@ async def read(kind: type[Operation[Any]], request: Request) -> Operation[Any]:
     in_path = {name: request.path_params[name] for name in path_fields(kind)}
     try:
         if kind.route.verb in (Verb.GET, Verb.DELETE):
-            return msgspec.convert({**_query(request.query_params), **in_path}, kind, strict=False)
+            return _convert({**_query(request.query_params), **in_path}, kind, strict=False)
         body = await request.body()
-        if not in_path:
-            return msgspec.json.decode(body or b"{}", type=kind)
         fields = msgspec.json.decode(body or b"{}", type=dict[str, Any])
-        return msgspec.convert({**fields, **in_path}, kind, str_keys=True)
+        return _convert({**fields, **in_path}, kind, strict=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(
             f"{kind.route.name}: {error}.", next_action="Correct that field; /openapi.json describes them all."
         ) from error
+
+
+def _convert(fields: dict[str, Any], kind: type[Operation[Any]], *, strict: bool) -> Operation[Any]:
+    ask: Operation[Any] = msgspec.convert(fields, kind, strict=strict, str_keys=True)
+    return ask
 
 
 def _query(values: Mapping[str, str]) -> dict[str, str]:

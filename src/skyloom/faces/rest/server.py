@@ -1,20 +1,24 @@
 """The control plane as a process: opens the cloud, binds the port, serves until told to stop."""
 
-import json
 import logging
-import os
+import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
+import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from skyloom import __version__
 from skyloom.cloud import Embedded, write_private
 from skyloom.core.errors import Conflict, InvalidInput, NotPermitted
+from skyloom.durable import disk_errors
 from skyloom.faces.rest.app import LOOPBACK, make_app
 from skyloom.operations import OPERATIONS
+from skyloom.sdk import running
 from skyloom.settings import Settings
 
 
@@ -37,6 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        listener.listen(2048)  # two that only bind could share the port; of two that listen, one is refused
     except PermissionError as error:
         listener.close()
         raise NotPermitted(
@@ -51,37 +56,70 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings) -> None:
-    """Run the control plane until SIGTERM or SIGINT. Raises what `Embedded` and `bind` raise."""
+class Server(uvicorn.Server):
+    """Says when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) -> None:
+    """Run the control plane until SIGTERM or SIGINT, then close in order. Raises what `Embedded` and `bind` raise.
+
+    Args:
+        ready: called once with the address, when requests are taken.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    embedded = Embedded(settings)
+    # The server ends itself with the signal it got; this makes SIGTERM pass through `finally` like Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with disk_errors(settings.home):
+        embedded = Embedded(settings)
     try:
-        listener = bind(settings.host, settings.port or _last_port(settings))
-        embedded.url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-        app = make_app(embedded.cloud, embedded.blobs, OPERATIONS, registry=registry)
-        embedded.cloud.start()
-        _announce(settings, embedded.url)
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            server_header=False,
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-            timeout_keep_alive=30,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        _run(settings, embedded, ready)
+    except KeyboardInterrupt:
+        logging.getLogger("skyloom").info("stopped; jobs and endpoints go on running")
     finally:
         (settings.home / "server.json").unlink(missing_ok=True)
         embedded.close()
 
 
+def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -> None:
+    listener = bind(settings.host, settings.port or _last_port(settings))
+    embedded.url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    app = make_app(embedded.cloud, embedded.blobs, OPERATIONS, registry=registry)
+    embedded.cloud.start()
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=30,
+    )
+
+    def announce() -> None:
+        _announce(settings, embedded.url)
+        ready(embedded.url)
+
+    Server(config, announce).run(sockets=[listener])
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def _announce(settings: Settings, url: str) -> None:
-    about = {"url": url, "pid": os.getpid(), "started_at": time.time(), "version": __version__}
-    write_private(settings.home / "server.json", json.dumps(about).encode())
+    record = running.announce(url, __version__, time.time())
+    write_private(settings.home / "server.json", msgspec.json.encode(record))
     write_private(settings.home / "port", url.rsplit(":", 1)[1].encode())
 
 

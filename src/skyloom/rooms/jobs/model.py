@@ -203,28 +203,28 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a called function returned, as JSON. ``ready`` is false while it runs."""
+    """What a called function returned, as JSON text. ``ready`` is false while it runs."""
 
     ready: bool
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result_json: str = "null"
 
 
 @operation("jobs.submit", Right.RUN, "POST /jobs")
-class SubmitJob(Operation[JobStatus]):
+class SubmitJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
 
     spec: JobSpec
 
 
 @operation("jobs.get", Right.READ, "GET /jobs/{job_id}")
-class GetJob(Operation[JobStatus]):
+class GetJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Show one job with the tasks of its newest attempt."""
 
     job_id: Id
 
 
 @operation("jobs.list", Right.READ, "GET /jobs")
-class ListJobs(Operation[Page[JobStatus]]):
+class ListJobs(Operation[Page[JobStatus]], frozen=True, kw_only=True):
     """List jobs, newest first."""
 
     limit: Limit = 50
@@ -233,14 +233,14 @@ class ListJobs(Operation[Page[JobStatus]]):
 
 
 @operation("jobs.cancel", Right.RUN, "POST /jobs/{job_id}/cancel")
-class CancelJob(Operation[JobStatus]):
+class CancelJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Stop a job: a polite signal, then after its grace the end of every process it started. Safe to repeat."""
 
     job_id: Id
 
 
 @operation("jobs.logs", Right.READ, "GET /jobs/{job_id}/logs")
-class ReadLog(Operation[LogChunk]):
+class ReadLog(Operation[LogChunk], frozen=True, kw_only=True):
     """Read the output of one task from an offset on; stdout and stderr in the order they came. Repeat to follow it."""
 
     job_id: Id
@@ -251,7 +251,7 @@ class ReadLog(Operation[LogChunk]):
 
 
 @operation("jobs.result", Right.READ, "GET /jobs/{job_id}/result")
-class ReadResult(Operation[CallResult]):
+class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     """Read what a called function returned."""
 
     job_id: Id

@@ -9,8 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved, TaskEnded
 from skyloom.core.ids import Ids
@@ -151,7 +149,7 @@ class Jobs:
         found = self._engine.read_result(f"{ask.job_id}.{status.job.attempt}.0")
         if found is None or status.state not in model.ENDED:
             return model.CallResult(ready=False)
-        return model.CallResult(ready=True, result=msgspec.Raw(found))
+        return model.CallResult(ready=True, result_json=found.decode("utf-8", "replace"))
 
     def project_of_live_task(self, task_id: str) -> str | None:
         """The project of a task that may still speak: it has not ended, and no newer attempt has begun."""
@@ -162,6 +160,17 @@ class Jobs:
             return job.project if job and task and job.attempt == task.attempt else None
 
         return self._store.read(work)
+
+    def unfinished(self, view: Snapshot, project: str, now: float) -> tuple[TaskEnded, ...]:
+        """The started tasks of a project that have not ended, as if they ended now; for pricing what still runs."""
+        live = view.select(TASKS, {"project": project, "state": rules.LIVE})
+        started = [task for task in live if task.started_at is not None]
+        jobs = {
+            job.id: job
+            for part in _parts(tuple({t.job_id for t in started}))
+            for job in view.select(JOBS, {"id": part})
+        }
+        return tuple(_metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
 
     # The loop
 
@@ -191,11 +200,15 @@ class Jobs:
         ]
         to_write = [(job, made) for job, made in decisions if made.tasks or made.retry]
         if to_write:
-            self._store.write(lambda tx: [self._write(tx, job, made, now) for job, made in to_write])
+            self._store.write(lambda tx: self._write_all(tx, to_write, now))
         self._engine.stop([task_id for _, made in decisions for task_id in made.stop])
         for job, made in decisions:
             if made.launch:
                 self._launch(job, [task for task in tasks if task.job_id == job.id])
+
+    def _write_all(self, tx: Transaction, decisions: Sequence[tuple[Job, rules.Settled]], now: float) -> None:
+        for job, made in decisions:
+            self._write(tx, job, made, now)
 
     def _write(self, tx: Transaction, job: Job, made: rules.Settled, now: float) -> None:
         current = [tx.get(TASKS, task.id) for task in made.tasks]

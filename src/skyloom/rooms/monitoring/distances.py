@@ -6,6 +6,7 @@ Formulas:
 - PSI: S. Lewis, "An Introduction to Credit Scoring" (1994); the same sum as Jeffreys' divergence (1946), eq. (1).
 - KS and its two-sample asymptotic critical value: N. Smirnov, Ann. Math. Stat. 19 (1948) 279.
 - Two-sample chi-square for unequal totals: Press et al., "Numerical Recipes", 3rd ed. (2007), section 14.3.
+- What chance gives PSI: B. Yurdakul, "Statistical Properties of Population Stability Index" (2018), theorem 3.2.
 - Chi-square quantile: E. Wilson and M. Hilferty, PNAS 17 (1931) 684.
 """
 
@@ -31,6 +32,18 @@ def population_stability(expected: Histogram, seen: Histogram) -> float:
     return math.fsum(
         (q - p) * math.log(q / p) for p, q in zip(_smoothed_shares(first), _smoothed_shares(second), strict=True)
     )
+
+
+def stability_by_chance(expected: Histogram, seen: Histogram, significance: float) -> float:
+    """Return the stability index that two samples of one distribution exceed with about probability ``significance``.
+
+    Without a shift, the index is close to ``(1 / n + 1 / m)`` times a chi-square with one degree of freedom less than there are bins
+    in use. Infinite when either sample is empty.
+    """
+    used = sum(1 for a, b in zip(_bins(expected), _bins(seen), strict=True) if a + b)
+    if not expected.total or not seen.total:
+        return math.inf
+    return chi_square_by_chance(used - 1, significance) * (1 / expected.total + 1 / seen.total)
 
 
 def largest_gap(expected: Histogram, seen: Histogram) -> float:

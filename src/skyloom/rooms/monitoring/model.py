@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Id, Limit
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.states import Moves
 from skyloom.ports.store import Record
@@ -53,7 +54,11 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's inputs and predictions looked like on its training version. ``histograms[i]`` belongs to ``features[i]``."""
+    """What a model's inputs and predictions look like on its training version. ``histograms[i]`` belongs to ``features[i]``.
+
+    Made from held-out rows of that version: on rows that it was fitted on, a model is surer of itself than it will ever be again,
+    and healthy traffic would look like drift.
+    """
 
     features: Annotated[tuple[Feature, ...], Meta(max_length=512)] = ()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
@@ -81,6 +86,18 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     server_errors: int = 0
     latency: Latency = Latency()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
+
+
+class ProfileUnreadable(InvalidInput):
+    """The profile in a model's bundle is not one."""
+
+
+class AlertMissing(NotFound):
+    """No such alert in this project."""
+
+
+class NotWatched(NotFound):
+    """No such endpoint in this project, or nothing was ever deployed to it."""
 
 
 class AlertState(enum.StrEnum):
@@ -180,8 +197,9 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
         rows: in the window that was compared.
         psi: population stability index.
         distance: largest gap of the cumulative shares (KS), or for predicted classes chi-square.
-        by_chance: what ``distance`` would stay below without a shift.
-        drifted: both beyond their limits, on enough rows.
+        psi_by_chance, distance_by_chance: what the two would stay below without a shift.
+        beyond_chance: both are above that.
+        drifted: so, and the index is above the rule's threshold, on enough rows.
         missing_share: rows without a value.
         edges, expected_shares, seen_shares: the two histograms, for looking at.
     """
@@ -190,8 +208,10 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     is_output: bool
     rows: int
     psi: float
+    psi_by_chance: float
     distance: float
-    by_chance: float
+    distance_by_chance: float
+    beyond_chance: bool
     drifted: bool
     missing_share: float
     edges: tuple[float, ...]
@@ -228,7 +248,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[Alert, ...] = ()
 
 
-@operation("alert.list", Right.READ, "GET /alerts")
+@operation("alerts.list", Right.READ, "GET /alerts")
 class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
     """List alerts, newest first: of one endpoint or all, in one state or any."""
 
@@ -238,17 +258,20 @@ class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-@operation("alert.acknowledge", Right.RUN, "POST /alerts/{alert}/acknowledge")
+@operation("alerts.acknowledge", Right.RUN, "POST /alerts/{alert_id}/acknowledge")
 class AcknowledgeAlert(Operation[Alert], frozen=True, kw_only=True):
     """Say that a person has seen a firing alert. Doing it again changes nothing."""
 
-    alert: Id
+    alert_id: Id
 
 
-@operation("endpoint.monitor", Right.READ, "GET /endpoints/{endpoint}/monitor")
+@operation("endpoints.monitor", Right.READ, "GET /endpoints/{name}/monitor")
 class GetMonitor(Operation[Monitor], frozen=True, kw_only=True):
-    """Show rate, errors, latency and drift of one endpoint, by its id or name, over the last ``window_s``."""
+    """Show rate, errors, latency and drift of one endpoint, by its name or id, over the last ``window_s``."""
 
-    endpoint: Id
+    name: Id
     window_s: Annotated[float, Meta(gt=0, le=900)] = 60.0
     num_features: Limit = 20
+
+
+OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.distances import (
     chi_square,
     chi_square_by_chance,
@@ -11,6 +12,7 @@ from skyloom.rooms.monitoring.distances import (
     largest_gap,
     population_stability,
     shares,
+    stability_by_chance,
 )
 from skyloom.rooms.monitoring.model import (
     Alert,
@@ -22,12 +24,14 @@ from skyloom.rooms.monitoring.model import (
     Profile,
     Reduction,
     Signal,
+    Watch,
 )
 from skyloom.rooms.monitoring.windows import Window, latency_quantile
 
-# One window of healthy traffic alarms with at most this probability, whatever the number of features, because each feature
-# gets an equal part of it. The population stability limit, an effect size, then silences nearly all of that too.
-SIGNIFICANCE = 1e-3
+# A window of healthy traffic alarms with at most this probability, whatever the number of features, because each feature gets
+# an equal part of it. Windows are judged about once a second for months, so this must be far below the usual 0.05.
+SIGNIFICANCE = 1e-6
+_LARGEST = 1e300  # stands for infinity, which JSON does not have
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +55,11 @@ def drift(profile: Profile, seen: Sequence[Histogram], *, limit: float, min_rows
     """Compare each feature with training; worst first. Empty when ``seen`` is not of this profile.
 
     A feature has drifted when, on at least ``min_rows`` rows, its population stability index is above ``limit`` *and* the
-    shift is beyond chance: the KS distance, or for classes (which have no order) chi-square, above its critical value. Either
-    alone would not do: the index exceeds 0.2 by luck with many bins and few rows, and a significance test calls a shift
-    of no importance certain once there are a million rows.
+    shift is beyond chance: the index itself above what chance gives it, and the KS distance, or for classes (which have no order)
+    chi-square, above its critical value. Neither half alone would do: the index exceeds 0.2 by luck with many bins and few
+    rows, and a significance test calls a shift of no importance certain once there are a million rows.
     """
-    if len(seen) != len(profile.features):
+    if not _belongs(profile, seen):
         return ()
     significance = SIGNIFICANCE / max(1, len(seen))
     rows = [
@@ -94,9 +98,41 @@ def evaluate(
     return moves
 
 
+def first_alert(identifier: str, watch: Watch, move: AlertMove, now: float) -> Alert:
+    """The alert of an endpoint and a signal as it fires for the first time."""
+    return Alert(
+        id=identifier,
+        project=watch.project,
+        endpoint=watch.id,
+        endpoint_name=watch.endpoint_name,
+        signal=move.rule.signal,
+        value=move.reading.value,
+        threshold=move.rule.threshold,
+        message=move.reading.message,
+        fired_at=now,
+    )
+
+
+def moved(alert: Alert, move: AlertMove, now: float) -> Alert:
+    """An alert after a move of the loop. When it fires again, nobody has seen it yet."""
+    reading = {"state": move.after, "value": move.reading.value, "threshold": move.rule.threshold}
+    if move.after is AlertState.RESOLVED:
+        return changed(alert, {**reading, "resolved_at": now})
+    again = {"fired_at": now, "resolved_at": None, "acknowledged_by": "", "times_fired": alert.times_fired + 1}
+    return changed(alert, {**reading, **again, "message": move.reading.message})
+
+
 def is_open(alert: Alert) -> bool:
     """True while the trouble lasts, seen by a person or not."""
     return alert.state is not AlertState.RESOLVED
+
+
+def _belongs(profile: Profile, seen: Sequence[Histogram]) -> bool:
+    """True when the histograms are over the profile's bins; neither a bundle nor a replica is trusted with that."""
+    if not len(profile.features) == len(profile.histograms) == len(seen):
+        return False
+    kinds = zip(profile.features, profile.histograms, seen, strict=True)
+    return all(len(feature.edges) + 1 == len(then.counts) == len(now.counts) for feature, then, now in kinds)
 
 
 def _next_state(rule: AlertRule, reading: Reading, alert: Alert | None, now: float) -> AlertState | None:
@@ -142,7 +178,7 @@ def _latency_reading(window: Window) -> Reading | None:
 def _drift_reading(rule: AlertRule, compared: Sequence[FeatureDrift]) -> Reading | None:
     if not compared or max(row.rows for row in compared) < rule.min_count:
         return None
-    moved = [row for row in compared if row.distance > row.by_chance]
+    moved = [row for row in compared if row.beyond_chance]
     if not moved:
         return Reading(signal=Signal.DRIFT, value=0.0, message="No feature has moved beyond chance.")
     worst = max(moved, key=lambda row: row.psi)
@@ -163,15 +199,18 @@ def _feature_drift(
     else:
         distance = largest_gap(expected, seen)
         by_chance = gap_by_chance(expected.total, seen.total, significance)
+    by_luck = stability_by_chance(expected, seen, significance)
+    beyond_chance = distance > by_chance and psi > by_luck
     return FeatureDrift(
         name=feature.name,
         is_output=feature.is_output,
         rows=seen.total,
         psi=psi,
+        psi_by_chance=min(by_luck, _LARGEST),
         distance=distance,
-        # JSON has no infinity; nothing can be beyond the largest float either.
-        by_chance=min(by_chance, 1e300),
-        drifted=seen.total >= min_rows and psi > limit and distance > by_chance,
+        distance_by_chance=min(by_chance, _LARGEST),
+        beyond_chance=beyond_chance,
+        drifted=seen.total >= min_rows and psi > limit and beyond_chance,
         missing_share=seen.missing / seen.total if seen.total else 0.0,
         edges=feature.edges,
         expected_shares=shares(expected),

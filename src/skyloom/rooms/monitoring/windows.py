@@ -117,8 +117,8 @@ def observed(ring: Ring, report: Report, bounds: Bounds, *, started_at: float | 
     return Ring(latest=report.traffic, earlier=earlier, reports=_bounded((*reports, total), bounds))
 
 
-def recent(rings: Iterable[Ring], now: float, duration_s: float) -> Window:
-    """Return what some replicas, all of one profile, saw in the last ``duration_s``.
+def recent(rings: Iterable[Ring], now: float, duration_s: float, *, with_histograms: bool = True) -> Window:
+    """Return what some replicas saw in the last ``duration_s``; with histograms, they must be of one profile.
 
     A window starts at a report, so it may be a little longer than asked, or shorter when nothing older is known; ``since`` says
     where it really starts, and rates must divide by that.
@@ -128,7 +128,8 @@ def recent(rings: Iterable[Ring], now: float, duration_s: float) -> Window:
     live = [(base, last) for base, last in spans if base is not last]
     traffic = Traffic()
     for base, last in live:
-        traffic = merge_traffic(traffic, _grown(base.traffic, last.traffic))
+        grown = _grown(base.traffic, last.traffic)
+        traffic = merge_traffic(traffic, grown if with_histograms else msgspec.structs.replace(grown, histograms=()))
     return Window(since=min((base.at for base, _ in live), default=start), until=now, traffic=traffic)
 
 

@@ -86,14 +86,14 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @operation("projects.create", Right.ADMIN, "POST /projects", global_=True)
-class CreateProject(Operation[Project]):
+class CreateProject(Operation[Project], frozen=True, kw_only=True):
     """Make a project: a tenant with its own data, jobs, models, endpoints and tokens."""
 
     name: Name
 
 
 @operation("projects.list", Right.READ, "GET /projects", global_=True)
-class ListProjects(Operation[Page[Project]]):
+class ListProjects(Operation[Page[Project]], frozen=True, kw_only=True):
     """List the projects that the caller can see."""
 
     limit: Limit = 100
@@ -101,7 +101,7 @@ class ListProjects(Operation[Page[Project]]):
 
 
 @operation("tokens.create", Right.ADMIN, "POST /tokens")
-class CreateToken(Operation[IssuedToken]):
+class CreateToken(Operation[IssuedToken], frozen=True, kw_only=True):
     """Make a token for one project with one role. The answer holds the secret; it is never shown again."""
 
     name: Name
@@ -110,7 +110,7 @@ class CreateToken(Operation[IssuedToken]):
 
 
 @operation("tokens.list", Right.ADMIN, "GET /tokens")
-class ListTokens(Operation[Page[Token]]):
+class ListTokens(Operation[Page[Token]], frozen=True, kw_only=True):
     """List the tokens of a project, revoked ones included; never their secrets."""
 
     limit: Limit = 100
@@ -118,14 +118,14 @@ class ListTokens(Operation[Page[Token]]):
 
 
 @operation("tokens.revoke", Right.ADMIN, "DELETE /tokens/{token_id}")
-class RevokeToken(Operation[Done]):
+class RevokeToken(Operation[Done], frozen=True, kw_only=True):
     """Make a token useless from the next request on."""
 
     token_id: Id
 
 
 @operation("audit.list", Right.ADMIN, "GET /audit")
-class ListAudit(Operation[Page[AuditEntry]]):
+class ListAudit(Operation[Page[AuditEntry]], frozen=True, kw_only=True):
     """List audit entries of a project, newest first."""
 
     limit: Limit = 100

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from skyloom.core import digests
 from skyloom.core.errors import NotFound
@@ -129,7 +130,7 @@ class Tenancy:
         found = self._store.read(lambda view: view.entries(AUDIT, where, limit=ask.limit, newest_first=True))
         return Page(items=tuple(entry for _, entry in found))
 
-    def audit(self, tx: Transaction, ask: Operation[object], by: Caller, subject: str, outcome: str) -> None:
+    def audit(self, tx: Transaction, ask: Operation[Any], by: Caller, subject: str, outcome: str) -> None:
         """Add to the chain, inside the transaction of the change itself."""
         last = tx.entries(AUDIT, limit=1, newest_first=True)
         entry = model.AuditEntry(

@@ -1,0 +1,38 @@
+"""The words of the terminal: one row each. A module is imported when its word is used, so that help comes at once.
+
+A module offers ``app``, a `typer.Typer` made by `frame.word` (one command) or `frame.words` (a noun with verbs).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One word: where it lives, and its line in the help."""
+
+    name: str
+    module: str
+    help: str
+
+
+TABLE = (
+    Row("up", "skyloom.cli.up", "Start the cloud on this machine."),
+    Row("down", "skyloom.cli.down", "Stop the control plane; jobs go on running."),
+    Row("status", "skyloom.cli.status", "Show the cloud: address, capacity, what runs."),
+    Row("doctor", "skyloom.cli.doctor", "Check this machine and say what to mend."),
+    Row("why", "skyloom.cli.why", "Explain why something is in its state."),
+    Row("data", "skyloom.cli.data", "Datasets: create, clean, show, versions."),
+    Row("train", "skyloom.cli.train", "Train a model on a dataset."),
+    Row("run", "skyloom.cli.run", "Training runs: list, show, metrics."),
+    Row("model", "skyloom.cli.model", "Models: list, show."),
+    Row("deploy", "skyloom.cli.deploy", "Serve a model."),
+    Row("predict", "skyloom.cli.predict", "Ask an endpoint for predictions."),
+    Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
+    Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
+    Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
+    Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
+    Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel."),
+    Row("project", "skyloom.cli.project", "Projects: create, list."),
+    Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
+    Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),
+)

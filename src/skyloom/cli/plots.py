@@ -1,0 +1,47 @@
+"""Small plots in text: a line for a curve or a histogram, a bar for a share. For where one would rather look than read."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_GAP = "·"
+
+
+def spark(values: Sequence[float | None], width: int = 40) -> str:
+    """Draw a curve as one line, at most ``width`` wide; longer ones are averaged. None and NaN are shown as dots."""
+    points = _resampled([math.nan if value is None else value for value in values], width)
+    known = [point for point in points if math.isfinite(point)]
+    if not known:
+        return _GAP * len(points)
+    low, span = min(known), max(known) - min(known)
+    return "".join(_level((point - low) / span if span else 0.0) if math.isfinite(point) else _GAP for point in points)
+
+
+def bins(shares: Sequence[float], highest: float | None = None, width: int = 24) -> str:
+    """Draw a histogram as one line from zero up. Give two of them the same ``highest`` to compare them."""
+    points = _resampled(list(shares), width)
+    top = highest or max(points, default=0.0) or 1.0
+    return "".join(_level(point / top) for point in points)
+
+
+def bar(share: float, width: int = 20) -> str:
+    """Draw a share between 0 and 1 as a bar, to an eighth of a character."""
+    eighths = round(min(1.0, max(0.0, share if math.isfinite(share) else 0.0)) * width * 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def _level(share: float) -> str:
+    return _LEVELS[min(len(_LEVELS) - 1, max(0, int(share * len(_LEVELS))))]
+
+
+def _resampled(values: Sequence[float], width: int) -> list[float]:
+    """Averages of ``width`` equal parts; missing values are left out, a part without any value is missing."""
+    if len(values) <= width:
+        return list(values)
+    borders = [place * len(values) // width for place in range(width + 1)]
+    parts = [
+        [value for value in values[start:end] if math.isfinite(value)] for start, end in itertools.pairwise(borders)
+    ]
+    return [sum(part) / len(part) if part else math.nan for part in parts]

@@ -1,0 +1,239 @@
+"""The one renderer: every answer of every operation as text for people or JSON for programs, and every error.
+
+Piped output never depends on the terminal: no colours, no wrapping, one line per row. Text that came from users cannot command the
+terminal in either form. rich is imported when the first table is drawn, not before.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+import msgspec
+
+from skyloom.cli import views
+from skyloom.cli.wording import NOTHING, human, is_risky, label, safe
+from skyloom.core.errors import Category, SkyloomError
+from skyloom.core.money import Money
+from skyloom.core.operation import Done, Page
+from skyloom.core.resources import Resources
+from skyloom.rooms.cost.model import CostReport
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+# 1 is left for "what you waited for failed", 2 is also what the argument parser uses, 130 is Ctrl-C.
+EXIT_CODES: Mapping[Category, int] = {
+    Category.INVALID: 2,
+    Category.UNAUTHENTICATED: 3,
+    Category.DENIED: 4,
+    Category.NOT_FOUND: 5,
+    Category.CONFLICT: 6,
+    Category.LIMIT: 7,
+    Category.STORAGE_FULL: 8,
+    Category.UNAVAILABLE: 9,
+    Category.INTERNAL: 70,
+}
+
+_PIPED_WIDTH = 100_000  # wide enough that nothing is ever wrapped or cut
+_EMPTY = "Nothing here yet."
+_GOOD = {"succeeded", "ready", "running", "resolved", "healthy", "active", "done"}
+_BAD = {"failed", "firing", "lost", "unhealthy", "error"}
+
+
+def render(value: object, as_json: bool = False) -> str:
+    """Return an answer as text, the way a pipe gets it: the same bytes on every machine."""
+    if as_json:
+        return to_json(value)
+    buffer = StringIO()
+    _draw(value, _piped_console(buffer))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def show(value: object, as_json: bool = False, file: TextIO | None = None) -> None:
+    """Print an answer: drawn to the terminal's width and in colour if ``file`` is one, else as `render` has it."""
+    target = file or sys.stdout
+    if as_json or not target.isatty():
+        _write(target, render(value, as_json) + "\n")
+        return
+    from rich.console import Console  # only now: importing it takes longer than most commands
+
+    _draw(value, Console(file=target, highlight=False, markup=False, emoji=False))
+
+
+def render_error(error: SkyloomError, as_json: bool = False) -> str:
+    """Return an error as two lines, or as its JSON body."""
+    if as_json:
+        return to_json({"error": error.body()})
+    following = f"\nnext: {safe(error.next_action)}" if error.next_action else ""
+    return f"error {error.code}: {safe(error.message)}{following}"
+
+
+def show_error(error: SkyloomError, as_json: bool = False, file: TextIO | None = None) -> int:
+    """Print an error to stderr and return the exit code of its category."""
+    _write(file or sys.stderr, render_error(error, as_json) + "\n")
+    return EXIT_CODES[error.category]
+
+
+def to_json(value: object) -> str:
+    """Return JSON, indented; what could command a terminal is escaped, which changes nothing for a JSON parser."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return re.sub(r"[^\x20-\x7e\n]", _json_escaped, text)
+
+
+@contextmanager
+def progress(title: str, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show how far a long work is, on stderr: a bar on a terminal, else a line for every tenth. Yields ``advance(count)``."""
+    if quiet:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with _bar(title, total) as advance:
+            yield advance
+    else:
+        yield _tenths(title, total)
+
+
+def _draw(value: object, console: "Console") -> None:
+    for part in _parts(value):
+        console.print(part, no_wrap=not console.is_terminal, soft_wrap=False)
+
+
+def _parts(value: object) -> "Iterable[RenderableType]":
+    """What to draw for an answer, one below the other."""
+    from rich.text import Text
+
+    if isinstance(value, Done):
+        yield Text("done")
+    elif isinstance(value, CostReport):
+        yield _table(*views.rows_of_cost(value))
+    elif isinstance(value, Page):
+        yield from _list(value.items)
+        if value.next_cursor:
+            yield Text(f"more: --cursor {safe(value.next_cursor)}", style="dim")
+    elif isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources):
+        yield from _page(value)
+    elif isinstance(value, Mapping):
+        yield _pairs([(safe(str(key)), human(str(key), item)) for key, item in value.items()])
+    elif isinstance(value, list | tuple):
+        yield from _list(value)
+    else:
+        yield Text(human("", value))
+
+
+def _list(items: Sequence[Any]) -> "Iterable[RenderableType]":
+    from rich.text import Text
+
+    if not items:
+        yield Text(_EMPTY, style="dim")
+    elif isinstance(items[0], msgspec.Struct):
+        yield _table(views.columns(type(items[0])), items)
+    else:
+        yield from (Text(human("", item)) for item in items)
+
+
+def _page(value: msgspec.Struct) -> "Iterable[RenderableType]":
+    """One noun: its plain attributes as pairs, then each part of it under its own heading. Empty ones are left out."""
+    from rich.text import Text
+
+    fields = [(name, getattr(value, name)) for name in value.__struct_fields__ if name not in views.HIDDEN]
+    told = [(name, item) for name, item in fields if item is not None and item not in ("", (), [], {})]
+    yield _pairs([(label(name), human(name, item)) for name, item in told if not _is_part(item)])
+    for name, item in told:
+        if _is_part(item):
+            yield Text(f"\n{label(name)}", style="bold")
+            yield from _parts(item)
+
+
+def _is_part(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return isinstance(value[0], msgspec.Struct) if value else False
+    return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
+
+
+def _table(columns: Sequence[views.Column], items: Iterable[object]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    written = [[column.write(item) for column in columns] for item in items]
+    # A column in which no row has anything only makes the others narrower.
+    used = [place for place in range(len(columns)) if any(row[place] not in ("", NOTHING) for row in written)]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place in used:
+        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in written)
+        table.add_column(Text(columns[place].heading.upper()), justify="right" if numbers else "left", overflow="fold")
+    for row in written:
+        table.add_row(*(Text(row[place], style=_style(row[place])) for place in used))
+    return table
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(Text(name), Text(text, style=_style(text)))
+    return table
+
+
+def _style(text: str) -> str:
+    return "green" if text in _GOOD else "red" if text in _BAD else ""
+
+
+def _piped_console(buffer: StringIO) -> "Console":
+    from rich.console import Console
+
+    # An empty environment: variables like COLUMNS or FORCE_COLOR must not change what a pipe gets.
+    return Console(
+        file=buffer,
+        width=_PIPED_WIDTH,
+        color_system=None,
+        force_terminal=False,
+        highlight=False,
+        markup=False,
+        _environ={},
+    )
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as drawn:
+        task = drawn.add_task(safe(title).replace("[", r"\["), total=total)
+        yield lambda count: drawn.advance(task, count)
+
+
+def _tenths(title: str, total: int | None) -> Callable[[int], None]:
+    reached = 0
+
+    def advance(count: int) -> None:
+        nonlocal reached
+        before, reached = reached, reached + count
+        if total and before * 10 // total != reached * 10 // total:
+            _write(sys.stderr, f"{safe(title)}: {min(100, reached * 100 // total)}%\n")
+
+    return advance
+
+
+def _json_escaped(match: re.Match[str]) -> str:
+    character = match.group()
+    if not is_risky(character):
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
+
+
+def _write(file: TextIO, text: str) -> None:
+    """Write and flush; a terminal that cannot show a character gets its escape instead of a stack trace."""
+    encoding = file.encoding or "utf-8"
+    file.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    file.flush()

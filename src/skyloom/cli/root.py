@@ -1,0 +1,116 @@
+"""The root command: finds the module behind a word when it is used, and turns every error into two lines and an exit code."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from skyloom import __version__
+from skyloom.cli.commands import TABLE
+from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
+
+_INTERRUPTED = 130
+
+
+class UsageError(InvalidInput):
+    """The command line cannot be read."""
+
+
+_ABOUT = "Skyloom: an AI cloud in one package, from raw data to a monitored model service."
+_EPILOG = "Start with: skyloom up --detach"
+
+
+class Words(TyperGroup):
+    """A group whose commands are rows of the table until one is used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._rows = {row.name: row for row in TABLE if importlib.util.find_spec(row.module)}
+        self.commands = cast(Any, self._rows)  # only its keys are used, for "did you mean"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self._rows)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        row = self._rows.get(cmd_name)
+        return get_command(importlib.import_module(row.module).app) if row else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(row.name, row.help) for row in self._rows.values()])
+
+
+app = typer.Typer(
+    cls=Words,
+    help="Skyloom: an AI cloud in one package, from raw data to a monitored model service.",
+    epilog="Start with: skyloom up --detach",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"skyloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code. Never raises, never shows a traceback."""
+    try:
+        code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except SkyloomError as error:
+        return _told(error)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (head, less): that is no error, and the interpreter must not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _told(_defect(error))
+
+
+def _told(error: SkyloomError) -> int:
+    from skyloom.cli.render import show_error  # only now: help has to come at once
+
+    return show_error(error)
+
+
+def _usage(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        typer.echo(context.get_help())
+        return 2
+    say = getattr(error, "format_message", lambda: str(error))
+    where = context.command_path if context is not None else "skyloom"
+    return _told(UsageError(say(), next_action=f"See: {where} --help"))
+
+
+def _defect(error: Exception) -> InternalError:
+    at, deepest = "", error.__traceback__
+    while deepest is not None:
+        at, deepest = f"{Path(deepest.tb_frame.f_code.co_filename).name}:{deepest.tb_lineno}", deepest.tb_next
+    return InternalError(
+        f"A defect in Skyloom: {type(error).__name__}: {error} ({at}).",
+        next_action="Report it with this line and the command.",
+    )

@@ -1,0 +1,324 @@
+"""`LocalEngine`: the port's promises on one machine. It holds nothing that a task needs; all truth is in the task folders."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
+from skyloom.core.resources import Resources
+from skyloom.engines.local import environment, machine
+from skyloom.engines.local.claims import Claims
+from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
+from skyloom.engines.local.lost import end_lost
+from skyloom.engines.local.prepare import LaunchRefused, Place, prepare
+from skyloom.engines.local.starts import Starts
+from skyloom.engines.local.supervisor import files, processes
+from skyloom.engines.local.warm import WarmPool
+from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
+
+MAX_RESULT_BYTES = 16 * 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LocalEngine:
+    """Runs tasks as process trees of this machine.
+
+    Args:
+        folder: the engine's own; made when missing. Another engine over the same folder adopts what runs there.
+        python: interpreter of user code; None for this one.
+        capacity: what may be handed out; None, or a 0 in it, for all that the machine has. Reported, not enforced: placing is
+            the scheduler's business.
+        warm: keep a process with the training imports done, so that Python tasks start in milliseconds.
+        variables: added to the clean base environment of every task.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        python: str | None = None,
+        capacity: Resources | None = None,
+        warm: bool = True,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self._python = python or sys.executable
+        self._capacity = machine.capacity(capacity)
+        self._variables = {**environment.base(self._python), **(variables or {})}
+        self._tasks = folder.absolute()
+        self._launch_lock = threading.Lock()
+        self._ended: dict[str, Observation] = {}
+        try:
+            self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _translated(error, self._tasks) from error
+        self._claims = Claims(lambda task: not task.exists() or task.exit() is not None)
+        self._warm = WarmPool(self._python, self._variables, self._tasks / ".warm.log") if warm else None
+        self._starts = Starts(self._python, self._warm)
+        with self._only_launcher():
+            self._adopt()
+        self.abilities = frozenset(
+            {Ability.MEMORY_LIMIT}
+            | ({Ability.WARM_START} if warm else set())
+            | ({Ability.GPU} if self._capacity.gpus else set())
+        )
+
+    def _adopt(self) -> None:
+        """Note what running tasks hold, and clear away what a crash left half made or half deleted."""
+        for left in (*self._tasks.glob(".new-*"), *self._tasks.glob(".trash-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        for name in self.known():
+            task = TaskFolder(self._tasks / name)
+            plan = None if task.exit() else task.plan()
+            if plan is not None:
+                self._claims.hold(task, plan)
+
+    # --- launch ----------------------------------------------------------------------------------------------------------------
+
+    def launch(self, gang: GangPlan) -> None:
+        """Start a gang; see the port. Raises `InvalidInput` for a task id that cannot name a folder."""
+        for task in gang.tasks:
+            self._folder(task.task_id)
+        try:
+            with self._launch_lock, self._only_launcher():
+                self._claims.release_ended()
+                self._prepare_gang(gang)
+                self._start_gang([self._folder(task.task_id) for task in gang.tasks])
+        except OSError as error:
+            raise _translated(error, self._tasks) from error
+
+    @contextlib.contextmanager
+    def _only_launcher(self) -> Iterator[None]:
+        """Two engines over one folder must not give one gang two rendezvous ports."""
+        descriptor = os.open(self._tasks, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _prepare_gang(self, gang: GangPlan) -> None:
+        """Make the folders that are missing: all of them ready before the first gets its name."""
+        missing = [(rank, task) for rank, task in enumerate(gang.tasks) if not self._folder(task.task_id).exists()]
+        if not missing:
+            return
+        with tempfile.TemporaryDirectory(dir=self._tasks, prefix=".new-") as made:
+            folders = [TaskFolder(Path(made) / task.task_id) for _, task in missing]
+            try:
+                self._fill(gang, missing, folders)
+            except LaunchRefused as refusal:
+                self._refuse(folders, str(refusal))
+            for folder in folders:
+                final = self._tasks / folder.task_id
+                folder.path.rename(final)
+                plan = TaskFolder(final).plan()
+                if plan is not None:
+                    self._claims.hold(TaskFolder(final), plan)
+        files.sync_folder(str(self._tasks))
+
+    def _fill(self, gang: GangPlan, missing: list[tuple[int, TaskPlan]], folders: list[TaskFolder]) -> None:
+        earlier = [plan for task in gang.tasks if (plan := self._folder(task.task_id).plan()) is not None]
+        port = earlier[0].port if earlier else self._claims.free_port()
+        gpus = earlier[0].gpus if earlier else self._take_gpus(gang)
+        for (rank, task), folder in zip(missing, folders, strict=True):
+            folder.create()
+            place = Place(rank, len(gang.tasks), port, gpus)
+            try:
+                prepare(folder, self._folder(task.task_id), task, self._python, self._variables, place)
+            except LaunchRefused as refusal:
+                raise LaunchRefused(f"{task.task_id}: {refusal}") from None
+
+    def _take_gpus(self, gang: GangPlan) -> tuple[int, ...]:
+        wanted = sum(task.resources.gpus for task in gang.tasks)
+        free = self._claims.free_gpus(machine.gpu_indices())
+        if wanted > len(free):
+            raise LaunchRefused(f"gang {gang.gang_id} needs {wanted} GPUs, {len(free)} are free")
+        return free[:wanted]
+
+    def _refuse(self, folders: list[TaskFolder], why: str) -> None:
+        """None of the gang starts; each of its tasks says why, and stays so."""
+        for folder in folders:
+            if not folder.path.is_dir():
+                folder.create()
+            folder.clear_private()
+            folder.write_exit(ExitRecord(reason=EndReason.LAUNCH_FAILED, ended_at=time.time(), message=why))
+
+    def _start_gang(self, folders: list[TaskFolder]) -> None:
+        """Start the supervisors of tasks that never ran. A second one for the same task ends at once, so this may be repeated."""
+        waiting = [task for task in folders if task.exit() is None and task.shim() is None and not task.is_supervised()]
+        for index, task in enumerate(waiting):
+            try:
+                self._starts.start(task)
+            except OSError as error:
+                if index == 0:
+                    raise Unavailable(
+                        f"No process can be started on this machine: {error.strerror}.",
+                        next_action="End some processes or raise the limit on processes, then try again.",
+                    ) from error
+                self._refuse(waiting[index:], f"no process could be started: {error.strerror}")
+                self.stop([started.task_id for started in waiting[:index]], force=True)
+                return
+
+    # --- look ------------------------------------------------------------------------------------------------------------------
+
+    def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Look at tasks; see the port."""
+        self._starts.reap()
+        return {task_id: self._look(task_id) for task_id in task_ids}
+
+    def _look(self, task_id: str) -> Observation:
+        if task_id in self._ended:
+            return self._ended[task_id]
+        if not is_task_id(task_id) or not (folder := self._folder(task_id)).exists():
+            return Observation(task_id=task_id, phase=TaskPhase.ABSENT)
+        try:
+            found = folder.exit() or self._without_record(folder)
+        except msgspec.MsgspecError as error:  # a damaged disk; one bad task must not blind us to all others
+            found = ExitRecord(
+                reason=EndReason.SHIM_LOST, ended_at=time.time(), message=f"its record is damaged: {error}"
+            )
+        if isinstance(found, Observation):
+            return found
+        if len(self._ended) > 20_000:
+            self._ended.clear()
+        self._ended[task_id] = ended(task_id, found)
+        return self._ended[task_id]
+
+    def _without_record(self, folder: TaskFolder) -> ExitRecord | Observation:
+        """A task with no record of its end: running, starting, never started, or lost."""
+        task_id = folder.task_id
+        starting = self._starts.is_starting(task_id)  # asked first: what it started may take the lock and end meanwhile
+        if not folder.is_supervised():
+            record = folder.exit() or end_lost(folder) or (None if starting else self._end_failed_start(folder))
+            if record is not None:
+                return record
+            if folder.shim() is None and not folder.is_supervised():
+                phase = TaskPhase.STARTING if starting else TaskPhase.ABSENT
+                return Observation(task_id=task_id, phase=phase)
+        shim = folder.shim()
+        if shim is None:
+            return Observation(task_id=task_id, phase=TaskPhase.STARTING)
+        pid = shim.child_pid if processes.is_running(shim.child_pid, shim.child_ticks) else None
+        return Observation(task_id=task_id, phase=TaskPhase.RUNNING, pid=pid, started_at=shim.started_at)
+
+    def _end_failed_start(self, folder: TaskFolder) -> ExitRecord | None:
+        """A supervisor that we started is gone and left nothing: the task can never run. None for one that nobody started."""
+        if not self._starts.did_start(folder.task_id):
+            return None
+        why = "its supervisor ended before the start; see shim.err in the task's folder"
+        return self._end_unstarted(
+            folder, ExitRecord(reason=EndReason.LAUNCH_FAILED, ended_at=time.time(), message=why)
+        )
+
+    def _end_unstarted(self, folder: TaskFolder, record: ExitRecord) -> ExitRecord | None:
+        """Write the end of a task that never ran; None when a supervisor has it, or had."""
+        lock = files.take_lock(str(folder.lock))
+        if lock is None:
+            return None
+        with os.fdopen(lock, "rb"):
+            if folder.exit() is not None or folder.shim() is not None:
+                return folder.exit()
+            folder.clear_private()
+            folder.write_exit(record)
+            return record
+
+    def capacity(self) -> Resources:
+        """All that the pool has; see the port."""
+        return self._capacity
+
+    def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
+        """Read output bytes; see the port."""
+        content = b""
+        total = 0
+        with contextlib.suppress(OSError), _open(self._folder(task_id).log) as log:
+            total = os.fstat(log.fileno()).st_size
+            content = os.pread(log.fileno(), limit, offset)
+        return LogSlice(
+            content=content, next_offset=offset + len(content), total_bytes=max(total, offset + len(content))
+        )
+
+    def read_result(self, task_id: str) -> bytes | None:
+        """Return ``result.json`` from the task's folder; see the port."""
+        with contextlib.suppress(OSError), _open(self._folder(task_id).result) as file:
+            content = file.read(MAX_RESULT_BYTES + 1)
+            return content if len(content) <= MAX_RESULT_BYTES else None
+        return None
+
+    # --- end -------------------------------------------------------------------------------------------------------------------
+
+    def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
+        """Ask tasks to stop; see the port. The request is a file, so it also reaches a supervisor that is just starting."""
+        for task_id in task_ids:
+            folder = self._folder(task_id)
+            if not folder.exists() or folder.exit() is not None:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                folder.request_stop(force)
+                if folder.shim() is None:
+                    why = ExitRecord(
+                        reason=EndReason.STOPPED, ended_at=time.time(), message="stopped before it started"
+                    )
+                    self._end_unstarted(folder, why)
+            shim = folder.shim()
+            if shim is not None and folder.is_supervised() and shim.boot_id == processes.boot_id():
+                processes.send(shim.pid, shim.ticks, signal.SIGTERM)
+
+    def known(self) -> Sequence[str]:
+        """Ids of all tasks with files here."""
+        return sorted(path.name for path in self._tasks.iterdir() if not path.name.startswith("."))
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete the files of ended tasks; see the port."""
+        for task_id, seen in self.observe(task_ids).items():
+            if seen.phase is TaskPhase.ENDED:
+                self._folder(task_id).remove()
+                self._ended.pop(task_id, None)
+                self._starts.forget(task_id)
+
+    def close(self) -> None:
+        """End the warm pool and collect supervisors that have ended. Tasks go on running."""
+        with self._launch_lock:
+            if self._warm is not None:
+                self._warm.close()
+        self._starts.reap()
+
+    def wait_until_warm(self, timeout_s: float) -> bool:
+        """True once Python tasks start warm; False when they do not after ``timeout_s``, or never will."""
+        if self._warm is None:
+            return False
+        with self._launch_lock:
+            return self._warm.is_ready(timeout_s)
+
+    def _folder(self, task_id: str) -> TaskFolder:
+        if not is_task_id(task_id):
+            raise InvalidInput(
+                f"{task_id!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
+            )
+        return TaskFolder(self._tasks / task_id)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a task's file for reading; a link that the task put in its place is refused."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def _translated(error: OSError, folder: Path) -> StorageFull | Unavailable:
+    if error.errno in _FULL:
+        return StorageFull(
+            f"No room is left in {folder}: nothing was started.", next_action="Free some space, then try again."
+        )
+    return Unavailable(
+        f"The local engine cannot use {folder}: {error.strerror or error}.",
+        next_action="Check that the folder exists, is a local disk, and belongs to you.",
+    )

@@ -1,0 +1,183 @@
+"""From a task's plan to its folder: files copied, secrets written, program found, and everything contained.
+
+What the user got wrong is a `LaunchRefused`; what the machine lacks stays an ``OSError``.
+"""
+
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from skyloom.engines.local import environment
+from skyloom.engines.local.folder import ShimPlan, TaskFolder
+from skyloom.engines.local.supervisor import processes
+from skyloom.ports.engine import Command, PythonCall, PythonFile, PythonModule, TaskPlan
+
+SUPERVISOR = Path(processes.__file__).parent
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Place(NamedTuple):
+    """A task's place in its gang, and what the gang holds."""
+
+    rank: int
+    world_size: int
+    port: int
+    gpus: tuple[int, ...]
+
+
+class LaunchRefused(Exception):
+    """A task cannot be started; the text says what is wrong with its plan."""
+
+
+def prepare(
+    folder: TaskFolder, home: TaskFolder, task: TaskPlan, python: str, variables: Mapping[str, str], place: Place
+) -> None:
+    """Fill a new folder, which will be renamed to ``home``. Raises `LaunchRefused`, or ``OSError`` for the disk."""
+    for relative, source in task.files.items():
+        _copy(folder.work / _contained(relative), Path(source), relative)
+    for name, content in task.secret_files.items():
+        _write_secret(folder, name, content)
+    _make_shared(task.shared_folder)
+    marker = secrets.token_hex(16)
+    temporary = str(Path(variables["TMPDIR"]) / f"skyloom-{marker[:12]}")
+    complete = {
+        **variables,
+        **environment.limits(task.resources, place.gpus),
+        **_checked(task.environment),
+        **{f"SKYLOOM_{name.upper()}_FILE": str(home.secrets / name) for name in task.secret_files},
+        **environment.rendezvous(place.rank, place.world_size, place.port),
+        "TMPDIR": temporary,
+        "SKYLOOM_TASK_ID": task.task_id,
+        "SKYLOOM_TASK_FOLDER": str(home.path),
+        "SKYLOOM_SHARED_FOLDER": task.shared_folder,
+        processes.MARKER_VARIABLE: marker,
+    }
+    argv, inside = _program(task, home, folder, python, complete)
+    folder.write_plan(
+        ShimPlan(
+            task_id=task.task_id,
+            argv=argv,
+            python=inside,
+            cwd=str(home.work),
+            environment=complete,
+            temporary=temporary,
+            marker=marker,
+            memory_bytes=task.resources.memory_bytes,
+            grace_s=task.grace_s,
+            max_duration_s=task.max_duration_s,
+            max_log_bytes=task.max_log_bytes,
+            port=place.port,
+            gpus=place.gpus,
+        )
+    )
+
+
+def _contained(relative: str) -> Path:
+    """A path that stays below the working folder."""
+    path = Path(relative)
+    if not relative or "\0" in relative or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise LaunchRefused(f"the file {relative!r} would lie outside of the working folder; give a path below it")
+    return path
+
+
+def _copy(target: Path, source: Path, relative: str) -> None:
+    if not source.is_absolute() or not source.is_file():
+        raise LaunchRefused(f"the file {relative!r} cannot be placed: {source} is not an absolute path of a file")
+    if target.exists():
+        raise LaunchRefused(f"the file {relative!r} is given twice")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise LaunchRefused(f"the file {relative!r} needs a folder where there is a file") from None
+    try:
+        shutil.copyfile(source, target)
+    except PermissionError as error:
+        raise LaunchRefused(f"the file {relative!r} cannot be placed: {error}") from None
+    with target.open("rb") as file:
+        is_program = file.read(2) == b"#!" or bool(source.stat().st_mode & 0o100)
+    target.chmod(0o700 if is_program else 0o600)
+
+
+def _write_secret(folder: TaskFolder, name: str, content: str) -> None:
+    if not _SECRET_NAME.fullmatch(name):
+        raise LaunchRefused(f"{name!r} is no name for a secret file; use letters, digits and underscores")
+    file = folder.secrets / name
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_text(content)
+
+
+def _make_shared(path: str) -> None:
+    if not path:
+        return
+    if not Path(path).is_absolute():
+        raise LaunchRefused(f"the shared folder {path!r} is not an absolute path")
+    try:
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise LaunchRefused(f"the shared folder cannot be made: {error}") from None
+
+
+def _checked(variables: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in variables.items():
+        if not _VARIABLE_NAME.fullmatch(name) or "\0" in value:
+            raise LaunchRefused(f"{name!r} cannot be an environment variable")
+    return variables
+
+
+def _program(
+    task: TaskPlan, home: TaskFolder, folder: TaskFolder, python: str, variables: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, Any] | None]:
+    """The program for a cold start, and for a warm one where that is possible."""
+    entry = task.entry
+    if any("\0" in word for word in _words(entry)):
+        raise LaunchRefused("an argument holds a zero byte")
+    if isinstance(entry, Command):
+        return _command(entry, folder, variables), None
+    warm = task.warm and environment.allows_warm(task.environment)
+    if isinstance(entry, PythonModule):
+        inside: dict[str, Any] = {"kind": "module", "module": entry.module, "args": entry.args}
+        return (python, "-m", entry.module, *entry.args), inside if warm else None
+    relative = _contained(entry.path)
+    if not (folder.work / relative).is_file():
+        raise LaunchRefused(f"the Python file {entry.path!r} is not among the task's files: {_listed(task)}")
+    path = str(home.work / relative)
+    if isinstance(entry, PythonFile):
+        return (python, path, *entry.args), {"kind": "file", "path": path, "args": entry.args} if warm else None
+    call = {
+        "kind": "call",
+        "path": path,
+        "function": entry.function,
+        "arguments": entry.arguments.decode(),
+        "result": str(home.result),
+    }
+    # A cold call reads the same part of the plan, so it is there also when the start may not be warm.
+    return (python, str(SUPERVISOR), "call", str(home.path)), {**call, "cold": not warm}
+
+
+def _words(entry: Command | PythonFile | PythonModule | PythonCall) -> tuple[str, ...]:
+    if isinstance(entry, Command):
+        return entry.argv
+    if isinstance(entry, PythonModule):
+        return (entry.module, *entry.args)
+    return (entry.path, *entry.args) if isinstance(entry, PythonFile) else (entry.path, entry.function)
+
+
+def _command(entry: Command, folder: TaskFolder, variables: Mapping[str, str]) -> tuple[str, ...]:
+    if not entry.argv or not entry.argv[0]:
+        raise LaunchRefused("the command is empty")
+    program = entry.argv[0]
+    found = shutil.which(str(folder.work / program) if "/" in program else program, path=variables["PATH"])
+    if found is None:
+        place = "in the working folder" if "/" in program and not program.startswith("/") else "on this machine"
+        raise LaunchRefused(
+            f"the program {program!r} was not found {place}, or may not be executed (PATH={variables['PATH']})"
+        )
+    return entry.argv
+
+
+def _listed(task: TaskPlan) -> str:
+    return ", ".join(sorted(task.files)[:20]) or "it has none"

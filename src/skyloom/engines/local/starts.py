@@ -1,0 +1,90 @@
+"""Supervisors that this engine started: from the spawn until they hold their lock, and their collection when they end."""
+
+import os
+import threading
+from typing import NamedTuple
+
+from skyloom.engines.local.folder import TaskFolder
+from skyloom.engines.local.prepare import SUPERVISOR
+from skyloom.engines.local.supervisor import processes
+from skyloom.engines.local.warm import WarmPool
+
+
+class _Start(NamedTuple):
+    pid: int
+    ticks: int
+    is_our_child: bool
+
+
+class Starts:
+    """Starts supervisors, warm where possible. Looking is thread-safe; `start` is guarded by the engine's launch lock."""
+
+    def __init__(self, python: str, warm: WarmPool | None) -> None:
+        self._python = python
+        self._warm = warm
+        self._lock = threading.Lock()
+        self._by_task: dict[str, _Start] = {}
+        self._uncollected: set[int] = set()
+
+    def start(self, folder: TaskFolder) -> None:
+        """Start a task's supervisor. Raises ``OSError`` when the system refuses another process."""
+        pid = self._start_warm(folder)
+        is_our_child = pid is None
+        if pid is None:
+            pid = self._spawn(folder)
+        with self._lock:
+            if is_our_child:
+                self._uncollected.add(pid)
+            self._by_task[folder.task_id] = _Start(pid, processes.start_ticks(pid) or 0, is_our_child)
+
+    def _start_warm(self, folder: TaskFolder) -> int | None:
+        plan = folder.plan()
+        if self._warm is None or plan is None or plan.python is None or plan.python.get("cold"):
+            return None
+        return self._warm.fork_shim(folder.path)
+
+    def _spawn(self, folder: TaskFolder) -> int:
+        """Its own session: a Ctrl-C in the control plane's terminal is not for tasks. Isolated and without site: 20 ms."""
+        log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(folder.path / "shim.err"), log_flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        argv = [self._python, "-I", "-S", str(SUPERVISOR), "shim", str(folder.path)]
+        return os.posix_spawn(
+            self._python,
+            argv,
+            {"LANG": "C.UTF-8"},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=range(1, 32),
+        )
+
+    def is_starting(self, task_id: str) -> bool:
+        """True while a supervisor that we started for this task lives, whether or not it holds the lock already."""
+        with self._lock:
+            start = self._by_task.get(task_id)
+        return start is not None and processes.is_running(start.pid, start.ticks)
+
+    def did_start(self, task_id: str) -> bool:
+        """True when we started a supervisor for this task."""
+        with self._lock:
+            return task_id in self._by_task
+
+    def forget(self, task_id: str) -> None:
+        """The task's files are gone."""
+        with self._lock:
+            self._by_task.pop(task_id, None)
+
+    def reap(self) -> None:
+        """Collect supervisors that ended, so that they do not stay as zombies while we live."""
+        with self._lock:
+            for pid in tuple(self._uncollected):
+                try:
+                    if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                        continue
+                except ChildProcessError:
+                    pass  # the program that we live in ignores SIGCHLD: the kernel collected it
+                self._uncollected.discard(pid)

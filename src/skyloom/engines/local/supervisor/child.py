@@ -1,0 +1,89 @@
+"""The user's process between fork and its first line: a clean process, whatever it was forked from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from .processes import die_with_parent
+
+_ALL_SIGNALS = range(1, signal.NSIG)
+_IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+
+
+def fork_user(plan: dict[str, object], warm: bool, output: int) -> tuple[int, int, int]:
+    """Fork the user's process. It waits until a byte is written to the returned descriptor; at its end it stops, unrun.
+
+    Returns:
+        pid, descriptor that lets it go, descriptor that reads its start error (JSON-free text; empty when it started).
+    """
+    go_read, go_write = os.pipe()
+    error_read, error_write = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_user(plan, warm, parent, output, go_read, go_write, error_write)
+    os.close(go_read)
+    os.close(error_write)
+    return pid, go_write, error_read
+
+
+def _become_user(
+    plan: dict[str, object], warm: bool, parent: int, output: int, go_read: int, go_write: int, error_write: int
+) -> None:
+    """Runs in the child and never returns."""
+    try:
+        os.close(go_write)
+        die_with_parent()
+        if os.getppid() != parent or os.read(go_read, 1) != b"g":
+            os._exit(125)  # the supervisor is gone, or decided against it
+        _clean(output, error_write)
+        os.chdir(str(plan["cwd"]))
+        if warm:
+            os.close(error_write)
+            _run_warm(plan)
+        environment = plan["environment"]
+        argv = plan["argv"]
+        assert isinstance(environment, dict) and isinstance(argv, list)
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 (no shell is what is wanted)
+    except BaseException as error:
+        os.write(error_write, str(error).encode())
+    os._exit(126)
+
+
+def _clean(output: int, error_write: int) -> None:
+    """Own session, default signals, no inherited descriptor, output to the pipe, first in line when memory runs out."""
+    os.setsid()
+    os.umask(0o022)
+    signal.set_wakeup_fd(-1)
+    for number in _ALL_SIGNALS:
+        if number in (signal.SIGKILL, signal.SIGSTOP) or 32 <= number < signal.SIGRTMIN:
+            continue
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != error_write:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor that listed the folder
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")
+    except OSError:
+        pass  # a hint to the kernel, no promise of ours
+
+
+def _run_warm(plan: dict[str, object]) -> None:
+    """Run the plan's Python in this forked interpreter, end it as a Python program ends, and never return."""
+    from . import python  # the cold path does not pay for it
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in _IGNORED_BY_PYTHON:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    python.finish(python.run(plan))
+    sys.exit(126)

@@ -1,0 +1,92 @@
+"""Small files that survive power loss, and the lock that says "a supervisor lives here"."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+
+# struct flock: type, whence, start, length, pid. Open-file-description locks, unlike flock(2), can be probed without being taken,
+# so that an observer never makes a starting supervisor believe that another one is there.
+_FLOCK = "hhqqi4x"
+
+
+def read_json(path: str) -> dict[str, object] | None:
+    """Read an object, or None when the file is missing. Raises ``ValueError`` when it holds something else."""
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no object")
+    return value
+
+
+def write_durable(path: str, value: dict[str, object], reserve: str | None = None) -> None:
+    """Put an object at ``path``: whole or not at all, on disk before this returns.
+
+    Args:
+        reserve: a file of `RESERVE_BYTES` made earlier, whose blocks are used, so that a full disk cannot stop the write.
+
+    Raises ``OSError``; then ``path`` is as it was.
+    """
+    content = json.dumps(value).encode()
+    temporary = reserve if reserve is not None and os.path.exists(reserve) else f"{path}.{os.getpid()}.new"
+    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+RESERVE_BYTES = 8192
+
+
+def make_reserve(path: str) -> None:
+    """Set blocks aside for a later `write_durable`. Raises ``OSError`` when the disk is full."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, b" " * RESERVE_BYTES)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Make a folder's names durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(path: str) -> int | None:
+    """Take the lock for as long as the returned descriptor (or a fork's copy of it) is open; None when someone has it."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_locked(path: str) -> bool:
+    """True while someone holds the lock. Takes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+    finally:
+        os.close(descriptor)
+    kind: int = struct.unpack(_FLOCK, answer)[0]
+    return kind != fcntl.F_UNLCK

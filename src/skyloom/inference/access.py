@@ -1,0 +1,59 @@
+"""Who may predict: bearer tokens, known only by their digests, in a file that is read again when it changes."""
+
+import hashlib
+import hmac
+import sys
+from pathlib import Path
+
+import msgspec
+
+from skyloom.core.errors import Unauthenticated
+from skyloom.rooms.serving.plan import Access
+
+_MAX_BYTES = 4 * 2**20
+
+
+class TokenRefused(Unauthenticated):
+    """No token, or one that may not predict here."""
+
+
+class AccessList:
+    """The digests of one file. Fails closed: while the file is gone or damaged nobody gets in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._digests: tuple[bytes, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the file again if it changed. Called about once a second, never per request."""
+        try:
+            found = self._path.stat()
+            seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if seen == self._seen:
+                return
+            self._seen = seen
+            self._digests = self._read(found.st_size)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            if self._digests or self._seen is None:
+                print(f"access list cannot be read, every token is refused: {type(error).__name__}", file=sys.stderr)
+            self._digests = ()
+
+    def check(self, authorization: bytes | None) -> None:
+        """Raise `TokenRefused` unless the header's value is ``Bearer`` and a known token."""
+        scheme, _, token = (authorization or b"").partition(b" ")
+        shown = hashlib.sha256(token.strip()).digest()
+        known = False
+        for digest in self._digests:  # all of them, whichever fits: the time tells nothing
+            known |= hmac.compare_digest(digest, shown)
+        if not known or scheme.lower() != b"bearer":
+            raise TokenRefused(
+                "No token that may predict here was shown.", next_action="Send the header: Authorization: Bearer TOKEN."
+            )
+
+    def _read(self, size_bytes: int) -> tuple[bytes, ...]:
+        if size_bytes > _MAX_BYTES:
+            raise ValueError("too large")
+        access = msgspec.json.decode(self._path.read_bytes(), type=Access)
+        return tuple(bytes.fromhex(digest.removeprefix("sha256:")) for digest in access.digests)

@@ -1,0 +1,215 @@
+"""Natural batching: the rows that queued while the last batch ran travel together. No timer, no waiting for more.
+
+A request whose wait would exceed its deadline is refused when it arrives (`QueueFull`, 429), so that nobody waits for a late no.
+Knows tensors and the model; knows no wire.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from skyloom.core.errors import LimitExceeded, SkyloomError, Unavailable
+from skyloom.inference.model import Model, ModelFailed, Pace
+from skyloom.inference.tensors import Array, Call
+
+# A batch shorter than this runs on the event loop: the hand-over to a thread and back would cost more.
+_INLINE_S = 0.002
+
+
+class QueueFull(LimitExceeded):
+    """More rows wait than this replica can predict in time."""
+
+
+class ReplicaDraining(Unavailable):
+    """The replica is stopping and takes no new requests."""
+
+
+class Ticket:
+    """One request on its way through the model.
+
+    Attributes:
+        outputs: all outputs of its rows, in the order of the signature; None until done or when it failed.
+        failure: why it failed.
+        prediction_id: set by the request log before `on_done` is called.
+        logged_outputs: the outputs as JSON, when the log wrote them; saves writing them twice.
+    """
+
+    __slots__ = (
+        "arrived_at",
+        "call",
+        "cancelled",
+        "failure",
+        "key",
+        "logged_outputs",
+        "on_done",
+        "outputs",
+        "prediction_id",
+    )
+
+    def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
+        self.call = call
+        self.key = tuple(tensor.shape[1:] for tensor in call.inputs)
+        self.arrived_at = arrived_at
+        self.on_done = on_done
+        self.cancelled = False
+        self.outputs: list[Array] | None = None
+        self.failure: SkyloomError | None = None
+        self.prediction_id = ""
+        self.logged_outputs: bytes | None = None
+
+
+Settled = Callable[[Sequence[Ticket]], None]
+Watched = Callable[[Sequence[Array], Sequence[Array]], None]
+
+
+class Batcher:
+    """The queue before one model. Lives on one event loop.
+
+    Args:
+        settle: called with the tickets of a finished batch before any of them is answered (the request log).
+        watch: called with the inputs and outputs of a whole batch (drift statistics), maybe on the model's thread.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pace: Pace,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_batch_rows: int,
+        max_queue_rows: int,
+        settle: Settled,
+        watch: Watched,
+    ) -> None:
+        self._model = model
+        self._pace = pace
+        self._loop = loop
+        self._max_batch_rows = max_batch_rows if pace.joins else 1
+        self._max_queue_rows = max_queue_rows
+        self._settle = settle
+        self._watch = watch
+        # One queue per shape; only equal shapes can be put together. The first key is the one that waited longest.
+        self._queues: OrderedDict[tuple[tuple[int, ...], ...], deque[Ticket]] = OrderedDict()
+        self._again: deque[Ticket] = deque()
+        self._queued_rows = 0
+        self._running_until = 0.0
+        self._scheduled = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._queued_rows
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing waits and nothing runs."""
+        return not self._scheduled
+
+    def submit(self, ticket: Ticket, timeout_s: float) -> None:
+        """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
+        rows = ticket.call.rows
+        batches = 1 + self._queued_rows // max(self._max_batch_rows, rows)
+        wait_s = self._pace.expect_s(batches, self._queued_rows + rows) + max(
+            0.0, self._running_until - time.perf_counter()
+        )
+        over = self._queued_rows > 0 and self._queued_rows + rows > self._max_queue_rows
+        if over or (wait_s > timeout_s and self._scheduled):
+            raise QueueFull(
+                f"{self._queued_rows} rows wait for this replica already.",
+                next_action="Send again in a moment, send fewer rows, or deploy more replicas.",
+            )
+        self._queues.setdefault(ticket.key, deque()).append(ticket)
+        self._queued_rows += rows
+        if not self._scheduled:
+            self._scheduled = True
+            # Not now but after the requests that this turn of the loop still reads: they join.
+            self._loop.call_soon(self._next)
+
+    def close(self) -> None:
+        """Let go of the model's thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self) -> None:
+        tickets = self._take()
+        if not tickets:
+            self._scheduled = False
+            return
+        rows = sum(ticket.call.rows for ticket in tickets)
+        expected_s = self._pace.expect_s(1, rows)
+        self._running_until = time.perf_counter() + expected_s
+        inputs = _joined(tickets)
+        if expected_s < _INLINE_S:
+            self._finish(tickets, rows, *self._run(inputs))
+            return
+        running = self._loop.run_in_executor(self._thread, self._run, inputs)
+        running.add_done_callback(lambda done: self._finish(tickets, rows, *done.result()))
+
+    def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
+        start = time.perf_counter()
+        try:
+            outputs = self._model.run(inputs)
+        except ModelFailed as error:
+            return None, error, time.perf_counter() - start
+        duration_s = time.perf_counter() - start
+        self._watch(inputs, outputs)
+        return outputs, None, duration_s
+
+    def _finish(
+        self,
+        tickets: list[Ticket],
+        rows: int,
+        outputs: list[Array] | None,
+        failure: SkyloomError | None,
+        duration_s: float,
+    ) -> None:
+        self._pace.saw(rows, duration_s)
+        if outputs is None and len(tickets) > 1:
+            self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
+        else:
+            self._settled(tickets, outputs, failure)
+        self._loop.call_soon(self._next)
+
+    def _settled(self, tickets: list[Ticket], outputs: list[Array] | None, failure: SkyloomError | None) -> None:
+        start = 0
+        for ticket in tickets:
+            ticket.failure = failure
+            if outputs is not None:
+                end = start + ticket.call.rows
+                ticket.outputs = outputs if len(tickets) == 1 else [output[start:end] for output in outputs]
+                start = end
+        self._settle(tickets)
+        for ticket in tickets:
+            ticket.on_done(ticket)
+
+    def _take(self) -> list[Ticket]:
+        """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
+        if self._again:
+            return [self._again.popleft()]
+        while self._queues:
+            key, queue = next(iter(self._queues.items()))
+            taken: list[Ticket] = []
+            rows = 0
+            while queue and (not taken or rows + queue[0].call.rows <= self._max_batch_rows):
+                ticket = queue.popleft()
+                self._queued_rows -= ticket.call.rows
+                if not ticket.cancelled:
+                    taken.append(ticket)
+                    rows += ticket.call.rows
+            if queue:
+                self._queues.move_to_end(key)  # the other shapes get their turn first
+            else:
+                del self._queues[key]
+            if taken:
+                return taken
+        return []
+
+
+def _joined(tickets: Sequence[Ticket]) -> Sequence[Array]:
+    if len(tickets) == 1:
+        return tickets[0].call.inputs
+    return [np.concatenate(tensors) for tensors in zip(*(ticket.call.inputs for ticket in tickets), strict=True)]

@@ -1,0 +1,194 @@
+"""Open Inference Protocol v2 in JSON, with its binary tensor extension: bytes ↔ tensors.
+
+The extension puts tensors behind the JSON, one after the other, and says in ``Inference-Header-Content-Length`` where they start.
+Bounds come first: a shape is believed only when the bytes that are there agree with it.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from skyloom.core.errors import InvalidInput
+from skyloom.inference.tensors import Array, Call, Contract, refuse
+from skyloom.rooms.registry.bundle import Datatype, TensorSpec
+
+Parameters = dict[str, Any]
+
+
+class RequestUnreadable(InvalidInput):
+    """The body is not an inference request."""
+
+
+class WireInput(msgspec.Struct, kw_only=True):
+    """A tensor of a request, not yet believed."""
+
+    name: Annotated[str, Meta(max_length=200)]
+    shape: Annotated[list[int], Meta(max_length=8)]
+    datatype: Annotated[str, Meta(max_length=20)]
+    parameters: Parameters = {}
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class WireOutput(msgspec.Struct, kw_only=True):
+    """An output that the client asks for."""
+
+    name: Annotated[str, Meta(max_length=200)]
+    parameters: Parameters = {}
+
+
+class WireRequest(msgspec.Struct, kw_only=True):
+    """The JSON part of a request."""
+
+    inputs: Annotated[list[WireInput], Meta(min_length=1, max_length=64)]
+    id: Annotated[str, Meta(max_length=200)] = ""
+    parameters: Parameters = {}
+    outputs: Annotated[list[WireOutput], Meta(max_length=64)] = []
+
+
+class JsonTensor(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A tensor of an answer."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    parameters: Parameters = {}
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class JsonAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The JSON part of an answer."""
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: Parameters
+    outputs: msgspec.Raw
+
+
+_requests = msgspec.json.Decoder(WireRequest)
+_encoder = msgspec.json.Encoder()
+
+
+def _nested(element: type, depth: int) -> Any:
+    kind: Any = element
+    for _ in range(depth):
+        kind = list[kind]
+    return kind
+
+
+# One decoder per kind of number and depth: it refuses ragged depths, strings and nulls by itself.
+_numbers = {kind: [msgspec.json.Decoder(_nested(kind, depth)) for depth in range(1, 9)] for kind in (float, int, bool)}
+
+
+def decode(body: bytes, json_length: int | None, contract: Contract) -> tuple[Call, frozenset[int]]:
+    """Read a request; also say which outputs the client wants in binary, by their position in the signature.
+
+    ``json_length`` is the value of ``Inference-Header-Content-Length``. Raises `RequestUnreadable` and `TensorRefused`.
+    """
+    if json_length is not None and json_length > len(body):
+        raise unreadable("Inference-Header-Content-Length is larger than the body.", "Send the JSON's length in bytes.")
+    head, tail = (body, b"") if json_length is None else (body[:json_length], memoryview(body)[json_length:])
+    try:
+        request = _requests.decode(head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable(
+            f"The body is not an inference request: {error}.", "See POST /v2/models/MODEL/infer."
+        ) from None
+    tensors = _inputs(request.inputs, tail, contract)
+    call = contract.call(tensors, [output.name for output in request.outputs], request.id)
+    return call, _binary(request, call)
+
+
+def encode_outputs(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> bytes:
+    """Write outputs as the JSON list that an answer has. NaN and infinities become null: JSON has no word for them."""
+    return _encoder.encode([_json_tensor(spec, tensor) for spec, tensor in zip(specs, tensors, strict=True)])
+
+
+def encode_mixed(
+    specs: Sequence[TensorSpec], tensors: Sequence[Array], binary: Sequence[bool]
+) -> tuple[bytes, list[bytes]]:
+    """As `encode_outputs`, but the tensors marked binary follow as raw bytes."""
+    described, raw = [], []
+    for spec, tensor, is_binary in zip(specs, tensors, binary, strict=True):
+        if is_binary:
+            content = np.ascontiguousarray(tensor).tobytes()
+            size = {"binary_data_size": len(content)}
+            described.append(JsonTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape, parameters=size))
+            raw.append(content)
+        else:
+            described.append(_json_tensor(spec, tensor))
+    return _encoder.encode(described), raw
+
+
+def encode_answer(model: str, version: str, client_id: str, prediction_id: str, outputs: bytes) -> bytes:
+    """Write the JSON part of an answer around its encoded outputs."""
+    answer = JsonAnswer(
+        model_name=model,
+        model_version=version,
+        id=client_id or prediction_id,
+        parameters={"skyloom-prediction-id": prediction_id},
+        outputs=msgspec.Raw(outputs),
+    )
+    return _encoder.encode(answer)
+
+
+def unreadable(message: str, next_action: str) -> RequestUnreadable:
+    """Say what is wrong with a body."""
+    return RequestUnreadable(message, next_action=next_action)
+
+
+def _inputs(wired: Sequence[WireInput], tail: bytes | memoryview, contract: Contract) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    start = 0
+    for wire in wired:
+        spec = contract.expect(wire.name, wire.datatype, wire.shape)
+        if wire.name in tensors:
+            raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once.")
+        size = wire.parameters.get("binary_data_size")
+        if size is None:
+            tensors[wire.name] = _from_json(wire, spec, contract)
+            continue
+        if type(size) is not int or not 0 <= size <= len(tail) - start or bytes(wire.data):
+            raise refuse(
+                f"Input {wire.name!r}: binary_data_size must be a size that is there, without data beside it.",
+                "Send the tensor's bytes behind the JSON, in the order of the inputs.",
+            )
+        tensors[wire.name] = contract.from_buffer(spec, wire.shape, tail[start : start + size])
+        start += size
+    if start != len(tail):
+        raise unreadable("There are bytes behind the last tensor.", "Check the sizes of the binary tensors.")
+    return tensors
+
+
+def _from_json(wire: WireInput, spec: TensorSpec, contract: Contract) -> Array:
+    raw = bytes(wire.data)
+    if not raw:
+        raise refuse(f"Input {wire.name!r} has no data.", "Send data, or binary_data_size and the bytes.")
+    kind = bool if spec.datatype is Datatype.BOOL else float if spec.datatype.value.startswith("FP") else int
+    depth = len(wire.shape) if raw[1:].lstrip()[:1] == b"[" else 1
+    try:
+        numbers = _numbers[kind][depth - 1].decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise refuse(
+            f"The data of input {wire.name!r} cannot be read: {error}.", f"Send {spec.datatype.value} numbers."
+        ) from None
+    return contract.from_numbers(spec, wire.shape, numbers)
+
+
+def _binary(request: WireRequest, call: Call) -> frozenset[int]:
+    everything = request.parameters.get("binary_data_output") is True
+    if not request.outputs:
+        return frozenset(call.outputs) if everything else frozenset()
+    return frozenset(
+        position
+        for position, output in zip(call.outputs, request.outputs, strict=True)
+        if output.parameters.get("binary_data", everything) is True
+    )
+
+
+def _json_tensor(spec: TensorSpec, tensor: Array) -> JsonTensor:
+    data = msgspec.Raw(_encoder.encode(tensor.ravel().tolist()))
+    return JsonTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape, data=data)

@@ -1,0 +1,124 @@
+"""One answer, two faces: what REST and gRPC both ask. Knows tokens, names and the queue; knows no bytes of either wire."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from skyloom.core.errors import NotFound
+from skyloom.inference.access import AccessList
+from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
+from skyloom.inference.journal import Journal
+from skyloom.inference.tensors import Call, Contract
+from skyloom.inference.traffic import TrafficCounter
+from skyloom.rooms.registry.bundle import Datatype, TensorSpec
+from skyloom.rooms.serving.plan import ServePlan
+
+SERVER_NAME = "skyloom"
+SERVER_VERSION = "0.1.0"
+EXTENSIONS = ("binary_tensor_data",)
+PLATFORM = "onnxruntime_onnx"
+
+
+class ModelUnknown(NotFound):
+    """This replica serves another model or version."""
+
+
+class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v2``."""
+
+    name: str = SERVER_NAME
+    version: str = SERVER_VERSION
+    extensions: tuple[str, ...] = EXTENSIONS
+
+
+class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor in a model's metadata."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v2/models/{name}``."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class DataPlane:
+    """One replica of one model."""
+
+    def __init__(
+        self,
+        plan: ServePlan,
+        contract: Contract,
+        batcher: Batcher,
+        journal: Journal,
+        traffic: TrafficCounter,
+        access: AccessList,
+    ) -> None:
+        self.plan = plan
+        self.contract = contract
+        self.traffic = traffic
+        self.access = access
+        self._batcher = batcher
+        self._journal = journal
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """True while new requests are taken."""
+        return not self.draining and not self._journal.failed
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no request is on its way."""
+        return self._batcher.is_idle
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for the model."""
+        return self._batcher.queued_rows
+
+    def check_model(self, name: str, version: str) -> None:
+        """Raise `ModelUnknown` unless this is the served model; an empty version means the one there is."""
+        if name != self.plan.model or version not in ("", self.plan.model_version):
+            asked = f"{name[:80]!r}" + (f" version {version[:80]!r}" if version else "")
+            raise ModelUnknown(
+                f"No model {asked} is served here.",
+                next_action=f"This endpoint serves {self.plan.model!r} version {self.plan.model_version!r}.",
+            )
+
+    def infer(self, call: Call, on_done: Callable[[Ticket], None], timeout_s: float | None = None) -> Ticket:
+        """Queue a call; ``on_done`` gets its ticket on the loop. Raises `QueueFull` or `ReplicaDraining` at once."""
+        if self.draining:
+            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+        limit_s = self.plan.limits.timeout_s
+        ticket = Ticket(call, time.perf_counter(), on_done)
+        self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
+        return ticket
+
+    def metadata(self) -> ModelMetadata:
+        """Describe the model."""
+        signature = self.contract.signature
+        return ModelMetadata(
+            name=self.plan.model,
+            versions=(self.plan.model_version,),
+            platform=PLATFORM,
+            inputs=_tensors(signature.inputs),
+            outputs=_tensors(signature.outputs),
+        )
+
+    def close(self) -> None:
+        """Let go of the model's thread and the request log."""
+        self._batcher.close()
+        self._journal.close()
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> tuple[TensorMetadata, ...]:
+    return tuple(TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in specs)

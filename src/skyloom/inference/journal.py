@@ -1,0 +1,100 @@
+"""The request log: one append-only file of JSON lines per replica, written before the answers go out.
+
+One write per batch. The line's place in the file is part of the prediction id
+(`rooms.serving.predictions`), so that a reader needs no index.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from skyloom.core.errors import StorageFull
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.codec import encode_outputs
+from skyloom.rooms.registry.bundle import Signature
+from skyloom.rooms.serving.predictions import MAX_OUTPUT_BYTES, Prediction, log_name, name_prediction
+
+# No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
+_MAX_OUTPUT_ELEMENTS = MAX_OUTPUT_BYTES // 2
+
+
+class RequestLogFull(StorageFull):
+    """The request log cannot be written, so nothing is answered: a prediction that leaves no trace is none."""
+
+
+class Journal:
+    """Writes one replica's request log. Lives on the event loop's thread."""
+
+    def __init__(self, folder: Path, replica: str, revision: str, signature: Signature) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / log_name(replica)
+        self._file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._offset = os.fstat(self._file).st_size
+        # A crash may have torn the last line; the next one must start on its own.
+        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
+        self._replica = replica
+        self._revision = revision
+        self._outputs = signature.outputs
+        self._encoder = msgspec.json.Encoder()
+        self.failed = False
+
+    def write(self, tickets: Sequence[Ticket]) -> None:
+        """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
+        lines = bytearray(b"\n" if self._torn else b"")
+        now = time.time()
+        clock = time.perf_counter()
+        for ticket in tickets:
+            ticket.prediction_id = name_prediction(self._replica, self._offset + len(lines))
+            lines += self._line(ticket, now, clock)
+        try:
+            self._append(lines)
+        except OSError as error:
+            self.failed = True
+            failure = RequestLogFull(
+                "The request log cannot be written.",
+                next_action="Ask the operator to free disk space; then send again.",
+            )
+            failure.__cause__ = error
+            for ticket in tickets:
+                ticket.failure, ticket.outputs = failure, None
+            self._recover()
+        else:
+            self.failed = self._torn = False
+
+    def close(self) -> None:
+        """Flush to disk and let go of the file."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+    def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
+        outputs = b""
+        if ticket.outputs is not None and sum(output.size for output in ticket.outputs) <= _MAX_OUTPUT_ELEMENTS:
+            outputs = encode_outputs(self._outputs, ticket.outputs)
+            if len(ticket.call.outputs) == len(ticket.outputs):
+                ticket.logged_outputs = outputs
+        prediction = Prediction(
+            prediction_id=ticket.prediction_id,
+            at=now,
+            revision=self._revision,
+            rows=ticket.call.rows,
+            latency_us=int((clock - ticket.arrived_at) * 1e6),
+            status=200 if ticket.failure is None else 500,
+            client_id=ticket.call.client_id,
+            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b""),
+        )
+        return self._encoder.encode(prediction) + b"\n"
+
+    def _append(self, lines: bytearray) -> None:
+        view = memoryview(lines)
+        while view:
+            written = os.write(self._file, view)
+            self._offset += written
+            view = view[written:]
+
+    def _recover(self) -> None:
+        """Look again where the file ends: a full disk may have taken half a line."""
+        self._offset = os.fstat(self._file).st_size
+        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"

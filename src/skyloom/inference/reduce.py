@@ -1,0 +1,226 @@
+"""Reductions: one row of a tensor becomes one number, and numbers become counts per bin.
+
+Training builds the profile with it and the data plane watches live traffic with it, so both always mean the same by "pixel mean". A row is
+one index of a tensor's first axis; the rest of the axes are flattened. Works on numpy arrays only; knows no model and no request.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.core.errors import InvalidInput
+from skyloom.rooms.monitoring.model import Feature, Histogram, Profile, Reduction
+from skyloom.rooms.registry.bundle import ModelKind
+
+MAX_BINS = 20
+MAX_COLUMNS = 256
+_MAX_EDGES = 200
+_CHUNK_ROWS = 4_096
+
+Array = NDArray[Any]
+Values = NDArray[np.float64]
+
+
+class TensorMissing(InvalidInput):
+    """A feature watches a tensor that is not there, or a column that it does not have."""
+
+
+class Observer:
+    """Turns tensors into counts for a fixed list of features; all features are binned in one numpy step.
+
+    The counts are an array of shape [features, bins]: as many bins as the feature with most edges needs, and in the last column the
+    missing (NaN) values. Arrays of counts add.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.features = tuple(features)
+        widest = max((len(feature.edges) for feature in features), default=0)
+        # NaN compares false, so padding an edge list with it adds bins that nothing falls into.
+        self._edges = np.full((len(self.features), widest), np.nan)
+        for index, feature in enumerate(self.features):
+            self._edges[index, : len(feature.edges)] = feature.edges
+        self._bins = widest + 2
+        self._groups, self._order = _grouped(self.features)
+
+    def zeros(self) -> NDArray[np.int64]:
+        """Counts of nothing seen."""
+        return np.zeros((len(self.features), self._bins), dtype=np.int64)
+
+    def reduce(self, tensors: Mapping[str, Array]) -> Values:
+        """Return one number per row and feature, shape [rows, features]. Raises `TensorMissing`."""
+        if not self.features:
+            return np.zeros((0, 0))
+        parts = [_reduce_group(*group, tensors) for group in self._groups]
+        return np.concatenate(parts, axis=1)[:, self._order]
+
+    def count(self, values: Values) -> NDArray[np.int64]:
+        """Count the numbers that `reduce` returned."""
+        counts = self.zeros()
+        if not values.size:
+            return counts
+        offsets = np.arange(len(self.features)) * self._bins
+        for start in range(0, len(values), _CHUNK_ROWS):
+            chunk = values[start : start + _CHUNK_ROWS]
+            bins = np.zeros(chunk.shape, dtype=np.intp)
+            for edge in self._edges.T:
+                bins += chunk >= edge
+            bins[np.isnan(chunk)] = self._bins - 1
+            counts += np.bincount((bins + offsets).ravel(), minlength=counts.size).reshape(counts.shape)
+        return counts
+
+    def histograms(self, counts: NDArray[np.int64]) -> tuple[Histogram, ...]:
+        """Write counts as nouns, one per feature."""
+        return tuple(
+            Histogram(counts=tuple(row[: len(feature.edges) + 1].tolist()), missing=int(row[-1]))
+            for feature, row in zip(self.features, counts, strict=True)
+        )
+
+
+def observe(features: Sequence[Feature], tensors: Mapping[str, Array]) -> tuple[Histogram, ...]:
+    """Count all rows of some tensors: one histogram per feature. Raises `TensorMissing`."""
+    observer = Observer(features)
+    return observer.histograms(observer.count(observer.reduce(tensors)))
+
+
+def build_profile(
+    inputs: Mapping[str, Array], outputs: Mapping[str, Array], kind: ModelKind, columns: Sequence[str] = ()
+) -> Profile:
+    """Describe what a model saw and said in training: choose features, their edges, and count.
+
+    Args:
+        inputs, outputs: tensor name → all rows, shape [rows, ...]; the names of the bundle's signature.
+        kind: what the first output means; classification watches the predicted class and its score, regression the number.
+        columns: names of the columns of a 2-D input.
+
+    Raises:
+        InvalidInput: there are no rows.
+    """
+    everything = {**inputs, **outputs}
+    if not everything or any(len(tensor) == 0 for tensor in everything.values()):
+        raise InvalidInput("A profile needs at least one row of every tensor.", next_action="Give training rows.")
+    drafts = [*_input_features(inputs, columns), *_output_features(outputs, kind)]
+    features = tuple(_with_edges(draft, everything) for draft in drafts)
+    return Profile(features=features, histograms=observe(features, everything))
+
+
+def _input_features(inputs: Mapping[str, Array], columns: Sequence[str]) -> list[Feature]:
+    features: list[Feature] = []
+    for name, tensor in inputs.items():
+        width = tensor.shape[1] if tensor.ndim == 2 else 1 if tensor.ndim == 1 else MAX_COLUMNS + 1
+        if len(features) + width <= MAX_COLUMNS:
+            features += [_column(name, index, columns) for index in range(width)]
+        else:
+            features += [_draft(f"{name} {word}", name, word) for word in (Reduction.MEAN, Reduction.DEVIATION)]
+    return features
+
+
+def _column(tensor: str, index: int, columns: Sequence[str]) -> Feature:
+    name = columns[index][:200] if index < len(columns) and columns[index] else f"{tensor} {index}"
+    return Feature(name=name, tensor=tensor, reduction=Reduction.COLUMN, column=index, edges=())
+
+
+def _draft(name: str, tensor: str, reduction: Reduction, is_output: bool = False) -> Feature:
+    return Feature(name=name[:200], tensor=tensor, reduction=reduction, is_output=is_output, edges=())
+
+
+def _output_features(outputs: Mapping[str, Array], kind: ModelKind) -> list[Feature]:
+    first = next(iter(outputs), None)
+    if first is None or kind is ModelKind.OTHER:
+        return []
+    if kind is ModelKind.REGRESSION:
+        return [_draft("prediction", first, Reduction.COLUMN, True)]
+    return [
+        _draft("predicted class", first, Reduction.ARGMAX, True),
+        _draft("winning score", first, Reduction.MAXIMUM, True),
+    ]
+
+
+def _with_edges(draft: Feature, tensors: Mapping[str, Array]) -> Feature:
+    classes = _rows(tensors[draft.tensor]).shape[1]
+    if draft.reduction is Reduction.ARGMAX and classes <= _MAX_EDGES + 1:
+        edges = tuple(index + 0.5 for index in range(classes - 1))
+    else:
+        edges = _edges(_reduce(draft, tensors))
+    return Feature(
+        name=draft.name,
+        tensor=draft.tensor,
+        is_output=draft.is_output,
+        reduction=draft.reduction,
+        column=draft.column,
+        edges=edges,
+    )
+
+
+def _edges(values: Values) -> tuple[float, ...]:
+    """Edges at equal shares of the values. A value that fills whole bins gets its own, closed on both sides."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return ()
+    # "lower" keeps edges on values that occur, so a column of few values gets one bin for each.
+    quantiles = np.quantile(finite, np.linspace(0, 1, MAX_BINS + 1)[1:-1], method="lower")
+    edges = np.unique(quantiles)
+    if len(edges) == 1:
+        edges = np.array([edges[0], np.nextafter(edges[0], np.inf)])
+    return tuple(edges.tolist())
+
+
+def _rows(tensor: Array) -> Array:
+    return tensor.reshape(len(tensor), -1) if tensor.ndim != 2 else tensor
+
+
+def _grouped(features: Sequence[Feature]) -> tuple[list[tuple[str, Reduction, list[int]]], list[int]]:
+    """Put the columns of one tensor together, so that they are read in one step; and where each feature ends up."""
+    groups: dict[tuple[str, Reduction, int], list[int]] = {}
+    for index, feature in enumerate(features):
+        alone = -1 if feature.reduction is Reduction.COLUMN else index
+        groups.setdefault((feature.tensor, feature.reduction, alone), []).append(index)
+    placed = [index for members in groups.values() for index in members]
+    order = [placed.index(index) for index in range(len(features))]
+    return [(key[0], key[1], [features[i].column for i in members]) for key, members in groups.items()], order
+
+
+def _reduce(feature: Feature, tensors: Mapping[str, Array]) -> Values:
+    """One number per row for one feature."""
+    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors)[:, 0]
+
+
+def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array]) -> Values:
+    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]."""
+    found = tensors.get(tensor)
+    if found is None:
+        raise TensorMissing(
+            f"The profile watches tensor {tensor!r}, which is not there.",
+            next_action=f"There are: {', '.join(sorted(tensors))}.",
+        )
+    rows = _rows(found)
+    needed = max(columns) + 1 if reduction is Reduction.COLUMN else 1
+    if rows.shape[1] < needed:
+        raise TensorMissing(
+            f"The profile watches column {needed - 1} of {tensor!r}, which has {rows.shape[1]} columns.",
+            next_action="Build the profile again from tensors of the model's own shape.",
+        )
+    if reduction is Reduction.COLUMN:
+        return rows[:, columns].astype(np.float64)
+    with np.errstate(all="ignore"):  # infinities are data here; they land in the outer bins or count as missing
+        return _REDUCTIONS[reduction](rows).astype(np.float64)[:, None]
+
+
+def _deviation(rows: Array) -> Array:
+    wide = rows.astype(_wide(rows), copy=False)
+    centred: Array = wide - wide.mean(axis=1, keepdims=True)
+    deviation: Array = np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
+    return deviation
+
+
+def _wide(rows: Array) -> type[np.floating[Any]]:
+    return np.float32 if rows.dtype == np.float32 else np.float64
+
+
+_REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
+    Reduction.MEAN: lambda rows: rows.mean(axis=1, dtype=_wide(rows)),
+    Reduction.DEVIATION: _deviation,
+    Reduction.ARGMAX: lambda rows: rows.argmax(axis=1),
+    Reduction.MAXIMUM: lambda rows: rows.max(axis=1),
+}

@@ -1,0 +1,59 @@
+"""Tells the control plane every second that this replica lives and what it saw. An outage loses nothing: the numbers are totals."""
+
+import asyncio
+from collections.abc import Callable
+
+from skyloom.core.errors import SkyloomError
+from skyloom.inference.dataplane import DataPlane
+from skyloom.rooms.serving.model import ReportTraffic
+from skyloom.sdk.http import HttpTransport
+from skyloom.settings import TaskEnvironment
+
+_PERIOD_S = 1.0
+
+
+class Reporter:
+    """Sends `ReportTraffic` with the task's own token.
+
+    Args:
+        stop: called when the control plane says that this replica is not wanted any more.
+    """
+
+    def __init__(
+        self, plane: DataPlane, task: TaskEnvironment, ports: tuple[int, int], stop: Callable[[], None]
+    ) -> None:
+        self._plane = plane
+        self._ports = ports
+        self._stop = stop
+        self._transport = HttpTransport(task.url, task.token, task.project, patience_s=0.0)
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            await self.send()
+            await asyncio.sleep(_PERIOD_S)
+
+    async def send(self) -> None:
+        """Report once; nobody there is no error, the next report says it all again."""
+        try:
+            answer = await asyncio.to_thread(self._transport.send, self._report())
+        except SkyloomError:
+            return
+        if answer.stop:
+            self._stop()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._transport.close()
+
+    def _report(self) -> ReportTraffic:
+        plan = self._plane.plan
+        return ReportTraffic(
+            name=plan.endpoint,
+            replica=plan.replica,
+            revision=plan.revision,
+            ready=self._plane.ready,
+            rest_port=self._ports[0],
+            grpc_port=self._ports[1],
+            traffic=self._plane.traffic.snapshot(),
+        )

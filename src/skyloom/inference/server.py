@@ -1,0 +1,169 @@
+"""One replica as a process: load, claim the ports, answer, drain. The only place that puts the data plane's parts together."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skyloom.core.errors import InvalidInput
+from skyloom.inference import model as models
+from skyloom.inference.access import AccessList
+from skyloom.inference.batcher import Batcher
+from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.journal import Journal
+from skyloom.inference.model import Model, Pace
+from skyloom.inference.ports import PortClaim, listen, taken
+from skyloom.inference.report import Reporter
+from skyloom.inference.tensors import Contract
+from skyloom.inference.traffic import TrafficCounter
+from skyloom.inference.wire import rpc
+from skyloom.inference.wire.http import Connections
+from skyloom.inference.wire.rest import Rest
+from skyloom.rooms.serving.plan import Listening, ServePlan
+from skyloom.settings import TaskEnvironment
+
+_SWEEP_S = 1.0
+_MAX_PLAN_BYTES = 2**20
+
+
+class PlanRefused(InvalidInput):
+    """The plan file cannot be read, or asks for what is not allowed."""
+
+
+class Replica:
+    """The running replica. Make it on the event loop that it will live on."""
+
+    def __init__(self, plan: ServePlan, folder: Path, model: Model, pace: Pace) -> None:
+        loop = asyncio.get_running_loop()
+        limits = plan.limits
+        signature = model.manifest.signature
+        traffic = TrafficCounter(model.profile, signature)
+        example = model.example(1)
+        traffic.check(example, model.run(example))
+        journal = Journal(folder / plan.log_folder, plan.replica, plan.revision, signature)
+        batcher = Batcher(
+            model,
+            pace,
+            loop,
+            max_batch_rows=limits.max_batch_rows,
+            max_queue_rows=limits.max_queue_rows,
+            settle=journal.write,
+            watch=traffic.watch,
+        )
+        contract = Contract(signature, limits.max_request_rows)
+        self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
+        self.connections = Connections(Rest(self.plane), limits)
+        self._plan = plan
+        self._folder = folder
+        self._stopping = asyncio.Event()
+        self._claims: list[PortClaim] = []
+
+    async def run(self, task: TaskEnvironment) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises `PortTaken` before anything was answered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._claim()
+        listener = listen(self._plan.host, self._plan.rest_port)
+        grpc_server, grpc_port = await self._start_grpc()
+        ports = (listener.getsockname()[1], grpc_port)
+        rest_server = await loop.create_server(self.connections.accept, sock=listener)
+        reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
+        work = [asyncio.create_task(self._sweep())]
+        if reporter:
+            work.append(asyncio.create_task(reporter.run()))
+        self._say_ready(ports)
+        try:
+            await self._stopping.wait()
+        finally:
+            await self._drain(rest_server, grpc_server)
+            for item in work:
+                item.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            if reporter:
+                await reporter.send()
+                reporter.close()
+            self.plane.close()
+
+    def _claim(self) -> None:
+        for port in (self._plan.rest_port, self._plan.grpc_port):
+            if port:
+                folder = self._folder / self._plan.port_folder
+                self._claims.append(PortClaim(folder, self._plan.endpoint, self._plan.host, port))
+
+    async def _start_grpc(self) -> tuple[Any, int]:
+        plan = self._plan
+        server = rpc.build(self.plane, plan.limits)
+        host = f"[{plan.host}]" if ":" in plan.host else plan.host
+        try:
+            port = server.add_insecure_port(f"{host}:{plan.grpc_port}")
+        except RuntimeError as error:
+            raise taken(plan.host, plan.grpc_port, "another program") from error
+        await server.start()
+        return server, port
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.connections.sweep()
+            self.plane.access.refresh()
+
+    async def _drain(self, rest_server: asyncio.AbstractServer, grpc_server: Any) -> None:
+        """Take nothing new, finish what is there, within the plan's time."""
+        limit_s = self._plan.limits.drain_s
+        await asyncio.sleep(0)  # connections that already stand in the accept queue still come in
+        rest_server.close()
+        self.connections.drain()
+        stopped = asyncio.create_task(grpc_server.stop(limit_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self.connections.open or not self.plane.is_idle:
+                    await asyncio.sleep(0.02)
+        self.plane.draining = True
+        await stopped
+
+    def _say_ready(self, ports: tuple[int, int]) -> None:
+        print(
+            f"serving {self._plan.model} {self._plan.model_version} on REST {ports[0]} and gRPC {ports[1]}", flush=True
+        )
+        if self._plan.ready_file:
+            path = self._folder / self._plan.ready_file
+            draft = path.with_name(path.name + ".new")
+            draft.write_bytes(msgspec.json.encode(Listening(pid=os.getpid(), rest_port=ports[0], grpc_port=ports[1])))
+            draft.replace(path)
+
+
+def read_plan(path: Path) -> ServePlan:
+    """Read and check a plan. Raises `PlanRefused`."""
+    try:
+        if path.stat().st_size > _MAX_PLAN_BYTES:
+            raise _refused("it is too large")
+        plan = msgspec.json.decode(path.read_bytes(), type=ServePlan)
+    except OSError as error:
+        raise _refused(os.strerror(error.errno or 0)) from error
+    except msgspec.MsgspecError as error:
+        raise _refused(str(error)) from error
+    try:
+        loopback = ipaddress.ip_address(plan.host).is_loopback
+    except ValueError:
+        raise _refused(f"host {plan.host!r} is not an address") from None
+    if not loopback:
+        raise _refused(f"host {plan.host} is not a loopback address, and there is no TLS yet")
+    return plan
+
+
+async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
+    """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
+    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus))
+    await Replica(plan, folder, model, Pace.measure(model)).run(task)
+
+
+def _refused(reason: str) -> PlanRefused:
+    return PlanRefused(
+        f"The plan cannot be used: {reason}.", next_action="See rooms/serving/plan.py for what it holds."
+    )

@@ -1,0 +1,157 @@
+"""Tensors against a model's signature: what a request must bring, and the call that comes of it.
+
+Both wires build their tensors through `Contract`, so REST and gRPC refuse the same things with the same words.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.core.errors import InvalidInput
+from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
+
+Array = NDArray[Any]
+
+DTYPES: dict[Datatype, np.dtype[Any]] = {
+    Datatype.BOOL: np.dtype(np.bool_),
+    Datatype.UINT8: np.dtype("<u1"),
+    Datatype.INT8: np.dtype("<i1"),
+    Datatype.INT16: np.dtype("<i2"),
+    Datatype.INT32: np.dtype("<i4"),
+    Datatype.INT64: np.dtype("<i8"),
+    Datatype.FP16: np.dtype("<f2"),
+    Datatype.FP32: np.dtype("<f4"),
+    Datatype.FP64: np.dtype("<f8"),
+}
+
+
+class TensorRefused(InvalidInput):
+    """A tensor of the request is not what the model takes."""
+
+
+class Call(NamedTuple):
+    """A checked request.
+
+    Attributes:
+        inputs: in the order of the signature, all with ``rows`` rows.
+        outputs: positions in the signature that the client wants, in the order it asked.
+        client_id: the id that the client gave, or "".
+    """
+
+    inputs: tuple[Array, ...]
+    rows: int
+    outputs: tuple[int, ...]
+    client_id: str
+
+
+class Contract:
+    """What one model takes and gives."""
+
+    def __init__(self, signature: Signature, max_rows: int) -> None:
+        self.signature = signature
+        self._inputs = {spec.name: spec for spec in signature.inputs}
+        self._outputs = {spec.name: index for index, spec in enumerate(signature.outputs)}
+        self._all_outputs = tuple(range(len(signature.outputs)))
+        self._max_rows = max_rows
+
+    def expect(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
+        """Return the signature's entry for an input, or raise `TensorRefused` when name, type or shape differ from it."""
+        spec = self._inputs.get(name)
+        if spec is None:
+            raise refuse(f"The model has no input {_short(name)}.", f"Its inputs are: {', '.join(self._inputs)}.")
+        if datatype != spec.datatype:
+            raise refuse(
+                f"Input {_short(name)} has type {_short(datatype)}; the model takes {spec.datatype.value}.",
+                f"Send {spec.datatype.value}.",
+            )
+        fits = len(shape) == len(spec.shape) and all(
+            axis >= 0 and wanted in (-1, axis) for axis, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if not fits:
+            given = str(list(shape[:9]))[:120]
+            raise refuse(
+                f"Input {_short(name)} has shape {given}; the model takes {list(spec.shape)}, where -1 is free.",
+                "Send rows of the model's shape.",
+            )
+        if not 1 <= shape[0] <= self._max_rows:
+            raise refuse(
+                f"Input {_short(name)} has {str(shape[0])[:24]} rows.", f"Send between 1 and {self._max_rows} rows."
+            )
+        return spec
+
+    def from_buffer(self, spec: TensorSpec, shape: Sequence[int], content: bytes | memoryview) -> Array:
+        """Make an input of its little-endian bytes. Raises `TensorRefused` when the size is not that of the shape."""
+        dtype = DTYPES[spec.datatype]
+        needed = math.prod(shape) * dtype.itemsize
+        if len(content) != needed:
+            raise refuse(
+                f"Input {_short(spec.name)} has {len(content)} bytes; its shape and type make {str(needed)[:40]}.",
+                "Send the rows as they lie in memory, little-endian, without padding.",
+            )
+        flat = np.frombuffer(content, dtype=dtype)
+        if spec.datatype is Datatype.BOOL and flat.view(np.uint8).max(initial=0) > 1:
+            raise refuse(f"Input {_short(spec.name)} has bytes beyond 0 and 1.", "A BOOL is one byte, 0 or 1.")
+        return flat.reshape(shape)
+
+    def from_numbers(self, spec: TensorSpec, shape: Sequence[int], numbers: Any) -> Array:
+        """Make an input of Python numbers, flat or nested as its shape. Raises `TensorRefused` when they do not fit."""
+        dtype = DTYPES[spec.datatype]
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(numbers, dtype=dtype)
+        except (ValueError, OverflowError, TypeError) as error:
+            raise refuse(
+                f"The data of input {_short(spec.name)} does not fit {spec.datatype.value} and shape {list(shape)}.",
+                "Send numbers of that type, flat or nested as the shape says.",
+            ) from error
+        if array.ndim == 1 and array.size != math.prod(shape):
+            raise refuse(
+                f"Input {_short(spec.name)} has {array.size} numbers; its shape needs {str(math.prod(shape))[:40]}.",
+                "Send as many as the shape says.",
+            )
+        if array.ndim != 1 and array.shape != tuple(shape):
+            raise refuse(
+                f"The data of input {_short(spec.name)} is nested as {list(array.shape)}; its shape is {list(shape)}.",
+                "Nest the data as the shape says, or send it flat.",
+            )
+        if dtype.kind == "f" and not np.isfinite(array).all():
+            raise refuse(
+                f"The data of input {_short(spec.name)} has numbers too large for {spec.datatype.value}.",
+                "Send numbers within the type's range.",
+            )
+        return array.reshape(shape)
+
+    def call(self, tensors: Mapping[str, Array], wanted: Sequence[str], client_id: str) -> Call:
+        """Put the tensors in order. Raises `TensorRefused`: an input is missing, rows differ, an output is unknown."""
+        missing = [name for name in self._inputs if name not in tensors]
+        if missing:
+            raise refuse(f"Input {_short(missing[0])} is missing.", f"The model takes: {', '.join(self._inputs)}.")
+        inputs = tuple(tensors[name] for name in self._inputs)
+        rows = len(inputs[0])
+        if any(len(tensor) != rows for tensor in inputs):
+            raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")
+        return Call(inputs, rows, self._positions(wanted), client_id)
+
+    def _positions(self, wanted: Sequence[str]) -> tuple[int, ...]:
+        if not wanted:
+            return self._all_outputs
+        unknown = [name for name in wanted if name not in self._outputs]
+        if unknown or len(set(wanted)) != len(wanted):
+            name = unknown[0] if unknown else "asked twice"
+            raise refuse(
+                f"Output {_short(name)} cannot be asked for.",
+                f"The model gives: {', '.join(self._outputs)}; each once.",
+            )
+        return tuple(self._outputs[name] for name in wanted)
+
+
+def refuse(message: str, next_action: str) -> TensorRefused:
+    """Say what is wrong with a tensor."""
+    return TensorRefused(message, next_action=next_action)
+
+
+def _short(name: str) -> str:
+    return repr(name[:80])

@@ -1,0 +1,404 @@
+"""HTTP/1.1 on an `asyncio.Protocol`, with httptools as the parser. Knows no route and no model.
+
+Everything a client can send has a bound: header bytes and count, body bytes, requests in flight, time. A request that breaks a bound or
+the grammar gets one 4xx and the connection ends; nothing behind it on the same connection is believed (no request smuggling).
+"""
+
+import asyncio
+import http
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
+
+import httptools
+
+from skyloom.rooms.serving.plan import Limits
+
+# Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"inference-header-content-length",
+    }
+)
+_LINGER_S = 2.0
+_MAX_LINGER_BYTES = 2**26
+_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
+JSON = b"application/json"
+
+
+class Request:
+    """One request. ``headers`` has lower-case names; ``target`` is the path without its query."""
+
+    __slots__ = ("arrived_at", "body", "headers", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = b""
+        self.arrived_at = 0.0
+
+
+class Response:
+    """One answer."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+    def encode(self, closing: bool, without_body: bool) -> bytes:
+        """Write it as bytes."""
+        lines = [
+            b"HTTP/1.1 %d %s" % (self.status, _REASONS[self.status].encode()),
+            b"content-type: " + self.content_type,
+            b"content-length: %d" % len(self.body),
+            b"x-content-type-options: nosniff",
+            *(name + b": " + value for name, value in self.headers),
+        ]
+        if closing:
+            lines.append(b"connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else self.body)
+
+
+class Site(Protocol):
+    """What a connection serves."""
+
+    def admit(self, request: Request) -> Response | None:
+        """Look at a request's head before its body is read; a `Response` refuses it."""
+        ...
+
+    def serve(self, request: Request, exchange: "Exchange") -> None:
+        """Answer a whole request, now or later, by `Exchange.answer`."""
+        ...
+
+    def refusal(self, status: int, message: str) -> Response:
+        """Word an error that the wire itself found."""
+        ...
+
+
+class Exchange:
+    """One request's place in the order of its connection's answers."""
+
+    __slots__ = ("_connection", "closing", "encoded", "on_cut", "without_body")
+
+    def __init__(self, connection: "Connection", closing: bool, without_body: bool) -> None:
+        self._connection = connection
+        self.closing = closing
+        self.without_body = without_body
+        self.encoded: bytes | None = None
+        self.on_cut: Callable[[], None] | None = None
+
+    def answer(self, response: Response) -> None:
+        """Give the answer. It goes out when all earlier ones have."""
+        if self.encoded is None:
+            self.closing = self.closing or self._connection.closing
+            self.encoded = response.encode(self.closing, self.without_body)
+            self.on_cut = None
+            self._connection.flush()
+
+
+class Connections:
+    """All connections of one listener, and the limits they share."""
+
+    def __init__(self, site: Site, limits: Limits) -> None:
+        self.site = site
+        self.limits = limits
+        self.open: set[Connection] = set()
+        self.draining = False
+
+    def accept(self) -> "Connection":
+        """Protocol factory for `loop.create_server`."""
+        return Connection(self)
+
+    def sweep(self) -> None:
+        """Cut those who are too slow. Called about once a second."""
+        now = time.monotonic()
+        for connection in list(self.open):
+            connection.cut_if_late(now)
+
+    def drain(self) -> None:
+        """Close the idle ones; the others close after their next answer."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.drain()
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, group: Connections) -> None:
+        self._group = group
+        self._site = group.site
+        self._limits = group.limits
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchanges: deque[Exchange] = deque()
+        self._request: Request | None = None
+        self._read_deadline: float | None = None
+        self._write_deadline: float | None = None
+        self._in_head = self._began_now = self._paused = self._refused = self._lingering = False
+        self._lingered_bytes = 0
+        self._stalled_head_bytes = 0
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: bytes | bytearray = b""
+        self._admission: Response | None = None
+        self._head_bytes = self._num_headers = 0
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports share the methods, not the class
+        if len(self._group.open) >= 2 * self._limits.max_connections:
+            self._transport.abort()
+            return
+        self._group.open.add(self)
+        self._wait(self._limits.idle_timeout_s)
+        if len(self._group.open) > self._limits.max_connections:
+            self._refuse(429, "This replica has too many connections.")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._group.open.discard(self)
+        for exchange in self._exchanges:
+            if exchange.on_cut is not None:
+                exchange.on_cut()
+        self._exchanges.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > _MAX_LINGER_BYTES:
+                self._transport.abort()
+            return
+        self._began_now = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "Upgrades are not spoken here.")
+        except httptools.HttpParserError:
+            self._refuse(400, "This is not HTTP/1.1.")
+        if self._in_head and not self._began_now:
+            self._stalled_head_bytes += len(data)
+            if self._stalled_head_bytes > self._limits.max_header_bytes:
+                self._refuse(431, "The request's headers are too large.")
+        self._steer()
+
+    def eof_received(self) -> bool:
+        # A client that only closed its sending side still gets the answers it waits for.
+        if self._exchanges and not self._lingering:
+            self._exchanges[-1].closing = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self._write_deadline = time.monotonic() + self._limits.write_timeout_s
+        self._steer()
+
+    def resume_writing(self) -> None:
+        self._write_deadline = None
+        self._steer()
+
+    # -- httptools ----------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._reset()
+        self._in_head = self._began_now = True
+        self._wait(self._limits.header_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._num_headers += 1
+        self._count_head(len(name) + len(value) + 4)
+        if not self._in_head or self._refused:  # a trailer: counted, never believed
+            return
+        key = name.lower()
+        if key in self._headers:
+            if key in _SINGLE:
+                self._refuse(400, f"The header {key.decode('latin-1')} comes twice.")
+                return
+            value = self._headers[key] + b", " + value
+        self._headers[key] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._refused:
+            return
+        problem = self._head_problem()
+        if problem is not None:
+            self._refuse(*problem)
+            return
+        method = self._parser.get_method()
+        self._request = Request(method, self._url.partition(b"?")[0], self._headers)
+        self._wait(self._limits.body_timeout_s)
+        refusal = self._site.admit(self._request)
+        if refusal is not None:
+            self._admission = refusal
+            if self._has_body():
+                self._refuse_with(refusal)
+        elif self._headers.get(b"expect") and not self._exchanges:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused:
+            return
+        if not self._body:
+            self._body = body
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        if len(self._body) > self._limits.max_body_bytes:
+            self._refuse(413, f"The body is larger than {self._limits.max_body_bytes} bytes.")
+
+    def on_message_complete(self) -> None:
+        request = self._request
+        if self._refused or request is None:
+            return
+        request.body = bytes(self._body)
+        request.arrived_at = time.perf_counter()
+        self._request = None
+        closing = not self._parser.should_keep_alive() or self.closing
+        exchange = Exchange(self, closing, request.method == b"HEAD")
+        self._exchanges.append(exchange)
+        self._read_deadline = None
+        if self._admission is not None:
+            exchange.answer(self._admission)
+        else:
+            self._site.serve(request, exchange)
+
+    # -- answers ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """True when the next answer is the last."""
+        return self._group.draining
+
+    def flush(self) -> None:
+        """Send the answers that are ready, in the order of their requests."""
+        out = []
+        closing = False
+        while self._exchanges and self._exchanges[0].encoded is not None and not closing:
+            exchange = self._exchanges.popleft()
+            out.append(exchange.encoded)
+            closing = exchange.closing
+        if out and not self._transport.is_closing():
+            self._transport.write(b"".join(part for part in out if part is not None))
+        if closing:
+            self._linger()
+        elif not self._exchanges:
+            if self._refused:
+                self._linger()
+            elif self._request is None and not self._in_head:
+                self._wait(self._limits.idle_timeout_s)
+        self._steer()
+
+    def drain(self) -> None:
+        """Close if idle."""
+        if not self._exchanges and self._request is None and not self._in_head:
+            self._transport.close()
+
+    def cut_if_late(self, now: float) -> None:
+        """Cut the connection when a deadline has passed."""
+        if self._write_deadline is not None and now > self._write_deadline:
+            self._transport.abort()
+        elif self._read_deadline is not None and now > self._read_deadline and not self._paused:
+            if self._lingering:
+                self._transport.abort()
+            elif self._request is not None or self._in_head:
+                self._refuse(408, "The request came too slowly.")
+            else:
+                self._transport.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        self._url = self._body = b""
+        self._headers = {}
+        self._admission = None
+        self._head_bytes = self._num_headers = self._stalled_head_bytes = 0
+
+    def _steer(self) -> None:
+        """Read no further while answers are not taken or too many are owed; what is refused is read to be dropped."""
+        busy = self._write_deadline is not None or len(self._exchanges) >= self._limits.max_pipelined
+        pause = busy and not self._refused
+        if pause != self._paused and not self._transport.is_closing():
+            self._paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+                if self._read_deadline is not None:
+                    self._wait(self._limits.body_timeout_s)
+
+    def _wait(self, duration_s: float) -> None:
+        self._read_deadline = time.monotonic() + duration_s
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > self._limits.max_header_bytes or self._num_headers > self._limits.max_headers:
+            self._refuse(431, "The request's headers are too large or too many.")
+
+    def _has_body(self) -> bool:
+        return self._headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self._headers
+
+    def _head_problem(self) -> tuple[int, str] | None:
+        """What the grammar allows and we do not."""
+        headers = self._headers
+        length = headers.get(b"content-length", b"0")
+        if self._parser.get_http_version() not in ("1.1", "1.0"):
+            return 400, "Only HTTP/1.1 is spoken here."
+        if self._parser.should_upgrade():
+            return 400, "Upgrades are not spoken here."
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            return 400, "The only transfer encoding is chunked."
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            return 400, "A body has one length."
+        if not length.isdigit() or len(length) > 15:
+            return 413 if length.isdigit() else 400, "The content length cannot be meant."
+        if int(length) > self._limits.max_body_bytes:
+            return 413, f"The body is larger than {self._limits.max_body_bytes} bytes."
+        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+            return 417, "The only expectation is 100-continue."
+        return None
+
+    def _refuse(self, status: int, message: str) -> None:
+        if not self._refused:
+            self._refuse_with(self._site.refusal(status, message))
+
+    def _refuse_with(self, response: Response) -> None:
+        """Answer, and believe nothing more on this connection."""
+        self._refused = True
+        self._request = None
+        self._in_head = False
+        exchange = Exchange(self, True, False)
+        self._exchanges.append(exchange)
+        exchange.answer(response)
+
+    def _linger(self) -> None:
+        """Close so that the answer arrives: what still comes is read and dropped, else the system would reset the connection."""
+        if self._lingering:
+            return
+        self._lingering = self._refused = True
+        self._write_deadline = None
+        self._wait(self._limits.write_timeout_s if self._transport.get_write_buffer_size() else _LINGER_S)
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        else:
+            self._transport.close()

@@ -1,0 +1,236 @@
+"""Nouns of serving: an endpoint is a model under an address, a revision is what it serves, a replica is a job that serves it.
+
+What an endpoint is doing is derived from its replicas and their jobs (`rules.status`), never stored. Stored are only decisions: what was
+asked for, which replicas were started, and which of them were told to stop.
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
+from skyloom.core.errors import Conflict, InvalidInput, NotFound
+from skyloom.core.operation import Operation, Page, Right, operation
+from skyloom.core.resources import Resources
+from skyloom.ports.store import Record
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.serving.plan import Port
+from skyloom.rooms.serving.predictions import Prediction
+
+
+class EndpointMissing(NotFound):
+    """No such endpoint in this project."""
+
+
+class EndpointStopped(Conflict):
+    """The endpoint was stopped; it takes no new revision."""
+
+
+class NotAReplica(InvalidInput):
+    """Only a replica itself may report what it saw."""
+
+
+class EndpointState(enum.StrEnum):
+    """What an endpoint as a whole is doing; always derived."""
+
+    STARTING = "starting"  # no replica answers yet
+    READY = "ready"  # as many replicas of the newest revision answer as were asked for
+    DEGRADED = "degraded"  # it answers, with fewer replicas than asked for or while a new revision starts
+    CRASH_LOOP = "crash_loop"  # replicas of the newest revision end again and again
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class ReplicaState(enum.StrEnum):
+    """What one replica is doing; derived from its record, its job and its reports."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Endpoint(Record, frozen=True, kw_only=True):
+    """A model under an address, as it was asked for.
+
+    Attributes:
+        model: name of the registered model.
+        revision: number of the newest revision, from 1.
+        num_replicas: how many should answer.
+        resources: of each replica.
+        rest_port, grpc_port: the replicas share them; chosen once, kept for the endpoint's life.
+        stopped_by: who stopped it, or "".
+    """
+
+    name: str
+    model: str
+    revision: int
+    num_replicas: int
+    resources: Resources
+    rest_port: int
+    grpc_port: int
+    created_at: float
+    created_by: str
+    stopped_by: str = ""
+
+
+class Revision(Record, frozen=True, kw_only=True):
+    """What an endpoint serves, or served. It never changes.
+
+    Attributes:
+        number: from 1, per endpoint.
+        model_version: id of the registered version.
+        version_label: the version's name on the wire (``/v2/models/{model}/versions/{label}``).
+        files: the bundle: path → digest.
+        profile: digest of the profile that live traffic is compared with, or "".
+    """
+
+    endpoint_id: str
+    number: int
+    model_version: str
+    version_label: str
+    files: dict[RelativePath, Digest]
+    profile: str = ""
+    created_at: float
+
+
+class Replica(Record, frozen=True, kw_only=True):
+    """One process that serves one revision. It is made together with its job, in one transaction.
+
+    Attributes:
+        stopped_at: when it was told to stop; None while it should serve.
+        ended_at: when its job was seen to be over.
+        failed: it ended without having been told to.
+        message: why it ended, with its last words.
+    """
+
+    endpoint_id: str
+    revision_id: str
+    revision_number: int
+    job_id: str
+    created_at: float
+    stopped_at: float | None = None
+    ended_at: float | None = None
+    failed: bool = False
+    message: str = ""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica and what has become of it."""
+
+    replica: Replica
+    state: ReplicaState
+    requests: int = 0
+
+
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint and what it is doing.
+
+    Attributes:
+        message, next_action: why it is not READY and what to do; empty when there is nothing to say.
+        url: of the Open Inference Protocol over REST; ``grpc_address`` is host and port of the other wire.
+        revisions: newest first.
+        replicas: the live ones, and the newest that failed.
+        traffic: of the live replicas, added up.
+    """
+
+    endpoint: Endpoint
+    state: EndpointState
+    message: str = ""
+    next_action: str = ""
+    url: str = ""
+    grpc_address: str = ""
+    revisions: tuple[Revision, ...] = ()
+    replicas: tuple[ReplicaStatus, ...] = ()
+    traffic: Traffic = Traffic()
+
+
+class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction that was made, and by what."""
+
+    prediction: Prediction
+    endpoint: Endpoint
+    revision: Revision
+    replica: Replica
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """The control plane has heard a replica.
+
+    Attributes:
+        stop: the replica is not wanted any more; it drains and ends.
+    """
+
+    stop: bool = False
+
+
+@operation("endpoints.deploy", Right.RUN, "POST /endpoints")
+class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
+    """Serve a model version, or give a living endpoint a new revision. Replicas of the new one answer before old ones stop.
+
+    Attributes:
+        model: name of a registered model.
+        version: a version's number, id or alias; empty for the newest.
+        name: of the endpoint; empty for the model's name.
+        num_replicas, resources: None keeps what the endpoint has (1 replica, 1 CPU and 1 GiB for a new one).
+    """
+
+    model: Name
+    version: Annotated[str, Meta(max_length=120)] = ""
+    name: Name | None = None
+    num_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
+    resources: Resources | None = None
+
+
+@operation("endpoints.list", Right.READ, "GET /endpoints")
+class ListEndpoints(Operation[Page[EndpointStatus]], frozen=True, kw_only=True):
+    """List endpoints, newest first."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    live: bool = False
+
+
+@operation("endpoints.get", Right.READ, "GET /endpoints/{name}")
+class GetEndpoint(Operation[EndpointStatus], frozen=True, kw_only=True):
+    """Show one endpoint by its name or id."""
+
+    name: Id
+
+
+@operation("endpoints.stop", Right.RUN, "POST /endpoints/{name}/stop")
+class StopEndpoint(Operation[EndpointStatus], frozen=True, kw_only=True):
+    """Stop an endpoint: its replicas finish what they have and end. Safe to repeat."""
+
+    name: Id
+
+
+@operation("endpoints.report", Right.WRITE, "POST /endpoints/{name}/traffic", audited=False)
+class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
+    """Told by a replica about itself, every second. Its numbers only grow, so a lost report loses nothing.
+
+    Attributes:
+        name: id of the endpoint.
+        ready: it takes requests.
+        rest_port, grpc_port: where it listens.
+    """
+
+    name: Id
+    replica: Id
+    revision: Id
+    ready: bool
+    rest_port: Port = 0
+    grpc_port: Port = 0
+    traffic: Traffic
+
+
+@operation("predictions.find", Right.READ, "GET /predictions/{prediction_id}")
+class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
+    """Find one prediction in the request logs, and the endpoint, revision and replica that made it."""
+
+    prediction_id: Id
+
+
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, FindPrediction)

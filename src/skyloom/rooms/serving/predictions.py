@@ -1,0 +1,96 @@
+"""Prediction ids: a name that says where its line in the request log is.
+
+``pred_`` + the replica's 26 characters + ``_`` + the byte offset of its line in that replica's log, in base 32. So a reader needs no
+index: the replica names the endpoint, the revision and the file, the offset names the line. Pure: reads no file.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.errors import InvalidInput, NotFound
+
+REPLICA_PREFIX = "rep"
+MAX_OUTPUT_BYTES = 1_024
+MAX_LINE_BYTES = 8_192
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class PredictionIdUnreadable(InvalidInput):
+    """The text is not a prediction id."""
+
+
+class PredictionMissing(NotFound):
+    """The request log has no such prediction."""
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the request log.
+
+    Attributes:
+        at: Unix seconds when the answer was ready.
+        latency_us: from the whole request read to the answer ready, in microseconds.
+        status: 200, or 5xx when the model failed.
+        client_id: the id that the client gave its request.
+        outputs: the tensors answered, as in the Open Inference Protocol, when they are at most 1 kB.
+    """
+
+    prediction_id: str
+    at: float
+    revision: str
+    rows: int
+    latency_us: int
+    status: int = 200
+    client_id: Annotated[str, Meta(max_length=200)] = ""
+    outputs: msgspec.Raw = msgspec.Raw(b"")
+
+
+def log_name(replica: str) -> str:
+    """File name of a replica's request log."""
+    return f"{replica}.jsonl"
+
+
+def name_prediction(replica: str, offset: int) -> str:
+    """The id of the prediction whose line starts at byte ``offset`` of the replica's log."""
+    digits = ""
+    while offset or not digits:
+        digits = _ALPHABET[offset & 31] + digits
+        offset >>= 5
+    return f"pred_{replica.rpartition('_')[2]}_{digits}"
+
+
+def locate(prediction_id: str) -> tuple[str, int]:
+    """Return (replica id, byte offset). Raises `PredictionIdUnreadable`."""
+    parts = prediction_id.split("_")
+    if len(parts) != 3 or parts[0] != "pred" or not parts[1] or not 1 <= len(parts[2]) <= 12:
+        raise _unreadable(prediction_id)
+    offset = 0
+    for character in parts[2]:
+        digit = _ALPHABET.find(character)
+        if digit < 0:
+            raise _unreadable(prediction_id)
+        offset = offset << 5 | digit
+    return f"{REPLICA_PREFIX}_{parts[1]}", offset
+
+
+def read_line(prediction_id: str, content: bytes) -> Prediction:
+    """Read the line that starts ``content``. Raises `PredictionMissing` when it is another one or none."""
+    line = content.partition(b"\n")[0]
+    try:
+        prediction = msgspec.json.decode(line, type=Prediction)
+    except msgspec.MsgspecError:
+        prediction = None
+    if prediction is None or prediction.prediction_id != prediction_id:
+        raise PredictionMissing(
+            f"No prediction {prediction_id} is in the request log.",
+            next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
+        )
+    return prediction
+
+
+def _unreadable(prediction_id: str) -> PredictionIdUnreadable:
+    return PredictionIdUnreadable(
+        f"{prediction_id[:80]!r} is not a prediction id.",
+        next_action="It looks like pred_01k9…_3f2: take it from the answer's skyloom-prediction-id.",
+    )

@@ -1,0 +1,1 @@
+"""Runs and their measurements: what was trained, with which parameters, on which data, and how it went."""

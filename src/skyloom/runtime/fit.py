@@ -1,0 +1,233 @@
+"""The training loop: synchronous data-parallel gradient descent. One loop for every recipe and every user script.
+
+Each step, every worker computes the gradient of its share of the global batch; the shares are added up over the gang and divided
+by the rows of the whole batch, so the gradient is that of one process working on the whole batch, whatever the number of
+workers and however uneven the shares. The loop knows no data format and no model: it asks for the loss of some rows.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+import torch
+from msgspec import Meta
+
+from skyloom.core.errors import InvalidInput
+from skyloom.runtime.checkpoint import Checkpoints
+from skyloom.runtime.gang import Gang
+from skyloom.runtime.report import report
+from skyloom.runtime.shards import Batch, Rows, Shards
+from skyloom.runtime.state import Position, read_position, restore, to_files
+
+LossOfRows = Callable[[Rows], torch.Tensor]
+"""Returns the SUM of the losses of these rows, as a scalar tensor on the gang's device."""
+
+Report = Callable[[Mapping[str, float], int], None]
+
+
+class LossNotFinite(InvalidInput):
+    """The loss became NaN or infinite; going on would only spoil the weights."""
+
+
+class FitPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to train.
+
+    Attributes:
+        batch_size: rows of one step, all workers together.
+        learning_rate: the highest; it rises over the first tenth of the steps and falls to zero along a cosine.
+        seed: of the order of rows; with the seed of the weights, it makes training on CPUs repeatable to the bit.
+        checkpoint_every_steps: also written at the end; 0 writes only that one.
+        report_every_steps: how often the loss is reported, and how often a request to stop is looked at.
+    """
+
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 5
+    batch_size: Annotated[int, Meta(ge=1, le=2**20)] = 64
+    learning_rate: Annotated[float, Meta(gt=0, le=100)] = 1e-3
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 1e-4
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    checkpoint_every_steps: Annotated[int, Meta(ge=0)] = 100
+    report_every_steps: Annotated[int, Meta(ge=1)] = 10
+
+
+class Fitted(msgspec.Struct, frozen=True, kw_only=True):
+    """How a training went. ``resumed_from_step`` is None unless a checkpoint was taken up. Rates are of this attempt."""
+
+    steps: int
+    loss: float
+    duration_s: float
+    rows_per_s: float
+    resumed_from_step: int | None = None
+
+
+def average_gradients(
+    loss_sum: torch.Tensor | None, parameters: Sequence[torch.Tensor], num_rows: int, gang: Gang
+) -> float:
+    """Leave in each parameter's ``grad`` the gradient of the mean loss over the global batch; returns that mean loss.
+
+    Args:
+        loss_sum: summed loss of this worker's rows; None when it has none in this batch.
+        num_rows: rows of the global batch.
+    """
+    if loss_sum is not None:
+        (loss_sum / num_rows).backward()
+    mean = torch.zeros(1, device=gang.device) if loss_sum is None else loss_sum.detach().reshape(1).float() / num_rows
+    if gang.world_size == 1:
+        return float(mean)
+    flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters] + [mean.to(parameters[0].dtype)])
+    gang.add_up(flat)
+    pieces = flat.split([parameter.numel() for parameter in parameters] + [1])
+    for parameter, piece in zip(parameters, pieces, strict=False):
+        parameter.grad = piece.view_as(parameter).clone()
+    return float(pieces[-1])
+
+
+def fit(
+    model: torch.nn.Module,
+    loss_of_rows: LossOfRows,
+    num_rows: int,
+    plan: FitPlan,
+    gang: Gang,
+    checkpoints: Checkpoints | None = None,
+    report: Report = report,
+) -> Fitted:
+    """Train a model in place; resumes from the newest good checkpoint.
+
+    All ranks call it with the same arguments. Raises `LossNotFinite`, `TooFewRows`, `CheckpointMismatch`; and
+    ``SystemExit(143)`` after writing a checkpoint when the process was asked to stop.
+    """
+    return _Training(model, loss_of_rows, num_rows, plan, gang, checkpoints, report).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        loss_of_rows: LossOfRows,
+        num_rows: int,
+        plan: FitPlan,
+        gang: Gang,
+        checkpoints: Checkpoints | None,
+        report: Report,
+    ) -> None:
+        self._model, self._loss_of_rows, self._plan, self._gang = model, loss_of_rows, plan, gang
+        self._checkpoints, self._report = checkpoints, report
+        self._shards = Shards(num_rows, plan.batch_size, plan.seed, gang.rank, gang.world_size)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=False
+        )
+        self._total_steps = plan.epochs * self._shards.steps_per_epoch
+        self._step, self._loss = 0, math.nan
+
+    def run(self) -> Fitted:
+        resumed = self._start()
+        first_step, started = self._step, time.monotonic()
+        self._model.train()
+        for epoch in range(first_step // self._shards.steps_per_epoch, self._plan.epochs):
+            first = self._step - epoch * self._shards.steps_per_epoch
+            for batch in self._shards.batches(epoch, first):
+                self._work_on(batch, epoch)
+        if self._step > first_step:
+            self._save()
+        duration_s = time.monotonic() - started
+        rows = (self._step - first_step) * self._plan.batch_size
+        return Fitted(
+            steps=self._step,
+            loss=self._loss,
+            duration_s=duration_s,
+            rows_per_s=rows / duration_s if duration_s else 0.0,
+            resumed_from_step=resumed,
+        )
+
+    def _start(self) -> int | None:
+        """Equal weights on every rank, from the newest checkpoint when there is one; returns its step."""
+        torch.manual_seed(self._plan.seed * 100_003 + self._gang.rank)
+        files = self._newest_files()
+        if files is None:
+            for tensor in self._model.state_dict().values():
+                self._gang.copy_from_first(tensor)
+            return None
+        self._position().check_same_walk(read_position(files))
+        position = restore(files, self._model, self._optimizer, self._gang.rank)
+        self._step = position.step
+        if self._gang.is_first:
+            print(f"Resuming from the checkpoint of step {self._step} of {self._total_steps}.", flush=True)
+        return self._step
+
+    def _newest_files(self) -> Mapping[str, bytes] | None:
+        """Rank 0 chooses, so that all ranks take up the same one."""
+        if self._checkpoints is None:
+            return None
+        newest = self._checkpoints.load_latest() if self._gang.is_first else None
+        chosen = torch.tensor([newest.step if newest else -1], device=self._gang.device)
+        self._gang.copy_from_first(chosen)
+        if int(chosen) >= 0 and newest is None:
+            newest = self._checkpoints.load(int(chosen))
+        return newest.files if newest else None
+
+    def _work_on(self, batch: Batch, epoch: int) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._plan.learning_rate * warm_cosine(self._step, self._total_steps)
+        loss_sum = self._loss_of_rows(batch.rows) if len(batch.rows) else None
+        self._loss = average_gradients(loss_sum, self._parameters, batch.num_global_rows, self._gang)
+        if not math.isfinite(self._loss):
+            raise LossNotFinite(
+                f"The loss became {self._loss} in epoch {epoch + 1}, step {self._step + 1} (learning rate "
+                f"{self._plan.learning_rate:g}).",
+                next_action="Lower the learning rate, and look for missing or huge values in the data.",
+            )
+        self._optimizer.step()
+        self._step += 1
+        self._after_step(epoch)
+
+    def _after_step(self, epoch: int) -> None:
+        plan, is_last = self._plan, self._step == self._total_steps
+        due = plan.checkpoint_every_steps and self._step % plan.checkpoint_every_steps == 0
+        if due and not is_last:
+            self._save()
+        if self._step % plan.report_every_steps == 0 or is_last:
+            if self._gang.is_first:
+                self._report({"train/loss": self._loss, "train/epoch": epoch + 1}, self._step)
+            self._leave_when_asked()
+
+    def _leave_when_asked(self) -> None:
+        """All ranks leave together, with a checkpoint, when one of them was asked to stop."""
+        asked = torch.tensor([float(self._gang.stop_asked)], device=self._gang.device)
+        self._gang.add_up(asked)
+        if float(asked) > 0:
+            self._save()
+            raise SystemExit(143)
+
+    def _position(self) -> Position:
+        steps = self._shards.steps_per_epoch
+        return Position(
+            step=self._step,
+            epoch=self._step // steps,
+            step_in_epoch=self._step % steps,
+            seed=self._plan.seed,
+            batch_size=self._plan.batch_size,
+            num_rows=self._shards.num_rows,
+            world_size=self._gang.world_size,
+        )
+
+    def _save(self) -> None:
+        if self._checkpoints is None:
+            return
+        random_states = [state.cpu() for state in self._gang.gather(torch.get_rng_state().to(self._gang.device))]
+        if self._gang.is_first:
+            self._checkpoints.save(self._step, to_files(self._model, self._optimizer, random_states, self._position()))
+
+
+def warm_cosine(step: int, total_steps: int) -> float:
+    """Share of the highest learning rate at a step: linear rise over the first tenth, then a cosine to zero."""
+    rise = max(1, total_steps // 10)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

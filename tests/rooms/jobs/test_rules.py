@@ -1,0 +1,165 @@
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyloom.core.resources import Resources
+from skyloom.ports.engine import Command, EndReason, Observation, TaskPhase
+from skyloom.ports.store import changed
+from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs.model import MOVES, Job, JobSpec, JobState, Reason, Task, TaskState
+
+NOW = 1000.0
+
+
+def a_job(num_workers: int = 1, **spec: object) -> Job:
+    options = {"entry": Command(argv=("true",)), "num_workers": num_workers, **spec}
+    return Job(id="job_a", project="p", spec=JobSpec(**options), submitted_at=1.0, submitted_by="me")  # type: ignore[arg-type]
+
+
+def a_task(rank: int = 0, state: TaskState = TaskState.RUNNING, **attributes: object) -> Task:
+    task = Task(id=f"job_a.1.{rank}", project="p", job_id="job_a", attempt=1, rank=rank, state=state)
+    return changed(task, attributes)
+
+
+def ended(rank: int = 0, reason: EndReason = EndReason.COMPLETED, **more: object) -> Observation:
+    fields = {
+        "task_id": f"job_a.1.{rank}",
+        "phase": TaskPhase.ENDED,
+        "reason": reason,
+        "started_at": 5.0,
+        "ended_at": 9.0,
+    }
+    return Observation(**{**fields, **more})  # type: ignore[arg-type]
+
+
+states = st.sampled_from(list(TaskState))
+observations = st.one_of(
+    st.none(),
+    st.builds(
+        Observation,
+        task_id=st.just("x"),
+        phase=st.sampled_from(list(TaskPhase)),
+        pid=st.just(7),
+        started_at=st.just(5.0),
+        ended_at=st.one_of(st.none(), st.just(9.0)),
+        exit_code=st.integers(0, 3),
+        reason=st.sampled_from(list(EndReason)),
+    ),
+)
+
+
+@given(
+    gang=st.lists(st.tuples(states, observations), min_size=1, max_size=4),
+    cancelled=st.booleans(),
+    retries=st.integers(0, 2),
+)
+def test_settle_any_gang_and_sight_makes_only_legal_moves(
+    gang: list[tuple[TaskState, Observation | None]], cancelled: bool, retries: int
+) -> None:
+    job = changed(a_job(len(gang), max_retries=retries), {"cancelled_by": "me" if cancelled else ""})
+    tasks = [a_task(rank, state) for rank, (state, _) in enumerate(gang)]
+    seen = {f"job_a.1.{rank}": what for rank, (_, what) in enumerate(gang) if what is not None}
+    made = rules.settle(job, tasks, seen, NOW)
+    before = {task.id: task for task in tasks}
+    for task in made.tasks:
+        if task.state is not before[task.id].state:
+            MOVES.check(task.id, before[task.id].state, task.state)
+    after = {**before, **{task.id: task for task in made.tasks}}
+    if made.retry:
+        assert not cancelled
+        assert all(MOVES.is_terminal(task.state) for task in after.values())
+    for task_id in made.stop:
+        assert after[task_id].state is TaskState.STOPPING
+    for task_id in made.launch:
+        assert after[task_id].state is TaskState.STARTING
+
+
+@given(gang=st.lists(states, min_size=1, max_size=5))
+def test_state_of_gang_is_ended_only_when_all_tasks_are(gang: list[TaskState]) -> None:
+    state = rules.state_of(a_task(rank, state) for rank, state in enumerate(gang))
+    over = state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+    assert over == all(MOVES.is_terminal(task) for task in gang)
+    assert (state is JobState.SUCCEEDED) == all(task is TaskState.SUCCEEDED for task in gang)
+
+
+def test_settle_cancelled_task_that_completed_anyway_is_cancelled() -> None:
+    job = changed(a_job(), {"cancelled_by": "me"})
+    stopping = a_task(state=TaskState.STOPPING, reason=Reason.CANCELLED)
+    made = rules.settle(job, [stopping], {stopping.id: ended()}, NOW)
+    assert made.tasks[0].state is TaskState.CANCELLED
+
+
+def test_settle_failed_worker_stops_its_peers_and_then_retries_once() -> None:
+    job = a_job(2, max_retries=1)
+    failed = ended(0, EndReason.EXIT_CODE, exit_code=3)
+    made = rules.settle(job, [a_task(0), a_task(1)], {"job_a.1.0": failed}, NOW)
+    first, second = sorted(made.tasks, key=lambda task: task.rank)
+    assert (first.state, first.exit_code, first.message) == (TaskState.FAILED, 3, "exited with code 3")
+    assert (second.state, second.reason) == (TaskState.STOPPING, Reason.PEER_FAILED)
+    assert made.stop == ("job_a.1.1",) and not made.retry
+    over = rules.settle(job, [first, second], {"job_a.1.1": ended(1, EndReason.STOPPED)}, NOW)
+    assert over.retry
+    spent = rules.settle(changed(job, {"attempt": 2}), [first, second], {"job_a.1.1": ended(1)}, NOW)
+    assert not spent.retry
+
+
+def test_settle_out_of_memory_is_not_retried() -> None:
+    made = rules.settle(a_job(max_retries=5), [a_task()], {"job_a.1.0": ended(reason=EndReason.OUT_OF_MEMORY)}, NOW)
+    assert made.tasks[0].state is TaskState.FAILED and not made.retry
+
+
+def test_settle_intent_without_launch_asks_for_launch() -> None:
+    task = a_task(state=TaskState.STARTING)
+    absent = Observation(task_id=task.id, phase=TaskPhase.ABSENT)
+    assert rules.settle(a_job(), [task], {task.id: absent}, NOW).launch == (task.id,)
+
+
+def test_status_failed_gang_blames_the_worker_that_failed_first() -> None:
+    job = a_job(3)
+    tasks = [
+        a_task(0, TaskState.FAILED, reason=Reason.PEER_FAILED, ended_at=3.0, message="stopped"),
+        a_task(1, TaskState.FAILED, reason=Reason.OUT_OF_MEMORY, ended_at=4.0, message="used 3 GiB of 2 GiB"),
+        a_task(2, TaskState.FAILED, reason=Reason.EXIT_CODE, ended_at=5.0, message="exited with code 1"),
+    ]
+    shown = rules.status(job, tasks)
+    assert shown.reason is Reason.OUT_OF_MEMORY
+    assert shown.message == "Worker 1 of 3: used 3 GiB of 2 GiB"
+    assert "memory" in shown.next_action
+
+
+def test_every_reason_has_a_next_action_entry() -> None:
+    assert set(rules.NEXT_ACTIONS) == set(Reason)
+    assert {reason.value for reason in EndReason} <= {reason.value for reason in Reason}
+
+
+gangs = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4), st.integers(-1, 1), st.integers(0, 50)), max_size=12)
+
+
+@given(gangs=gangs, cpus=st.integers(1, 8))
+def test_place_never_exceeds_capacity_nor_splits_nor_overtakes(
+    gangs: list[tuple[int, int, int, int]], cpus: int
+) -> None:
+    waiting = []
+    for index, (workers, cpu, priority, at) in enumerate(gangs):
+        spec = JobSpec(
+            entry=Command(argv=("x",)),
+            num_workers=workers,
+            priority=priority,
+            resources=Resources(cpus=cpu, memory_bytes=0),
+        )
+        job = Job(id=f"job_{index:02}", project="p", spec=spec, submitted_at=at, submitted_by="me")
+        waiting.append((job, rules.tasks_of(job, 0)))
+    capacity = Resources(cpus=cpus, memory_bytes=0)
+    chosen, left = rules.place(waiting, capacity, Resources(cpus=0, memory_bytes=0))
+    assert sum(job.spec.resources.cpus * len(tasks) for job, tasks in chosen) <= cpus
+    assert all(len(tasks) == job.spec.num_workers for job, tasks in chosen)
+    assert len(chosen) + len(left) == len(waiting)
+    order = lambda job: (-job.spec.priority, job.submitted_at, job.id)  # noqa: E731
+    for (job, _), other in itertools.product(chosen, left):
+        assert order(job) < order(other.job)
+    assert all(item.message for item in left)
+    if left:
+        head = left[0].job
+        used = sum(job.spec.resources.cpus * len(tasks) for job, tasks in chosen)
+        assert used + head.spec.resources.cpus * head.spec.num_workers > cpus
