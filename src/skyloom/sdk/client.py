@@ -4,6 +4,7 @@ from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.watching import AlertCalls, CostCalls
 
 
 class Client:
@@ -16,6 +17,8 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.costs = CostCalls(transport)
+        self.alerts = AlertCalls(transport)
 
     @property
     def project(self) -> str:
