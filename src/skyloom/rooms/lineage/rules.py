@@ -2,12 +2,13 @@
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from skyloom.core import digests
 from skyloom.rooms.lineage.model import Kind, LineageNode, RowsUsed
+from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion, SplitRows
 from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.predictions import Prediction
@@ -28,6 +29,11 @@ def chain(nodes: Sequence[LineageNode]) -> LineageNode:
 def leading_to(node: LineageNode, following: Iterable[LineageNode]) -> LineageNode:
     """A node with where it leads."""
     return msgspec.structs.replace(node, next=tuple(following))
+
+
+def with_facts(node: LineageNode, facts: Mapping[str, str]) -> LineageNode:
+    """A node with more to say."""
+    return msgspec.structs.replace(node, facts={**node.facts, **facts})
 
 
 def of_prediction(prediction: Prediction) -> LineageNode:
@@ -71,6 +77,17 @@ def of_run(run: Run, version: ModelVersion | None = None) -> LineageNode:
     return LineageNode(kind=Kind.RUN, id=run.id, name=f"run {run.name or run.id}", at=run.created_at, facts=told)
 
 
+def of_held(held: Held, split: str | None = None) -> LineageNode:
+    """A dataset version; with the split that the row asked about lies in."""
+    return LineageNode(
+        kind=Kind.DATASET_VERSION,
+        id=f"{held.dataset}:{held.number}",
+        name=f"{held.dataset} version {held.number}",
+        at=held.made_at,
+        facts={**held.facts, **({"split": split} if split else {})},
+    )
+
+
 def of_row(dataset: str, row_id: int) -> LineageNode:
     return LineageNode(kind=Kind.ROW, id=str(row_id), name=f"row {row_id} of {dataset}")
 
@@ -89,7 +106,14 @@ def use_of(version: ModelVersion, split: str | None) -> str | None:
 
 
 def rows_used(
-    dataset: str, version: int, split: str, row_ids: Iterable[int], recorded: SplitRows | None, *, after: int, limit: int
+    dataset: str,
+    version: int,
+    split: str,
+    row_ids: Iterable[int],
+    recorded: SplitRows | None,
+    *,
+    after: int,
+    limit: int,
 ) -> RowsUsed:
     """Make a page of row ids, and compare all of them with what the run recorded."""
     ordered = sorted(row_ids)
