@@ -6,6 +6,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.core import digests
 from skyloom.core.errors import Conflict, SkyloomError
@@ -35,6 +37,8 @@ from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.overview import explainers
+from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
@@ -197,7 +201,16 @@ class Embedded:
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
         monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
-        handlers = {**tenancy.handlers(), **monitoring.handlers(), **cost.handlers(), **jobs.handlers()}
+        overview = Overview(
+            self.store,
+            clock,
+            self.engine.capacity(),
+            about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
+            explainers={"job": explainers.of_jobs(jobs)},
+            counts={"jobs": explainers.count_jobs},
+        )
+        services = (overview, tenancy, monitoring, cost, jobs)
+        handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
         loops = {"jobs": Loop("jobs", jobs.tick), "monitoring": Loop("monitoring", monitoring.tick)}
         self.token_file = home / "token"
         if not self.token_file.exists():

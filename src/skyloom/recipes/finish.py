@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,24 +25,26 @@ class Trained:
     """A trained network and the rows it was trained and is to be judged on.
 
     Attributes:
-        inputs, held_out: input tensor name → rows.
+        held_out: input tensor name → rows to judge it on, in the order of ``forward``'s arguments.
+        extra_files: more files for the bundle.
         evaluate: from the first output on the held-out rows to figures.
     """
 
     model: torch.nn.Module
     meaning: Meaning
-    inputs: Mapping[str, Array]
     held_out: Mapping[str, Array]
     evaluate: Callable[[Array], Evaluation]
     rows: Mapping[str, Rows]
     fitted: Fitted
     seed: int
+    extra_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def finish(trained: Trained, config: RecipeConfig) -> Outcome:
     """Do it all, on rank 0. What is evaluated is the exported model, since that is what will be served."""
     here, started = context(), time.monotonic()
-    bundle = package(trained.model.cpu(), trained.inputs, trained.meaning, here.task_folder / "bundle")
+    folder = here.task_folder / "bundle"
+    bundle = package(trained.model.cpu(), trained.held_out, trained.meaning, folder, trained.extra_files)
     exported = time.monotonic()
     evaluation = trained.evaluate(bundle.predict(trained.held_out)[trained.meaning.outputs[0]])
     report({f"{evaluation.split}/{name}": value for name, value in evaluation.metrics.items()}, trained.fitted.steps)

@@ -17,7 +17,7 @@ from skyloom.recipes.publish import Outcome
 from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
-from skyloom.runtime.fit import FitPlan, fit
+from skyloom.runtime.fit import FitPlan, LossOfRows, fit
 from skyloom.runtime.gang import Gang, gang
 from skyloom.runtime.rows import Rows, RowSource
 
@@ -31,14 +31,17 @@ class ImageParameters(FitPlan, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         image: column of pixels, uint8: [height, width], [channels, height, width] or [height, width, channels].
         width: channels of the first convolution; later ones have up to eight times as many.
+        shift: training images are moved by up to this many pixels, at random, in each direction.
     """
 
     image: str = "image"
     width: Annotated[int, Meta(ge=4, le=512)] = 16
+    shift: Annotated[int, Meta(ge=0, le=64)] = 1
     device: str = "auto"
-    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 6
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 10
     batch_size: Annotated[int, Meta(ge=1, le=2**20)] = 64
     learning_rate: Annotated[float, Meta(gt=0, le=100)] = 3e-3
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 1e-2
 
 
 class ImageNet(nn.Module):  # type: ignore[misc]
@@ -59,15 +62,14 @@ class ImageNet(nn.Module):  # type: ignore[misc]
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = nn.Sequential(nn.Linear(channels * height * breadth, 64), nn.ReLU(), nn.Linear(64, num_classes))
 
-    def scores(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Class scores before softmax, shape [batch, classes]."""
-        scaled = self.layout.channels_first(pixels).float() / 255 - 0.5
-        scores: torch.Tensor = self.head(self.body(scaled))
+    def scores_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Class scores before softmax, shape [batch, classes], of pixels [batch, channels, height, width]."""
+        scores: torch.Tensor = self.head(self.body(images.float() / 255 - 0.5))
         return scores
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Probabilities, shape [batch, classes]."""
-        return torch.softmax(self.scores(pixels), dim=1)
+        """Probabilities, shape [batch, classes], of pixels as they are stored."""
+        return torch.softmax(self.scores_of(self.layout.channels_first(pixels)), dim=1)
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,14 +113,13 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
     with gang(told.device) as members:
         model.to(members.device)
         checkpoints = Checkpoints(context().shared_folder / "checkpoints")
-        fitted = fit(model, _loss(model, pixels, classes, members), len(train), told, members, checkpoints)
+        fitted = fit(model, _loss(model, pixels, classes, members, told.shift), len(train), told, members, checkpoints)
     if not members.is_first:
         return None
     truth = labels.encode(test.table.column(config.target))
     trained = Trained(
         model=model,
         meaning=Meaning(kind=ModelKind.CLASSIFICATION, outputs=(OUTPUT,), labels=labels.names),
-        inputs={INPUT: pixels},
         held_out={INPUT: _same_shape(columns.images(test.table.column(told.image), told.image), pixels)},
         evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, config.evaluate_on),
         rows=_splits(config, train, test),
@@ -128,15 +129,27 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
     return finish(trained, config)
 
 
-def _loss(model: ImageNet, pixels: NDArray[Any], classes: NDArray[np.int64], members: Gang) -> Any:
-    images, truth = torch.from_numpy(pixels.copy()), torch.from_numpy(classes)
+def _loss(model: ImageNet, pixels: NDArray[Any], classes: NDArray[np.int64], members: Gang, shift: int) -> LossOfRows:
+    # Pixels first, so that a shift moves the last two axes whatever the layout was.
+    images = model.layout.channels_first(torch.from_numpy(pixels.copy())).contiguous().to(members.device)
+    truth = torch.from_numpy(classes).to(members.device)
 
     def loss_of_rows(rows: NDArray[np.int64]) -> torch.Tensor:
-        index = torch.from_numpy(rows)
-        part, answers = images[index].to(members.device), truth[index].to(members.device)
-        return nn.functional.cross_entropy(model.scores(part), answers, reduction="sum")
+        index = torch.from_numpy(rows).to(members.device)
+        scores = model.scores_of(moved(images[index], shift))
+        return nn.functional.cross_entropy(scores, truth[index], reduction="sum")
 
     return loss_of_rows
+
+
+def moved(images: torch.Tensor, shift: int) -> torch.Tensor:
+    """Images [batch, channels, height, width], all moved by one random offset of up to ``shift`` pixels; what comes in is black."""
+    if not shift:
+        return images
+    down, right = (int(offset) for offset in torch.randint(0, 2 * shift + 1, (2,)))
+    height, width = images.shape[2:]
+    padded = nn.functional.pad(images, (shift, shift, shift, shift))
+    return padded[:, :, down : down + height, right : right + width]
 
 
 def _same_shape(pixels: NDArray[Any], trained_on: NDArray[Any]) -> NDArray[Any]:

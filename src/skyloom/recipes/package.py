@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -53,12 +54,20 @@ class Package:
         )
 
 
-def package(model: torch.nn.Module, rows: Mapping[str, Array], meaning: Meaning, folder: Path) -> Package:
+def package(
+    model: torch.nn.Module,
+    rows: Mapping[str, Array],
+    meaning: Meaning,
+    folder: Path,
+    extra_files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Package:
     """Make a bundle in a folder, which is emptied first.
 
     Args:
         model: on the CPU; in eval mode afterwards.
-        rows: input name → training rows, in the order of ``forward``'s arguments; for the parity check and the profile.
+        rows: input name → real rows that the model was not fitted on, in the order of ``forward``'s arguments; for the parity check
+            and for the profile, which rows it was fitted on would make too sure of itself.
+        extra_files: more files that belong to the bundle, such as an encoding.
 
     Raises `ExportFailed`, `ParityFailed`.
     """
@@ -71,6 +80,8 @@ def package(model: torch.nn.Module, rows: Mapping[str, Array], meaning: Meaning,
     said = export.predict(file, seen, meaning.outputs)
     profile = build_profile(seen, said, meaning.kind, meaning.columns)
     (folder / PROFILE_FILE).write_bytes(msgspec.json.encode(profile))
+    for name, content in extra_files.items():
+        (folder / name).write_bytes(content)
     manifest = Manifest(
         kind=meaning.kind,
         signature=Signature(inputs=export.specs(rows), outputs=export.specs(said)),

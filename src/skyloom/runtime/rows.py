@@ -15,6 +15,8 @@ from skyloom.core.errors import InvalidInput
 from skyloom.ports.tables import ROW_ID, Tables
 from skyloom.tables.lance import LanceTables
 
+SPLIT = "split"
+
 
 class ColumnMissing(InvalidInput):
     """The dataset version has no such column."""
@@ -78,12 +80,13 @@ class TableRows:
 
     def read(self, split: str, columns: Sequence[str]) -> Rows:
         check_columns(columns, self.columns())
-        if "split" not in self._schema.names:
+        if SPLIT not in self._schema.names:
             raise SplitEmpty(
                 f"Version {self._source.number} of {self._source.table} has no splits.",
                 next_action="Split it first: skyloom data clean --split.",
             )
-        where = "split = '{}'".format(split.replace("'", "''"))
+        quoted = split.replace("'", "''")
+        where = f"{SPLIT} = '{quoted}'"
         batches = list(
             self._tables.scan(
                 self._source.table, self._source.number, columns=list(columns), where=where, with_row_ids=True

@@ -1,6 +1,7 @@
 """The client: one attribute per noun, one method per operation."""
 
 from skyloom.sdk.jobs import JobCalls
+from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import AlertCalls, CostCalls
@@ -11,6 +12,7 @@ class Client:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.overview = OverviewCalls(transport)
         self.projects = ProjectCalls(transport)
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)

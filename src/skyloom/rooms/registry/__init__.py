@@ -1,1 +1,1 @@
-
+"""Models that can be deployed: digest-pinned bundles with signature, provenance and evaluation, in numbered versions with aliases."""

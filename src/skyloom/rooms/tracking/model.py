@@ -6,9 +6,11 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Id, Limit, Name, ShortText
+from skyloom.core.errors import NotFound
 from skyloom.core.operation import Done, Operation, Page, Right, operation
 from skyloom.ports.series import Point
 from skyloom.ports.store import Record
+from skyloom.rooms.jobs.model import JobState
 
 Scalar = bool | int | float | Annotated[str, Meta(max_length=4_000)] | None
 Parameters = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], Scalar], Meta(max_length=200)]
@@ -39,16 +41,21 @@ class Run(Record, frozen=True, kw_only=True):
     labels: Labels = msgspec.field(default_factory=dict)
 
 
+class RunMissing(NotFound):
+    """No such run in this project."""
+
+
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A run with what is known about it now.
 
     Attributes:
-        state: of its job.
+        state, message: of its job.
         latest: the newest point of every measurement.
     """
 
     run: Run
-    state: str
+    state: JobState
+    message: str = ""
     latest: dict[str, Point] = {}
 
 
@@ -82,7 +89,7 @@ class GetRun(Operation[RunProgress], frozen=True, kw_only=True):
 
 
 @operation("runs.list", Right.READ, "GET /runs")
-class ListRuns(Operation[Page[Run]], frozen=True, kw_only=True):
+class ListRuns(Operation[Page[RunProgress]], frozen=True, kw_only=True):
     """List runs, newest first; ``dataset`` shows only those trained on it."""
 
     dataset: Name | None = None

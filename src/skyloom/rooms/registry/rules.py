@@ -1,0 +1,50 @@
+"""Pure decisions of the registry: is a manifest whole, which version is meant, is this the version that the run registered before."""
+
+from collections import Counter
+
+from skyloom.rooms.registry.bundle import MODEL_FILE, PROFILE_FILE, Manifest, ModelKind
+from skyloom.rooms.registry.model import BundleInvalid, Model, ModelVersion, ModelVersionMissing, RegisterModelVersion
+
+NEWEST = "newest"
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise `BundleInvalid` unless the manifest describes a model that can be served."""
+    paths = Counter(file.path for file in manifest.files)
+    twice = [path for path, count in paths.items() if count > 1]
+    if twice:
+        raise invalid(f"lists {twice[0]!r} twice", "List each file once.")
+    for needed in (MODEL_FILE, PROFILE_FILE):
+        if needed not in paths:
+            raise invalid(f"lists no {needed}", "Make the bundle with skyloom.recipes.package.")
+    for tensor in (*manifest.signature.inputs, *manifest.signature.outputs):
+        if tensor.shape[0] != -1:
+            raise invalid(f"fixes the batch of {tensor.name!r} to {tensor.shape[0]}", "Export with a free first axis.")
+    scores = manifest.signature.outputs[0].shape[-1]
+    if manifest.kind is ModelKind.CLASSIFICATION and manifest.labels and len(manifest.labels) != scores:
+        raise invalid(f"has {len(manifest.labels)} labels for {scores} scores", "Give one label for each score.")
+
+
+def invalid(what: str, next_action: str) -> BundleInvalid:
+    """The error for a manifest that cannot be meant."""
+    return BundleInvalid(f"The bundle's manifest {what}.", next_action=next_action)
+
+
+def number_of(model: Model, reference: str) -> int:
+    """The version number that ``3``, an alias or ``newest`` means. Raises `ModelVersionMissing`."""
+    if reference == NEWEST:
+        return model.newest
+    if reference in model.aliases:
+        return model.aliases[reference]
+    if reference.isdigit() and 1 <= int(reference) <= model.newest:
+        return int(reference)
+    known = ", ".join(sorted(model.aliases)) or "none"
+    raise ModelVersionMissing(
+        f"{model.name} has no version {reference!r}.",
+        next_action=f"Versions are 1 to {model.newest}; aliases: {known}.",
+    )
+
+
+def is_same(version: ModelVersion, ask: RegisterModelVersion) -> bool:
+    """True when a request describes a version that is registered already."""
+    return version.manifest == ask.manifest

@@ -1,0 +1,130 @@
+"""The service of the registry: register, alias, find. It stores facts about bundles; their bytes are blobs."""
+
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Page
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.registry import model, rules
+from skyloom.rooms.registry.model import Model, ModelVersion
+from skyloom.rooms.registry.ports import MODELS, VERSIONS
+
+_SHOWN_VERSIONS = 100
+
+
+class Registry:
+    """Models of all projects."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, blobs: Blobs) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._blobs = blobs
+
+    def handlers(self) -> Handlers:
+        return {
+            model.RegisterModelVersion: Change(self.register, before=self.check),
+            model.SetAlias: Change(self.set_alias),
+            model.ListModels: Query(self.list),
+            model.GetModel: Query(self.get),
+            model.GetModelVersion: Query(self.get_version),
+        }
+
+    # Taking in
+
+    def check(self, ask: model.RegisterModelVersion, by: Caller) -> None:
+        """Refuse a bundle that could not be served: files that are not there, or a manifest that cannot be meant."""
+        rules.check_manifest(ask.manifest)
+        for file in ask.manifest.files:
+            size_bytes = self._blobs.size(file.digest)
+            if size_bytes != file.size_bytes:
+                found = "was not uploaded" if size_bytes is None else f"has {size_bytes} bytes, not {file.size_bytes}"
+                raise model.BundleIncomplete(
+                    f"The file {file.path!r} of the bundle {found}.",
+                    next_action="Upload the file that the manifest names, then register again.",
+                )
+
+    def register(self, tx: Transaction, ask: model.RegisterModelVersion, by: Caller) -> ModelVersion:
+        earlier = self._by_run(tx, ask, by)
+        if earlier is not None:
+            return earlier
+        holder = self._find(tx, ask.model, by.project) or self._make(tx, ask.model, by)
+        holder = tx.update(MODELS, changed(holder, {"newest": holder.newest + 1}))
+        return tx.insert(
+            VERSIONS,
+            ModelVersion(
+                id=self._ids.new("version"),
+                project=by.project,
+                model=holder.name,
+                number=holder.newest,
+                run_id=ask.provenance.run_id,
+                manifest=ask.manifest,
+                provenance=ask.provenance,
+                evaluation=ask.evaluation,
+                parity=ask.parity,
+                created_at=self._clock.now(),
+                description=ask.description,
+            ),
+        )
+
+    def set_alias(self, tx: Transaction, ask: model.SetAlias, by: Caller) -> Model:
+        holder = self.find(tx, ask.model, by.project)
+        number = rules.number_of(holder, str(ask.number))
+        return tx.update(MODELS, changed(holder, {"aliases": {**holder.aliases, ask.alias: number}}))
+
+    def _by_run(self, tx: Transaction, ask: model.RegisterModelVersion, by: Caller) -> ModelVersion | None:
+        """What the run registered under this name before, an earlier attempt of its job included."""
+        run_id = ask.provenance.run_id
+        if not run_id:
+            return None
+        earlier = tx.select(VERSIONS, {"project": by.project, "model": ask.model, "run_id": run_id})
+        if earlier and not rules.is_same(earlier[0], ask):
+            raise model.AlreadyRegistered(
+                f"Run {run_id} has registered {ask.model} version {earlier[0].number} with other files.",
+                next_action="Train in a new run, or register under another name.",
+            )
+        return earlier[0] if earlier else None
+
+    def _make(self, tx: Transaction, name: str, by: Caller) -> Model:
+        return tx.insert(
+            MODELS, Model(id=self._ids.new("model"), project=by.project, name=name, created_at=self._clock.now())
+        )
+
+    # Looking
+
+    def find(self, view: Snapshot, name: str, project: str) -> Model:
+        """Return a model of a project. Raises `ModelMissing`."""
+        holder = self._find(view, name, project)
+        if holder is None:
+            raise model.ModelMissing(f"There is no model {name!r}.", next_action="List yours: skyloom model list.")
+        return holder
+
+    def version(self, view: Snapshot, name: str, reference: str, project: str) -> ModelVersion:
+        """Return a version by number, alias or ``newest``. Raises `ModelMissing`, `ModelVersionMissing`."""
+        number = rules.number_of(self.find(view, name, project), reference)
+        return view.select(VERSIONS, {"project": project, "model": name, "number": number})[0]
+
+    def list(self, ask: model.ListModels, by: Caller) -> Page[Model]:
+        def work(view: Snapshot) -> Page[Model]:
+            where = {"project": by.project}
+            found = view.select(MODELS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            return page(found, ask.limit)
+
+        return self._store.read(work)
+
+    def get(self, ask: model.GetModel, by: Caller) -> model.ModelStatus:
+        def work(view: Snapshot) -> model.ModelStatus:
+            holder = self.find(view, ask.model, by.project)
+            where = {"project": by.project, "model": holder.name}
+            versions = view.select(VERSIONS, where, order="number", newest_first=True, limit=_SHOWN_VERSIONS)
+            return model.ModelStatus(model=holder, versions=tuple(versions))
+
+        return self._store.read(work)
+
+    def get_version(self, ask: model.GetModelVersion, by: Caller) -> ModelVersion:
+        return self._store.read(lambda view: self.version(view, ask.model, ask.reference, by.project))
+
+    def _find(self, view: Snapshot, name: str, project: str) -> Model | None:
+        found = view.select(MODELS, {"project": project, "name": name})
+        return found[0] if found else None

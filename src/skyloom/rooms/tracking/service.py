@@ -1,0 +1,70 @@
+"""The service of tracking: makes runs, takes measurements in, shows both. A run's state is its job's."""
+
+from collections.abc import Sequence
+
+from skyloom.core.operation import Caller, Done, Page
+from skyloom.ports.door import Handlers, Query
+from skyloom.ports.series import Series
+from skyloom.ports.store import Snapshot, Store, Where, page
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.tracking import model
+from skyloom.rooms.tracking.model import Run
+from skyloom.rooms.tracking.ports import RUNS
+
+
+class Tracking:
+    """Runs of all projects. `rooms.training` inserts them, together with their jobs."""
+
+    def __init__(self, store: Store, series: Series, jobs: Jobs) -> None:
+        self._store = store
+        self._series = series
+        self._jobs = jobs
+
+    def handlers(self) -> Handlers:
+        return {
+            # No decision record changes, so this takes no turn in the store; the series itself makes repeats harmless.
+            model.LogMeasurements: Query(self.log),
+            model.GetRun: Query(self.get),
+            model.ListRuns: Query(self.list),
+            model.GetSeries: Query(self.series),
+        }
+
+    def log(self, ask: model.LogMeasurements, by: Caller) -> Done:
+        run = self._store.read(lambda view: self.find(view, ask.run_id, by.project))
+        if by.task_id and not by.task_id.startswith(f"{run.job_id}."):
+            raise model.RunMissing(
+                f"There is no run {ask.run_id} for this task.", next_action="A task may only report to its own run."
+            )
+        self._series.append(run.id, ask.source, ask.sequence, ask.points)
+        return Done()
+
+    def find(self, view: Snapshot, run_id: str, project: str) -> Run:
+        """Return a run of a project. Raises `RunMissing`."""
+        run = view.get(RUNS, run_id)
+        if run is None or run.project != project:
+            raise model.RunMissing(f"There is no run {run_id}.", next_action="List yours: skyloom run list.")
+        return run
+
+    def get(self, ask: model.GetRun, by: Caller) -> model.RunProgress:
+        return self._store.read(lambda view: self._progress(view, self.find(view, ask.run_id, by.project)))
+
+    def list(self, ask: model.ListRuns, by: Caller) -> Page[model.RunProgress]:
+        def work(view: Snapshot) -> Page[model.RunProgress]:
+            where: Where = {"project": by.project, **({"dataset": ask.dataset} if ask.dataset else {})}
+            found = view.select(RUNS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            runs: Page[Run] = page(found, ask.limit)
+            items: Sequence[model.RunProgress] = [self._progress(view, run) for run in runs.items]
+            return Page(items=tuple(items), next_cursor=runs.next_cursor)
+
+        return self._store.read(work)
+
+    def series(self, ask: model.GetSeries, by: Caller) -> model.SeriesSlice:
+        run = self._store.read(lambda view: self.find(view, ask.run_id, by.project))
+        points = self._series.points(run.id, ask.name, after_step=ask.after_step, limit=ask.limit)
+        return model.SeriesSlice(run_id=run.id, points=tuple(points))
+
+    def _progress(self, view: Snapshot, run: Run) -> model.RunProgress:
+        status = self._jobs.status(view, run.job_id, run.project)
+        return model.RunProgress(
+            run=run, state=status.state, message=status.message, latest=self._series.latest(run.id)
+        )
