@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from skyloom.sdk.client import Client
-from skyloom.sdk.connect import ServerRecord, running
+from skyloom.sdk.running import ServerRecord, running
 from skyloom.sdk.http import HttpTransport
 
 

@@ -6,6 +6,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.core import digests
 from skyloom.core.errors import Conflict, SkyloomError
@@ -24,12 +26,19 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock, SystemClock
-from skyloom.ports.door import EVENTS, Change, Handlers, Outbox
+from skyloom.ports.door import EVENTS, Change, Handlers, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store, Transaction
+from skyloom.rooms.cost import ports as cost_ports
+from skyloom.rooms.cost.model import PriceBook
+from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.monitoring import ports as monitoring_ports
+from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.overview import explainers
+from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
@@ -41,8 +50,8 @@ from skyloom.stores.sqlite import SqliteStore
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
 
-COLLECTIONS = (*tenancy_ports.COLLECTIONS, *jobs_ports.COLLECTIONS)
-LOGS = (EVENTS, *tenancy_ports.LOGS)
+COLLECTIONS = (*tenancy_ports.COLLECTIONS, *monitoring_ports.COLLECTIONS, *jobs_ports.COLLECTIONS)
+LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
 
 class KeyReused(Conflict):
@@ -183,13 +192,26 @@ class Embedded:
         self.engine: Engine = LocalEngine(
             home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
         )
-        outbox = Outbox(clock)
+        subscribers: list[Subscriber] = []
+        outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
         tenancy.project_of_live_task = jobs.project_of_live_task
-        handlers = {**tenancy.handlers(), **jobs.handlers()}
-        loops = {"jobs": Loop("jobs", jobs.tick)}
+        cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
+        subscribers.append(cost.on_task_ended)
+        monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
+        overview = Overview(
+            self.store,
+            clock,
+            self.engine.capacity(),
+            about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
+            explainers={"job": explainers.of_jobs(jobs)},
+            counts={"jobs": explainers.count_jobs},
+        )
+        services = (overview, tenancy, monitoring, cost, jobs)
+        handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
+        loops = {"jobs": Loop("jobs", jobs.tick), "monitoring": Loop("monitoring", monitoring.tick)}
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())
@@ -210,6 +232,14 @@ def _capacity(settings: Settings) -> Resources | None:
         return None
     memory_bytes = parse_bytes(settings.memory) if settings.memory else 0
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
+
+
+def _prices(settings: Settings) -> PriceBook:
+    return PriceBook(
+        cpu_usd_per_hour=settings.price_cpu_usd_per_hour,
+        gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
+        memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
+    )
 
 
 def _secret_key(path: Path) -> bytes:

@@ -1,6 +1,15 @@
 """The list of operations: the one interface that all faces are made from."""
 
+from skyloom.rooms.cost import model as cost
 from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.monitoring import model as monitoring
+from skyloom.rooms.overview import model as overview
 from skyloom.rooms.tenancy import model as tenancy
 
-OPERATIONS = (*tenancy.OPERATIONS, *jobs.OPERATIONS)
+OPERATIONS = (
+    *overview.OPERATIONS,
+    *tenancy.OPERATIONS,
+    *monitoring.OPERATIONS,
+    *cost.OPERATIONS,
+    *jobs.OPERATIONS,
+)

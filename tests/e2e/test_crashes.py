@@ -19,6 +19,7 @@ from skyloom.core.events import Event, Moved
 from skyloom.core.resources import Resources
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
+from skyloom.rooms.cost.ports import LEDGER
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import MOVES, JobSpec, JobState, JobStatus, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -102,6 +103,7 @@ def check_history(scenario: Scenario) -> int:
         jobs = {job.id: job for job in store.read(lambda view: view.select(JOBS))}
         tasks = store.read(lambda view: view.select(TASKS))
         events = [event for _, event in store.read(lambda view: view.entries(EVENTS, limit=100_000))]
+        ledger = [entry for _, entry in store.read(lambda view: view.entries(LEDGER, limit=100_000))]
         audit = [entry for _, entry in store.read(lambda view: view.entries(AUDIT, limit=100_000))]
     finally:
         store.close()
@@ -115,6 +117,9 @@ def check_history(scenario: Scenario) -> int:
     started = {task.id for task in tasks if task.state is TaskState.SUCCEEDED}
     assert started <= set(ran), "a task is called done that never ran"
     check_moves(events)
+    metered = {task.id: (task.started_at, task.ended_at) for task in tasks if task.started_at is not None}
+    assert {entry.task_id: (entry.started_at, entry.ended_at) for entry in ledger} == metered, "metered wrongly"
+    assert len(ledger) == len(metered), "metered twice"
     assert broken_link(audit) is None
     return len(events)
 

@@ -1,35 +1,30 @@
-"""Exit codes: the one place where an error's category, or a job's end, becomes a number.
+"""Exit codes that are no error's: the end of a job as a number. Errors have theirs in `render.EXIT_CODES`.
 
-``job run`` and ``job logs -f`` answer with the job's own exit code; a job that has none gets one of `JOB_CODES`.
+``job run`` and ``job logs -f`` answer with the job's own exit code, or 128 and the signal's number; what has neither is in the table.
 """
 
-from skyloom.core.errors import Category
+from skyloom.rooms.jobs.model import JobState, JobStatus, Reason
 
-OK = 0
-USAGE = 2
-INTERRUPTED = 130
-
-CODES: dict[Category, int] = {
-    Category.INTERNAL: 1,
-    Category.INVALID: 2,
-    Category.UNAUTHENTICATED: 3,
-    Category.DENIED: 4,
-    Category.NOT_FOUND: 5,
-    Category.CONFLICT: 6,
-    Category.LIMIT: 7,
-    Category.STORAGE_FULL: 8,
-    Category.UNAVAILABLE: 9,
+# The numbers that timeout(1), env(1) and shells use for the same ends.
+JOB_CODES: dict[Reason, int] = {
+    Reason.TIME_LIMIT: 124,
+    Reason.SHIM_LOST: 125,
+    Reason.NODE_LOST: 125,
+    Reason.LAUNCH_FAILED: 126,
+    Reason.CANCELLED: 130,
+    Reason.OUT_OF_MEMORY: 137,
+    Reason.STOPPED: 143,
 }
+_FAILED, _SIGNALLED = 1, 128
 
-# By the value of `skyloom.rooms.jobs.model.Reason`; the numbers are the ones that timeout(1), env(1) and shells use.
-JOB_CODES: dict[str, int] = {
-    "time_limit": 124,
-    "shim_lost": 125,
-    "node_lost": 125,
-    "launch_failed": 126,
-    "cancelled": 130,
-    "out_of_memory": 137,
-    "stopped": 143,
-}
-JOB_FAILED = 1
-SIGNAL_BASE = 128
+
+def of_job(status: JobStatus) -> int:
+    """The exit code that stands for how a job ended."""
+    if status.state is JobState.SUCCEEDED:
+        return 0
+    if status.reason in JOB_CODES:
+        return JOB_CODES[status.reason]
+    decisive = next((task for task in status.tasks if task.reason is status.reason), None)
+    if decisive is None:
+        return _FAILED
+    return decisive.exit_code or (_SIGNALLED + decisive.signal if decisive.signal else _FAILED)

@@ -1,12 +1,17 @@
 """What every command shares: how its `typer.Typer` is made, ``--json``, ``--project``, and the client it speaks through."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, TypeVar
 
 import typer
 
+from skyloom.core.operation import Page
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 
+Noun = TypeVar("Noun")
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many at most.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Go on after an earlier list.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for programs.")]
 Project = Annotated[
     str | None, typer.Option("--project", help="Project to work in.  [default: SKYLOOM_PROJECT]", show_default=False)
@@ -23,6 +28,15 @@ def words(help: str) -> typer.Typer:  # noqa: A002
     app = typer.Typer(help=help, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
     app.callback()(lambda: None)
     return app
+
+
+def every(list_page: Callable[..., Page[Noun]]) -> Iterator[Noun]:
+    """All items of a list, page by page. ``list_page`` takes ``limit`` and ``cursor``."""
+    page = list_page(limit=1_000)
+    yield from page.items
+    while page.next_cursor:
+        page = list_page(limit=1_000, cursor=page.next_cursor)
+        yield from page.items
 
 
 def cloud(project: str | None = None) -> Client:

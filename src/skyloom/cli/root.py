@@ -5,16 +5,23 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from skyloom import __version__
-from skyloom.cli import exits
 from skyloom.cli.commands import TABLE
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
+
+_INTERRUPTED = 130
+
+
+class UsageError(InvalidInput):
+    """The command line cannot be read."""
+
 
 _ABOUT = "Skyloom: an AI cloud in one package, from raw data to a monitored model service."
 _EPILOG = "Start with: skyloom up --detach"
@@ -26,7 +33,7 @@ class Words(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._rows = {row.name: row for row in TABLE if importlib.util.find_spec(row.module)}
-        self.commands = dict.fromkeys(self._rows)  # type: ignore[arg-type]  # only names, for "did you mean"
+        self.commands = cast(Any, self._rows)  # only its keys are used, for "did you mean"
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self._rows)
@@ -68,40 +75,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else exits.OK
+        return code if isinstance(code, int) else 0
     except SkyloomError as error:
-        return _fail(error.message, error.next_action, exits.CODES[error.category])
+        return _told(error)
     except typer.TyperException as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return exits.INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader went away (head, less): that is no error, and the interpreter must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.OK
+        return 0
     except Exception as error:
-        return _defect(error)
+        return _told(_defect(error))
+
+
+def _told(error: SkyloomError) -> int:
+    from skyloom.cli.render import show_error  # only now: help has to come at once
+
+    return show_error(error)
 
 
 def _usage(error: typer.TyperException) -> int:
-    say = getattr(error, "format_message", lambda: str(error))
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         typer.echo(context.get_help())
-        return exits.USAGE
+        return 2
+    say = getattr(error, "format_message", lambda: str(error))
     where = context.command_path if context is not None else "skyloom"
-    return _fail(say(), f"See: {where} --help", exits.USAGE)
+    return _told(UsageError(say(), next_action=f"See: {where} --help"))
 
 
-def _defect(error: Exception) -> int:
+def _defect(error: Exception) -> InternalError:
     at, deepest = "", error.__traceback__
     while deepest is not None:
-        at, deepest = f"{deepest.tb_frame.f_code.co_filename.rpartition('/')[2]}:{deepest.tb_lineno}", deepest.tb_next
-    message = f"A defect in Skyloom: {type(error).__name__}: {error} ({at})."
-    return _fail(message, "Report it with this line and the command.", exits.CODES[SkyloomError.category])
-
-
-def _fail(message: str, next_action: str, code: int) -> int:
-    typer.echo(f"error {message}", err=True)
-    typer.echo(f"next  {next_action}", err=True)
-    return code
+        at, deepest = f"{Path(deepest.tb_frame.f_code.co_filename).name}:{deepest.tb_lineno}", deepest.tb_next
+    return InternalError(
+        f"A defect in Skyloom: {type(error).__name__}: {error} ({at}).",
+        next_action="Report it with this line and the command.",
+    )

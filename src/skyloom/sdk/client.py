@@ -1,8 +1,10 @@
 """The client: one attribute per noun, one method per operation."""
 
 from skyloom.sdk.jobs import JobCalls
+from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.watching import AlertCalls, CostCalls
 
 
 class Client:
@@ -10,10 +12,13 @@ class Client:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.overview = OverviewCalls(transport)
         self.projects = ProjectCalls(transport)
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.costs = CostCalls(transport)
+        self.alerts = AlertCalls(transport)
 
     @property
     def project(self) -> str:

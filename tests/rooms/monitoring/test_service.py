@@ -1,12 +1,13 @@
 import itertools
 
+import msgspec
 import pytest
 
+from skyloom.blobs.memory import MemoryBlobs
 from skyloom.core.errors import IllegalMove
 from skyloom.core.events import Moved
 from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller
-from skyloom.ports.blobs import BlobMissing
 from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import EVENTS, Outbox
 from skyloom.rooms.monitoring.model import (
@@ -41,22 +42,18 @@ class Place:
 
     def __init__(self) -> None:
         self.store, self.clock, self.ids = MemoryStore(), MemoryClock(), CountingIds()
-        self.profiles = {"profile": PROFILE}
+        self.blobs = MemoryBlobs()
+        self.profile, _ = self.blobs.put([msgspec.json.encode(PROFILE)])
         self.seen = Traffic(histograms=(Histogram(counts=(0, 0, 0, 0)),))
         self.start()
-        self.watch("endpoint_1", "p", "digits")
+        self.watch("endpoint_1", "p", "digits", self.profile)
         self.report()
 
     def start(self) -> None:
         """Begin with nothing in memory, as after a restart of the control plane."""
-        self.room = Monitoring(self.store, self.clock, self.ids, Outbox(self.clock), self.load)
+        self.room = Monitoring(self.store, self.clock, self.ids, Outbox(self.clock), self.blobs)
 
-    def load(self, digest: str) -> Profile:
-        if digest not in self.profiles:
-            raise BlobMissing(f"No blob {digest}.", next_action="Deploy the model again.")
-        return self.profiles[digest]
-
-    def watch(self, endpoint: str, project: str, name: str, profile: str = "profile") -> None:
+    def watch(self, endpoint: str, project: str, name: str, profile: str) -> None:
         self.store.write(lambda tx: self.room.watch(tx, project, endpoint, name, profile))
 
     def report(self, rows: int = 0, kinds: tuple[int, ...] = EVEN, errors: int = 0, slow: int = 0) -> None:
@@ -72,7 +69,7 @@ class Place:
             latency=Latency(counts={40: latency.get(40, 0) + rows - slow, 70: latency.get(70, 0) + slow}),
             histograms=(Histogram(counts=tuple(added)),),
         )
-        self.room.observe("endpoint_1", "replica_1", self.seen, profile="profile")
+        self.room.observe("endpoint_1", "replica_1", self.seen, profile=self.profile)
         self.room.tick()
 
     def alerts(self, by: Caller = ANN) -> list[Alert]:
@@ -170,12 +167,15 @@ def test_unwatched_endpoint_ends_its_alerts(place: Place):
 
 
 def test_deploying_the_same_again_changes_no_record(place: Place):
-    before = place.store.write(lambda tx: place.room.watch(tx, "p", "endpoint_1", "digits", "profile"))
+    before = place.store.write(lambda tx: place.room.watch(tx, "p", "endpoint_1", "digits", place.profile))
     assert before.version == 1
 
 
-def test_unreadable_profile_stops_only_its_own_drift(place: Place):
-    place.profiles.clear()
+@pytest.mark.parametrize("content", [None, b"{", b'{"features": 7}'])
+def test_unreadable_profile_stops_only_its_own_drift(place: Place, content: bytes | None):
+    place.profile = place.blobs.put([content])[0] if content else f"sha256:{'0' * 64}"
+    place.watch("endpoint_1", "p", "digits", place.profile)
+    place.report()
     place.report(rows=300, kinds=YOUNG, errors=30)
     assert [alert.signal for alert in place.alerts()] == [Signal.ERROR_RATE]
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.engines.local import environment, machine
@@ -36,7 +38,8 @@ class LocalEngine:
     Args:
         folder: the engine's own; made when missing. Another engine over the same folder adopts what runs there.
         python: interpreter of user code; None for this one.
-        capacity: what may be handed out; None for all of the machine. The engine reports it and does not enforce it.
+        capacity: what may be handed out; None, or a 0 in it, for all that the machine has. Reported, not enforced: placing is
+            the scheduler's business.
         warm: keep a process with the training imports done, so that Python tasks start in milliseconds.
         variables: added to the clean base environment of every task.
     """
@@ -51,18 +54,17 @@ class LocalEngine:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._python = python or sys.executable
-        self._capacity = capacity or machine.capacity()
+        self._capacity = machine.capacity(capacity)
         self._variables = {**environment.base(self._python), **(variables or {})}
-        self._tasks = folder.absolute() / "tasks"
+        self._tasks = folder.absolute()
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._tasks.mkdir(mode=0o700, exist_ok=True)
+            self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise _translated(error, self._tasks) from error
         self._claims = Claims(lambda task: not task.exists() or task.exit() is not None)
-        self._warm = WarmPool(self._python, self._variables, folder / "warm.log") if warm else None
+        self._warm = WarmPool(self._python, self._variables, self._tasks / ".warm.log") if warm else None
         self._starts = Starts(self._python, self._warm)
         with self._only_launcher():
             self._adopt()
@@ -74,7 +76,7 @@ class LocalEngine:
 
     def _adopt(self) -> None:
         """Note what running tasks hold, and clear away what a crash left half made or half deleted."""
-        for left in self._tasks.glob(".*"):
+        for left in (*self._tasks.glob(".new-*"), *self._tasks.glob(".trash-*")):
             shutil.rmtree(left, ignore_errors=True)
         for name in self.known():
             task = TaskFolder(self._tasks / name)
@@ -180,7 +182,12 @@ class LocalEngine:
             return self._ended[task_id]
         if not is_task_id(task_id) or not (folder := self._folder(task_id)).exists():
             return Observation(task_id=task_id, phase=TaskPhase.ABSENT)
-        found = folder.exit() or self._without_supervisor(folder)
+        try:
+            found = folder.exit() or self._without_record(folder)
+        except msgspec.MsgspecError as error:  # a damaged disk; one bad task must not blind us to all others
+            found = ExitRecord(
+                reason=EndReason.SHIM_LOST, ended_at=time.time(), message=f"its record is damaged: {error}"
+            )
         if isinstance(found, Observation):
             return found
         if len(self._ended) > 20_000:
@@ -188,7 +195,7 @@ class LocalEngine:
         self._ended[task_id] = ended(task_id, found)
         return self._ended[task_id]
 
-    def _without_supervisor(self, folder: TaskFolder) -> ExitRecord | Observation:
+    def _without_record(self, folder: TaskFolder) -> ExitRecord | Observation:
         """A task with no record of its end: running, starting, never started, or lost."""
         task_id = folder.task_id
         starting = self._starts.is_starting(task_id)  # asked first: what it started may take the lock and end meanwhile

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import skyloom
 from skyloom.core.resources import Resources
 
 # Read once, when an interpreter or a library starts: a process that was forked warm would not see them.
@@ -39,7 +38,7 @@ def base(python: str) -> dict[str, str]:
     }
     if (scripts.parent / "pyvenv.cfg").exists():
         variables["VIRTUAL_ENV"] = str(scripts.parent)
-    sources = Path(skyloom.__path__[0]).parent
+    sources = Path(__file__).resolve().parents[3]
     if sources.name not in ("site-packages", "dist-packages"):
         variables["PYTHONPATH"] = str(sources)  # user code may import skyloom also when it is not installed
     return variables

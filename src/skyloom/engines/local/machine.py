@@ -4,14 +4,19 @@ import os
 import re
 from pathlib import Path
 
-from skyloom.core.resources import Resources
+from skyloom.core.resources import NOTHING, Resources
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def capacity() -> Resources:
-    """All that the machine, and the control group that we live in, allow."""
-    return Resources(cpus=_cpus(), gpus=len(gpu_indices()), memory_bytes=_memory_bytes())
+def capacity(wanted: Resources | None = None) -> Resources:
+    """What ``wanted`` says, and where it says nothing or 0, all that the machine and our control group allow."""
+    wanted = wanted or NOTHING
+    return Resources(
+        cpus=wanted.cpus or _cpus(),
+        gpus=wanted.gpus or len(gpu_indices()),
+        memory_bytes=wanted.memory_bytes or _memory_bytes(),
+    )
 
 
 def gpu_indices() -> tuple[int, ...]:

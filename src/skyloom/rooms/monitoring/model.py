@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Id, Limit
-from skyloom.core.errors import NotFound
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.states import Moves
 from skyloom.ports.store import Record
@@ -86,6 +86,10 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     server_errors: int = 0
     latency: Latency = Latency()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
+
+
+class ProfileUnreadable(InvalidInput):
+    """The profile in a model's bundle is not one."""
 
 
 class AlertMissing(NotFound):

@@ -1,13 +1,16 @@
 """The service of monitoring: takes reports, judges endpoints once a second, keeps alerts, answers with numbers."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+
+import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
+from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
@@ -36,20 +39,14 @@ _OPEN = (AlertState.FIRING, AlertState.ACKNOWLEDGED)
 
 
 class Monitoring:
-    """Watches the endpoints of all projects.
+    """Watches the endpoints of all projects. Profiles are read from the blobs of the models' bundles."""
 
-    Args:
-        load_profile: reads a profile by its digest. Raises `SkyloomError` when it cannot.
-    """
-
-    def __init__(
-        self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, load_profile: Callable[[str], Profile]
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, blobs: Blobs) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._outbox = outbox
-        self._load_profile = load_profile
+        self._blobs = blobs
         self._profiles: dict[str, Profile] = {}
         self._traffic = RecentTraffic(Bounds())
 
@@ -141,10 +138,21 @@ class Monitoring:
         window = self._traffic.rows(watch.id, watch.profile, self._clock.monotonic(), rule.min_count)
         if not window.traffic.rows:
             return ()
-        if watch.profile not in self._profiles:
-            self._profiles[watch.profile] = self._load_profile(watch.profile)
-        profile = self._profiles[watch.profile]
-        return rules.drift(profile, window.traffic.histograms, limit=rule.threshold, min_rows=rule.min_count)
+        return rules.drift(
+            self._profile(watch.profile), window.traffic.histograms, limit=rule.threshold, min_rows=rule.min_count
+        )
+
+    def _profile(self, digest: str) -> Profile:
+        if digest not in self._profiles:
+            content = self._blobs.get(digest)
+            try:
+                self._profiles[digest] = msgspec.json.decode(content, type=Profile)
+            except msgspec.MsgspecError as error:
+                raise model.ProfileUnreadable(
+                    f"The profile {digest} of the model cannot be read: {error}.",
+                    next_action="Register the model again with a profile.json made by this version of Skyloom.",
+                ) from error
+        return self._profiles[digest]
 
     def _apply_fresh(self, tx: Transaction, watch: Watch, seen: Mapping[Signal, rules.Reading]) -> None:
         fresh = tx.get(WATCHES, watch.id)

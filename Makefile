@@ -1,0 +1,60 @@
+# Every target does all of its own set-up: git, make and a Python of at least 3.11 are enough.
+# PYTHON chooses the interpreter. PIP_FIND_LINKS, when it is set, names folders of wheels, for pip and for uv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
+ARGS ?=
+
+.PHONY: help demo test test-quick check format bench serve-proto reference up clean
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the main job: raw data to a live, monitored model
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: $(READY) ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(READY) ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(READY) ## format, lint, types, imports, tests and docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/reference.py --check
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(READY) ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure this machine: make bench ARGS=--quick
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+serve-proto: $(READY) ## write the Python of the gRPC protocol again
+	$(BIN)/python -m skyloom.inference.wire.generate
+
+reference: $(READY) ## write docs/reference.md again
+	$(BIN)/python scripts/reference.py
+
+up: $(READY) ## start the cloud here, in the foreground
+	$(BIN)/skyloom up $(ARGS)
+
+clean: ## remove what make built
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# torch comes first and pinned, by pip: uv would choose a build for GPUs, several GB of it, where a small one is at hand.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: Skyloom needs Python 3.11 or newer. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet $(LINKS) -e ".[local,train,examples,dev]"
+	@touch $@

@@ -1,0 +1,157 @@
+"""``skyloom job``: run commands and scripts, watch them, stop them."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skyloom.cli import exits, values
+from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
+from skyloom.cli.render import show
+from skyloom.cli.wording import safe_output
+from skyloom.rooms.jobs.model import ENDED
+from skyloom.sdk.client import Client
+
+app = words("Jobs: a command, a script or a gang of workers.")
+JobId = Annotated[str, typer.Argument(metavar="JOB")]
+Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
+    name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")] = 1,
+    cpus: Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")] = 1.0,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")] = 0,
+    memory: Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")] = "1GiB",
+    retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
+    max_duration: Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")] = None,
+    priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")] = False,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a Python script, or any command after `--`, as a job.
+
+    Follows its output and exits with its exit code (124 time limit, 137 out of memory, 130 cancelled, 126 could not start, 125 lost).
+    Ctrl-C only stops following: the job goes on.
+    """
+    script = Path(command[0]) if command[0].endswith(".py") else None
+    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
+    if max_duration is not None:
+        options["max_duration_s"] = values.duration_s(max_duration)
+    with cloud(project) as client:
+        status = client.jobs.run(
+            **options,
+            include=values.files(include or ()),
+            cpus=cpus,
+            gpus=gpus,
+            memory=values.size(memory),
+            name=name,
+            num_workers=workers,
+            max_retries=retries,
+            priority=priority,
+            environment=values.variables(env or ()),
+        )
+        if detach:
+            return show(status, as_json)
+        _attend(client, status.job.id, as_json)
+
+
+@app.command("list")
+def list_(
+    live: Annotated[bool, typer.Option("--live", help="Only those that have not ended.")] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with cloud(project) as client:
+        show(client.jobs.list(limit, cursor, live), as_json)
+
+
+@app.command("show")
+def show_(job: JobId, project: Project = None, as_json: AsJson = False) -> None:
+    """Show a job and its workers."""
+    with cloud(project) as client:
+        show(client.jobs.get(job), as_json)
+
+
+@app.command()
+def cancel(job: JobId, project: Project = None, as_json: AsJson = False) -> None:
+    """Stop a job and every process it started. Safe to repeat."""
+    with cloud(project) as client:
+        show(client.jobs.cancel(job), as_json)
+
+
+@app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job ends; exit with its code.")
+    ] = False,
+    rank: Rank = 0,
+    attempt: Annotated[int, typer.Option("--attempt", min=0, help="Which try; 0 is the newest.")] = 0,
+    project: Project = None,
+) -> None:
+    """Print what a worker of a job printed."""
+    with cloud(project) as client:
+        if follow:
+            _attend(client, job, False, rank, attempt)
+        for text in _so_far(client, job, rank, attempt):
+            _write(text)
+
+
+def _attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
+    """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
+    try:
+        if not as_json:
+            for text in _attempts(client, job_id, rank, attempt):
+                _write(text)
+        status = client.jobs.wait(job_id)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nThe job goes on. Follow it: skyloom job logs -f {job_id}. Stop it: skyloom job cancel {job_id}.",
+            err=True,
+        )
+        raise
+    if as_json:
+        show(status, as_json)
+    elif exits.of_job(status):
+        typer.echo(f"error {status.job.id} {status.state.value}: {status.message or status.reason.value}", err=True)
+        typer.echo(f"next: {status.next_action or f'See: skyloom why {job_id}.'}", err=True)
+    raise typer.Exit(exits.of_job(status))
+
+
+def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:
+    """The output of one attempt, or (0) of the newest and all that follow it, as it comes."""
+    number = attempt or client.jobs.get(job_id).job.attempt
+    while True:
+        yield from client.jobs.follow(job_id, rank=rank, attempt=number)
+        status = client.jobs.get(job_id)
+        if attempt or status.state in ENDED:
+            return
+        if status.job.attempt > number:
+            number = status.job.attempt
+            typer.echo(f"attempt {number} of {status.job.spec.max_retries + 1}", err=True)
+
+
+def _so_far(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:
+    offset = 0
+    while (chunk := client.jobs.logs(job_id, rank=rank, attempt=attempt, offset=offset)).next_offset > offset:
+        yield chunk.text
+        offset = chunk.next_offset
+
+
+def _write(text: str) -> None:
+    """Output of a job: as it is into a pipe, harmless on a terminal."""
+    sys.stdout.write(safe_output(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()

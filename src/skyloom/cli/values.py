@@ -1,0 +1,64 @@
+"""Words on the command line that mean a value: durations, sizes, variables, files to take along."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from skyloom.core.errors import InvalidInput
+from skyloom.core.resources import parse_bytes
+from skyloom.sdk.files import LocalFileMissing, below
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+
+
+class UnreadableOption(InvalidInput):
+    """An option's value cannot be read."""
+
+
+def duration_s(text: str) -> float:
+    """Read ``90``, ``90s``, ``15min``, ``2h`` or ``1d`` as seconds. Raises `UnreadableOption`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip().lower())
+    if match is None:
+        raise UnreadableOption(
+            f"{text!r} is not a duration.", next_action="Write a number and a unit: 90s, 15min, 2h or 1d."
+        )
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def size(text: str) -> str:
+    """Check ``512MiB`` and give it back. Raises `UnreadableOption`."""
+    try:
+        parse_bytes(text)
+    except ValueError as error:
+        raise UnreadableOption(f"{error}.", next_action="Write a number and a unit: 512MiB, 2GiB.") from error
+    return text
+
+
+def variables(pairs: Iterable[str]) -> dict[str, str]:
+    """Read ``NAME=value`` words. Raises `UnreadableOption`."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UnreadableOption(f"--env {pair!r} is no variable.", next_action="Write --env NAME=value.")
+        found[name] = value
+    return found
+
+
+def files(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files and folders to take along, as path in the job → path here; paths below this folder keep their shape.
+
+    Raises `LocalFileMissing`.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise LocalFileMissing(f"There is no {path}.", next_action="Check the path after --include.")
+        there = path.resolve()
+        name = there.relative_to(Path.cwd()).as_posix() if there.is_relative_to(Path.cwd()) else there.name
+        if path.is_dir():
+            prefix = "" if name == "." else f"{name}/"
+            found |= {f"{prefix}{inner}": file for inner, file in below(path, ("**/*",)).items()}
+        else:
+            found[name] = path
+    return found

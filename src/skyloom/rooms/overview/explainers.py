@@ -1,0 +1,67 @@
+"""What each noun says about itself. A row of the composition root's table is an id's prefix and one of these."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
+from skyloom.ports.door import EVENTS
+from skyloom.ports.store import Snapshot
+from skyloom.rooms.jobs import rules as jobs_rules
+from skyloom.rooms.jobs.model import Task
+from skyloom.rooms.jobs.ports import TASKS
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.overview.model import Evidence, Explanation
+
+Explainer = Callable[[Snapshot, str, str], Explanation]
+"""Explains the subject with an id, in a project. Raises the noun's own `NotFound`."""
+
+Count = Callable[[Snapshot, str], Mapping[str, int]]
+"""Counts a noun by state, in a project or, with "*", in all."""
+
+_NEWEST = 20
+
+
+def of_jobs(jobs: Jobs) -> Explainer:
+    """Explains jobs, and a task by its job."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        job_id = subject.partition(".")[0]
+        status = jobs.status(view, job_id, project)
+        return Explanation(
+            subject=job_id,
+            noun="job",
+            state=status.state.value,
+            reason=status.reason.value,
+            message=status.message,
+            next_action=status.next_action,
+            evidence=happened(view, job_id, project),
+        )
+
+    return explain
+
+
+def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:
+    """Live jobs by state."""
+    gangs: dict[str, list[Task]] = {}
+    where = {"state": jobs_rules.LIVE} | ({} if project == "*" else {"project": project})
+    for task in view.select(TASKS, where):
+        gangs.setdefault(task.job_id, []).append(task)
+    return Counter(jobs_rules.state_of(gang).value for gang in gangs.values())
+
+
+def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:
+    """The newest events of a subject, oldest first."""
+    found = view.entries(EVENTS, {"project": project, "subject": subject}, limit=_NEWEST, newest_first=True)
+    return tuple(Evidence(at=event.at, what=_words(event.body)) for _, event in reversed(found))
+
+
+def _words(body: EventBody) -> str:
+    match body:
+        case Moved():
+            because = f" ({body.reason.replace('_', ' ')})" if body.reason else ""
+            said = f": {body.message}" if body.message else ""
+            return f"{body.before or 'new'} → {body.after}{because}{said}"
+        case TaskEnded():
+            return f"{body.task_id} ran for {body.ended_at - body.started_at:.1f} s"
+        case Noted():
+            return body.message
