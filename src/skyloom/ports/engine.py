@@ -64,7 +64,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         entry: what to run.
         files: working-folder path → absolute path of the bytes to place there before the start (copied, never linked).
         environment: variables added to a clean base environment. Never a secret.
-        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each. They are deleted when the task ends.
+        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
+            they are deleted when the task ends.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.

@@ -206,6 +206,8 @@ class Shim:
 
     def _obey(self) -> None:
         request = self._requested()
+        if not os.path.exists(f"{self._folder}/lock"):
+            request = "force"  # the folder was deleted: no one could ever see or stop this task again
         if request and not self._reason:
             self._end("stopped", "stopped on request", self._grace_s)
         if request == "force":
