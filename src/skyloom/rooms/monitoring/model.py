@@ -92,6 +92,10 @@ class ProfileUnreadable(InvalidInput):
     """The profile in a model's bundle is not one."""
 
 
+class RulesUnclear(InvalidInput):
+    """The alert rules cannot be meant together."""
+
+
 class AlertMissing(NotFound):
     """No such alert in this project."""
 
@@ -274,4 +278,12 @@ class GetMonitor(Operation[Monitor], frozen=True, kw_only=True):
     num_features: Limit = 20
 
 
-OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor)
+@operation("endpoints.rules", Right.RUN, "PUT /endpoints/{name}/alert-rules")
+class SetAlertRules(Operation[Watch], frozen=True, kw_only=True):
+    """Say when one endpoint is in trouble: replaces its rules, at most one per signal; none silences it."""
+
+    name: Id
+    rules: Annotated[tuple[AlertRule, ...], Meta(max_length=10)]
+
+
+OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor, SetAlertRules)
