@@ -139,6 +139,19 @@ def test_alert_goes_its_way_and_fires_again_as_the_same_one(place: Place):
     assert place.moves() == list(itertools.pairwise(path))
 
 
+def test_alerts_are_listed_by_endpoint_and_state(place: Place):
+    place.report(rows=300, kinds=YOUNG)
+    place.watch("endpoint_2", "p", "idle", "")
+
+    def found(**asked: object) -> int:
+        return len(place.room.list_alerts(ListAlerts(**asked), ANN).items)
+
+    assert [found(endpoint=name) for name in ("digits", "endpoint_1", "idle")] == [1, 1, 0]
+    assert [found(state=state) for state in AlertState] == [1, 0, 0]
+    with pytest.raises(NotWatched):
+        found(endpoint="unknown")
+
+
 def test_errors_and_slow_answers_raise_their_own_alerts(place: Place):
     place.report(rows=100, errors=5, slow=3)
     assert {alert.signal for alert in place.alerts()} == {Signal.ERROR_RATE, Signal.LATENCY_P99_S}

@@ -254,7 +254,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
 
 @operation("alerts.list", Right.READ, "GET /alerts")
 class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
-    """List alerts, newest first: of one endpoint or all, in one state or any."""
+    """List alerts, newest first: of one endpoint (its name or id) or all, in one state or any."""
 
     endpoint: Id | None = None
     state: AlertState | None = None

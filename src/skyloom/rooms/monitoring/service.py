@@ -189,13 +189,13 @@ class Monitoring:
         return watch if watch.rules == ask.rules else tx.update(WATCHES, changed(watch, {"rules": ask.rules}))
 
     def list_alerts(self, ask: model.ListAlerts, by: Caller) -> Page[Alert]:
-        where = {"project": by.project}
-        where |= {"endpoint": ask.endpoint} if ask.endpoint else {}
-        where |= {"state": ask.state.value} if ask.state else {}
-        found = self._store.read(
-            lambda view: view.select(ALERTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        def work(view: Snapshot) -> list[Alert]:
+            where = {"project": by.project} | ({"state": ask.state.value} if ask.state else {})
+            if ask.endpoint:
+                where["endpoint"] = _watch_of(view, ask.endpoint, by.project)[0].id
+            return view.select(ALERTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+
+        return page(self._store.read(work), ask.limit)
 
     def acknowledge(self, tx: Transaction, ask: model.AcknowledgeAlert, by: Caller) -> Alert:
         alert = tx.get(ALERTS, ask.alert_id)
