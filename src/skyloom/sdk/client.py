@@ -4,7 +4,7 @@ from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls
+from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
 
 class Client:
@@ -19,6 +19,7 @@ class Client:
         self.jobs = JobCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.lineage = LineageCalls(transport)
 
     @property
     def project(self) -> str:
