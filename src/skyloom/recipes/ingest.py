@@ -86,6 +86,8 @@ def _csv(making: Ingest, sources: list[Source], rejects: Rejects, folder: Path) 
             f"{sources[0].name} has no column {unknown[0]!r}, for which a type is given.",
             next_action=f"It has: {', '.join(names[:20])}.",
         )
+    for name, kind in making.types.items():
+        typing_columns.check_type(name, kind)
     parts = []
     for index, reader in enumerate(readers):
         schema = pa.schema([*((name, pa.large_string()) for name in names), (LINE, pa.int64())])

@@ -93,12 +93,10 @@ class CsvReader:
         self, content: bytes, names: Sequence[str], numbers: Sequence[int], *, quoted: bool = False
     ) -> list[pa.RecordBatch]:
         """Parse rows whose quotes are in order; ``numbers`` are their line numbers."""
-        ragged: set[int] = set()
+        ragged: dict[int, pc.InvalidRow] = {}
 
-        def reject(row: pc.InvalidRow) -> str:
-            ragged.add(row.number - 1)
-            reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
-            self.rejects.add(self.source.name, numbers[row.number - 1], reason, row.text)
+        def skip(row: pc.InvalidRow) -> str:
+            ragged[row.number - 1] = row  # what is raised in here would be lost in pyarrow
             return "skip"
 
         if not content:
@@ -107,7 +105,7 @@ class CsvReader:
             io.BytesIO(content),
             read_options=pc.ReadOptions(column_names=list(names), use_threads=False, block_size=len(content) + 1),
             parse_options=pc.ParseOptions(
-                delimiter=self.delimiter, invalid_row_handler=reject, newlines_in_values=quoted
+                delimiter=self.delimiter, invalid_row_handler=skip, newlines_in_values=quoted
             ),
             convert_options=pc.ConvertOptions(
                 column_types={name: pa.large_string() for name in names},
@@ -115,6 +113,9 @@ class CsvReader:
                 quoted_strings_can_be_null=False,
             ),
         )
+        for index, row in ragged.items():
+            reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
+            self.rejects.add(self.source.name, numbers[index], reason, row.text)
         total = table.num_rows + len(ragged)
         self.rows_read += total
         lines = np.fromiter((numbers[index] for index in range(total) if index not in ragged), dtype=np.int64)

@@ -13,7 +13,9 @@ _ORDER = (ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.BOOLEAN, ColumnType.D
 # An integer with leading zeros is a code (a postcode, an article number), and more than 18 digits do not fit.
 _INTEGER = r"^[+-]?(0|[1-9]\d{0,17})$"
 _NUMBER = r"^[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?$"
+_MOMENT = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?Z?)?$"
 _TRUTH = {"true": True, "false": False}
+_WIDER = {ColumnType.INTEGER: ColumnType.FLOAT, ColumnType.DATE: ColumnType.TIMESTAMP}
 _MIXED_SHARE = 0.5
 
 ARROW_TYPES = {
@@ -31,7 +33,7 @@ class NotAType(InvalidInput):
 
 
 def read_as(text: pl.Expr, kind: ColumnType) -> pl.Expr:
-    """Values of a text column as ``kind``; null where a value is none."""
+    """Values of a text column as ``kind``, one of `ARROW_TYPES`; null where a value is none."""
     text = text.str.strip_chars()
     if kind is ColumnType.INTEGER:
         return pl.when(text.str.contains(_INTEGER)).then(text).cast(pl.Int64, strict=False)
@@ -43,10 +45,18 @@ def read_as(text: pl.Expr, kind: ColumnType) -> pl.Expr:
     if kind is ColumnType.DATE:
         return text.str.to_date("%Y-%m-%d", strict=False)
     if kind is ColumnType.TIMESTAMP:
-        return text.str.replace("Z$", "").str.replace("T", " ").str.to_datetime(strict=False, time_unit="us")
-    if kind is ColumnType.TEXT:
-        return text
-    raise NotAType(f"Text cannot become {kind}.", next_action=f"Use one of: {', '.join(ARROW_TYPES)}.")
+        moment = pl.when(text.str.contains(_MOMENT)).then(text).str.replace("Z$", "").str.replace("T", " ")
+        forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+        return pl.coalesce(moment.str.to_datetime(form, strict=False, time_unit="us") for form in forms)
+    return text
+
+
+def check_type(column: str, kind: ColumnType) -> None:
+    """Raise `NotAType` when text cannot be read as ``kind``."""
+    if kind not in ARROW_TYPES:
+        raise NotAType(
+            f"Column {column!r} is text and cannot become {kind}.", next_action=f"Use one of: {', '.join(ARROW_TYPES)}."
+        )
 
 
 @dataclass
@@ -87,10 +97,15 @@ def guess(batches: Iterator[pa.RecordBatch], names: Sequence[str], null_tokens: 
 
 
 def _count(values: pl.DataFrame, name: str, one: Guess) -> None:
+    left = values.height
     for kind in _ORDER:
-        if one.num_values and one.readable[kind] * 4 < one.num_values:
-            continue  # it was not so far; no need to try again
-        one.readable[kind] += values.select(read_as(pl.col(name), kind).is_not_null().sum()).item() or 0
+        # No text is of two kinds, but for those that a wider kind takes too; so once all are read, nothing is left to try.
+        if left and not (one.num_values and one.readable[kind] * 4 < one.num_values):
+            count = values.select(read_as(pl.col(name), kind).is_not_null().sum()).item() or 0
+            one.readable[kind] += count
+            left = 0 if count == values.height else left
+            if not left and kind in _WIDER:
+                one.readable[_WIDER[kind]] += count
     one.num_values += values.height
 
 

@@ -1,0 +1,280 @@
+"""Nouns of data: a dataset is a table; its versions never change; a draft is a version in the making.
+
+Only drafts have a stored state. A dataset's state is derived from its versions and drafts (`rules.state`), so they cannot disagree.
+"""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText
+from skyloom.core.errors import AlreadyExists, Conflict, ErrorBody, InvalidInput, NotFound
+from skyloom.core.operation import Operation, Page, Right, operation
+from skyloom.core.resources import Resources
+from skyloom.core.states import Moves
+from skyloom.ports.store import Record
+from skyloom.rooms.data.contents import Contents
+from skyloom.rooms.data.making import Clean, Ingest, Making, Split
+
+Reference = Annotated[str, Meta(max_length=80, pattern=r"^[a-z0-9._-]*$", description="Number or tag; '' is the newest.")]
+Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")]
+
+
+class DatasetMissing(NotFound):
+    """No such dataset in this project."""
+
+
+class VersionMissing(NotFound):
+    """The dataset has no such version."""
+
+
+class DraftMissing(NotFound):
+    """No such draft in this project."""
+
+
+class DatasetExists(AlreadyExists):
+    """The name is taken by a dataset that holds data."""
+
+
+class SourceMissing(InvalidInput):
+    """A source file was never uploaded."""
+
+
+class NotCommitted(Conflict):
+    """The table holds no version that this draft made."""
+
+
+class DraftState(enum.StrEnum):
+    """The life of a draft. ``MOVES`` is the table."""
+
+    WORKING = "working"
+    DONE = "done"
+    FAILED = "failed"
+
+
+# A failed draft works again when its job is tried once more, and its late commit counts.
+MOVES = Moves(
+    "draft",
+    {
+        DraftState.WORKING: (DraftState.DONE, DraftState.FAILED),
+        DraftState.FAILED: (DraftState.WORKING, DraftState.DONE),
+        DraftState.DONE: (),
+    },
+)
+
+
+class DatasetState(enum.StrEnum):
+    """What a dataset is good for now; always derived."""
+
+    CREATING = "creating"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Dataset(Record, frozen=True, kw_only=True):
+    """A name for versions of one table."""
+
+    name: Name
+    description: ShortText = ""
+    created_at: float
+    created_by: str
+
+    @property
+    def table(self) -> str:
+        """Where its rows are, for `skyloom.ports.tables.Tables`."""
+        return f"{self.project}/{self.id}"
+
+
+class Draft(Record, frozen=True, kw_only=True):
+    """A version in the making, and afterwards how it was made.
+
+    Attributes:
+        parent: number of the version it is made from; None when it is made from files.
+        job_id: the job that makes it.
+        number: of the version that came out.
+        error: why it failed.
+    """
+
+    dataset_id: str
+    parent: int | None
+    making: Making
+    job_id: str
+    state: DraftState = DraftState.WORKING
+    number: int | None = None
+    error: ErrorBody | None = None
+    created_at: float
+    created_by: str
+
+
+class DatasetVersion(Record, frozen=True, kw_only=True):
+    """One version. Its id is ``<dataset id>.<number>``.
+
+    Attributes:
+        number: of the table's version; numbers may have gaps.
+        parent: number of the version it was made from; None when it was made from files.
+        making: what made it, with all parameters.
+        tags: names that point at it, each at one version of a dataset.
+    """
+
+    dataset_id: str
+    number: int
+    parent: int | None
+    making: Making
+    job_id: str
+    contents: Contents
+    created_at: float
+    tags: tuple[str, ...] = ()
+
+
+class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset and what has become of it.
+
+    Attributes:
+        table: name of its table, for programs that read rows themselves.
+        newest: its newest version.
+        drafts: what is in the making, and when nothing else came of it the last that failed.
+    """
+
+    dataset: Dataset
+    state: DatasetState
+    table: str
+    newest: DatasetVersion | None = None
+    num_versions: int = 0
+    drafts: tuple[Draft, ...] = ()
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Some rows of a version.
+
+    Attributes:
+        columns: their names, the stable row id first.
+        rows: JSON values in the order of ``columns``; images and other bulk as a text with their shape and digest.
+        num_rows: of the whole version.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[bool | int | float | str | None, ...], ...]
+    num_rows: int
+
+
+@operation("data.create", Right.RUN, "POST /datasets")
+class CreateDataset(Operation[Draft]):
+    """Make a dataset from uploaded files. The answer is the draft; a job reads the files, and commits the version or fails."""
+
+    name: Name
+    making: Ingest
+    description: ShortText = ""
+    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+
+
+@operation("data.clean", Right.RUN, "POST /datasets/{dataset}/clean")
+class CleanDataset(Operation[Draft]):
+    """Make a cleaned version of a version (a number or a tag; the newest when empty)."""
+
+    dataset: Id
+    making: Clean
+    base: Reference = ""
+    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+
+
+@operation("data.split", Right.RUN, "POST /datasets/{dataset}/split")
+class SplitDataset(Operation[Draft]):
+    """Make a version whose rows are divided into train, validation and test."""
+
+    dataset: Id
+    making: Split = Split()
+    base: Reference = ""
+    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+
+
+@operation("data.draft", Right.READ, "GET /drafts/{draft_id}")
+class GetDraft(Operation[Draft]):
+    """Show a draft."""
+
+    draft_id: Id
+
+
+@operation("data.commit", Right.WRITE, "POST /drafts/{draft_id}/commit")
+class CommitVersion(Operation[DatasetVersion]):
+    """Say that a draft's version is in the table. For the job that made it; safe to repeat."""
+
+    draft_id: Id
+    number: Annotated[int, Meta(ge=1, le=2**53)]
+    contents: Contents
+
+
+@operation("data.fail", Right.WRITE, "POST /drafts/{draft_id}/fail")
+class FailDraft(Operation[Draft]):
+    """Say why a draft cannot be made. For the job that tried."""
+
+    draft_id: Id
+    error: ErrorBody
+
+
+@operation("data.list", Right.READ, "GET /datasets")
+class ListDatasets(Operation[Page[DatasetStatus]]):
+    """List datasets, newest first."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+@operation("data.get", Right.READ, "GET /datasets/{dataset}")
+class GetDataset(Operation[DatasetStatus]):
+    """Show a dataset by name or id."""
+
+    dataset: Id
+
+
+@operation("data.versions", Right.READ, "GET /datasets/{dataset}/versions")
+class ListVersions(Operation[Page[DatasetVersion]]):
+    """List the versions of a dataset, newest first."""
+
+    dataset: Id
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+@operation("data.version", Right.READ, "GET /datasets/{dataset}/version")
+class GetVersion(Operation[DatasetVersion]):
+    """Show one version: a number or a tag; the newest when empty."""
+
+    dataset: Id
+    reference: Reference = ""
+
+
+@operation("data.head", Right.READ, "GET /datasets/{dataset}/rows")
+class HeadRows(Operation[Rows]):
+    """Show some rows of a version."""
+
+    dataset: Id
+    reference: Reference = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 20
+    offset: Count = 0
+
+
+@operation("data.tag", Right.WRITE, "POST /datasets/{dataset}/tags")
+class TagVersion(Operation[DatasetVersion]):
+    """Point a tag at a version; it leaves the one it pointed at before."""
+
+    dataset: Id
+    number: Annotated[int, Meta(ge=1, le=2**53)]
+    tag: Tag
+
+
+OPERATIONS = (
+    CreateDataset,
+    CleanDataset,
+    SplitDataset,
+    GetDraft,
+    CommitVersion,
+    FailDraft,
+    ListDatasets,
+    GetDataset,
+    ListVersions,
+    GetVersion,
+    HeadRows,
+    TagVersion,
+)
