@@ -18,7 +18,9 @@ from skyloom.ports.store import Record
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Ingest, Making, Split
 
-Reference = Annotated[str, Meta(max_length=80, pattern=r"^[a-z0-9._-]*$", description="Number or tag; '' is the newest.")]
+Reference = Annotated[
+    str, Meta(max_length=80, pattern=r"^[a-z0-9._-]*$", description="Number or tag; '' is the newest.")
+]
 Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")]
 
 
