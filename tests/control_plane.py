@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 
 from skyloom.sdk.client import Client
-from skyloom.sdk.running import ServerRecord, running
 from skyloom.sdk.http import HttpTransport
+from skyloom.sdk.running import ServerRecord, running
 
 
 class ControlPlane:
