@@ -97,6 +97,14 @@ class ControlPlane:
     def wait(self, timeout_s: float = 20) -> int:
         return self.process.wait(timeout_s) if self.process else 0
 
+    def ends(self, within_s: float) -> bool:
+        """True when it is over, or is within that time."""
+        try:
+            self.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def end_everything(self) -> None:
         """Cancel what runs, stop, and make sure that no task of this folder is left."""
         if not self.alive:

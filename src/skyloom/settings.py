@@ -124,6 +124,7 @@ class TaskEnvironment:
         rank, world_size: place in the gang.
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
+        training: JSON of the `TrainingPlan` of a training run.
     """
 
     task_id: str
@@ -137,6 +138,7 @@ class TaskEnvironment:
     task_folder: str
     url: str
     token: str
+    training: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -155,6 +157,7 @@ class TaskEnvironment:
             task_folder=source.get("SKYLOOM_TASK_FOLDER", ""),
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
+            training=source.get("SKYLOOM_TRAINING", ""),
         )
 
 

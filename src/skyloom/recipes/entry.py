@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyloom.core.errors import Category, InvalidInput, SkyloomError
-from skyloom.recipes import config
 from skyloom.runtime.report import flush
-from skyloom.runtime.rows import TableRows
+from skyloom.runtime.training import rows, training
 
 INVALID_EXIT, FAILED_EXIT = 2, 1
 
@@ -20,14 +19,14 @@ class LibraryMissing(InvalidInput):
 
 
 def start(trainer: str, arguments: Sequence[str] | None = None) -> int:
-    """Run ``<trainer>.run(config, rows)``; returns the exit code. ``trainer`` is a module that may import torch."""
+    """Run ``<trainer>.run(plan, rows)``; returns the exit code. ``trainer`` is a module that may import torch."""
     parser = argparse.ArgumentParser(description="Train a model on a dataset version.")
-    parser.add_argument("--config", type=Path, required=True, help="JSON file, see skyloom.recipes.config")
+    parser.add_argument("--config", type=Path, help="JSON file: a TrainingPlan; by default what the job was told")
     asked = parser.parse_args(arguments)
     try:
-        settings = config.read(asked.config)
+        plan = training(asked.config)
         require("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-        importlib.import_module(trainer).run(settings, TableRows(settings.data))
+        importlib.import_module(trainer).run(plan, rows(plan))
     except SkyloomError as error:
         print(f"skyloom: {error}", file=sys.stderr, flush=True)
         return INVALID_EXIT if error.category is Category.INVALID else FAILED_EXIT

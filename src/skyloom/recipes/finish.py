@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from skyloom.recipes.config import RecipeConfig
 from skyloom.recipes.package import Meaning, package
 from skyloom.recipes.publish import Outcome, leave, publish
 from skyloom.rooms.registry.model import Evaluation, Provenance, SplitRows
+from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import Fitted
 from skyloom.runtime.report import report
@@ -40,7 +40,7 @@ class Trained:
     extra_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def finish(trained: Trained, config: RecipeConfig) -> Outcome:
+def finish(trained: Trained, plan: TrainingPlan) -> Outcome:
     """Do it all, on rank 0. What is evaluated is the exported model, since that is what will be served."""
     here, started = context(), time.monotonic()
     folder = here.task_folder / "bundle"
@@ -50,8 +50,8 @@ def finish(trained: Trained, config: RecipeConfig) -> Outcome:
     report({f"{evaluation.split}/{name}": value for name, value in evaluation.metrics.items()}, trained.fitted.steps)
     print(_sentence(evaluation, trained.fitted), flush=True)
     outcome = Outcome(evaluation=evaluation)
-    if config.model and here.is_in_job:
-        version = publish(bundle, config.model, _provenance(trained, config), evaluation)
+    if plan.model and here.is_in_job:
+        version = publish(bundle, plan.model, _provenance(trained, plan), evaluation)
         outcome = Outcome(model=version.model, number=version.number, evaluation=evaluation)
         print(f"Registered {version.model} version {version.number}.", flush=True)
     durations = {
@@ -69,14 +69,14 @@ def _sentence(evaluation: Evaluation, fitted: Fitted) -> str:
     return f"Trained {fitted.steps} steps; on {evaluation.num_rows} rows of {evaluation.split}: {figures}."
 
 
-def _provenance(trained: Trained, config: RecipeConfig) -> Provenance:
+def _provenance(trained: Trained, plan: TrainingPlan) -> Provenance:
     return Provenance(
-        dataset=config.dataset,
-        dataset_version=config.dataset_version,
-        target=config.target,
+        dataset=plan.dataset,
+        dataset_version=plan.dataset_version,
+        target=plan.target,
         splits={name: SplitRows(num_rows=len(rows), row_ids_digest=rows.digest) for name, rows in trained.rows.items()},
-        recipe=config.recipe,
-        code_digest=config.code_digest,
-        parameters=config.parameters,
+        recipe=plan.recipe,
+        code_digest=plan.code_digest,
+        parameters=plan.parameters,
         seed=trained.seed,
     )

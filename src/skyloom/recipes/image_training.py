@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skyloom.recipes import columns, evaluation
-from skyloom.recipes.config import RecipeConfig, parameters
+from skyloom.recipes.config import parameters
 from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
 from skyloom.rooms.registry.bundle import ModelKind
+from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
@@ -100,14 +101,14 @@ def layout(shape: tuple[int, ...]) -> Layout:
     )
 
 
-def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
+def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     """Train, and on rank 0 evaluate, export and register. All ranks call it; only rank 0 returns an outcome."""
-    told = parameters(config, ImageParameters)
-    train = source.read(config.train_on, [told.image, config.target])
-    test = source.read(config.evaluate_on, [told.image, config.target])
-    labels = columns.labels(train.table.column(config.target), config.target)
+    told = parameters(plan, ImageParameters)
+    train = source.read(plan.train_on, [told.image, plan.target])
+    test = source.read(plan.evaluate_on, [told.image, plan.target])
+    labels = columns.labels(train.table.column(plan.target), plan.target)
     pixels = columns.images(train.table.column(told.image), told.image)
-    classes = labels.encode(train.table.column(config.target))
+    classes = labels.encode(train.table.column(plan.target))
     torch.manual_seed(told.seed)
     model = ImageNet(pixels.shape[1:], len(labels.names), told.width)
     with gang(told.device) as members:
@@ -116,17 +117,17 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
         fitted = fit(model, _loss(model, pixels, classes, members, told.shift), len(train), told, members, checkpoints)
     if not members.is_first:
         return None
-    truth = labels.encode(test.table.column(config.target))
+    truth = labels.encode(test.table.column(plan.target))
     trained = Trained(
         model=model,
         meaning=Meaning(kind=ModelKind.CLASSIFICATION, outputs=(OUTPUT,), labels=labels.names),
         held_out={INPUT: _same_shape(columns.images(test.table.column(told.image), told.image), pixels)},
-        evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, config.evaluate_on),
-        rows=_splits(config, train, test),
+        evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, plan.evaluate_on),
+        rows=_splits(plan, train, test),
         fitted=fitted,
         seed=told.seed,
     )
-    return finish(trained, config)
+    return finish(trained, plan)
 
 
 def _loss(model: ImageNet, pixels: NDArray[Any], classes: NDArray[np.int64], members: Gang, shift: int) -> LossOfRows:
@@ -161,5 +162,5 @@ def _same_shape(pixels: NDArray[Any], trained_on: NDArray[Any]) -> NDArray[Any]:
     return pixels
 
 
-def _splits(config: RecipeConfig, train: Rows, test: Rows) -> dict[str, Rows]:
-    return {config.train_on: train, config.evaluate_on: test}
+def _splits(plan: TrainingPlan, train: Rows, test: Rows) -> dict[str, Rows]:
+    return {plan.train_on: train, plan.evaluate_on: test}

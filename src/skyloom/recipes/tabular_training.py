@@ -20,12 +20,13 @@ from torch import nn
 
 from skyloom.core.errors import InvalidInput
 from skyloom.recipes import columns, evaluation
-from skyloom.recipes.config import RecipeConfig, parameters
+from skyloom.recipes.config import parameters
 from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
 from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.rooms.registry.model import Evaluation
+from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
@@ -138,19 +139,19 @@ class Regressor(TabularNet):
         return self.scores(rows) * self.unit + self.mean
 
 
-def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
+def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     """Train, and on rank 0 evaluate, export and register. All ranks call it; only rank 0 returns an outcome."""
-    told = parameters(config, TabularParameters)
-    features = choose_features(source.columns(), config.target, told)
-    train = source.read(config.train_on, [*features, config.target])
-    test = source.read(config.evaluate_on, [*features, config.target])
+    told = parameters(plan, TabularParameters)
+    features = choose_features(source.columns(), plan.target, told)
+    train = source.read(plan.train_on, [*features, plan.target])
+    test = source.read(plan.evaluate_on, [*features, plan.target])
     known = tuple(describe(train.table.column(name), name) for name in features)
-    target = train.table.column(config.target)
+    target = train.table.column(plan.target)
     kind = _task(told.task, target)
     rows = encode(known, train)
     torch.manual_seed(told.seed)
     learn = _regression if kind is Task.REGRESSION else _classification
-    learned = learn(config, told, known, rows, target, test.table.column(config.target))
+    learned = learn(plan, told, known, rows, target, test.table.column(plan.target))
     with gang(told.device) as members:
         learned.model.to(members.device)
         checkpoints = Checkpoints(context().shared_folder / "checkpoints")
@@ -162,12 +163,12 @@ def run(config: RecipeConfig, source: RowSource) -> Outcome | None:
         meaning=learned.meaning,
         held_out={INPUT: encode(known, test)},
         evaluate=learned.evaluate,
-        rows={config.train_on: train, config.evaluate_on: test},
+        rows={plan.train_on: train, plan.evaluate_on: test},
         fitted=fitted,
         seed=told.seed,
         extra_files={ENCODING_FILE: msgspec.json.encode(known)},
     )
-    return finish(trained, config)
+    return finish(trained, plan)
 
 
 def choose_features(names: Sequence[str], target: str, told: TabularParameters) -> tuple[str, ...]:
@@ -214,33 +215,33 @@ class _Learned:
 
 
 def _classification(
-    config: RecipeConfig,
+    plan: TrainingPlan,
     told: TabularParameters,
     known: Sequence[Column],
     rows: NDArray[np.float32],
     target: pa.ChunkedArray,
     held_out: pa.ChunkedArray,
 ) -> _Learned:
-    labels = columns.labels(target, config.target)
+    labels = columns.labels(target, plan.target)
     truth = labels.encode(held_out)
     model = Classifier(rows, _sizes(known), told.hidden, len(labels.names))
     return _Learned(
         model,
         _loss(model, rows, labels.encode(target), nn.functional.cross_entropy),
         Meaning(ModelKind.CLASSIFICATION, ("probabilities",), labels.names, _names(known)),
-        lambda scores: evaluation.classification(scores, truth, labels.names, config.evaluate_on),
+        lambda scores: evaluation.classification(scores, truth, labels.names, plan.evaluate_on),
     )
 
 
 def _regression(
-    config: RecipeConfig,
+    plan: TrainingPlan,
     told: TabularParameters,
     known: Sequence[Column],
     rows: NDArray[np.float32],
     target: pa.ChunkedArray,
     held_out: pa.ChunkedArray,
 ) -> _Learned:
-    wanted, truth = columns.numbers(target, config.target), columns.numbers(held_out, config.target)
+    wanted, truth = columns.numbers(target, plan.target), columns.numbers(held_out, plan.target)
     model = Regressor(rows, _sizes(known), told.hidden, 1)
     model.set_unit(wanted)
     scaled = ((wanted - wanted.mean()) / max(float(wanted.std()), 1e-12)).astype(np.float32)[:, None]
@@ -248,7 +249,7 @@ def _regression(
         model,
         _loss(model, rows, scaled, nn.functional.mse_loss),
         Meaning(ModelKind.REGRESSION, ("prediction",), (), _names(known)),
-        lambda said: evaluation.regression(said[:, 0], truth, config.evaluate_on),
+        lambda said: evaluation.regression(said[:, 0], truth, plan.evaluate_on),
     )
 
 

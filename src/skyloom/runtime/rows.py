@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput
 from skyloom.ports.tables import ROW_ID, Tables
+from skyloom.rooms.training.model import TableSource
 from skyloom.tables.lance import LanceTables
 
 SPLIT = "split"
@@ -24,19 +24,6 @@ class ColumnMissing(InvalidInput):
 
 class SplitEmpty(InvalidInput):
     """A split holds no rows."""
-
-
-class TableSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a dataset version lies.
-
-    Attributes:
-        tables: folder of all tables.
-        table, number: the table and its version.
-    """
-
-    tables: str
-    table: str
-    number: int
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_place_never_exceeds_capacity_nor_splits_nor_overtakes(
     assert sum(job.spec.resources.cpus * len(tasks) for job, tasks in chosen) <= cpus
     assert all(len(tasks) == job.spec.num_workers for job, tasks in chosen)
     assert len(chosen) + len(left) == len(waiting)
-    order = lambda job: (-job.spec.priority, job.submitted_at, job.id)  # noqa: E731
+    order = lambda job: (-job.spec.priority, job.id)  # noqa: E731
     for (job, _), other in itertools.product(chosen, left):
         assert order(job) < order(other.job)
     assert all(item.message for item in left)

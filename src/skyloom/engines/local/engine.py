@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.engines.local import environment, machine
@@ -182,12 +180,7 @@ class LocalEngine:
             return self._ended[task_id]
         if not is_task_id(task_id) or not (folder := self._folder(task_id)).exists():
             return Observation(task_id=task_id, phase=TaskPhase.ABSENT)
-        try:
-            found = folder.exit() or self._without_record(folder)
-        except msgspec.MsgspecError as error:  # a damaged disk; one bad task must not blind us to all others
-            found = ExitRecord(
-                reason=EndReason.SHIM_LOST, ended_at=time.time(), message=f"its record is damaged: {error}"
-            )
+        found = folder.exit() or self._without_record(folder)
         if isinstance(found, Observation):
             return found
         if len(self._ended) > 20_000:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skyloom.engines.local.supervisor import files
+from skyloom.engines.local.supervisor.processes import boot_id
 from skyloom.ports.engine import EndReason, Observation, TaskPhase
 
 T = TypeVar("T")
@@ -51,14 +52,14 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
 class ShimRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Who supervises a task, from ``shim.json``."""
 
-    pid: int
-    ticks: int
     boot_id: str
-    child_pid: int
-    child_ticks: int
     started_at: float
     marker: str
-    cgroup: str
+    pid: int = 0
+    ticks: int = -1
+    child_pid: int = 0
+    child_ticks: int = -1
+    cgroup: str = ""
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,22 +104,37 @@ class TaskFolder:
         return files.is_locked(str(self.lock))
 
     def plan(self) -> ShimPlan | None:
-        """What the supervisor was told; None for a task that was refused before it had a plan."""
-        return self._read("plan.json", ShimPlan)
+        """What the supervisor was told; None for a task that was refused before it had a plan, or whose plan is damaged."""
+        try:
+            return self._read("plan.json", ShimPlan)
+        except msgspec.MsgspecError:
+            return None
 
     def shim(self) -> ShimRecord | None:
-        """Who supervises, or did; None when the task never started."""
-        return self._read("shim.json", ShimRecord)
+        """Who supervises, or did; None when the task never started. A damaged record names nobody, but says that it started."""
+        try:
+            return self._read("shim.json", ShimRecord)
+        except msgspec.MsgspecError:
+            plan = self.plan()
+            marker = plan.marker if plan else ""
+            return ShimRecord(boot_id=boot_id(), started_at=self._written_at("shim.json"), marker=marker)
 
     def exit(self) -> ExitRecord | None:
-        """How it ended; None while it has not."""
-        return self._read("exit.json", ExitRecord)
+        """How it ended; None while it has not. A damaged disk ends one task and does not blind us to the others."""
+        try:
+            return self._read("exit.json", ExitRecord)
+        except msgspec.MsgspecError as error:
+            why = f"its record exit.json is damaged: {error}"
+            return ExitRecord(reason=EndReason.SHIM_LOST, ended_at=self._written_at("exit.json"), message=why)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def _written_at(self, name: str) -> float:
+        return (self.path / name).stat().st_mtime
 
     def create(self) -> None:
         """Make the folder's fixed files, with blocks set aside for the records. Raises ``OSError``."""

@@ -12,6 +12,7 @@ from skyloom.ports.engine import EndReason
 
 _MARKER = re.compile(r"[0-9a-f]{32}")
 _PATIENCE_S = 5.0
+_DYING_S = 2.0
 
 
 def end_lost(folder: TaskFolder) -> ExitRecord | None:
@@ -47,21 +48,23 @@ def _end_leftovers(shim: ShimRecord) -> bool:
     if not _MARKER.fullmatch(shim.marker) or shim.marker == processes.NO_MARKER:
         return True
     cgroup = Path(shim.cgroup) if Path(shim.cgroup).name == f"skyloom-{shim.marker[:16]}" else None
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        inside = _members(cgroup)
-        left = {*processes.marked(shim.marker), *inside}
-        if not left:
-            if cgroup is not None and cgroup.is_dir():
-                cgroup.rmdir()
-            return True
+    began = time.monotonic()
+    dying = {shim.child_pid: shim.child_ticks}  # the kernel kills that one; it is only waited for
+    while time.monotonic() < began + _PATIENCE_S:
+        left = {*processes.marked(shim.marker), *_members(cgroup)}
         for pid in left:
             ticks = processes.start_ticks(pid)
             if ticks is not None and (processes.carries(pid, shim.marker) or pid in _members(cgroup)):
+                dying[pid] = ticks
                 processes.send(pid, ticks, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            return False
+        # A dying process shows no environment any more, but may still hold its port or file for a moment.
+        held = any(processes.is_running(pid, ticks) for pid, ticks in dying.items())
+        if not left and (not held or time.monotonic() > began + _DYING_S):
+            if cgroup is not None and cgroup.is_dir():
+                cgroup.rmdir()
+            return True
         time.sleep(0.01)
+    return False
 
 
 def _members(cgroup: Path | None) -> set[int]:

@@ -18,13 +18,12 @@ def path_fields(kind: type[Operation[Any]]) -> tuple[str, ...]:
     return tuple(name for name in _PARAMETER.findall(kind.route.full_path) if name != "project")
 
 
-async def read(kind: type[Operation[Any]], request: Request) -> Operation[Any]:
+def read(kind: type[Operation[Any]], request: Request, body: bytes) -> Operation[Any]:
     """Build the operation that a request means. Raises `InvalidRequest` naming the field."""
     in_path = {name: request.path_params[name] for name in path_fields(kind)}
     try:
         if kind.route.verb in (Verb.GET, Verb.DELETE):
             return _convert({**_query(request.query_params), **in_path}, kind, strict=False)
-        body = await request.body()
         fields = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         return _convert({**fields, **in_path}, kind, strict=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -366,6 +366,8 @@ class Connection(asyncio.Protocol):
             return 400, "Only HTTP/1.1 is spoken here."
         if self._parser.should_upgrade():
             return 400, "Upgrades are not spoken here."
+        if b"host" not in headers:
+            return 400, "The request has no Host header."
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             return 400, "The only transfer encoding is chunked."
         if b"transfer-encoding" in headers and b"content-length" in headers:

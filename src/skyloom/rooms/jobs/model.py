@@ -148,6 +148,7 @@ class Task(Record, frozen=True, kw_only=True):
     """One worker of one attempt. Its id is ``<job id>.<attempt>.<rank>`` and it runs at most once.
 
     Attributes:
+        turn: sorts queued tasks by priority, then by the age of their job (`rules.turn_of`).
         reason: why it ended, or why it waits.
         message: the evidence in one line.
         started_at, ended_at: Unix seconds by the shim's record; None until then.
@@ -156,6 +157,7 @@ class Task(Record, frozen=True, kw_only=True):
     job_id: str
     attempt: int
     rank: int
+    turn: str = ""
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""

@@ -4,6 +4,6 @@ from skyloom.ports.store import Collection
 from skyloom.rooms.jobs.model import Job, Task
 
 JOBS = Collection("jobs", Job)
-TASKS = Collection("tasks", Task, indexes=("job_id", "state"))
+TASKS = Collection("tasks", Task, indexes=("job_id", "state", "turn"))
 
 COLLECTIONS = (JOBS, TASKS)

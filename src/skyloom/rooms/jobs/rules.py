@@ -12,6 +12,7 @@ from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import ENDED, MOVES, Job, JobState, JobStatus, Reason, Task, TaskState
 
 LIVE = MOVES.live
+MAX_PRIORITY = 1_000
 HOLDING = (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING)
 
 NEXT_ACTIONS: dict[Reason, str] = {
@@ -43,10 +44,16 @@ def tasks_of(job: Job, now: float) -> tuple[Task, ...]:
             job_id=job.id,
             attempt=job.attempt,
             rank=rank,
+            turn=turn_of(job),
             created_at=now,
         )
         for rank in range(job.spec.num_workers)
     )
+
+
+def turn_of(job: Job) -> str:
+    """A text that sorts jobs by priority, the largest first, and then by age (ids are made in order of time)."""
+    return f"{MAX_PRIORITY - job.spec.priority:05}.{job.id}"
 
 
 def state_of(tasks: Iterable[Task]) -> JobState:
@@ -226,7 +233,7 @@ def place(
     free = capacity.minus(used)
     chosen: list[tuple[Job, tuple[Task, ...]]] = []
     left: list[Waiting] = []
-    in_order = sorted(waiting, key=lambda pair: (-pair[0].spec.priority, pair[0].submitted_at, pair[0].id))
+    in_order = sorted(waiting, key=lambda pair: turn_of(pair[0]))
     for position, (job, tasks) in enumerate(in_order):
         need = job.spec.resources.times(len(tasks))
         missing = need.shortfall(free)

@@ -24,6 +24,7 @@ from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
+_LOOKAHEAD = 64
 
 
 class Jobs:
@@ -117,7 +118,12 @@ class Jobs:
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""
         job = self.find(view, job_id, project)
-        return rules.status(job, view.select(TASKS, {"job_id": job.id}), self._waiting.get(job.id, ""))
+        return rules.status(job, view.select(TASKS, {"job_id": job.id}), self._waits(job))
+
+    def _waits(self, job: Job) -> str:
+        """What a job waits for, should it be queued."""
+        behind = f"behind {len(self._waiting)} others or more" if len(self._waiting) >= _LOOKAHEAD // 2 else ""
+        return self._waiting.get(job.id, behind)
 
     def get(self, ask: model.GetJob, by: Caller) -> JobStatus:
         return self._store.read(lambda view: self.status(view, ask.job_id, by.project))
@@ -130,7 +136,7 @@ class Jobs:
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
             tasks = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, tasks[job.id], self._waiting.get(job.id, "")) for job in jobs.items]
+            items = [rules.status(job, tasks[job.id], self._waits(job)) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)
@@ -165,11 +171,7 @@ class Jobs:
         """The started tasks of a project that have not ended, as if they ended now; for pricing what still runs."""
         live = view.select(TASKS, {"project": project, "state": rules.LIVE})
         started = [task for task in live if task.started_at is not None]
-        jobs = {
-            job.id: job
-            for part in _parts(tuple({t.job_id for t in started}))
-            for job in view.select(JOBS, {"id": part})
-        }
+        jobs = _jobs_of(view, started)
         return tuple(_metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
 
     # The loop
@@ -185,13 +187,14 @@ class Jobs:
     def tick(self) -> float:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
-            jobs, tasks = self._store.read(_load)
-            holding = [task.id for task in tasks if task.state in rules.HOLDING]
-            seen = self._engine.observe(holding) if holding else {}
+            jobs, tasks = self._store.read(_held)
+            seen = self._engine.observe([task.id for task in tasks]) if tasks else {}
             self._settle(jobs, tasks, seen)
-            if any(task.state is TaskState.QUEUED for task in tasks) or self._waiting:
-                self._place()
-            return self._pause(tasks)
+            started = self._place()
+            states = {task.state for task in tasks}
+            if started or states & {TaskState.STARTING, TaskState.STOPPING}:
+                return _EAGER_S
+            return _BUSY_S if states else _IDLE_S
 
     def _settle(self, jobs: Mapping[str, Job], tasks: Sequence[Task], seen: Mapping[str, Observation]) -> None:
         now = self._clock.now()
@@ -236,22 +239,18 @@ class Jobs:
         if MOVES.is_terminal(stored.state) and stored.started_at is not None:
             self._outbox.publish(tx, task.project, task.job_id, _metered(job, stored))
 
-    def _place(self) -> None:
-        jobs, tasks = self._store.read(_load)
-        gangs = _by_job(tasks)
-        waiting = [
-            (jobs[job_id], rules.newest(jobs[job_id], gang))
-            for job_id, gang in gangs.items()
-            if all(task.state is TaskState.QUEUED for task in gang) and not jobs[job_id].cancelled_by
-        ]
-        chosen, left = rules.place(waiting, self._capacity, rules.used_by(jobs, tasks))
+    def _place(self) -> int:
+        """Start the gangs whose turn it is; returns how many."""
+        waiting, jobs, held = self._store.read(lambda view: (_queue(view), *_held(view)))
+        chosen, left = rules.place(waiting, self._capacity, rules.used_by(jobs, held))
         self._waiting = {item.job.id: item.message for item in left}
         if not chosen:
-            return
+            return 0
         started = self._store.write(lambda tx: [job.id for job, gang in chosen if self._start(tx, job, gang)])
         for job, gang in chosen:
             if job.id in started:
                 self._launch(job, gang)
+        return len(started)
 
     def _start(self, tx: Transaction, job: Job, gang: Sequence[Task]) -> bool:
         fresh = tx.get(JOBS, job.id)
@@ -269,23 +268,29 @@ class Jobs:
             # The intent stands; the next tick finds the tasks absent and launches them again.
             self._waiting[job.id] = str(error)
 
-    def _pause(self, tasks: Iterable[Task]) -> float:
-        states = {task.state for task in tasks}
-        if states & {TaskState.STARTING, TaskState.STOPPING, TaskState.QUEUED} and states != {TaskState.QUEUED}:
-            return _EAGER_S
-        return _BUSY_S if states else _IDLE_S
 
-
-def _load(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
-    """The tasks of every attempt that has not wholly ended, and their jobs."""
-    live = view.select(TASKS, {"state": rules.LIVE})
-    attempts = {(task.job_id, task.attempt) for task in live}
-    ids = tuple({task.job_id for task in live})
-    jobs = {job.id: job for part in _parts(ids) for job in view.select(JOBS, {"id": part})}
-    gangs = [job.id for job in jobs.values() if job.spec.num_workers > 1]
-    peers = [task for part in _parts(tuple(gangs)) for task in view.select(TASKS, {"job_id": part})]
-    alone = [task for task in live if jobs[task.job_id].spec.num_workers == 1]
+def _held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
+    """The gangs that have been started and have not wholly ended, and their jobs."""
+    held = view.select(TASKS, {"state": rules.HOLDING})
+    jobs = _jobs_of(view, held)
+    gangs = tuple(job.id for job in jobs.values() if job.spec.num_workers > 1)
+    peers = [task for part in _parts(gangs) for task in view.select(TASKS, {"job_id": part})]
+    attempts = {(task.job_id, task.attempt) for task in held}
+    alone = [task for task in held if task.job_id not in set(gangs)]
     return jobs, alone + [task for task in peers if (task.job_id, task.attempt) in attempts]
+
+
+def _queue(view: Snapshot) -> list[tuple[Job, tuple[Task, ...]]]:
+    """The gangs at the head of the queue; a look at all of it would cost the more the longer it is."""
+    first = view.select(TASKS, {"state": TaskState.QUEUED}, order="turn", limit=_LOOKAHEAD)
+    jobs = _jobs_of(view, first)
+    tasks = _by_job(view.select(TASKS, {"job_id": tuple(jobs)}))
+    return [(job, rules.newest(job, tasks[job.id])) for job in jobs.values()]
+
+
+def _jobs_of(view: Snapshot, tasks: Iterable[Task]) -> dict[str, Job]:
+    ids = tuple(dict.fromkeys(task.job_id for task in tasks))
+    return {job.id: job for part in _parts(ids) for job in view.select(JOBS, {"id": part})}
 
 
 def _parts(ids: tuple[str, ...], size: int = 500) -> Iterable[tuple[str, ...]]:

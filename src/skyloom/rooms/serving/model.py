@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
-from skyloom.core.errors import Conflict, InvalidInput, NotFound
+from skyloom.core.errors import Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -24,11 +24,7 @@ class EndpointMissing(NotFound):
     """No such endpoint in this project."""
 
 
-class EndpointStopped(Conflict):
-    """The endpoint was stopped; it takes no new revision."""
-
-
-class NotAReplica(InvalidInput):
+class NotAReplica(Denied):
     """Only a replica itself may report what it saw."""
 
 
@@ -59,8 +55,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         model: name of the registered model.
         revision: number of the newest revision, from 1.
         num_replicas: how many should answer.
-        resources: of each replica.
-        rest_port, grpc_port: the replicas share them; chosen once, kept for the endpoint's life.
+        rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
     """
 
@@ -68,9 +63,8 @@ class Endpoint(Record, frozen=True, kw_only=True):
     model: str
     revision: int
     num_replicas: int
-    resources: Resources
-    rest_port: int
-    grpc_port: int
+    rest_port: int = 0
+    grpc_port: int = 0
     created_at: float
     created_by: str
     stopped_by: str = ""
@@ -83,7 +77,8 @@ class Revision(Record, frozen=True, kw_only=True):
         number: from 1, per endpoint.
         model_version: id of the registered version.
         version_label: the version's name on the wire (``/v2/models/{model}/versions/{label}``).
-        files: the bundle: path → digest.
+        resources: of each replica.
+        files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
     """
 
@@ -91,6 +86,7 @@ class Revision(Record, frozen=True, kw_only=True):
     number: int
     model_version: str
     version_label: str
+    resources: Resources
     files: dict[RelativePath, Digest]
     profile: str = ""
     created_at: float
@@ -133,7 +129,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
         url: of the Open Inference Protocol over REST; ``grpc_address`` is host and port of the other wire.
         revisions: newest first.
         replicas: the live ones, and the newest that failed.
-        traffic: of the live replicas, added up.
+        traffic: of the live replicas of the newest revision, added up; their histograms are monitoring's.
     """
 
     endpoint: Endpoint
@@ -174,7 +170,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         model: name of a registered model.
         version: a version's number, id or alias; empty for the newest.
         name: of the endpoint; empty for the model's name.
-        num_replicas, resources: None keeps what the endpoint has (1 replica, 1 CPU and 1 GiB for a new one).
+        num_replicas, resources: None keeps what the endpoint has (1 replica, half a CPU and 512 MiB for a new one).
     """
 
     model: Name

@@ -54,6 +54,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         revision, replica: ids; the replica's id is part of every prediction id.
         model, model_version: the names it answers to: ``/v2/models/{model}/versions/{model_version}``.
         bundle: folder of the model bundle.
+        manifest: digest of the bundle's manifest; empty trusts the manifest that is there.
         host: address to listen on; loopback only.
         rest_port, grpc_port: 0 takes a free one (and then no other replica can share it).
         allowed_hosts: names a request may carry in its Host header, without the port; a guard against DNS rebinding.
@@ -71,6 +72,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     model: Name
     model_version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
     bundle: str
+    manifest: Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     host: str = "127.0.0.1"
     rest_port: Port = 0
     grpc_port: Port = 0

@@ -4,6 +4,7 @@
 index: the replica names the endpoint, the revision and the file, the offset names the line. Pure: reads no file.
 """
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,7 @@ from skyloom.core.errors import InvalidInput, NotFound
 REPLICA_PREFIX = "rep"
 MAX_OUTPUT_BYTES = 1_024
 MAX_LINE_BYTES = 8_192
+_REPLICA = re.compile(r"[0-9a-z]{1,26}\Z")  # it becomes a file name: nothing else may pass
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -33,7 +35,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         latency_us: from the whole request read to the answer ready, in microseconds.
         status: 200, or 5xx when the model failed.
         client_id: the id that the client gave its request.
-        outputs: the tensors answered, as in the Open Inference Protocol, when they are at most 1 kB.
+        outputs: the tensors answered, as in the Open Inference Protocol, when they are at most 1 kB; else null.
     """
 
     prediction_id: str
@@ -43,7 +45,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_us: int
     status: int = 200
     client_id: Annotated[str, Meta(max_length=200)] = ""
-    outputs: msgspec.Raw = msgspec.Raw(b"")
+    outputs: msgspec.Raw = msgspec.Raw(b"null")
 
 
 def log_name(replica: str) -> str:
@@ -63,7 +65,7 @@ def name_prediction(replica: str, offset: int) -> str:
 def locate(prediction_id: str) -> tuple[str, int]:
     """Return (replica id, byte offset). Raises `PredictionIdUnreadable`."""
     parts = prediction_id.split("_")
-    if len(parts) != 3 or parts[0] != "pred" or not parts[1] or not 1 <= len(parts[2]) <= 12:
+    if len(parts) != 3 or parts[0] != "pred" or not _REPLICA.match(parts[1]) or not 1 <= len(parts[2]) <= 12:
         raise _unreadable(prediction_id)
     offset = 0
     for character in parts[2]:
@@ -82,11 +84,16 @@ def read_line(prediction_id: str, content: bytes) -> Prediction:
     except msgspec.MsgspecError:
         prediction = None
     if prediction is None or prediction.prediction_id != prediction_id:
-        raise PredictionMissing(
-            f"No prediction {prediction_id} is in the request log.",
-            next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
-        )
+        raise missing(prediction_id)
     return prediction
+
+
+def missing(prediction_id: str) -> PredictionMissing:
+    """The one answer for a prediction that was never made and for somebody else's."""
+    return PredictionMissing(
+        f"No prediction {prediction_id} is in the request log.",
+        next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
+    )
 
 
 def _unreadable(prediction_id: str) -> PredictionIdUnreadable:

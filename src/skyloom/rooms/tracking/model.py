@@ -13,7 +13,8 @@ from skyloom.ports.store import Record
 from skyloom.rooms.jobs.model import JobState
 
 Scalar = bool | int | float | Annotated[str, Meta(max_length=4_000)] | None
-Parameters = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], Scalar], Meta(max_length=200)]
+Value = Scalar | Annotated[tuple[Scalar, ...], Meta(max_length=1_000)]
+Parameters = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], Value], Meta(max_length=200)]
 Labels = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], ShortText], Meta(max_length=50)]
 
 

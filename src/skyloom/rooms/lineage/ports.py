@@ -1,0 +1,58 @@
+"""What lineage asks the other rooms. It stores nothing of its own."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from skyloom.ports.store import Snapshot
+from skyloom.rooms.registry.model import ModelVersion
+from skyloom.rooms.serving.model import Endpoint, PredictionRecord, Revision
+from skyloom.rooms.tracking.model import Run
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset version and the version of the table that holds its rows."""
+
+    dataset: str
+    number: int
+    table: str
+    table_number: int
+    made_at: float | None = None
+    facts: dict[str, str] = {}
+
+
+class Sources(Protocol):
+    """Reads the facts that a walk needs. Everything of one project; None and empty for what is not there or somebody else's."""
+
+    def prediction(self, prediction_id: str, project: str) -> PredictionRecord:
+        """Find a prediction in the request logs; not in a snapshot, because it reads a file. Raises `NotFound`, `InvalidInput`."""
+        ...
+
+    def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
+        """A revision by its id, or the newest one of an endpoint by id or name."""
+        ...
+
+    def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
+        """All revisions that serve, or served, a model version."""
+        ...
+
+    def model_version(self, view: Snapshot, subject: str, project: str) -> ModelVersion | None:
+        """A model version by its id, or by ``model:number``."""
+        ...
+
+    def registered(self, view: Snapshot, run_id: str, project: str) -> Sequence[ModelVersion]:
+        """The model versions that a run registered."""
+        ...
+
+    def run(self, view: Snapshot, run_id: str, project: str) -> Run | None:
+        """A run by its id."""
+        ...
+
+    def trained_on(self, view: Snapshot, dataset: str, number: int, project: str) -> Sequence[Run]:
+        """The runs on a dataset version."""
+        ...
+
+    def held(self, view: Snapshot, dataset: str, project: str) -> Sequence[Held]:
+        """All versions of a dataset, oldest first. Empty for an unknown one."""
+        ...

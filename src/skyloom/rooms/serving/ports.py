@@ -1,0 +1,40 @@
+"""What serving needs stored, and what it needs of the machine that its replicas run on."""
+
+from typing import Protocol
+
+from skyloom.ports.store import Collection
+from skyloom.rooms.serving.model import Endpoint, Replica, Revision
+
+ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
+REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number"))
+REPLICAS = Collection("replicas", Replica, indexes=("endpoint_id", "ended_at"))
+
+COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS)
+
+
+class ReplicaFiles(Protocol):
+    """The files that the control plane and the replicas of this machine share. Thread-safe.
+
+    Attributes:
+        log_folder: request logs, one file per replica.
+        port_folder: lock files of the ports.
+    """
+
+    log_folder: str
+    port_folder: str
+
+    def access_path(self, project: str) -> str:
+        """Where the list of a project's accepted tokens is."""
+        ...
+
+    def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
+        """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def read_log(self, replica: str, offset: int) -> bytes:
+        """Some bytes of a replica's request log from an offset on, at least one whole line if there is one; empty when there is no log."""
+        ...
+
+    def free_port(self) -> int:
+        """A port on loopback that nobody listens on now. Somebody may be quicker: who binds it must still check."""
+        ...

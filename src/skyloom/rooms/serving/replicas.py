@@ -1,0 +1,94 @@
+"""From a revision to the job that serves it: its plan, its files, its labels. And what is heard of the replicas that run."""
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from skyloom.ports.clock import Clock
+from skyloom.ports.engine import PythonModule
+from skyloom.rooms.jobs.model import JobSpec
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.registry.bundle import MANIFEST_FILE
+from skyloom.rooms.serving.model import Endpoint, ReportTraffic, Revision
+from skyloom.rooms.serving.plan import Limits, ServePlan
+from skyloom.rooms.serving.ports import ReplicaFiles
+
+MODULE = "skyloom.inference"
+_PLAN_FILE = "plan.json"
+_BUNDLE = "bundle"
+_GRACE_S = Limits().drain_s + 2.0
+_FRESH_S = 10.0
+
+
+def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec:
+    """The job of one replica. A replica that ends is replaced by a new one, so the job itself never tries again."""
+    files = {f"{_BUNDLE}/{path}": digest for path, digest in revision.files.items()}
+    return JobSpec(
+        entry=PythonModule(module=MODULE, args=(_PLAN_FILE,)),
+        name=f"{endpoint.name} revision {revision.number}",
+        files={**files, _PLAN_FILE: plan_digest},
+        resources=revision.resources,
+        grace_s=_GRACE_S,
+        labels={"endpoint": endpoint.id, "model": endpoint.model},
+        warm=False,
+    )
+
+
+def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: ReplicaFiles) -> bytes:
+    """The plan file of one replica."""
+    plan = ServePlan(
+        project=endpoint.project,
+        endpoint=endpoint.id,
+        revision=revision.id,
+        replica=replica_id,
+        model=endpoint.model,
+        model_version=revision.version_label,
+        bundle=_BUNDLE,
+        manifest=revision.files[MANIFEST_FILE],
+        rest_port=endpoint.rest_port,
+        grpc_port=endpoint.grpc_port,
+        access_file=files.access_path(endpoint.project),
+        log_folder=files.log_folder,
+        port_folder=files.port_folder,
+        cpus=max(revision.resources.cpus, 0.1),
+    )
+    return msgspec.json.encode(plan)
+
+
+class Heard:
+    """The newest report of every replica, in memory: they come every second, so losing them costs a second. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._reports: dict[str, tuple[float, ReportTraffic]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, report: ReportTraffic) -> bool:
+        """Keep a report; True when the replica's readiness is news."""
+        with self._lock:
+            known = self._reports.get(report.replica)
+            self._reports[report.replica] = (self._clock.monotonic(), report)
+        return known is None or known[1].ready != report.ready
+
+    def ready(self, replica_id: str) -> bool:
+        """It said lately that it takes requests."""
+        known = self._reports.get(replica_id)
+        return known is not None and known[1].ready and self._clock.monotonic() - known[0] < _FRESH_S
+
+    def silent_s(self, replica_id: str, running_s: float) -> float:
+        """How long a replica that runs for ``running_s`` has said nothing; we only know since this process began to listen."""
+        now = self._clock.monotonic()
+        known = self._reports.get(replica_id)
+        return max(0.0, min(now - (known[0] if known else self._began), running_s))
+
+    def traffic(self, replica_id: str) -> Traffic:
+        """What it saw, by its newest report."""
+        known = self._reports.get(replica_id)
+        return known[1].traffic if known else Traffic()
+
+    def keep(self, still: Callable[[str], bool]) -> None:
+        """Forget replicas that are gone."""
+        with self._lock:
+            self._reports = {key: kept for key, kept in self._reports.items() if still(key)}

@@ -1,0 +1,202 @@
+"""Pure decisions of serving: which replicas to start, to stop and to write off, and what an endpoint is doing.
+
+Snapshot in, plan out. No clock, store, engine or network is known here. The plan is computed anew each time from what is true then, so
+a lost or repeated step changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from skyloom.ports.store import changed
+from skyloom.rooms.jobs.model import ENDED, JobState
+from skyloom.rooms.serving.model import Endpoint, EndpointState, Replica, ReplicaState
+
+FAILURE_WINDOW_S = 300.0
+LOOP_FAILURES = 5
+SILENT_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One replica that has not been written off, and what is known of it now.
+
+    Attributes:
+        job: state of its job; None when the job is gone.
+        ready: it said lately that it takes requests.
+        silent_s: for how long a running replica has said nothing.
+        waits: its job waits for resources.
+        last_words: why the job ended, with the end of its output.
+    """
+
+    replica: Replica
+    job: JobState | None
+    ready: bool = False
+    silent_s: float = 0.0
+    waits: bool = False
+    last_words: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.job is None or self.job in ENDED
+
+    @property
+    def wanted(self) -> bool:
+        """It should go on serving."""
+        return not self.ended and self.replica.stopped_at is None
+
+    @property
+    def answers(self) -> bool:
+        return self.wanted and self.ready
+
+    @property
+    def state(self) -> ReplicaState:
+        if self.ended:
+            return ReplicaState.ENDED
+        if self.replica.stopped_at is not None:
+            return ReplicaState.STOPPING
+        return ReplicaState.READY if self.ready else ReplicaState.STARTING
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What to do now.
+
+    Attributes:
+        ended: records to write: replicas whose job is over.
+        stop: records to write: replicas that are told to stop; their jobs are cancelled in the same transaction.
+        num_starts: how many replicas of the newest revision to start.
+        wait_s: seconds until a start that is held back is due; None when nothing is.
+    """
+
+    ended: tuple[Replica, ...] = ()
+    stop: tuple[Replica, ...] = ()
+    num_starts: int = 0
+    wait_s: float | None = None
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.ended or self.stop or self.num_starts)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything a decision about one endpoint needs.
+
+    Attributes:
+        seen: replicas that have not been written off.
+        failures: replicas written off as failed, of any revision.
+    """
+
+    endpoint: Endpoint
+    seen: Sequence[Seen] = ()
+    failures: Sequence[Replica] = field(default=())
+
+
+def reconcile(now_is: Situation, now: float) -> Steps:
+    """Decide the next steps of one endpoint."""
+    endpoint = now_is.endpoint
+    ended = tuple(_written_off(item, now) for item in now_is.seen if item.ended)
+    failures = [*now_is.failures, *(replica for replica in ended if replica.failed)]
+    if endpoint.stopped_by:
+        stop = tuple(_told(item, now) for item in now_is.seen if item.wanted)
+        return Steps(ended=ended, stop=stop)
+    hung = [item for item in now_is.seen if item.wanted and item.silent_s > SILENT_S]
+    alive = [item for item in now_is.seen if item.wanted and item not in hung]
+    current = [item for item in alive if item.replica.revision_number == endpoint.revision]
+    old = [item for item in alive if item.replica.revision_number != endpoint.revision]
+    stopping = any(item.state is ReplicaState.STOPPING for item in now_is.seen)
+    pause_s = _pause_left(endpoint, failures, now)
+    missing = max(0, endpoint.num_replicas - len(current))
+    to_stop = [_hung(item, now) for item in hung]
+    to_stop += [
+        _told(item, now)
+        for item in (*_surplus(current, endpoint.num_replicas), *_outdated(current, old, endpoint, stopping))
+    ]
+    return Steps(
+        ended=ended,
+        stop=tuple(to_stop),
+        num_starts=missing if pause_s <= 0 else 0,
+        wait_s=pause_s if missing and pause_s > 0 else None,
+    )
+
+
+def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
+    """What an endpoint is doing, in a word; why, in a sentence; what to do about it."""
+    endpoint = now_is.endpoint
+    alive = [item for item in now_is.seen if not item.ended]
+    if endpoint.stopped_by:
+        return (EndpointState.STOPPING if alive else EndpointState.STOPPED), f"Stopped by {endpoint.stopped_by}.", ""
+    answering = [item for item in alive if item.answers]
+    current = [item for item in answering if item.replica.revision_number == endpoint.revision]
+    if len(current) >= endpoint.num_replicas:
+        return EndpointState.READY, "", ""
+    failed = _recent_failures(endpoint, now_is.failures, now)
+    if len(failed) >= LOOP_FAILURES:
+        return (
+            EndpointState.CRASH_LOOP,
+            f"Replicas of revision {endpoint.revision} ended {len(failed)} times within {FAILURE_WINDOW_S:.0f} s: {failed[-1].message}",
+            f"Mend what the last lines say and deploy again, or stop it: skyloom endpoint stop {endpoint.name}.",
+        )
+    message = f"{len(current)} of {endpoint.num_replicas} replicas of revision {endpoint.revision} answer."
+    action = "Wait a moment."
+    if any(item.waits for item in alive):
+        message += " A replica waits for resources."
+        action = "Stop something that holds them (skyloom job list), or deploy with less (--cpus, --memory)."
+    elif failed:
+        message += f" The last one that failed: {failed[-1].message}"
+    return (EndpointState.DEGRADED if answering else EndpointState.STARTING), message, action
+
+
+def _recent_failures(endpoint: Endpoint, failures: Sequence[Replica], now: float) -> list[Replica]:
+    recent = [
+        replica
+        for replica in failures
+        if replica.revision_number == endpoint.revision and (replica.ended_at or now) > now - FAILURE_WINDOW_S
+    ]
+    return sorted(recent, key=lambda replica: replica.ended_at or now)
+
+
+def _pause_left(endpoint: Endpoint, failures: Sequence[Replica], now: float) -> float:
+    """A first failure is mended at once; each further one within the window doubles the pause."""
+    recent = _recent_failures(endpoint, failures, now)
+    if len(recent) < 2:
+        return 0.0
+    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (len(recent) - 2))
+    # A clock that was set back must not hold a start for longer than the pause.
+    return min(pause_s, (recent[-1].ended_at or now) + pause_s - now)
+
+
+def _surplus(current: Sequence[Seen], num_replicas: int) -> Sequence[Seen]:
+    """Replicas beyond what was asked for: those that do not answer first, then the youngest."""
+    return sorted(current, key=lambda item: (not item.ready, item.replica.created_at, item.replica.id))[num_replicas:]
+
+
+def _outdated(current: Sequence[Seen], old: Sequence[Seen], endpoint: Endpoint, stopping: bool) -> Sequence[Seen]:
+    """Old replicas that are not needed any more: as many must answer, new and old together, as were asked for.
+
+    Where the machine has no room for both, one old one at a time goes for a new one that waits, as long as another still answers.
+    """
+    num_new = sum(item.answers for item in current)
+    keep = max(0, endpoint.num_replicas - num_new)
+    ranked = sorted(old, key=lambda item: (not item.answers, item.replica.id))
+    num_old_answering = sum(item.answers for item in old)
+    if not stopping and any(item.waits for item in current) and num_old_answering + num_new > 1:
+        keep = min(keep, max(0, len(ranked) - 1))
+    return ranked[keep:]
+
+
+def _told(item: Seen, now: float) -> Replica:
+    return changed(item.replica, {"stopped_at": now})
+
+
+def _hung(item: Seen, now: float) -> Replica:
+    message = f"It said nothing for {item.silent_s:.0f} s."
+    return changed(item.replica, {"stopped_at": now, "failed": True, "message": message})
+
+
+def _written_off(item: Seen, now: float) -> Replica:
+    """A replica that ended without being told has failed, whatever its exit code says."""
+    failed = item.replica.failed or item.replica.stopped_at is None
+    words = item.replica.message or (item.last_words if failed else "")
+    return changed(item.replica, {"ended_at": now, "failed": failed, "message": words})

@@ -1,0 +1,404 @@
+"""The service of serving: takes endpoints in, and in a loop brings their replicas to what is wanted.
+
+Each tick reads one snapshot, lets `rules` decide, prepares what is outside of the database (blobs are immutable and cost nothing when they
+are not used), and commits a replica together with its job in one transaction that decides again on what is true then. So a
+crash at any point leaves either both or none, and the next tick goes on from there.
+"""
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from skyloom.core import digests
+from skyloom.core.bounds import Digest
+from skyloom.core.errors import SkyloomError
+from skyloom.core.events import Moved, Noted
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Page
+from skyloom.core.resources import Resources
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.jobs.model import CancelJob, JobMissing, ReadLog, Reason, SubmitJob
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.monitoring.windows import merge_traffic
+from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
+from skyloom.rooms.registry.model import ModelVersion
+from skyloom.rooms.serving import model, predictions, rules
+from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
+from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
+from skyloom.rooms.serving.replicas import Heard, plan_of, spec_of
+
+DEFAULT_RESOURCES = Resources(cpus=0.5, memory_bytes=512 * 2**20)
+_TICK_S, _EAGER_S = 1.0, 0.1
+_MAX_SHOWN = 10
+_MAX_WORDS = 600
+
+
+class FindVersion(Protocol):
+    """The registry's answer to a name and a reference. Raises `ModelMissing`, `ModelVersionMissing`."""
+
+    def __call__(self, view: Snapshot, project: str, model: str, reference: str) -> ModelVersion: ...
+
+
+class Predictors(Protocol):
+    """Tenancy's answer: digests of the tokens that may predict in a project now."""
+
+    def __call__(self, view: Snapshot, project: str) -> tuple[str, ...]: ...
+
+
+class Serving:
+    """Endpoints of all projects.
+
+    Args:
+        find_version: asks the registry.
+        predictors: asks tenancy.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        outbox: Outbox,
+        jobs: Jobs,
+        monitoring: Monitoring,
+        blobs: Blobs,
+        files: ReplicaFiles,
+        find_version: FindVersion,
+        predictors: Predictors,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._outbox = outbox
+        self._jobs = jobs
+        self._monitoring = monitoring
+        self._blobs = blobs
+        self._files = files
+        self._find_version = find_version
+        self._predictors = predictors
+        self._heard = Heard(clock)
+        self._tick_lock = threading.Lock()
+
+    def handlers(self) -> Handlers:
+        return {
+            model.Deploy: Change(self.deploy, before=self.check),
+            model.ListEndpoints: Query(self.list),
+            model.GetEndpoint: Query(self.get),
+            model.StopEndpoint: Change(self.stop),
+            model.ReportTraffic: Query(self.report),
+            model.FindPrediction: Query(self.find_prediction),
+        }
+
+    # Taking in
+
+    def check(self, ask: model.Deploy, by: Caller) -> None:
+        """Refuse what can never run, and bring the manifest to the blobs: a replica's folder holds it as a file."""
+        version = self._store.read(
+            lambda view: self._find_version(view, by.project, ask.model, ask.version or "newest")
+        )
+        digest, _ = self._blobs.put([_manifest(version)])
+        draft = self._endpoint_of(ask, by)
+        revision = self._revision_of(draft, ask, version, ask.resources or DEFAULT_RESOURCES)
+        self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
+
+    def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
+        version = self._find_version(tx, by.project, ask.model, ask.version or "newest")
+        known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
+        endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
+        latest = self._revision(tx, endpoint)
+        resources = ask.resources or (latest.resources if latest else DEFAULT_RESOURCES)
+        wanted = changed(
+            endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
+        )
+        if latest is None or (latest.model_version, latest.resources) != (version.id, resources) or endpoint.stopped_by:
+            wanted = changed(wanted, {"revision": endpoint.revision + 1})
+            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources))
+            self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
+            news = Moved(before=str(endpoint.revision), after=str(wanted.revision), reason="deploy", message=version.id)
+            self._outbox.publish(tx, by.project, endpoint.id, news)
+        if wanted != endpoint:
+            endpoint = tx.update(ENDPOINTS, wanted)
+        return self._status(tx, endpoint)
+
+    def stop(self, tx: Transaction, ask: model.StopEndpoint, by: Caller) -> EndpointStatus:
+        endpoint = self.find(tx, ask.name, by.project)
+        if not endpoint.stopped_by:
+            endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
+            self._monitoring.unwatch(tx, endpoint.id)
+            self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
+        return self._status(tx, endpoint)
+
+    def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
+        replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
+        if replica is None or revision is None or not by.task_id.startswith(f"{replica.job_id}."):
+            raise model.NotAReplica(
+                f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
+            )
+        self._heard.take(ask)
+        self._monitoring.observe(
+            replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
+        )
+        return model.Reported(stop=replica.stopped_at is not None)
+
+    def _endpoint_of(self, ask: model.Deploy, by: Caller) -> Endpoint:
+        return Endpoint(
+            id=self._ids.new("ep"),
+            project=by.project,
+            name=ask.name or ask.model,
+            model=ask.model,
+            revision=0,
+            num_replicas=ask.num_replicas or 1,
+            created_at=self._clock.now(),
+            created_by=by.principal,
+        )
+
+    def _revision_of(
+        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources
+    ) -> Revision:
+        files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
+        return Revision(
+            id=self._ids.new("rev"),
+            project=endpoint.project,
+            endpoint_id=endpoint.id,
+            number=endpoint.revision,
+            model_version=version.id,
+            version_label=str(version.number),
+            resources=resources,
+            files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
+            profile=files.get(PROFILE_FILE, ""),
+            created_at=self._clock.now(),
+        )
+
+    # Looking
+
+    def find(self, view: Snapshot, name: str, project: str) -> Endpoint:
+        """An endpoint by its name or id. Raises `EndpointMissing`, for somebody else's just the same."""
+        endpoint = view.get(ENDPOINTS, name)
+        if endpoint is None or endpoint.project != project:
+            named = view.select(ENDPOINTS, {"project": project, "name": name}, limit=1)
+            endpoint = named[0] if named else None
+        if endpoint is None:
+            raise model.EndpointMissing(
+                f"There is no endpoint {name}.", next_action="List them: skyloom endpoint list."
+            )
+        return endpoint
+
+    def get(self, ask: model.GetEndpoint, by: Caller) -> EndpointStatus:
+        return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
+
+    def list(self, ask: model.ListEndpoints, by: Caller) -> Page[EndpointStatus]:
+        def work(view: Snapshot) -> Page[EndpointStatus]:
+            where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
+            found = view.select(ENDPOINTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            part = page(found, ask.limit)
+            return Page(items=tuple(self._status(view, item) for item in part.items), next_cursor=part.next_cursor)
+
+        return self._store.read(work)
+
+    def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
+        replica_id, offset = predictions.locate(ask.prediction_id)
+
+        def work(view: Snapshot) -> tuple[Endpoint, Revision, Replica] | None:
+            replica, revision = _replica_of(view, replica_id)
+            endpoint = view.get(ENDPOINTS, replica.endpoint_id) if replica else None
+            if replica is None or revision is None or endpoint is None or replica.project != by.project:
+                return None
+            return endpoint, revision, replica
+
+        found = self._store.read(work)
+        if found is None:
+            raise predictions.missing(ask.prediction_id)
+        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
+        endpoint, revision, replica = found
+        return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
+
+    def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
+        found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
+        return found[0] if found else None
+
+    def _status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
+        situation = self._situation(view, endpoint)
+        state, message, next_action = rules.state_of(situation, self._clock.now())
+        shown = [
+            model.ReplicaStatus(
+                replica=item.replica, state=item.state, requests=self._heard.traffic(item.replica.id).requests
+            )
+            for item in situation.seen
+        ]
+        shown += [
+            model.ReplicaStatus(replica=replica, state=model.ReplicaState.ENDED)
+            for replica in situation.failures[-_MAX_SHOWN:]
+        ]
+        traffic = Traffic()
+        for item in situation.seen:
+            if item.replica.revision_number == endpoint.revision:
+                traffic = merge_traffic(traffic, _without_histograms(self._heard.traffic(item.replica.id)))
+        revisions = view.select(
+            REVISIONS, {"endpoint_id": endpoint.id}, order="number", newest_first=True, limit=_MAX_SHOWN
+        )
+        return EndpointStatus(
+            endpoint=endpoint,
+            state=state,
+            message=message,
+            next_action=next_action,
+            url=f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else "",
+            grpc_address=f"127.0.0.1:{endpoint.grpc_port}" if endpoint.grpc_port else "",
+            revisions=tuple(revisions),
+            replicas=tuple(shown),
+            traffic=traffic,
+        )
+
+    def _situation(self, view: Snapshot, endpoint: Endpoint) -> rules.Situation:
+        live = view.select(REPLICAS, {"endpoint_id": endpoint.id, "ended_at": None})
+        over = view.select(REPLICAS, {"endpoint_id": endpoint.id}, newest_first=True, limit=100)
+        failures = [replica for replica in reversed(over) if replica.failed and replica.ended_at is not None]
+        return rules.Situation(endpoint, [self._seen(view, replica) for replica in live], failures)
+
+    def _seen(self, view: Snapshot, replica: Replica) -> rules.Seen:
+        try:
+            status = self._jobs.status(view, replica.job_id, replica.project)
+        except JobMissing:
+            return rules.Seen(replica, None, last_words="Its job is gone.")
+        running_s = max(0.0, self._clock.now() - status.started_at) if status.started_at else 0.0
+        return rules.Seen(
+            replica,
+            status.state,
+            ready=self._heard.ready(replica.id),
+            silent_s=self._heard.silent_s(replica.id, running_s),
+            waits=status.reason is Reason.WAITING_FOR_RESOURCES,
+            last_words=status.message,
+        )
+
+    # The loop
+
+    def tick(self) -> float:
+        """One round of the loop. Returns the seconds after which the next one is due."""
+        with self._tick_lock:
+            endpoints = self._store.read(self._unsettled)
+            self._publish_access({endpoint.project for endpoint in endpoints})
+            waits = [self._bring_about(endpoint) for endpoint in endpoints]
+            return min([_TICK_S, *waits])
+
+    def _unsettled(self, view: Snapshot) -> Sequence[Endpoint]:
+        wanted = {endpoint.id: endpoint for endpoint in view.select(ENDPOINTS, {"stopped_by": ""})}
+        live = view.select(REPLICAS, {"ended_at": None})
+        ids = {replica.id for replica in live}
+        self._heard.keep(lambda replica_id: replica_id in ids)
+        stopping = {replica.endpoint_id for replica in live} - set(wanted)
+        found = [view.get(ENDPOINTS, endpoint_id) for endpoint_id in stopping]
+        return [*wanted.values(), *(endpoint for endpoint in found if endpoint is not None)]
+
+    def _publish_access(self, projects: set[str]) -> None:
+        for project in sorted(projects):
+            self._files.publish_access(project, self._store.read(partial(self._predictors, project=project)))
+
+    def _bring_about(self, endpoint: Endpoint) -> float:
+        """Take one endpoint's next steps; returns the seconds after which to look again."""
+        if not endpoint.rest_port and not endpoint.stopped_by:
+            endpoint = self._give_ports(endpoint)
+        now = self._clock.now()
+        situation, revision = self._store.read(
+            lambda view: (self._situation(view, endpoint), self._revision(view, endpoint))
+        )
+        steps = rules.reconcile(situation, now)
+        if steps.nothing or revision is None:
+            settling = any(
+                item.state in (model.ReplicaState.STARTING, model.ReplicaState.STOPPING) for item in situation.seen
+            )
+            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S)
+        words = {replica.id: self._words(replica) for replica in steps.ended if replica.failed}
+        names = [self._ids.new(predictions.REPLICA_PREFIX) for _ in range(steps.num_starts)]
+        plans = [(name, self._blobs.put([plan_of(endpoint, revision, name, self._files)])[0]) for name in names]
+        self._store.write(lambda tx: self._apply(tx, endpoint, revision, plans, words, now))
+        return _EAGER_S
+
+    def _apply(
+        self,
+        tx: Transaction,
+        endpoint: Endpoint,
+        revision: Revision,
+        plans: Sequence[tuple[str, str]],
+        words: dict[str, str],
+        now: float,
+    ) -> None:
+        fresh = tx.get(ENDPOINTS, endpoint.id)
+        if fresh is None or fresh.version != endpoint.version:
+            return  # deployed or stopped meanwhile; the next tick decides on what is true then
+        steps = rules.reconcile(self._situation(tx, endpoint), now)
+        caller = Caller(
+            principal=endpoint.created_by, project=endpoint.project, scope=endpoint.project, rights=frozenset()
+        )
+        for replica in steps.ended:
+            said = words.get(replica.id) or replica.message
+            tx.update(REPLICAS, changed(replica, {"message": said}))
+            if replica.failed:
+                news = Moved(before="serving", after="ended", reason="failed", message=said)
+                self._outbox.publish(tx, endpoint.project, endpoint.id, news)
+        for replica in steps.stop:
+            tx.update(REPLICAS, replica)
+            self._jobs.cancel(tx, CancelJob(job_id=replica.job_id), caller)
+        for replica_id, plan_digest in plans[: steps.num_starts]:
+            job = self._jobs.submit(tx, SubmitJob(spec=spec_of(endpoint, revision, plan_digest)), caller).job
+            tx.insert(
+                REPLICAS,
+                Replica(
+                    id=replica_id,
+                    project=endpoint.project,
+                    endpoint_id=endpoint.id,
+                    revision_id=revision.id,
+                    revision_number=revision.number,
+                    job_id=job.id,
+                    created_at=now,
+                ),
+            )
+
+    def _give_ports(self, endpoint: Endpoint) -> Endpoint:
+        """Choose the two ports that the endpoint keeps."""
+        taken = {
+            port
+            for other in self._store.read(lambda view: view.select(ENDPOINTS))
+            for port in (other.rest_port, other.grpc_port)
+        }
+        ports: list[int] = []
+        while len(ports) < 2:
+            port = self._files.free_port()
+            if port not in taken and port not in ports:
+                ports.append(port)
+        given = changed(endpoint, {"rest_port": ports[0], "grpc_port": ports[1]})
+        return self._store.write(lambda tx: tx.update(ENDPOINTS, given))
+
+    def _words(self, replica: Replica) -> str:
+        """Why a replica ended, with the last lines it printed."""
+        caller = Caller(principal="serving", project=replica.project, scope=replica.project, rights=frozenset())
+        try:
+            text, offset = "", 0
+            while True:
+                part = self._jobs.read_log(ReadLog(job_id=replica.job_id, offset=offset), caller)
+                text = (text + part.text)[-_MAX_WORDS:]
+                if part.ended or part.next_offset == offset:
+                    break
+                offset = part.next_offset
+        except SkyloomError:
+            return replica.message
+        return " | ".join([replica.message, *text.strip().splitlines()[-5:]])[:_MAX_WORDS]
+
+
+def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:
+    replica = view.get(REPLICAS, replica_id)
+    return replica, view.get(REVISIONS, replica.revision_id) if replica else None
+
+
+def _without_histograms(traffic: Traffic) -> Traffic:
+    return msgspec.structs.replace(traffic, histograms=())
+
+
+def _manifest(version: ModelVersion) -> bytes:
+    return msgspec.json.encode(version.manifest)

@@ -1,0 +1,111 @@
+"""Nouns and operations of training."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
+from skyloom.core.errors import InvalidInput
+from skyloom.core.operation import Operation, Right, operation
+from skyloom.core.resources import Resources
+from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
+
+ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class TrainingUnclear(InvalidInput):
+    """The request does not say what to train, or on what."""
+
+
+class TargetMissing(InvalidInput):
+    """The dataset version has no such column."""
+
+
+class TableSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a dataset version lies.
+
+    Attributes:
+        tables: folder of all tables.
+        table, number: the table and its version there.
+    """
+
+    tables: str
+    table: str
+    number: int
+
+
+class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a training process is told: all that a recipe or a script needs to know.
+
+    Attributes:
+        data: where the rows lie; None when a script brings its own.
+        dataset, dataset_version: how people call them.
+        target: column to predict.
+        model: name to register the result under; empty registers nothing.
+        train_on, evaluate_on: splits.
+        parameters: of the recipe or script; each recipe declares its own.
+    """
+
+    data: TableSource | None = None
+    target: str = ""
+    dataset: str = ""
+    dataset_version: int = 0
+    model: str = ""
+    recipe: str = ""
+    train_on: str = "train"
+    evaluate_on: str = "test"
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    code_digest: str = ""
+
+
+class FoundVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What training needs to know about a dataset version.
+
+    Attributes:
+        table, table_version: its place in the tables.
+        columns: names of its columns.
+    """
+
+    dataset: str
+    number: int
+    table: str
+    table_version: int
+    columns: tuple[str, ...]
+
+
+@operation("trainings.start", Right.RUN, "POST /trainings")
+class Train(Operation[RunProgress], frozen=True, kw_only=True):
+    """Train a model: makes a run and queues its job, both or none.
+
+    Attributes:
+        recipe: ``image`` or ``tabular``; empty when ``script`` is given.
+        script: a Python file among ``files``, run as every worker of the gang with ``args``.
+        files: path below the working folder → digest of uploaded bytes.
+        dataset, version: what to train on, by default the newest version; a script may do without.
+        parameters: of the recipe or script.
+        model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
+        max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
+    """
+
+    recipe: Annotated[str, Meta(max_length=80)] = ""
+    script: RelativePath | None = None
+    args: Annotated[tuple[ShortText, ...], Meta(max_length=200)] = ()
+    files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
+    dataset: Name | None = None
+    version: Annotated[int, Meta(ge=1)] | None = None
+    target: ColumnName | None = None
+    train_on: ColumnName = "train"
+    evaluate_on: ColumnName = "test"
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    model: Annotated[str, Meta(max_length=80, pattern=r"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|-)$")] | None = None
+    name: ShortText = ""
+    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    resources: Resources = Resources(memory_bytes=2 * 2**30)
+    max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 2
+    max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    labels: Labels = msgspec.field(default_factory=dict)
+
+
+OPERATIONS = (Train,)

@@ -1,0 +1,115 @@
+"""Pure decisions of training: what a request means, and the job and plan that follow from it."""
+
+import msgspec
+
+from skyloom.core import digests
+from skyloom.ports.engine import Entry, PythonFile, PythonModule
+from skyloom.rooms.jobs.model import JobSpec
+from skyloom.rooms.tracking.model import Run
+from skyloom.rooms.training.model import (
+    FoundVersion,
+    TableSource,
+    TargetMissing,
+    Train,
+    TrainingPlan,
+    TrainingUnclear,
+)
+
+RECIPES = {"image": "skyloom.recipes.image", "tabular": "skyloom.recipes.tabular"}
+PLAN_VARIABLE = "SKYLOOM_TRAINING"
+NO_MODEL = "-"
+_MAX_PLAN_BYTES = 30_000
+
+
+def check(ask: Train) -> None:
+    """Raise `TrainingUnclear` unless the request says what to train and on what."""
+    if bool(ask.recipe) == bool(ask.script):
+        raise TrainingUnclear(
+            "A training needs a recipe or a script, and not both.",
+            next_action=f"Recipes: {', '.join(sorted(RECIPES))}. Or give a Python file.",
+        )
+    if ask.recipe and ask.recipe not in RECIPES:
+        raise TrainingUnclear(
+            f"There is no recipe {ask.recipe!r}.", next_action=f"There are: {', '.join(sorted(RECIPES))}."
+        )
+    if ask.recipe and not (ask.dataset and ask.target):
+        missing = "target" if ask.dataset else "dataset"
+        raise TrainingUnclear(f"The recipe {ask.recipe} needs a {missing}.", next_action=f"Name it with --{missing}.")
+    if ask.script and ask.script not in ask.files:
+        raise TrainingUnclear(
+            f"The script {ask.script!r} is not among the files.", next_action="Add it to `files` under that very path."
+        )
+
+
+def check_target(ask: Train, found: FoundVersion) -> None:
+    """Raise `TargetMissing` unless the dataset version has the target."""
+    if ask.target and ask.target not in found.columns:
+        raise TargetMissing(
+            f"Version {found.number} of {found.dataset} has no column {ask.target!r}.",
+            next_action=f"Its columns are: {', '.join(found.columns[:50])}.",
+        )
+
+
+def code_digest(ask: Train, code_version: str) -> str:
+    """What names the code: a script's files, or a recipe and Skyloom's version."""
+    return digests.of_value([ask.recipe, code_version] if ask.recipe else [ask.script, ask.args, ask.files])
+
+
+def plan(ask: Train, found: FoundVersion | None, tables: str, code: str) -> TrainingPlan:
+    """What the process is told. Raises `TrainingUnclear` when the parameters are too long."""
+    name = ask.model if ask.model is not None else (ask.dataset or "")
+    made = TrainingPlan(
+        data=TableSource(tables=tables, table=found.table, number=found.table_version) if found else None,
+        target=ask.target or "",
+        dataset=found.dataset if found else "",
+        dataset_version=found.number if found else 0,
+        model="" if name == NO_MODEL else name,
+        recipe=ask.recipe,
+        train_on=ask.train_on,
+        evaluate_on=ask.evaluate_on,
+        parameters=ask.parameters,
+        code_digest=code,
+    )
+    if len(msgspec.json.encode(made)) > _MAX_PLAN_BYTES:
+        raise TrainingUnclear(
+            "The parameters are too long.", next_action="Put long values into a file of the training."
+        )
+    return made
+
+
+def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
+    """The job that does a run."""
+    entry: Entry = (
+        PythonModule(module=RECIPES[ask.recipe]) if ask.recipe else PythonFile(path=ask.script or "", args=ask.args)
+    )
+    owners = {"run": run_id, **({"model": made.model} if made.model else {})}
+    return JobSpec(
+        entry=entry,
+        name=ask.name or f"train {made.model or made.dataset or ask.script}",
+        files=ask.files,
+        environment={PLAN_VARIABLE: msgspec.json.encode(made).decode()},
+        num_workers=ask.num_workers,
+        resources=ask.resources,
+        max_retries=ask.max_retries,
+        max_duration_s=ask.max_duration_s,
+        priority=ask.priority,
+        labels={**ask.labels, **owners},
+    )
+
+
+def run(ask: Train, made: TrainingPlan, run_id: str, job_id: str, project: str, now: float) -> Run:
+    """The record of a training."""
+    return Run(
+        id=run_id,
+        project=project,
+        name=ask.name or f"{made.recipe or ask.script} on {made.dataset or 'its own data'}",
+        job_id=job_id,
+        recipe=made.recipe,
+        dataset=made.dataset,
+        dataset_version=made.dataset_version,
+        target=made.target,
+        parameters=ask.parameters,
+        code_digest=made.code_digest,
+        created_at=now,
+        labels=ask.labels,
+    )

@@ -1,0 +1,125 @@
+"""The request log and its ids."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyloom.inference import journal as journals
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.journal import Journal, RequestLogFull
+from skyloom.inference.tensors import Call
+from skyloom.rooms.serving.predictions import (
+    PredictionIdUnreadable,
+    PredictionMissing,
+    locate,
+    name_prediction,
+)
+from skyloom.stores.replica_files import find_prediction
+from tests.inference.serving import TOY_SIGNATURE
+
+
+def ticket(rows: int, value: float = 1.0) -> Ticket:
+    inputs = np.zeros((rows, 4), dtype=np.float32)
+    made = Ticket(Call((inputs,), rows, (0,), ""), 0.0, lambda _: None)
+    made.outputs = [np.full((rows, 3), value, dtype=np.float32)]
+    return made
+
+
+def open_journal(folder) -> Journal:
+    return Journal(folder, "rep_abc", "rev_1", TOY_SIGNATURE)
+
+
+@given(st.integers(0, 2**50))
+def test_prediction_id_leads_to_its_replica_and_place(offset):
+    assert locate(name_prediction("rep_01k9", offset)) == ("rep_01k9", offset)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_prediction_id_or_refused(text):
+    try:
+        replica, _ = locate(text)
+    except PredictionIdUnreadable:
+        return
+    assert replica.removeprefix("rep_").isalnum()
+
+
+@pytest.mark.parametrize(
+    "text", ["pred_../../etc_1", "pred_A/B_1", "pred__1", "pred_a_", "pred_a_!", "pred_a_1_2", "run_a_1"]
+)
+def test_text_that_could_leave_the_folder_is_no_prediction_id(text):
+    with pytest.raises(PredictionIdUnreadable):
+        locate(text)
+
+
+def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
+    written = {}
+    for life in range(3):
+        journal = open_journal(tmp_path)
+        batch = [ticket(rows, rows + life) for rows in (1, 2, 500)]
+        journal.write(batch)
+        journal.close()
+        written |= {item.prediction_id: item for item in batch}
+    assert len(written) == 9
+    for prediction_id, item in written.items():
+        found = find_prediction(tmp_path, prediction_id)
+        assert found.rows == item.call.rows
+        outputs = json.loads(bytes(found.outputs))
+        if item.call.rows < 500:
+            assert np.ravel(outputs[0]["data"]).tolist() == item.outputs[0].ravel().tolist()
+        else:
+            assert outputs is None
+
+
+def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
+    journal = open_journal(tmp_path)
+    first = ticket(1)
+    journal.write([first])
+    journal.close()
+    size = journal.path.stat().st_size
+    os.truncate(journal.path, size - 7)
+    journal = open_journal(tmp_path)
+    second = ticket(2)
+    journal.write([second])
+    journal.close()
+    assert find_prediction(tmp_path, second.prediction_id).rows == 2
+    with pytest.raises(PredictionMissing):
+        find_prediction(tmp_path, first.prediction_id)
+
+
+def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypatch):
+    journal = open_journal(tmp_path)
+    real = os.write
+
+    def full(file, content):
+        real(file, bytes(content)[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals.os, "write", full)
+        lost = ticket(1)
+        journal.write([lost])
+    assert isinstance(lost.failure, RequestLogFull)
+    assert lost.outputs is None
+    assert journal.failed
+    later = ticket(3)
+    journal.write([later])
+    assert not journal.failed
+    assert find_prediction(tmp_path, later.prediction_id).rows == 3
+    journal.close()
+
+
+def test_log_is_private(tmp_path):
+    journal = open_journal(tmp_path / "requests")
+    journal.close()
+    assert journal.path.stat().st_mode & 0o777 == 0o600
+    assert journal.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_unknown_prediction_is_missing(tmp_path):
+    with pytest.raises(PredictionMissing):
+        find_prediction(tmp_path, name_prediction("rep_abc", 5))
