@@ -5,7 +5,7 @@ from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls
+from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
 
 class Client:
@@ -22,6 +22,7 @@ class Client:
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.predictions = PredictionCalls(transport)
+        self.lineage = LineageCalls(transport)
 
     @property
     def project(self) -> str:
