@@ -4,6 +4,8 @@ from skyloom.rooms.cost import model as cost
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.registry import model as registry
+from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 
 OPERATIONS = (
@@ -12,4 +14,6 @@ OPERATIONS = (
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
+    *registry.OPERATIONS,
+    *serving.OPERATIONS,
 )

@@ -2,6 +2,7 @@
 
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
@@ -19,6 +20,8 @@ class Client:
         self.jobs = JobCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.endpoints = EndpointCalls(transport)
+        self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 
     @property
