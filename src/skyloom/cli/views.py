@@ -7,9 +7,12 @@ import msgspec
 
 from skyloom.cli.plots import bar, bins
 from skyloom.cli.wording import human, label
+from skyloom.ports.series import Point
 from skyloom.rooms.cost.model import CostReport, CostRow
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.registry.model import ClassScore, Model, ModelVersion
+from skyloom.rooms.tracking.model import RunProgress
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -31,6 +34,17 @@ def of(path: str, heading: str | None = None) -> Column:
     return Column(heading or label(names[-1]), write)
 
 
+def aliases(model: Model) -> str:
+    """Aliases and their versions in one line."""
+    return ", ".join(f"{alias} → {number}" for alias, number in sorted(model.aliases.items()))
+
+
+def figures(version: ModelVersion) -> str:
+    """What an evaluation measured, in one line."""
+    metrics = version.evaluation.metrics if version.evaluation else {}
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
 COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
         of("job.id", "job"),
@@ -42,6 +56,26 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("ended_at"),
     ),
     Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    RunProgress: (
+        of("run.id", "run"),
+        of("run.name"),
+        of("state"),
+        of("run.dataset", "dataset"),
+        of("run.dataset_version", "version"),
+        of("run.created_at", "started"),
+        of("run.job_id", "job"),
+    ),
+    Point: (of("name"), of("step"), of("value"), of("at")),
+    Model: (of("name", "model"), of("newest"), Column("aliases", aliases), of("created_at")),
+    ModelVersion: (
+        of("number", "version"),
+        Column("figures", figures),
+        of("provenance.dataset", "dataset"),
+        of("provenance.dataset_version", "data version"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    ClassScore: (of("label"), of("precision"), of("recall"), of("num_rows", "rows")),
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
