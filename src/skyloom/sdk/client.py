@@ -5,7 +5,7 @@ from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls
+from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
 
 class Client:
@@ -23,6 +23,7 @@ class Client:
         self.models = ModelCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.lineage = LineageCalls(transport)
 
     @property
     def project(self) -> str:
