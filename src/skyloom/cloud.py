@@ -48,6 +48,11 @@ from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
+from skyloom.rooms.tracking import ports as tracking_ports
+from skyloom.rooms.tracking.service import Tracking
+from skyloom.rooms.training.ports import no_datasets
+from skyloom.rooms.training.service import Training
+from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.replica_files import LocalReplicaFiles
@@ -63,6 +68,7 @@ COLLECTIONS = (
     *jobs_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *tracking_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
@@ -221,6 +227,9 @@ class Embedded:
         registry = Registry(self.store, clock, ids, self.blobs)
         files = LocalReplicaFiles(home / "requests")
         serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
+        self.series = LocalSeries(home / "series")
+        tracking = Tracking(self.store, self.series, jobs)
+        training = Training(self.store, clock, ids, jobs, no_datasets, str(home / "tables"), __version__)
         overview = Overview(
             self.store,
             clock,
@@ -229,7 +238,7 @@ class Embedded:
             explainers={"job": explainers.of_jobs(jobs)},
             counts={"jobs": explainers.count_jobs},
         )
-        services = (overview, tenancy, monitoring, cost, jobs, registry, serving)
+        services = (overview, tenancy, monitoring, cost, jobs, tracking, registry, training, serving)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
         ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick}
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
@@ -243,6 +252,7 @@ class Embedded:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
         self.engine.close()
+        self.series.close()
         self.store.close()
         self.lock.close()
 

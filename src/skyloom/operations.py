@@ -7,6 +7,8 @@ from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
+from skyloom.rooms.tracking import model as tracking
+from skyloom.rooms.training import model as training
 
 OPERATIONS = (
     *overview.OPERATIONS,
@@ -16,4 +18,6 @@ OPERATIONS = (
     *jobs.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
+    *tracking.OPERATIONS,
+    *training.OPERATIONS,
 )
