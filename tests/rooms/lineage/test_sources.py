@@ -5,6 +5,12 @@ import pytest
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import Transaction
+from skyloom.rooms.data.contents import Contents
+from skyloom.rooms.data.making import Clean, Deduplicate, DropMissing, Format, Ingest, SourceFile, Split
+from skyloom.rooms.data.model import Dataset, DatasetVersion
+from skyloom.rooms.data.ports import DATASETS
+from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
+from skyloom.rooms.lineage.rules import line_of
 from skyloom.rooms.lineage.sources import RoomSources
 from skyloom.rooms.registry.ports import VERSIONS as MODEL_VERSIONS
 from skyloom.rooms.serving.model import FindPrediction, PredictionRecord
@@ -35,13 +41,36 @@ def store() -> MemoryStore:
         tx.insert(RUNS, RUN)
         tx.insert(RUNS, msgspec.structs.replace(RUN, id="run_2", dataset_version=1))
 
+        dataset = Dataset(id="dataset_1", project="p", name="digits", created_at=1.0, created_by="ann")
+        tx.insert(DATASETS, dataset)
+        source = SourceFile(path="digits.csv", digest=f"sha256:{'0' * 64}")
+        for number, parent, making in (
+            (1, None, Ingest(sources=(source, source), format=Format.CSV)),
+            (3, 1, Clean(steps=(Deduplicate(), DropMissing()))),
+            (4, 3, Split(seed=5)),
+        ):
+            tx.insert(
+                DATASET_VERSIONS,
+                DatasetVersion(
+                    id=f"dataset_1.{number}",
+                    project="p",
+                    dataset_id="dataset_1",
+                    number=number,
+                    parent=parent,
+                    making=making,
+                    job_id="job_1",
+                    contents=Contents(num_rows=9, columns=(), digest=f"sha256:{'0' * 64}"),
+                    created_at=2.0,
+                ),
+            )
+
     store.write(fill)
     return store
 
 
 @pytest.fixture
 def sources() -> RoomSources:
-    return RoomSources(find_prediction, lambda view, dataset, project: [])
+    return RoomSources(find_prediction)
 
 
 def test_served_is_found_by_revision_and_by_endpoint_which_means_its_newest(store: MemoryStore, sources: RoomSources):
@@ -82,6 +111,19 @@ def test_runs_are_found_by_id_and_by_what_they_trained_on(store: MemoryStore, so
     assert store.read(lambda view: sources.run(view, "run_1", "p")).name == "first"
     assert [run.id for run in store.read(lambda view: sources.trained_on(view, "digits", 1, "p"))] == ["run_2"]
     assert [one.id for one in store.read(lambda view: sources.registered(view, "run_1", "p"))] == ["version_1"]
+
+
+def test_held_versions_say_what_made_them_and_from_which(store: MemoryStore, sources: RoomSources):
+    held = store.read(lambda view: sources.held(view, "digits", "p"))
+    assert [(one.number, one.parent, one.facts["made by"]) for one in held] == [
+        (1, None, "ingest of digits.csv and 1 more"),
+        (3, 1, "Deduplicate, DropMissing"),
+        (4, 3, "split with seed 5"),
+    ]
+    assert {one.table for one in held} == {"p/dataset_1"}
+    assert [one.number for one in line_of(held, 4)] == [4, 3, 1]
+    assert line_of(held, 2) == []
+    assert store.read(lambda view: sources.held(view, "digits", "q")) == []
 
 
 def test_prediction_is_asked_of_serving(sources: RoomSources):
