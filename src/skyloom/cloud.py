@@ -33,6 +33,8 @@ from skyloom.ports.store import Store, Transaction
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
+from skyloom.rooms.data import ports as data_ports
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
@@ -47,12 +49,18 @@ from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.sqlite import SqliteStore
+from skyloom.tables.lance import LanceTables
 
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
 _LONGEST_REST_S = 0.25
 
-COLLECTIONS = (*tenancy_ports.COLLECTIONS, *monitoring_ports.COLLECTIONS, *jobs_ports.COLLECTIONS)
+COLLECTIONS = (
+    *tenancy_ports.COLLECTIONS,
+    *monitoring_ports.COLLECTIONS,
+    *jobs_ports.COLLECTIONS,
+    *data_ports.COLLECTIONS,
+)
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
 
@@ -203,6 +211,8 @@ class Embedded:
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
+        tables = home / "tables"
+        data = Data(self.store, clock, ids, outbox, self.blobs, LanceTables(tables), str(tables), jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
@@ -212,10 +222,10 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs)},
+            explainers={"job": explainers.of_jobs(jobs), "dataset": explainers.of_datasets(data)},
             counts={"jobs": explainers.count_jobs},
         )
-        services = (overview, tenancy, monitoring, cost, jobs)
+        services = (overview, tenancy, monitoring, cost, jobs, data)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
         loops = {"jobs": Loop("jobs", jobs.tick), "monitoring": Loop("monitoring", monitoring.tick)}
         self.token_file = home / "token"

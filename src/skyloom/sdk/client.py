@@ -1,5 +1,6 @@
 """The client: one attribute per noun, one method per operation."""
 
+from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -17,6 +18,7 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
 
