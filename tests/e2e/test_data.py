@@ -40,7 +40,9 @@ def test_dataset_is_created_cleaned_split_tagged_and_read(control_plane: Control
         assert (rows.columns, rows.rows) == (("_rowid", "age", "city"), ((0, 30, "Oslo"), (1, None, "Rome")))
         tables = LanceTables(control_plane.home / "tables")
         assert tables.tags(status.table) == {"clean": 3}
-        assert [row for batch in tables.scan(status.table, 3, with_row_ids=True) for row in batch["_rowid"].to_pylist()] == [
+        assert [
+            row for batch in tables.scan(status.table, 3, with_row_ids=True) for row in batch["_rowid"].to_pylist()
+        ] == [
             0,
             1,
             3,

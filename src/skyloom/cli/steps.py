@@ -1,7 +1,7 @@
 """Cleaning steps and shares in the words of the terminal: ``age=float``, ``city=mode``, ``0.8,0,0.2``."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,7 +70,7 @@ def scalings(outliers: Sequence[str] | None, normalise: Scale | None, columns: t
     return tuple(steps)
 
 
-def shares(text: str) -> dict[str, float]:
+def shares(text: str) -> dict[str, Any]:
     """Read ``0.8,0,0.2`` as the shares of train, validation and test. Raises `StepUnreadable`."""
     try:
         train, validation, test = (float(part) for part in text.split(","))

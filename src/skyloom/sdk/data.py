@@ -51,7 +51,8 @@ class DataCalls:
         """
         local = [Path(path) for path in paths]
         if len(local) == 1 and local[0].is_dir():
-            kind, sources = Format.IMAGES, (self._upload_folder(local[0]),)
+            kind = Format.IMAGES
+            sources: tuple[SourceFile, ...] = (self._upload_folder(local[0]),)
         else:
             kind = Format(format) if format else format_of(path.name for path in local)
             digests = [upload_file(self._transport, path) for path in local]

@@ -163,7 +163,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @operation("data.create", Right.RUN, "POST /datasets")
-class CreateDataset(Operation[DraftStatus]):
+class CreateDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     """Make a dataset from uploaded files. The answer is the draft; a job reads the files, and commits the version or fails."""
 
     name: Name
@@ -173,7 +173,7 @@ class CreateDataset(Operation[DraftStatus]):
 
 
 @operation("data.clean", Right.RUN, "POST /datasets/{dataset}/clean")
-class CleanDataset(Operation[DraftStatus]):
+class CleanDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     """Make a cleaned version of a version."""
 
     dataset: Id
@@ -183,7 +183,7 @@ class CleanDataset(Operation[DraftStatus]):
 
 
 @operation("data.split", Right.RUN, "POST /datasets/{dataset}/split")
-class SplitDataset(Operation[DraftStatus]):
+class SplitDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     """Make a version whose rows are divided into train, validation and test."""
 
     dataset: Id
@@ -193,14 +193,14 @@ class SplitDataset(Operation[DraftStatus]):
 
 
 @operation("data.draft", Right.READ, "GET /drafts/{draft_id}")
-class GetDraft(Operation[DraftStatus]):
+class GetDraft(Operation[DraftStatus], frozen=True, kw_only=True):
     """Show a draft."""
 
     draft_id: Id
 
 
 @operation("data.commit", Right.WRITE, "POST /drafts/{draft_id}/commit")
-class CommitVersion(Operation[DatasetVersion]):
+class CommitVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
     """Say that a draft's version is in the table. For the job that made it; safe to repeat."""
 
     draft_id: Id
@@ -209,7 +209,7 @@ class CommitVersion(Operation[DatasetVersion]):
 
 
 @operation("data.fail", Right.WRITE, "POST /drafts/{draft_id}/fail")
-class FailDraft(Operation[DraftStatus]):
+class FailDraft(Operation[DraftStatus], frozen=True, kw_only=True):
     """Say why a draft cannot be made. For the job that tried."""
 
     draft_id: Id
@@ -217,7 +217,7 @@ class FailDraft(Operation[DraftStatus]):
 
 
 @operation("data.list", Right.READ, "GET /datasets")
-class ListDatasets(Operation[Page[DatasetStatus]]):
+class ListDatasets(Operation[Page[DatasetStatus]], frozen=True, kw_only=True):
     """List datasets, newest first."""
 
     limit: Limit = 50
@@ -225,14 +225,14 @@ class ListDatasets(Operation[Page[DatasetStatus]]):
 
 
 @operation("data.get", Right.READ, "GET /datasets/{dataset}")
-class GetDataset(Operation[DatasetStatus]):
+class GetDataset(Operation[DatasetStatus], frozen=True, kw_only=True):
     """Show a dataset by name or id."""
 
     dataset: Id
 
 
 @operation("data.versions", Right.READ, "GET /datasets/{dataset}/versions")
-class ListVersions(Operation[Page[DatasetVersion]]):
+class ListVersions(Operation[Page[DatasetVersion]], frozen=True, kw_only=True):
     """List the versions of a dataset, newest first."""
 
     dataset: Id
@@ -241,7 +241,7 @@ class ListVersions(Operation[Page[DatasetVersion]]):
 
 
 @operation("data.version", Right.READ, "GET /datasets/{dataset}/version")
-class GetVersion(Operation[DatasetVersion]):
+class GetVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
     """Show one version: by its number, by a tag, or `newest`."""
 
     dataset: Id
@@ -249,7 +249,7 @@ class GetVersion(Operation[DatasetVersion]):
 
 
 @operation("data.head", Right.READ, "GET /datasets/{dataset}/rows")
-class HeadRows(Operation[Rows]):
+class HeadRows(Operation[Rows], frozen=True, kw_only=True):
     """Show some rows of a version."""
 
     dataset: Id
@@ -259,7 +259,7 @@ class HeadRows(Operation[Rows]):
 
 
 @operation("data.tag", Right.WRITE, "POST /datasets/{dataset}/tags")
-class TagVersion(Operation[DatasetVersion]):
+class TagVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
     """Point a tag at a version; it leaves the one it pointed at before."""
 
     dataset: Id
