@@ -6,10 +6,12 @@ the task's output on disk, holds its limits, and records how it ended. One task 
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
+from skyloom.core.bounds import RelativePath
 from skyloom.core.resources import Resources
 
 
@@ -22,32 +24,39 @@ class Ability(enum.StrEnum):
     MULTI_HOST = "multi_host"
 
 
+# The kernel takes no longer one, and none with a zero byte.
+Argument = Annotated[str, Meta(max_length=100_000, pattern=r"^[^\x00]*$")]
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
     """Run a program. ``argv`` goes to the system as it is: no shell, no expansion."""
 
-    argv: tuple[str, ...]
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=1_000)]
 
 
 class PythonFile(msgspec.Struct, frozen=True, kw_only=True, tag="python_file"):
     """Run a Python file, below the working folder, as ``__main__``."""
 
-    path: str
-    args: tuple[str, ...] = ()
+    path: RelativePath
+    args: Annotated[tuple[Argument, ...], Meta(max_length=1_000)] = ()
 
 
 class PythonModule(msgspec.Struct, frozen=True, kw_only=True, tag="python_module"):
     """Run an installed module as ``__main__``, like ``python -m``."""
 
-    module: str
-    args: tuple[str, ...] = ()
+    module: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=300)]
+    args: Annotated[tuple[Argument, ...], Meta(max_length=1_000)] = ()
 
 
 class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
-    """Call one function of a Python file with JSON arguments; its JSON result is written to ``result.json``."""
+    """Call one function of a Python file with JSON arguments.
 
-    path: str
-    function: str
-    arguments: bytes = b'{"args": [], "kwargs": {}}'
+    Its JSON result is written to ``result.json`` in the task's folder (``SKYLOOM_TASK_FOLDER``), where any task may leave one.
+    """
+
+    path: RelativePath
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+    arguments: Annotated[bytes, Meta(max_length=4 * 2**20)] = b'{"args": [], "kwargs": {}}'
 
 
 Entry = Command | PythonFile | PythonModule | PythonCall
@@ -61,7 +70,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         entry: what to run.
         files: working-folder path → absolute path of the bytes to place there before the start (copied, never linked).
         environment: variables added to a clean base environment. Never a secret.
-        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each.
+        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
+            they are deleted when the task ends.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
@@ -92,7 +102,11 @@ class GangPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskPhase(enum.StrEnum):
-    """What an engine can see of a task."""
+    """What an engine can see of a task.
+
+    ABSENT: it never ran and nothing is about to run it, so that launching it (again) is right. This is also what a crash between
+    the preparation and the start of a task leaves.
+    """
 
     ABSENT = "absent"
     STARTING = "starting"
@@ -162,13 +176,15 @@ class Engine(Protocol):
 
         Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, not for the job. A task that cannot
         be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
-        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full; then nothing was started.
+        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full, `InvalidInput` for a task id that the
+        pool cannot use; then nothing was started. One bad task keeps its whole gang from starting: every task of it is ENDED with
+        LAUNCH_FAILED and says which one was bad.
         """
         ...
 
     def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
         """Look at tasks; one answer for each id. Never blocks on user code. A task whose shim died without a record is ENDED with
-        SHIM_LOST, and everything it left running is dead before that is said."""
+        SHIM_LOST (NODE_LOST when the whole machine was restarted), and everything it left running is dead before that is said."""
         ...
 
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
@@ -193,7 +209,8 @@ class Engine(Protocol):
         ...
 
     def forget(self, task_ids: Sequence[str]) -> None:
-        """Delete the files of ended tasks, output included. A task that still runs is left alone."""
+        """Delete the files of ended tasks, output included. A task that still runs is left alone. The engine then knows nothing of the
+        id any more and would run it again: forget only what will never be launched again."""
         ...
 
     def close(self) -> None:

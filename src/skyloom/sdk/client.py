@@ -5,7 +5,7 @@ from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls
+from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
 
 class Client:
@@ -21,6 +21,7 @@ class Client:
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.lineage = LineageCalls(transport)
 
     @property
     def project(self) -> str:
