@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,16 @@ def test_pool_ends_with_its_engine_process(tmp_path: Path) -> None:
     engine.stop(["long", "short"], force=True)
     assert wait(engine, "long").reason is EndReason.STOPPED
     wait(engine, "short")
+
+
+def test_task_whose_folder_is_deleted_ends(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "tasks", warm=False)
+    engine.launch(one("t", sh("exec sleep 1000")))
+    pid = wait(engine, "t", TaskPhase.RUNNING).pid
+    supervisor = shim_of(tmp_path / "tasks", "t")
+    shutil.rmtree(tmp_path / "tasks")
+    until(lambda: is_gone(supervisor) and is_gone(pid or 0), "the end of the task and of its supervisor")
+    engine.close()
 
 
 # Records that lie

@@ -89,7 +89,7 @@ class MemoryEngine:
         with self._lock:
             log = self._logs.get(task_id, b"")
             content = log[offset : offset + limit]
-            return LogSlice(content=content, next_offset=offset + len(content), total_bytes=max(len(log), offset))
+            return LogSlice(content=content, next_offset=offset + len(content), total_bytes=len(log))
 
     def read_result(self, task_id: str) -> bytes | None:
         """The result from `finish`."""

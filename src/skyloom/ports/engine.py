@@ -49,7 +49,10 @@ class PythonModule(msgspec.Struct, frozen=True, kw_only=True, tag="python_module
 
 
 class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
-    """Call one function of a Python file with JSON arguments; its JSON result is written to ``result.json``."""
+    """Call one function of a Python file with JSON arguments.
+
+    Its JSON result is written to ``result.json`` in the task's folder (``SKYLOOM_TASK_FOLDER``), where any task may leave one.
+    """
 
     path: RelativePath
     function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
@@ -67,7 +70,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         entry: what to run.
         files: working-folder path → absolute path of the bytes to place there before the start (copied, never linked).
         environment: variables added to a clean base environment. Never a secret.
-        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each.
+        secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
+            they are deleted when the task ends.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
@@ -98,7 +102,11 @@ class GangPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskPhase(enum.StrEnum):
-    """What an engine can see of a task."""
+    """What an engine can see of a task.
+
+    ABSENT: it never ran and nothing is about to run it, so that launching it (again) is right. This is also what a crash between
+    the preparation and the start of a task leaves.
+    """
 
     ABSENT = "absent"
     STARTING = "starting"
@@ -168,13 +176,15 @@ class Engine(Protocol):
 
         Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, not for the job. A task that cannot
         be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
-        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full; then nothing was started.
+        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full, `InvalidInput` for a task id that the
+        pool cannot use; then nothing was started. One bad task keeps its whole gang from starting: every task of it is ENDED with
+        LAUNCH_FAILED and says which one was bad.
         """
         ...
 
     def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
         """Look at tasks; one answer for each id. Never blocks on user code. A task whose shim died without a record is ENDED with
-        SHIM_LOST, and everything it left running is dead before that is said."""
+        SHIM_LOST (NODE_LOST when the whole machine was restarted), and everything it left running is dead before that is said."""
         ...
 
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
@@ -199,7 +209,8 @@ class Engine(Protocol):
         ...
 
     def forget(self, task_ids: Sequence[str]) -> None:
-        """Delete the files of ended tasks, output included. A task that still runs is left alone."""
+        """Delete the files of ended tasks, output included. A task that still runs is left alone. The engine then knows nothing of the
+        id any more and would run it again: forget only what will never be launched again."""
         ...
 
     def close(self) -> None:

@@ -85,9 +85,10 @@ class LocalEngine:
     # --- launch ----------------------------------------------------------------------------------------------------------------
 
     def launch(self, gang: GangPlan) -> None:
-        """Start a gang; see the port. Raises `InvalidInput` for a task id that cannot name a folder."""
-        for task in gang.tasks:
-            self._folder(task.task_id)
+        """Start a gang; see the port. Raises `InvalidInput` for a task id that cannot name a folder, or that is there twice."""
+        names = [self._folder(task.task_id).task_id for task in gang.tasks]
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
         try:
             with self._launch_lock, self._only_launcher():
                 self._claims.release_ended()
@@ -183,6 +184,7 @@ class LocalEngine:
         found = folder.exit() or self._without_record(folder)
         if isinstance(found, Observation):
             return found
+        self._starts.forget(task_id)
         if len(self._ended) > 20_000:
             self._ended.clear()
         self._ended[task_id] = ended(task_id, found)
@@ -277,7 +279,6 @@ class LocalEngine:
             if seen.phase is TaskPhase.ENDED:
                 self._folder(task_id).remove()
                 self._ended.pop(task_id, None)
-                self._starts.forget(task_id)
 
     def close(self) -> None:
         """End the warm pool and collect supervisors that have ended. Tasks go on running."""

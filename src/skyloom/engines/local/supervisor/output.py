@@ -55,6 +55,11 @@ class Output:
         if not self._notice and not self._lost:
             self._full = ""
 
+    def close(self) -> None:
+        """Let go of the pipe and the log."""
+        os.close(self.pipe)
+        os.close(self._log)
+
     def summary(self) -> str:
         """One sentence on what the log lacks; empty when it lacks nothing."""
         if self._total_lost:

@@ -64,6 +64,7 @@ class Shim:
     def run(self) -> None:
         """Start the user's process, watch it, clear up, and write the record."""
         os.umask(0o077)
+        os.chdir("/")  # a supervisor that lives for weeks must not keep a file system busy
         wake = self._listen()
         if self._requested():
             self._record("stopped", "stopped before it started")
@@ -205,6 +206,8 @@ class Shim:
 
     def _obey(self) -> None:
         request = self._requested()
+        if not os.path.exists(f"{self._folder}/lock"):
+            request = "force"  # the folder was deleted: no one could ever see or stop this task again
         if request and not self._reason:
             self._end("stopped", "stopped on request", self._grace_s)
         if request == "force":
@@ -252,6 +255,7 @@ class Shim:
         assert self._output is not None
         self._output.move(max_chunks=2**62)
         self._output.retry()
+        self._output.close()
         self._clear()
         lacks = self._output.summary()
         self._record(self._reason, "; ".join(part for part in (self._message, lacks) if part))
