@@ -106,8 +106,12 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs), "dataset": explainers.of_datasets(data)},
-            counts={"jobs": explainers.count_jobs},
+            explainers={
+                "job": explainers.of_jobs(jobs),
+                "dataset": explainers.of_datasets(data),
+                "ep": explainers.of_endpoints(serving),
+            },
+            counts={"jobs": explainers.count_jobs, "endpoints": explainers.count_endpoints},
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
