@@ -2,14 +2,27 @@
 
 from collections.abc import Callable
 
-from skyloom.core.errors import NotFound
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.data.contents import Role
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.training.model import FoundVersion
 
-FindVersion = Callable[[Snapshot, str, str, int | None], FoundVersion]
-"""Looks a ready dataset version up: (view, project, dataset, number or None for the newest). Raises `NotFound`, `Conflict`."""
+FindVersion = Callable[[Snapshot, str, str, str], FoundVersion]
+"""Looks a dataset version up: (view, project, dataset, reference). Raises `NotFound`."""
 
 
-def no_datasets(_view: Snapshot, _project: str, dataset: str, _number: int | None) -> FoundVersion:
-    """A `FindVersion` of a cloud without a data room: nothing is ever found."""
-    raise NotFound(f"There is no dataset {dataset!r}.", next_action="List yours: skyloom data list.")
+def versions_of(data: Data) -> FindVersion:
+    """Look versions up in the data room."""
+
+    def find(view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
+        holder, version = data.version(view, dataset, reference, project)
+        columns = version.contents.columns
+        return FoundVersion(
+            dataset=holder.name,
+            number=version.number,
+            table=holder.table,
+            columns=tuple(column.name for column in columns),
+            identifiers=tuple(column.name for column in columns if column.role is Role.IDENTIFIER),
+        )
+
+    return find
