@@ -42,6 +42,8 @@ from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.serving import ports as serving_ports
+from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
@@ -53,6 +55,7 @@ from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
+from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
 
 A = TypeVar("A")
@@ -63,8 +66,9 @@ COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
-    *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
+    *serving_ports.COLLECTIONS,
+    *tracking_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
@@ -220,9 +224,11 @@ class Embedded:
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
         monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
+        registry = Registry(self.store, clock, ids, self.blobs)
+        files = LocalReplicaFiles(home / "requests")
+        serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
         self.series = LocalSeries(home / "series")
         tracking = Tracking(self.store, self.series, jobs)
-        registry = Registry(self.store, clock, ids, self.blobs)
         training = Training(self.store, clock, ids, jobs, no_datasets, str(home / "tables"), __version__)
         overview = Overview(
             self.store,
@@ -232,9 +238,10 @@ class Embedded:
             explainers={"job": explainers.of_jobs(jobs)},
             counts={"jobs": explainers.count_jobs},
         )
-        services = (overview, tenancy, monitoring, cost, jobs, tracking, registry, training)
+        services = (overview, tenancy, monitoring, cost, jobs, tracking, registry, training, serving)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        loops = {"jobs": Loop("jobs", jobs.tick), "monitoring": Loop("monitoring", monitoring.tick)}
+        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick}
+        loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())

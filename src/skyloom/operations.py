@@ -5,6 +5,7 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
@@ -15,7 +16,8 @@ OPERATIONS = (
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
-    *tracking.OPERATIONS,
     *registry.OPERATIONS,
+    *serving.OPERATIONS,
+    *tracking.OPERATIONS,
     *training.OPERATIONS,
 )

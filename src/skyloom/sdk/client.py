@@ -2,6 +2,7 @@
 
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
@@ -23,6 +24,8 @@ class Client:
         self.models = ModelCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.endpoints = EndpointCalls(transport)
+        self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 
     @property
