@@ -33,6 +33,8 @@ from skyloom.ports.store import Store, Transaction
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
+from skyloom.rooms.data import ports as data_ports
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
@@ -50,13 +52,14 @@ from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
-from skyloom.rooms.training.ports import no_datasets
+from skyloom.rooms.training.ports import versions_of
 from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
+from skyloom.tables.lance import LanceTables
 
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
@@ -69,6 +72,7 @@ COLLECTIONS = (
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
+    *data_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
@@ -220,6 +224,8 @@ class Embedded:
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
+        tables = home / "tables"
+        data = Data(self.store, clock, ids, outbox, self.blobs, LanceTables(tables), str(tables), jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
@@ -229,16 +235,16 @@ class Embedded:
         serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
         self.series = LocalSeries(home / "series")
         tracking = Tracking(self.store, self.series, jobs)
-        training = Training(self.store, clock, ids, jobs, no_datasets, str(home / "tables"), __version__)
+        training = Training(self.store, clock, ids, jobs, versions_of(data), str(tables), __version__)
         overview = Overview(
             self.store,
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs)},
+            explainers={"job": explainers.of_jobs(jobs), "dataset": explainers.of_datasets(data)},
             counts={"jobs": explainers.count_jobs},
         )
-        services = (overview, tenancy, monitoring, cost, jobs, tracking, registry, training, serving)
+        services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
         ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick}
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}

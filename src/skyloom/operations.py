@@ -1,6 +1,7 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.cost import model as cost
+from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
@@ -20,4 +21,5 @@ OPERATIONS = (
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *data.OPERATIONS,
 )

@@ -1,17 +1,26 @@
 """What training needs from elsewhere."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.data.contents import Role
-from skyloom.rooms.data.service import Data
+from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.training.model import FoundVersion
 
 FindVersion = Callable[[Snapshot, str, str, str], FoundVersion]
 """Looks a dataset version up: (view, project, dataset, reference). Raises `NotFound`."""
 
 
-def versions_of(data: Data) -> FindVersion:
+class Versions(Protocol):
+    """The data room, as training sees it."""
+
+    def version(self, view: Snapshot, dataset: str, reference: str, project: str) -> tuple[Dataset, DatasetVersion]:
+        """A dataset and one of its versions, by number, tag or "" for the newest. Raises `NotFound`."""
+        ...
+
+
+def versions_of(data: Versions) -> FindVersion:
     """Look versions up in the data room."""
 
     def find(view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
