@@ -56,7 +56,7 @@ class Workshop:
 
 
 def find_version(_view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
-    numbers = {"": 2, "newest": 2, "1": 1, "2": 2}
+    numbers = {"newest": 2, "1": 1, "2": 2}
     if (project, dataset) != ("p", "digits") or reference not in numbers:
         raise NotFound(f"There is no dataset {dataset!r}.", next_action="List yours.")
     columns = ("path", "image", "label", "split")

@@ -9,7 +9,7 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
-from skyloom.rooms.data.model import Reference
+from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -86,7 +86,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         recipe: ``image`` or ``tabular``; empty when ``script`` is given.
         script: a Python file among ``files``, run as every worker of the gang with ``args``.
         files: path below the working folder → digest of uploaded bytes.
-        dataset, version: what to train on; a number or a tag, by default the newest. A script may do without.
+        dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
@@ -97,7 +97,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     args: Annotated[tuple[ShortText, ...], Meta(max_length=200)] = ()
     files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
     dataset: Name | None = None
-    version: Reference = ""
+    version: Reference = NEWEST
     target: ColumnName | None = None
     train_on: ColumnName = "train"
     evaluate_on: ColumnName = "test"

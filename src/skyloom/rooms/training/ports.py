@@ -16,7 +16,7 @@ class Versions(Protocol):
     """The data room, as training sees it."""
 
     def version(self, view: Snapshot, dataset: str, reference: str, project: str) -> tuple[Dataset, DatasetVersion]:
-        """A dataset and one of its versions, by number, tag or "" for the newest. Raises `NotFound`."""
+        """A dataset and one of its versions, by number, tag or `NEWEST`. Raises `NotFound`."""
         ...
 
 
