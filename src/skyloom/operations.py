@@ -3,6 +3,7 @@
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
@@ -22,4 +23,5 @@ OPERATIONS = (
     *tracking.OPERATIONS,
     *training.OPERATIONS,
     *data.OPERATIONS,
+    *lineage.OPERATIONS,
 )

@@ -20,8 +20,8 @@ class Versions(Protocol):
         ...
 
 
-def versions_of(data: Versions) -> FindVersion:
-    """Look versions up in the data room."""
+def found_in(data: Versions) -> FindVersion:
+    """The `FindVersion` that asks the data room."""
 
     def find(view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
         holder, version = data.version(view, dataset, reference, project)
