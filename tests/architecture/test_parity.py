@@ -159,5 +159,5 @@ def test_every_word_of_the_terminal_has_its_module() -> None:
 # What is still being built; these only ever get shorter.
 NOT_YET_ROOMS: set[str] = set()
 NOT_YET_METHODS: set[str] = set()
-NOT_YET_BOUNDED = {"endpoints.report"}
-NOT_YET = {"data"}
+NOT_YET_BOUNDED: set[str] = set()
+NOT_YET: set[str] = set()
