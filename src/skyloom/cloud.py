@@ -212,8 +212,8 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs)},
-            counts={"jobs": explainers.count_jobs},
+            explainers={"job": explainers.of_jobs(jobs), "alert": explainers.explain_alert},
+            counts={"jobs": explainers.count_jobs, "alerts": explainers.count_alerts},
         )
         services = (overview, tenancy, monitoring, cost, jobs)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
