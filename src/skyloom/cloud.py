@@ -40,19 +40,36 @@ from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.registry import ports as registry_ports
+from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.serving import ports as serving_ports
+from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
+from skyloom.rooms.tracking import ports as tracking_ports
+from skyloom.rooms.tracking.service import Tracking
+from skyloom.rooms.training.ports import no_datasets
+from skyloom.rooms.training.service import Training
+from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
+from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
 
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
 _LONGEST_REST_S = 0.25
 
-COLLECTIONS = (*tenancy_ports.COLLECTIONS, *monitoring_ports.COLLECTIONS, *jobs_ports.COLLECTIONS)
+COLLECTIONS = (
+    *tenancy_ports.COLLECTIONS,
+    *monitoring_ports.COLLECTIONS,
+    *jobs_ports.COLLECTIONS,
+    *registry_ports.COLLECTIONS,
+    *serving_ports.COLLECTIONS,
+    *tracking_ports.COLLECTIONS,
+)
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 
 
@@ -207,6 +224,12 @@ class Embedded:
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
         monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
+        registry = Registry(self.store, clock, ids, self.blobs)
+        files = LocalReplicaFiles(home / "requests")
+        serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
+        self.series = LocalSeries(home / "series")
+        tracking = Tracking(self.store, self.series, jobs)
+        training = Training(self.store, clock, ids, jobs, no_datasets, str(home / "tables"), __version__)
         overview = Overview(
             self.store,
             clock,
@@ -215,9 +238,10 @@ class Embedded:
             explainers={"job": explainers.of_jobs(jobs), "alert": explainers.explain_alert},
             counts={"jobs": explainers.count_jobs, "alerts": explainers.count_alerts},
         )
-        services = (overview, tenancy, monitoring, cost, jobs)
+        services = (overview, tenancy, monitoring, cost, jobs, tracking, registry, training, serving)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        loops = {"jobs": Loop("jobs", jobs.tick), "monitoring": Loop("monitoring", monitoring.tick)}
+        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick}
+        loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())
@@ -228,6 +252,7 @@ class Embedded:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
         self.engine.close()
+        self.series.close()
         self.store.close()
         self.lock.close()
 

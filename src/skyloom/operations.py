@@ -4,7 +4,11 @@ from skyloom.rooms.cost import model as cost
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.registry import model as registry
+from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
+from skyloom.rooms.tracking import model as tracking
+from skyloom.rooms.training import model as training
 
 OPERATIONS = (
     *overview.OPERATIONS,
@@ -12,4 +16,8 @@ OPERATIONS = (
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
+    *registry.OPERATIONS,
+    *serving.OPERATIONS,
+    *tracking.OPERATIONS,
+    *training.OPERATIONS,
 )
