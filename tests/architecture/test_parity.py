@@ -156,5 +156,5 @@ def test_every_word_of_the_terminal_has_its_module() -> None:
 
 # What is still being built; these only ever get shorter.
 NOT_YET_ROOMS = {"data", "lineage"}
-NOT_YET_METHODS = {"endpoints.monitor", "endpoints.rules"}
+NOT_YET_METHODS: set[str] = set()
 NOT_YET = ["data", "deploy", "predict", "endpoint"]
