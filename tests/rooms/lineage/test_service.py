@@ -71,7 +71,9 @@ REPLICA = Replica(
     job_id="job_2",
     created_at=40.0,
 )
-PREDICTION = Prediction(prediction_id="pred_1_0", at=50.0, revision="revision_1", rows=1, latency_us=900)
+PREDICTION = Prediction(
+    prediction_id="pred_1_0", at=50.0, revision="revision_1", rows=1, latency_us=900, outputs=msgspec.Raw(b"[]")
+)
 
 
 def model_version(**changes: object) -> ModelVersion:
