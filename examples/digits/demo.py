@@ -216,7 +216,9 @@ class Demo:
             lineage = self.cloud.lineage.get(self.prediction_id)
             path = list(_walk(lineage.subject))
             for depth, node in enumerate(path):
-                self.console.print(f"  {'  ' * depth}└ {node.kind.value.replace('_', ' ')}: {node.name}", highlight=False)
+                self.console.print(
+                    f"  {'  ' * depth}└ {node.kind.value.replace('_', ' ')}: {node.name}", highlight=False
+                )
             self.must(lineage.rows is not None and lineage.rows.num_rows == 4_000, "the rows behind it are not known")
             row = lineage.rows.row_ids[0]
             forward = list(_walk(self.cloud.lineage.row(DATASET, row)))
@@ -303,7 +305,9 @@ def main() -> int:
         return 1
     console.print(demo.table())
     if told.keep:
-        console.print(f"The cloud is up: export SKYLOOM_HOME={demo.home}; skyloom status. End it: skyloom down --stop-jobs")
+        console.print(
+            f"The cloud is up: export SKYLOOM_HOME={demo.home}; skyloom status. End it: skyloom down --stop-jobs"
+        )
     else:
         shutil.rmtree(scratch)
     console.print("demo: ok")

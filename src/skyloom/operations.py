@@ -1,7 +1,9 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.cost import model as cost
+from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
@@ -20,4 +22,6 @@ OPERATIONS = (
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *data.OPERATIONS,
+    *lineage.OPERATIONS,
 )

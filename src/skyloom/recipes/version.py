@@ -16,7 +16,7 @@ from skyloom.recipes.reading.source import Source
 from skyloom.recipes.split import split
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Ingest
-from skyloom.rooms.data.model import CommitVersion, Draft, FailDraft, GetDataset, GetDraft, GetVersion
+from skyloom.rooms.data.model import Draft
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 from skyloom.sdk.files import upload_file
@@ -41,16 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
-    status = cloud.transport.send(GetDraft(draft_id=draft_id))
+    status = cloud.data.draft(draft_id)
     if status.draft.error is not None:
         return INVALID_EXIT  # an earlier attempt has said why
     try:
         version, contents = make(cloud, status.draft, tables, folder)
     except SkyloomError as error:
         if error.category in _FINAL:
-            cloud.transport.send(FailDraft(draft_id=draft_id, error=error.body()))
+            cloud.data.fail(draft_id, error.body())
         return _failed(error)
-    cloud.transport.send(CommitVersion(draft_id=draft_id, number=version.number, contents=contents))
+    cloud.data.commit(draft_id, version.number, contents)
     for report in contents.reports:
         print(f"{report.step}: {report.rows_in} rows in, {report.rows_out} rows out", flush=True)
     print(f"version {version.number}: {contents.num_rows} rows, {len(contents.columns)} columns", flush=True)
@@ -59,7 +59,7 @@ def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
 
 def make(cloud: Client, draft: Draft, tables: Tables, folder: Path) -> tuple[TableVersion, Contents]:
     """Do what the draft says. ``folder`` holds its files as ``sources/<number>``, and takes working files."""
-    dataset = cloud.transport.send(GetDataset(dataset=draft.dataset_id))
+    dataset = cloud.data.get(draft.dataset_id)
     if isinstance(draft.making, Ingest):
         files = enumerate(draft.making.sources)
         sources = [Source(source.path, folder / "sources" / str(number)) for number, source in files]
@@ -69,7 +69,7 @@ def make(cloud: Client, draft: Draft, tables: Tables, folder: Path) -> tuple[Tab
 
         return ingest(draft.making, sources, tables, dataset.table, draft.id, folder, keep)
     base = draft.parent or 0
-    parent = cloud.transport.send(GetVersion(dataset=draft.dataset_id, reference=str(base))).contents
+    parent = cloud.data.version(draft.dataset_id, str(base)).contents
     if isinstance(draft.making, Clean):
         return clean(draft.making, tables, dataset.table, base, parent, draft.id, folder)
     return split(draft.making, tables, dataset.table, base, parent, draft.id, folder)

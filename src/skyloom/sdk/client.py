@@ -1,5 +1,6 @@
 """The client: one attribute per noun, one method per operation."""
 
+from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
@@ -22,6 +23,7 @@ class Client:
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.models = ModelCalls(transport)
+        self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)

@@ -4,7 +4,7 @@ Rows never come here: a job writes them into the table, under the draft's id as 
 next attempt finds the version in the table and only says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skyloom.core.errors import SkyloomError
@@ -278,7 +278,7 @@ class Data:
     def _version(self, view: Snapshot, dataset: Dataset, reference: str) -> DatasetVersion:
         return rules.version_of(self._versions(view, dataset), reference, dataset.name)
 
-    def _versions(self, view: Snapshot, dataset: Dataset) -> "list[DatasetVersion]":
+    def _versions(self, view: Snapshot, dataset: Dataset) -> Sequence[DatasetVersion]:
         return view.select(VERSIONS, {"dataset_id": dataset.id})
 
     def _named(self, view: Snapshot, name: str, project: str) -> Dataset | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
@@ -61,6 +62,25 @@ def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     """Open alerts by state."""
     where = {"state": monitoring_rules.OPEN} | ({} if project == "*" else {"project": project})
     return Counter(alert.state.value for alert in view.select(ALERTS, where))
+
+
+def of_datasets(data: Data) -> Explainer:
+    """Explains datasets, by the newest draft when nothing came of it."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = data.status(view, data.find(view, subject, project))
+        errors = [draft.error for draft in status.drafts if draft.error is not None]
+        return Explanation(
+            subject=subject,
+            noun="dataset",
+            state=status.state.value,
+            reason=errors[0].code if errors else "",
+            message=errors[0].message if errors else "",
+            next_action=errors[0].next_action if errors else "",
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
 
 
 def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:

@@ -2,14 +2,26 @@
 
 from collections.abc import Callable
 
-from skyloom.core.errors import NotFound
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.data.model import NEWEST
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.training.model import FoundVersion
 
 FindVersion = Callable[[Snapshot, str, str, int | None], FoundVersion]
 """Looks a ready dataset version up: (view, project, dataset, number or None for the newest). Raises `NotFound`, `Conflict`."""
 
 
-def no_datasets(_view: Snapshot, _project: str, dataset: str, _number: int | None) -> FoundVersion:
-    """A `FindVersion` of a cloud without a data room: nothing is ever found."""
-    raise NotFound(f"There is no dataset {dataset!r}.", next_action="List yours: skyloom data list.")
+def found_in(data: Data) -> FindVersion:
+    """The `FindVersion` that asks the data room."""
+
+    def find(view: Snapshot, project: str, name: str, number: int | None) -> FoundVersion:
+        dataset, version = data.version(view, name, NEWEST if number is None else str(number), project)
+        return FoundVersion(
+            dataset=dataset.name,
+            number=version.number,
+            table=dataset.table,
+            table_version=version.number,
+            columns=tuple(column.name for column in version.contents.columns),
+        )
+
+    return find
