@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 
 from skyloom.cli.plots import bar, bins
-from skyloom.cli.wording import human, label
+from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.model import CostReport, CostRow
+from skyloom.rooms.data import contents
+from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Rows
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.registry.bundle import BundleFile
@@ -39,6 +41,14 @@ def of(path: str, heading: str | None = None) -> Column:
     """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
     last = path.split(".")[-1]
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
+
+
+def _losses(report: contents.StepReport) -> str:
+    return human("", [f"{loss.num_rows} {loss.reason}" for loss in report.losses])
+
+
+def _top(row: FeatureDrift) -> float:
+    return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
@@ -70,6 +80,46 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("missing_share", "missing"),
         Column("training", lambda row: bins(row.expected_shares, _top(row))),
         Column("now", lambda row: bins(row.seen_shares, _top(row))),
+    ),
+    DatasetStatus: (
+        of("dataset.name", "dataset"),
+        of("state"),
+        of("num_versions", "versions"),
+        of("newest.number", "newest"),
+        of("newest.contents.num_rows", "rows"),
+        of("newest.tags"),
+        of("dataset.created_at"),
+        of("dataset.description"),
+    ),
+    DatasetVersion: (
+        of("number", "version"),
+        of("parent", "made from"),
+        Column("made by", lambda version: type(version.making).__name__.lower()),
+        of("contents.num_rows", "rows"),
+        of("contents.num_rejects", "left out"),
+        of("tags"),
+        of("created_at"),
+    ),
+    DraftStatus: (of("draft.id", "draft"), of("state"), of("error.message"), of("draft.job_id", "job")),
+    contents.Column: (
+        of("name", "column"),
+        of("type"),
+        of("shape"),
+        of("role"),
+        of("num_missing", "missing"),
+        of("num_distinct", "distinct"),
+        of("minimum"),
+        of("maximum"),
+        of("mean"),
+        of("deviation"),
+    ),
+    contents.StepReport: (
+        of("step"),
+        of("rows_in"),
+        of("rows_out"),
+        of("num_changed", "values changed"),
+        Column("why rows are gone", _losses),
+        of("notes"),
     ),
     RunProgress: (
         of("run.id", "run"),
@@ -129,6 +179,46 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    DatasetStatus: (
+        (
+            of("dataset.name"),
+            of("dataset.id", "dataset"),
+            of("state"),
+            of("dataset.description"),
+            of("num_versions", "versions"),
+            of("newest.number", "newest"),
+            of("newest.contents.num_rows", "rows"),
+            of("newest.tags"),
+            of("newest.created_at"),
+        ),
+        ("newest.contents.columns", "newest.contents.reports", "drafts"),
+    ),
+    DatasetVersion: (
+        (
+            of("id", "version"),
+            of("number"),
+            of("parent", "made from"),
+            of("contents.num_rows", "rows"),
+            of("contents.num_rejects", "left out"),
+            of("contents.digest"),
+            of("tags"),
+            of("created_at"),
+            of("job_id", "job"),
+        ),
+        ("contents.columns", "contents.reports"),
+    ),
+    DraftStatus: (
+        (
+            of("draft.id", "draft"),
+            of("state"),
+            of("error.message"),
+            of("error.next_action"),
+            of("draft.number", "version"),
+            of("draft.job_id", "job"),
+            of("draft.created_at"),
+        ),
+        (),
+    ),
     JobStatus: (
         (
             of("job.id", "job"),
@@ -246,5 +336,10 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     return (*columns(CostRow), drawn), (*report.rows, report.total)
 
 
-def _top(row: FeatureDrift) -> float:
-    return max((*row.expected_shares, *row.seen_shares), default=0.0)
+def cells(rows: Rows) -> tuple[Sequence[Column], Sequence[Sequence[object]]]:
+    """Some rows of a dataset as a table of their own columns."""
+    return [_cell(name, place) for place, name in enumerate(rows.columns)], rows.rows
+
+
+def _cell(name: str, place: int) -> Column:
+    return Column(safe(name), lambda row: human("", row[place]))

@@ -11,6 +11,8 @@ from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.monitoring import rules as monitoring_rules
+from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
@@ -58,6 +60,27 @@ def of_endpoints(serving: Serving) -> Explainer:
         )
 
     return explain
+
+
+def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
+    """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
+    alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
+    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(endpoint=alert.endpoint_name)
+    return Explanation(
+        subject=alert.id,
+        noun="alert",
+        state=alert.state.value,
+        reason=alert.signal.value,
+        message=f"{alert.endpoint_name}: {alert.message}",
+        next_action=advice if monitoring_rules.is_open(alert) else "",
+        evidence=happened(view, alert.id, project),
+    )
+
+
+def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
+    """Open alerts by state."""
+    where = {"state": monitoring_rules.OPEN} | ({} if project == "*" else {"project": project})
+    return Counter(alert.state.value for alert in view.select(ALERTS, where))
 
 
 def of_datasets(data: Data) -> Explainer:
