@@ -3,7 +3,9 @@
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
+from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
@@ -18,9 +20,14 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.trainings = TrainingCalls(transport)
+        self.runs = RunCalls(transport)
+        self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.endpoints = EndpointCalls(transport)
+        self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 
     @property

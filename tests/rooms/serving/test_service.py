@@ -176,7 +176,14 @@ ME_ELSEWHERE = msgspec.structs.replace(ME, project="elsewhere")
 def logged(bench):
     (replica,) = replicas(bench)
     prediction_id = name_prediction(replica.id, 4)
-    line = Prediction(prediction_id=prediction_id, at=1.0, revision=replica.revision_id, rows=1, latency_us=5)
+    line = Prediction(
+        prediction_id=prediction_id,
+        at=1.0,
+        revision=replica.revision_id,
+        rows=1,
+        latency_us=5,
+        outputs=msgspec.Raw(b"null"),
+    )
     bench.files.logs[replica.id] = b"old\n" + msgspec.json.encode(line) + b"\nnext\n"
     return replica, prediction_id
 

@@ -13,12 +13,13 @@ from skyloom.rooms.tracking.model import Run
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset version and the version of the table that holds its rows."""
+    """A dataset version and the version of the table that holds its rows. ``parent`` is the version it was made from."""
 
     dataset: str
     number: int
     table: str
     table_number: int
+    parent: int | None = None
     made_at: float | None = None
     facts: dict[str, str] = {}
 

@@ -88,6 +88,17 @@ def of_held(held: Held, split: str | None = None) -> LineageNode:
     )
 
 
+def line_of(versions: Iterable[Held], number: int) -> list[Held]:
+    """A dataset version and those it was made from, down to the one that was made from files. Empty when it is not there."""
+    by_number = {held.number: held for held in versions}
+    line: list[Held] = []
+    place: int | None = number
+    while place is not None and (held := by_number.pop(place, None)):
+        line.append(held)
+        place = held.parent
+    return line
+
+
 def of_row(dataset: str, row_id: int) -> LineageNode:
     return LineageNode(kind=Kind.ROW, id=str(row_id), name=f"row {row_id} of {dataset}")
 

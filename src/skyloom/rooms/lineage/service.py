@@ -64,11 +64,8 @@ class Lineages:
         origin = run or (version.provenance if version else None)
         if origin is None or not origin.dataset:
             return path, version, None
-        held = next(
-            (one for one in self._sources.held(view, origin.dataset, project) if one.number == origin.dataset_version),
-            None,
-        )
-        return [*path, *([rules.of_held(held)] if held else [])], version, held
+        line = rules.line_of(self._sources.held(view, origin.dataset, project), origin.dataset_version)
+        return [*path, *map(rules.of_held, line)], version, line[0] if line else None
 
     def _rows_used(self, held: Held, version: ModelVersion | None, ask: model.GetLineage) -> model.RowsUsed:
         split = ask.split or rules.fitted_split(version)

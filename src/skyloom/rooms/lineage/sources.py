@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import N, Snapshot
+from skyloom.rooms.data.making import Clean, Ingest, Making
+from skyloom.rooms.data.model import Dataset, DatasetVersion
+from skyloom.rooms.data.ports import DATASETS
+from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.registry.ports import VERSIONS as MODEL_VERSIONS
@@ -13,7 +17,6 @@ from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.tracking.ports import RUNS
 
 FindPredictions = Callable[[FindPrediction, Caller], PredictionRecord]
-HeldVersions = Callable[[Snapshot, str, str], Sequence[Held]]
 
 
 class RoomSources:
@@ -21,12 +24,10 @@ class RoomSources:
 
     Args:
         find_prediction: serving's, which reads the request log.
-        held: the data room's versions of a dataset: (view, dataset, project).
     """
 
-    def __init__(self, find_prediction: FindPredictions, held: HeldVersions) -> None:
+    def __init__(self, find_prediction: FindPredictions) -> None:
         self._find_prediction = find_prediction
-        self._held = held
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         return self._find_prediction(FindPrediction(prediction_id=prediction_id), by)
@@ -68,7 +69,33 @@ class RoomSources:
         return [run for run in runs if run.dataset_version == number]
 
     def held(self, view: Snapshot, dataset: str, project: str) -> Sequence[Held]:
-        return self._held(view, dataset, project)
+        named = view.select(DATASETS, {"project": project, "name": dataset}, limit=1)
+        if not named:
+            return []
+        versions = view.select(DATASET_VERSIONS, {"dataset_id": named[0].id}, order="number")
+        return [_held(named[0], version) for version in versions]
+
+
+def _held(dataset: Dataset, version: DatasetVersion) -> Held:
+    facts = {"rows": str(version.contents.num_rows), "made by": _made_by(version.making)}
+    return Held(
+        dataset=dataset.name,
+        number=version.number,
+        table=dataset.table,
+        table_number=version.number,
+        parent=version.parent,
+        made_at=version.created_at,
+        facts=facts | ({"tags": ", ".join(version.tags)} if version.tags else {}),
+    )
+
+
+def _made_by(making: Making) -> str:
+    if isinstance(making, Ingest):
+        more = f" and {len(making.sources) - 1} more" if len(making.sources) > 1 else ""
+        return f"ingest of {making.sources[0].path}{more}"
+    if isinstance(making, Clean):
+        return ", ".join(type(step).__name__ for step in making.steps)
+    return f"split with seed {making.seed}"
 
 
 def _mine(record: N | None, project: str) -> N | None:

@@ -190,21 +190,41 @@ class Serving:
         return self._store.read(work)
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
-        replica_id, offset = predictions.locate(ask.prediction_id)
+        return self.prediction(ask.prediction_id, by.project)
+
+    def prediction(self, prediction_id: str, project: str) -> model.PredictionRecord:
+        """Find a prediction in the request logs. Reads a file. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
+        replica_id, offset = predictions.locate(prediction_id)
 
         def work(view: Snapshot) -> tuple[Endpoint, Revision, Replica] | None:
             replica, revision = _replica_of(view, replica_id)
             endpoint = view.get(ENDPOINTS, replica.endpoint_id) if replica else None
-            if replica is None or revision is None or endpoint is None or replica.project != by.project:
+            if replica is None or revision is None or endpoint is None or replica.project != project:
                 return None
             return endpoint, revision, replica
 
         found = self._store.read(work)
         if found is None:
-            raise predictions.missing(ask.prediction_id)
-        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
+            raise predictions.missing(prediction_id)
+        prediction = predictions.read_line(prediction_id, self._files.read_log(replica_id, offset))
         endpoint, revision, replica = found
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
+
+    def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
+        """A revision by its id, or the newest one of an endpoint by id or name; None when the project has none such."""
+        revision = view.get(REVISIONS, subject)
+        try:
+            endpoint = self.find(view, revision.endpoint_id if revision else subject, project)
+        except model.EndpointMissing:
+            return None
+        found = revision or self._revision(view, endpoint)
+        return (endpoint, found) if found else None
+
+    def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
+        """All revisions that serve, or served, a model version."""
+        found = view.select(REVISIONS, {"project": project, "model_version": version_id})
+        endpoints = {item.id: item for item in view.select(ENDPOINTS, {"id": tuple({r.endpoint_id for r in found})})}
+        return [(endpoints[item.endpoint_id], item) for item in found if item.endpoint_id in endpoints]
 
     def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
         found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
