@@ -194,3 +194,12 @@ def test_datasets_of_another_project_are_not_there(house: House) -> None:
             house.do(ask, BOB)
     assert house.do(model.ListDatasets(), BOB).items == ()  # type: ignore[attr-defined]
     house.asked("d", BOB)  # the name is free there
+
+
+def test_commit_of_a_version_that_another_draft_made_is_refused(house: House) -> None:
+    said = house.made(house.asked())
+    house.do(said)
+    draft = house.do(model.CleanDataset(dataset="d", making=Clean(steps=(Deduplicate(),))))
+    with pytest.raises(model.NotCommitted):
+        house.do(msgspec.structs.replace(said, draft_id=draft.draft.id))  # type: ignore[attr-defined]
+    assert house.dataset().num_versions == 1
