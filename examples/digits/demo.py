@@ -269,7 +269,7 @@ def run(demo: Demo, scratch: Path, keep: bool) -> None:
     """All steps in order."""
     pixels, digits = load()
     held_out = np.random.default_rng(SEED).permutation(len(pixels))[:500]
-    rows = pixels[held_out][:, None]
+    rows = pixels[held_out]
     demo.start()
     demo.ingest(scratch / "digits")
     demo.clean()
