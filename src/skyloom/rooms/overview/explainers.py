@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
-from skyloom.rooms.data.service import Data
+from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
@@ -83,7 +83,7 @@ def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     return Counter(alert.state.value for alert in view.select(ALERTS, where))
 
 
-def of_datasets(data: Data) -> Explainer:
+def of_datasets(data: Datasets) -> Explainer:
     """Explains datasets, by the newest draft when nothing came of it."""
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
