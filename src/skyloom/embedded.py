@@ -109,9 +109,14 @@ class Embedded:
             explainers={
                 "job": explainers.of_jobs(jobs),
                 "dataset": explainers.of_datasets(data),
+                "ep": explainers.of_endpoints(serving),
                 "alert": explainers.explain_alert,
             },
-            counts={"jobs": explainers.count_jobs, "alerts": explainers.count_alerts},
+            counts={
+                "jobs": explainers.count_jobs,
+                "endpoints": explainers.count_endpoints,
+                "alerts": explainers.count_alerts,
+            },
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}

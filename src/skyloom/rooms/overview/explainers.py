@@ -14,6 +14,8 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring import rules as monitoring_rules
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.serving.ports import ENDPOINTS
+from skyloom.rooms.serving.service import Serving
 
 Explainer = Callable[[Snapshot, str, str], Explanation]
 """Explains the subject with an id, in a project. Raises the noun's own `NotFound`."""
@@ -64,6 +66,23 @@ def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     return Counter(alert.state.value for alert in view.select(ALERTS, where))
 
 
+def of_endpoints(serving: Serving) -> Explainer:
+    """Explains endpoints."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = serving.status(view, serving.find(view, subject, project))
+        return Explanation(
+            subject=subject,
+            noun="endpoint",
+            state=status.state.value,
+            message=status.message,
+            next_action=status.next_action,
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
+
+
 def of_datasets(data: Data) -> Explainer:
     """Explains datasets, by the newest draft when nothing came of it."""
 
@@ -90,6 +109,12 @@ def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:
     for task in view.select(TASKS, where):
         gangs.setdefault(task.job_id, []).append(task)
     return Counter(jobs_rules.state_of(gang).value for gang in gangs.values())
+
+
+def count_endpoints(view: Snapshot, project: str) -> Mapping[str, int]:
+    """Endpoints that were not stopped."""
+    where = {"stopped_by": ""} | ({} if project == "*" else {"project": project})
+    return {"live": view.count(ENDPOINTS, where)}
 
 
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:
