@@ -111,6 +111,8 @@ class ControlPlane:
             self.start(SKYLOOM_CRASH_AT="")
         self.ready()
         with self.client() as cloud:
+            for endpoint in cloud.endpoints.list(limit=1000, live=True).items:
+                cloud.endpoints.stop(endpoint.endpoint.id)
             live = [item.job.id for item in cloud.jobs.list(limit=1000, live=True).items]
             for job_id in live:
                 cloud.jobs.cancel(job_id)

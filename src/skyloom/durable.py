@@ -58,7 +58,7 @@ def make_folder(folder: Path) -> None:
 
 def write_new(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file that nobody reads yet and put its bytes on disk; its name is not yet. Removes it when writing fails."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         for chunk in chunks:
             write_all(descriptor, chunk)
@@ -81,3 +81,10 @@ def move_into_place(source: Path, target: Path) -> None:
     """Rename, replacing what is there, and put the new name on disk."""
     source.replace(target)
     sync_folder(target.parent)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, whole or not at all, on disk when this returns."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_new(draft, (content,))
+    move_into_place(draft, path)

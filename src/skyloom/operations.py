@@ -1,10 +1,16 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.cost import model as cost
+from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.registry import model as registry
+from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
+from skyloom.rooms.tracking import model as tracking
+from skyloom.rooms.training import model as training
 
 OPERATIONS = (
     *overview.OPERATIONS,
@@ -12,4 +18,10 @@ OPERATIONS = (
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
+    *registry.OPERATIONS,
+    *serving.OPERATIONS,
+    *tracking.OPERATIONS,
+    *training.OPERATIONS,
+    *data.OPERATIONS,
+    *lineage.OPERATIONS,
 )

@@ -13,8 +13,10 @@ from skyloom.core.events import TaskEnded
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
+from skyloom.ports.series import Point
 from skyloom.rooms.cost.model import CostBy, LedgerEntry, PriceBook
 from skyloom.rooms.cost.rules import ledger_entry, report
+from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import Alert, AlertState, FeatureDrift, Monitor, Signal
 
 EVIL = "\x1b[2J\u202eevil\r\n[bold]x[/bold]"
@@ -205,3 +207,18 @@ def test_json_answers_are_printed_without_importing_rich():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_lineage_is_drawn_as_a_tree():
+    def node(kind: Kind, name: str, *following: LineageNode) -> LineageNode:
+        return LineageNode(kind=kind, id=f"{name}_id", name=name, at=0.0, facts={"a": EVIL}, next=following)
+
+    root = node(Kind.ROW, "row", node(Kind.RUN, "one"), node(Kind.RUN, "two", node(Kind.MODEL_VERSION, "three")))
+    lines = render(root).splitlines()
+    assert [line.strip().split("  ")[0] for line in lines] == ["row", "├── one", "└── two", "└── three"]
+    assert r"three_id · 1970-01-01 00:00:00Z · a: \x1b[2J\u202eevil" in lines[-1]
+
+
+def test_measurements_by_name_are_a_table():
+    shown = render({"loss": Point("loss", 3, 0.0, 0.25), "acc": Point("acc", 3, 0.0, None)})
+    assert shown.splitlines()[1].split() == ["loss", "3", "1970-01-01", "00:00:00Z", "0.25"]

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import pytest
 
-from skyloom.cloud import COLLECTIONS, LOGS
 from skyloom.core.errors import Unavailable
 from skyloom.core.events import Event, Moved
 from skyloom.core.resources import Resources
+from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
 from skyloom.rooms.cost.ports import LEDGER

@@ -9,7 +9,7 @@ from skyloom.core.operation import Done
 from skyloom.ports.series import Point
 from skyloom.runtime.context import Context, context
 from skyloom.runtime.line import measurements_sender
-from skyloom.runtime.report import Reporter, report
+from skyloom.runtime.report import PointSender, report
 from skyloom.series.memory import MemorySeries
 
 
@@ -35,9 +35,9 @@ def lost() -> Unavailable:
     return Unavailable("The control plane does not answer.", next_action="Wait.")
 
 
-def reporter(send: Callable[[int, tuple[Point, ...]], None], **options: object) -> tuple[Reporter, list[str]]:
+def reporter(send: Callable[[int, tuple[Point, ...]], None], **options: object) -> tuple[PointSender, list[str]]:
     lines: list[str] = []
-    return Reporter(send, every_s=0.01, now=lambda: 5.0, say=lines.append, **options), lines  # type: ignore[arg-type]
+    return PointSender(send, every_s=0.01, now=lambda: 5.0, say=lines.append, **options), lines  # type: ignore[arg-type]
 
 
 def test_report_arrives_in_order_with_step_and_time() -> None:

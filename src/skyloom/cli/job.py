@@ -62,7 +62,7 @@ def run(
         )
         if detach:
             return show(status, as_json)
-        _attend(client, status.job.id, as_json)
+        attend(client, status.job.id, as_json)
 
 
 @app.command("list")
@@ -105,12 +105,12 @@ def logs(
     """Print what a worker of a job printed."""
     with cloud(project) as client:
         if follow:
-            _attend(client, job, False, rank, attempt)
+            attend(client, job, False, rank, attempt)
         for text in _so_far(client, job, rank, attempt):
             _write(text)
 
 
-def _attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
+def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
     """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
     try:
         if not as_json:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from skyloom.cli import views
-from skyloom.cli.wording import NOTHING, human, is_risky, label, safe
+from skyloom.cli.wording import NOTHING, human, is_risky, safe
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
 from skyloom.rooms.cost.model import CostReport
+from skyloom.rooms.lineage.model import LineageNode
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.tree import Tree
 
 # 1 is left for "what you waited for failed", 2 is also what the argument parser uses, 130 is Ctrl-C.
 EXIT_CODES: Mapping[Category, int] = {
@@ -111,12 +113,16 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield Text("done")
     elif isinstance(value, CostReport):
         yield _table(*views.rows_of_cost(value))
+    elif isinstance(value, LineageNode):
+        yield _tree(value)
     elif isinstance(value, Page):
         yield from _list(value.items)
         if value.next_cursor:
             yield Text(f"more: --cursor {safe(value.next_cursor)}", style="dim")
     elif isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources):
         yield from _page(value)
+    elif isinstance(value, Mapping) and any(isinstance(item, msgspec.Struct) for item in value.values()):
+        yield from _list(list(value.values()))
     elif isinstance(value, Mapping):
         yield _pairs([(safe(str(key)), human(str(key), item)) for key, item in value.items()])
     elif isinstance(value, list | tuple):
@@ -137,22 +143,14 @@ def _list(items: Sequence[Any]) -> "Iterable[RenderableType]":
 
 
 def _page(value: msgspec.Struct) -> "Iterable[RenderableType]":
-    """One noun: its plain attributes as pairs, then each part of it under its own heading. Empty ones are left out."""
+    """One noun: what it is in pairs, then each part of it under its own heading. Empty ones are left out."""
     from rich.text import Text
 
-    fields = [(name, getattr(value, name)) for name in value.__struct_fields__ if name not in views.HIDDEN]
-    told = [(name, item) for name, item in fields if item is not None and item not in ("", (), [], {})]
-    yield _pairs([(label(name), human(name, item)) for name, item in told if not _is_part(item)])
-    for name, item in told:
-        if _is_part(item):
-            yield Text(f"\n{label(name)}", style="bold")
-            yield from _parts(item)
-
-
-def _is_part(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return isinstance(value[0], msgspec.Struct) if value else False
-    return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
+    page = views.page(value)
+    yield _pairs([(label, text) for label, text in page.pairs if text not in ("", NOTHING)])
+    for heading, part in page.parts:
+        yield Text(f"\n{heading}", style="bold")
+        yield from _parts(part)
 
 
 def _table(columns: Sequence[views.Column], items: Iterable[object]) -> "Table":
@@ -169,6 +167,25 @@ def _table(columns: Sequence[views.Column], items: Iterable[object]) -> "Table":
     for row in written:
         table.add_row(*(Text(row[place], style=_style(row[place])) for place in used))
     return table
+
+
+def _tree(node: LineageNode) -> "Tree":
+    """A lineage as a tree: what each thing is called, then its id, its time and its facts, dimmed."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    def label_of(one: LineageNode) -> Text:
+        text = Text(safe(one.name), style="bold")
+        told = [safe(one.id), *([human("at", one.at)] if one.at is not None else [])]
+        told += [f"{safe(name)}: {safe(fact)}" for name, fact in one.facts.items()]
+        return text.append(f"  {' · '.join(told)}", style="not bold dim")
+
+    def grow(branch: Tree, one: LineageNode) -> Tree:
+        for following in one.next:
+            grow(branch.add(label_of(following)), following)
+        return branch
+
+    return grow(Tree(label_of(node)), node)
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> "Table":

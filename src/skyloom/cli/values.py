@@ -34,15 +34,22 @@ def size(text: str) -> str:
     return text
 
 
-def variables(pairs: Iterable[str]) -> dict[str, str]:
+def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
     """Read ``NAME=value`` words. Raises `UnreadableOption`."""
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UnreadableOption(f"--env {pair!r} is no variable.", next_action="Write --env NAME=value.")
+            raise UnreadableOption(f"{option} {pair!r} is no NAME=value.", next_action=f"Write {option} NAME=value.")
         found[name] = value
     return found
+
+
+def number(text: str, option: str) -> int:
+    """Read a whole number from 1 on. Raises `UnreadableOption`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise UnreadableOption(f"{option}: {text!r} is no version.", next_action="Write a number, for example 3.")
+    return int(text)
 
 
 def files(paths: Iterable[Path]) -> dict[str, Path]:

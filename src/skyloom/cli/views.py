@@ -7,28 +7,38 @@ import msgspec
 
 from skyloom.cli.plots import bar, bins
 from skyloom.cli.wording import human, label
+from skyloom.core.money import Money
+from skyloom.core.resources import Resources
+from skyloom.ports.store import Record
 from skyloom.rooms.cost.model import CostReport, CostRow
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.registry.bundle import BundleFile
+from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
+from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
+from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
+from skyloom.rooms.tracking.model import RunProgress
+
+
+class View(msgspec.Struct, frozen=True):
+    """A page about one noun: pairs, then parts under headings."""
+
+    pairs: Sequence[tuple[str, str]]
+    parts: Sequence[tuple[str, object]]
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column of a list: a heading and what to write for a noun."""
+    """One column of a list, or one pair of a page: a heading and what to write for a noun. ``path`` is empty for a drawn one."""
 
     heading: str
     write: Callable[[Any], str]
+    path: str = ""
 
 
 def of(path: str, heading: str | None = None) -> Column:
     """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
-    names = path.split(".")
-
-    def write(noun: Any) -> str:
-        for name in names:
-            noun = getattr(noun, name, None)
-        return human(names[-1], noun)
-
-    return Column(heading or label(names[-1]), write)
+    last = path.split(".")[-1]
+    return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
@@ -61,6 +71,50 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("training", lambda row: bins(row.expected_shares, _top(row))),
         Column("now", lambda row: bins(row.seen_shares, _top(row))),
     ),
+    RunProgress: (
+        of("run.id", "run"),
+        of("run.name"),
+        of("state"),
+        of("run.recipe"),
+        of("run.dataset"),
+        of("run.dataset_version"),
+        of("run.created_at"),
+    ),
+    Model: (of("name", "model"), of("newest"), of("aliases"), of("created_at")),
+    ModelVersion: (
+        of("id", "version"),
+        of("model"),
+        of("number"),
+        of("evaluation.metrics", "measured"),
+        of("provenance.dataset"),
+        of("provenance.dataset_version"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    BundleFile: (of("path", "file"), of("size_bytes"), of("digest")),
+    EndpointStatus: (
+        of("endpoint.name", "endpoint"),
+        of("state"),
+        of("endpoint.model"),
+        of("endpoint.revision"),
+        of("endpoint.num_replicas", "replicas"),
+        of("traffic.requests"),
+        of("url"),
+        of("message"),
+    ),
+    Revision: (of("number", "revision"), of("model_version"), of("created_at"), of("id")),
+    ReplicaStatus: (
+        of("replica.id", "replica"),
+        of("state"),
+        of("replica.revision_number", "revision"),
+        of("requests"),
+        of("replica.created_at"),
+        of("replica.job_id", "job"),
+        of("replica.message"),
+    ),
+    Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
+    Project: (of("id", "project"), of("created_at")),
+    AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
     CostRow: (
         of("name"),
         of("num_tasks", "tasks"),
@@ -73,14 +127,116 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     ),
 }
 
-# Fields that say nothing to a reader of a page.
-HIDDEN = frozenset({"project", "version"})
+# Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
+PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    JobStatus: (
+        (
+            of("job.id", "job"),
+            of("job.spec.name"),
+            of("state"),
+            of("reason"),
+            of("message"),
+            of("next_action"),
+            of("job.spec.num_workers", "workers"),
+            of("job.spec.resources", "each with"),
+            of("job.attempt"),
+            of("job.submitted_at"),
+            of("job.submitted_by"),
+            of("started_at"),
+            of("ended_at"),
+            of("job.spec.labels"),
+        ),
+        ("tasks",),
+    ),
+    RunProgress: (
+        (
+            of("run.id", "run"),
+            of("run.name"),
+            of("state"),
+            of("message"),
+            of("run.recipe"),
+            of("run.dataset"),
+            of("run.dataset_version"),
+            of("run.target"),
+            of("run.parameters"),
+            of("run.job_id", "job"),
+            of("run.created_at"),
+        ),
+        ("latest",),
+    ),
+    ModelVersion: (
+        (
+            of("id", "version"),
+            of("model"),
+            of("number"),
+            of("description"),
+            of("evaluation.metrics", "measured"),
+            of("evaluation.num_rows", "on rows"),
+            of("provenance.recipe"),
+            of("provenance.dataset"),
+            of("provenance.dataset_version"),
+            of("run_id", "run"),
+            of("parity.largest_difference", "ONNX differs by"),
+            of("created_at"),
+        ),
+        ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
+    ),
+    ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
+    EndpointStatus: (
+        (
+            of("endpoint.name"),
+            of("endpoint.id", "endpoint"),
+            of("state"),
+            of("message"),
+            of("next_action"),
+            of("endpoint.model"),
+            of("endpoint.revision"),
+            of("url"),
+            of("grpc_address"),
+            of("traffic.requests"),
+            of("traffic.rows"),
+            of("traffic.server_errors"),
+        ),
+        ("replicas", "revisions"),
+    ),
+}
 
 
 def columns(noun: type[msgspec.Struct]) -> Sequence[Column]:
     """The columns of a list of this noun."""
-    fields = (name for name in noun.__struct_fields__ if name not in HIDDEN)
-    return COLUMNS.get(noun) or [of(name) for name in fields]
+    return COLUMNS.get(noun) or [of(name) for name in _told(noun)]
+
+
+def page(noun: msgspec.Struct) -> View:
+    """What a page about this noun shows: by `PAGES`, or all it has."""
+    if type(noun) in PAGES:
+        shown, parts = PAGES[type(noun)]
+        pairs = [(column.heading, column.write(noun)) for column in shown]
+        return View(pairs, [(label(path.split(".")[-1]), part) for path in parts if (part := attribute(noun, path))])
+    fields = [(name, getattr(noun, name)) for name in _told(type(noun))]
+    plain = [(label(name), human(name, value)) for name, value in fields if not _is_part(value)]
+    return View(plain, [(label(name), value) for name, value in fields if _is_part(value)])
+
+
+def attribute(noun: object, path: str) -> Any:
+    """An attribute of an attribute; None as soon as one of them is."""
+    for name in path.split("."):
+        noun = getattr(noun, name, None)
+    return noun
+
+
+def _told(noun: type[msgspec.Struct]) -> list[str]:
+    """The fields worth telling: the tenant is known to who asks, and how often a record was written is nobody's business."""
+    hidden = {"project", "version"} if issubclass(noun, Record) else set()
+    return [name for name in noun.__struct_fields__ if name not in hidden]
+
+
+def _is_part(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(isinstance(item, msgspec.Struct) for item in value.values())
+    if isinstance(value, list | tuple):
+        return bool(value) and isinstance(value[0], msgspec.Struct)
+    return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
 
 
 def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow]]:

@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources, show_bytes
 
 NOTHING = "–"
 _SHARES = ("_share", "_rate", "accuracy")
 _MOMENTS = ("_at", "since", "until")
+_MOMENT = "at"
 
 
 def safe(text: str, keep: str = "") -> str:
@@ -58,11 +61,13 @@ def human(name: str, value: Any) -> str:
         gpus = f", {value.gpus} GPUs" if value.gpus else ""
         return f"{value.cpus:g} CPUs{gpus}, {show_bytes(value.memory_bytes)}"
     if isinstance(value, dict):
-        return ", ".join(f"{safe(str(key))}={human('', item)}" for key, item in value.items()) or NOTHING
+        return ", ".join(_pair(safe(str(key)), item) for key, item in value.items()) or NOTHING
     if isinstance(value, tuple | list | set | frozenset):
         return ", ".join(human(name, item) for item in value) or NOTHING
     if isinstance(value, Money):
         return str(value)
+    if isinstance(value, msgspec.Struct):  # inside a table there is room for no more than what it is called
+        return human("", getattr(value, "id", None) or getattr(value, "name", None) or type(value).__name__)
     return safe(value if isinstance(value, str) else str(value))
 
 
@@ -89,6 +94,10 @@ def moment(unix_s: float) -> str:
         return f"{unix_s:g}"
 
 
+def _pair(key: str, value: Any) -> str:
+    return f"{key} ({human('', value)})" if isinstance(value, dict) else f"{key}={human('', value)}"
+
+
 def _number(name: str, value: float) -> str:
     if not math.isfinite(value):
         return str(value)
@@ -98,7 +107,7 @@ def _number(name: str, value: float) -> str:
         return f"{value:,.4g}/s"
     if name.endswith("_s"):
         return duration(value)
-    if name.endswith(_MOMENTS):
+    if name.endswith(_MOMENTS) or name == _MOMENT:
         return moment(value)
     if name.endswith(_SHARES):
         return f"{value * 100:.3g}%"

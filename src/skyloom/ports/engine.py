@@ -6,10 +6,12 @@ the task's output on disk, holds its limits, and records how it ended. One task 
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
+from skyloom.core.bounds import RelativePath
 from skyloom.core.resources import Resources
 
 
@@ -22,24 +24,28 @@ class Ability(enum.StrEnum):
     MULTI_HOST = "multi_host"
 
 
+# The kernel takes no longer one, and none with a zero byte.
+Argument = Annotated[str, Meta(max_length=100_000, pattern=r"^[^\x00]*$")]
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
     """Run a program. ``argv`` goes to the system as it is: no shell, no expansion."""
 
-    argv: tuple[str, ...]
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=1_000)]
 
 
 class PythonFile(msgspec.Struct, frozen=True, kw_only=True, tag="python_file"):
     """Run a Python file, below the working folder, as ``__main__``."""
 
-    path: str
-    args: tuple[str, ...] = ()
+    path: RelativePath
+    args: Annotated[tuple[Argument, ...], Meta(max_length=1_000)] = ()
 
 
 class PythonModule(msgspec.Struct, frozen=True, kw_only=True, tag="python_module"):
     """Run an installed module as ``__main__``, like ``python -m``."""
 
-    module: str
-    args: tuple[str, ...] = ()
+    module: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=300)]
+    args: Annotated[tuple[Argument, ...], Meta(max_length=1_000)] = ()
 
 
 class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
@@ -48,9 +54,9 @@ class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
     Its JSON result is written to ``result.json`` in the task's folder (``SKYLOOM_TASK_FOLDER``), where any task may leave one.
     """
 
-    path: str
-    function: str
-    arguments: bytes = b'{"args": [], "kwargs": {}}'
+    path: RelativePath
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+    arguments: Annotated[bytes, Meta(max_length=4 * 2**20)] = b'{"args": [], "kwargs": {}}'
 
 
 Entry = Command | PythonFile | PythonModule | PythonCall

@@ -15,7 +15,7 @@ from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import Fitted
 from skyloom.runtime.report import report
-from skyloom.runtime.rows import Rows
+from skyloom.runtime.rows import RowSet
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ class Trained:
     meaning: Meaning
     held_out: Mapping[str, Array]
     evaluate: Callable[[Array], Evaluation]
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, RowSet]
     fitted: Fitted
     seed: int
     extra_files: Mapping[str, bytes] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
 from skyloom.runtime.gang import Gang, gang
-from skyloom.runtime.rows import Rows, RowSource
+from skyloom.runtime.rows import RowSet, RowSource
 
 INPUT, OUTPUT = "image", "probabilities"
 _SMALLEST_MAP = 7
@@ -162,5 +162,5 @@ def _same_shape(pixels: NDArray[Any], trained_on: NDArray[Any]) -> NDArray[Any]:
     return pixels
 
 
-def _splits(plan: TrainingPlan, train: Rows, test: Rows) -> dict[str, Rows]:
+def _splits(plan: TrainingPlan, train: RowSet, test: RowSet) -> dict[str, RowSet]:
     return {plan.train_on: train, plan.evaluate_on: test}

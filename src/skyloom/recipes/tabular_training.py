@@ -31,7 +31,7 @@ from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
 from skyloom.runtime.gang import gang
-from skyloom.runtime.rows import SPLIT, Rows, RowSource, check_columns
+from skyloom.runtime.rows import SPLIT, RowSet, RowSource, check_columns
 
 INPUT = "row"
 ENCODING_FILE = "encoding.json"
@@ -42,7 +42,7 @@ class NoFeatures(InvalidInput):
     """No column is left to predict from."""
 
 
-class Task(enum.StrEnum):
+class Goal(enum.StrEnum):
     """What is predicted."""
 
     AUTO = "auto"
@@ -60,7 +60,7 @@ class TabularParameters(FitPlan, frozen=True, kw_only=True, forbid_unknown_field
         hidden: sizes of the hidden layers; none makes it a linear model.
     """
 
-    task: Task = Task.AUTO
+    task: Goal = Goal.AUTO
     features: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     hidden: Annotated[tuple[Annotated[int, Meta(ge=1, le=8_192)], ...], Meta(max_length=8)] = (32,)
@@ -71,7 +71,7 @@ class TabularParameters(FitPlan, frozen=True, kw_only=True, forbid_unknown_field
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 1e-2
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
     """One feature. ``values`` are the known texts of a text column, in order; empty for numbers."""
 
     name: str
@@ -150,7 +150,7 @@ def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     kind = _task(told.task, target)
     rows = encode(known, train)
     torch.manual_seed(told.seed)
-    learn = _regression if kind is Task.REGRESSION else _classification
+    learn = _regression if kind is Goal.REGRESSION else _classification
     learned = learn(plan, told, known, rows, target, test.table.column(plan.target))
     with gang(told.device) as members:
         learned.model.to(members.device)
@@ -181,10 +181,10 @@ def choose_features(names: Sequence[str], target: str, told: TabularParameters) 
     return chosen
 
 
-def describe(column: pa.ChunkedArray, name: str) -> Column:
+def describe(column: pa.ChunkedArray, name: str) -> FeatureColumn:
     """How a training column is encoded. Raises `NoFeatures` for one that cannot be."""
     if columns.is_number(column.type) or pa.types.is_boolean(column.type):
-        return Column(name=name)
+        return FeatureColumn(name=name)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise NoFeatures(
             f"The column {name!r} holds {column.type}, which is neither numbers nor texts.",
@@ -196,10 +196,10 @@ def describe(column: pa.ChunkedArray, name: str) -> Column:
             f"The text column {name!r} has {len(values)} different values; 1 to {_MAX_CATEGORIES} can be learned from.",
             next_action=f"Leave it out: ignore=[{name!r}].",
         )
-    return Column(name=name, values=tuple(values))
+    return FeatureColumn(name=name, values=tuple(values))
 
 
-def encode(known: Sequence[Column], rows: Rows) -> NDArray[np.float32]:
+def encode(known: Sequence[FeatureColumn], rows: RowSet) -> NDArray[np.float32]:
     """Rows as the model takes them, shape [rows, features]."""
     return np.stack([column.encode(rows.table.column(column.name)) for column in known], axis=1)
 
@@ -217,7 +217,7 @@ class _Learned:
 def _classification(
     plan: TrainingPlan,
     told: TabularParameters,
-    known: Sequence[Column],
+    known: Sequence[FeatureColumn],
     rows: NDArray[np.float32],
     target: pa.ChunkedArray,
     held_out: pa.ChunkedArray,
@@ -236,7 +236,7 @@ def _classification(
 def _regression(
     plan: TrainingPlan,
     told: TabularParameters,
-    known: Sequence[Column],
+    known: Sequence[FeatureColumn],
     rows: NDArray[np.float32],
     target: pa.ChunkedArray,
     held_out: pa.ChunkedArray,
@@ -265,15 +265,15 @@ def _loss(
     return loss_of_rows
 
 
-def _task(asked: Task, target: pa.ChunkedArray) -> Task:
-    if asked is not Task.AUTO:
+def _task(asked: Goal, target: pa.ChunkedArray) -> Goal:
+    if asked is not Goal.AUTO:
         return asked
-    return Task.REGRESSION if pa.types.is_floating(target.type) else Task.CLASSIFICATION
+    return Goal.REGRESSION if pa.types.is_floating(target.type) else Goal.CLASSIFICATION
 
 
-def _sizes(known: Sequence[Column]) -> tuple[int, ...]:
+def _sizes(known: Sequence[FeatureColumn]) -> tuple[int, ...]:
     return tuple(len(column.values) for column in known)
 
 
-def _names(known: Sequence[Column]) -> tuple[str, ...]:
+def _names(known: Sequence[FeatureColumn]) -> tuple[str, ...]:
     return tuple(column.name for column in known)

@@ -24,7 +24,7 @@ _MAX_POINTS = 200_000
 _LONGEST_WAIT_S = 5.0
 
 
-class Reporter:
+class PointSender:
     """Collects points and sends them in order from one thread.
 
     Args:
@@ -112,7 +112,7 @@ class Reporter:
         return self._give_up_at is not None and time.monotonic() > self._give_up_at
 
 
-_open: list[Reporter] = []
+_open: list[PointSender] = []
 _lock = threading.Lock()
 
 
@@ -129,7 +129,7 @@ def report(values: Mapping[str, float], step: int) -> None:
         return
     with _lock:
         if not _open:
-            _open.append(Reporter(measurements_sender(here)))
+            _open.append(PointSender(measurements_sender(here)))
         _open[0].report(values, step)
 
 

@@ -27,7 +27,7 @@ class SplitEmpty(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSet:
     """Some rows in memory, with their stable ids."""
 
     table: pa.Table
@@ -49,7 +49,7 @@ class RowSource(Protocol):
         """Names of the columns, without the row id."""
         ...
 
-    def read(self, split: str, columns: Sequence[str]) -> Rows:
+    def read(self, split: str, columns: Sequence[str]) -> RowSet:
         """All rows of a split. Raises `ColumnMissing`, `SplitEmpty`."""
         ...
 
@@ -65,7 +65,7 @@ class TableRows:
     def columns(self) -> list[str]:
         return [name for name in self._schema.names if name != ROW_ID]
 
-    def read(self, split: str, columns: Sequence[str]) -> Rows:
+    def read(self, split: str, columns: Sequence[str]) -> RowSet:
         check_columns(columns, self.columns())
         if SPLIT not in self._schema.names:
             raise SplitEmpty(
@@ -82,7 +82,7 @@ class TableRows:
         if not sum(batch.num_rows for batch in batches):
             raise no_rows(split)
         table = pa.Table.from_batches(batches)
-        return Rows(table.drop_columns([ROW_ID]), table.column(ROW_ID).to_numpy().astype(np.int64))
+        return RowSet(table.drop_columns([ROW_ID]), table.column(ROW_ID).to_numpy().astype(np.int64))
 
 
 class MemoryRows:
@@ -94,12 +94,12 @@ class MemoryRows:
     def columns(self) -> list[str]:
         return [] if not self._splits else list(next(iter(self._splits.values())).schema.names)
 
-    def read(self, split: str, columns: Sequence[str]) -> Rows:
+    def read(self, split: str, columns: Sequence[str]) -> RowSet:
         check_columns(columns, self.columns())
         table = self._splits.get(split)
         if table is None or not table.num_rows:
             raise no_rows(split)
-        return Rows(table.select(list(columns)), np.arange(table.num_rows, dtype=np.int64))
+        return RowSet(table.select(list(columns)), np.arange(table.num_rows, dtype=np.int64))
 
 
 def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:

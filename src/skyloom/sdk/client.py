@@ -1,10 +1,13 @@
 """The client: one attribute per noun, one method per operation."""
 
+from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
+from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls
+from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
 
 
 class Client:
@@ -17,8 +20,15 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.trainings = TrainingCalls(transport)
+        self.runs = RunCalls(transport)
+        self.models = ModelCalls(transport)
+        self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
         self.alerts = AlertCalls(transport)
+        self.endpoints = EndpointCalls(transport)
+        self.predictions = PredictionCalls(transport)
+        self.lineage = LineageCalls(transport)
 
     @property
     def project(self) -> str:

@@ -36,6 +36,7 @@ class HttpTransport:
     def __init__(self, url: str, token: str, project: str, *, patience_s: float = 5.0) -> None:
         self.url = url.rstrip("/")
         self.project = project
+        self.token = token
         self._patience_s = patience_s
         self._client = httpx.Client(
             base_url=self.url,

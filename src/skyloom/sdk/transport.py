@@ -11,10 +11,15 @@ Door = Callable[[Operation[Any], Caller, str | None], Any]
 
 
 class Transport(Protocol):
-    """Carries operations and bulk bytes."""
+    """Carries operations and bulk bytes.
+
+    Attributes:
+        token: shown to the model servers, which are not asked through the control plane; empty inside the cloud's own process.
+    """
 
     project: str
     url: str
+    token: str
 
     def send(self, ask: Operation[A], key: str | None = None) -> A:
         """Send an operation and return its answer. Raises the operation's own errors, and `Unavailable` when nobody answers.
@@ -40,7 +45,7 @@ class Transport(Protocol):
 class InProcess:
     """A transport without a network: straight to the door of a cloud in this process."""
 
-    url = ""
+    url = token = ""
 
     def __init__(self, door: Door, caller: Caller, blobs: Blobs) -> None:
         self._door = door

@@ -60,7 +60,7 @@ class Numbering:
         missing = carried.is_null().to_numpy(zero_copy_only=False)
         ids = carried.fill_null(0).to_numpy(zero_copy_only=False).copy()
         ids[missing] = self._fresh(int(missing.sum())).to_numpy()
-        return ids
+        return np.asarray(ids, dtype=np.int64)
 
     def _fresh(self, count: int) -> pa.Int64Array:
         first = self.next_id
@@ -122,7 +122,7 @@ def _joined(column: pa.LargeBinaryArray) -> bytes:
     if content is None or not len(column):
         return b""
     bounds = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
-    return content.to_pybytes()[bounds[0] : bounds[-1]]
+    return bytes(memoryview(content)[bounds[0] : bounds[-1]])
 
 
 def positions(ids: Ids, wanted: Iterable[int]) -> Ids:
@@ -132,4 +132,4 @@ def positions(ids: Ids, wanted: Iterable[int]) -> Ids:
     if not order.size or not asked.size:
         return np.empty(0, dtype=np.int64)
     found = order[np.minimum(np.searchsorted(ids, asked, sorter=order), ids.size - 1)]
-    return found[ids[found] == asked]
+    return np.asarray(found[ids[found] == asked], dtype=np.int64)

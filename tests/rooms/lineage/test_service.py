@@ -12,7 +12,7 @@ from skyloom.ports.store import Snapshot
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage, Kind, LineageNode, RowMissing, SubjectUnknown
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.lineage.rules import row_ids_digest
-from skyloom.rooms.lineage.service import LineageWalks
+from skyloom.rooms.lineage.service import Lineages
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
 from skyloom.rooms.registry.model import Evaluation, ModelVersion, Provenance, SplitRows
 from skyloom.rooms.serving.model import Endpoint, PredictionRecord, Replica, Revision
@@ -46,7 +46,6 @@ ENDPOINT = Endpoint(
     model="digits",
     revision=1,
     num_replicas=1,
-    resources=Resources(),
     rest_port=1,
     grpc_port=2,
     created_at=40.0,
@@ -59,6 +58,7 @@ REVISION = Revision(
     number=1,
     model_version="version_1",
     version_label="1",
+    resources=Resources(),
     files={},
     created_at=40.0,
 )
@@ -108,8 +108,8 @@ class MemorySources:
         self.version = model_version()
         self.runs = [RUN]
 
-    def prediction(self, prediction_id: str, project: str) -> PredictionRecord:
-        if (prediction_id, project) != ("pred_1_0", "p"):
+    def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
+        if (prediction_id, by.project) != ("pred_1_0", "p"):
             raise PredictionMissing(f"No prediction {prediction_id}.", next_action="Check the id.")
         return PredictionRecord(prediction=PREDICTION, endpoint=ENDPOINT, revision=REVISION, replica=REPLICA)
 
@@ -145,7 +145,7 @@ class Place:
         split = pa.table({"x": range(6), "split": SPLITS, "_rowid": ids})
         tables.write("t_digits", split.to_reader(), base=1, key="2")
         self.sources = MemorySources()
-        self.walks = LineageWalks(MemoryStore(), tables, self.sources)
+        self.walks = Lineages(MemoryStore(), tables, self.sources)
 
     def back(self, subject_id: str, by: Caller = ANN, **options: object):
         return self.walks.get(GetLineage(subject_id=subject_id, **options), by)

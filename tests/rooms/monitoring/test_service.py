@@ -14,6 +14,7 @@ from skyloom.rooms.monitoring.model import (
     AcknowledgeAlert,
     Alert,
     AlertMissing,
+    AlertRule,
     AlertState,
     Feature,
     GetMonitor,
@@ -24,8 +25,11 @@ from skyloom.rooms.monitoring.model import (
     NotWatched,
     Profile,
     Reduction,
+    RulesUnclear,
+    SetAlertRules,
     Signal,
     Traffic,
+    Watch,
 )
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.stores.memory import MemoryStore
@@ -135,6 +139,19 @@ def test_alert_goes_its_way_and_fires_again_as_the_same_one(place: Place):
     assert place.moves() == list(itertools.pairwise(path))
 
 
+def test_alerts_are_listed_by_endpoint_and_state(place: Place):
+    place.report(rows=300, kinds=YOUNG)
+    place.watch("endpoint_2", "p", "idle", "")
+
+    def found(**asked: object) -> int:
+        return len(place.room.list_alerts(ListAlerts(**asked), ANN).items)
+
+    assert [found(endpoint=name) for name in ("digits", "endpoint_1", "idle")] == [1, 1, 0]
+    assert [found(state=state) for state in AlertState] == [1, 0, 0]
+    with pytest.raises(NotWatched):
+        found(endpoint="unknown")
+
+
 def test_errors_and_slow_answers_raise_their_own_alerts(place: Place):
     place.report(rows=100, errors=5, slow=3)
     assert {alert.signal for alert in place.alerts()} == {Signal.ERROR_RATE, Signal.LATENCY_P99_S}
@@ -203,3 +220,31 @@ def test_another_project_sees_nothing(place: Place):
         place.room.get(GetMonitor(name="endpoint_1"), EVE)
     with pytest.raises(AlertMissing):
         place.acknowledge(alert.id, EVE)
+
+
+def set_rules(place: Place, *rules: AlertRule) -> Watch:
+    return place.store.write(lambda tx: place.room.set_rules(tx, SetAlertRules(name="digits", rules=rules), ANN))
+
+
+def test_rules_of_an_endpoint_are_kept_when_it_is_deployed_again(place: Place):
+    patient = AlertRule(signal=Signal.ERROR_RATE, threshold=0.5)
+    set_rules(place, patient)
+    place.watch("endpoint_1", "p", "digits", "")
+    place.watch("endpoint_1", "p", "digits", place.profile)
+    place.report(rows=100, errors=40)
+    assert place.alerts() == []
+    place.report(rows=100, errors=90)
+    assert [(alert.signal, alert.threshold) for alert in place.alerts()] == [(Signal.ERROR_RATE, 0.5)]
+
+
+def test_rules_taken_away_end_their_alerts(place: Place):
+    place.report(rows=300, kinds=YOUNG)
+    set_rules(place)
+    place.report()
+    assert [alert.state for alert in place.alerts()] == [AlertState.RESOLVED]
+
+
+def test_two_rules_for_one_signal_are_refused(place: Place):
+    rule = AlertRule(signal=Signal.DRIFT, threshold=0.3)
+    with pytest.raises(RulesUnclear):
+        set_rules(place, rule, rule)

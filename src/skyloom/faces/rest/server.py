@@ -13,9 +13,9 @@ import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from skyloom import __version__
-from skyloom.cloud import Embedded, write_private
 from skyloom.core.errors import Conflict, InvalidInput, NotPermitted
-from skyloom.durable import disk_errors
+from skyloom.durable import disk_errors, write_private
+from skyloom.embedded import Embedded
 from skyloom.faces.rest.app import LOOPBACK, make_app
 from skyloom.operations import OPERATIONS
 from skyloom.sdk import running

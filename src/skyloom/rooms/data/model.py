@@ -1,6 +1,7 @@
 """Nouns of data: a dataset is a table; its versions never change; a draft is a version in the making.
 
-Only drafts have a stored state. A dataset's state is derived from its versions and drafts (`rules.state`), so they cannot disagree.
+No state is stored: a draft's follows from its version, its error and its job (`rules.draft_state`), a dataset's from its versions and
+drafts (`rules.dataset_state`), so that they cannot disagree.
 """
 
 import enum
@@ -13,12 +14,14 @@ from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText
 from skyloom.core.errors import AlreadyExists, Conflict, ErrorBody, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
-from skyloom.core.states import Moves
 from skyloom.ports.store import Record
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Ingest, Making, Split
 
-Reference = Annotated[str, Meta(max_length=80, pattern=r"^[a-z0-9._-]*$", description="Number or tag; '' is the newest.")]
+NEWEST = "newest"
+Reference = Annotated[
+    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$", description="A number, a tag, or `newest`.")
+]
 Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")]
 
 
@@ -43,26 +46,15 @@ class SourceMissing(InvalidInput):
 
 
 class NotCommitted(Conflict):
-    """The table holds no version that this draft made."""
+    """The table holds no such version that this draft made."""
 
 
 class DraftState(enum.StrEnum):
-    """The life of a draft. ``MOVES`` is the table."""
+    """The life of a draft; always derived. A late commit turns a failed one into a done one; done is for ever."""
 
     WORKING = "working"
     DONE = "done"
     FAILED = "failed"
-
-
-# A failed draft works again when its job is tried once more, and its late commit counts.
-MOVES = Moves(
-    "draft",
-    {
-        DraftState.WORKING: (DraftState.DONE, DraftState.FAILED),
-        DraftState.FAILED: (DraftState.WORKING, DraftState.DONE),
-        DraftState.DONE: (),
-    },
-)
 
 
 class DatasetState(enum.StrEnum):
@@ -94,14 +86,13 @@ class Draft(Record, frozen=True, kw_only=True):
         parent: number of the version it is made from; None when it is made from files.
         job_id: the job that makes it.
         number: of the version that came out.
-        error: why it failed.
+        error: why its program gave up.
     """
 
     dataset_id: str
     parent: int | None
     making: Making
     job_id: str
-    state: DraftState = DraftState.WORKING
     number: int | None = None
     error: ErrorBody | None = None
     created_at: float
@@ -128,6 +119,18 @@ class DatasetVersion(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class DraftStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A draft and what has become of it.
+
+    Attributes:
+        error: why it failed, from its program or from its job.
+    """
+
+    draft: Draft
+    state: DraftState
+    error: ErrorBody | None = None
+
+
 class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset and what has become of it.
 
@@ -142,7 +145,7 @@ class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     newest: DatasetVersion | None = None
     num_versions: int = 0
-    drafts: tuple[Draft, ...] = ()
+    drafts: tuple[DraftStatus, ...] = ()
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +163,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @operation("data.create", Right.RUN, "POST /datasets")
-class CreateDataset(Operation[Draft]):
+class CreateDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     """Make a dataset from uploaded files. The answer is the draft; a job reads the files, and commits the version or fails."""
 
     name: Name
@@ -170,34 +173,34 @@ class CreateDataset(Operation[Draft]):
 
 
 @operation("data.clean", Right.RUN, "POST /datasets/{dataset}/clean")
-class CleanDataset(Operation[Draft]):
-    """Make a cleaned version of a version (a number or a tag; the newest when empty)."""
+class CleanDataset(Operation[DraftStatus], frozen=True, kw_only=True):
+    """Make a cleaned version of a version."""
 
     dataset: Id
     making: Clean
-    base: Reference = ""
+    base: Reference = NEWEST
     resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
 
 
 @operation("data.split", Right.RUN, "POST /datasets/{dataset}/split")
-class SplitDataset(Operation[Draft]):
+class SplitDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     """Make a version whose rows are divided into train, validation and test."""
 
     dataset: Id
     making: Split = Split()
-    base: Reference = ""
+    base: Reference = NEWEST
     resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
 
 
 @operation("data.draft", Right.READ, "GET /drafts/{draft_id}")
-class GetDraft(Operation[Draft]):
+class GetDraft(Operation[DraftStatus], frozen=True, kw_only=True):
     """Show a draft."""
 
     draft_id: Id
 
 
 @operation("data.commit", Right.WRITE, "POST /drafts/{draft_id}/commit")
-class CommitVersion(Operation[DatasetVersion]):
+class CommitVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
     """Say that a draft's version is in the table. For the job that made it; safe to repeat."""
 
     draft_id: Id
@@ -206,7 +209,7 @@ class CommitVersion(Operation[DatasetVersion]):
 
 
 @operation("data.fail", Right.WRITE, "POST /drafts/{draft_id}/fail")
-class FailDraft(Operation[Draft]):
+class FailDraft(Operation[DraftStatus], frozen=True, kw_only=True):
     """Say why a draft cannot be made. For the job that tried."""
 
     draft_id: Id
@@ -214,7 +217,7 @@ class FailDraft(Operation[Draft]):
 
 
 @operation("data.list", Right.READ, "GET /datasets")
-class ListDatasets(Operation[Page[DatasetStatus]]):
+class ListDatasets(Operation[Page[DatasetStatus]], frozen=True, kw_only=True):
     """List datasets, newest first."""
 
     limit: Limit = 50
@@ -222,14 +225,14 @@ class ListDatasets(Operation[Page[DatasetStatus]]):
 
 
 @operation("data.get", Right.READ, "GET /datasets/{dataset}")
-class GetDataset(Operation[DatasetStatus]):
+class GetDataset(Operation[DatasetStatus], frozen=True, kw_only=True):
     """Show a dataset by name or id."""
 
     dataset: Id
 
 
 @operation("data.versions", Right.READ, "GET /datasets/{dataset}/versions")
-class ListVersions(Operation[Page[DatasetVersion]]):
+class ListVersions(Operation[Page[DatasetVersion]], frozen=True, kw_only=True):
     """List the versions of a dataset, newest first."""
 
     dataset: Id
@@ -238,25 +241,25 @@ class ListVersions(Operation[Page[DatasetVersion]]):
 
 
 @operation("data.version", Right.READ, "GET /datasets/{dataset}/version")
-class GetVersion(Operation[DatasetVersion]):
-    """Show one version: a number or a tag; the newest when empty."""
+class GetVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
+    """Show one version: by its number, by a tag, or `newest`."""
 
     dataset: Id
-    reference: Reference = ""
+    reference: Reference = NEWEST
 
 
 @operation("data.head", Right.READ, "GET /datasets/{dataset}/rows")
-class HeadRows(Operation[Rows]):
+class HeadRows(Operation[Rows], frozen=True, kw_only=True):
     """Show some rows of a version."""
 
     dataset: Id
-    reference: Reference = ""
+    reference: Reference = NEWEST
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 20
     offset: Count = 0
 
 
 @operation("data.tag", Right.WRITE, "POST /datasets/{dataset}/tags")
-class TagVersion(Operation[DatasetVersion]):
+class TagVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
     """Point a tag at a version; it leaves the one it pointed at before."""
 
     dataset: Id

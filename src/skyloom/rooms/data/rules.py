@@ -1,11 +1,26 @@
 """Pure decisions about datasets."""
 
-from collections.abc import Iterable
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import Category, ErrorBody, InvalidInput
 from skyloom.rooms.data.contents import Column, Role
 from skyloom.rooms.data.making import SPLIT_COLUMN, Clean, Columns, ColumnType, Format, Making, Split
+from skyloom.rooms.data.model import (
+    NEWEST,
+    DatasetState,
+    DatasetVersion,
+    Draft,
+    DraftState,
+    DraftStatus,
+    VersionMissing,
+)
 
+_SHOWN_BYTES = 32 * 2**20
+_SHOWN_BULKY = 20
+_SHOWN_CHARACTERS = 1_000
 _LABELS = {"label", "labels", "target", "class", "species", "y", "outcome"}
 _FORMATS = {
     "csv": Format.CSV,
@@ -89,3 +104,63 @@ def check(making: Clean | Split, columns: Iterable[Column]) -> None:
                 f"The shares of train, validation and test add up to {total:g}, with {making.train:g} for train.",
                 next_action="Give shares that add up to 1, with some for train.",
             )
+
+
+def draft_status(draft: Draft, job_ended: str | None) -> DraftStatus:
+    """What became of a draft. ``job_ended`` says why its job is over; None while it may still commit."""
+    if draft.number is not None:
+        return DraftStatus(draft=draft, state=DraftState.DONE)
+    if draft.error is not None:
+        return DraftStatus(draft=draft, state=DraftState.FAILED, error=draft.error)
+    if job_ended is None:
+        return DraftStatus(draft=draft, state=DraftState.WORKING)
+    error = ErrorBody(
+        code="draft_failed",
+        category=Category.UNAVAILABLE,
+        message=f"The job that makes it ended without a version: {job_ended}.",
+        next_action=f"See: skyloom why {draft.job_id}.",
+    )
+    return DraftStatus(draft=draft, state=DraftState.FAILED, error=error)
+
+
+def dataset_state(num_versions: int, drafts: Iterable[DraftStatus]) -> DatasetState:
+    """What a dataset is good for."""
+    if num_versions:
+        return DatasetState.READY
+    working = any(draft.state is DraftState.WORKING for draft in drafts)
+    return DatasetState.CREATING if working else DatasetState.FAILED
+
+
+def version_of(versions: Sequence[DatasetVersion], reference: str, dataset: str) -> DatasetVersion:
+    """The version that ``3``, a tag or ``newest`` means. Raises `VersionMissing`. ``versions`` are in the order they were made."""
+    found = [one for one in versions if reference in (str(one.number), *one.tags)]
+    if reference == NEWEST and versions:
+        found = [versions[-1]]
+    if not found:
+        known = ", ".join("/".join((str(one.number), *one.tags)) for one in versions[-20:])
+        raise VersionMissing(
+            f"Dataset {dataset!r} has no version {reference!r}.",
+            next_action=f"It has: {known}." if known else f"See what became of it: skyloom data show {dataset}.",
+        )
+    return found[0]
+
+
+def rows_shown(columns: Iterable[Column], asked: int) -> int:
+    """How many rows may be read to show them: bulky ones fewer, so that a glance never costs gigabytes."""
+    row_bytes = sum(math.prod(column.shape) for column in columns if column.shape)
+    bulky = any(column.type in (ColumnType.BYTES, ColumnType.ENCODED_IMAGE) for column in columns)
+    return max(1, min(asked, _SHOWN_BYTES // max(1, row_bytes), _SHOWN_BULKY if bulky else asked))
+
+
+def cell(value: Any, shape: Sequence[int] = ()) -> bool | int | float | str | None:
+    """One value for people and JSON. Bulk becomes its shape and digest."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, bytes):
+        form = "x".join(map(str, shape)) if shape else f"{len(value)} bytes"
+        return f"{form} sha256:{hashlib.sha256(value).hexdigest()[:12]}"
+    return str(value)

@@ -81,12 +81,12 @@ class GetLineage(Operation[Lineage], frozen=True, kw_only=True):
 
     Attributes:
         subject_id: id of one of these, the name of an endpoint, or ``model:number``.
-        split: which of the run's splits to list the rows of.
+        split: which of the run's splits to list the rows of; empty for the one that the model was fitted on.
         after: the last row id already seen.
     """
 
     subject_id: Id
-    split: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,80}$")] = "train"
+    split: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,80}$")] = ""
     after: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = -1
     limit: Limit = 20
 

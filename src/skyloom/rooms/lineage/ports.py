@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from skyloom.core.operation import Caller
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, PredictionRecord, Revision
@@ -12,12 +13,13 @@ from skyloom.rooms.tracking.model import Run
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset version and the version of the table that holds its rows."""
+    """A dataset version and the version of the table that holds its rows. ``parent`` is the version it was made from."""
 
     dataset: str
     number: int
     table: str
     table_number: int
+    parent: int | None = None
     made_at: float | None = None
     facts: dict[str, str] = {}
 
@@ -25,7 +27,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 class Sources(Protocol):
     """Reads the facts that a walk needs. Everything of one project; None and empty for what is not there or somebody else's."""
 
-    def prediction(self, prediction_id: str, project: str) -> PredictionRecord:
+    def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         """Find a prediction in the request logs; not in a snapshot, because it reads a file. Raises `NotFound`, `InvalidInput`."""
         ...
 

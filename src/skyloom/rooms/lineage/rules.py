@@ -14,7 +14,7 @@ from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.tracking.model import Run
 
-FITTED_ON = "train"
+_TRAINING_SPLIT = "train"
 _SHOWN_METRICS = 4
 
 
@@ -88,6 +88,17 @@ def of_held(held: Held, split: str | None = None) -> LineageNode:
     )
 
 
+def line_of(versions: Iterable[Held], number: int) -> list[Held]:
+    """A dataset version and those it was made from, down to the one that was made from files. Empty when it is not there."""
+    by_number = {held.number: held for held in versions}
+    line: list[Held] = []
+    place: int | None = number
+    while place is not None and (held := by_number.pop(place, None)):
+        line.append(held)
+        place = held.parent
+    return line
+
+
 def of_row(dataset: str, row_id: int) -> LineageNode:
     return LineageNode(kind=Kind.ROW, id=str(row_id), name=f"row {row_id} of {dataset}")
 
@@ -102,7 +113,15 @@ def use_of(version: ModelVersion, split: str | None) -> str | None:
         return "may have trained on it"
     if split not in splits:
         return None
-    return "trained on it" if split == FITTED_ON else f"judged on it ({split})"
+    return "trained on it" if split == fitted_split(version) else f"judged on it ({split})"
+
+
+def fitted_split(version: ModelVersion | None) -> str:
+    """The split that a model was fitted on: of those that its run recorded, the one that it was not judged on."""
+    splits = list(version.provenance.splits) if version else []
+    judged = version.evaluation.split if version and version.evaluation else ""
+    others = [split for split in splits if split != judged] or splits
+    return _TRAINING_SPLIT if _TRAINING_SPLIT in others or not others else others[0]
 
 
 def rows_used(

@@ -15,7 +15,7 @@ _SPLIT = "split"
 _PREDICTION = "pred_"
 
 
-class LineageWalks:
+class Lineages:
     """Walks back and forward, in all projects."""
 
     def __init__(self, store: Store, tables: Tables, sources: Sources) -> None:
@@ -32,7 +32,7 @@ class LineageWalks:
         nodes: list[LineageNode] = []
         subject = ask.subject_id
         if subject.startswith(_PREDICTION):
-            found = self._sources.prediction(subject, by.project)
+            found = self._sources.prediction(subject, by)
             nodes.append(rules.of_prediction(found.prediction))
             subject = found.revision.id
         path, version, held = self._store.read(lambda view: self._path(view, subject, by.project))
@@ -64,18 +64,14 @@ class LineageWalks:
         origin = run or (version.provenance if version else None)
         if origin is None or not origin.dataset:
             return path, version, None
-        held = next(
-            (one for one in self._sources.held(view, origin.dataset, project) if one.number == origin.dataset_version),
-            None,
-        )
-        return [*path, *([rules.of_held(held)] if held else [])], version, held
+        line = rules.line_of(self._sources.held(view, origin.dataset, project), origin.dataset_version)
+        return [*path, *map(rules.of_held, line)], version, line[0] if line else None
 
     def _rows_used(self, held: Held, version: ModelVersion | None, ask: model.GetLineage) -> model.RowsUsed:
-        recorded = version.provenance.splits.get(ask.split) if version else None
-        row_ids = self._row_ids(held, ask.split)
-        return rules.rows_used(
-            held.dataset, held.number, ask.split, row_ids, recorded, after=ask.after, limit=ask.limit
-        )
+        split = ask.split or rules.fitted_split(version)
+        recorded = version.provenance.splits.get(split) if version else None
+        row_ids = self._row_ids(held, split)
+        return rules.rows_used(held.dataset, held.number, split, row_ids, recorded, after=ask.after, limit=ask.limit)
 
     def _row_ids(self, held: Held, split: str) -> Iterator[int]:
         if _SPLIT not in self._tables.schema(held.table, held.table_number).names:

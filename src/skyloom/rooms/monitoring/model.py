@@ -92,6 +92,10 @@ class ProfileUnreadable(InvalidInput):
     """The profile in a model's bundle is not one."""
 
 
+class RulesUnclear(InvalidInput):
+    """The alert rules cannot be meant together."""
+
+
 class AlertMissing(NotFound):
     """No such alert in this project."""
 
@@ -250,7 +254,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
 
 @operation("alerts.list", Right.READ, "GET /alerts")
 class ListAlerts(Operation[Page[Alert]], frozen=True, kw_only=True):
-    """List alerts, newest first: of one endpoint or all, in one state or any."""
+    """List alerts, newest first: of one endpoint (its name or id) or all, in one state or any."""
 
     endpoint: Id | None = None
     state: AlertState | None = None
@@ -274,4 +278,12 @@ class GetMonitor(Operation[Monitor], frozen=True, kw_only=True):
     num_features: Limit = 20
 
 
-OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor)
+@operation("endpoints.rules", Right.RUN, "PUT /endpoints/{name}/alert-rules")
+class SetAlertRules(Operation[Watch], frozen=True, kw_only=True):
+    """Say when one endpoint is in trouble: replaces its rules, at most one per signal; none silences it."""
+
+    name: Id
+    rules: Annotated[tuple[AlertRule, ...], Meta(max_length=10)]
+
+
+OPERATIONS = (ListAlerts, AcknowledgeAlert, GetMonitor, SetAlertRules)

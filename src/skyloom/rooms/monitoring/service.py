@@ -19,7 +19,6 @@ from skyloom.rooms.monitoring.model import (
     ALERT_MOVES,
     DEFAULT_RULES,
     Alert,
-    AlertRule,
     AlertState,
     FeatureDrift,
     Profile,
@@ -55,6 +54,7 @@ class Monitoring:
             model.ListAlerts: Query(self.list_alerts),
             model.AcknowledgeAlert: Change(self.acknowledge),
             model.GetMonitor: Query(self.get),
+            model.SetAlertRules: Change(self.set_rules),
         }
 
     # What the serving room calls
@@ -66,7 +66,6 @@ class Monitoring:
         endpoint: str,
         endpoint_name: str,
         profile: str = "",
-        alert_rules: tuple[AlertRule, ...] = DEFAULT_RULES,
     ) -> Watch:
         """Begin or go on watching an endpoint, in the transaction that gives it a revision. Safe to repeat.
 
@@ -80,7 +79,7 @@ class Monitoring:
             version=known.version if known else 0,
             endpoint_name=endpoint_name,
             profile=profile,
-            rules=alert_rules,
+            rules=known.rules if known else DEFAULT_RULES,
         )
         if known is None:
             return tx.insert(WATCHES, wanted)
@@ -181,14 +180,22 @@ class Monitoring:
 
     # Operations
 
+    def set_rules(self, tx: Transaction, ask: model.SetAlertRules, by: Caller) -> Watch:
+        watch, _ = _watch_of(tx, ask.name, by.project)
+        if len({rule.signal for rule in ask.rules}) < len(ask.rules):
+            raise model.RulesUnclear(
+                f"Two rules for {watch.endpoint_name} look at the same signal.", next_action="Give one rule per signal."
+            )
+        return watch if watch.rules == ask.rules else tx.update(WATCHES, changed(watch, {"rules": ask.rules}))
+
     def list_alerts(self, ask: model.ListAlerts, by: Caller) -> Page[Alert]:
-        where = {"project": by.project}
-        where |= {"endpoint": ask.endpoint} if ask.endpoint else {}
-        where |= {"state": ask.state.value} if ask.state else {}
-        found = self._store.read(
-            lambda view: view.select(ALERTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        def work(view: Snapshot) -> list[Alert]:
+            where = {"project": by.project} | ({"state": ask.state.value} if ask.state else {})
+            if ask.endpoint:
+                where["endpoint"] = _watch_of(view, ask.endpoint, by.project)[0].id
+            return view.select(ALERTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+
+        return page(self._store.read(work), ask.limit)
 
     def acknowledge(self, tx: Transaction, ask: model.AcknowledgeAlert, by: Caller) -> Alert:
         alert = tx.get(ALERTS, ask.alert_id)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.data.service import Data
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
@@ -35,6 +36,25 @@ def of_jobs(jobs: Jobs) -> Explainer:
             message=status.message,
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
+        )
+
+    return explain
+
+
+def of_datasets(data: Data) -> Explainer:
+    """Explains datasets, by the newest draft when nothing came of it."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = data.status(view, data.find(view, subject, project))
+        errors = [draft.error for draft in status.drafts if draft.error is not None]
+        return Explanation(
+            subject=subject,
+            noun="dataset",
+            state=status.state.value,
+            reason=errors[0].code if errors else "",
+            message=errors[0].message if errors else "",
+            next_action=errors[0].next_action if errors else "",
+            evidence=happened(view, subject, project),
         )
 
     return explain

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Digest, RelativePath
+from skyloom.core.bounds import Digest, RelativePath, ShortText
 
 MODEL_FILE = "model.onnx"
 PROFILE_FILE = "profile.json"
@@ -37,7 +37,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     datatype: Datatype
-    shape: Annotated[tuple[int, ...], Meta(min_length=1, max_length=8)]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=-1, le=2**40)], ...], Meta(min_length=1, max_length=8)]
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,9 +71,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         columns: for tabular models, what each position of the input row means.
     """
 
-    format: int = 1
+    format: Annotated[int, Meta(ge=1, le=1_000)] = 1
     kind: ModelKind = ModelKind.OTHER
     signature: Signature
     files: Annotated[tuple[BundleFile, ...], Meta(min_length=1, max_length=200)]
-    labels: Annotated[tuple[str, ...], Meta(max_length=100_000)] = ()
-    columns: Annotated[tuple[str, ...], Meta(max_length=10_000)] = ()
+    labels: Annotated[tuple[ShortText, ...], Meta(max_length=100_000)] = ()
+    columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()

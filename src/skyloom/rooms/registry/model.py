@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Id, Limit, Name, ShortText, Text
+from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, ShortText, Text
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.ports.store import Record
@@ -33,13 +33,16 @@ class AlreadyRegistered(Conflict):
     """The run has registered another version of this model before."""
 
 
+Key = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
 class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
     """How well one class is found. ``num_rows`` are rows that truly belong to it."""
 
-    label: str
+    label: ShortText
     precision: float
     recall: float
-    num_rows: int
+    num_rows: Count
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,10 +54,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     split: ShortText
-    num_rows: Annotated[int, Meta(ge=0)]
-    metrics: Annotated[dict[str, float], Meta(max_length=200)]
+    num_rows: Count
+    metrics: Annotated[dict[Key, float], Meta(max_length=200)]
     classes: Annotated[tuple[ClassScore, ...], Meta(max_length=10_000)] = ()
-    confusion: Annotated[tuple[tuple[int, ...], ...], Meta(max_length=100)] = ()
+    confusion: Annotated[tuple[Annotated[tuple[Count, ...], Meta(max_length=100)], ...], Meta(max_length=100)] = ()
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +67,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
         largest_difference: of any output element, relative to its size where that is above 1.
     """
 
-    batch_sizes: Annotated[tuple[int, ...], Meta(max_length=20)]
+    batch_sizes: Annotated[tuple[Count, ...], Meta(max_length=20)]
     largest_difference: float
     tolerance: float
 
@@ -72,26 +75,26 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 class SplitRows(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows of the dataset version were used. ``row_ids_digest`` is over the sorted stable row ids, 8 bytes each, little-endian."""
 
-    num_rows: int
-    row_ids_digest: str
+    num_rows: Count
+    row_ids_digest: Digest
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model version comes from."""
 
-    run_id: str = ""
-    job_id: str = ""
-    attempt: int = 1
-    dataset: str = ""
-    dataset_version: int = 0
-    target: str = ""
-    splits: dict[str, SplitRows] = {}
-    recipe: str = ""
-    code_digest: str = ""
+    run_id: ShortText = ""
+    job_id: ShortText = ""
+    attempt: Count = 1
+    dataset: ShortText = ""
+    dataset_version: Count = 0
+    target: ShortText = ""
+    splits: Annotated[dict[Key, SplitRows], Meta(max_length=20)] = {}
+    recipe: ShortText = ""
+    code_digest: ShortText = ""
     parameters: Parameters = {}
-    seed: int = 0
-    num_workers: int = 1
-    libraries: dict[str, str] = {}
+    seed: Count = 0
+    num_workers: Count = 1
+    libraries: Annotated[dict[Key, ShortText], Meta(max_length=200)] = {}
 
 
 class Model(Record, frozen=True, kw_only=True):
@@ -134,7 +137,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[ModelVersion, ...] = ()
 
 
-@operation("models.register", Right.RUN, "POST /models/{model}/versions")
+@operation("models.register", Right.WRITE, "POST /models/{model}/versions")
 class RegisterModelVersion(Operation[ModelVersion], frozen=True, kw_only=True):
     """Register a bundle whose files are uploaded. The model is made when missing. A run that registers the same again gets the same
     version."""
@@ -153,7 +156,7 @@ class SetAlias(Operation[Model], frozen=True, kw_only=True):
 
     model: Name
     alias: Name
-    number: Annotated[int, Meta(ge=1)]
+    number: Annotated[int, Meta(ge=1, le=2**53)]
 
 
 @operation("models.list", Right.READ, "GET /models")

@@ -6,7 +6,7 @@ from skyloom.ports.store import Collection
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
-REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number"))
+REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number", "model_version"))
 REPLICAS = Collection("replicas", Replica, indexes=("endpoint_id", "ended_at"))
 
 COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS)

@@ -45,7 +45,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_us: int
     status: int = 200
     client_id: Annotated[str, Meta(max_length=200)] = ""
-    outputs: msgspec.Raw = msgspec.Raw(b"null")
+    outputs: msgspec.Raw
 
 
 def log_name(replica: str) -> str:

@@ -8,7 +8,6 @@ crash at any point leaves either both or none, and the next tick goes on from th
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
@@ -30,10 +29,13 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.monitoring.windows import merge_traffic
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import ModelVersion
+from skyloom.rooms.registry.rules import NEWEST
+from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.replicas import Heard, plan_of, spec_of
+from skyloom.rooms.tenancy.service import Tenancy
 
 DEFAULT_RESOURCES = Resources(cpus=0.5, memory_bytes=512 * 2**20)
 _TICK_S, _EAGER_S = 1.0, 0.1
@@ -41,25 +43,8 @@ _MAX_SHOWN = 10
 _MAX_WORDS = 600
 
 
-class FindVersion(Protocol):
-    """The registry's answer to a name and a reference. Raises `ModelMissing`, `ModelVersionMissing`."""
-
-    def __call__(self, view: Snapshot, project: str, model: str, reference: str) -> ModelVersion: ...
-
-
-class Predictors(Protocol):
-    """Tenancy's answer: digests of the tokens that may predict in a project now."""
-
-    def __call__(self, view: Snapshot, project: str) -> tuple[str, ...]: ...
-
-
 class Serving:
-    """Endpoints of all projects.
-
-    Args:
-        find_version: asks the registry.
-        predictors: asks tenancy.
-    """
+    """Endpoints of all projects."""
 
     def __init__(
         self,
@@ -67,23 +52,23 @@ class Serving:
         clock: Clock,
         ids: Ids,
         outbox: Outbox,
+        tenancy: Tenancy,
         jobs: Jobs,
         monitoring: Monitoring,
+        registry: Registry,
         blobs: Blobs,
         files: ReplicaFiles,
-        find_version: FindVersion,
-        predictors: Predictors,
     ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._outbox = outbox
+        self._tenancy = tenancy
         self._jobs = jobs
         self._monitoring = monitoring
+        self._registry = registry
         self._blobs = blobs
         self._files = files
-        self._find_version = find_version
-        self._predictors = predictors
         self._heard = Heard(clock)
         self._tick_lock = threading.Lock()
 
@@ -101,16 +86,14 @@ class Serving:
 
     def check(self, ask: model.Deploy, by: Caller) -> None:
         """Refuse what can never run, and bring the manifest to the blobs: a replica's folder holds it as a file."""
-        version = self._store.read(
-            lambda view: self._find_version(view, by.project, ask.model, ask.version or "newest")
-        )
+        version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
         revision = self._revision_of(draft, ask, version, ask.resources or DEFAULT_RESOURCES)
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
-        version = self._find_version(tx, by.project, ask.model, ask.version or "newest")
+        version = self._version(tx, ask, by)
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = self._revision(tx, endpoint)
@@ -147,6 +130,9 @@ class Serving:
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
         return model.Reported(stop=replica.stopped_at is not None)
+
+    def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
+        return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
 
     def _endpoint_of(self, ask: model.Deploy, by: Caller) -> Endpoint:
         return Endpoint(
@@ -204,21 +190,41 @@ class Serving:
         return self._store.read(work)
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
-        replica_id, offset = predictions.locate(ask.prediction_id)
+        return self.prediction(ask.prediction_id, by.project)
+
+    def prediction(self, prediction_id: str, project: str) -> model.PredictionRecord:
+        """Find a prediction in the request logs. Reads a file. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
+        replica_id, offset = predictions.locate(prediction_id)
 
         def work(view: Snapshot) -> tuple[Endpoint, Revision, Replica] | None:
             replica, revision = _replica_of(view, replica_id)
             endpoint = view.get(ENDPOINTS, replica.endpoint_id) if replica else None
-            if replica is None or revision is None or endpoint is None or replica.project != by.project:
+            if replica is None or revision is None or endpoint is None or replica.project != project:
                 return None
             return endpoint, revision, replica
 
         found = self._store.read(work)
         if found is None:
-            raise predictions.missing(ask.prediction_id)
-        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
+            raise predictions.missing(prediction_id)
+        prediction = predictions.read_line(prediction_id, self._files.read_log(replica_id, offset))
         endpoint, revision, replica = found
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
+
+    def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
+        """A revision by its id, or the newest one of an endpoint by id or name; None when the project has none such."""
+        revision = view.get(REVISIONS, subject)
+        try:
+            endpoint = self.find(view, revision.endpoint_id if revision else subject, project)
+        except model.EndpointMissing:
+            return None
+        found = revision or self._revision(view, endpoint)
+        return (endpoint, found) if found else None
+
+    def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
+        """All revisions that serve, or served, a model version."""
+        found = view.select(REVISIONS, {"project": project, "model_version": version_id})
+        endpoints = {item.id: item for item in view.select(ENDPOINTS, {"id": tuple({r.endpoint_id for r in found})})}
+        return [(endpoints[item.endpoint_id], item) for item in found if item.endpoint_id in endpoints]
 
     def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
         found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
@@ -298,7 +304,7 @@ class Serving:
 
     def _publish_access(self, projects: set[str]) -> None:
         for project in sorted(projects):
-            self._files.publish_access(project, self._store.read(partial(self._predictors, project=project)))
+            self._files.publish_access(project, self._store.read(partial(self._tenancy.predictors, project=project)))
 
     def _bring_about(self, endpoint: Endpoint) -> float:
         """Take one endpoint's next steps; returns the seconds after which to look again."""

@@ -21,7 +21,7 @@ ALL_PROJECTS = "*"
 
 def caller(token: Token | None, project: str, now: float) -> Caller:
     """Who a token makes the caller in a project. Raises `NoToken` or `ProjectMissing`."""
-    if token is None or token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
+    if token is None or not is_alive(token, now):
         raise NoToken(
             "The token is missing, unknown, expired or revoked.",
             next_action="Show a valid one: SKYLOOM_TOKEN, SKYLOOM_TOKEN_FILE, or the header 'Authorization: Bearer …'.",
@@ -29,6 +29,16 @@ def caller(token: Token | None, project: str, now: float) -> Caller:
     if project and token.project not in (ALL_PROJECTS, project):
         raise project_missing(project)
     return Caller(principal=token.name, project=project, scope=token.project, rights=RIGHTS[token.role])
+
+
+def is_alive(token: Token, now: float) -> bool:
+    """Neither revoked nor expired."""
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+
+
+def may_predict(token: Token, now: float) -> bool:
+    """The token opens the model servers of its project."""
+    return is_alive(token, now) and Right.PREDICT in RIGHTS[token.role]
 
 
 def project_missing(project: str) -> ProjectMissing:

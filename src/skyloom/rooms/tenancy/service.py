@@ -10,7 +10,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Operation, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Store, Transaction, changed, page
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.tenancy import model, rules
 from skyloom.rooms.tenancy.ports import AUDIT, PROJECTS, TOKENS
 
@@ -72,6 +72,11 @@ class Tenancy:
     def task_secret(self, task_id: str) -> str:
         """The token that a task is given at launch."""
         return rules.task_secret(self._key, task_id)
+
+    def predictors(self, view: Snapshot, project: str) -> tuple[str, ...]:
+        """Digests of the tokens that may predict in a project now; for the model servers, which never ask this room."""
+        found = view.select(TOKENS, {"project": (project, rules.ALL_PROJECTS)})
+        return tuple(token.digest for token in found if rules.may_predict(token, self._clock.now()))
 
     def install(self) -> str:
         """Make the default project and the owner's token; returns the token's secret. Once per installation."""

@@ -12,7 +12,7 @@ from skyloom.ports.series import Point
 from skyloom.ports.store import Record
 from skyloom.rooms.jobs.model import JobState
 
-Scalar = bool | int | float | Annotated[str, Meta(max_length=4_000)] | None
+Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Annotated[str, Meta(max_length=4_000)] | None
 Value = Scalar | Annotated[tuple[Scalar, ...], Meta(max_length=1_000)]
 Parameters = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], Value], Meta(max_length=200)]
 Labels = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=100)], ShortText], Meta(max_length=50)]
@@ -67,7 +67,7 @@ class SeriesSlice(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
 
 
-@operation("runs.log", Right.RUN, "POST /runs/{run_id}/measurements", audited=False)
+@operation("runs.log", Right.WRITE, "POST /runs/{run_id}/measurements", audited=False)
 class LogMeasurements(Operation[Done], frozen=True, kw_only=True):
     """Add measurements to a run. A batch (source and sequence) that was sent before is dropped, so sending again is safe.
 
@@ -104,7 +104,7 @@ class GetSeries(Operation[SeriesSlice], frozen=True, kw_only=True):
 
     run_id: Id
     name: ShortText | None = None
-    after_step: Annotated[int, Meta(ge=-1)] = -1
+    after_step: Annotated[int, Meta(ge=-1, le=2**53)] = -1
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
 
 

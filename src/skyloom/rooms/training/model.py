@@ -93,7 +93,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     args: Annotated[tuple[ShortText, ...], Meta(max_length=200)] = ()
     files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
     dataset: Name | None = None
-    version: Annotated[int, Meta(ge=1)] | None = None
+    version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     target: ColumnName | None = None
     train_on: ColumnName = "train"
     evaluate_on: ColumnName = "test"

@@ -1,0 +1,79 @@
+"""``skyloom train``: a recipe or a script on a dataset, as a run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from skyloom.cli import values
+from skyloom.cli.frame import AsJson, Project, cloud, word
+from skyloom.cli.job import attend
+from skyloom.cli.render import show
+
+app = word("Train a model on a dataset.")
+
+
+@app.command()
+def train(
+    what: Annotated[str, typer.Argument(metavar="RECIPE|SCRIPT.py", help="image, tabular, or a Python file.")],
+    dataset: Annotated[str | None, typer.Option("--data", metavar="NAME[:VERSION]", help="What to train on.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name of the result; - registers nothing.  [default: the dataset's]")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A parameter; repeat it.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")] = 1,
+    cpus: Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")] = 1.0,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")] = 0,
+    memory: Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")] = "2GiB",
+    retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts; each resumes.")] = 2,
+    max_duration: Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option("--include", help="File or folder to take along with a script; repeat.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")] = False,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model: `skyloom train image --data digits --target label --workers 2`.
+
+    Follows the output and exits with the job's code. Ctrl-C only stops following: the training goes on.
+    """
+    script = Path(what) if what.endswith(".py") else None
+    name, _, version = (dataset or "").partition(":")
+    options: dict[str, Any] = {"model": model} if model else {}
+    if version:
+        options["version"] = values.number(version, "--data")
+    if max_duration is not None:
+        options["max_duration_s"] = values.duration_s(max_duration)
+    with cloud(project) as client:
+        begun = client.trainings.start(
+            "" if script else what,
+            script=script,
+            dataset=name or None,
+            target=target,
+            parameters={key: _value(text) for key, text in values.variables(parameter or (), "--set").items()},
+            include=values.files(include or ()),
+            workers=workers,
+            cpus=cpus,
+            gpus=gpus,
+            memory=values.size(memory),
+            max_retries=retries,
+            **options,
+        )
+        if detach:
+            return show(begun, as_json)
+        if not as_json:
+            typer.echo(f"{begun.run.id} in {begun.run.job_id}", err=True)
+        attend(client, begun.run.job_id, as_json)
+
+
+def _value(text: str) -> Any:
+    """A parameter as JSON has it (3, true, [8, 4]); what is no JSON is text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

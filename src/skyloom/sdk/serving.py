@@ -1,0 +1,225 @@
+"""Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import msgspec
+
+from skyloom.core.errors import InvalidInput, Unavailable
+from skyloom.core.operation import Page
+from skyloom.core.resources import Resources, parse_bytes
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.serving import model
+from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.sdk.transport import Transport
+
+_PAUSE_S = 0.1
+_TRIES = 5
+
+
+class EndpointFailed(Unavailable):
+    """An endpoint that was waited for does not come up."""
+
+
+class PredictionRefused(InvalidInput):
+    """The model server refuses the request; the message is its own."""
+
+
+class ModelServerSilent(Unavailable):
+    """Nobody answers at the endpoint's address, or it answers that it cannot now."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint answered.
+
+    Attributes:
+        outputs: tensor name → rows, nested as the tensor's shape; NaN and infinities are None.
+    """
+
+    prediction_id: str
+    model: str
+    model_version: str
+    outputs: dict[str, list[Any]]
+
+
+class EndpointCalls:
+    """``cloud.endpoints``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
+
+    def deploy(
+        self,
+        model_name: str,
+        version: str = "",
+        *,
+        name: str | None = None,
+        num_replicas: int | None = None,
+        cpus: float | None = None,
+        memory: str | None = None,
+    ) -> EndpointStatus:
+        """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
+
+        Args:
+            version: number or alias; empty for the newest.
+            name: of the endpoint; the model's name if None.
+            cpus, memory: of each replica ("512MiB"); None keeps what it has.
+        """
+        resources = None
+        if cpus is not None or memory is not None:
+            resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))
+        ask = model.Deploy(model=model_name, version=version, name=name, num_replicas=num_replicas, resources=resources)
+        return self._transport.send(ask)
+
+    def wait(
+        self, name: str, *, timeout_s: float = 120.0, watch: Callable[[EndpointStatus], None] = lambda _: None
+    ) -> EndpointStatus:
+        """Wait until all replicas answer. Raises `EndpointFailed` when they crash again and again, ``TimeoutError``."""
+        deadline = time.monotonic() + timeout_s
+        while (status := self.get(name)).state is not EndpointState.READY:
+            watch(status)
+            if status.state in (EndpointState.CRASH_LOOP, EndpointState.STOPPING, EndpointState.STOPPED):
+                raise EndpointFailed(
+                    f"Endpoint {name} is {status.state.value}: {status.message}",
+                    next_action=status.next_action or f"See: skyloom endpoint show {name}.",
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"endpoint {name} is still {status.state.value}: {status.message}")
+            time.sleep(_PAUSE_S)
+        return status
+
+    def list(self, limit: int = 50, cursor: str | None = None, live: bool = False) -> Page[EndpointStatus]:
+        """List endpoints, newest first; with ``live`` only those that were not stopped."""
+        return self._transport.send(model.ListEndpoints(limit=limit, cursor=cursor, live=live))
+
+    def get(self, name: str) -> EndpointStatus:
+        """Show one endpoint by name or id."""
+        return self._transport.send(model.GetEndpoint(name=name))
+
+    def stop(self, name: str) -> EndpointStatus:
+        """Stop an endpoint. Safe to repeat."""
+        return self._transport.send(model.StopEndpoint(name=name))
+
+    def report(
+        self,
+        name: str,
+        replica: str,
+        revision: str,
+        *,
+        ready: bool,
+        rest_port: int = 0,
+        grpc_port: int = 0,
+        traffic: Traffic | None = None,
+    ) -> model.Reported:
+        """Told by a replica about itself; nobody else may."""
+        ask = model.ReportTraffic(
+            name=name,
+            replica=replica,
+            revision=revision,
+            ready=ready,
+            rest_port=rest_port,
+            grpc_port=grpc_port,
+            traffic=traffic or Traffic(),
+        )
+        return self._transport.send(ask)
+
+    def predict(self, name: str, inputs: Any) -> Answer:
+        """Ask an endpoint. The request goes to the model server itself, with this client's token.
+
+        Args:
+            inputs: tensor name → rows, or only the rows where the model has one input. Rows are nested lists or arrays; their first
+                axis is the batch.
+
+        Raises:
+            PredictionRefused: the rows do not fit the model. ModelServerSilent: no replica answers.
+        """
+        status, described = self._server(name)
+        path = f"/v2/models/{status.endpoint.model}"
+        request = {"inputs": _tensors(described["inputs"], inputs)}
+        answered = self._ask(status, "POST", f"{path}/infer", msgspec.json.encode(request))
+        return Answer(
+            prediction_id=answered["parameters"]["skyloom-prediction-id"],
+            model=answered["model_name"],
+            model_version=answered["model_version"],
+            outputs={item["name"]: _nested(item["data"], item["shape"]) for item in answered["outputs"]},
+        )
+
+    def _server(self, name: str) -> tuple[EndpointStatus, dict[str, Any]]:
+        if name not in self._servers:
+            status = self.get(name)
+            if not status.url or status.endpoint.stopped_by:
+                raise ModelServerSilent(
+                    f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
+                )
+            self._servers[name] = (status, self._ask(status, "GET", f"/v2/models/{status.endpoint.model}", b""))
+        return self._servers[name]
+
+    def _ask(self, status: EndpointStatus, method: str, path: str, content: bytes) -> dict[str, Any]:
+        """Predicting changes nothing, so it is sent again when a replica dies with it."""
+        headers = {"authorization": f"Bearer {self._transport.token}", "content-type": "application/json"}
+        problem: str = ""
+        for attempt in range(_TRIES):
+            try:
+                answer = httpx.request(
+                    method, status.url + path, content=content, headers=headers, timeout=60, trust_env=False
+                )
+            except httpx.TransportError as error:
+                problem = type(error).__name__
+            else:
+                if answer.status_code == 200:
+                    return msgspec.json.decode(answer.content)  # type: ignore[no-any-return]
+                problem = _said(answer)
+                if answer.status_code not in (429, 503):
+                    raise PredictionRefused(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
+            time.sleep(_PAUSE_S * 2**attempt)
+        raise ModelServerSilent(
+            f"Endpoint {status.endpoint.name} does not answer: {problem}",
+            next_action=f"See: skyloom endpoint show {status.endpoint.name}.",
+        )
+
+
+class PredictionCalls:
+    """``cloud.predictions``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def find(self, prediction_id: str) -> model.PredictionRecord:
+        """Find one prediction in the request logs, and what made it."""
+        return self._transport.send(model.FindPrediction(prediction_id=prediction_id))
+
+
+def _said(answer: httpx.Response) -> str:
+    try:
+        return str(msgspec.json.decode(answer.content)["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return f"HTTP {answer.status_code}"
+
+
+def _tensors(described: list[dict[str, Any]], inputs: Any) -> list[dict[str, Any]]:
+    if not isinstance(inputs, Mapping):
+        if len(described) != 1:
+            names = ", ".join(item["name"] for item in described)
+            raise PredictionRefused(f"The model has several inputs: {names}.", next_action="Give a mapping by name.")
+        inputs = {described[0]["name"]: inputs}
+    datatypes = {item["name"]: item["datatype"] for item in described}
+    return [_tensor(name, datatypes.get(name, "FP32"), rows) for name, rows in inputs.items()]
+
+
+def _tensor(name: str, datatype: str, rows: Any) -> dict[str, Any]:
+    nested = rows.tolist() if hasattr(rows, "tolist") else rows
+    shape: list[int] = []
+    level = nested
+    while isinstance(level, list | tuple):
+        shape.append(len(level))
+        level = level[0] if level else None
+    return {"name": name, "datatype": datatype, "shape": shape, "data": nested}
+
+
+def _nested(flat: list[Any], shape: list[int]) -> list[Any]:
+    for width in reversed(shape[1:]):
+        flat = [flat[start : start + width] for start in range(0, len(flat), width)] if width else []
+    return flat

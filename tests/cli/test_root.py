@@ -1,0 +1,156 @@
+"""The root: help, mistakes, errors as two lines, exit codes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skyloom import __version__
+from skyloom.cli import main, root
+from skyloom.cli.commands import TABLE
+from skyloom.cli.render import EXIT_CODES
+from skyloom.core.errors import Category
+from skyloom.sdk.http import HttpTransport
+from tests.cli.conftest import Terminal
+
+
+def test_help_lists_every_word_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = set(re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
+    assert (
+        {"up", "down", "status", "doctor", "why", "job", "project", "token", "audit"}
+        <= listed
+        <= {row.name for row in TABLE}
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["job"], ["project"]])
+def test_no_words_show_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "Commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_every_word_has_help(row: object, capsys: pytest.CaptureFixture[str]) -> None:
+    name = row.name  # type: ignore[attr-defined]
+    code = main([name, "--help"])
+    said = capsys.readouterr()
+    assert (code, "Usage: skyloom " + name in said.out) == (0, True) or "No such command" in said.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"skyloom {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["statsu"], "Did you mean 'status'"),
+        (["status", "--nonsense"], "--nonsense"),
+        (["job", "show"], "JOB"),
+        (["job", "list", "--limit", "0"], "--limit"),
+        (["job", "list", "--limit", "many"], "--limit"),
+        (["token", "create", "x", "--role", "king"], "--role"),
+        (["up", "--port", "70000"], "--port"),
+    ],
+)
+def test_mistake_on_the_command_line_is_two_lines_and_code_2(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error ") and says in lines[0]
+    assert lines[1].startswith("next") and "--help" in lines[1]
+
+
+def test_exit_codes_differ_by_category_and_leave_room_for_others() -> None:
+    assert set(EXIT_CODES) == set(Category)
+    assert len(set(EXIT_CODES.values())) == len(Category)
+    assert not {0, 1, 130} & set(EXIT_CODES.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["job", "show", "job_nothing"], 5),
+        (["why", "nothing_1"], 5),
+        (["token", "revoke", "token_x"], 5),
+        (["project", "create", "Not A Name"], 2),
+        (["job", "list", "--project", "nowhere"], 5),
+        (["job", "run", "--memory", "lots", "--", "true"], 2),
+        (["job", "run", "--max-duration", "soon", "--", "true"], 2),
+        (["job", "run", "--env", "=x", "--", "true"], 2),
+        (["job", "run", "nowhere.py"], 5),
+        (["job", "run", "--include", "nowhere", "--", "true"], 5),
+        (["job", "run", "--gpus", "500", "--", "true"], 2),
+    ],
+)
+def test_error_is_two_lines_and_its_category_is_the_code(words: list[str], code: int, terminal: Terminal) -> None:
+    said = terminal(*words)
+    assert said.code == code
+    assert said.out == ""
+    assert [line.split()[0] for line in said.err.strip().splitlines()] == ["error", "next:"]
+
+
+def test_no_cloud_says_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SKYLOOM_HOME", str(tmp_path))
+    assert main(["status"]) == EXIT_CODES[Category.UNAVAILABLE]
+    assert "skyloom up" in capsys.readouterr().err
+
+
+def test_wrong_token_is_said(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLOOM_TOKEN", "sky_wrong")
+    said = terminal("status")
+    assert said.code == EXIT_CODES[Category.UNAUTHENTICATED]
+    assert "SKYLOOM_TOKEN" in said.err
+
+
+def test_unreadable_setting_names_the_variable(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLOOM_PORT", "eighty")
+    said = terminal("status")
+    assert said.code == 2
+    assert "SKYLOOM_PORT" in said.err
+
+
+def test_defect_is_two_lines_without_a_traceback(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh no")
+
+    monkeypatch.setattr(HttpTransport, "send", broken)
+    said = terminal("status")
+    assert said.code == EXIT_CODES[Category.INTERNAL]
+    assert "ZeroDivisionError: oh no (test_root.py:" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_ctrl_c_ends_with_130(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HttpTransport, "send", interrupted)
+    assert terminal("status").code == 130
+
+
+def test_reader_that_goes_away_is_no_error(cloud_process: object) -> None:
+    home = cloud_process.home  # type: ignore[attr-defined]
+    command = [sys.executable, "-m", "skyloom.cli", "job", "list", "--json"]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        command, env={**os.environ, "SKYLOOM_HOME": str(home)}, stdout=theirs, stderr=subprocess.PIPE, check=False
+    )
+    os.close(theirs)
+    assert done.stderr == b""
+    assert done.returncode in (0, -signal.SIGPIPE)
+
+
+def test_main_never_calls_a_module_that_was_not_asked_for() -> None:
+    assert root.app.registered_commands == []

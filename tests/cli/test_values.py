@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from skyloom.cli import values
+from skyloom.sdk.files import LocalFileMissing
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5h", 5400), ("15 min", 900), ("2m", 120), ("1d", 86400), ("2H", 7200)],
+)
+def test_duration_in_words_becomes_seconds(text: str, seconds: float) -> None:
+    assert values.duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1 week", "1e9", "nan", "1s2"])
+def test_duration_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(values.UnreadableOption, match="is not a duration"):
+        values.duration_s(text)
+
+
+@pytest.mark.parametrize("text", ["", "much", "GiB", "-1GiB", "2 GiBs", "1.2.3G"])
+def test_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(values.UnreadableOption):
+        values.size(text)
+
+
+def test_variables_keep_everything_after_the_first_equals_sign() -> None:
+    assert values.variables(["A=1", "B=", "C=x=y"]) == {"A": "1", "B": "", "C": "x=y"}
+
+
+@pytest.mark.parametrize("pair", ["A", "=1", "1A=2", "A B=3"])
+def test_variable_that_is_none_is_refused(pair: str) -> None:
+    with pytest.raises(values.UnreadableOption):
+        values.variables([pair])
+
+
+def test_files_keep_their_shape_below_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "lib").mkdir(parents=True)
+    (tmp_path / "here" / "lib" / "a.txt").write_text("a")
+    (tmp_path / "here" / "b.txt").write_text("b")
+    (tmp_path / "c.txt").write_text("c")
+    monkeypatch.chdir(tmp_path / "here")
+    assert set(values.files([Path("lib"), Path("b.txt"), Path("../c.txt")])) == {"lib/a.txt", "b.txt", "c.txt"}
+    assert set(values.files([Path()])) == {"lib/a.txt", "b.txt"}
+
+
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LocalFileMissing, match="nowhere"):
+        values.files([tmp_path / "nowhere"])

@@ -1,0 +1,86 @@
+"""An ingest that is killed anywhere leaves nothing or the whole version, and running it again ends with exactly one."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skyloom.tables.lance import LanceTables
+from tests.recipes.ingest_process import TABLE
+
+ROWS = 60_000
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.csv"
+    path.write_text("n,x,word\n" + "".join(f"{n},{n / 7},w{n % 10}\n" for n in range(ROWS)))
+    return path
+
+
+def start(file: Path, where: str) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-m", "tests.recipes.ingest_process", str(file), str(file.parent / "tables")]
+    process = subprocess.Popen([*argv, str(file.parent), where], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def end(process: "subprocess.Popen[bytes]", kill: bool = False) -> int:
+    if kill:
+        process.kill()
+    code = process.wait(timeout=60)
+    assert process.stdout is not None
+    process.stdout.close()
+    return code
+
+
+def assert_nothing_or_all(tables: LanceTables) -> int:
+    versions = tables.versions(TABLE)
+    assert [version.num_rows for version in versions] in ([], [ROWS])
+    if versions:
+        ids = [
+            row
+            for batch in tables.scan(TABLE, 1, columns=["n"], with_row_ids=True)
+            for row in batch["_rowid"].to_pylist()
+        ]
+        assert ids == list(range(ROWS))
+    return len(versions)
+
+
+@pytest.mark.parametrize(("where", "left"), [("before", 0), ("after", 1)])
+def test_ingest_killed_at_the_commit_is_whole_after_another_run(file: Path, where: str, left: int) -> None:
+    assert end(start(file, where)) == -9
+    tables = LanceTables(file.parent / "tables")
+    assert assert_nothing_or_all(tables) == left
+    before = tables.versions(TABLE)
+    assert end(start(file, "nowhere")) == 0
+    assert assert_nothing_or_all(tables) == 1
+    assert before in ([], tables.versions(TABLE))
+
+
+@pytest.mark.slow
+def test_ingest_killed_at_random_twenty_times_ends_with_exactly_one_version(file: Path) -> None:
+    whole = start(file, "nowhere")
+    began = time.monotonic()
+    assert end(whole) == 0
+    duration_s = time.monotonic() - began
+    seeded = random.Random(7)
+    left = []
+    for attempt in range(20):
+        folder = file.parent / str(attempt)
+        folder.mkdir()
+        other = folder / "a.csv"
+        other.symlink_to(file)
+        process = start(other, "nowhere")
+        time.sleep(seeded.uniform(0, duration_s * 1.1))
+        end(process, kill=True)
+        tables = LanceTables(folder / "tables")
+        left.append(assert_nothing_or_all(tables))
+        if attempt % 4 == 0 or left[-1]:  # running again is the same work each time
+            assert end(start(other, "nowhere")) == 0
+            assert assert_nothing_or_all(tables) == 1
+    assert 0 in left
