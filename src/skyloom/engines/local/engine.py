@@ -162,8 +162,8 @@ class LocalEngine:
             except OSError as error:
                 if index == 0:
                     raise Unavailable(
-                        f"No process can be started on this machine: {error.strerror}.",
-                        next_action="End some processes or raise the limit on processes, then try again.",
+                        f"{self._python} cannot be started: {error.strerror}.",
+                        next_action="Check that it is a Python that may be run, and that the limit on processes is not reached.",
                     ) from error
                 self._refuse(waiting[index:], f"no process could be started: {error.strerror}")
                 self.stop([started.task_id for started in waiting[:index]], force=True)
