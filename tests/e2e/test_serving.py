@@ -26,6 +26,8 @@ from skyloom.sdk.serving import PredictionRefused
 from tests.control_plane import ControlPlane
 from tests.inference.serving import oracle, toy_model, toy_rows, write_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -77,6 +79,7 @@ def test_endpoint_answers_over_rest_and_grpc_and_every_prediction_is_found(serve
     assert np.allclose(np.frombuffer(made.raw_output_contents[0], "<f4").reshape(3, 3), expected, atol=1e-6)
     assert cloud.predictions.find(made.parameters["skyloom-prediction-id"].string_param).prediction.rows == 3
     until(lambda: cloud.endpoints.get("toy").traffic.rows == 6)
+    until(lambda: cloud.endpoints.monitor("toy").replicas == 2)
     with pytest.raises(PredictionRefused, match="shape"):
         cloud.endpoints.predict("toy", [[1.0, 2.0]])
 
@@ -129,7 +132,7 @@ def test_new_revision_takes_over_without_a_gap(served, tmp_path):
 
 
 def test_revoked_token_is_dead_at_the_endpoint_within_seconds(served):
-    plane, cloud, status = served
+    _, cloud, status = served
     issued = cloud.tokens.create("app", role=Role.PREDICTOR)
     headers = {"authorization": f"Bearer {issued.secret}"}
 

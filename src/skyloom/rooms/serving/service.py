@@ -109,7 +109,7 @@ class Serving:
             self._outbox.publish(tx, by.project, endpoint.id, news)
         if wanted != endpoint:
             endpoint = tx.update(ENDPOINTS, wanted)
-        return self._status(tx, endpoint)
+        return self.status(tx, endpoint)
 
     def stop(self, tx: Transaction, ask: model.StopEndpoint, by: Caller) -> EndpointStatus:
         endpoint = self.find(tx, ask.name, by.project)
@@ -117,7 +117,7 @@ class Serving:
             endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
             self._monitoring.unwatch(tx, endpoint.id)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
-        return self._status(tx, endpoint)
+        return self.status(tx, endpoint)
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
@@ -178,59 +178,40 @@ class Serving:
         return endpoint
 
     def get(self, ask: model.GetEndpoint, by: Caller) -> EndpointStatus:
-        return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
+        return self._store.read(lambda view: self.status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListEndpoints, by: Caller) -> Page[EndpointStatus]:
         def work(view: Snapshot) -> Page[EndpointStatus]:
             where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
             found = view.select(ENDPOINTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             part = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, item) for item in part.items), next_cursor=part.next_cursor)
+            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
 
         return self._store.read(work)
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
-        return self.prediction(ask.prediction_id, by.project)
-
-    def prediction(self, prediction_id: str, project: str) -> model.PredictionRecord:
-        """Find a prediction in the request logs. Reads a file. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
-        replica_id, offset = predictions.locate(prediction_id)
+        replica_id, offset = predictions.locate(ask.prediction_id)
 
         def work(view: Snapshot) -> tuple[Endpoint, Revision, Replica] | None:
             replica, revision = _replica_of(view, replica_id)
             endpoint = view.get(ENDPOINTS, replica.endpoint_id) if replica else None
-            if replica is None or revision is None or endpoint is None or replica.project != project:
+            if replica is None or revision is None or endpoint is None or replica.project != by.project:
                 return None
             return endpoint, revision, replica
 
         found = self._store.read(work)
         if found is None:
-            raise predictions.missing(prediction_id)
-        prediction = predictions.read_line(prediction_id, self._files.read_log(replica_id, offset))
+            raise predictions.missing(ask.prediction_id)
+        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
         endpoint, revision, replica = found
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
-
-    def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
-        """A revision by its id, or the newest one of an endpoint by id or name; None when the project has none such."""
-        revision = view.get(REVISIONS, subject)
-        try:
-            endpoint = self.find(view, revision.endpoint_id if revision else subject, project)
-        except model.EndpointMissing:
-            return None
-        found = revision or self._revision(view, endpoint)
-        return (endpoint, found) if found else None
-
-    def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
-        """All revisions that serve, or served, a model version."""
-        found = view.select(REVISIONS, {"project": project, "model_version": version_id})
-        endpoints = {item.id: item for item in view.select(ENDPOINTS, {"id": tuple({r.endpoint_id for r in found})})}
-        return [(endpoints[item.endpoint_id], item) for item in found if item.endpoint_id in endpoints]
 
     def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
         found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
         return found[0] if found else None
 
-    def _status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
+    def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
+        """An endpoint and what it is doing."""
         situation = self._situation(view, endpoint)
         state, message, next_action = rules.state_of(situation, self._clock.now())
         shown = [
