@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from skyloom.ports.store import Snapshot
-from skyloom.rooms.data.contents import Role
+from skyloom.rooms.data.contents import ColumnRole
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.training.model import FoundVersion
 
@@ -31,7 +31,7 @@ def found_in(data: Versions) -> FindVersion:
             number=version.number,
             table=holder.table,
             columns=tuple(column.name for column in columns),
-            identifiers=tuple(column.name for column in columns if column.role is Role.IDENTIFIER),
+            identifiers=tuple(column.name for column in columns if column.role is ColumnRole.IDENTIFIER),
         )
 
     return find
