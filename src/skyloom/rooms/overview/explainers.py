@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
-from skyloom.rooms.data.service import Data
+from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
@@ -45,6 +45,23 @@ def of_jobs(jobs: Jobs) -> Explainer:
     return explain
 
 
+def of_endpoints(serving: Serving) -> Explainer:
+    """Explains endpoints."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = serving.status(view, serving.find(view, subject, project))
+        return Explanation(
+            subject=subject,
+            noun="endpoint",
+            state=status.state.value,
+            message=status.message,
+            next_action=status.next_action,
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
+
+
 def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
     """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
     alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
@@ -66,24 +83,7 @@ def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     return Counter(alert.state.value for alert in view.select(ALERTS, where))
 
 
-def of_endpoints(serving: Serving) -> Explainer:
-    """Explains endpoints."""
-
-    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
-        status = serving.status(view, serving.find(view, subject, project))
-        return Explanation(
-            subject=subject,
-            noun="endpoint",
-            state=status.state.value,
-            message=status.message,
-            next_action=status.next_action,
-            evidence=happened(view, subject, project),
-        )
-
-    return explain
-
-
-def of_datasets(data: Data) -> Explainer:
+def of_datasets(data: Datasets) -> Explainer:
     """Explains datasets, by the newest draft when nothing came of it."""
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
