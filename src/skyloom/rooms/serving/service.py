@@ -34,10 +34,9 @@ from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.replicas import Heard, plan_of, spec_of
+from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
 
-DEFAULT_RESOURCES = Resources(cpus=0.5, memory_bytes=512 * 2**20)
 _TICK_S, _EAGER_S = 1.0, 0.1
 _MAX_SHOWN = 10
 _MAX_WORDS = 600
@@ -89,7 +88,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or DEFAULT_RESOURCES)
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version))
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -97,7 +96,7 @@ class Serving:
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = self._revision(tx, endpoint)
-        resources = ask.resources or (latest.resources if latest else DEFAULT_RESOURCES)
+        resources = ask.resources or (latest.resources if latest else default_resources(version))
         wanted = changed(
             endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
         )
