@@ -24,7 +24,7 @@ from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
-from skyloom.rooms.data.service import Data
+from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
@@ -90,7 +90,7 @@ class Embedded:
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
         tables = home / "tables"
         lance = LanceTables(tables)
-        data = Data(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
+        data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
@@ -106,8 +106,17 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs), "dataset": explainers.of_datasets(data)},
-            counts={"jobs": explainers.count_jobs},
+            explainers={
+                "job": explainers.of_jobs(jobs),
+                "dataset": explainers.of_datasets(data),
+                "ep": explainers.of_endpoints(serving),
+                "alert": explainers.explain_alert,
+            },
+            counts={
+                "jobs": explainers.count_jobs,
+                "endpoints": explainers.count_endpoints,
+                "alerts": explainers.count_alerts,
+            },
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}

@@ -157,10 +157,13 @@ class TablesContract:
             tables.head("t", number, 1)
         with pytest.raises(NotFound):
             tables.take("t", number, [0])
+        assert not tables.holds("t", number)
+        assert tables.holds("t", 1)
 
     def test_unknown_table_has_no_versions_and_no_tags(self, tables: Tables) -> None:
         assert tables.versions("nope") == []
         assert tables.tags("nope") == {}
+        assert not tables.holds("nope", 1)
         with pytest.raises(NotFound):
             tables.head("nope", 1, 1)
 

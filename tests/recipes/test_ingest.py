@@ -16,7 +16,7 @@ from PIL import Image
 from skyloom.core.errors import InvalidInput, LimitExceeded, SkyloomError
 from skyloom.recipes.reading import csv_lines
 from skyloom.recipes.reading.source import TooManyBadRows
-from skyloom.rooms.data.contents import Role
+from skyloom.rooms.data.contents import ColumnRole
 from skyloom.rooms.data.making import ColumnType
 from tests.recipes.data_kit import TABLE, Bench
 
@@ -191,7 +191,7 @@ class TestParquetAndJson:
         assert from_csv.digest == from_parquet.digest
         assert from_csv.columns == from_parquet.columns
         target = from_csv.columns[-1]
-        assert (target.role, sum(target.top.values())) == (Role.LABEL, len(frame))
+        assert (target.role, sum(target.top.values())) == (ColumnRole.LABEL, len(frame))
         assert target.mean == pytest.approx(frame["target"].mean())
 
     def test_ingest_parquet_nested_column_is_named(self, bench: Bench) -> None:

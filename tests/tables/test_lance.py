@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.contracts.tables_contract import TablesContract, letters
 
 from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.tables.lance import LanceTables
+from tests.contracts.tables_contract import TablesContract, letters
 
 
 class TestLanceTables(TablesContract):

@@ -1,9 +1,9 @@
 """MemoryTables keeps the promises of the port."""
 
 import pytest
-from tests.contracts.tables_contract import TablesContract
 
 from skyloom.tables.memory import MemoryTables
+from tests.contracts.tables_contract import TablesContract
 
 
 class TestMemoryTables(TablesContract):

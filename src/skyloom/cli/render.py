@@ -20,6 +20,7 @@ from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
 from skyloom.rooms.cost.model import CostReport
+from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import LineageNode
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield Text("done")
     elif isinstance(value, CostReport):
         yield _table(*views.rows_of_cost(value))
+    elif isinstance(value, Excerpt):
+        yield _table(views.cells(value), value.rows)
+        yield Text(f"{len(value.rows)} of {value.num_rows:,} rows", style="dim")
     elif isinstance(value, LineageNode):
         yield _tree(value)
     elif isinstance(value, Page):

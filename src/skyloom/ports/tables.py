@@ -58,6 +58,10 @@ class Tables(Protocol):
         """All versions, oldest first; empty for an unknown table."""
         ...
 
+    def holds(self, table: str, number: int) -> bool:
+        """True when the table has this version. Cheap: opens nothing and imports nothing."""
+        ...
+
     def tag(self, table: str, tag: str, number: int) -> None:
         """Point a tag at a version, moving it when it exists. Raises `NotFound`."""
         ...

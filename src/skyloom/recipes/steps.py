@@ -11,7 +11,7 @@ from skyloom.ports.tables import ROW_ID
 from skyloom.recipes.describing import column_type
 from skyloom.recipes.reading.typing_columns import ARROW_TYPES, read_as
 from skyloom.rooms.data import making, rules
-from skyloom.rooms.data.contents import Role, Scaling
+from skyloom.rooms.data.contents import ColumnRole, Scaling
 from skyloom.rooms.data.making import SPLIT_COLUMN, ColumnType, Filling, Scale, Step
 
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT}
@@ -59,14 +59,14 @@ class _Frame:
                 f"Column {wrong[0]!r} is {self.kind(wrong[0])}; {what} needs numbers.",
                 next_action="Cast it first, or name other columns.",
             )
-        names = self.names(chosen, lambda name: self.kind(name) in _NUMBERS and self.role(name) is Role.FEATURE)
+        names = self.names(chosen, lambda name: self.kind(name) in _NUMBERS and self.role(name) is ColumnRole.FEATURE)
         if not names:
             raise rules.ImpossibleChange(f"There is no column of numbers; {what} needs one.", next_action="Cast first.")
         return names
 
-    def role(self, name: str) -> Role:
+    def role(self, name: str) -> ColumnRole:
         if self.kind(name) not in ARROW_TYPES:
-            return Role.FEATURE
+            return ColumnRole.FEATURE
         distinct = self.rows.select(pl.col(name).approx_n_unique(), pl.len().alias("num_rows"))
         counts = distinct.collect(engine="streaming").row(0)
         return rules.role(name, self.kind(name), int(counts[0]), int(counts[1]))
@@ -128,7 +128,7 @@ def _converted(column: pl.Expr, before: ColumnType, after: ColumnType) -> pl.Exp
 
 def _deduplicate(step: making.Deduplicate, frame: _Frame) -> Plan:
     # A path names a row and says nothing about its content; with it no two rows would ever be equal.
-    names = frame.names(step.columns, lambda name: name != "path" and frame.role(name) is not Role.IDENTIFIER)
+    names = frame.names(step.columns, lambda name: name != "path" and frame.role(name) is not ColumnRole.IDENTIFIER)
     if not names:
         raise rules.ImpossibleChange(
             "There is no column to compare.", next_action="Name the columns that make rows equal."

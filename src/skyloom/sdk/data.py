@@ -20,6 +20,7 @@ from skyloom.sdk.transport import Transport
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _PACKED = "images.tar"
+_MAX_TEXT = 4_000
 _ENOUGH = Resources(cpus=1, memory_bytes=2 * 2**30)
 
 
@@ -113,7 +114,7 @@ class DataCalls:
         """Show one version: by its number, by a tag, or ``newest``."""
         return self._transport.send(model.GetVersion(dataset=dataset, reference=reference))
 
-    def head(self, dataset: str, reference: str = model.NEWEST, *, limit: int = 20, offset: int = 0) -> model.Rows:
+    def head(self, dataset: str, reference: str = model.NEWEST, *, limit: int = 20, offset: int = 0) -> model.Excerpt:
         """Show some rows of a version."""
         return self._transport.send(model.HeadRows(dataset=dataset, reference=reference, limit=limit, offset=offset))
 
@@ -127,7 +128,15 @@ class DataCalls:
 
     def fail(self, draft_id: str, error: ErrorBody) -> DraftStatus:
         """Say why a draft cannot be made. For the program that tried."""
-        return self._transport.send(model.FailDraft(draft_id=draft_id, error=error))
+        return self._transport.send(
+            model.FailDraft(
+                draft_id=draft_id,
+                code=error.code,
+                category=error.category,
+                message=error.message[:_MAX_TEXT],
+                next_action=error.next_action[:_MAX_TEXT],
+            )
+        )
 
     def _upload_folder(self, folder: Path) -> SourceFile:
         """Upload a folder as one archive: thousands of small files are one upload and one blob."""

@@ -78,6 +78,9 @@ class LanceTables:
         with _translated(table):
             return [_version(number, facts) for number, facts in sorted(self._history(table).items())]
 
+    def holds(self, table: str, number: int) -> bool:
+        return number > 0 and self._manifest(table, number).exists()
+
     def tag(self, table: str, tag: str, number: int) -> None:
         with self._turn(table), _translated(table):
             tags = self._open(table, number).tags
@@ -191,7 +194,7 @@ class LanceTables:
     def _open(self, table: str, number: int | None = None) -> Any:
         import lance
 
-        if number is not None and not self._manifest(table, number).exists():
+        if number is not None and not self.holds(table, number):
             raise _missing(table, number)
         return lance.dataset(str(self._path(table)), version=number)
 

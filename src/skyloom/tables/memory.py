@@ -61,6 +61,9 @@ class MemoryTables:
     def versions(self, table: str) -> list[TableVersion]:
         return list(self._tables[table].versions) if table in self._tables else []
 
+    def holds(self, table: str, number: int) -> bool:
+        return table in self._tables and 1 <= number <= len(self._tables[table].versions)
+
     def tag(self, table: str, tag: str, number: int) -> None:
         self._rows(table, number)
         self._tables[table].tags[tag] = number

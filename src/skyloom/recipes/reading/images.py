@@ -56,6 +56,7 @@ class ImageReader:
     rows_read: int = field(default=0, init=False)
     _heads: dict[str, _Head] = field(default_factory=dict, init=False)
     _labels: Mapping[str, str] | None = field(default=None, init=False)
+    _num_channels: int = field(default=1, init=False)
 
     def schema(self) -> pa.Schema:
         """Look at every header. Raises `UnreadableSource` with the list of bad files, unless they may be skipped."""
@@ -68,6 +69,8 @@ class ImageReader:
         if not self._heads and not self.rejects.num_rows:
             raise UnreadableSource("There is no image in these files.", next_action="Give PNG or JPEG files.")
         self._refuse_bad()
+        all_grey = all(head.grey for head in self._heads.values())
+        self._num_channels = self.options.channels or (1 if all_grey else 3)
         fields = [pa.field("label", pa.string()), pa.field("path", pa.string(), nullable=False)]
         shape = self._shape()
         if shape is None:
@@ -143,15 +146,11 @@ class ImageReader:
         """Pixels as [channels, height, width]."""
         try:
             with _opened(content) as image:
-                grey = self._channels(self._heads[name]) == 1
                 size = (self.options.image_width or image.width, self.options.image_height or image.height)
-                return _pixels(image, grey, size)
+                return _pixels(image, self._num_channels == 1, size)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             self.rejects.add(name, None, f"damaged image: {error}"[:200], name)
             return None
-
-    def _channels(self, head: _Head) -> int:
-        return self.options.channels or (1 if all(one.grey for one in self._heads.values()) else 3)
 
     def _shape(self) -> tuple[int, int, int] | None:
         """The one shape of all images when they are stored as pixels."""
@@ -162,7 +161,7 @@ class ImageReader:
         if len(sizes) != 1:
             return None
         height, width = sizes.pop()
-        channels = self._channels(next(iter(self._heads.values())))
+        channels = self._num_channels
         return (channels, height, width) if channels * height * width <= _MAX_PIXEL_BYTES else None
 
     def _label(self, name: str) -> str | None:

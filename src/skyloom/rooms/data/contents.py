@@ -13,7 +13,7 @@ MAX_EXAMPLES = 10
 MAX_TOP_VALUES = 50
 
 
-class Role(enum.StrEnum):
+class ColumnRole(enum.StrEnum):
     """A guess at what a column is for."""
 
     FEATURE = "feature"
@@ -38,15 +38,15 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: ColumnType
     arrow_type: Annotated[str, Meta(max_length=400)]
     nullable: bool = True
-    shape: Annotated[tuple[int, ...], Meta(max_length=8)] = ()
-    role: Role = Role.FEATURE
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)] = ()
+    role: ColumnRole = ColumnRole.FEATURE
     num_missing: Count = 0
     num_distinct: Count = 0
     minimum: float | None = None
     maximum: float | None = None
     mean: float | None = None
     deviation: float | None = None
-    top: Annotated[dict[str, int], Meta(max_length=MAX_TOP_VALUES)] = {}
+    top: Annotated[dict[str, Count], Meta(max_length=MAX_TOP_VALUES)] = {}
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,8 +60,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     source: Annotated[str, Meta(max_length=300)] = ""
-    line: int | None = None
-    row_id: int | None = None
+    line: Count | None = None
+    row_id: Count | None = None
     text: Annotated[str, Meta(max_length=400)] = ""
 
 
@@ -86,7 +86,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows_in: Count
     rows_out: Count
     losses: Annotated[tuple[Loss, ...], Meta(max_length=200)] = ()
-    num_changed: Annotated[dict[str, int], Meta(max_length=10_000)] = {}
+    num_changed: Annotated[dict[str, Count], Meta(max_length=10_000)] = {}
     notes: Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(max_length=200)] = ()
 
 

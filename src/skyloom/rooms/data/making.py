@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Digest, RelativePath
+from skyloom.core.bounds import Count, Digest, RelativePath
 
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
 Columns = Annotated[tuple[ColumnName, ...], Meta(max_length=10_000)]
@@ -73,7 +73,7 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, tag="ingest", omit_defau
         "None",
     )
     types: Annotated[dict[ColumnName, ColumnType], Meta(max_length=10_000)] = {}
-    max_bad_rows: Annotated[int, Meta(ge=0)] | None = None
+    max_bad_rows: Count | None = None
     skip_bad: bool = False
     labels: RelativePath | None = None
     image_height: Annotated[int, Meta(ge=0, le=16_384)] = 0
@@ -118,7 +118,9 @@ class FillMissing(msgspec.Struct, frozen=True, kw_only=True, tag="fill_missing")
 
     method: Filling
     columns: Columns = ()
-    value: bool | int | float | Annotated[str, Meta(max_length=400)] | None = None
+    value: (
+        bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Annotated[str, Meta(max_length=400)] | None
+    ) = None
 
 
 class DropOutliers(msgspec.Struct, frozen=True, kw_only=True, tag="drop_outliers"):

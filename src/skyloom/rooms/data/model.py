@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText
-from skyloom.core.errors import AlreadyExists, Conflict, ErrorBody, InvalidInput, NotFound
+from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText, Text
+from skyloom.core.errors import AlreadyExists, Category, Conflict, ErrorBody, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -148,7 +148,7 @@ class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     drafts: tuple[DraftStatus, ...] = ()
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
+class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
     """Some rows of a version.
 
     Attributes:
@@ -213,7 +213,10 @@ class FailDraft(Operation[DraftStatus], frozen=True, kw_only=True):
     """Say why a draft cannot be made. For the job that tried."""
 
     draft_id: Id
-    error: ErrorBody
+    code: Id
+    category: Category
+    message: Text
+    next_action: Text = ""
 
 
 @operation("data.list", Right.READ, "GET /datasets")
@@ -249,7 +252,7 @@ class GetVersion(Operation[DatasetVersion], frozen=True, kw_only=True):
 
 
 @operation("data.head", Right.READ, "GET /datasets/{dataset}/rows")
-class HeadRows(Operation[Rows], frozen=True, kw_only=True):
+class HeadRows(Operation[Excerpt], frozen=True, kw_only=True):
     """Show some rows of a version."""
 
     dataset: Id

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skyloom.core.errors import Category, ErrorBody, InvalidInput
-from skyloom.rooms.data.contents import Column, Role
+from skyloom.rooms.data.contents import Column, ColumnRole
 from skyloom.rooms.data.making import SPLIT_COLUMN, Clean, Columns, ColumnType, Format, Making, Split
 from skyloom.rooms.data.model import (
     NEWEST,
@@ -48,17 +48,17 @@ class UnknownFormat(InvalidInput):
     """The files do not say what they are."""
 
 
-def role(name: str, kind: ColumnType, num_distinct: int, num_rows: int) -> Role:
+def role(name: str, kind: ColumnType, num_distinct: int, num_rows: int) -> ColumnRole:
     """Guess what a column is for."""
     plain = name.strip().lower()
     if plain == SPLIT_COLUMN and kind is ColumnType.TEXT:
-        return Role.SPLIT
+        return ColumnRole.SPLIT
     if plain in _LABELS:
-        return Role.LABEL
+        return ColumnRole.LABEL
     is_key = kind in {ColumnType.TEXT, ColumnType.INTEGER} and num_distinct >= 0.9 * num_rows > 0
     if is_key and (plain in {"id", "key", "uuid", "path"} or plain.endswith(("_id", " id"))):
-        return Role.IDENTIFIER
-    return Role.FEATURE
+        return ColumnRole.IDENTIFIER
+    return ColumnRole.FEATURE
 
 
 def format_of(paths: Iterable[str]) -> Format:

@@ -7,7 +7,7 @@ next attempt finds the version in the table and only says so.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import ErrorBody, SkyloomError
 from skyloom.core.events import Moved, Noted
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -29,7 +29,7 @@ _RETRIES = 2
 _SHOWN_DRAFTS = 20
 
 
-class Data:
+class Datasets:
     """Datasets of all projects.
 
     Args:
@@ -145,19 +145,17 @@ class Data:
     # Taking in what a job made
 
     def check_commit(self, ask: model.CommitVersion, by: Caller) -> None:
-        """Refuse a version that is not in the table under the draft's key."""
-        draft, dataset = self._store.read(lambda view: self._draft_of(view, ask.draft_id, by.project))
-        versions = self._tables.versions(dataset.table)
-        if not any(one.number == ask.number and one.key == draft.id for one in versions):
-            raise model.NotCommitted(
-                f"The table of {dataset.name!r} has no version {ask.number} that draft {draft.id} made.",
-                next_action="Commit the rows first, under the draft's id as the key.",
-            )
+        """Refuse a version that is not in the table. Opening the table to read its key would cost the control plane 100 MB."""
+        _, dataset = self._store.read(lambda view: self._draft_of(view, ask.draft_id, by.project))
+        if not self._tables.holds(dataset.table, ask.number):
+            raise not_committed(dataset, ask.number)
 
     def commit(self, tx: Transaction, ask: model.CommitVersion, by: Caller) -> DatasetVersion:
         draft, dataset = self._draft_of(tx, ask.draft_id, by.project)
         if draft.number is not None:
             return self._version(tx, dataset, str(draft.number))
+        if tx.select(VERSIONS, {"dataset_id": dataset.id, "number": ask.number}):
+            raise not_committed(dataset, ask.number)  # another draft made it
         before = self.status(tx, dataset).state
         tx.update(DRAFTS, changed(draft, {"number": ask.number}))
         version = tx.insert(
@@ -182,8 +180,9 @@ class Data:
     def fail(self, tx: Transaction, ask: model.FailDraft, by: Caller) -> DraftStatus:
         draft, dataset = self._draft_of(tx, ask.draft_id, by.project)
         if draft.number is None and draft.error is None:
-            draft = tx.update(DRAFTS, changed(draft, {"error": ask.error}))
-            self._outbox.publish(tx, by.project, dataset.id, Noted(message=ask.error.message))
+            error = ErrorBody(code=ask.code, category=ask.category, message=ask.message, next_action=ask.next_action)
+            draft = tx.update(DRAFTS, changed(draft, {"error": error}))
+            self._outbox.publish(tx, by.project, dataset.id, Noted(message=error.message))
         return self._draft_status(tx, draft)
 
     def check_tag(self, ask: model.TagVersion, by: Caller) -> None:
@@ -260,14 +259,14 @@ class Data:
     def get_version(self, ask: model.GetVersion, by: Caller) -> DatasetVersion:
         return self._store.read(lambda view: self._found(view, ask.dataset, ask.reference, by.project))[1]
 
-    def head(self, ask: model.HeadRows, by: Caller) -> model.Rows:
+    def head(self, ask: model.HeadRows, by: Caller) -> model.Excerpt:
         dataset, version = self._store.read(lambda view: self._found(view, ask.dataset, ask.reference, by.project))
         columns = {column.name: column for column in version.contents.columns}
         limit = rules.rows_shown(columns.values(), ask.limit)
         table = self._tables.head(dataset.table, version.number, limit, ask.offset)
         names = [ROW_ID, *columns]
         values = [_cells(table.column(name), columns[name].shape if name in columns else ()) for name in names]
-        return model.Rows(
+        return model.Excerpt(
             columns=tuple(names), rows=tuple(zip(*values, strict=True)), num_rows=version.contents.num_rows
         )
 
@@ -301,6 +300,14 @@ class Data:
         except SkyloomError as gone:
             return gone.message
         return (status.message or status.reason.value) if status.state in ENDED else None
+
+
+def not_committed(dataset: Dataset, number: int) -> model.NotCommitted:
+    """The error for a version that this draft did not make."""
+    return model.NotCommitted(
+        f"The table of {dataset.name!r} has no version {number} that this draft made.",
+        next_action="Commit the rows first, under the draft's id as the key.",
+    )
 
 
 def _cells(column: Any, shape: tuple[int, ...]) -> "list[bool | int | float | str | None]":

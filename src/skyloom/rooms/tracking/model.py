@@ -67,7 +67,7 @@ class SeriesSlice(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
 
 
-@operation("runs.log", Right.RUN, "POST /runs/{run_id}/measurements", audited=False)
+@operation("runs.log", Right.WRITE, "POST /runs/{run_id}/measurements", audited=False)
 class LogMeasurements(Operation[Done], frozen=True, kw_only=True):
     """Add measurements to a run. A batch (source and sequence) that was sent before is dropped, so sending again is safe.
 
