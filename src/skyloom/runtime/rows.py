@@ -70,7 +70,7 @@ class TableRows:
         if SPLIT not in self._schema.names:
             raise SplitEmpty(
                 f"Version {self._source.number} of {self._source.table} has no splits.",
-                next_action="Split it first: skyloom data clean --split.",
+                next_action="Split it first: skyloom data split DATASET.",
             )
         quoted = split.replace("'", "''")
         where = f"{SPLIT} = '{quoted}'"
