@@ -115,6 +115,8 @@ def _column(
     field: pa.Field, kind: ColumnType, facts: dict[str, Any], top: dict[str, dict[str, int]], num_rows: int
 ) -> Column:
     known = {key: value for key, value in facts.items() if value is not None}
+    if "num_distinct" in known:
+        known["num_distinct"] = min(known["num_distinct"], num_rows)  # it is an estimate
     frequent = top.get(field.name, {})
     if frequent:
         known["num_distinct"] = len(frequent)
