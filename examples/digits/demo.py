@@ -173,15 +173,16 @@ class Demo:
     def predict_by_torch(self, rows: Rows) -> NDArray[np.float32]:
         """What the network itself says, with the weights of the run's newest checkpoint."""
         import torch
+        from safetensors.torch import load as load_tensors
 
         from skyloom.recipes.image_training import ImageNet
         from skyloom.runtime.checkpoint import Checkpoints
-        from skyloom.runtime.state import load_model
+        from skyloom.runtime.state import MODEL_FILE
 
         network = ImageNet(rows.shape[1:], 10, 16)
         newest = Checkpoints(self.home / "shared" / self.job_id / "checkpoints").load_latest()
         self.must(newest is not None, "the run left no checkpoint")
-        load_model(network, newest.files)
+        network.load_state_dict(load_tensors(newest.files[MODEL_FILE]))
         with torch.no_grad():
             return network.eval()(torch.from_numpy(rows.copy())).numpy()
 
@@ -191,7 +192,8 @@ class Demo:
             monitor = self.cloud.endpoints.monitor(DATASET)
             firing = self.cloud.alerts.list(endpoint=DATASET, state=AlertState.FIRING).items
             self.must(not firing, f"healthy traffic raised an alert: {firing[0].message if firing else ''}")
-            latency = f"p50 {monitor.latency_p50_s * 1e3:.1f} ms, p99 {monitor.latency_p99_s * 1e3:.1f} ms"
+            p50_s, p99_s = monitor.latency_p50_s or 0.0, monitor.latency_p99_s or 0.0
+            latency = f"p50 {p50_s * 1e3:.1f} ms, p99 {p99_s * 1e3:.1f} ms"
             note(f"{sent} images sent, {latency}, no alert")
 
     def corrupted_traffic(self, rows: Rows) -> None:
@@ -227,7 +229,7 @@ class Demo:
     def cost(self) -> None:
         with self.step("cost", "skyloom cost --by job") as note:
             report = self.cloud.costs.get(by=CostBy.JOB)
-            note(f"{report.total} in all, metered by the second over {len(report.rows)} jobs")
+            note(f"{report.total.cost} in all, metered by the second over {len(report.rows)} jobs")
 
     def stop(self) -> None:
         with self.step("stop everything", f"skyloom endpoint stop {DATASET}; skyloom down --stop-jobs") as note:

@@ -106,8 +106,17 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={"job": explainers.of_jobs(jobs), "dataset": explainers.of_datasets(data)},
-            counts={"jobs": explainers.count_jobs},
+            explainers={
+                "job": explainers.of_jobs(jobs),
+                "dataset": explainers.of_datasets(data),
+                "ep": explainers.of_endpoints(serving),
+                "alert": explainers.explain_alert,
+            },
+            counts={
+                "jobs": explainers.count_jobs,
+                "endpoints": explainers.count_endpoints,
+                "alerts": explainers.count_alerts,
+            },
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}

@@ -88,6 +88,8 @@ def test_operation_has_a_client_method_of_the_same_words(kind: type[Operation[An
 @BY_NAME
 def test_operation_bounds_every_text_and_number(kind: type[Operation[Any]]) -> None:
     """A string without a length or a number without a limit is a way to fill a disk or a memory."""
+    if kind.route.name in NOT_YET_BOUNDED:
+        pytest.skip("a measurement; its whole body is bounded, its parts are not yet")
     schema = msgspec.json.schema(kind)
     unbounded = sorted(set(loose(schema, schema.get("$defs", {}))))
     assert not unbounded
@@ -151,10 +153,11 @@ def test_reference_is_what_the_code_says() -> None:
 
 def test_every_word_of_the_terminal_has_its_module() -> None:
     missing = [row.name for row in TABLE if importlib.util.find_spec(row.module) is None]
-    assert missing == NOT_YET
+    assert set(missing) <= NOT_YET
 
 
 # What is still being built; these only ever get shorter.
-NOT_YET_ROOMS = {"lineage"}
-NOT_YET_METHODS = {"endpoints.monitor", "endpoints.rules"}
-NOT_YET = ["deploy", "predict", "endpoint"]
+NOT_YET_ROOMS: set[str] = set()
+NOT_YET_METHODS: set[str] = set()
+NOT_YET_BOUNDED: set[str] = set()
+NOT_YET: set[str] = set()

@@ -16,6 +16,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.series import Point
 from skyloom.rooms.cost.model import CostBy, LedgerEntry, PriceBook
 from skyloom.rooms.cost.rules import ledger_entry, report
+from skyloom.rooms.data.model import Rows
 from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import Alert, AlertState, FeatureDrift, Monitor, Signal
 
@@ -217,6 +218,16 @@ def test_lineage_is_drawn_as_a_tree():
     lines = render(root).splitlines()
     assert [line.strip().split("  ")[0] for line in lines] == ["row", "├── one", "└── two", "└── three"]
     assert r"three_id · 1970-01-01 00:00:00Z · a: \x1b[2J\u202eevil" in lines[-1]
+
+
+def test_rows_of_a_dataset_are_a_table_of_their_own_columns():
+    shown = render(Rows(columns=("_rowid", "na\nme"), rows=((7, "x"), (9, None)), num_rows=5_000))
+    assert [line.split() for line in shown.splitlines()] == [
+        ["_ROWID", r"NA\NME"],
+        ["7", "x"],
+        ["9", "–"],
+        ["2", "of", "5,000", "rows"],
+    ]
 
 
 def test_measurements_by_name_are_a_table():

@@ -332,6 +332,27 @@ class ProcessContract(EngineContract):
         assert look(engine, "t").reason is EndReason.STOPPED
         assert (folder / "runs").read_text() == "x\n"
 
+    def test_looking_all_the_time_never_disturbs_a_start(self, engine: Engine) -> None:
+        names = [f"t{number}" for number in range(20)]
+        seen: set[TaskPhase] = set()
+        enough = threading.Event()
+
+        def stare() -> None:
+            while not enough.wait(0.001):
+                seen.update(what.phase for what in engine.observe(names).values())
+
+        watchers = [threading.Thread(target=stare) for _ in range(2)]
+        for watcher in watchers:
+            watcher.start()
+        for name in names:
+            engine.launch(one(name, sh("true")))
+        ends = {name: wait(engine, name).reason for name in names}
+        enough.set()
+        for watcher in watchers:
+            watcher.join()
+        assert ends == dict.fromkeys(names, EndReason.COMPLETED)
+        assert TaskPhase.STARTING in seen
+
     @pytest.mark.parametrize("force", [False, True])
     def test_stop_right_after_launch_always_ends_it(self, engine: Engine, force: bool) -> None:
         for number in range(10):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.engines.local import LocalEngine, environment, machine
 from skyloom.engines.local.claims import Claims
@@ -87,6 +87,17 @@ def test_link_in_place_of_the_result_is_not_followed(tmp_path: Path) -> None:
     assert engine.read_result("large") is None
     assert engine.read_result("good") == b"7\n"
     engine.close()
+
+
+def test_interpreter_that_cannot_run_is_unavailable_and_the_task_waits(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "tasks", python="/no/such/python", warm=True)
+    assert not engine.wait_until_warm(0)
+    with pytest.raises(Unavailable, match="/no/such/python"):
+        engine.launch(one("t", sh("true")))
+    assert look(engine, "t").phase.value == "absent"
+    again = LocalEngine(tmp_path / "tasks", warm=False)
+    again.launch(one("t", sh("true")))
+    assert wait(again, "t").reason is EndReason.COMPLETED
 
 
 def test_stop_before_the_supervisor_started_is_final(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Bench:
             asyncio.get_running_loop(),
             max_batch_rows=limits.get("max_batch_rows", 8),
             max_queue_rows=limits.get("max_queue_rows", 100),
+            max_queue_bytes=limits.get("max_queue_bytes", 10**6),
             settle=lambda tickets: self.events.append(("log", [id(t) for t in tickets])),
             watch=lambda inputs, outputs: None,
         )
@@ -140,6 +141,19 @@ def test_full_queue_refuses_at_once_and_loses_nothing_that_it_took():
         model.gate.set()
         await bench.finish(10)
         assert all(ticket.failure is None for ticket in bench.done)
+
+    asyncio.run(scene())
+
+
+def test_queue_that_holds_too_many_bytes_refuses_at_once():
+    async def scene():
+        bench = Bench(Doubler(), slow=False, max_queue_bytes=100)
+        bench.send(1, width=20)
+        bench.send(1, width=5)
+        with pytest.raises(QueueFull):
+            bench.send(1, width=1)
+        await bench.finish(2)
+        assert bench.batcher.queued_rows == 0
 
     asyncio.run(scene())
 

@@ -55,13 +55,13 @@ class Workshop:
         return self.store.write(lambda tx: handler.run(tx, ask, by))  # type: ignore[no-any-return]
 
 
-def find_version(_view: Snapshot, project: str, dataset: str, number: int | None) -> FoundVersion:
-    if (project, dataset) != ("p", "digits") or number not in (None, 1, 2):
+def find_version(_view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
+    numbers = {"newest": 2, "1": 1, "2": 2}
+    if (project, dataset) != ("p", "digits") or reference not in numbers:
         raise NotFound(f"There is no dataset {dataset!r}.", next_action="List yours.")
-    chosen = number or 2
-    return FoundVersion(
-        dataset=dataset, number=chosen, table="t_digits", table_version=chosen + 10, columns=("image", "label", "split")
-    )
+    columns = ("path", "image", "label", "split")
+    number = numbers[reference]
+    return FoundVersion(dataset=dataset, number=number, table="p/set", columns=columns, identifiers=("path",))
 
 
 def manifest(blobs: MemoryBlobs, weights: bytes = b"weights", **changes: object) -> Manifest:

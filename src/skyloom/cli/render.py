@@ -116,6 +116,7 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield _table(*views.rows_of_cost(value))
     elif isinstance(value, Excerpt):
         yield _table(views.cells(value), value.rows)
+        yield Text(f"{len(value.rows)} of {value.num_rows:,} rows", style="dim")
     elif isinstance(value, LineageNode):
         yield _tree(value)
     elif isinstance(value, Page):

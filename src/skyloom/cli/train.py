@@ -46,7 +46,7 @@ def train(
     name, _, version = (dataset or "").partition(":")
     options: dict[str, Any] = {"model": model} if model else {}
     if version:
-        options["version"] = values.number(version, "--data")
+        options["version"] = version
     if max_duration is not None:
         options["max_duration_s"] = values.duration_s(max_duration)
     with cloud(project) as client:

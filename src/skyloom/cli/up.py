@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,7 +14,7 @@ import typer
 
 from skyloom.cli.frame import AsJson, word
 from skyloom.cli.render import show
-from skyloom.core.errors import ErrorBody, SkyloomError, Unavailable, rebuild
+from skyloom.core.errors import ErrorBody, NotPermitted, SkyloomError, Unavailable, rebuild
 from skyloom.durable import disk_errors
 from skyloom.sdk.running import ServerRecord, running
 from skyloom.settings import Settings
@@ -78,12 +78,10 @@ def _running_or_started(settings: Settings) -> ServerRecord:
 
 def _start(settings: Settings) -> ServerRecord:
     """Start the control plane in a session of its own; return when it takes requests. Raises what it raised."""
+    log = _open_log(settings.home)
     ours, theirs = os.pipe()
     command = [sys.executable, "-m", "skyloom.cli", "up", "--ready-fd", str(theirs)]
     command += ["--home", str(settings.home), "--port", str(settings.port)]
-    with disk_errors(settings.home):
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = (settings.home / LOG).open("ab")
     with log, os.fdopen(ours, "rb") as pipe:
         child = subprocess.Popen(
             command,
@@ -106,6 +104,18 @@ def _start(settings: Settings) -> ServerRecord:
         raise rebuild(start.error)
     assert start.record is not None, "one of the two is always there"
     return start.record
+
+
+def _open_log(home: Path) -> BinaryIO:
+    try:
+        with disk_errors(home):
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return (home / LOG).open("ab")
+    except OSError as error:
+        raise NotPermitted(
+            f"The data folder {home} cannot be used: {error.strerror}.",
+            next_action="Choose another with --home or SKYLOOM_HOME.",
+        ) from error
 
 
 def _serve_and_report(settings: Settings, ready_fd: int) -> None:

@@ -45,13 +45,6 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
     return found
 
 
-def number(text: str, option: str) -> int:
-    """Read a whole number from 1 on. Raises `UnreadableOption`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise UnreadableOption(f"{option}: {text!r} is no version.", next_action="Write a number, for example 3.")
-    return int(text)
-
-
 def files(paths: Iterable[Path]) -> dict[str, Path]:
     """Files and folders to take along, as path in the job → path here; paths below this folder keep their shape.
 

@@ -44,6 +44,10 @@ def of(path: str, heading: str | None = None) -> Column:
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
+def _top(row: FeatureDrift) -> float:
+    return max((*row.expected_shares, *row.seen_shares), default=0.0)
+
+
 COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
         of("job.id", "job"),
@@ -360,7 +364,3 @@ def _lost(loss: Loss) -> str:
 def _some(texts: Iterable[str], count: int = 4) -> str:
     shown = list(texts)
     return safe("; ".join(shown[:count])) + (f"; {len(shown) - count} more" if len(shown) > count else "")
-
-
-def _top(row: FeatureDrift) -> float:
-    return max((*row.expected_shares, *row.seen_shares), default=0.0)

@@ -45,6 +45,7 @@ class Ticket:
         "failure",
         "key",
         "logged_outputs",
+        "num_bytes",
         "on_done",
         "outputs",
         "prediction_id",
@@ -53,6 +54,7 @@ class Ticket:
     def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
         self.call = call
         self.key = tuple(tensor.shape[1:] for tensor in call.inputs)
+        self.num_bytes = sum(tensor.nbytes for tensor in call.inputs)
         self.arrived_at = arrived_at
         self.on_done = on_done
         self.cancelled = False
@@ -82,6 +84,7 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_queue_rows: int,
+        max_queue_bytes: int,
         settle: Settled,
         watch: Watched,
     ) -> None:
@@ -90,12 +93,13 @@ class Batcher:
         self._loop = loop
         self._max_batch_rows = max_batch_rows if pace.joins else 1
         self._max_queue_rows = max_queue_rows
+        self._max_queue_bytes = max_queue_bytes
         self._settle = settle
         self._watch = watch
         # One queue per shape; only equal shapes can be put together. The first key is the one that waited longest.
         self._queues: OrderedDict[tuple[tuple[int, ...], ...], deque[Ticket]] = OrderedDict()
         self._again: deque[Ticket] = deque()
-        self._queued_rows = 0
+        self._queued_rows = self._queued_bytes = 0
         self._running_until = 0.0
         self._scheduled = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -117,7 +121,10 @@ class Batcher:
         wait_s = self._pace.expect_s(batches, self._queued_rows + rows) + max(
             0.0, self._running_until - time.perf_counter()
         )
-        over = self._queued_rows > 0 and self._queued_rows + rows > self._max_queue_rows
+        over = self._queued_rows > 0 and (
+            self._queued_rows + rows > self._max_queue_rows
+            or self._queued_bytes + ticket.num_bytes > self._max_queue_bytes
+        )
         if over or (wait_s > timeout_s and self._scheduled):
             raise QueueFull(
                 f"{self._queued_rows} rows wait for this replica already.",
@@ -125,6 +132,7 @@ class Batcher:
             )
         self._queues.setdefault(ticket.key, deque()).append(ticket)
         self._queued_rows += rows
+        self._queued_bytes += ticket.num_bytes
         if not self._scheduled:
             self._scheduled = True
             # Not now but after the requests that this turn of the loop still reads: they join.
@@ -197,6 +205,7 @@ class Batcher:
             while queue and (not taken or rows + queue[0].call.rows <= self._max_batch_rows):
                 ticket = queue.popleft()
                 self._queued_rows -= ticket.call.rows
+                self._queued_bytes -= ticket.num_bytes
                 if not ticket.cancelled:
                     taken.append(ticket)
                     rows += ticket.call.rows

@@ -10,6 +10,7 @@ from skyloom.sdk.http import HttpTransport
 from skyloom.settings import TaskEnvironment
 
 _PERIOD_S = 1.0
+_TIMEOUT_S = 2.0  # a control plane that hangs must not hold up the end of a replica
 
 
 class Reporter:
@@ -25,7 +26,7 @@ class Reporter:
         self._plane = plane
         self._ports = ports
         self._stop = stop
-        self._transport = HttpTransport(task.url, task.token, task.project, patience_s=0.0)
+        self._transport = HttpTransport(task.url, task.token, task.project, patience_s=0.0, timeout_s=_TIMEOUT_S)
 
     async def run(self) -> None:
         """Report until cancelled."""

@@ -52,6 +52,7 @@ class Replica:
             loop,
             max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
+            max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
             watch=traffic.watch,
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skyloom.core.errors import InvalidInput
 
 Array = NDArray[Any]
+SHAPE = b"shape"
 
 
 class NotAnImageColumn(InvalidInput):
@@ -22,36 +23,40 @@ class TargetUnusable(InvalidInput):
     """The target column cannot be learned: missing values, one class only, or not numbers."""
 
 
-def images(column: pa.ChunkedArray, name: str) -> Array:
-    """Pixels as uint8, shape [rows, height, width] or [rows, channels, height, width] or [rows, height, width, channels], as stored.
+def images(table: pa.Table, name: str) -> Array:
+    """Pixels as uint8, shape [rows, height, width], [rows, channels, height, width] or [rows, height, width, channels], as stored.
 
-    Takes fixed-shape tensors, fixed-size lists (nested, or flat with a ``shape`` that is a square) of uint8. Raises `NotAnImageColumn`.
+    The column is a fixed-shape tensor, or fixed-size lists: nested, or flat with the shape in the field's metadata (``shape``, JSON), or
+    flat and a square. Raises `NotAnImageColumn`.
     """
+    column = table.column(name)
     if column.null_count:
         raise NotAnImageColumn(
             f"{column.null_count} rows have no {name}.", next_action="Drop them first: skyloom data clean."
         )
-    values, shape = column.combine_chunks(), []
-    if isinstance(values, pa.ChunkedArray):
-        values = values.chunk(0)
-    kind = values.type
-    if isinstance(kind, pa.BaseExtensionType):
-        shape, values = list(getattr(kind, "shape", [])), values.storage
-        kind = values.type
-        while pa.types.is_fixed_size_list(kind):
-            values, kind = values.flatten(), kind.value_type
-    while pa.types.is_fixed_size_list(kind):
-        shape.append(kind.list_size)
-        values, kind = values.flatten(), kind.value_type
-    if not shape or kind != pa.uint8():
+    values, nested = _flattened(pa.concat_arrays(column.chunks))
+    if not nested or values.type != pa.uint8():
         raise NotAnImageColumn(
             f"The column {name!r} holds {column.type}, not images of one size.",
             next_action="Name a column of images, or give all images one size: skyloom data create --image-size.",
         )
+    told = (table.schema.field(name).metadata or {}).get(SHAPE)
+    shape = msgspec.json.decode(told, type=list[int]) if told else nested
     if len(shape) == 1:
         shape = _square(shape[0], name)
     pixels: Array = values.to_numpy(zero_copy_only=True).reshape(len(column), *shape)
     return pixels
+
+
+def _flattened(values: pa.Array) -> tuple[pa.Array, list[int]]:
+    """The innermost values of nested lists of fixed sizes, and the sizes from the outside in."""
+    shape: list[int] = []
+    if isinstance(values.type, pa.FixedShapeTensorType):
+        return values.storage.flatten(), list(values.type.shape)
+    while pa.types.is_fixed_size_list(values.type):
+        shape.append(values.type.list_size)
+        values = values.flatten()
+    return values, shape
 
 
 def _square(size: int, name: str) -> list[int]:

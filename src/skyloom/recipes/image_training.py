@@ -107,7 +107,7 @@ def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     train = source.read(plan.train_on, [told.image, plan.target])
     test = source.read(plan.evaluate_on, [told.image, plan.target])
     labels = columns.labels(train.table.column(plan.target), plan.target)
-    pixels = columns.images(train.table.column(told.image), told.image)
+    pixels = columns.images(train.table, told.image)
     classes = labels.encode(train.table.column(plan.target))
     torch.manual_seed(told.seed)
     model = ImageNet(pixels.shape[1:], len(labels.names), told.width)
@@ -121,7 +121,7 @@ def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     trained = Trained(
         model=model,
         meaning=Meaning(kind=ModelKind.CLASSIFICATION, outputs=(OUTPUT,), labels=labels.names),
-        held_out={INPUT: _same_shape(columns.images(test.table.column(told.image), told.image), pixels)},
+        held_out={INPUT: _same_shape(columns.images(test.table, told.image), pixels)},
         evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, plan.evaluate_on),
         rows=_splits(plan, train, test),
         fitted=fitted,

@@ -24,6 +24,7 @@ from skyloom.recipes.config import parameters
 from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
+from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.rooms.registry.model import Evaluation
 from skyloom.rooms.training.model import TrainingPlan
@@ -31,7 +32,7 @@ from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
 from skyloom.runtime.gang import gang
-from skyloom.runtime.rows import SPLIT, RowSet, RowSource, check_columns
+from skyloom.runtime.rows import RowSet, RowSource, check_columns
 
 INPUT = "row"
 ENCODING_FILE = "encoding.json"
@@ -55,7 +56,7 @@ class TabularParameters(FitPlan, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         task: ``auto`` takes regression for a target of floats, else classification.
-        features: columns to predict from; none named means all but the target and the split.
+        features: columns to predict from; none named means all but the target, the split and what only names rows.
         ignore: columns to leave out, such as an id.
         hidden: sizes of the hidden layers; none makes it a linear model.
     """
@@ -142,7 +143,7 @@ class Regressor(TabularNet):
 def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     """Train, and on rank 0 evaluate, export and register. All ranks call it; only rank 0 returns an outcome."""
     told = parameters(plan, TabularParameters)
-    features = choose_features(source.columns(), plan.target, told)
+    features = choose_features(source.columns(), plan, told)
     train = source.read(plan.train_on, [*features, plan.target])
     test = source.read(plan.evaluate_on, [*features, plan.target])
     known = tuple(describe(train.table.column(name), name) for name in features)
@@ -171,13 +172,16 @@ def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     return finish(trained, plan)
 
 
-def choose_features(names: Sequence[str], target: str, told: TabularParameters) -> tuple[str, ...]:
+def choose_features(names: Sequence[str], plan: TrainingPlan, told: TabularParameters) -> tuple[str, ...]:
     """The columns to predict from. Raises `ColumnMissing`, `NoFeatures`."""
-    check_columns([target, *told.features, *told.ignore], names)
-    left_out = {target, SPLIT, *told.ignore}
-    chosen = tuple(name for name in told.features or names if name not in left_out)
+    check_columns([plan.target, *told.features, *told.ignore], names)
+    left_out = {plan.target, SPLIT_COLUMN, *told.ignore}
+    usual = [name for name in names if name not in plan.identifiers]
+    chosen = tuple(name for name in told.features or usual if name not in left_out)
     if not chosen:
-        raise NoFeatures(f"No column is left to predict {target!r} from.", next_action="Name some with features=[...].")
+        raise NoFeatures(
+            f"No column is left to predict {plan.target!r} from.", next_action="Name some with features=[...]."
+        )
     return chosen
 
 

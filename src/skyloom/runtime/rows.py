@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput
 from skyloom.ports.tables import ROW_ID, Tables
+from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.training.model import TableSource
 from skyloom.tables.lance import LanceTables
-
-SPLIT = "split"
 
 
 class ColumnMissing(InvalidInput):
@@ -67,13 +66,13 @@ class TableRows:
 
     def read(self, split: str, columns: Sequence[str]) -> RowSet:
         check_columns(columns, self.columns())
-        if SPLIT not in self._schema.names:
+        if SPLIT_COLUMN not in self._schema.names:
             raise SplitEmpty(
                 f"Version {self._source.number} of {self._source.table} has no splits.",
-                next_action="Split it first: skyloom data split DATASET.",
+                next_action="Split it first: skyloom data split.",
             )
         quoted = split.replace("'", "''")
-        where = f"{SPLIT} = '{quoted}'"
+        where = f"{SPLIT_COLUMN} = '{quoted}'"
         batches = list(
             self._tables.scan(
                 self._source.table, self._source.number, columns=list(columns), where=where, with_row_ids=True

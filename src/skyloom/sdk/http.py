@@ -31,9 +31,10 @@ class HttpTransport:
 
     Args:
         patience_s: how long to go on trying while nobody answers; a task inside of a job has much, a person little.
+        timeout_s: how long one answer may take.
     """
 
-    def __init__(self, url: str, token: str, project: str, *, patience_s: float = 5.0) -> None:
+    def __init__(self, url: str, token: str, project: str, *, patience_s: float = 5.0, timeout_s: float = 60.0) -> None:
         self.url = url.rstrip("/")
         self.project = project
         self.token = token
@@ -41,7 +42,7 @@ class HttpTransport:
         self._client = httpx.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(60, connect=5),
+            timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
             trust_env=False,
         )
 

@@ -14,6 +14,7 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.watching import WatchCalls
 
 _PAUSE_S = 0.1
 _TRIES = 5
@@ -44,11 +45,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, list[Any]]
 
 
-class EndpointCalls:
+class EndpointCalls(WatchCalls):
     """``cloud.endpoints``."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def deploy(

@@ -281,7 +281,8 @@ def translated() -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         text = str(error)
-        if "full" in text:
+        # The index of the log cannot grow: SQLite has no better word for a disk that fills up just then.
+        if "full" in text or getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
             raise StorageFull(
                 "The disk that holds the database is full; nothing was written.",
                 next_action="Free some space; the control plane goes on by itself.",

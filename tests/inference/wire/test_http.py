@@ -247,6 +247,20 @@ def test_connections_beyond_the_limit_are_told_so(tmp_path):
             link.close()
 
 
+def test_bodies_that_come_in_together_share_a_bound_and_free_it(tmp_path):
+    with running(tmp_path, limits=small_limits(max_unread_bytes=10_000)) as (_, client, listening):
+        half = post(length(b" " * 8_000), content=b" " * 6_000)
+        for _ in range(3):
+            with dial(listening.rest_port) as first, dial(listening.rest_port) as second:
+                first.sendall(half)
+                assert client.get("/v2/health/live").status_code == 200
+                second.sendall(half)
+                assert second.recv(65536).startswith(b"HTTP/1.1 429")
+                first.sendall(b" " * 2_000)
+                assert first.recv(65536).startswith(b"HTTP/1.1 400")
+            assert client.post(INFER, content=BODY, headers={"content-type": "application/json"}).status_code == 200
+
+
 FRAGMENTS = st.sampled_from(
     [
         b"GET ",

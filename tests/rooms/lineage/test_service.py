@@ -71,7 +71,9 @@ REPLICA = Replica(
     job_id="job_2",
     created_at=40.0,
 )
-PREDICTION = Prediction(prediction_id="pred_1_0", at=50.0, revision="revision_1", rows=1, latency_us=900)
+PREDICTION = Prediction(
+    prediction_id="pred_1_0", at=50.0, revision="revision_1", rows=1, latency_us=900, outputs=msgspec.Raw(b"[]")
+)
 
 
 def model_version(**changes: object) -> ModelVersion:
@@ -224,7 +226,7 @@ def test_lineage_of_the_unknown_and_of_others_is_not_found(place: Place):
 
 def test_row_that_trained_a_model_leads_to_the_endpoint_that_serves_it(place: Place):
     root = place.forward(2)
-    first, second = root.next
+    second, first = root.next
     assert (first.name, first.next) == ("digits version 1", ())
     assert second.facts["split"] == "train"
     assert path(second) == ["digits version 2", "run first", "digits version 1", "reader revision 1"]
@@ -234,7 +236,7 @@ def test_row_that_trained_a_model_leads_to_the_endpoint_that_serves_it(place: Pl
 
 
 def test_row_that_only_judged_a_model_says_so(place: Place):
-    assert place.forward(1).next[1].next[0].next[0].facts["this row"] == "judged on it (test)"
+    assert place.forward(1).next[0].next[0].next[0].facts["this row"] == "judged on it (test)"
 
 
 def test_row_that_no_run_read_leads_to_no_run(place: Place):
@@ -242,7 +244,7 @@ def test_row_that_no_run_read_leads_to_no_run(place: Place):
     place.sources.version = model_version(
         provenance=msgspec.structs.replace(model_version().provenance, splits=only_test)
     )
-    assert place.forward(2).next[1].next == ()
+    assert place.forward(2).next[0].next == ()
 
 
 def test_row_that_was_cleaned_away_is_found_where_it_was(place: Place):
@@ -253,4 +255,4 @@ def test_row_that_was_cleaned_away_is_found_where_it_was(place: Place):
 
 def test_row_of_a_run_without_recorded_splits_may_have_been_read(place: Place):
     place.sources.version = model_version(provenance=Provenance(run_id="run_1"))
-    assert place.forward(2).next[1].next[0].next[0].facts["this row"] == "may have trained on it"
+    assert place.forward(2).next[0].next[0].next[0].facts["this row"] == "may have trained on it"

@@ -144,6 +144,17 @@ def test_ring_stays_bounded_and_loses_no_count(steps: list[tuple[float, int]]):
         assert sum(report.at < now - bounds.horizon_s for report in ring.reports) <= 1
 
 
+def test_ring_of_an_hour_at_one_report_a_second_reaches_back_to_the_horizon_in_few_reports():
+    bounds, ring = Bounds(), Ring()
+    for second in range(3_600):
+        ring = observed(ring, Report(at=float(second), traffic=requests(10 * second)), bounds)
+    assert len(ring.reports) < bounds.limit
+    for asked_s in (5, 60, 300, 900):
+        window = recent([ring], 3_599.0, asked_s)
+        assert asked_s <= window.duration_s <= asked_s * 13 / 12 + 2 * bounds.spacing_s
+        assert window.traffic.requests == 10 * window.duration_s
+
+
 def test_ring_ignores_a_report_that_comes_late_or_twice():
     ring = ring_of((0, requests(0)), (10, requests(5)))
     assert observed(ring, Report(at=10, traffic=requests(7)), KEEP_ALL) == ring

@@ -20,6 +20,7 @@ from skyloom.rooms.registry.model import (
     RegisterModelVersion,
     SetAlias,
 )
+from skyloom.rooms.training.model import Train
 from tests.rooms.workshop import ANN, BOB, Workshop, manifest
 
 
@@ -143,3 +144,10 @@ def test_model_of_another_project_does_not_exist(shop: Workshop) -> None:
     assert shop.registry.list(ListModels(), BOB).items == ()
     assert register(shop, by=BOB).number == 1
     assert [model.name for model in shop.registry.list(ListModels(), ANN).items] == ["digits"]
+
+
+def test_task_registers_for_its_own_run_whatever_it_says(shop: Workshop) -> None:
+    run = shop.train(Train(recipe="image", dataset="digits", target="label")).run
+    task = Caller(principal="t", project="p", scope="p", rights=frozenset(), task_id=f"{run.job_id}.1.0")
+    version = register(shop, run_id="run_of_somebody_else", by=task)
+    assert (version.run_id, version.provenance.job_id) == (run.id, run.job_id)

@@ -34,7 +34,8 @@ def test_training_makes_a_run_and_a_job_that_know_each_other(shop: Workshop) -> 
     assert job.spec.entry == PythonModule(module="skyloom.recipes.image")
     assert (job.spec.num_workers, job.spec.labels) == (2, {"run": run.id, "model": "mnist"})
     plan = msgspec.json.decode(job.spec.environment["SKYLOOM_TRAINING"], type=TrainingPlan)
-    assert plan.data == TableSource(tables="/tables", table="t_digits", number=12)
+    assert plan.data == TableSource(tables="/tables", table="p/set", number=2)
+    assert plan.identifiers == ("path",)
     assert (plan.model, plan.parameters["hidden"], plan.code_digest) == ("mnist", (8, 4), run.code_digest)
     assert made.state is JobState.QUEUED
 
@@ -46,7 +47,7 @@ def test_training_reaches_the_engine_with_its_run_in_the_environment(shop: Works
 
 
 def test_training_on_an_older_version_is_that_version(shop: Workshop) -> None:
-    assert shop.train(digits(version=1)).run.dataset_version == 1
+    assert shop.train(digits(version="1")).run.dataset_version == 1
 
 
 @pytest.mark.parametrize(("asked", "named"), [(None, "digits"), ("mine", "mine"), ("-", "")])
@@ -80,9 +81,9 @@ ABSENT = "sha256:" + "0" * 64
         (digits(recipe="images"), TrainingUnclear, "image, tabular"),
         (digits(target=None), TrainingUnclear, "needs a target"),
         (digits(dataset=None), TrainingUnclear, "needs a dataset"),
-        (digits(target="labels"), TargetMissing, "image, label, split"),
+        (digits(target="labels"), TargetMissing, "path, image, label, split"),
         (digits(dataset="nobody"), NotFound, "nobody"),
-        (digits(version=9), NotFound, "digits"),
+        (digits(version="9"), NotFound, "digits"),
         (Train(script="a.py"), TrainingUnclear, "'a.py' is not among the files"),
         (Train(script="a.py", files={"a.py": ABSENT}), FileMissing, "not uploaded"),
         (digits(num_workers=9), ImpossibleRequest, "can never start here"),
@@ -104,7 +105,7 @@ def test_dataset_of_another_project_is_not_found(shop: Workshop) -> None:
 
 
 def test_request_is_bounded_where_it_comes_in() -> None:
-    for bad in ({"num_workers": 0}, {"model": "Not A Name"}, {"version": 0}, {"script": "../up.py"}):
+    for bad in ({"num_workers": 0}, {"model": "Not A Name"}, {"version": "NO"}, {"script": "../up.py"}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({"recipe": "image", "dataset": "digits", "target": "label", **bad}, Train)
 

@@ -21,7 +21,7 @@ from skyloom.engines.local.claims import Claims
 from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
 from skyloom.engines.local.lost import end_lost
 from skyloom.engines.local.prepare import LaunchRefused, Place, prepare
-from skyloom.engines.local.starts import Starts
+from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
 from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
@@ -162,8 +162,8 @@ class LocalEngine:
             except OSError as error:
                 if index == 0:
                     raise Unavailable(
-                        f"No process can be started on this machine: {error.strerror}.",
-                        next_action="End some processes or raise the limit on processes, then try again.",
+                        f"{self._python} cannot be started: {error.strerror}.",
+                        next_action="Check that it is a Python that may be run, and that the limit on processes is not reached.",
                     ) from error
                 self._refuse(waiting[index:], f"no process could be started: {error.strerror}")
                 self.stop([started.task_id for started in waiting[:index]], force=True)
@@ -193,13 +193,17 @@ class LocalEngine:
     def _without_record(self, folder: TaskFolder) -> ExitRecord | Observation:
         """A task with no record of its end: running, starting, never started, or lost."""
         task_id = folder.task_id
-        starting = self._starts.is_starting(task_id)  # asked first: what it started may take the lock and end meanwhile
+        fate = self._starts.fate(
+            task_id
+        )  # asked first: all that a supervisor which is gone by now has written is seen below
         if not folder.is_supervised():
-            record = folder.exit() or end_lost(folder) or (None if starting else self._end_failed_start(folder))
+            record = (
+                folder.exit() or end_lost(folder) or (self._end_failed_start(folder) if fate is Fate.GONE else None)
+            )
             if record is not None:
                 return record
             if folder.shim() is None and not folder.is_supervised():
-                phase = TaskPhase.STARTING if starting else TaskPhase.ABSENT
+                phase = TaskPhase.STARTING if fate is Fate.ALIVE else TaskPhase.ABSENT
                 return Observation(task_id=task_id, phase=phase)
         shim = folder.shim()
         if shim is None:
@@ -208,9 +212,7 @@ class LocalEngine:
         return Observation(task_id=task_id, phase=TaskPhase.RUNNING, pid=pid, started_at=shim.started_at)
 
     def _end_failed_start(self, folder: TaskFolder) -> ExitRecord | None:
-        """A supervisor that we started is gone and left nothing: the task can never run. None for one that nobody started."""
-        if not self._starts.did_start(folder.task_id):
-            return None
+        """A supervisor that we started is gone and left nothing: the task never runs."""
         why = "its supervisor ended before the start; see shim.err in the task's folder"
         return self._end_unstarted(
             folder, ExitRecord(reason=EndReason.LAUNCH_FAILED, ended_at=time.time(), message=why)

@@ -18,8 +18,11 @@ _DYING_S = 2.0
 def end_lost(folder: TaskFolder) -> ExitRecord | None:
     """Record that a task lost its supervisor, once nothing of it lives. None while that is not so.
 
-    Takes the folder's lock: a supervisor that does live keeps it, and then nothing happens.
+    Takes the folder's lock: a supervisor that does live keeps it, and then nothing happens. A task that never started is left
+    alone without touching the lock, which its supervisor may be about to take.
     """
+    if folder.shim() is None:
+        return None
     lock = files.take_lock(str(folder.lock))
     if lock is None:
         return None

@@ -1,5 +1,6 @@
 """Supervisors that this engine started: from the spawn until they hold their lock, and their collection when they end."""
 
+import enum
 import os
 import threading
 from typing import NamedTuple
@@ -8,6 +9,14 @@ from skyloom.engines.local.folder import TaskFolder
 from skyloom.engines.local.prepare import SUPERVISOR
 from skyloom.engines.local.supervisor import processes
 from skyloom.engines.local.warm import WarmPool
+
+
+class Fate(enum.Enum):
+    """What became of a supervisor that this engine started, or did not."""
+
+    NOT_OURS = enum.auto()
+    ALIVE = enum.auto()
+    GONE = enum.auto()
 
 
 class _Start(NamedTuple):
@@ -62,16 +71,13 @@ class Starts:
             setsigdef=range(1, 32),
         )
 
-    def is_starting(self, task_id: str) -> bool:
-        """True while a supervisor that we started for this task lives, whether or not it holds the lock already."""
+    def fate(self, task_id: str) -> Fate:
+        """What became of the supervisor that we started for this task, whether or not it holds the lock already."""
         with self._lock:
             start = self._by_task.get(task_id)
-        return start is not None and processes.is_running(start.pid, start.ticks)
-
-    def did_start(self, task_id: str) -> bool:
-        """True when we started a supervisor for this task."""
-        with self._lock:
-            return task_id in self._by_task
+        if start is None:
+            return Fate.NOT_OURS
+        return Fate.ALIVE if processes.is_running(start.pid, start.ticks) else Fate.GONE
 
     def forget(self, task_id: str) -> None:
         """The task's files are gone."""

@@ -47,13 +47,16 @@ class WarmPool:
         return self._pid
 
     def start(self) -> None:
-        """Start the zygote; returns while it still imports."""
+        """Start the zygote; returns while it still imports. Where that is refused, all starts are cold."""
         self._started = time.monotonic()
+        self._buffer, self.loaded = b"", None
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self._pid = self._spawn(theirs.fileno())
+            try:
+                self._pid = self._spawn(theirs.fileno())
+            except OSError:
+                return
             self._channel = ours.dup()
-        self._buffer, self.loaded = b"", None
 
     def _spawn(self, channel: int) -> int:
         argv = [self._python, str(SUPERVISOR), "warm", f"3:{','.join(self._imports)}"]

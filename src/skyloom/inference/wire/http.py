@@ -112,12 +112,17 @@ class Exchange:
 
 
 class Connections:
-    """All connections of one listener, and the limits they share."""
+    """All connections of one listener, and the limits they share.
+
+    Attributes:
+        unread_bytes: of bodies that are not whole yet, on all connections together.
+    """
 
     def __init__(self, site: Site, limits: Limits) -> None:
         self.site = site
         self.limits = limits
         self.open: set[Connection] = set()
+        self.unread_bytes = 0
         self.draining = False
 
     def accept(self) -> "Connection":
@@ -173,6 +178,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._group.open.discard(self)
+        self._drop_body()
         for exchange in self._exchanges:
             if exchange.on_cut is not None:
                 exchange.on_cut()
@@ -264,14 +270,18 @@ class Connection(asyncio.Protocol):
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += body
+        self._group.unread_bytes += len(body)
         if len(self._body) > self._limits.max_body_bytes:
             self._refuse(413, f"The body is larger than {self._limits.max_body_bytes} bytes.")
+        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+            self._refuse(429, "Too many large requests are coming in at once.")
 
     def on_message_complete(self) -> None:
         request = self._request
         if self._refused or request is None:
             return
         request.body = bytes(self._body)
+        self._drop_body()
         request.arrived_at = time.perf_counter()
         self._request = None
         closing = not self._parser.should_keep_alive() or self.closing
@@ -329,7 +339,8 @@ class Connection(asyncio.Protocol):
     # -- inside -------------------------------------------------------------------------------------------------------------
 
     def _reset(self) -> None:
-        self._url = self._body = b""
+        self._url = b""
+        self._drop_body()
         self._headers = {}
         self._admission = None
         self._head_bytes = self._num_headers = self._stalled_head_bytes = 0
@@ -346,6 +357,10 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
                 if self._read_deadline is not None:
                     self._wait(self._limits.body_timeout_s)
+
+    def _drop_body(self) -> None:
+        self._group.unread_bytes -= len(self._body)
+        self._body = b""
 
     def _wait(self, duration_s: float) -> None:
         self._read_deadline = time.monotonic() + duration_s
@@ -387,6 +402,7 @@ class Connection(asyncio.Protocol):
     def _refuse_with(self, response: Response) -> None:
         """Answer, and believe nothing more on this connection."""
         self._refused = True
+        self._drop_body()
         self._request = None
         self._in_head = False
         exchange = Exchange(self, True, False)

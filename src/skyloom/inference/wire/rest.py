@@ -3,6 +3,7 @@
 Guards come in this order, before a body is read: Host, token, route, method, content type. Without a token only health answers.
 """
 
+import functools
 import sys
 import time
 import traceback
@@ -201,6 +202,7 @@ def _is_infer(target: bytes) -> bool:
     return target.endswith(b"/infer") and _model_route(target)[2] == "infer"
 
 
+@functools.lru_cache(maxsize=256)
 def _model_route(target: bytes) -> tuple[str, str, str]:
     """Split ``/v2/models/NAME[/versions/V][/VERB]`` into name, version and verb; an empty name means: another address."""
     try:

@@ -39,6 +39,7 @@ _CONTENTS = {
     Datatype.FP64: "fp64_contents",
 }
 _MAX_IDS = 200
+_MAX_CALLS = 256  # each may hold one message of the largest size while it is read
 
 
 class TokenGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -210,7 +211,7 @@ def build(plane: DataPlane, limits: Limits) -> Any:
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
         ],
-        maximum_concurrent_rpcs=limits.max_connections,
+        maximum_concurrent_rpcs=_MAX_CALLS,
     )
     add_GRPCInferenceServiceServicer_to_server(Rpc(plane), server)
     return server

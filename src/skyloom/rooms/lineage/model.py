@@ -93,7 +93,7 @@ class GetLineage(Operation[Lineage], frozen=True, kw_only=True):
 
 @operation("lineage.row", Right.READ, "GET /datasets/{dataset}/rows/{row_id}/lineage")
 class GetRowLineage(Operation[LineageNode], frozen=True, kw_only=True):
-    """Walk from one row forward: the versions that hold it, the runs that used them, their models, the endpoints that serve those."""
+    """Walk from one row forward: the versions that hold it, newest first, the runs that used them, their models, the endpoints."""
 
     dataset: Name
     row_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]

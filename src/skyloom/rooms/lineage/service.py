@@ -86,7 +86,7 @@ class Lineages:
 
     def row(self, ask: model.GetRowLineage, by: Caller) -> LineageNode:
         versions = self._store.read(lambda view: self._sources.held(view, ask.dataset, by.project))
-        holding = [(held, split) for held in versions for split in self._split_of(held, ask.row_id)]
+        holding = [(held, split) for held in reversed(versions) for split in self._split_of(held, ask.row_id)]
         if not holding:
             raise model.RowMissing(
                 f"No version of the dataset {ask.dataset!r} holds row {ask.row_id}.",

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Id, Limit
+from skyloom.core.bounds import Count, Cursor, Id, Limit
 from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.states import Moves
@@ -45,8 +45,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     """Counts per bin. Two histograms over the same edges merge by adding."""
 
-    counts: Annotated[tuple[int, ...], Meta(max_length=201)]
-    missing: int = 0
+    counts: Annotated[tuple[Count, ...], Meta(max_length=201)]
+    missing: Count = 0
 
     @property
     def total(self) -> int:
@@ -67,7 +67,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """Request durations, counted in bins that grow by a quarter: bin i holds durations in [1 µs · 1.25^i, 1 µs · 1.25^(i+1))."""
 
-    counts: Annotated[dict[int, int], Meta(max_length=120)] = {}
+    counts: Annotated[dict[Annotated[int, Meta(ge=0, le=200)], Count], Meta(max_length=120)] = {}
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +80,10 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
         histograms: one per feature of the model's profile, in its order.
     """
 
-    requests: int = 0
-    rows: int = 0
-    client_errors: int = 0
-    server_errors: int = 0
+    requests: Count = 0
+    rows: Count = 0
+    client_errors: Count = 0
+    server_errors: Count = 0
     latency: Latency = Latency()
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
 

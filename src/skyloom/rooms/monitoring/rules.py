@@ -16,6 +16,7 @@ from skyloom.rooms.monitoring.distances import (
 )
 from skyloom.rooms.monitoring.model import (
     Alert,
+    AlertMissing,
     AlertRule,
     AlertState,
     Feature,
@@ -31,6 +32,12 @@ from skyloom.rooms.monitoring.windows import Window, latency_quantile
 # A window of healthy traffic alarms with at most this probability, whatever the number of features, because each feature gets
 # an equal part of it. Windows are judged about once a second for months, so this must be far below the usual 0.05.
 SIGNIFICANCE = 1e-6
+OPEN = (AlertState.FIRING, AlertState.ACKNOWLEDGED)
+NEXT_ACTIONS: dict[Signal, str] = {
+    Signal.LATENCY_P99_S: "Add replicas or cores: skyloom deploy MODEL --name {endpoint} --replicas N.",
+    Signal.ERROR_RATE: "Read what its replicas say: skyloom endpoint show {endpoint}.",
+    Signal.DRIFT: "Compare live traffic with training: skyloom endpoint monitor {endpoint}. If the world has changed, train on newer data.",
+}
 _LARGEST = 1e300  # stands for infinity, which JSON does not have
 
 
@@ -124,7 +131,14 @@ def moved(alert: Alert, move: AlertMove, now: float) -> Alert:
 
 def is_open(alert: Alert) -> bool:
     """True while the trouble lasts, seen by a person or not."""
-    return alert.state is not AlertState.RESOLVED
+    return alert.state in OPEN
+
+
+def own(alert: Alert | None, alert_id: str, project: str) -> Alert:
+    """The alert, if it is this project's. Raises `AlertMissing`, for somebody else's just the same."""
+    if alert is None or alert.project != project:
+        raise AlertMissing(f"There is no alert {alert_id}.", next_action="List them: skyloom alert list.")
+    return alert
 
 
 def _belongs(profile: Profile, seen: Sequence[Histogram]) -> bool:

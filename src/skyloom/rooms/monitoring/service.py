@@ -34,7 +34,6 @@ log = logging.getLogger("skyloom.monitoring")
 
 _TICK_S = 1.0
 _SILENT_S = 30.0  # a replica that said nothing for so long is not counted as one
-_OPEN = (AlertState.FIRING, AlertState.ACKNOWLEDGED)
 
 
 class Monitoring:
@@ -198,9 +197,7 @@ class Monitoring:
         return page(self._store.read(work), ask.limit)
 
     def acknowledge(self, tx: Transaction, ask: model.AcknowledgeAlert, by: Caller) -> Alert:
-        alert = tx.get(ALERTS, ask.alert_id)
-        if alert is None or alert.project != by.project:
-            raise model.AlertMissing(f"There is no alert {ask.alert_id}.", next_action="List them: skyloom alert list.")
+        alert = rules.own(tx.get(ALERTS, ask.alert_id), ask.alert_id, by.project)
         if alert.state is AlertState.ACKNOWLEDGED:
             return alert
         ALERT_MOVES.check(alert.id, alert.state, AlertState.ACKNOWLEDGED)
@@ -235,7 +232,7 @@ class Monitoring:
 
 
 def _load(view: Snapshot) -> tuple[list[Watch], list[Alert]]:
-    return view.select(WATCHES, {"active": True}), view.select(ALERTS, {"state": _OPEN})
+    return view.select(WATCHES, {"active": True}), view.select(ALERTS, {"state": rules.OPEN})
 
 
 def _watch_of(view: Snapshot, endpoint: str, project: str) -> tuple[Watch, list[Alert]]:
@@ -246,4 +243,4 @@ def _watch_of(view: Snapshot, endpoint: str, project: str) -> tuple[Watch, list[
         watch = named[0] if named else None
     if watch is None:
         raise model.NotWatched(f"There is no endpoint {endpoint}.", next_action="List them: skyloom endpoint list.")
-    return watch, view.select(ALERTS, {"endpoint": watch.id, "state": _OPEN})
+    return watch, view.select(ALERTS, {"endpoint": watch.id, "state": rules.OPEN})

@@ -49,7 +49,7 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a ring keeps: one report every ``spacing_s`` at most, back to ``horizon_s``, never more than ``limit``."""
+    """How much a ring keeps: one report every ``spacing_s`` or, of older ones, fewer; back to ``horizon_s``; at most ``limit``."""
 
     spacing_s: float = 2.0
     horizon_s: float = 900.0
@@ -149,11 +149,15 @@ def recent_rows(rings: Sequence[Ring], now: float, num_rows: int, horizon_s: flo
 
 
 def _bounded(reports: tuple[Report, ...], bounds: Bounds) -> tuple[Report, ...]:
-    if len(reports) >= 3 and reports[-2].at - reports[-3].at < bounds.spacing_s:
-        reports = (*reports[:-2], reports[-1])
     # One report from before the horizon stays, so that a window of the whole horizon has a base.
     first = bisect.bisect_right([report.at for report in reports], reports[-1].at - bounds.horizon_s) - 1
-    return reports[max(0, first, len(reports) - bounds.limit) :]
+    kept = [reports[max(0, first)]]
+    for place in range(max(0, first) + 1, len(reports) - 1):
+        age_s = reports[-1].at - reports[place].at
+        # The older, the sparser: a window then starts within a twelfth of its length of where it was asked to.
+        if reports[place + 1].at - kept[-1].at > max(bounds.spacing_s, age_s / 12):
+            kept.append(reports[place])
+    return (*kept[-bounds.limit + 1 :], *reports[max(0, first) + 1 :][-1:])
 
 
 def _base(ring: Ring, start: float) -> Report:

@@ -11,7 +11,11 @@ from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.monitoring import rules as monitoring_rules
+from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.serving.ports import ENDPOINTS
+from skyloom.rooms.serving.service import Serving
 
 Explainer = Callable[[Snapshot, str, str], Explanation]
 """Explains the subject with an id, in a project. Raises the noun's own `NotFound`."""
@@ -41,6 +45,44 @@ def of_jobs(jobs: Jobs) -> Explainer:
     return explain
 
 
+def of_endpoints(serving: Serving) -> Explainer:
+    """Explains endpoints."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = serving.status(view, serving.find(view, subject, project))
+        return Explanation(
+            subject=subject,
+            noun="endpoint",
+            state=status.state.value,
+            message=status.message,
+            next_action=status.next_action,
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
+
+
+def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
+    """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
+    alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
+    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(endpoint=alert.endpoint_name)
+    return Explanation(
+        subject=alert.id,
+        noun="alert",
+        state=alert.state.value,
+        reason=alert.signal.value,
+        message=f"{alert.endpoint_name}: {alert.message}",
+        next_action=advice if monitoring_rules.is_open(alert) else "",
+        evidence=happened(view, alert.id, project),
+    )
+
+
+def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
+    """Open alerts by state."""
+    where = {"state": monitoring_rules.OPEN} | ({} if project == "*" else {"project": project})
+    return Counter(alert.state.value for alert in view.select(ALERTS, where))
+
+
 def of_datasets(data: Datasets) -> Explainer:
     """Explains datasets, by the newest draft when nothing came of it."""
 
@@ -67,6 +109,12 @@ def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:
     for task in view.select(TASKS, where):
         gangs.setdefault(task.job_id, []).append(task)
     return Counter(jobs_rules.state_of(gang).value for gang in gangs.values())
+
+
+def count_endpoints(view: Snapshot, project: str) -> Mapping[str, int]:
+    """Endpoints that were not stopped."""
+    where = {"stopped_by": ""} | ({} if project == "*" else {"project": project})
+    return {"live": view.count(ENDPOINTS, where)}
 
 
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:

@@ -1,5 +1,7 @@
 """The service of the registry: register, alias, find. It stores facts about bundles; their bytes are blobs."""
 
+import msgspec
+
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
@@ -9,6 +11,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.registry import model, rules
 from skyloom.rooms.registry.model import Model, ModelVersion
 from skyloom.rooms.registry.ports import MODELS, VERSIONS
+from skyloom.rooms.tracking.ports import RUNS
 
 _SHOWN_VERSIONS = 100
 
@@ -46,6 +49,7 @@ class Registry:
                 )
 
     def register(self, tx: Transaction, ask: model.RegisterModelVersion, by: Caller) -> ModelVersion:
+        ask = _placed(tx, ask, by)
         earlier = self._by_run(tx, ask, by)
         if earlier is not None:
             return earlier
@@ -128,3 +132,13 @@ class Registry:
     def _find(self, view: Snapshot, name: str, project: str) -> Model | None:
         found = view.select(MODELS, {"project": project, "name": name})
         return found[0] if found else None
+
+
+def _placed(view: Snapshot, ask: model.RegisterModelVersion, by: Caller) -> model.RegisterModelVersion:
+    """A task's request with the job and run that it truly belongs to."""
+    if not by.task_id:
+        return ask
+    job_id = by.task_id.rsplit(".", 2)[0]
+    runs = view.select(RUNS, {"job_id": job_id})
+    placed = {"job_id": job_id, "run_id": runs[0].id if runs else ""}
+    return msgspec.structs.replace(ask, provenance=msgspec.structs.replace(ask.provenance, **placed))

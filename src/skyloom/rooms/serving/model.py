@@ -170,7 +170,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         model: name of a registered model.
         version: a version's number, id or alias; empty for the newest.
         name: of the endpoint; empty for the model's name.
-        num_replicas, resources: None keeps what the endpoint has (1 replica, half a CPU and 512 MiB for a new one).
+        num_replicas, resources: None keeps what the endpoint has (for a new one: 1 replica, half a CPU, 512 MiB and three times the model).
     """
 
     model: Name

@@ -24,7 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_pipelined: requests of one connection that may wait for their answers.
         max_request_rows: rows of one request.
         max_batch_rows: rows of several requests that may travel together through the model.
-        max_queue_rows: rows that may wait for the model.
+        max_queue_rows, max_queue_bytes: rows that may wait for the model, and what their tensors may hold.
+        max_unread_bytes: of all bodies together that are still coming in.
         timeout_s: a request that would wait longer than this for its answer is refused at once.
         header_timeout_s, body_timeout_s, idle_timeout_s, write_timeout_s: a connection slower than this is cut.
         drain_s: time for open requests after SIGTERM.
@@ -38,6 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_request_rows: Annotated[int, Meta(ge=1, le=2**20)] = 4_096
     max_batch_rows: Annotated[int, Meta(ge=1, le=2**20)] = 256
     max_queue_rows: Annotated[int, Meta(ge=1, le=2**24)] = 8_192
+    max_queue_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 64 * 2**20
+    max_unread_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 64 * 2**20
     timeout_s: Seconds = 10.0
     header_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 30.0

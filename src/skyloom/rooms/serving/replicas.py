@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from skyloom.core.resources import Resources
 from skyloom.ports.clock import Clock
 from skyloom.ports.engine import PythonModule
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
+from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, ReportTraffic, Revision
 from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.ports import ReplicaFiles
@@ -19,6 +21,12 @@ _PLAN_FILE = "plan.json"
 _BUNDLE = "bundle"
 _GRACE_S = Limits().drain_s + 2.0
 _FRESH_S = 10.0
+
+
+def default_resources(version: ModelVersion) -> Resources:
+    """What a replica gets when nobody says: half a core, and memory for the server and three times the model's own size."""
+    size_bytes = sum(file.size_bytes for file in version.manifest.files)
+    return Resources(cpus=0.5, memory_bytes=512 * 2**20 + 3 * size_bytes)
 
 
 def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec:

@@ -34,10 +34,9 @@ from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.replicas import Heard, plan_of, spec_of
+from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
 
-DEFAULT_RESOURCES = Resources(cpus=0.5, memory_bytes=512 * 2**20)
 _TICK_S, _EAGER_S = 1.0, 0.1
 _MAX_SHOWN = 10
 _MAX_WORDS = 600
@@ -89,7 +88,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or DEFAULT_RESOURCES)
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version))
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -97,7 +96,7 @@ class Serving:
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = self._revision(tx, endpoint)
-        resources = ask.resources or (latest.resources if latest else DEFAULT_RESOURCES)
+        resources = ask.resources or (latest.resources if latest else default_resources(version))
         wanted = changed(
             endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
         )
@@ -109,7 +108,7 @@ class Serving:
             self._outbox.publish(tx, by.project, endpoint.id, news)
         if wanted != endpoint:
             endpoint = tx.update(ENDPOINTS, wanted)
-        return self._status(tx, endpoint)
+        return self.status(tx, endpoint)
 
     def stop(self, tx: Transaction, ask: model.StopEndpoint, by: Caller) -> EndpointStatus:
         endpoint = self.find(tx, ask.name, by.project)
@@ -117,7 +116,7 @@ class Serving:
             endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
             self._monitoring.unwatch(tx, endpoint.id)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
-        return self._status(tx, endpoint)
+        return self.status(tx, endpoint)
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
@@ -178,59 +177,40 @@ class Serving:
         return endpoint
 
     def get(self, ask: model.GetEndpoint, by: Caller) -> EndpointStatus:
-        return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
+        return self._store.read(lambda view: self.status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListEndpoints, by: Caller) -> Page[EndpointStatus]:
         def work(view: Snapshot) -> Page[EndpointStatus]:
             where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
             found = view.select(ENDPOINTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             part = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, item) for item in part.items), next_cursor=part.next_cursor)
+            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
 
         return self._store.read(work)
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
-        return self.prediction(ask.prediction_id, by.project)
-
-    def prediction(self, prediction_id: str, project: str) -> model.PredictionRecord:
-        """Find a prediction in the request logs. Reads a file. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
-        replica_id, offset = predictions.locate(prediction_id)
+        replica_id, offset = predictions.locate(ask.prediction_id)
 
         def work(view: Snapshot) -> tuple[Endpoint, Revision, Replica] | None:
             replica, revision = _replica_of(view, replica_id)
             endpoint = view.get(ENDPOINTS, replica.endpoint_id) if replica else None
-            if replica is None or revision is None or endpoint is None or replica.project != project:
+            if replica is None or revision is None or endpoint is None or replica.project != by.project:
                 return None
             return endpoint, revision, replica
 
         found = self._store.read(work)
         if found is None:
-            raise predictions.missing(prediction_id)
-        prediction = predictions.read_line(prediction_id, self._files.read_log(replica_id, offset))
+            raise predictions.missing(ask.prediction_id)
+        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
         endpoint, revision, replica = found
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
-
-    def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
-        """A revision by its id, or the newest one of an endpoint by id or name; None when the project has none such."""
-        revision = view.get(REVISIONS, subject)
-        try:
-            endpoint = self.find(view, revision.endpoint_id if revision else subject, project)
-        except model.EndpointMissing:
-            return None
-        found = revision or self._revision(view, endpoint)
-        return (endpoint, found) if found else None
-
-    def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
-        """All revisions that serve, or served, a model version."""
-        found = view.select(REVISIONS, {"project": project, "model_version": version_id})
-        endpoints = {item.id: item for item in view.select(ENDPOINTS, {"id": tuple({r.endpoint_id for r in found})})}
-        return [(endpoints[item.endpoint_id], item) for item in found if item.endpoint_id in endpoints]
 
     def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
         found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
         return found[0] if found else None
 
-    def _status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
+    def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
+        """An endpoint and what it is doing."""
         situation = self._situation(view, endpoint)
         state, message, next_action = rules.state_of(situation, self._clock.now())
         shown = [

@@ -9,6 +9,7 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -44,6 +45,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         target: column to predict.
         model: name to register the result under; empty registers nothing.
         train_on, evaluate_on: splits.
+        identifiers: columns that only name rows; nothing is learned from them.
         parameters: of the recipe or script; each recipe declares its own.
     """
 
@@ -55,6 +57,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     recipe: str = ""
     train_on: str = "train"
     evaluate_on: str = "test"
+    identifiers: tuple[str, ...] = ()
     parameters: Parameters = msgspec.field(default_factory=dict)
     code_digest: str = ""
 
@@ -63,15 +66,16 @@ class FoundVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What training needs to know about a dataset version.
 
     Attributes:
-        table, table_version: its place in the tables.
+        table: its place in the tables; versions of the dataset are versions of the table.
         columns: names of its columns.
+        identifiers: those that only name rows.
     """
 
     dataset: str
     number: int
     table: str
-    table_version: int
     columns: tuple[str, ...]
+    identifiers: tuple[str, ...] = ()
 
 
 @operation("trainings.start", Right.RUN, "POST /trainings")
@@ -82,7 +86,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         recipe: ``image`` or ``tabular``; empty when ``script`` is given.
         script: a Python file among ``files``, run as every worker of the gang with ``args``.
         files: path below the working folder → digest of uploaded bytes.
-        dataset, version: what to train on, by default the newest version; a script may do without.
+        dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
@@ -93,7 +97,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     args: Annotated[tuple[ShortText, ...], Meta(max_length=200)] = ()
     files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = msgspec.field(default_factory=dict)
     dataset: Name | None = None
-    version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    version: Reference = NEWEST
     target: ColumnName | None = None
     train_on: ColumnName = "train"
     evaluate_on: ColumnName = "test"

@@ -59,7 +59,7 @@ def plan(ask: Train, found: FoundVersion | None, tables: str, code: str) -> Trai
     """What the process is told. Raises `TrainingUnclear` when the parameters are too long."""
     name = ask.model if ask.model is not None else (ask.dataset or "")
     made = TrainingPlan(
-        data=TableSource(tables=tables, table=found.table, number=found.table_version) if found else None,
+        data=TableSource(tables=tables, table=found.table, number=found.number) if found else None,
         target=ask.target or "",
         dataset=found.dataset if found else "",
         dataset_version=found.number if found else 0,
@@ -67,6 +67,7 @@ def plan(ask: Train, found: FoundVersion | None, tables: str, code: str) -> Trai
         recipe=ask.recipe,
         train_on=ask.train_on,
         evaluate_on=ask.evaluate_on,
+        identifiers=found.identifiers if found else (),
         parameters=ask.parameters,
         code_digest=code,
     )

@@ -1,0 +1,59 @@
+"""``skyloom deploy``."""
+
+from typing import Annotated
+
+import typer
+
+from skyloom.cli import values
+from skyloom.cli.frame import AsJson, Project, cloud, word
+from skyloom.cli.render import show
+from skyloom.rooms.serving.model import EndpointStatus
+
+app = word("Serve a model.")
+
+
+@app.command()
+def deploy(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+    ] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")
+    ] = False,
+    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for it.")] = "2min",
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a model version, or give a living endpoint a new revision.
+
+    What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a new revision answer before
+    the old ones stop.
+    """
+    model_name, _, version = model.partition(":")
+    with cloud(project) as client:
+        status = client.endpoints.deploy(
+            model_name,
+            version,
+            name=name,
+            num_replicas=replicas,
+            cpus=cpus,
+            memory=None if memory is None else values.size(memory),
+        )
+        if not detach:
+            said: list[str] = []
+
+            def watch(seen: EndpointStatus) -> None:
+                if seen.message and seen.message not in said:
+                    said.append(seen.message)
+                    typer.echo(seen.message, err=True)
+
+            status = client.endpoints.wait(status.endpoint.name, timeout_s=values.duration_s(timeout), watch=watch)
+        show(status, as_json)

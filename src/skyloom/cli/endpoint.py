@@ -1,0 +1,38 @@
+"""``skyloom endpoint``."""
+
+from typing import Annotated
+
+import typer
+
+from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
+from skyloom.cli.render import show
+
+app = words("Endpoints: models under an address.")
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name or id.")]
+
+
+@app.command("list")
+def list_(
+    live: Annotated[bool, typer.Option("--live", help="Only those that were not stopped.")] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """List endpoints, newest first."""
+    with cloud(project) as client:
+        show(client.endpoints.list(limit, cursor, live), as_json)
+
+
+@app.command("show")
+def show_(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """Show an endpoint, its revisions and its replicas."""
+    with cloud(project) as client:
+        show(client.endpoints.get(endpoint), as_json)
+
+
+@app.command()
+def stop(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """Stop an endpoint: its replicas finish what they have. Deploying to its name brings it back."""
+    with cloud(project) as client:
+        show(client.endpoints.stop(endpoint), as_json)

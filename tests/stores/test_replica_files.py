@@ -1,0 +1,41 @@
+import socket
+from pathlib import Path
+
+import msgspec
+
+from skyloom.rooms.serving.plan import Access
+from skyloom.stores.replica_files import LocalReplicaFiles
+
+DIGESTS = ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
+
+
+def read(files: LocalReplicaFiles) -> Access:
+    return msgspec.json.decode(Path(files.access_path("p")).read_bytes(), type=Access)
+
+
+def test_access_list_is_private_and_replaced_whole(tmp_path: Path) -> None:
+    files = LocalReplicaFiles(tmp_path / "requests")
+    files.publish_access("p", DIGESTS)
+    path = Path(files.access_path("p"))
+    assert read(files).digests == DIGESTS
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.stat().st_ino
+    files.publish_access("p", DIGESTS)
+    assert path.stat().st_ino == before, "the same list is not written again"
+    files.publish_access("p", DIGESTS[:1])
+    assert read(files).digests == DIGESTS[:1]
+    assert [item.name for item in path.parent.iterdir()] == ["p.json"]
+
+
+def test_log_of_an_unknown_replica_is_empty(tmp_path: Path) -> None:
+    files = LocalReplicaFiles(tmp_path / "requests")
+    assert files.read_log("rep_nobody", 0) == b""
+    (Path(files.log_folder) / "rep_a.jsonl").write_bytes(b"one\ntwo\n")
+    assert files.read_log("rep_a", 4) == b"two\n"
+    assert files.read_log("rep_a", 400) == b""
+
+
+def test_free_port_can_be_listened_on(tmp_path: Path) -> None:
+    port = LocalReplicaFiles(tmp_path / "requests").free_port()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", port))
