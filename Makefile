@@ -14,7 +14,7 @@ help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the main job: raw data to a live, monitored model
-	$(BIN)/python -m examples.demo $(ARGS)
+	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
 	$(BIN)/python -m pytest $(ARGS)
