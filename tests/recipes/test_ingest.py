@@ -89,6 +89,16 @@ class TestCsv:
             (10, "1,\x002,3"),
         ]
 
+    def test_ingest_quotes_in_odd_places_take_no_neighbour_with_them(self, bench: Bench) -> None:
+        text = 'a,b\n5" nail,"3"" bolt"\n"x"y,1\n6" nail,"open\n1,2\n"last ""word""\n\n",3\n'
+        _, contents = bench.ingest({"a.csv": text})
+        assert bench.values(1, "a") == ['5" nail', "1", 'last "word"\n\n']
+        assert bench.values(1, "b") == ['3" bolt', "2", "3"]
+        assert {loss.reason: loss.examples[0].line for loss in contents.reports[0].losses} == {
+            "text behind a closing quote": 3,
+            "a quote is opened and never closed": 4,
+        }
+
     def test_ingest_infers_types_that_lose_nothing(self, bench: Bench) -> None:
         text = (
             "i,f,b,d,t,code,big,mixed,gone\n"
@@ -137,10 +147,16 @@ class TestCsv:
             (b"a,b\n1\n2\n", {}, "1 fields instead of 2"),
             (b"a,b,a\n1,2,3\n", {}, "more than one column 'a'"),
             (b"a,,c\n1,2,3\n", {}, "Column 2 of a.csv has no name"),
+            (b"*,b\n1,2\n", {}, r"cannot be called '\*'"),
+            (b"^a.*$,b\n1,2\n", {}, "cannot be called '\\^a"),
+            (b"__row_id,b\n1,2\n", {}, "cannot be called '__row_id'"),
+            (b"_rowid,b\n1,2\n", {}, "cannot be called '_rowid'"),
+            (b"x" * 500 + b",b\n1,2\n", {}, "cannot be called 'xxx"),
             (b"a\x00,b\n1,2\n", {}, "NUL byte"),
             ("ä,b\n1,2\n".encode("latin-1"), {}, "a.csv is not utf-8"),
             ("a,b\n1,2\n".encode("utf-16"), {}, "is UTF-16"),
             (b"a,b\n1,2\n", {"encoding": "klingon"}, "no text encoding 'klingon'"),
+            (b"a,b\n1,2\n", {"delimiter": '"'}, "cannot be a delimiter"),
             (b"a,b\n1,2\n", {"encoding": "hex"}, "no text encoding 'hex'"),
             (b"a,b\n1,2\n", {"types": {"z": ColumnType.INTEGER}}, "no column 'z'"),
             (b"a,b\n1,2\n", {"types": {"a": ColumnType.IMAGE}}, "is text and cannot become image"),
@@ -220,6 +236,11 @@ class TestParquetAndJson:
             bench.ingest({"a.parquet": content})
         assert caught.value.next_action
         assert bench.tables.versions(TABLE) == []
+
+    def test_ingest_parquet_text_that_is_no_utf8_is_refused(self, bench: Bench) -> None:
+        words = pa.Array.from_buffers(pa.string(), 1, [*pa.array(["abc"]).buffers()[:2], pa.py_buffer(b"\xff\xfe\xff")])
+        with pytest.raises(InvalidInput, match=r"a\.parquet cannot be read"):
+            bench.ingest({"a.parquet": parquet(pa.table({"word": words}))})
 
     def test_ingest_json_lines_reports_broken_lines_and_mixed_types(self, bench: Bench) -> None:
         lines = b'{"a": 1, "b": "x"}\n{broken\n\n[1]\n{"a": 2.5, "b": 7, "c": true}\n{"a": null, "b": "\xc3\xa9"}\n'

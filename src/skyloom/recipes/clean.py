@@ -19,6 +19,8 @@ from skyloom.rooms.data import rules
 from skyloom.rooms.data.contents import MAX_EXAMPLES, Contents, Example, Loss, Scaling, StepReport
 from skyloom.rooms.data.making import SPLIT_COLUMN, Clean, Step
 
+_MAX_REASON = 400
+
 
 def clean(
     making: Clean, tables: Tables, table: str, base: int, parent: Contents, key: str, folder: Path
@@ -88,4 +90,4 @@ def _applied(step: Step, spool: Spool, path: Path) -> tuple[Spool, StepReport, S
 def _loss(reason: str, rows: pl.LazyFrame, after: Spool, count: int) -> Loss:
     gone = rows.select(ROW_ID).join(after.lazy().select(ROW_ID), on=ROW_ID, how="anti").sort(ROW_ID).head(MAX_EXAMPLES)
     examples = tuple(Example(row_id=row) for row in gone.collect(engine="streaming")[ROW_ID])
-    return Loss(reason=reason, num_rows=count, examples=examples)
+    return Loss(reason=reason[:_MAX_REASON], num_rows=count, examples=examples)

@@ -14,6 +14,8 @@ from skyloom.rooms.data.contents import MAX_TOP_VALUES, Column
 from skyloom.rooms.data.making import ColumnType
 
 SHAPE = b"shape"
+_MAX_TOP_COLUMNS = 500
+_MAX_TOP_TEXT = 200
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT}
 _COUNTED = {*_NUMBERS, ColumnType.TEXT, ColumnType.BOOLEAN, ColumnType.DATE, ColumnType.TIMESTAMP}
 
@@ -23,7 +25,7 @@ def describe(spool: Spool) -> tuple[Column, ...]:
     fields = [field for field in spool.schema if field.name != ROW_ID]
     kinds = {field.name: column_type(field) for field in fields}
     facts = _facts(spool, kinds)
-    top = _top(spool, [name for name, kind in kinds.items() if _may_have_top(kind, facts[name])])
+    top = _top(spool, [name for name, kind in kinds.items() if _may_have_top(kind, facts[name])][:_MAX_TOP_COLUMNS])
     num_rows = spool.num_rows
     return tuple(_column(field, kinds[field.name], facts[field.name], top, num_rows) for field in fields)
 
@@ -104,7 +106,7 @@ def _top(spool: Spool, names: list[str]) -> dict[str, dict[str, int]]:
     for name in names:
         counts = spool.lazy().select(pl.col(name).drop_nulls().alias("value")).group_by("value").len()
         rows = counts.sort(["len", "value"], descending=[True, False]).collect(engine="streaming")
-        if rows.height <= MAX_TOP_VALUES:
+        if rows.height <= MAX_TOP_VALUES and all(len(str(value)) <= _MAX_TOP_TEXT for value in rows["value"]):
             found[name] = {str(value): int(count) for value, count in rows.iter_rows()}
     return found
 
@@ -113,6 +115,8 @@ def _column(
     field: pa.Field, kind: ColumnType, facts: dict[str, Any], top: dict[str, dict[str, int]], num_rows: int
 ) -> Column:
     known = {key: value for key, value in facts.items() if value is not None}
+    if "num_distinct" in known:
+        known["num_distinct"] = min(known["num_distinct"], num_rows)  # it is an estimate
     frequent = top.get(field.name, {})
     if frequent:
         known["num_distinct"] = len(frequent)

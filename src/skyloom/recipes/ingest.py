@@ -13,7 +13,7 @@ import pyarrow as pa
 from skyloom.ports.tables import Tables, TableVersion
 from skyloom.recipes.describing import describe
 from skyloom.recipes.reading import parquet_rows, typing_columns
-from skyloom.recipes.reading.csv_lines import LINE, CsvReader, check_encoding
+from skyloom.recipes.reading.csv_lines import LINE, CsvReader, check_dialect
 from skyloom.recipes.reading.images import ImageReader
 from skyloom.recipes.reading.json_lines import JsonReader
 from skyloom.recipes.reading.source import Rejects, Source, UnreadableSource
@@ -22,6 +22,7 @@ from skyloom.rooms.data.contents import Contents, StepReport
 from skyloom.rooms.data.making import ColumnType, Format, Ingest
 from skyloom.tables.rows import ContentDigest
 
+_MAX_NOTES = 200
 CONTENTS = "contents"  # table metadata: the JSON of `Contents`
 Keep = Callable[[Path], str]  # stores a file as a blob and returns its digest
 
@@ -75,7 +76,7 @@ def commit(
 
 
 def _csv(making: Ingest, sources: list[Source], rejects: Rejects, folder: Path) -> tuple[Spool, StepReport]:
-    check_encoding(making.encoding)
+    check_dialect(making.delimiter, making.encoding)
     readers = [CsvReader(source, making.delimiter, making.encoding, rejects) for source in sources]
     names = readers[0].header()
     for reader in readers[1:]:
@@ -163,7 +164,9 @@ def _report(rows_in: int, spool: Spool, rejects: Rejects, notes: tuple[str, ...]
             f"{', the first because of ' + rejects.losses()[0].reason if rejects.num_rows else ''}.",
             next_action="Give files with a header and rows; check delimiter, encoding and format.",
         )
-    return StepReport(step="ingest", rows_in=rows_in, rows_out=spool.num_rows, losses=rejects.losses(), notes=notes)
+    return StepReport(
+        step="ingest", rows_in=rows_in, rows_out=spool.num_rows, losses=rejects.losses(), notes=notes[:_MAX_NOTES]
+    )
 
 
 def _same_columns(first: Source, names: Sequence[str], other: Source, others: Sequence[str]) -> None:

@@ -70,7 +70,7 @@ class Spool:
 
 
 def _failed(path: Path, error: OSError) -> Exception:
-    if error.errno in _FULL:
+    if error.errno in _FULL or "os error 28" in str(error):  # Polars gives a text and no number
         return StorageFull(
             f"No room for the working file {path.name}.", next_action="Free some space and run it again."
         )

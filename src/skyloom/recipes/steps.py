@@ -1,5 +1,6 @@
 """Cleaning steps as lazy queries: what stays, what changes, what was fitted."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -255,6 +256,10 @@ def _scaling(scale: Scale, name: str, frame: _Frame) -> Scaling:
     if offset is None:
         raise rules.ImpossibleChange(
             f"Column {name!r} has no value to fit a scale on.", next_action="Fill or drop it first."
+        )
+    if not (math.isfinite(offset) and math.isfinite(divisor)):
+        raise rules.ImpossibleChange(
+            f"Column {name!r} holds infinite values, so no scale fits.", next_action="Drop them first."
         )
     # A constant column says nothing: it becomes 0, and nothing is divided by 0.
     return Scaling(column=name, scale=scale, offset=float(offset), divisor=float(divisor) or 1.0)

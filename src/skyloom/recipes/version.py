@@ -42,13 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
     status = cloud.data.draft(draft_id)
-    if status.draft.error is not None:
+    if status.draft.error is not None and status.draft.error.category in _FINAL:
         return INVALID_EXIT  # an earlier attempt has said why
     try:
         version, contents = make(cloud, status.draft, tables, folder)
     except SkyloomError as error:
-        if error.category in _FINAL:
-            cloud.data.fail(draft_id, error.body())
+        cloud.data.fail(draft_id, error.body())
         return _failed(error)
     cloud.data.commit(draft_id, version.number, contents)
     for report in contents.reports:

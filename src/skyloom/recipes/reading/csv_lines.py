@@ -14,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from skyloom.recipes.reading.source import Rejects, Source, SourceTooLarge, UnreadableSource
+from skyloom.recipes.reading.source import Rejects, Source, SourceTooLarge, UnreadableSource, check_names
 
 LINE = "__line"  # line number of the first line of each row
 _BLOCK_BYTES = 16 * 2**20
 _MAX_LINE_BYTES = 4 * 2**20
 _MAX_LINES_OF_A_ROW = 100
+_OPEN = "a quote is opened and never closed"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+csv.field_size_limit(_MAX_LINE_BYTES)
 
 
 @dataclass
@@ -54,8 +57,8 @@ class CsvReader:
                 f"{self.source.name} is no text: there is a NUL byte in its first line.",
                 next_action="Check the format, or the encoding.",
             )
-        names = [name.strip() for name in _fields(text, self.delimiter) or []]
-        _check_names(self.source.name, names)
+        names = [name.strip() for name in _fields(text, self.delimiter)[0] or [""]]
+        check_names(self.source.name, names)
         return names
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -127,13 +130,16 @@ class CsvReader:
         while index < len(lines):
             line, number, count = lines[index], first + index, 1
             reason = _fault(line)
-            if not reason and line.count(b'"') % 2:
-                row, count = _long_row(lines, index, width, self.delimiter)
-                if count == 0 and not final and index + _MAX_LINES_OF_A_ROW > len(lines):
-                    break  # its end may be in the next block
-                reason = "" if row else "a quote is opened and never closed"
-                line, count = (row, count) if row else (line, 1)
-                rows.over_lines |= bool(row)
+            if not reason and b'"' in line:
+                row, reason = _fields(line.decode("utf-8"), self.delimiter)
+                if reason == _OPEN:
+                    row, count = _long_row(lines, index, width, self.delimiter)
+                    if count == 0 and not final and index + _MAX_LINES_OF_A_ROW > len(lines):
+                        break  # its end may be in the next block
+                    count, reason = (count, "") if row else (1, _OPEN)
+                if row:
+                    line = _canonical(row, self.delimiter)
+                    rows.over_lines |= count > 1
             if reason:
                 self._reject(number, reason, line)
             elif line.strip():
@@ -182,26 +188,31 @@ class _Rows:
     used_bytes: int = 0
 
 
-def check_encoding(name: str) -> None:
-    """Raise `UnreadableSource` unless Python knows this encoding of text."""
+def check_dialect(delimiter: str, encoding: str) -> None:
+    """Raise `UnreadableSource` unless fields can be parted by this delimiter and Python knows this encoding of text."""
+    if not delimiter.isascii() or delimiter in '"\r\n\x00':
+        raise UnreadableSource(
+            f"{delimiter!r} cannot be a delimiter.", next_action="Use one ASCII character, for example ; or |."
+        )
     try:
-        "a".encode(name)
+        "a".encode(encoding)
     except LookupError:
         raise UnreadableSource(
-            f"There is no text encoding {name!r}.", next_action="Use for example utf-8 or cp1252."
+            f"There is no text encoding {encoding!r}.", next_action="Use for example utf-8 or cp1252."
         ) from None
 
 
-def _long_row(lines: Sequence[bytes], start: int, width: int, delimiter: str) -> tuple[bytes | None, int]:
+def _long_row(lines: Sequence[bytes], start: int, width: int, delimiter: str) -> tuple[list[str] | None, int]:
     """Join lines up to the one that closes the quote; only a row of the right width counts. 0 lines: no end was found."""
     joined = lines[start]
     for count, line in enumerate(lines[start + 1 : start + _MAX_LINES_OF_A_ROW], start=2):
         if _fault(line):
             return None, 1
         joined += line
-        if line.count(b'"') % 2:
-            row = _fields(joined.decode("utf-8"), delimiter)
-            return (joined, count) if row is not None and len(row) == width else (None, 1)
+        if b'"' in line:
+            row, reason = _fields(joined.decode("utf-8"), delimiter)
+            if reason != _OPEN:
+                return (row, count) if row is not None and len(row) == width else (None, 1)
     return None, 0
 
 
@@ -229,21 +240,16 @@ def _fault(line: bytes) -> str:
     return ""
 
 
-def _fields(text: str, delimiter: str) -> list[str] | None:
+def _fields(text: str, delimiter: str) -> tuple[list[str] | None, str]:
+    """The fields of one row, or why it has none."""
     try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return None
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), []), ""
+    except csv.Error as error:
+        return None, _OPEN if "end of data" in str(error) else "text behind a closing quote"
 
 
-def _check_names(source: str, names: Sequence[str]) -> None:
-    empty = [str(index) for index, name in enumerate(names, start=1) if not name]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if empty:
-        raise UnreadableSource(
-            f"Column {', '.join(empty)} of {source} has no name.", next_action="Give every column of the header a name."
-        )
-    if twice:
-        raise UnreadableSource(
-            f"{source} has more than one column {', '.join(map(repr, twice))}.", next_action="Rename one of them."
-        )
+def _canonical(row: Sequence[str], delimiter: str) -> bytes:
+    """A row in the one form that every reader of CSV understands alike."""
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerow(row)
+    return out.getvalue().encode()

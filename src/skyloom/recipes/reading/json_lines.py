@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from skyloom.recipes.reading.source import Rejects, Source, SourceTooLarge, UnreadableSource
+from skyloom.recipes.reading.source import Rejects, Source, SourceTooLarge, UnreadableSource, check_names
 
 _MAX_LINE_BYTES = 16 * 2**20
 _MAX_COLUMNS = 10_000
@@ -54,12 +54,11 @@ class JsonReader:
                         f"{source.name} has more than {_MAX_COLUMNS} different keys by line {number}.",
                         next_action="Turn keys that are data into values.",
                     )
-        if "" in kinds:
-            raise UnreadableSource("There is an empty key.", next_action="Give every column a name.")
         if not kinds:
             raise UnreadableSource(
                 f"{self.sources[0].name} holds no row.", next_action="Give one JSON object for each line."
             )
+        check_names(self.sources[0].name, list(kinds))
         return pa.schema([pa.field(name, self._arrow_type(name, seen)) for name, seen in kinds.items()])
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
