@@ -16,7 +16,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.series import Point
 from skyloom.rooms.cost.model import CostBy, LedgerEntry, PriceBook
 from skyloom.rooms.cost.rules import ledger_entry, report
-from skyloom.rooms.data.model import Rows
+from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import Alert, AlertState, FeatureDrift, Monitor, Signal
 
@@ -221,7 +221,7 @@ def test_lineage_is_drawn_as_a_tree():
 
 
 def test_rows_of_a_dataset_are_a_table_of_their_own_columns():
-    shown = render(Rows(columns=("_rowid", "na\nme"), rows=((7, "x"), (9, None)), num_rows=5_000))
+    shown = render(Excerpt(columns=("_rowid", "na\nme"), rows=((7, "x"), (9, None)), num_rows=5_000))
     assert [line.split() for line in shown.splitlines()] == [
         ["_ROWID", r"NA\NME"],
         ["7", "x"],
