@@ -1,9 +1,9 @@
 """``make bench``: measure this machine. Prints every figure with its count, percentiles and goal.
 
-    make bench                        everything, some minutes
-    make bench ARGS="--quick"         fewer repetitions
-    make bench ARGS="--only submit"   the figures whose name has that word
-    make bench ARGS="--json FILE"     also write them as JSON
+make bench                        everything, some minutes
+make bench ARGS="--quick"         fewer repetitions
+make bench ARGS="--only submit"   the figures whose name has that word
+make bench ARGS="--json FILE"     also write them as JSON
 """
 
 import argparse
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
-
 from benchmarks import measures, predicting
 from benchmarks.measures import Sample
+
 from skyloom import __version__
 
 
@@ -83,7 +83,11 @@ def line(found: Sample) -> str:
 def machine() -> str:
     """What the figures hold for."""
     model = next(
-        (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text),
+        (
+            text.partition(":")[2].strip()
+            for text in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in text
+        ),
         platform.machine(),
     )
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") / 2**30

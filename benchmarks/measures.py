@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
-
 from benchmarks.load import Load, Outcome, request
+
 from skyloom.core.resources import Resources
 from skyloom.ports.engine import Command, PythonFile
 from skyloom.rooms.jobs.model import JobSpec
@@ -97,7 +97,12 @@ def cloud(**settings: str) -> Iterator[Cloud]:
 
 def help_time(count: int) -> Iterator[Sample]:
     """``skyloom --help``, from the start of the process to its end."""
-    yield sample("skyloom --help", [_timed([sys.executable, "-m", "skyloom.cli", "--help"]) for _ in range(count)], "s", below=0.4)
+    yield sample(
+        "skyloom --help",
+        [_timed([sys.executable, "-m", "skyloom.cli", "--help"]) for _ in range(count)],
+        "s",
+        below=0.4,
+    )
 
 
 def _timed(command: list[str]) -> float:
@@ -136,7 +141,9 @@ dist.destroy_process_group()
 def starts(count: int) -> Iterator[Sample]:
     """Submit → the first line that user code prints, as a client that follows the log sees it."""
     with cloud(SKYLOOM_CPUS="8") as made, made.client() as client:
-        files = {name: upload_bytes(client.transport, code) for name, code in (("line.py", _FIRST_LINE), ("gang.py", _GANG))}
+        files = {
+            name: upload_bytes(client.transport, code) for name, code in (("line.py", _FIRST_LINE), ("gang.py", _GANG))
+        }
         _await_warmth(client, files)
 
         def spec(file: str, **options: object) -> JobSpec:
@@ -195,7 +202,9 @@ def submissions(count: int, clients: int = 8) -> Iterator[Sample]:
             request("POST", path, where.netloc, made.token, body, [("Idempotency-Key", f"{key}-{number}")])
             for number in range(count)
         )
-        outcome = fire(Load(host="127.0.0.1", port=where.port or 80, requests=requests, connections=clients, count=count))
+        outcome = fire(
+            Load(host="127.0.0.1", port=where.port or 80, requests=requests, connections=clients, count=count)
+        )
         assert outcome.statuses == {"200": count}, outcome.statuses
         rate = count / outcome.wall_s
         yield sample(f"durable submissions, {clients} clients", [rate], "/s", above=400, note=f"n={count}")
@@ -233,11 +242,15 @@ def _memory_mb(pid: int) -> tuple[float, float]:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(word) for thread in Path(f"/proc/{pid}/task").iterdir() for word in (thread / "children").read_text().split()]
+    return [
+        int(word)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for word in (thread / "children").read_text().split()
+    ]
 
 
 def fire(load: Load) -> Outcome:
     """Run a load from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.load"]
-    done = subprocess.run(command, input=msgspec.json.encode(load), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, input=msgspec.json.encode(load), stdout=subprocess.PIPE, check=True, timeout=300)
     return msgspec.json.decode(done.stdout, type=Outcome)

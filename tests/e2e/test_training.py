@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from skyloom.core.errors import InvalidInput, NotFound
-from skyloom.rooms.jobs.model import JobState, Reason
+from skyloom.rooms.jobs.model import ENDED, JobState
 from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.sdk.client import Client
@@ -94,7 +94,7 @@ def test_recipe_on_two_workers_ends_in_a_registered_model(control_plane: Control
         losses = [point.value or 0.0 for point in cloud.runs.series(run_id, "train/loss").points]
         assert len(losses) > 10
         assert losses[-1] < losses[0] / 2
-        outcome = msgspec.json.decode(cloud.jobs.result(job_id).result)
+        outcome = msgspec.json.decode(cloud.jobs.result(job_id).result_json)
         assert (outcome["model"], outcome["number"]) == ("iris", 1)
 
 
@@ -119,19 +119,18 @@ def test_rank_killed_in_training_resumes_and_ends_in_the_same_weights(
 ) -> None:
     with control_plane.client(patience_s=30) as cloud:
         with_flowers(cloud, tmp_path)
-        told = {"epochs": 250, "checkpoint_every_steps": 20, "report_every_steps": 5}
+        told = {"epochs": 600, "checkpoint_every_steps": 50, "report_every_steps": 5}
         options: dict[str, Any] = {"dataset": "flowers", "target": "species", "workers": 2, "parameters": told}
         finish(cloud, "tabular", model="undisturbed", **options)
         run = cloud.trainings.start("tabular", model="disturbed", **options).run
-        for text in cloud.jobs.follow(run.job_id):
-            if "epoch" in text or cloud.runs.get(run.id).latest:
-                break
+        while "step " not in cloud.jobs.logs(run.job_id).text:
+            assert cloud.jobs.get(run.job_id).state not in ENDED
         victim = cloud.jobs.get(run.job_id).tasks[1].pid
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
         status = cloud.jobs.wait(run.job_id, timeout_s=110)
         output = "".join(cloud.jobs.follow(run.job_id))
-        assert (status.state, status.reason) == (JobState.SUCCEEDED, Reason.COMPLETED), output
+        assert status.state is JobState.SUCCEEDED, output
         assert status.job.attempt == 2
         assert "Resuming from the checkpoint of step" in output
         weights = [

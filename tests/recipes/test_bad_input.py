@@ -134,7 +134,7 @@ def test_recipe_without_a_plan_says_how_to_start_it(capsys: pytest.CaptureFixtur
         ("{", "cannot be meant"),
         ('{"target": 3}', "$.target"),
         ('{"targt": "x"}', "targt"),
-        ('{"target": "x"}', "--data"),
+        ('{"target": "x"}', "--dataset"),
     ],
 )
 def test_recipe_with_a_plan_that_cannot_be_read_says_what(

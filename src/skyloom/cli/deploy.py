@@ -34,8 +34,8 @@ def deploy(
 ) -> None:
     """Serve a model version, or give a living endpoint a new revision.
 
-    What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a new revision answer before
-    the old ones stop.
+    What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
+    new revision answer before the old ones stop.
     """
     model_name, _, version = model.partition(":")
     with cloud(project) as client:

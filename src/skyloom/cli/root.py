@@ -1,7 +1,6 @@
 """The root command: finds the module behind a word when it is used, and turns every error into two lines and an exit code."""
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ class Words(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._rows = {row.name: row for row in TABLE if importlib.util.find_spec(row.module)}
+        self._rows = {row.name: row for row in TABLE}
         self.commands = cast(Any, self._rows)  # only its keys are used, for "did you mean"
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -13,7 +13,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN")]
 
 @app.command("list")
 def list_(
-    dataset: Annotated[str | None, typer.Option("--data", help="Only those trained on this dataset.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only those trained on this dataset.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
     project: Project = None,

@@ -17,7 +17,9 @@ app = word("Train a model on a dataset.")
 @app.command()
 def train(
     what: Annotated[str, typer.Argument(metavar="RECIPE|SCRIPT.py", help="image, tabular, or a Python file.")],
-    dataset: Annotated[str | None, typer.Option("--data", metavar="NAME[:VERSION]", help="What to train on.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "--data", metavar="NAME[:VERSION]", help="What to train on.")
+    ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Name of the result; - registers nothing.  [default: the dataset's]")
@@ -38,7 +40,7 @@ def train(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model: `skyloom train image --data digits --target label --workers 2`.
+    """Train a model: `skyloom train image --dataset digits --target label --workers 2`.
 
     Follows the output and exits with the job's code. Ctrl-C only stops following: the training goes on.
     """

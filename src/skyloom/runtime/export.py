@@ -1,6 +1,9 @@
 """Export to ONNX with a free batch size, and proof that the exported model says the same as torch on real rows."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +55,17 @@ def export_onnx(model: torch.nn.Module, examples: Mapping[str, Array], outputs: 
     # Two rows: a size of 1 would be taken for a constant.
     arguments = tuple(torch.from_numpy(repeated(rows, 2)) for rows in examples.values())
     try:
-        program = torch.onnx.export(
-            model,
-            arguments,
-            dynamo=True,
-            input_names=list(examples),
-            output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in examples),
-            verbose=False,
-        )
-        program.save(str(path))
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                arguments,
+                dynamo=True,
+                input_names=list(examples),
+                output_names=list(outputs),
+                dynamic_shapes=tuple({0: batch} for _ in examples),
+                verbose=False,
+            )
+            program.save(str(path))
     except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportFailed(
             f"The network cannot be exported to ONNX: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
@@ -108,6 +112,20 @@ def predict(path: Path, inputs: Mapping[str, Array], outputs: Sequence[str], bat
 def repeated(rows: Array, size: int) -> Array:
     """``size`` rows; they start over when there are fewer."""
     return np.ascontiguousarray(rows[np.arange(size) % len(rows)])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own old ways and of libraries that nobody asked for; neither concerns the user."""
+    exporter = logging.getLogger("torch.onnx")
+    before = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(before)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -24,6 +24,8 @@ from skyloom.runtime.state import Position, read_position, restore, to_files
 LossOfRows = Callable[[Rows], torch.Tensor]
 """Returns the SUM of the losses of these rows, as a scalar tensor on the gang's device."""
 
+_LINES = 10  # of output in one training
+
 Report = Callable[[Mapping[str, float], int], None]
 
 
@@ -124,6 +126,9 @@ class _Training:
     def run(self) -> Fitted:
         resumed = self._start()
         first_step, started = self._step, time.monotonic()
+        self._say(
+            f"Training on {self._shards.num_rows} rows: {self._total_steps} steps, {self._gang.world_size} workers."
+        )
         self._model.train()
         for epoch in range(first_step // self._shards.steps_per_epoch, self._plan.epochs):
             first = self._step - epoch * self._shards.steps_per_epoch
@@ -152,8 +157,7 @@ class _Training:
         self._position().check_same_walk(read_position(files))
         position = restore(files, self._model, self._optimizer, self._gang.rank)
         self._step = position.step
-        if self._gang.is_first:
-            print(f"Resuming from the checkpoint of step {self._step} of {self._total_steps}.", flush=True)
+        self._say(f"Resuming from the checkpoint of step {self._step} of {self._total_steps}.")
         return self._step
 
     def _newest_files(self) -> Mapping[str, bytes] | None:
@@ -188,10 +192,16 @@ class _Training:
         due = plan.checkpoint_every_steps and self._step % plan.checkpoint_every_steps == 0
         if due and not is_last:
             self._save()
+        if self._step * _LINES // self._total_steps > (self._step - 1) * _LINES // self._total_steps:
+            self._say(f"step {self._step} of {self._total_steps}, epoch {epoch + 1}: loss {self._loss:.4g}")
         if self._step % plan.report_every_steps == 0 or is_last:
             if self._gang.is_first:
                 self._report({"train/loss": self._loss, "train/epoch": epoch + 1}, self._step)
             self._leave_when_asked()
+
+    def _say(self, line: str) -> None:
+        if self._gang.is_first:
+            print(line, flush=True)
 
     def _leave_when_asked(self) -> None:
         """All ranks leave together, with a checkpoint, when one of them was asked to stop."""

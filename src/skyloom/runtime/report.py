@@ -117,15 +117,12 @@ _lock = threading.Lock()
 
 
 def report(values: Mapping[str, float], step: int) -> None:
-    """Record measurements of one step of this run; outside of a run they are printed.
+    """Record measurements of one step of this run; outside of a run they go nowhere.
 
     Rank 0 speaks for the gang: on other ranks this does nothing, so add up over ranks first.
     """
     here = context()
-    if not here.is_first:
-        return
-    if not here.run:
-        print(f"step {step}: " + ", ".join(f"{name} {value:.6g}" for name, value in values.items()), flush=True)
+    if not (here.is_first and here.run):
         return
     with _lock:
         if not _open:

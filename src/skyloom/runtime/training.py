@@ -32,5 +32,5 @@ def training(path: Path | None = None) -> TrainingPlan:
 def rows(plan: TrainingPlan) -> RowSource:
     """The rows that a training is about. Raises `NoTraining` when it has no dataset."""
     if plan.data is None:
-        raise NoTraining("The training has no dataset.", next_action="Name one: skyloom train --data NAME.")
+        raise NoTraining("The training has no dataset.", next_action="Name one: skyloom train --dataset NAME.")
     return TableRows(plan.data)

@@ -5,14 +5,14 @@ the grammar gets one 4xx and the connection ends; nothing behind it on the same 
 """
 
 import asyncio
-import http
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
+from skyloom.inference.wire.messages import Request, Response
 from skyloom.rooms.serving.plan import Limits
 
 # Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
@@ -30,48 +30,6 @@ _SINGLE = frozenset(
 )
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
-_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
-JSON = b"application/json"
-
-
-class Request:
-    """One request. ``headers`` has lower-case names; ``target`` is the path without its query."""
-
-    __slots__ = ("arrived_at", "body", "headers", "method", "target")
-
-    def __init__(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = b""
-        self.arrived_at = 0.0
-
-
-class Response:
-    """One answer."""
-
-    __slots__ = ("body", "content_type", "headers", "status")
-
-    def __init__(
-        self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.headers = headers
-
-    def encode(self, closing: bool, without_body: bool) -> bytes:
-        """Write it as bytes."""
-        lines = [
-            b"HTTP/1.1 %d %s" % (self.status, _REASONS[self.status].encode()),
-            b"content-type: " + self.content_type,
-            b"content-length: %d" % len(self.body),
-            b"x-content-type-options: nosniff",
-            *(name + b": " + value for name, value in self.headers),
-        ]
-        if closing:
-            lines.append(b"connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else self.body)
 
 
 class Site(Protocol):
