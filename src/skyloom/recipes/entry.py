@@ -3,15 +3,13 @@
 import argparse
 import importlib
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skyloom.core.errors import Category, InvalidInput, SkyloomError
+from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.runtime.failure import fail
 from skyloom.runtime.report import flush
 from skyloom.runtime.training import rows, training
-
-INVALID_EXIT, FAILED_EXIT = 2, 1
 
 
 class LibraryMissing(InvalidInput):
@@ -28,8 +26,7 @@ def start(trainer: str, arguments: Sequence[str] | None = None) -> int:
         require("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
         importlib.import_module(trainer).run(plan, rows(plan))
     except SkyloomError as error:
-        print(f"skyloom: {error}", file=sys.stderr, flush=True)
-        return INVALID_EXIT if error.category is Category.INVALID else FAILED_EXIT
+        return fail(error)
     finally:
         flush()
     return 0
