@@ -150,7 +150,7 @@ def test_things_that_are_not_there_are_named(terminal: Terminal, tmp_path: Path)
     refused(terminal("predict", "nothing", "[[1]]"), "nothing")
     refused(terminal("model", "show", "nothing"), "nothing")
     refused(terminal("job", "logs", "job_nothing"), "job_nothing")
-    refused(terminal("job", "run", "--memory", "9999GiB", "--", "true"), "9999 GiB")
+    refused(terminal("job", "run", "--memory", "9999GiB", "--", "true"), "9.765 TiB", "16 GiB")
     refused(terminal("job", "run", "--memory", "much", "--", "true"), "much")
 
 
@@ -221,6 +221,7 @@ def test_port_in_use_is_named(tmp_path: Path) -> None:
         refused(server(tmp_path / "home", SKYLOOM_PORT=port), port, "used by another program")
 
 
+@pytest.mark.slow
 def test_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(server(tmp_path / "file" / "home"), str(tmp_path / "file"))
