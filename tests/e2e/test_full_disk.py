@@ -18,6 +18,7 @@ from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus
 from skyloom.sdk.client import Client
 from skyloom.sdk.files import upload_bytes
 from tests.control_plane import ControlPlane
+from tests.e2e.test_training import with_flowers
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +37,10 @@ print(f"said {number} lines", flush=True)
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
+    """A file system of 48 MiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(path)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system")
     yield path
@@ -83,7 +84,7 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = RECOVER
 def submitted(cloud: Client, name: str) -> JobStatus | None:
     """The job; None while the disk is full."""
     try:
-        return cloud.jobs.submit(spec("true", name=name), key=name)
+        return cloud.jobs.submit(spec("true", name=name))
     except StorageFull:
         return None
 
@@ -122,7 +123,7 @@ def test_full_disk_refuses_writes_keeps_the_rest_and_recovers_by_itself(
         quiet = cloud.jobs.submit(spec("/bin/sh", "-c", f"until [ -e {go} ]; do sleep 0.1; done; exit 5")).job.id
         for job_id in (talking, quiet, run.job_id):
             until(lambda job_id=job_id: cloud.jobs.get(job_id).state is JobState.RUNNING, f"{job_id} to run", 30)  # type: ignore[misc]
-        until(lambda: "line 1\n" in cloud.jobs.logs(talking).text, "its first line")
+        until(lambda: "line 2\n" in cloud.jobs.logs(talking).text, "its first lines")
 
         fill(disk)
         until(lambda: submitted(cloud, "marker") is None, "the database to meet the full disk")
@@ -144,13 +145,13 @@ def test_full_disk_refuses_writes_keeps_the_rest_and_recovers_by_itself(
         until(lambda: cloud.jobs.get(talking).state is JobState.SUCCEEDED, "the talking job to be seen as ended")
         until(lambda: cloud.jobs.get(quiet).state is JobState.FAILED, "the quiet job to be seen as ended")
         assert cloud.jobs.get(quiet).tasks[0].exit_code == 5
-        jobs = {item.job.spec.name: item for item in cloud.jobs.list(limit=100).items}
-        after = jobs["after"].job.id
+        jobs = {item.job.id: item.job.spec.name for item in cloud.jobs.list(limit=100).items}
+        (after,) = (job_id for job_id, name in jobs.items() if name == "after")
         until(lambda: cloud.jobs.get(after).state is JobState.SUCCEEDED, "the new job to run")
         cloud.runs.log(run.id, "tests", 1, [Point(name="x", step=1, value=0.5, at=0.0)])
         assert [point.step for point in cloud.runs.series(run.id, "x").points] == [1]
         assert upload_bytes(cloud.transport, b"room again").startswith("sha256:")
-        assert {*accepted, talking, quiet, after} <= {item.job.id for item in jobs.values()}
+        assert {*accepted, talking, quiet, after} <= set(jobs)
         assert plane.process.pid == pid, "no restart was needed"
     log = plane.log.read_text()
     assert "Traceback" not in log, log
@@ -173,8 +174,32 @@ def test_disk_that_fills_up_under_load_loses_nothing_that_was_acknowledged(plane
         assert refused == 20
         (disk / "ballast").unlink()
         until(lambda: submitted(cloud, "after") is not None, "the first write after there is space")
-        kept = {job_id for job_id in accepted if cloud.jobs.get(job_id).job.id == job_id}
+        ends = [cloud.jobs.wait(job_id, timeout_s=60).state for job_id in accepted]
         print(f"{len(accepted)} acknowledged while the disk filled up, {refused} refused, 0 lost")
-        assert len(kept) == len(accepted)
-        for job_id in accepted:
-            cloud.jobs.cancel(job_id)
+        assert ends == [JobState.SUCCEEDED] * len(accepted)
+
+
+def test_training_on_a_full_disk_goes_on_and_keeps_every_measurement(
+    plane: ControlPlane, disk: Path, tmp_path: Path
+) -> None:
+    told = {"epochs": 500, "checkpoint_every_steps": 25, "report_every_steps": 1, "hidden": [8]}
+    with plane.client(patience_s=30) as cloud:
+        with_flowers(cloud, tmp_path)
+        run = cloud.trainings.start("tabular", dataset="flowers", target="species", parameters=told).run
+        checkpoints = plane.home / "shared" / run.job_id / "checkpoints"
+        until(lambda: any(checkpoints.glob("step-*")), "the first checkpoint", 60)
+        fill(disk)
+        until(lambda: submitted(cloud, "marker") is None, "the database to meet the full disk")
+        before = {path.name for path in checkpoints.glob("step-*")}
+        time.sleep(1)  # steps and checkpoints on a full disk
+        assert {path.name for path in checkpoints.glob("step-*")} <= before
+        (disk / "ballast").unlink()
+        status = cloud.jobs.wait(run.job_id, timeout_s=60)
+        output = "".join(cloud.jobs.follow(run.job_id))
+        assert (status.state, status.job.attempt) == (JobState.SUCCEEDED, 1), output
+        assert "Traceback" not in output
+        assert "No checkpoint was written" in output or "bytes of output were lost" in output
+        steps = [point.step for point in cloud.runs.series(run.id, "train/loss").points]
+        assert steps == list(range(1, len(steps) + 1))
+        assert len(steps) == 500 * 4
+        assert cloud.models.version("flowers").run_id == run.id

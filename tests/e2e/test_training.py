@@ -20,6 +20,7 @@ from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import EndpointState
 from skyloom.sdk.client import Client
+from skyloom.sdk.serving import PredictionRefused
 from tests.control_plane import ControlPlane
 
 pytestmark = pytest.mark.slow
@@ -170,6 +171,8 @@ def test_training_ends_in_the_same_weights_whatever_is_killed(control_plane: Con
         output = "".join(cloud.jobs.follow(hurt.job_id))
         assert (status.state, status.job.attempt) == (JobState.SUCCEEDED, 2), output
         assert "Resuming from the checkpoint of step" in output
+        left_alone = "".join(cloud.jobs.follow(hurt.job_id, attempt=1))
+        assert "Traceback" not in left_alone, left_alone
         assert newest_weights(control_plane, hurt.job_id) == weights
         assert set(steps_reported(cloud, hurt.id)) == set(steps)
 
@@ -220,6 +223,12 @@ def test_table_with_dirt_becomes_a_model_that_answers_like_its_file(
         session = onnxruntime.InferenceSession(b"".join(cloud.transport.download(digest)))
         (output,) = version.manifest.signature.outputs
         assert np.allclose(answer.outputs[output.name], session.run([output.name], {spec.name: rows})[0], atol=1e-5)
+        for wrong in (rows[:, :3], rows[0], rows.astype(str), {"nothing": rows}, {spec.name: "rows"}, [[]]):
+            with pytest.raises((InvalidInput, PredictionRefused)) as refused:
+                cloud.endpoints.predict("cancer", wrong)
+            assert refused.value.next_action
+            assert "Traceback" not in str(refused.value)
+        assert len(cloud.endpoints.predict("cancer", rows).outputs[output.name]) == 50
         cloud.endpoints.stop("cancer")
         deadline = time.monotonic() + 30
         while cloud.endpoints.get("cancer").state is not EndpointState.STOPPED:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.durable import disk_errors
+from skyloom.runtime.context import context
 from skyloom.runtime.failure import fail
 from skyloom.runtime.report import flush
 from skyloom.runtime.training import rows, training
@@ -24,7 +26,8 @@ def start(trainer: str, arguments: Sequence[str] | None = None) -> int:
     try:
         plan = training(asked.config)
         require("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-        importlib.import_module(trainer).run(plan, rows(plan))
+        with disk_errors(context().task_folder):
+            importlib.import_module(trainer).run(plan, rows(plan))
     except SkyloomError as error:
         return fail(error)
     finally:

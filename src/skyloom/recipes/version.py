@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyloom.core.errors import SkyloomError, rebuild
+from skyloom.durable import disk_errors
 from skyloom.ports.tables import Tables, TableVersion
 from skyloom.recipes.clean import clean
 from skyloom.recipes.ingest import ingest
@@ -42,7 +43,8 @@ def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
     if status.draft.error is not None and status.draft.error.category in FINAL:
         return fail(rebuild(status.draft.error))  # an earlier attempt has said it
     try:
-        version, contents = make(cloud, status.draft, tables, folder)
+        with disk_errors(folder):
+            version, contents = make(cloud, status.draft, tables, folder)
     except SkyloomError as error:
         cloud.data.fail(draft_id, error.body())
         return fail(error)
