@@ -29,7 +29,7 @@ from skyloom.inference.wire.open_inference_pb2_grpc import GRPCInferenceServiceS
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.data.making import Deduplicate
 from skyloom.rooms.jobs.model import ENDED
-from skyloom.rooms.lineage.model import LineageNode
+from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import AlertState
 
 DATASET, TARGET = "digits", "label"
@@ -149,8 +149,19 @@ class Demo:
             note(f"2 replicas answer at {status.url} (REST) and {status.grpc_address} (gRPC)")
         self.endpoint = status
 
+    def held_out(self, pixels: Rows, digits: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        """The digits that the model has not seen: the version's test split, by the file names that it keeps."""
+        chosen = []
+        for offset in range(0, len(pixels), 1_000):
+            page = self.cloud.data.head(DATASET, limit=1_000, offset=offset)
+            path, split = page.columns.index("path"), page.columns.index("split")
+            chosen += [int(Path(str(row[path])).stem[-5:]) for row in page.rows if row[split] == "test"]
+        shape = self.cloud.models.version(DATASET).manifest.signature.inputs[0].shape
+        order = np.random.default_rng(SEED).permutation(chosen)
+        return pixels[order].reshape(-1, *shape[1:]), digits[order]
+
     def predict(self, rows: Rows, digits: NDArray[np.int64]) -> None:
-        with self.step("predict over REST and gRPC", f"skyloom predict {DATASET} digit.png") as note:
+        with self.step("predict over REST and gRPC", f"skyloom predict {DATASET} @rows.json") as note:
             answer = self.cloud.endpoints.predict(DATASET, rows)
             rest = np.array(answer.outputs["probabilities"], dtype=np.float32)
             rpc = self.predict_by_grpc(rows)
@@ -221,10 +232,14 @@ class Demo:
                 self.console.print(
                     f"  {'  ' * depth}└ {node.kind.value.replace('_', ' ')}: {node.name}", highlight=False
                 )
-            self.must(lineage.rows is not None and lineage.rows.num_rows == 4_000, "the rows behind it are not known")
+            self.must(
+                lineage.rows is not None and bool(lineage.rows.is_proven) and lineage.rows.num_rows == 4_000,
+                "the rows behind it are not known",
+            )
             row = lineage.rows.row_ids[0]
-            forward = list(_walk(self.cloud.lineage.row(DATASET, row)))
-            note(f"{lineage.rows.num_rows} training rows; row {row} lives on in {forward[-1].name}")
+            forward = [node.name for node in _walk(self.cloud.lineage.row(DATASET, row)) if node.kind is Kind.REVISION]
+            self.must(bool(forward), f"row {row} leads to no endpoint")
+            note(f"{lineage.rows.num_rows} training rows, proven by their digest; row {row} lives on in {forward[0]}")
 
     def cost(self) -> None:
         with self.step("cost", "skyloom cost --by job") as note:
@@ -242,7 +257,7 @@ class Demo:
 
 def _walk(node: LineageNode) -> Iterator[LineageNode]:
     yield node
-    for following in node.next[:1]:
+    for following in node.next:
         yield from _walk(following)
 
 
@@ -270,15 +285,14 @@ def left_running(home: Path) -> list[str]:
 def run(demo: Demo, scratch: Path, keep: bool) -> None:
     """All steps in order."""
     pixels, digits = load()
-    held_out = np.random.default_rng(SEED).permutation(len(pixels))[:500]
-    rows = pixels[held_out]
     demo.start()
     demo.ingest(scratch / "digits")
     demo.clean()
     demo.split()
     demo.train()
     demo.deploy()
-    demo.predict(rows[:100], digits[held_out][:100])
+    rows, truth = demo.held_out(pixels, digits)
+    demo.predict(rows[:100], truth[:100])
     demo.healthy_traffic(rows)
     demo.corrupted_traffic(rows)
     demo.lineage()
@@ -293,7 +307,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the cloud up afterwards")
     parser.add_argument("--home", type=Path, help="folder of the cloud (default: a fresh one)")
     told = parser.parse_args()
-    console = Console(width=min(110, Console().width))
+    console = Console(width=None if sys.stdout.isatty() else 110)
     scratch = Path(tempfile.mkdtemp(prefix="skyloom-demo-"))
     demo = Demo((told.home or scratch / "home").absolute(), console)
     try:

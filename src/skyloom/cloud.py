@@ -149,9 +149,12 @@ class Cloud:
             loop.close()
 
 
+_SUBJECTS = ("run", "job", "token", "draft", "dataset", "endpoint")
+
+
 def _subject(answer: Any) -> str:
     """The id of what a change was about."""
-    for holder in (answer, *(getattr(answer, name, None) for name in ("job", "token"))):
+    for holder in (answer, *(getattr(answer, name, None) for name in _SUBJECTS)):
         if isinstance(getattr(holder, "id", None), str):
             return str(holder.id)
     return ""
