@@ -37,6 +37,7 @@ class Loop:
         self._tick = tick
         self._wake = threading.Event()
         self._closing = False
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -57,6 +58,10 @@ class Loop:
             began = time.monotonic()
             try:
                 pause_s = self._tick()
+                self._note("")
+            except SkyloomError as error:
+                self._note(str(error))
+                pause_s = 1.0
             except Exception:
                 log.exception("a tick of %s failed; it is tried again", self._thread.name)
                 pause_s = 1.0
@@ -65,6 +70,12 @@ class Loop:
             time.sleep(rest_s)
             self._wake.wait(max(0.0, pause_s - rest_s))
             self._wake.clear()
+
+    def _note(self, trouble: str) -> None:
+        """Log a known trouble, such as a full disk, once: when it begins, changes or is over."""
+        if trouble != self._trouble:
+            log.warning("%s: %s", self._thread.name, trouble or "goes on as before")
+            self._trouble = trouble
 
 
 class Cloud:

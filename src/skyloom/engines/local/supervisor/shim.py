@@ -192,7 +192,9 @@ class Shim:
             if code < 0:
                 self._end("signalled", f"ended by {_signal_name(-code)}", _LEFTOVER_GRACE_S)
             elif code:
-                self._end("exit_code", f"exit code {code}", _LEFTOVER_GRACE_S)
+                told = files.read_error(f"{self._folder}/error.json")
+                reason, message = told or ("exit_code", f"exit code {code}")
+                self._end(reason, message, _LEFTOVER_GRACE_S)
             else:
                 self._end("completed", "", _LEFTOVER_GRACE_S)
 
