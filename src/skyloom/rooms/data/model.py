@@ -20,9 +20,9 @@ from skyloom.rooms.data.making import Clean, Ingest, Making, Split
 
 NEWEST = "newest"
 Reference = Annotated[
-    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$", description="A number, a tag, or `newest`.")
+    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$(?!\n)", description="A number, a tag, or `newest`.")
 ]
-Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")]
+Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$(?!\n)")]
 
 
 class DatasetMissing(NotFound):

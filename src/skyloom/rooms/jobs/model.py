@@ -112,7 +112,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = {}
     environment: Annotated[
         dict[
-            Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)],
+            Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=200)],
             Annotated[str, Meta(max_length=32_000)],
         ],
         Meta(max_length=200),
