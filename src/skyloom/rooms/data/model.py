@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText, Text
-from skyloom.core.errors import AlreadyExists, Category, Conflict, ErrorBody, InvalidInput, NotFound
+from skyloom.core.errors import AlreadyExists, Category, Conflict, Denied, ErrorBody, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -43,6 +43,10 @@ class DatasetExists(AlreadyExists):
 
 class SourceMissing(InvalidInput):
     """A source file was never uploaded."""
+
+
+class NotItsJob(Denied):
+    """Only the job that makes a version may say what became of it."""
 
 
 class NotCommitted(Conflict):
