@@ -47,7 +47,7 @@ class Jobs:
 
     def handlers(self) -> Handlers:
         return {
-            model.SubmitJob: Change(self.submit, before=self.check),
+            model.SubmitJob: Change(self.submit, before=self.check_asked),
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
@@ -56,6 +56,11 @@ class Jobs:
         }
 
     # Taking in
+
+    def check_asked(self, ask: model.SubmitJob, by: Caller) -> None:
+        """`check`, for a job that somebody describes himself."""
+        rules.check_labels(ask.spec.labels)
+        self.check(ask, by)
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, or files that were not uploaded."""
