@@ -14,13 +14,13 @@ help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the main job: raw data to a live, monitored model
-	$(BIN)/python -m examples.demo $(ARGS)
+	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-quick: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/ruff format --check .
@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/reference.py --check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .
@@ -56,5 +56,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet $(LINKS) -e ".[local,train,examples,dev]"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(LINKS) -e ".[local,train,examples,dev]"
+	$(BIN)/python -m compileall -q src
 	@touch $@

@@ -15,7 +15,6 @@ from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
-from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Subscriber
 from skyloom.ports.engine import Engine
@@ -61,6 +60,7 @@ COLLECTIONS = (
     *serving_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
+_DRAFT_AGE_S = 86_400
 
 
 class Embedded:
@@ -78,7 +78,8 @@ class Embedded:
             (home / name).mkdir(mode=0o700, exist_ok=True)
         clock, ids = SystemClock(), RandomIds()
         self.store: Store = SqliteStore(home / "skyloom.db", COLLECTIONS, LOGS, _crash_hook(settings.crash_at))
-        self.blobs: Blobs = LocalBlobs(home / "blobs")
+        self.blobs = LocalBlobs(home / "blobs")
+        self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
         self.series = LocalSeries(home / "series")
         self.engine: Engine = LocalEngine(
             home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool

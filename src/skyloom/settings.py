@@ -164,3 +164,10 @@ class TaskEnvironment:
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
     """This worker's place among the workers of its machine: which GPU is its own."""
     return int((os.environ if environment is None else environment).get("LOCAL_RANK", "0"))
+
+
+def rendezvous(environment: Mapping[str, str] | None = None) -> tuple[str, int] | None:
+    """Where rank 0 of this gang listens, as torchrun names it; None when this process is in no gang."""
+    source = os.environ if environment is None else environment
+    address, port = source.get("MASTER_ADDR", ""), source.get("MASTER_PORT", "")
+    return (address, int(port)) if address and port else None

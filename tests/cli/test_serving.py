@@ -1,6 +1,8 @@
 """``skyloom deploy``, ``predict`` and ``endpoint`` against a real control plane."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,21 @@ def test_model_is_deployed_asked_listed_and_stopped(terminal: Terminal, bundle: 
     assert "shop" in terminal("endpoint", "list").out
     assert "ready" in terminal("endpoint", "show", "shop").out
     assert terminal("endpoint", "stop", "shop").code == 0
+
+
+def test_down_stop_jobs_ends_endpoints_too(control_plane: ControlPlane, tmp_path: Path) -> None:
+    with control_plane.client() as cloud:
+        register(cloud, write_bundle(tmp_path / "bundle"))
+        cloud.endpoints.deploy("toy", num_replicas=1, cpus=0.2)
+        cloud.endpoints.wait("toy", timeout_s=60)
+    command = [sys.executable, "-m", "skyloom.cli", "down", "--stop-jobs", "--home", str(control_plane.home), "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(said.stdout)["live_jobs"] == 0
+    control_plane.wait()
+    control_plane.start().ready()
+    with control_plane.client() as cloud:
+        assert cloud.jobs.list(live=True).items == ()
+        assert cloud.endpoints.list(live=True).items == ()
 
 
 @pytest.mark.parametrize(

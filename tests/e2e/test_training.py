@@ -119,7 +119,7 @@ def test_rank_killed_in_training_resumes_and_ends_in_the_same_weights(
 ) -> None:
     with control_plane.client(patience_s=30) as cloud:
         with_flowers(cloud, tmp_path)
-        told = {"epochs": 600, "checkpoint_every_steps": 50, "report_every_steps": 5}
+        told = {"epochs": 300, "checkpoint_every_steps": 50, "report_every_steps": 5}
         options: dict[str, Any] = {"dataset": "flowers", "target": "species", "workers": 2, "parameters": told}
         finish(cloud, "tabular", model="undisturbed", **options)
         run = cloud.trainings.start("tabular", model="disturbed", **options).run

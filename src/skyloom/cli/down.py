@@ -41,7 +41,9 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
 
 @app.command()
 def down(
-    stop_jobs: Annotated[bool, typer.Option("--stop-jobs", help="Cancel what runs first, in every project.")] = False,
+    stop_jobs: Annotated[
+        bool, typer.Option("--stop-jobs", help="Stop endpoints and cancel jobs first, in every project.")
+    ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,20 +70,30 @@ def _look(settings: Settings, record: ServerRecord, stop_jobs: bool) -> tuple[in
     live = 0
     for project in projects:
         with connect(record.url, token=token, project=project) as cloud:
-            jobs = [status.job.id for status in every(lambda **page: cloud.jobs.list(live=True, **page))]
+            jobs = _live_jobs(cloud)
             live += len(jobs)
             if stop_jobs:
-                _cancel(cloud, jobs)
+                _stop_everything(cloud, jobs)
     return (0, live) if stop_jobs else (live, 0)
 
 
-def _cancel(cloud: Client, jobs: list[str]) -> None:
+def _live_jobs(cloud: Client) -> list[str]:
+    return [status.job.id for status in every(lambda **page: cloud.jobs.list(live=True, **page))]
+
+
+def _stop_everything(cloud: Client, jobs: list[str]) -> None:
+    # Endpoints first, or they would replace the replicas whose jobs are cancelled. Their replicas end by themselves, politely.
+    for status in every(lambda **page: cloud.endpoints.list(live=True, **page)):
+        cloud.endpoints.stop(status.endpoint.name)
     for job_id in jobs:
         cloud.jobs.cancel(job_id)
     with progress("stopping jobs", len(jobs)) as advance:
         for job_id in jobs:
             cloud.jobs.wait(job_id)
             advance(1)
+    for job_id in _live_jobs(cloud):  # what a loop had begun to start meanwhile
+        cloud.jobs.cancel(job_id)
+        cloud.jobs.wait(job_id)
 
 
 def _end(record: ServerRecord) -> None:

@@ -13,6 +13,7 @@ from skyloom.core.resources import Resources, show_bytes
 
 NOTHING = "–"
 _SHARES = ("_share", "_rate", "accuracy")
+_NAMES = {"pid", "exit_code", "signal", "port", "rest_port", "grpc_port"}  # numbers that count nothing
 _MOMENTS = ("_at", "since", "until")
 _MOMENT = "at"
 
@@ -100,6 +101,8 @@ def _pair(key: str, value: Any) -> str:
 
 def _number(name: str, value: float) -> str:
     if not math.isfinite(value):
+        return str(value)
+    if name in _NAMES:
         return str(value)
     if name.endswith("_bytes"):
         return show_bytes(int(value))

@@ -148,4 +148,6 @@ _BY_CATEGORY: dict[Category, type[SkyloomError]] = {
 def rebuild(body: ErrorBody) -> SkyloomError:
     """Turn plain data back into the exception it came from; an unknown code becomes its category's class."""
     kind = SkyloomError._by_code.get(body.code, _BY_CATEGORY[body.category])
-    return kind(body.message, next_action=body.next_action)
+    error = kind(body.message, next_action=body.next_action)
+    error.code = body.code  # type: ignore[misc]  # the class may not be loaded here; its code still tells
+    return error

@@ -3,6 +3,8 @@
 import contextlib
 import datetime
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -11,7 +13,9 @@ import torch.distributed as dist
 
 from skyloom.core.errors import InvalidInput
 from skyloom.runtime.context import Context, context
-from skyloom.settings import local_rank
+from skyloom.settings import local_rank, rendezvous
+
+_PAUSE_S = 0.005
 
 
 class NoGpu(InvalidInput):
@@ -91,6 +95,8 @@ def gang(device: str = "auto", timeout_s: float = 600, threads: int | None = Non
 
 def _join(here: Context, place: torch.device, timeout_s: float) -> None:
     if here.world_size > 1:
+        if here.rank > 0:
+            _await_first(timeout_s)
         dist.init_process_group(
             "nccl" if place.type == "cuda" else "gloo",
             init_method="env://",
@@ -98,6 +104,17 @@ def _join(here: Context, place: torch.device, timeout_s: float) -> None:
             world_size=here.world_size,
             timeout=datetime.timedelta(seconds=timeout_s),
         )
+
+
+def _await_first(timeout_s: float) -> None:
+    """Wait until rank 0 listens. torch would find out too, but its pause after a first refusal is up to a second."""
+    address, deadline = rendezvous(), time.monotonic() + timeout_s
+    while address is not None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(_PAUSE_S)
 
 
 def _device(name: str) -> torch.device:

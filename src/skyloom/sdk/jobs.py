@@ -90,7 +90,19 @@ class JobCalls:
         return self._transport.send(model.ReadResult(job_id=job_id))
 
     def follow(self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0) -> Iterator[str]:
-        """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too."""
+        """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too.
+
+        With attempt 0 every attempt is followed, one after the other, ``offset`` being one of the first.
+        """
+        if attempt:
+            yield from self._follow(job_id, rank, attempt, offset)
+            return
+        current = 1
+        while current <= self.get(job_id).job.attempt:
+            yield from self._follow(job_id, rank, current, offset)
+            current, offset = current + 1, 0
+
+    def _follow(self, job_id: str, rank: int, attempt: int, offset: int) -> Iterator[str]:
         pause_s = _FIRST_PAUSE_S
         while True:
             chunk = self.logs(job_id, rank=rank, attempt=attempt, offset=offset)

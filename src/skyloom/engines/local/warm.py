@@ -17,7 +17,16 @@ from typing import Any
 from skyloom.engines.local.prepare import SUPERVISOR
 from skyloom.engines.local.supervisor import processes
 
-IMPORTS = ("numpy", "torch", "torch._dynamo", "torch.nn.parallel.distributed", "safetensors", "skyloom.runtime")
+IMPORTS = (
+    "numpy",
+    "torch",
+    "torch._dynamo",
+    "torch.nn.parallel.distributed",
+    "safetensors",
+    "skyloom.runtime",
+    "skyloom.recipes.image_training",
+    "skyloom.recipes.tabular_training",
+)
 _ANSWER_S = 1.0
 _START_AGAIN_S = 10.0
 

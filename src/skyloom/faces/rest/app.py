@@ -3,8 +3,8 @@
 Every route of the app is in exactly one of these three; a test walks the app and fails on any other door.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import anyio.from_thread
@@ -47,18 +47,17 @@ def make_app(
     """Build the ASGI app of one cloud."""
     app = FastAPI(title="Skyloom", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     requests = Requests(registry)
-    schemas, references = openapi.components(operations)
     for operation in operations:
         app.add_api_route(
             operation.route.full_path,
             requests.timed(operation.route.name, partial(_carry_out, cloud, operation)),
             methods=[operation.route.verb.value],
-            openapi_extra=openapi.describe(operation, schemas, references),
             response_class=Response,
+            include_in_schema=False,
             name=operation.route.name,
         )
-    described = _description(app, schemas)
-    _add_open_routes(app, described)
+    # Made when somebody asks: it takes as long as all the rest of the app.
+    _add_open_routes(app, cache(partial(openapi.document, operations, __version__)))
     _add_guarded_routes(app, cloud, blobs, registry)
     app.add_exception_handler(Exception, lambda _request, error: answer(error))
     return Guard(app, hosts)
@@ -90,15 +89,7 @@ def _secret(request: Request) -> str:
     return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
 
 
-def _description(app: FastAPI, schemas: dict[str, Any]) -> bytes:
-    described = app.openapi()
-    parts = described.setdefault("components", {})
-    parts["schemas"] = {**parts.get("schemas", {}), **schemas}
-    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    return msgspec.json.encode(described)
-
-
-def _add_open_routes(app: FastAPI, described: bytes) -> None:
+def _add_open_routes(app: FastAPI, described: Callable[[], bytes]) -> None:
     def healthy() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
@@ -106,7 +97,7 @@ def _add_open_routes(app: FastAPI, described: bytes) -> None:
     app.add_api_route("/readyz", healthy, methods=["GET"], include_in_schema=False)
     app.add_api_route(
         "/openapi.json",
-        lambda: Response(described, media_type="application/json"),
+        lambda: Response(described(), media_type="application/json"),
         methods=["GET"],
         include_in_schema=False,
     )

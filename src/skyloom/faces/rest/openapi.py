@@ -13,6 +13,26 @@ from skyloom.faces.rest.requests import path_fields
 _REF = "#/components/schemas/{name}"
 
 
+def document(operations: Sequence[type[Operation[Any]]], version: str) -> bytes:
+    """The whole OpenAPI document, as JSON."""
+    schemas, references = components(operations)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        entry = describe(operation, schemas, references)
+        paths.setdefault(operation.route.full_path, {})[operation.route.verb.value.lower()] = entry
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Skyloom", "version": version},
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    )
+
+
 def components(operations: Sequence[type[Operation[Any]]]) -> tuple[dict[str, Any], dict[Any, Any]]:
     """The shared schemas, and for every request, answer and error a reference to its own."""
     kinds = [kind for operation in operations for kind in (operation, operation.route.answer)] + [ErrorBody]
