@@ -22,7 +22,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise StorageFull(
                 f"The disk that holds {path} is full; nothing was written.",
                 next_action="Free some space there, then try again.",
@@ -35,9 +35,23 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def is_full(error: OSError) -> bool:
+    """True when the disk, or this user's part of it, takes no more."""
+    return error.errno in _FULL
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_file(file: Path) -> None:
+    """Put the bytes of a file, whoever wrote them, on disk."""
+    _sync(file)
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -70,7 +84,7 @@ def write_new(path: Path, chunks: Iterable[bytes]) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes | bytearray) -> None:
     """Write all bytes, however many calls that takes."""
     view = memoryview(content)
     while view:

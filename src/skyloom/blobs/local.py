@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skyloom.blobs.refusals import check, missing, too_large
+from skyloom.core import digests
 from skyloom.durable import disk_errors, make_folder, move_into_place, write_new
 from skyloom.ports.blobs import BlobMissing
 
@@ -57,7 +58,7 @@ class LocalBlobs:
         if size_bytes > max_bytes:
             raise too_large(digest, size_bytes, max_bytes)
         content = b"".join(self.open(digest))
-        check("sha256:" + hashlib.sha256(content).hexdigest(), digest)
+        check(digests.of_bytes(content), digest)
         return content
 
     def size(self, digest: str) -> int | None:
@@ -72,12 +73,9 @@ class LocalBlobs:
 
     def verify(self, digest: str) -> bool:
         try:
-            meter = _Meter(self.open(digest))
+            return digests.of_chunks(self.open(digest)) == digest
         except BlobMissing:
             return False
-        for _ in meter:
-            pass
-        return meter.digest == digest
 
     def sweep(self, older_than_s: float, now: float) -> int:
         """Remove drafts that a crashed writer left; returns how many. Drafts younger than ``older_than_s`` may be in use."""

@@ -1,9 +1,9 @@
 """Blobs in memory, for tests."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from skyloom.blobs.refusals import check, missing, too_large
+from skyloom.core import digests
 
 _CHUNK_BYTES = 2**20
 
@@ -16,7 +16,7 @@ class MemoryBlobs:
 
     def put(self, chunks: Iterable[bytes], digest: str | None = None) -> tuple[str, int]:
         content = b"".join(chunks)
-        found = _digest(content)
+        found = digests.of_bytes(content)
         check(found, digest)
         self._blobs[found] = content
         return found, len(content)
@@ -33,7 +33,7 @@ class MemoryBlobs:
         content = self._blobs[digest]
         if len(content) > max_bytes:
             raise too_large(digest, len(content), max_bytes)
-        check(_digest(content), digest)
+        check(digests.of_bytes(content), digest)
         return content
 
     def size(self, digest: str) -> int | None:
@@ -43,12 +43,8 @@ class MemoryBlobs:
         return None
 
     def verify(self, digest: str) -> bool:
-        return digest in self._blobs and _digest(self._blobs[digest]) == digest
+        return digest in self._blobs and digests.of_bytes(self._blobs[digest]) == digest
 
     def damage(self, digest: str, content: bytes) -> None:
         """Tests only: replace the bytes behind a digest, as a bad disk would."""
         self._blobs[digest] = content
-
-
-def _digest(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()

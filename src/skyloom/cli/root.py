@@ -21,10 +21,6 @@ class UsageError(InvalidInput):
     """The command line cannot be read."""
 
 
-_ABOUT = "Skyloom: an AI cloud in one package, from raw data to a monitored model service."
-_EPILOG = "Start with: skyloom up --detach"
-
-
 class Words(TyperGroup):
     """A group whose commands are rows of the table until one is used."""
 

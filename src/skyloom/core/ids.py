@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Protocol
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BODY_LENGTH = 26
 
 
@@ -41,7 +41,7 @@ class CountingIds:
 
 def encode(bits: int) -> str:
     """Write 128 bits as 26 characters."""
-    return "".join(_ALPHABET[(bits >> shift) & 31] for shift in range(5 * (_BODY_LENGTH - 1), -1, -5))
+    return "".join(ALPHABET[(bits >> shift) & 31] for shift in range(5 * (_BODY_LENGTH - 1), -1, -5))
 
 
 def made_at(identifier: str) -> float:
@@ -51,5 +51,5 @@ def made_at(identifier: str) -> float:
         raise ValueError(f"{identifier!r} is not an id")
     bits = 0
     for character in body:
-        bits = bits << 5 | _ALPHABET.index(character)
+        bits = bits << 5 | ALPHABET.index(character)
     return (bits >> 80) / 1000

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from skyloom import __version__
 from skyloom.core.errors import NotFound
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
@@ -15,7 +16,6 @@ from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
 
 SERVER_NAME = "skyloom"
-SERVER_VERSION = "0.1.0"
 EXTENSIONS = ("binary_tensor_data",)
 PLATFORM = "onnxruntime_onnx"
 
@@ -28,7 +28,7 @@ class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /v2``."""
 
     name: str = SERVER_NAME
-    version: str = SERVER_VERSION
+    version: str = __version__
     extensions: tuple[str, ...] = EXTENSIONS
 
 

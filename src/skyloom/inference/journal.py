@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from skyloom.core.errors import StorageFull
+from skyloom.durable import write_all
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
 from skyloom.rooms.registry.bundle import Signature
@@ -55,7 +56,8 @@ class Journal:
             ticket.prediction_id = name_prediction(self._replica, self._offset + len(lines))
             lines += self._line(ticket, now, clock)
         try:
-            self._append(lines)
+            write_all(self._file, lines)
+            self._offset += len(lines)
         except OSError as error:
             self.failed = True
             failure = RequestLogFull(
@@ -91,13 +93,6 @@ class Journal:
             outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
         )
         return self._encoder.encode(prediction) + b"\n"
-
-    def _append(self, lines: bytearray) -> None:
-        view = memoryview(lines)
-        while view:
-            written = os.write(self._file, view)
-            self._offset += written
-            view = view[written:]
 
     def _recover(self) -> None:
         """Look again where the file ends: a full disk may have taken half a line."""

@@ -7,9 +7,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from skyloom.inference.dataplane import DataPlane
+from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_STEP = 1.25
 _LABELS = ("endpoint", "revision", "replica", "model", "version")
 
 
@@ -48,10 +48,10 @@ class ReplicaCollector(Collector):
         )
         total, seconds = 0, 0.0
         buckets = []
-        for step, count in sorted(counts.items()):
+        for place, count in sorted(counts.items()):
             total += count
-            seconds += count * _STEP ** (step + 0.5) * 1e-6
-            buckets.append((f"{_STEP ** (step + 1) * 1e-6:.6g}", total))
+            seconds += count * BIN_GROWTH ** (place + 0.5) * FIRST_BIN_S
+            buckets.append((f"{BIN_GROWTH ** (place + 1) * FIRST_BIN_S:.6g}", total))
         buckets.append(("+Inf", total))
         family.add_metric(self._labels, buckets, sum_value=seconds)
         return family

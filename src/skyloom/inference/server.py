@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from skyloom.core.errors import InvalidInput
+from skyloom.durable import write_private
 from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
@@ -133,10 +134,8 @@ class Replica:
             f"serving {self._plan.model} {self._plan.model_version} on REST {ports[0]} and gRPC {ports[1]}", flush=True
         )
         if self._plan.ready_file:
-            path = self._folder / self._plan.ready_file
-            draft = path.with_name(path.name + ".new")
-            draft.write_bytes(msgspec.json.encode(Listening(pid=os.getpid(), rest_port=ports[0], grpc_port=ports[1])))
-            draft.replace(path)
+            listening = Listening(pid=os.getpid(), rest_port=ports[0], grpc_port=ports[1])
+            write_private(self._folder / self._plan.ready_file, msgspec.json.encode(listening))
 
 
 def read_plan(path: Path) -> ServePlan:

@@ -8,11 +8,10 @@ import numpy as np
 
 from skyloom.inference.reduce import Observer, TensorMissing
 from skyloom.inference.tensors import Array
-from skyloom.rooms.monitoring.model import Latency, Profile, Traffic
+from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
 from skyloom.rooms.registry.bundle import Signature
 
-_LOG_STEP = math.log(1.25)
-_MAX_BIN = 119
+_LOG_GROWTH = math.log(BIN_GROWTH)
 _HOLD_ROWS = 1_024
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
@@ -43,8 +42,8 @@ class TrafficCounter:
             self._server_errors += 1
         elif status >= 400:
             self._client_errors += 1
-        step = min(max(int(math.log(max(duration_s * 1e6, 1.0)) / _LOG_STEP), 0), _MAX_BIN)
-        self._latency[step] = self._latency.get(step, 0) + 1
+        place = min(max(int(math.log(max(duration_s / FIRST_BIN_S, 1.0)) / _LOG_GROWTH), 0), MAX_BINS - 1)
+        self._latency[place] = self._latency.get(place, 0) + 1
 
     def watch(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Count the rows of one batch."""

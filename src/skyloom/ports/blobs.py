@@ -38,7 +38,8 @@ class Blobs(Protocol):
         ...
 
     def path(self, digest: str) -> str | None:
-        """A local file with the bytes for programs that need one, or None when this store has no local files."""
+        """A local file with the bytes for programs that need one, or None when there is none: it is absent, or this
+        store has no local files."""
         ...
 
     def verify(self, digest: str) -> bool:

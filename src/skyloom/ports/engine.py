@@ -24,7 +24,6 @@ class Ability(enum.StrEnum):
     WARM_START = "warm_start"
     GPU = "gpu"
     MEMORY_LIMIT = "memory_limit"
-    MULTI_HOST = "multi_host"
 
 
 # The kernel takes no longer one, and none with a zero byte.

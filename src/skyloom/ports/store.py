@@ -158,10 +158,11 @@ def changed(record: N, changes: Mapping[str, Any]) -> N:
 
 def attributes(record: msgspec.Struct, names: Iterable[str]) -> tuple[Scalar, ...]:
     """Read index values off a record; enums become their text."""
-    return tuple(_scalar(getattr(record, name)) for name in names)
+    return tuple(scalar(getattr(record, name)) for name in names)
 
 
-def _scalar(value: Any) -> Scalar:
+def scalar(value: Any) -> Scalar:
+    """What is stored and compared of a value: an enum's text, anything else as it is."""
     plain: Scalar = getattr(value, "value", value)
     return plain
 

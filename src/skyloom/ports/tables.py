@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_ID = "_rowid"
+SHAPE = b"shape"  # field metadata of flat lists: JSON of the shape of each value
 
 
 class TableVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skyloom.core.errors import InvalidInput
+from skyloom.ports.tables import SHAPE
 
 Array = NDArray[Any]
-SHAPE = b"shape"
 
 
 class NotAnImageColumn(InvalidInput):
@@ -38,7 +38,7 @@ def images(table: pa.Table, name: str) -> Array:
     if not nested or values.type != pa.uint8():
         raise NotAnImageColumn(
             f"The column {name!r} holds {column.type}, not images of one size.",
-            next_action="Name a column of images, or give all images one size: skyloom data create --image-size.",
+            next_action="Name a column of images, or give all images one size: skyloom data create --height H --width W.",
         )
     told = (table.schema.field(name).metadata or {}).get(SHAPE)
     shape = msgspec.json.decode(told, type=list[int]) if told else nested

@@ -7,13 +7,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from skyloom.ports.tables import ROW_ID
+from skyloom.ports.tables import ROW_ID, SHAPE
 from skyloom.recipes.spool import Spool
 from skyloom.rooms.data import rules
 from skyloom.rooms.data.contents import MAX_TOP_VALUES, Column
 from skyloom.rooms.data.making import ColumnType
 
-SHAPE = b"shape"
 _MAX_TOP_COLUMNS = 500
 _MAX_TOP_TEXT = 200
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT}

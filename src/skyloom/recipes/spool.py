@@ -1,6 +1,5 @@
 """Rows between two steps: an Arrow file on disk that is mapped and never loaded, so data may be larger than memory."""
 
-import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from skyloom.core.errors import StorageFull
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+from skyloom.durable import is_full
 
 
 class Spool:
@@ -70,7 +68,7 @@ class Spool:
 
 
 def _failed(path: Path, error: OSError) -> Exception:
-    if error.errno in _FULL or "os error 28" in str(error):  # Polars gives a text and no number
+    if is_full(error) or "os error 28" in str(error):  # Polars gives a text and no number
         return StorageFull(
             f"No room for the working file {path.name}.", next_action="Free some space and run it again."
         )

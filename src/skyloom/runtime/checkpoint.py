@@ -81,16 +81,21 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of all complete, verified checkpoints, oldest first. Reads every byte of them."""
-        return [step for step in self._names() if self._load(step) is not None]
+        return [step for step in self._names() if self.load(step) is not None]
 
     def load(self, step: int) -> Checkpoint | None:
-        """One checkpoint, verified; None when it is absent or damaged."""
-        return self._load(step)
+        """One checkpoint, verified; None when it is absent or damaged, and then says so."""
+        folder = self._folder / _name(step)
+        try:
+            return _read(folder, step)
+        except (OSError, ValueError) as error:
+            self._say(f"Checkpoint {folder.name} is damaged and is passed over: {error}.")
+            return None
 
     def load_latest(self) -> Checkpoint | None:
         """The newest checkpoint whose every byte is right; says which damaged ones it passed over. None when there is none."""
         for step in reversed(self._names()):
-            found = self._load(step)
+            found = self.load(step)
             if found is not None:
                 return found
         return None
@@ -100,14 +105,6 @@ class Checkpoints:
             return []
         matches = (_NAME.fullmatch(entry.name) for entry in self._folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
-
-    def _load(self, step: int) -> Checkpoint | None:
-        folder = self._folder / _name(step)
-        try:
-            return _read(folder, step)
-        except (OSError, ValueError) as error:
-            self._say(f"Checkpoint {folder.name} is damaged and is passed over: {error}.")
-            return None
 
     def _place(self, draft: Path, step: int) -> None:
         target = self._folder / _name(step)

@@ -230,9 +230,8 @@ class _Training:
             files = to_files(self._model, self._optimizer, random_states, self._position())
             try:
                 self._checkpoints.save(self._step, files)
-            except (
-                StorageFull
-            ) as error:  # hours of training are not thrown away for it; the older checkpoint still counts
+            except StorageFull as error:
+                # Hours of training are not thrown away for it; the older checkpoint still counts.
                 self._say(f"No checkpoint was written at step {self._step}, and training goes on: {error}")
 
 

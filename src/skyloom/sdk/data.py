@@ -21,7 +21,6 @@ from skyloom.sdk.transport import Transport
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _PACKED = "images.tar"
 _MAX_TEXT = 4_000
-_ENOUGH = Resources(cpus=1, memory_bytes=2 * 2**30)
 
 
 class NothingToUpload(InvalidInput):
@@ -40,7 +39,7 @@ class DataCalls:
         *paths: str | Path,
         format: Format | str | None = None,  # noqa: A002  (the plain word)
         description: str = "",
-        resources: Resources = _ENOUGH,
+        resources: Resources = model.MAKING_RESOURCES,
         **options: Any,
     ) -> DraftStatus:
         """Upload files, or one folder of images, and start the job that makes a dataset of them.
@@ -65,14 +64,14 @@ class DataCalls:
         )
 
     def clean(
-        self, dataset: str, *steps: Step, base: str = model.NEWEST, resources: Resources = _ENOUGH
+        self, dataset: str, *steps: Step, base: str = model.NEWEST, resources: Resources = model.MAKING_RESOURCES
     ) -> DraftStatus:
         """Start the job that makes a cleaned version: the steps, one after the other."""
         making = Clean(steps=steps)
         return self._transport.send(model.CleanDataset(dataset=dataset, making=making, base=base, resources=resources))
 
     def split(
-        self, dataset: str, *, base: str = model.NEWEST, resources: Resources = _ENOUGH, **shares: Any
+        self, dataset: str, *, base: str = model.NEWEST, resources: Resources = model.MAKING_RESOURCES, **shares: Any
     ) -> DraftStatus:
         """Start the job that divides a version. ``shares`` are fields of `Split`: ``train``, ``validation``, ``test``, ``seed``,
         ``stratify``."""

@@ -1,9 +1,9 @@
 """Local files on their way to the cloud."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from skyloom.core import digests
 from skyloom.core.errors import InvalidInput, NotFound, NotPermitted
 from skyloom.sdk.transport import Transport
 
@@ -20,17 +20,14 @@ class NotAFile(InvalidInput):
 
 def upload_file(transport: Transport, path: Path) -> str:
     """Upload one file unless the cloud has its bytes; return its digest. Raises `LocalFileMissing`, `NotAFile`."""
-    state = hashlib.sha256()
-    for chunk in read_chunks(path):
-        state.update(chunk)
-    digest = f"sha256:{state.hexdigest()}"
+    digest = digests.of_chunks(read_chunks(path))
     transport.upload(lambda: read_chunks(path), digest)
     return digest
 
 
 def upload_bytes(transport: Transport, content: bytes) -> str:
     """Upload some bytes; return their digest."""
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = digests.of_bytes(content)
     transport.upload(lambda: (content,), digest)
     return digest
 

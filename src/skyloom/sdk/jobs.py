@@ -1,4 +1,4 @@
-"""Jobs from Python: submit, wait, follow, cancel; and decorated functions."""
+"""Jobs from Python: submit, wait, follow, cancel; and calls of single functions."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -127,6 +127,6 @@ class ModelCalls:
         """A model and its versions."""
         return self._transport.send(registry.GetModel(model=model))
 
-    def version(self, model: str, reference: str = "newest") -> registry.ModelVersion:
+    def version(self, model: str, reference: str = registry.NEWEST) -> registry.ModelVersion:
         """One version, by number, alias or ``newest``."""
         return self._transport.send(registry.GetModelVersion(model=model, reference=reference))

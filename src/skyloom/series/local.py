@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from skyloom.core.errors import InvalidInput
-from skyloom.durable import disk_errors, make_folder, sync_folder, write_all
+from skyloom.durable import disk_errors, make_folder, sync_file, sync_folder, write_all
 from skyloom.ports.series import Point
 from skyloom.series.memory import Track, matches, plain
 
@@ -118,11 +118,7 @@ class LocalSeries:
         with self._lock:
             dirty, self._dirty = self._dirty, set()
         for file in dirty:
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(file)
 
 
 def _line(batch: _Batch) -> bytes:

@@ -5,7 +5,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from skyloom.core.errors import AlreadyExists, NotFound, StaleVersion, Unavailable
-from skyloom.ports.store import ANYTHING, Collection, E, Log, N, Snapshot, Transaction, Where, attributes, changed
+from skyloom.ports.store import (
+    ANYTHING,
+    Collection,
+    E,
+    Log,
+    N,
+    Snapshot,
+    Transaction,
+    Where,
+    attributes,
+    changed,
+    scalar,
+)
 
 T = TypeVar("T")
 Records = dict[str, dict[str, Any]]
@@ -128,6 +140,6 @@ def _matches(record: Any, where: Where) -> bool:
     for name, wanted in where.items():
         (value,) = attributes(record, (name,))
         options = wanted if isinstance(wanted, tuple) else (wanted,)
-        if value not in [getattr(option, "value", option) for option in options]:
+        if value not in [scalar(option) for option in options]:
             return False
     return True

@@ -1,13 +1,12 @@
 """The files that the control plane and the replicas of one machine share: request logs, lists of accepted tokens, port locks."""
 
 import contextlib
-import os
 import socket
 from pathlib import Path
 
 import msgspec
 
-from skyloom.durable import disk_errors, sync_folder
+from skyloom.durable import disk_errors, write_private
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, Prediction, locate, log_name, read_line
 
@@ -30,15 +29,8 @@ class LocalReplicaFiles:
         with contextlib.suppress(FileNotFoundError):
             if path.read_bytes() == content:
                 return
-        draft = path.with_name(f".{path.name}.new")
-        with disk_errors(draft):
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            sync_folder(self._access)
+        with disk_errors(path):
+            write_private(path, content)
 
     def read_log(self, replica: str, offset: int) -> bytes:
         return read_log(self._logs, replica, offset)

@@ -4,14 +4,14 @@ Column and table names come from our own declarations and are checked against a 
 """
 
 import re
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic
 
 import msgspec
 
-from skyloom.ports.store import Collection, Log, N, Record, Where, attributes
+from skyloom.ports.store import Collection, E, Log, N, Record, Where, attributes, scalar
 
 _WORD = re.compile(r"^[a-z_][a-z0-9_]*$")
-E = TypeVar("E", bound=msgspec.Struct)
 
 
 def word(name: str) -> str:
@@ -63,22 +63,19 @@ class CollectionSql(Generic[N]):
         self, where: Where, order: str, newest_first: bool, after: str | None, limit: int | None
     ) -> tuple[str, list[Any]]:
         """A SELECT of bodies and its values."""
-        condition, values = self._condition(where)
+        text, values = condition(where, self._known)
         if after is not None:
-            condition += f" AND id {'<' if newest_first else '>'} ?"
+            text += f" AND id {'<' if newest_first else '>'} ?"
             values.append(after)
         direction = "DESC" if newest_first else "ASC"
         by = f"{word(self._known(order))} {direction}, id {direction}" if order != "id" else f"id {direction}"
-        text = f"SELECT body FROM {self.table} WHERE {condition} ORDER BY {by} LIMIT ?"  # noqa: S608
-        return text, [*values, -1 if limit is None else limit]
+        statement = f"SELECT body FROM {self.table} WHERE {text} ORDER BY {by} LIMIT ?"  # noqa: S608
+        return statement, [*values, -1 if limit is None else limit]
 
     def count(self, where: Where) -> tuple[str, list[Any]]:
         """A SELECT that counts, and its values."""
-        condition, values = self._condition(where)
-        return f"SELECT count(*) FROM {self.table} WHERE {condition}", values  # noqa: S608
-
-    def _condition(self, where: Where) -> tuple[str, list[Any]]:
-        return condition(where, self._known)
+        text, values = condition(where, self._known)
+        return f"SELECT count(*) FROM {self.table} WHERE {text}", values  # noqa: S608
 
     def _known(self, name: str) -> str:
         if name not in {"id", "project", *self.columns}:
@@ -120,8 +117,8 @@ class LogSql(Generic[E]):
         return name
 
 
-def condition(where: Where, known: Any) -> tuple[str, list[Any]]:
-    """Turn equalities into a WHERE text and its values."""
+def condition(where: Where, known: Callable[[str], str]) -> tuple[str, list[Any]]:
+    """Turn equalities into a WHERE text and its values. ``known`` refuses a name that is no index."""
     parts: list[str] = ["1"]
     values: list[Any] = []
     for name, wanted in where.items():
@@ -130,13 +127,8 @@ def condition(where: Where, known: Any) -> tuple[str, list[Any]]:
             parts.append(f"{column} IS NULL")
         elif isinstance(wanted, tuple):
             parts.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-            values.extend(plain(value) for value in wanted)
+            values.extend(scalar(value) for value in wanted)
         else:
             parts.append(f"{column} = ?")
-            values.append(plain(wanted))
+            values.append(scalar(wanted))
     return " AND ".join(parts), values
-
-
-def plain(value: Any) -> Any:
-    """An enum's text, anything else as it is."""
-    return getattr(value, "value", value)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from skyloom.core.errors import InvalidInput, NotFound, SkyloomError, StorageFull, Unavailable
+from skyloom.durable import sync_file, sync_folder
 from skyloom.ports.tables import ROW_ID, TableVersion
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class LanceTables:
         feed = _Feed(batches, numbering)
         fragments = feed.write(path, mode="overwrite" if newest else "create")
         for file in (file.path for fragment in fragments for file in fragment.files):
-            _sync(path / "data" / file)
+            sync_file(path / "data" / file)
         facts = _Facts(
             key=key,
             next_id=numbering.next_id,
@@ -164,10 +165,10 @@ class LanceTables:
         properties = {_FACTS: msgspec.json.encode(facts).decode()}
         transaction = lance.Transaction(read_version=newest, operation=change, transaction_properties=properties)
         number = int(lance.LanceDataset.commit(str(path), transaction, max_retries=0).version)
-        _sync(path / "_versions" / f"{_NEWEST_MANIFEST - number}.manifest")
+        sync_file(path / "_versions" / f"{_NEWEST_MANIFEST - number}.manifest")
         for folder in (path / "data", path / "_versions", path, path.parent):
             if folder.exists():  # a version without rows has no data folder
-                _sync(folder)
+                sync_folder(folder)
         return number
 
     def _numbering(self, table: str, base: int | None, next_id: int) -> "Numbering":
@@ -283,14 +284,6 @@ def _version(number: int, facts: _Facts) -> TableVersion:
         key=facts.key,
         metadata=facts.metadata,
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """`LocalEngine`: the port's promises on one machine. It holds nothing that a task needs; all truth is in the task folders."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
+from skyloom.durable import is_full
 from skyloom.engines.local import environment, machine
 from skyloom.engines.local.claims import Claims
 from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
@@ -27,7 +27,6 @@ from skyloom.engines.local.warm import WarmPool
 from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
 
 MAX_RESULT_BYTES = 16 * 2**20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LocalEngine:
@@ -193,9 +192,8 @@ class LocalEngine:
     def _without_record(self, folder: TaskFolder) -> ExitRecord | Observation:
         """A task with no record of its end: running, starting, never started, or lost."""
         task_id = folder.task_id
-        fate = self._starts.fate(
-            task_id
-        )  # asked first: all that a supervisor which is gone by now has written is seen below
+        # Asked first: all that a supervisor which is gone by now has written is seen below.
+        fate = self._starts.fate(task_id)
         if not folder.is_supervised():
             record = (
                 folder.exit() or end_lost(folder) or (self._end_failed_start(folder) if fate is Fate.GONE else None)
@@ -310,7 +308,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _translated(error: OSError, folder: Path) -> StorageFull | Unavailable:
-    if error.errno in _FULL:
+    if is_full(error):
         return StorageFull(
             f"No room is left in {folder}: nothing was started.", next_action="Free some space, then try again."
         )

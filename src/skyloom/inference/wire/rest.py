@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -168,8 +168,7 @@ class Rest:
             name, port = host, b""
         return name.lower() in self._hosts and (not port or port.isdigit())
 
-    def _content_problem(self, headers: object) -> Response | None:
-        assert isinstance(headers, dict)
+    def _content_problem(self, headers: Mapping[bytes, bytes]) -> Response | None:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind not in _BODY_TYPES:
             return self.refusal(415, "Send Content-Type: application/json or application/octet-stream.")

@@ -13,10 +13,11 @@ from typing import Any
 import grpc
 import numpy as np
 
+from skyloom import __version__
 from skyloom.core.errors import InternalError, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
-from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane, TensorMetadata
+from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, DataPlane, TensorMetadata
 from skyloom.inference.tensors import DTYPES, Array, Call, refuse
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.open_inference_pb2_grpc import (
@@ -82,7 +83,7 @@ class Rpc(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.ModelReadyResponse(ready=self._plane.ready)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=SERVER_VERSION, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         async with _Refusals(context):

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from skyloom.ports.tables import SHAPE
 from skyloom.recipes.reading.source import Rejects, Source, SourceTooLarge, UnreadableSource
 from skyloom.rooms.data.making import Ingest
 
-SHAPE = b"shape"  # field metadata: JSON of [channels, height, width]
 _FORMATS = ("PNG", "JPEG")
 _MAX_FILE_BYTES = 256 * 2**20
 _MAX_PIXELS = 64 * 2**20

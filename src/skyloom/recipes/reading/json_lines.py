@@ -1,5 +1,6 @@
 """JSON lines: one object for each line. Two passes: the first learns the columns, the second makes typed rows."""
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,23 +94,29 @@ class JsonReader:
 
     def _objects(self, source: Source, *, report: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         decoder = msgspec.json.Decoder()
-        with source.path.open("rb") as file:
-            number = 0
-            while line := file.readline(_MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > _MAX_LINE_BYTES:
-                    raise SourceTooLarge(
-                        f"Line {number} of {source.name} is longer than {_MAX_LINE_BYTES >> 20} MiB.",
-                        next_action="Check the format: JSON lines has one object for each line.",
-                    )
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if line.strip():
-                    row, reason = _decoded(decoder, line)
-                    self.rows_read += report
-                    if row is not None:
-                        yield number, row
-                    elif report:
-                        self.rejects.add(source.name, number, reason, line.rstrip(b"\r\n"))
+        for number, line in _lines(source):
+            row, reason = _decoded(decoder, line)
+            self.rows_read += report
+            if row is not None:
+                yield number, row
+            elif report:
+                self.rejects.add(source.name, number, reason, line.rstrip(b"\r\n"))
+
+
+def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty, with their numbers. Raises `SourceTooLarge`."""
+    with source.path.open("rb") as file:
+        number = 0
+        while line := file.readline(_MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > _MAX_LINE_BYTES:
+                raise SourceTooLarge(
+                    f"Line {number} of {source.name} is longer than {_MAX_LINE_BYTES >> 20} MiB.",
+                    next_action="Check the format: JSON lines has one object for each line.",
+                )
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if line.strip():
+                yield number, line
 
 
 def _decoded(decoder: "msgspec.json.Decoder[Any]", line: bytes) -> tuple[dict[str, Any] | None, str]:

@@ -19,6 +19,7 @@ from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Ingest, Making, Split
 
 NEWEST = "newest"
+MAKING_RESOURCES = Resources(cpus=1, memory_bytes=2 * 2**30)  # enough: rows stream through files
 Reference = Annotated[
     str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$(?!\n)", description="A number, a tag, or `newest`.")
 ]
@@ -173,7 +174,7 @@ class CreateDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     name: Name
     making: Ingest
     description: ShortText = ""
-    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+    resources: Resources = MAKING_RESOURCES
 
 
 @operation("data.clean", Right.RUN, "POST /datasets/{dataset}/clean")
@@ -183,7 +184,7 @@ class CleanDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     dataset: Id
     making: Clean
     base: Reference = NEWEST
-    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+    resources: Resources = MAKING_RESOURCES
 
 
 @operation("data.split", Right.RUN, "POST /datasets/{dataset}/split")
@@ -193,7 +194,7 @@ class SplitDataset(Operation[DraftStatus], frozen=True, kw_only=True):
     dataset: Id
     making: Split = Split()
     base: Reference = NEWEST
-    resources: Resources = Resources(cpus=1, memory_bytes=2 * 2**30)
+    resources: Resources = MAKING_RESOURCES
 
 
 @operation("data.draft", Right.READ, "GET /drafts/{draft_id}")

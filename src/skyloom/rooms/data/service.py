@@ -190,11 +190,11 @@ class Datasets:
 
     def check_tag(self, ask: model.TagVersion, by: Caller) -> None:
         """Put the tag into the table too, where every Lance reader sees it. Done twice it is the same."""
-        dataset, version = self._store.read(lambda view: self._found(view, ask.dataset, str(ask.number), by.project))
+        dataset, version = self._store.read(lambda view: self.version(view, ask.dataset, str(ask.number), by.project))
         self._tables.tag(dataset.table, ask.tag, version.number)
 
     def tag(self, tx: Transaction, ask: model.TagVersion, by: Caller) -> DatasetVersion:
-        dataset, version = self._found(tx, ask.dataset, str(ask.number), by.project)
+        dataset, version = self.version(tx, ask.dataset, str(ask.number), by.project)
         for other in self._versions(tx, dataset):
             if ask.tag in other.tags and other.id != version.id:
                 tx.update(VERSIONS, changed(other, {"tags": tuple(tag for tag in other.tags if tag != ask.tag)}))
@@ -215,7 +215,8 @@ class Datasets:
 
     def version(self, view: Snapshot, dataset: str, reference: str, project: str) -> tuple[Dataset, DatasetVersion]:
         """Return a dataset and one of its versions by number, tag or ``newest``. Raises `DatasetMissing`, `VersionMissing`."""
-        return self._found(view, dataset, reference, project)
+        holder = self.find(view, dataset, project)
+        return holder, self._version(view, holder, reference)
 
     def status(self, view: Snapshot, dataset: Dataset) -> model.DatasetStatus:
         """Return a dataset and what has become of it."""
@@ -260,10 +261,10 @@ class Datasets:
         return self._store.read(work)
 
     def get_version(self, ask: model.GetVersion, by: Caller) -> DatasetVersion:
-        return self._store.read(lambda view: self._found(view, ask.dataset, ask.reference, by.project))[1]
+        return self._store.read(lambda view: self.version(view, ask.dataset, ask.reference, by.project))[1]
 
     def head(self, ask: model.HeadRows, by: Caller) -> model.Excerpt:
-        dataset, version = self._store.read(lambda view: self._found(view, ask.dataset, ask.reference, by.project))
+        dataset, version = self._store.read(lambda view: self.version(view, ask.dataset, ask.reference, by.project))
         columns = {column.name: column for column in version.contents.columns}
         limit = rules.rows_shown(columns.values(), ask.limit)
         table = self._tables.head(dataset.table, version.number, limit, ask.offset)
@@ -272,10 +273,6 @@ class Datasets:
         return model.Excerpt(
             columns=tuple(names), rows=tuple(zip(*values, strict=True)), num_rows=version.contents.num_rows
         )
-
-    def _found(self, view: Snapshot, dataset: str, reference: str, project: str) -> tuple[Dataset, DatasetVersion]:
-        holder = self.find(view, dataset, project)
-        return holder, self._version(view, holder, reference)
 
     def _version(self, view: Snapshot, dataset: Dataset, reference: str) -> DatasetVersion:
         return rules.version_of(self._versions(view, dataset), reference, dataset.name)

@@ -18,7 +18,7 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.engine import Engine, GangPlan, Observation, PythonCall, PythonFile
+from skyloom.ports.engine import Engine, GangPlan, Observation, PythonCall, PythonFile, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.jobs import model, rules
 from skyloom.rooms.jobs.model import MOVES, Job, JobStatus, Task, TaskState
@@ -191,7 +191,7 @@ class Jobs:
         """After a start: end what runs without any record of it (a restored or removed database), keep all the rest."""
         known = self._engine.known()
         seen = self._engine.observe(known)
-        alive = [key for key, what in seen.items() if what.phase.value in {"starting", "running"}]
+        alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
         live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
         self._engine.stop([key for key in alive if key not in live], force=True)
 
@@ -248,7 +248,8 @@ class Jobs:
             job = tx.update(JOBS, changed(job, {"attempt": job.attempt + 1}))
             for task in rules.tasks_of(job, now):
                 tx.insert(TASKS, task)
-            self._outbox.publish(tx, job.project, job.id, Moved(before="failed", after="queued", reason="retry"))
+            news = Moved(before=TaskState.FAILED, after=TaskState.QUEUED, reason="retry")
+            self._outbox.publish(tx, job.project, job.id, news)
 
     def _move(self, tx: Transaction, job: Job, task: Task) -> None:
         before = tx.get(TASKS, task.id)

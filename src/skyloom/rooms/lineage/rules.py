@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from skyloom.core import digests
+from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.lineage.model import Kind, LineageNode, RowsUsed
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion, SplitRows
@@ -151,7 +152,7 @@ def rows_used(
 
 def condition(split: str) -> str:
     """The condition that selects a split. Its name is bounded to letters, digits, dots, dashes by the operation."""
-    return f"split = '{split}'"
+    return f"{SPLIT_COLUMN} = '{split}'"
 
 
 def row_ids_digest(ordered: Sequence[int]) -> str:

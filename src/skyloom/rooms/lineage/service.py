@@ -6,12 +6,12 @@ from skyloom.core.operation import Caller
 from skyloom.ports.door import Handlers, Query
 from skyloom.ports.store import Snapshot, Store
 from skyloom.ports.tables import ROW_ID, Tables
+from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.lineage import model, rules
 from skyloom.rooms.lineage.model import Lineage, LineageNode
 from skyloom.rooms.lineage.ports import Held, Sources
 from skyloom.rooms.registry.model import ModelVersion
 
-_SPLIT = "split"
 _PREDICTION = "pred_"
 
 
@@ -74,11 +74,11 @@ class Lineages:
         return rules.rows_used(held.dataset, held.number, split, row_ids, recorded, after=ask.after, limit=ask.limit)
 
     def _row_ids(self, held: Held, split: str) -> Iterator[int]:
-        if _SPLIT not in self._tables.schema(held.table, held.table_number).names:
+        if SPLIT_COLUMN not in self._tables.schema(held.table, held.table_number).names:
             return
         where = rules.condition(split)
         for batch in self._tables.scan(
-            held.table, held.table_number, columns=[_SPLIT], where=where, with_row_ids=True, batch_rows=65_536
+            held.table, held.table_number, columns=[SPLIT_COLUMN], where=where, with_row_ids=True, batch_rows=65_536
         ):
             yield from batch.column(ROW_ID).to_pylist()
 
@@ -101,12 +101,12 @@ class Lineages:
 
     def _split_of(self, held: Held, row_id: int) -> list[str | None]:
         """The split that a version has the row in, in a list; an empty one when it does not hold the row."""
-        has_split = _SPLIT in self._tables.schema(held.table, held.table_number).names
-        columns = [_SPLIT] if has_split else []
+        has_split = SPLIT_COLUMN in self._tables.schema(held.table, held.table_number).names
+        columns = [SPLIT_COLUMN] if has_split else []
         found = self._tables.take(held.table, held.table_number, [row_id], columns=columns)
         if not found.num_rows:
             return []
-        return list(found.column(_SPLIT).to_pylist()) if has_split else [None]
+        return list(found.column(SPLIT_COLUMN).to_pylist()) if has_split else [None]
 
     def _version_forward(self, view: Snapshot, held: Held, split: str | None, project: str) -> LineageNode:
         node = rules.of_held(held, split)

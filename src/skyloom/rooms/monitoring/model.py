@@ -64,10 +64,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     histograms: Annotated[tuple[Histogram, ...], Meta(max_length=512)] = ()
 
 
+FIRST_BIN_S = 1e-6
+BIN_GROWTH = 1.25
+MAX_BINS = 120
+
+
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """Request durations, counted in bins that grow by a quarter: bin i holds durations in [1 µs · 1.25^i, 1 µs · 1.25^(i+1))."""
 
-    counts: Annotated[dict[Annotated[int, Meta(ge=0, le=200)], Count], Meta(max_length=120)] = {}
+    counts: Annotated[dict[Annotated[int, Meta(ge=0, le=200)], Count], Meta(max_length=MAX_BINS)] = {}
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):

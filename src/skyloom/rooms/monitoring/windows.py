@@ -9,14 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from skyloom.rooms.monitoring.model import Histogram, Latency, Traffic
-
-_FIRST_BIN_S = 1e-6
-_GROWTH = 1.25
+from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, Histogram, Latency, Traffic
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one replica had seen at a moment (Unix seconds)."""
+    """What one replica had seen at a moment: seconds of one clock, that all times beside it are of too."""
 
     at: float
     traffic: Traffic
@@ -94,7 +91,7 @@ def latency_quantile(latency: Latency, share: float) -> float | None:
     for place in sorted(latency.counts):
         seen += latency.counts[place]
         if seen and seen >= wanted:
-            return _FIRST_BIN_S * _GROWTH ** (place + 1)
+            return FIRST_BIN_S * BIN_GROWTH ** (place + 1)
     raise AssertionError("the counts sum to their total")
 
 

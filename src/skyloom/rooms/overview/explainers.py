@@ -16,6 +16,7 @@ from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.tenancy.rules import ALL_PROJECTS
 
 Explainer = Callable[[Snapshot, str, str], Explanation]
 """Explains the subject with an id, in a project. Raises the noun's own `NotFound`."""
@@ -79,8 +80,8 @@ def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
 
 def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     """Open alerts by state."""
-    where = {"state": monitoring_rules.OPEN} | ({} if project == "*" else {"project": project})
-    return Counter(alert.state.value for alert in view.select(ALERTS, where))
+    found = view.select(ALERTS, {"state": monitoring_rules.OPEN, **_within(project)})
+    return Counter(alert.state.value for alert in found)
 
 
 def of_datasets(data: Datasets) -> Explainer:
@@ -105,16 +106,18 @@ def of_datasets(data: Datasets) -> Explainer:
 def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:
     """Live jobs by state."""
     gangs: dict[str, list[Task]] = {}
-    where = {"state": jobs_rules.LIVE} | ({} if project == "*" else {"project": project})
-    for task in view.select(TASKS, where):
+    for task in view.select(TASKS, {"state": jobs_rules.LIVE, **_within(project)}):
         gangs.setdefault(task.job_id, []).append(task)
     return Counter(jobs_rules.state_of(gang).value for gang in gangs.values())
 
 
 def count_endpoints(view: Snapshot, project: str) -> Mapping[str, int]:
     """Endpoints that were not stopped."""
-    where = {"stopped_by": ""} | ({} if project == "*" else {"project": project})
-    return {"live": view.count(ENDPOINTS, where)}
+    return {"live": view.count(ENDPOINTS, {"stopped_by": "", **_within(project)})}
+
+
+def _within(project: str) -> dict[str, str]:
+    return {} if project == ALL_PROJECTS else {"project": project}
 
 
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:

@@ -12,6 +12,8 @@ from skyloom.ports.store import Record
 from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.tracking.model import Parameters
 
+NEWEST = "newest"
+
 
 class ModelMissing(NotFound):
     """No such model in this project."""
@@ -179,7 +181,7 @@ class GetModelVersion(Operation[ModelVersion], frozen=True, kw_only=True):
     """Show one version: by its number, by an alias, or ``newest``."""
 
     model: Name
-    reference: Id = "newest"
+    reference: Id = NEWEST
 
 
 OPERATIONS = (RegisterModelVersion, SetAlias, ListModels, GetModel, GetModelVersion)

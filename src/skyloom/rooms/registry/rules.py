@@ -3,9 +3,14 @@
 from collections import Counter
 
 from skyloom.rooms.registry.bundle import MODEL_FILE, PROFILE_FILE, Manifest, ModelKind
-from skyloom.rooms.registry.model import BundleInvalid, Model, ModelVersion, ModelVersionMissing, RegisterModelVersion
-
-NEWEST = "newest"
+from skyloom.rooms.registry.model import (
+    NEWEST,
+    BundleInvalid,
+    Model,
+    ModelVersion,
+    ModelVersionMissing,
+    RegisterModelVersion,
+)
 
 
 def check_manifest(manifest: Manifest) -> None:

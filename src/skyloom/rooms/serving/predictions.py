@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.ids import ALPHABET
 
 REPLICA_PREFIX = "rep"
 MAX_OUTPUT_BYTES = 1_024
 MAX_LINE_BYTES = 8_192
 _REPLICA = re.compile(r"[0-9a-z]{1,26}\Z")  # it becomes a file name: nothing else may pass
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class PredictionIdUnreadable(InvalidInput):
@@ -57,7 +57,7 @@ def name_prediction(replica: str, offset: int) -> str:
     """The id of the prediction whose line starts at byte ``offset`` of the replica's log."""
     digits = ""
     while offset or not digits:
-        digits = _ALPHABET[offset & 31] + digits
+        digits = ALPHABET[offset & 31] + digits
         offset >>= 5
     return f"pred_{replica.rpartition('_')[2]}_{digits}"
 
@@ -69,7 +69,7 @@ def locate(prediction_id: str) -> tuple[str, int]:
         raise _unreadable(prediction_id)
     offset = 0
     for character in parts[2]:
-        digit = _ALPHABET.find(character)
+        digit = ALPHABET.find(character)
         if digit < 0:
             raise _unreadable(prediction_id)
         offset = offset << 5 | digit

@@ -73,12 +73,10 @@ class Heard:
         self._reports: dict[str, tuple[float, ReportTraffic]] = {}
         self._lock = threading.Lock()
 
-    def take(self, report: ReportTraffic) -> bool:
-        """Keep a report; True when the replica's readiness is news."""
+    def take(self, report: ReportTraffic) -> None:
+        """Keep a report."""
         with self._lock:
-            known = self._reports.get(report.replica)
             self._reports[report.replica] = (self._clock.monotonic(), report)
-        return known is None or known[1].ready != report.ready
 
     def ready(self, replica_id: str) -> bool:
         """It said lately that it takes requests."""

@@ -29,8 +29,7 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.monitoring.windows import merge_traffic
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
-from skyloom.rooms.registry.model import ModelVersion
-from skyloom.rooms.registry.rules import NEWEST
+from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision

@@ -80,7 +80,10 @@ class Tenancy:
     def install(self) -> str:
         """Make the default project and the owner's token; returns the token's secret. Once per installation."""
         owner = Caller(
-            principal="install", project=model.DEFAULT_PROJECT, scope="*", rights=rules.RIGHTS[model.Role.ADMIN]
+            principal="install",
+            project=model.DEFAULT_PROJECT,
+            scope=rules.ALL_PROJECTS,
+            rights=rules.RIGHTS[model.Role.ADMIN],
         )
 
         def work(tx: Transaction) -> str:

@@ -9,10 +9,9 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.rooms.data.making import ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
-
-ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class TrainingUnclear(InvalidInput):

@@ -11,7 +11,7 @@ _ROOT = "/sys/fs/cgroup"
 
 
 def show_bytes(count: int) -> str:
-    """Write a number of bytes for people: ``1.5 GiB``."""
+    """As `skyloom.core.resources.show_bytes`, said twice because the supervisor imports nothing of Skyloom."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
@@ -148,11 +148,3 @@ def _parents() -> list[tuple[str, int]]:
                     (_ROOT, 2),
                 ]
     return [(path, version) for path, version in found if os.access(path, os.W_OK)]
-
-
-def can_limit() -> bool:
-    """True when this process may make a memory cgroup."""
-    group = MemoryCgroup.make(f"skyloom-probe-{os.getpid()}", 2**30)
-    if group is not None:
-        group.remove()
-    return group is not None

@@ -46,12 +46,6 @@ def start_ticks(pid: int) -> int | None:
     return int(fields[19]) if fields else None
 
 
-def parent_of(pid: int) -> int | None:
-    """Pid of the parent; None when the process is gone."""
-    fields = _stat(pid)
-    return int(fields[1]) if fields else None
-
-
 def is_running(pid: int, ticks: int) -> bool:
     """True when this very process lives and is no zombie."""
     fields = _stat(pid)

@@ -25,9 +25,8 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loaded = [name for name in modules.split(",") if name and _import(name)]
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        finalizer.atexit = (
-            False  # torch takes its operators apart at exit, which would cost every task 0.1 s for nothing
-        )
+        # torch takes its operators apart at exit, which would cost every task 0.1 s for nothing.
+        finalizer.atexit = False
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy every page it looks at
     channel.sendall(json.dumps({"ready": loaded}).encode() + b"\n")
