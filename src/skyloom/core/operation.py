@@ -5,11 +5,13 @@ of the reference are made from it or tested against it.
 """
 
 import enum
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 
+_PARAMETER = re.compile(r"{(\w+)}")
 Answer = TypeVar("Answer")
 Ask = TypeVar("Ask", bound="type[Operation[Any]]")
 
@@ -74,10 +76,22 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def full_path(self) -> str:
+        """The path with its version and, inside a project, the project."""
         return ("/v1" if self.global_ else "/v1/projects/{project}") + self.path
 
     @property
+    def path_fields(self) -> tuple[str, ...]:
+        """The fields of the request that stand in its path."""
+        return tuple(_PARAMETER.findall(self.path))
+
+    @property
+    def has_body(self) -> bool:
+        """The fields that are not in the path are a JSON body; otherwise they are the query."""
+        return self.verb in (Verb.POST, Verb.PUT)
+
+    @property
     def is_change(self) -> bool:
+        """It may change something."""
         return self.verb is not Verb.GET
 
 

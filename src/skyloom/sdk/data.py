@@ -2,7 +2,6 @@
 
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from skyloom.rooms.data.model import DatasetVersion, DraftState, DraftStatus
 from skyloom.rooms.data.rules import format_of
 from skyloom.sdk.files import LocalFileMissing, upload_file
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.waiting import wait_until
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _PACKED = "images.tar"
 _MAX_TEXT = 4_000
 
@@ -82,13 +81,12 @@ class DataCalls:
     def finish(self, draft: DraftStatus | str, *, timeout_s: float | None = None) -> DatasetVersion:
         """Wait for a draft and return its version. Raises why it failed, ``TimeoutError``."""
         draft_id = draft if isinstance(draft, str) else draft.draft.id
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = _FIRST_PAUSE_S
-        while (status := self.draft(draft_id)).state is DraftState.WORKING:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"draft {draft_id} is still in the making after {timeout_s} s")
-            time.sleep(pause_s)
-            pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+        status = wait_until(
+            lambda status: status.state is not DraftState.WORKING,
+            lambda: self.draft(draft_id),
+            timeout_s,
+            lambda _status: f"draft {draft_id} is still in the making",
+        )
         if status.error is not None:
             raise rebuild(status.error)
         return self.version(status.draft.dataset_id, str(status.draft.number))

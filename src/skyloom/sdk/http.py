@@ -1,6 +1,5 @@
 """The transport over HTTP. Retries what is safe to retry, for a bounded time, and turns error bodies back into exceptions."""
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +10,9 @@ import httpx
 import msgspec
 
 from skyloom.core.errors import ErrorBody, SkyloomError, Unavailable, rebuild
-from skyloom.core.operation import Operation, Verb
+from skyloom.core.operation import Operation
 
 A = TypeVar("A")
-_PARAMETER = re.compile(r"{(\w+)}")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
@@ -56,15 +54,15 @@ class HttpTransport:
     def send(self, ask: Operation[A], key: str | None = None) -> A:
         route = ask.route
         fields = {name: getattr(ask, name) for name in ask.__struct_fields__}
-        path = self._path(route.full_path, fields)
-        if route.verb in (Verb.GET, Verb.DELETE):
-            query = {name: _text(value) for name, value in fields.items() if value is not None}
-            request = self._client.build_request(route.verb.value, path, params=query)
-        else:
+        path = self._path(route.full_path, {name: str(fields.pop(name)) for name in route.path_fields})
+        if route.has_body:
             headers = {"content-type": "application/json", "idempotency-key": key or secrets.token_hex(16)}
             request = self._client.build_request(
                 route.verb.value, path, content=msgspec.json.encode(fields), headers=headers
             )
+        else:
+            query = {name: _text(value) for name, value in fields.items() if value is not None}
+            request = self._client.build_request(route.verb.value, path, params=query)
         response = self._sent(request)
         try:
             return msgspec.json.decode(response.content, type=route.answer)  # type: ignore[no-any-return]
@@ -91,11 +89,8 @@ class HttpTransport:
     def close(self) -> None:
         self._client.close()
 
-    def _path(self, pattern: str, fields: dict[str, Any]) -> str:
-        named = {"project": self.project}
-        for name in _PARAMETER.findall(pattern):
-            if name != "project":
-                named[name] = str(fields.pop(name))
+    def _path(self, pattern: str, named: dict[str, str]) -> str:
+        named = {"project": self.project, **named}
         return pattern.format(**{name: quote(value, safe="") for name, value in named.items()})
 
     def _sent(self, request: httpx.Request) -> httpx.Response:

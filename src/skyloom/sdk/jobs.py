@@ -1,6 +1,5 @@
 """Jobs from Python: submit, wait, follow, cancel; and calls of single functions."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from skyloom.rooms.jobs import model
 from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.transport import Transport
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
+from skyloom.sdk.waiting import pauses, wait_until
 
 
 class JobFailed(SkyloomError):
@@ -103,29 +101,26 @@ class JobCalls:
             current, offset = current + 1, 0
 
     def _follow(self, job_id: str, rank: int, attempt: int, offset: int) -> Iterator[str]:
-        pause_s = _FIRST_PAUSE_S
+        waiting = pauses()
         while True:
             chunk = self.logs(job_id, rank=rank, attempt=attempt, offset=offset)
             if chunk.text:
                 yield chunk.text
-                pause_s = _FIRST_PAUSE_S
+                waiting = pauses()
             if chunk.ended:
                 return
             if chunk.next_offset == offset:
-                time.sleep(pause_s)
-                pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+                next(waiting)
             offset = chunk.next_offset
 
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
         """Wait until a job has ended, and return how. Raises ``TimeoutError``."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = _FIRST_PAUSE_S
-        while (status := self.get(job_id)).state not in ENDED:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"job {job_id} is still {status.state.value} after {timeout_s} s")
-            time.sleep(pause_s)
-            pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
-        return status
+        return wait_until(
+            lambda status: status.state in ENDED,
+            lambda: self.get(job_id),
+            timeout_s,
+            lambda status: f"job {job_id} is still {status.state.value}",
+        )
 
     def finish(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
         """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``."""

@@ -6,11 +6,17 @@ from typing import Any
 import msgspec
 
 from skyloom.core.errors import ErrorBody
-from skyloom.core.operation import Operation, Verb
+from skyloom.core.operation import Operation
 from skyloom.faces.rest.errors import STATUS
-from skyloom.faces.rest.requests import path_fields
 
 _REF = "#/components/schemas/{name}"
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeating a change with its key gives the first answer and no second effect.",
+    "schema": {"type": "string", "maxLength": 200},
+}
 
 
 def document(operations: Sequence[type[Operation[Any]]], version: str) -> bytes:
@@ -45,7 +51,7 @@ def describe(operation: type[Operation[Any]], schemas: dict[str, Any], reference
     route = operation.route
     own = references[operation]["$ref"].rsplit("/", 1)[1]
     properties, required = schemas[own]["properties"], set(schemas[own].get("required", ()))
-    in_path = path_fields(operation)
+    in_path = route.path_fields
     names = ("project", *in_path) if not route.global_ else in_path
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": properties.get(name, {"type": "string"})}
@@ -67,23 +73,15 @@ def describe(operation: type[Operation[Any]], schemas: dict[str, Any], reference
         },
     }
     rest = {name: schema for name, schema in properties.items() if name not in in_path}
-    if route.verb in (Verb.GET, Verb.DELETE):
+    if route.has_body:
+        body = {"type": "object", "properties": rest, "required": sorted(required - set(in_path))}
+        entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        parameters.append(_KEY)
+    else:
         parameters += [
             {"name": name, "in": "query", "required": name in required, "schema": schema}
             for name, schema in rest.items()
         ]
-    else:
-        body = {"type": "object", "properties": rest, "required": sorted(required - set(in_path))}
-        entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        parameters.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "Repeating a change with its key gives the first answer and no second effect.",
-                "schema": {"type": "string", "maxLength": 200},
-            }
-        )
     return entry
 
 

@@ -1,28 +1,20 @@
 """Bytes ↔ operations: how the fields of a request are spread over path, query and body."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from fastapi import Request
 
-from skyloom.core.operation import Operation, Verb
+from skyloom.core.operation import Operation
 from skyloom.faces.rest.errors import InvalidRequest
-
-_PARAMETER = re.compile(r"{(\w+)}")
-
-
-def path_fields(kind: type[Operation[Any]]) -> tuple[str, ...]:
-    """The fields of a request that stand in its path."""
-    return tuple(name for name in _PARAMETER.findall(kind.route.full_path) if name != "project")
 
 
 def read(kind: type[Operation[Any]], request: Request, body: bytes) -> Operation[Any]:
     """Build the operation that a request means. Raises `InvalidRequest` naming the field."""
-    in_path = {name: request.path_params[name] for name in path_fields(kind)}
+    in_path = {name: request.path_params[name] for name in kind.route.path_fields}
     try:
-        if kind.route.verb in (Verb.GET, Verb.DELETE):
+        if not kind.route.has_body:
             return _convert({**_query(request.query_params), **in_path}, kind, strict=False)
         fields = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         return _convert({**fields, **in_path}, kind, strict=True)
