@@ -117,7 +117,7 @@ class Cloud:
         return answer  # type: ignore[no-any-return]
 
     def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, key: str | None) -> Any:
-        replay_id = f"{by.project}/{by.principal}/{key}"
+        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}"
         request = digests.of_bytes(msgspec.json.encode([ask.route.name, ask]))
         earlier = tx.get(REPLAYS, replay_id) if key else None
         if earlier is not None:
@@ -126,10 +126,10 @@ class Cloud:
                     f"The idempotency key {key!r} was used for another request.",
                     next_action="Use a new key for a new request.",
                 )
-            return msgspec.json.decode(earlier.answer, type=ask.route.answer)
+            return handler.shown(msgspec.json.decode(earlier.answer, type=ask.route.answer))
         answer = handler.run(tx, ask, by)
         if key:
-            made = msgspec.json.encode(answer)
+            made = msgspec.json.encode(handler.kept(answer))
             tx.insert(
                 REPLAYS,
                 Replay(id=replay_id, project=by.project, request=request, answer=made, made_at=self._clock.now()),

@@ -284,6 +284,15 @@ class ProcessContract(EngineContract):
         engine.launch(one("t", sh("true"), files={path: str(folder / "source")}))
         assert wait(engine, "t").reason is EndReason.LAUNCH_FAILED
 
+    @pytest.mark.parametrize("path", ["a" * 300, "é" * 200, f"x/{'a' * 256}/y"])
+    def test_file_with_a_longer_name_than_the_disk_takes_is_refused(
+        self, engine: Engine, folder: Path, path: str
+    ) -> None:
+        (folder / "source").write_text("x")
+        engine.launch(one("t", sh("true"), files={path: str(folder / "source")}))
+        seen = wait(engine, "t")
+        assert seen.reason is EndReason.LAUNCH_FAILED and "longer name" in seen.message
+
     @pytest.mark.parametrize("source", ["/nowhere/at/all", "relative", ""])
     def test_file_without_bytes_is_refused(self, engine: Engine, source: str) -> None:
         engine.launch(one("t", sh("true"), files={"a": source}))

@@ -105,6 +105,21 @@ def test_plain_text_body_is_refused(http: httpx.Client, owner: dict[str, str]) -
         assert response.status_code == 415
 
 
+@pytest.mark.parametrize("path", ["models/blobs/versions", "datasets/blobs/clean", "endpoints/blobs/stop"])
+def test_bounds_hold_for_a_thing_that_is_called_blobs(http: httpx.Client, owner: dict[str, str], path: str) -> None:
+    place = f"/v1/projects/default/{path}"
+    assert http.post(place, content=b"{}", headers={**owner, "content-type": "text/plain"}).status_code == 415
+    chunks = (b" " * 2**20 for _ in range(MAX_JSON_BYTES // 2**20 + 2))
+    assert http.post(place, content=chunks, headers={**owner, **JSON}).status_code == 413
+
+
+@pytest.mark.parametrize("name", ["content-type", "authorization"])
+def test_deciding_header_that_comes_twice_is_refused(http: httpx.Client, owner: dict[str, str], name: str) -> None:
+    headers = {"host": "localhost", **owner, **JSON}
+    request = http.build_request("POST", SUBMIT, content=b"{}", headers=[*headers.items(), (name, headers[name])])
+    assert http.send(request).status_code == 400
+
+
 def test_body_over_the_bound_is_refused(http: httpx.Client, owner: dict[str, str]) -> None:
     response = http.post(SUBMIT, content=b" " * (MAX_JSON_BYTES + 1), headers={**owner, **JSON})
     assert response.status_code == 413

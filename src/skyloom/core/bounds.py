@@ -9,12 +9,12 @@ Name = Annotated[
     Meta(
         min_length=1,
         max_length=80,
-        pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$(?!\n)",
         description="Lower-case letters, digits, dot, dash and underscore; starts and ends with a letter or digit.",
     ),
 ]
-Id = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9._:-]+$")]
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
+Id = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9._:-]+$(?!\n)")]
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)", description="SHA-256 of the bytes.")]
 Text = Annotated[str, Meta(max_length=4_000)]
 ShortText = Annotated[str, Meta(max_length=400)]
 Cursor = Annotated[str, Meta(max_length=200)]
@@ -25,7 +25,7 @@ RelativePath = Annotated[
     Meta(
         min_length=1,
         max_length=300,
-        pattern=r"^(?!/)(?!.*(^|/)\.\.?(/|$))(?!.*//)[^\x00-\x1f\\]+$",
+        pattern=r"^(?!/)(?!.*(^|/)\.\.?(/|$))(?!.*//)[^\x00-\x1f\\]+$(?!\n)",
         description="A file below a folder: no leading slash, no '.' or '..' part.",
     ),
 ]

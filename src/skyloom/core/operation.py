@@ -32,6 +32,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         project: the project the request is about; "" for operations outside of projects.
         scope: the project that the token opens, or "*" for all.
         task_id: set when a running task asks with its own token.
+        token_id: the token it was; two tokens may have one name.
     """
 
     principal: str
@@ -39,6 +40,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     rights: frozenset[Right]
     task_id: str = ""
+    token_id: str = ""
 
 
 class Verb(enum.StrEnum):

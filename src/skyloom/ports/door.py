@@ -16,6 +16,10 @@ from skyloom.ports.store import Log, Transaction
 EVENTS = Log("events", Event, keys=("project", "subject"))
 
 
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
 @dataclass(frozen=True)
 class Change:
     """An operation that changes something.
@@ -23,10 +27,14 @@ class Change:
     Attributes:
         run: decides and writes; must not wait for anything outside of the transaction.
         before: checks that need the outside (do these blobs exist?), run before the transaction; raises to refuse.
+        kept: what of the answer is stored for a repeat of the request; leaves out secrets.
+        shown: makes a stored answer whole again.
     """
 
     run: Callable[[Transaction, Any, Caller], Any]
     before: Callable[[Any, Caller], None] | None = None
+    kept: Callable[[Any], Any] = _as_it_is
+    shown: Callable[[Any], Any] = _as_it_is
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class PythonFile(msgspec.Struct, frozen=True, kw_only=True, tag="python_file"):
 class PythonModule(msgspec.Struct, frozen=True, kw_only=True, tag="python_module"):
     """Run an installed module as ``__main__``, like ``python -m``."""
 
-    module: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=300)]
+    module: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$(?!\n)", max_length=300)]
     args: Annotated[tuple[Argument, ...], Meta(max_length=1_000)] = ()
 
 
@@ -59,7 +59,7 @@ class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
     """
 
     path: RelativePath
-    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=200)]
     arguments: Annotated[bytes, Meta(max_length=4 * 2**20)] = b'{"args": [], "kwargs": {}}'
 
 

@@ -42,14 +42,21 @@ class House(Bench):
         self.room = Datasets(store, clock, ids, outbox, self.blobs, self.tables, "/tables", self.jobs)
         self.handlers = {**self.room.handlers(), **self.jobs.handlers()}
 
-    def do(self, ask: Operation[object], by: Caller = ANN) -> object:
-        """Ask as the door does."""
+    def do(self, ask: Operation[object], by: Caller | None = None) -> object:
+        """Ask as the door does; as the draft's own task where nobody else may, else as Ann."""
+        by = by or (self.task_of(ask) if isinstance(ask, model.CommitVersion | model.FailDraft) else ANN)
         handler = self.handlers[type(ask)]
         if not isinstance(handler, Change):
             return handler.run(ask, by)
         if handler.before:
             handler.before(ask, by)
         return self.store.write(lambda tx: handler.run(tx, ask, by))
+
+    def task_of(self, ask: model.CommitVersion | model.FailDraft) -> Caller:
+        """The task that makes a draft."""
+        draft: DraftStatus = self.do(model.GetDraft(draft_id=ask.draft_id))  # type: ignore[assignment]
+        task_id = f"{draft.draft.job_id}.1.0"
+        return Caller(principal=task_id, project="p", scope="p", rights=frozenset(), task_id=task_id)
 
     def asked(self, name: str = "d", by: Caller = ANN, **options: object) -> DraftStatus:
         digest, _ = self.blobs.put([b"n\n1\n2\n2\n"])
@@ -103,6 +110,19 @@ def test_commit_of_a_version_that_is_not_in_the_table_is_refused(house: House) -
     ):
         with pytest.raises(model.NotCommitted):
             house.do(wrong)
+    assert house.dataset().state is DatasetState.CREATING
+
+
+def test_commit_or_failure_by_anybody_but_its_own_job_is_refused(house: House) -> None:
+    draft = house.asked()
+    said = house.made(draft)
+    other = house.task_of(model.CommitVersion(draft_id=house.asked("e").draft.id, number=1, contents=said.contents))
+    failure = model.FailDraft(draft_id=draft.draft.id, code="x", category=Category.INVALID, message="no")
+    longer = Caller(principal="t", project="p", scope="p", rights=frozenset(), task_id=f"{draft.draft.job_id}0.1.0")
+    for by in (ANN, other, longer):
+        for ask in (said, failure):
+            with pytest.raises(model.NotItsJob):
+                house.do(ask, by)
     assert house.dataset().state is DatasetState.CREATING
 
 

@@ -95,6 +95,30 @@ def place() -> Place:
     return Place()
 
 
+def test_endpoint_that_cannot_be_judged_does_not_hide_the_others(place: Place, monkeypatch: pytest.MonkeyPatch):
+    place.watch("endpoint_0", "p", "broken", place.profile)
+    judge = place.room._judge
+
+    def refusing(watch: Watch, alerts: list[Alert]) -> None:
+        if watch.endpoint_name == "broken":
+            raise RuntimeError("a defect")
+        judge(watch, alerts)
+
+    monkeypatch.setattr(place.room, "_judge", refusing)
+    for _ in range(20):
+        place.report(rows=100, kinds=YOUNG)
+    assert [alert.endpoint_name for alert in place.alerts()] == ["digits"]
+
+
+def test_replica_that_counts_in_other_bins_hides_nothing_but_drift(place: Place):
+    odd = Traffic(requests=5, rows=5, histograms=(Histogram(counts=(5,)), Histogram(counts=(5,))))
+    for _ in range(2):
+        place.room.observe("endpoint_1", "replica_2", odd, profile=place.profile, started_at=0.0)
+        place.report(rows=100, errors=90)
+    assert place.monitor().requests >= 200
+    assert [alert.signal for alert in place.alerts()] == [Signal.ERROR_RATE]
+
+
 def test_healthy_traffic_raises_no_alert(place: Place):
     for _ in range(50):
         place.report(rows=100)

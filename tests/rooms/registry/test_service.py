@@ -20,6 +20,7 @@ from skyloom.rooms.registry.model import (
     RegisterModelVersion,
     SetAlias,
 )
+from skyloom.rooms.tracking.model import ListRuns
 from skyloom.rooms.training.model import Train
 from tests.rooms.workshop import ANN, BOB, Workshop, manifest
 
@@ -49,6 +50,11 @@ def ask(shop: Workshop, request: RegisterModelVersion, by: Caller = ANN) -> Mode
     return shop.store.write(lambda tx: handler.run(tx, request, by))  # type: ignore[no-any-return]
 
 
+def a_task(shop: Workshop) -> Caller:
+    run = shop.train(Train(recipe="image", dataset="digits", target="label")).run
+    return Caller(principal="t", project="p", scope="p", rights=frozenset(), task_id=f"{run.job_id}.1.0")
+
+
 def alias(shop: Workshop, name: str, number: int) -> None:
     request = SetAlias(model="digits", alias=name, number=number)
     shop.store.write(lambda tx: shop.registry.set_alias(tx, request, ANN))
@@ -67,11 +73,20 @@ def test_versions_count_from_one_within_their_model(shop: Workshop) -> None:
 
 
 def test_run_that_registers_again_gets_the_same_version(shop: Workshop) -> None:
-    first = register(shop, run_id="run_1")
-    assert register(shop, run_id="run_1") == first
-    assert register(shop, run_id="run_2").number == 2
-    with pytest.raises(AlreadyRegistered, match="run_1"):
-        register(shop, b"other weights", run_id="run_1")
+    one, two = a_task(shop), a_task(shop)
+    first = register(shop, by=one)
+    assert register(shop, by=one) == first
+    assert register(shop, by=two).number == 2
+    with pytest.raises(AlreadyRegistered, match=first.run_id):
+        register(shop, b"other weights", by=one)
+
+
+def test_people_cannot_register_in_the_name_of_a_run(shop: Workshop) -> None:
+    task = a_task(shop)
+    first = register(shop, by=task)
+    claimed = register(shop, b"other weights", run_id=first.run_id)
+    assert (claimed.number, claimed.run_id, claimed.provenance.run_id) == (2, "", "")
+    assert register(shop, by=task) == first
 
 
 def test_references_mean_numbers_aliases_and_the_newest(shop: Workshop) -> None:
@@ -147,7 +162,7 @@ def test_model_of_another_project_does_not_exist(shop: Workshop) -> None:
 
 
 def test_task_registers_for_its_own_run_whatever_it_says(shop: Workshop) -> None:
-    run = shop.train(Train(recipe="image", dataset="digits", target="label")).run
-    task = Caller(principal="t", project="p", scope="p", rights=frozenset(), task_id=f"{run.job_id}.1.0")
+    task = a_task(shop)
     version = register(shop, run_id="run_of_somebody_else", by=task)
-    assert (version.run_id, version.provenance.job_id) == (run.id, run.job_id)
+    assert f"{version.provenance.job_id}.1.0" == task.task_id
+    assert version.run_id == version.provenance.run_id == shop.tracking.list(ListRuns(), ANN).items[0].run.id

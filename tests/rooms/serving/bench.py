@@ -56,7 +56,7 @@ class MemoryReplicaFiles:
         return self._port
 
 
-class Crash(Exception):
+class Crash(BaseException):  # nothing outlives the death of the process, also no `except Exception`
     """The control plane died here."""
 
 

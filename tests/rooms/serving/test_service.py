@@ -47,6 +47,21 @@ def test_deploy_starts_replicas_as_jobs_and_becomes_ready(bench):
     assert status.url.startswith("http://127.0.0.1:")
 
 
+def test_endpoint_that_always_fails_does_not_block_the_others(bench, monkeypatch):
+    bring_about = bench.serving._bring_about
+
+    def refusing(endpoint):
+        if endpoint.name == "bad":
+            raise RuntimeError("a defect")
+        return bring_about(endpoint)
+
+    monkeypatch.setattr(bench.serving, "_bring_about", refusing)
+    bench.deploy(name="bad")
+    bench.deploy(name="good")
+    bench.settle()
+    assert [bench.status(name).state for name in ("bad", "good")] == [EndpointState.STARTING, EndpointState.READY]
+
+
 def test_replica_gets_the_bundle_and_a_plan_that_the_data_plane_reads(bench):
     bench.deploy()
     bench.settle()

@@ -3,6 +3,7 @@
 What the user got wrong is a `LaunchRefused`; what the machine lacks stays an ``OSError``.
 """
 
+import errno
 import re
 import secrets
 import shutil
@@ -38,7 +39,7 @@ def prepare(
 ) -> None:
     """Fill a new folder, which will be renamed to ``home``. Raises `LaunchRefused`, or ``OSError`` for the disk."""
     for relative, source in task.files.items():
-        _copy(folder.work / _contained(relative), Path(source), relative)
+        _place(folder.work / _contained(relative), Path(source), relative)
     for name, content in task.secret_files.items():
         _write_secret(folder, name, content)
     _make_shared(task.shared_folder)
@@ -82,6 +83,15 @@ def _contained(relative: str) -> Path:
     if not relative or "\0" in relative or path.is_absolute() or ".." in path.parts or not path.parts:
         raise LaunchRefused(f"the file {relative!r} would lie outside of the working folder; give a path below it")
     return path
+
+
+def _place(target: Path, source: Path, relative: str) -> None:
+    try:
+        _copy(target, source, relative)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise LaunchRefused(f"the file {relative!r} has a longer name than this machine's disk takes") from None
 
 
 def _copy(target: Path, source: Path, relative: str) -> None:

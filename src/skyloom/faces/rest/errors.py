@@ -39,7 +39,11 @@ class HostRefused(InvalidInput):
     """The Host header names no address of this server."""
 
 
-_STATUS_OF_CODE = {BodyTooLarge.code: 413, ContentTypeRefused.code: 415, HostRefused.code: 421}
+class HeaderTwice(InvalidInput):
+    """A header that decides something came more than once."""
+
+
+_STATUS_OF_CODE = {BodyTooLarge.code: 413, ContentTypeRefused.code: 415, HostRefused.code: 421, HeaderTwice.code: 400}
 
 
 def answer(error: Exception) -> Response:

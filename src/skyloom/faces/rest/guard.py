@@ -3,11 +3,12 @@
 A local server is attacked by web pages (DNS rebinding, simple cross-site requests); this is the answer to them.
 """
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from skyloom.core.errors import SkyloomError
-from skyloom.faces.rest.errors import BodyTooLarge, ContentTypeRefused, HostRefused, answer
+from skyloom.faces.rest.errors import BodyTooLarge, ContentTypeRefused, HeaderTwice, HostRefused, answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -16,6 +17,9 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 8 * 2**20
+# Nothing but the upload itself: a model may be called "blobs", and its routes take JSON like all others.
+_UPLOAD = re.compile(r"/v1/projects/[^/]+/blobs/[^/]+")
+_ONCE = (b"host", b"content-type", b"content-length", b"authorization")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -47,6 +51,13 @@ class Guard:
 
 
 def _check(scope: Scope, hosts: frozenset[str]) -> bool:
+    names = [name for name, _ in scope["headers"]]
+    twice = next((name for name in _ONCE if names.count(name) > 1), None)
+    if twice is not None:
+        raise HeaderTwice(
+            f"The header {twice.decode()!r} came twice.",
+            next_action="Send it once: which of the two counts is unclear.",
+        )
     headers = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
     if host not in hosts:
@@ -54,7 +65,7 @@ def _check(scope: Scope, hosts: frozenset[str]) -> bool:
             f"This server does not answer for the host {host[:100]!r}.",
             next_action="Use the address that `skyloom status` shows.",
         )
-    is_upload = "/blobs/" in scope["path"]
+    is_upload = scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"]) is not None
     if scope["method"] not in {"GET", "HEAD", "DELETE"} and not is_upload:
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if kind != b"application/json":
@@ -63,7 +74,7 @@ def _check(scope: Scope, hosts: frozenset[str]) -> bool:
                 next_action="Send application/json.",
             )
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_JSON_BYTES:
+        if len(length) > 18 or not length.isdigit() or int(length) > MAX_JSON_BYTES:
             raise too_large()
     return is_upload
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Id, Limit, Name, ShortText, Text
-from skyloom.core.errors import AlreadyExists, Category, Conflict, ErrorBody, InvalidInput, NotFound
+from skyloom.core.errors import AlreadyExists, Category, Conflict, Denied, ErrorBody, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -20,9 +20,9 @@ from skyloom.rooms.data.making import Clean, Ingest, Making, Split
 
 NEWEST = "newest"
 Reference = Annotated[
-    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$", description="A number, a tag, or `newest`.")
+    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$(?!\n)", description="A number, a tag, or `newest`.")
 ]
-Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")]
+Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$(?!\n)")]
 
 
 class DatasetMissing(NotFound):
@@ -43,6 +43,10 @@ class DatasetExists(AlreadyExists):
 
 class SourceMissing(InvalidInput):
     """A source file was never uploaded."""
+
+
+class NotItsJob(Denied):
+    """Only the job that makes a version may say what became of it."""
 
 
 class NotCommitted(Conflict):

@@ -146,12 +146,14 @@ class Datasets:
 
     def check_commit(self, ask: model.CommitVersion, by: Caller) -> None:
         """Refuse a version that is not in the table. Opening the table to read its key would cost the control plane 100 MB."""
-        _, dataset = self._store.read(lambda view: self._draft_of(view, ask.draft_id, by.project))
+        draft, dataset = self._store.read(lambda view: self._draft_of(view, ask.draft_id, by.project))
+        _check_job(draft, by)
         if not self._tables.holds(dataset.table, ask.number):
             raise not_committed(dataset, ask.number)
 
     def commit(self, tx: Transaction, ask: model.CommitVersion, by: Caller) -> DatasetVersion:
         draft, dataset = self._draft_of(tx, ask.draft_id, by.project)
+        _check_job(draft, by)
         if draft.number is not None:
             return self._version(tx, dataset, str(draft.number))
         if tx.select(VERSIONS, {"dataset_id": dataset.id, "number": ask.number}):
@@ -179,6 +181,7 @@ class Datasets:
 
     def fail(self, tx: Transaction, ask: model.FailDraft, by: Caller) -> DraftStatus:
         draft, dataset = self._draft_of(tx, ask.draft_id, by.project)
+        _check_job(draft, by)
         if draft.number is None and draft.error is None:
             error = ErrorBody(code=ask.code, category=ask.category, message=ask.message, next_action=ask.next_action)
             draft = tx.update(DRAFTS, changed(draft, {"error": error}))
@@ -300,6 +303,15 @@ class Datasets:
         except SkyloomError as gone:
             return gone.message
         return (status.message or status.reason.value) if status.state in ENDED else None
+
+
+def _check_job(draft: Draft, by: Caller) -> None:
+    """Raise `NotItsJob` unless a task of the draft's own job asks."""
+    if not by.task_id.startswith(f"{draft.job_id}."):
+        raise model.NotItsJob(
+            f"{by.principal} is no task of {draft.job_id}, which makes this version.",
+            next_action="Ask for a version with skyloom data create, clean or split; its job commits it.",
+        )
 
 
 def not_committed(dataset: Dataset, number: int) -> model.NotCommitted:

@@ -26,6 +26,10 @@ class ImpossibleRequest(InvalidInput):
     """The job asks for more than the pool could ever give."""
 
 
+class LabelReserved(InvalidInput):
+    """The label is one that only Skyloom sets."""
+
+
 class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
@@ -90,6 +94,9 @@ class Reason(enum.StrEnum):
     PEER_FAILED = "peer_failed"
 
 
+# What costs and lineage are told by: nobody may say it of his own job.
+OWNERS = frozenset({"run", "model", "endpoint", "user"})
+
 Label = Annotated[str, Meta(max_length=200)]
 
 
@@ -105,7 +112,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
-        labels: free; ``run``, ``model`` and ``endpoint`` are set by Skyloom itself and show up in costs.
+        labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
     entry: Entry
@@ -113,7 +120,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     files: Annotated[dict[RelativePath, Digest], Meta(max_length=1_000)] = {}
     environment: Annotated[
         dict[
-            Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)],
+            Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", max_length=200)],
             Annotated[str, Meta(max_length=32_000)],
         ],
         Meta(max_length=200),

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
-from skyloom.rooms.jobs.model import ENDED, MOVES, Job, JobState, JobStatus, Reason, Task, TaskState
+from skyloom.rooms.jobs.model import (
+    ENDED,
+    MOVES,
+    OWNERS,
+    Job,
+    JobState,
+    JobStatus,
+    LabelReserved,
+    Reason,
+    Task,
+    TaskState,
+)
 
 LIVE = MOVES.live
 MAX_PRIORITY = 1_000
@@ -34,6 +45,15 @@ NEXT_ACTIONS: dict[Reason, str] = {
 
 # What another try can mend. More memory, more time, another command or another request are not among it.
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise `LabelReserved` when somebody sets a label that costs and lineage are told by."""
+    reserved = sorted(OWNERS.intersection(labels))
+    if reserved:
+        raise LabelReserved(
+            f"The label {reserved[0]!r} is set by Skyloom itself.", next_action="Give the label another name."
+        )
 
 
 def tasks_of(job: Job, now: float) -> tuple[Task, ...]:

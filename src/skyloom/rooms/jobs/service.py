@@ -5,11 +5,13 @@ of these is mended by the next tick: what was committed but not done is done aga
 what was done but not committed is seen again.
 """
 
+import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.core.events import Moved, TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -22,6 +24,10 @@ from skyloom.rooms.jobs import model, rules
 from skyloom.rooms.jobs.model import MOVES, Job, JobStatus, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import JOBS, TASKS
+
+log = logging.getLogger("skyloom.jobs")
+P = TypeVar("P")
+R = TypeVar("R")
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
 _LOOKAHEAD = 64
@@ -47,7 +53,7 @@ class Jobs:
 
     def handlers(self) -> Handlers:
         return {
-            model.SubmitJob: Change(self.submit, before=self.check),
+            model.SubmitJob: Change(self.submit, before=self.check_asked),
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
@@ -56,6 +62,11 @@ class Jobs:
         }
 
     # Taking in
+
+    def check_asked(self, ask: model.SubmitJob, by: Caller) -> None:
+        """`check`, for a job that somebody describes himself."""
+        rules.check_labels(ask.spec.labels)
+        self.check(ask, by)
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, or files that were not uploaded."""
@@ -202,16 +213,26 @@ class Jobs:
             (jobs[job_id], rules.settle(jobs[job_id], gang, seen, now)) for job_id, gang in _by_job(tasks).items()
         ]
         to_write = [(job, made) for job, made in decisions if made.tasks or made.retry]
-        if to_write:
-            self._store.write(lambda tx: self._write_all(tx, to_write, now))
+        self._each(to_write, lambda tx, pair: self._write(tx, *pair, now))
         self._engine.stop([task_id for _, made in decisions for task_id in made.stop])
         for job, made in decisions:
             if made.launch:
                 self._launch(job, [task for task in tasks if task.job_id == job.id])
 
-    def _write_all(self, tx: Transaction, decisions: Sequence[tuple[Job, rules.Settled]], now: float) -> None:
-        for job, made in decisions:
-            self._write(tx, job, made, now)
+    def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
+        """Do the work of every job in one transaction; when one of them fails, each in its own, so that it stops nobody else's."""
+        if not pairs:
+            return {}
+        try:
+            return self._store.write(lambda tx: {pair[0].id: work(tx, pair) for pair in pairs})
+        except (StorageFull, Unavailable):
+            raise  # nobody's own fault: the whole round is done again
+        except Exception as error:
+            if len(pairs) == 1:
+                log.exception("job %s is left as it is; the next round tries again", pairs[0][0].id)
+                return {}
+            log.warning("one of %d jobs failed (%s); each is done by itself", len(pairs), error)
+        return {job_id: made for pair in pairs for job_id, made in self._each([pair], work).items()}
 
     def _write(self, tx: Transaction, job: Job, made: rules.Settled, now: float) -> None:
         current = [tx.get(TASKS, task.id) for task in made.tasks]
@@ -246,11 +267,11 @@ class Jobs:
         self._waiting = {item.job.id: item.message for item in left}
         if not chosen:
             return 0
-        started = self._store.write(lambda tx: [job.id for job, gang in chosen if self._start(tx, job, gang)])
+        started = self._each(chosen, lambda tx, pair: self._start(tx, *pair))
         for job, gang in chosen:
-            if job.id in started:
+            if started.get(job.id):
                 self._launch(job, gang)
-        return len(started)
+        return sum(started.values())
 
     def _start(self, tx: Transaction, job: Job, gang: Sequence[Task]) -> bool:
         fresh = tx.get(JOBS, job.id)
@@ -261,12 +282,15 @@ class Jobs:
         return True
 
     def _launch(self, job: Job, gang: Sequence[Task]) -> None:
-        tasks = tuple(self._plans.task(job, task) for task in sorted(gang, key=lambda task: task.rank))
+        # The intent stands whatever goes wrong; the next tick finds the tasks absent and launches them again.
         try:
+            tasks = tuple(self._plans.task(job, task) for task in sorted(gang, key=lambda task: task.rank))
             self._engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
         except SkyloomError as error:
-            # The intent stands; the next tick finds the tasks absent and launches them again.
             self._waiting[job.id] = str(error)
+        except Exception:
+            log.exception("job %s cannot be launched; the other jobs go on", job.id)
+            self._waiting[job.id] = "It cannot be launched; the log of the control plane says why."
 
 
 def _held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:

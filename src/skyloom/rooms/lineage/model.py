@@ -86,7 +86,7 @@ class GetLineage(Operation[Lineage], frozen=True, kw_only=True):
     """
 
     subject_id: Id
-    split: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,80}$")] = ""
+    split: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,80}$(?!\n)")] = ""
     after: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = -1
     limit: Limit = 20
 

@@ -140,7 +140,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 @operation("models.register", Right.WRITE, "POST /models/{model}/versions")
 class RegisterModelVersion(Operation[ModelVersion], frozen=True, kw_only=True):
     """Register a bundle whose files are uploaded. The model is made when missing. A run that registers the same again gets the same
-    version. When a task asks, its job and run are known and stand in the provenance, whatever it says."""
+    version. The provenance names the job and run of the task that asks, and none when people do, whatever the request says."""
 
     model: Name
     manifest: Manifest

@@ -73,9 +73,9 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     revision: Id
     replica: Id
     model: Name
-    model_version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
+    model_version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,80}$(?!\n)")]
     bundle: str
-    manifest: Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    manifest: Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$(?!\n)")] = ""
     host: str = "127.0.0.1"
     rest_port: Port = 0
     grpc_port: Port = 0
@@ -91,7 +91,9 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Who may predict: SHA-256 digests (``sha256:…``) of the accepted bearer tokens."""
 
-    digests: Annotated[tuple[Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")], ...], Meta(max_length=10_000)] = ()
+    digests: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")], ...], Meta(max_length=10_000)
+    ] = ()
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ are not used), and commits a replica together with its job in one transaction th
 crash at any point leaves either both or none, and the next tick goes on from there.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -36,6 +37,8 @@ from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revis
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
+
+log = logging.getLogger("skyloom.serving")
 
 _TICK_S, _EAGER_S = 1.0, 0.1
 _MAX_SHOWN = 10
@@ -270,8 +273,15 @@ class Serving:
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
             self._publish_access({endpoint.project for endpoint in endpoints})
-            waits = [self._bring_about(endpoint) for endpoint in endpoints]
+            waits = [self._bring_about_safely(endpoint) for endpoint in endpoints]
             return min([_TICK_S, *waits])
+
+    def _bring_about_safely(self, endpoint: Endpoint) -> float:
+        try:
+            return self._bring_about(endpoint)
+        except Exception:
+            log.exception("endpoint %s is left as it is; the others go on, and the next round tries again", endpoint.id)
+            return _TICK_S
 
     def _unsettled(self, view: Snapshot) -> Sequence[Endpoint]:
         wanted = {endpoint.id: endpoint for endpoint in view.select(ENDPOINTS, {"stopped_by": ""})}

@@ -1,5 +1,6 @@
 """Pure decisions of tenancy: which role carries which rights, which token opens a door, how the audit chain is made."""
 
+import base64
 import hmac
 from collections.abc import Iterable
 
@@ -28,7 +29,9 @@ def caller(token: Token | None, project: str, now: float) -> Caller:
         )
     if project and token.project not in (ALL_PROJECTS, project):
         raise project_missing(project)
-    return Caller(principal=token.name, project=project, scope=token.project, rights=RIGHTS[token.role])
+    return Caller(
+        principal=token.name, project=project, scope=token.project, rights=RIGHTS[token.role], token_id=token.id
+    )
 
 
 def is_alive(token: Token, now: float) -> bool:
@@ -63,6 +66,13 @@ def permit_right(right: Right, by: Caller, what: str) -> None:
             f"{what} needs the right {right.value!r}; {by.principal} does not have it.",
             next_action="Ask an admin of the project for a token with another role.",
         )
+
+
+def token_secret(key: bytes, token_id: str) -> str:
+    """The secret of a token: a MAC of its id, so that a repeated request can be answered though no secret is stored."""
+    return "sky_" + base64.urlsafe_b64encode(hmac.digest(key, b"token:" + token_id.encode(), "sha256")).decode().rstrip(
+        "="
+    )
 
 
 def task_secret(key: bytes, task_id: str) -> str:

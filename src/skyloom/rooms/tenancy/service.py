@@ -1,6 +1,5 @@
 """The service of tenancy: knows tokens, keeps the audit chain."""
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ class Tenancy:
     """Projects, tokens, audit.
 
     Args:
-        key: secret of this installation; task tokens are made from it.
+        key: secret of this installation; the secrets of all tokens are made from it.
 
     Attributes:
         project_of_live_task: set by the composition root; answers from the jobs room, which tenancy cannot import,
@@ -41,7 +40,7 @@ class Tenancy:
         return {
             model.CreateProject: Change(self.create_project),
             model.ListProjects: Query(self.list_projects),
-            model.CreateToken: Change(self.create_token),
+            model.CreateToken: Change(self.create_token, kept=_without_secret, shown=self._with_secret),
             model.ListTokens: Query(self.list_tokens),
             model.RevokeToken: Change(self.revoke_token),
             model.ListAudit: Query(self.list_audit),
@@ -104,10 +103,10 @@ class Tenancy:
         return self._issue(tx, ask, by.project)
 
     def _issue(self, tx: Transaction, ask: model.CreateToken, project: str) -> model.IssuedToken:
-        secret = f"sky_{secrets.token_urlsafe(32)}"
-        now = self._clock.now()
+        token_id, now = self._ids.new("token"), self._clock.now()
+        secret = rules.token_secret(self._key, token_id)
         token = model.Token(
-            id=self._ids.new("token"),
+            id=token_id,
             project=project,
             name=ask.name,
             role=ask.role,
@@ -116,6 +115,9 @@ class Tenancy:
             expires_at=None if ask.ttl_s is None else now + ask.ttl_s,
         )
         return model.IssuedToken(token=tx.insert(TOKENS, token), secret=secret)
+
+    def _with_secret(self, issued: model.IssuedToken) -> model.IssuedToken:
+        return model.IssuedToken(token=issued.token, secret=rules.token_secret(self._key, issued.token.id))
 
     def list_tokens(self, ask: model.ListTokens, by: Caller) -> Page[model.Token]:
         where = {"project": by.project}
@@ -150,3 +152,8 @@ class Tenancy:
             hash="",
         )
         tx.append(AUDIT, rules.chained(entry, last[0][1].hash if last else ""))
+
+
+def _without_secret(issued: model.IssuedToken) -> model.IssuedToken:
+    """What may be stored of a new token for a repeat of the request."""
+    return model.IssuedToken(token=issued.token, secret="")

@@ -102,7 +102,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     train_on: ColumnName = "train"
     evaluate_on: ColumnName = "test"
     parameters: Parameters = msgspec.field(default_factory=dict)
-    model: Annotated[str, Meta(max_length=80, pattern=r"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|-)$")] | None = None
+    model: Annotated[str, Meta(max_length=80, pattern=r"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|-)$(?!\n)")] | None = None
     name: ShortText = ""
     num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
     resources: Resources = Resources(memory_bytes=2 * 2**30)

@@ -5,6 +5,7 @@ import msgspec
 from skyloom.core import digests
 from skyloom.ports.engine import Entry, PythonFile, PythonModule
 from skyloom.rooms.jobs.model import JobSpec
+from skyloom.rooms.jobs.rules import check_labels
 from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.training.model import (
     FoundVersion,
@@ -22,7 +23,8 @@ _MAX_PLAN_BYTES = 30_000
 
 
 def check(ask: Train) -> None:
-    """Raise `TrainingUnclear` unless the request says what to train and on what."""
+    """Raise `TrainingUnclear` unless the request says what to train and on what; `LabelReserved` for a label that is ours."""
+    check_labels(ask.labels)
     if bool(ask.recipe) == bool(ask.script):
         raise TrainingUnclear(
             "A training needs a recipe or a script, and not both.",
