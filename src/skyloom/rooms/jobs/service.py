@@ -143,7 +143,9 @@ class Jobs:
         def work(view: Snapshot) -> Page[JobStatus]:
             where: dict[str, str | tuple[str, ...]] = {"project": by.project}
             if ask.live:
-                where["id"] = tuple({task.job_id for task in view.select(TASKS, {"state": rules.LIVE})})
+                live = {task.job_id for task in view.select(TASKS, {"project": by.project, "state": rules.LIVE})}
+                newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
+                where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
             tasks = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
