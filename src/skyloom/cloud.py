@@ -109,26 +109,27 @@ class Cloud:
             raise
         if not isinstance(handler, Change):
             return handler.run(ask, by)  # type: ignore[no-any-return]
-        if handler.before:
+        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}" if key else ""
+        # What was done once is answered again even if it could not be done now.
+        if handler.before and not (key and self._store.read(lambda view: view.get(REPLAYS, replay_id))):
             handler.before(ask, by)
-        answer = self._store.write(lambda tx: self._change(tx, handler, ask, by, key))
+        answer = self._store.write(lambda tx: self._change(tx, handler, ask, by, replay_id))
         for loop in self._loops.values() if ask.route.audited else ():
             loop.wake()
         return answer  # type: ignore[no-any-return]
 
-    def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, key: str | None) -> Any:
-        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}"
+    def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, replay_id: str) -> Any:
         request = digests.of_bytes(msgspec.json.encode([ask.route.name, ask]))
-        earlier = tx.get(REPLAYS, replay_id) if key else None
+        earlier = tx.get(REPLAYS, replay_id) if replay_id else None
         if earlier is not None:
             if earlier.request != request:
                 raise KeyReused(
-                    f"The idempotency key {key!r} was used for another request.",
+                    f"The idempotency key {replay_id.rpartition('/')[2]!r} was used for another request.",
                     next_action="Use a new key for a new request.",
                 )
             return handler.shown(msgspec.json.decode(earlier.answer, type=ask.route.answer))
         answer = handler.run(tx, ask, by)
-        if key:
+        if replay_id:
             made = msgspec.json.encode(handler.kept(answer))
             tx.insert(
                 REPLAYS,
