@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skyloom.core import digests
-from skyloom.core.errors import Conflict, SkyloomError
+from skyloom.core.errors import Conflict, SkyloomError, Unavailable
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers
@@ -30,6 +30,10 @@ class KeyReused(Conflict):
     """An idempotency key came back with another request."""
 
 
+class NotReady(Unavailable):
+    """A part of the control plane does not work."""
+
+
 class Loop:
     """Calls ``tick`` until closed: when woken, and after the pause that the last tick asked for."""
 
@@ -42,6 +46,10 @@ class Loop:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Ask for a tick soon. A hint: losing it costs a pause, nothing else."""
@@ -138,6 +146,16 @@ class Cloud:
         if ask.route.audited:
             self.tenancy.audit(tx, ask, by, _subject(answer), "done")
         return answer
+
+    def check(self) -> None:
+        """Raise `NotReady` unless the database answers and all loops run."""
+        self._store.read(lambda _view: None)
+        stopped = [name for name, loop in self._loops.items() if not loop.is_alive]
+        if stopped:
+            raise NotReady(
+                f"Not running: {', '.join(stopped)}.",
+                next_action="Start the control plane again: skyloom down, skyloom up.",
+            )
 
     def start(self) -> None:
         """Start the loops."""
