@@ -192,6 +192,37 @@ class ProcessContract(EngineContract):
         assert wait(engine, "t").exit_code == 0
         assert b"Linux" in log(engine, "t")
 
+    @pytest.mark.parametrize(
+        ("left", "reason", "message"),
+        [
+            ('{"message": "no column \'x\'", "final": true}', EndReason.REFUSED, "no column 'x'"),
+            ('{"message": "two\\nlines"}', EndReason.EXIT_CODE, "two lines"),
+            ('{"message": "%s"}' % ("é" * 9_000), EndReason.EXIT_CODE, "é" * 500),
+            ('{"message": "\\ud800", "final": 1}', EndReason.EXIT_CODE, "?"),
+            ("[" * 60_000, EndReason.EXIT_CODE, "exit code 2"),
+            ('["message"]', EndReason.EXIT_CODE, "exit code 2"),
+            ("", EndReason.EXIT_CODE, "exit code 2"),
+        ],
+    )
+    def test_task_that_says_why_it_fails_is_quoted(
+        self, engine: Engine, folder: Path, left: str, reason: EndReason, message: str
+    ) -> None:
+        (folder / "left").write_text(left)
+        engine.launch(one("t", sh(f"cp {folder / 'left'} $SKYLOOM_TASK_FOLDER/error.json; exit 2")))
+        seen = wait(engine, "t")
+        assert (seen.reason, seen.exit_code, seen.message) == (reason, 2, message)
+
+    def test_task_that_fails_without_a_word_is_quoted_by_its_last_line(self, engine: Engine) -> None:
+        engine.launch(one("t", sh("printf 'first\\n\\033[31mlast é%0300d\\n \\n' 7; exit 3")))
+        seen = wait(engine, "t")
+        assert seen.message == "exit code 3, after it printed: " + ("[31mlast é" + "0" * 300)[:200]
+
+    def test_task_that_leaves_a_pipe_or_succeeds_is_not_quoted(self, engine: Engine) -> None:
+        engine.launch(one("pipe", sh("mkfifo $SKYLOOM_TASK_FOLDER/error.json; exit 2")))
+        engine.launch(one("good", sh('echo \'{"message": "m"}\' > $SKYLOOM_TASK_FOLDER/error.json')))
+        assert wait(engine, "pipe").message == "exit code 2"
+        assert wait(engine, "good").reason is EndReason.COMPLETED
+
     def test_python_call_leaves_its_json_result(self, engine: Engine, folder: Path) -> None:
         files = program(folder, "def add(a, *, b):\n    print('adding')\n    return {'sum': a + b, 'name': __name__}")
         call = PythonCall(path="main.py", function="add", arguments=b'{"args": [1], "kwargs": {"b": 2}}')

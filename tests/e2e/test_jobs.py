@@ -82,7 +82,10 @@ while True: time.sleep(1)
     with control_plane.client() as cloud:
         job = cloud.jobs.submit(python(code, environment={name: value}, grace_s=0.5)).job
         wait_for_output(cloud, job.id, "ready")
-        assert len(marked(marker)) >= 6
+        deadline = time.monotonic() + 20
+        while len(marked(marker)) < 6:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         cloud.jobs.cancel(job.id)
         ended = cloud.jobs.wait(job.id, timeout_s=20)
         assert (ended.state, ended.reason) == (JobState.CANCELLED, Reason.CANCELLED)

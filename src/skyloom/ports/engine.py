@@ -2,6 +2,10 @@
 
 A *gang* is N tasks that start together. Every task runs under a supervisor (the *shim*) that outlives the control plane, keeps
 the task's output on disk, holds its limits, and records how it ended. One task id runs at most once, whatever crashes.
+
+A program that knows why it fails says so: before it exits with a code other than 0 it leaves a `TaskError` as `ERROR_FILE` in its
+task's folder (``SKYLOOM_TASK_FOLDER``). The engine makes the end's message of it. Anything else in that file is ignored, and the
+message quotes the last line of output instead.
 """
 
 import enum
@@ -62,6 +66,21 @@ class PythonCall(msgspec.Struct, frozen=True, kw_only=True, tag="python_call"):
 Entry = Command | PythonFile | PythonModule | PythonCall
 
 
+ERROR_FILE = "error.json"
+
+
+class TaskError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a program fails, in its own words.
+
+    Attributes:
+        message: one line for people; the engine keeps the first 500 characters.
+        final: what was asked for is wrong, so another try would end in the same way: the task ends as `EndReason.REFUSED`.
+    """
+
+    message: str
+    final: bool = False
+
+
 class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an engine needs to run one task.
 
@@ -119,6 +138,7 @@ class EndReason(enum.StrEnum):
 
     COMPLETED = "completed"
     EXIT_CODE = "exit_code"
+    REFUSED = "refused"  # the program itself said that the request is wrong
     SIGNALLED = "signalled"
     OUT_OF_MEMORY = "out_of_memory"
     TIME_LIMIT = "time_limit"

@@ -3,15 +3,15 @@
 import argparse
 import importlib
 import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skyloom.core.errors import Category, InvalidInput, SkyloomError
+from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.durable import disk_errors
+from skyloom.runtime.context import context
+from skyloom.runtime.failure import fail
 from skyloom.runtime.report import flush
 from skyloom.runtime.training import rows, training
-
-INVALID_EXIT, FAILED_EXIT = 2, 1
 
 
 class LibraryMissing(InvalidInput):
@@ -26,10 +26,10 @@ def start(trainer: str, arguments: Sequence[str] | None = None) -> int:
     try:
         plan = training(asked.config)
         require("torch", "onnx", "onnxscript", "safetensors", "onnxruntime")
-        importlib.import_module(trainer).run(plan, rows(plan))
+        with disk_errors(context().task_folder):
+            importlib.import_module(trainer).run(plan, rows(plan))
     except SkyloomError as error:
-        print(f"skyloom: {error}", file=sys.stderr, flush=True)
-        return INVALID_EXIT if error.category is Category.INVALID else FAILED_EXIT
+        return fail(error)
     finally:
         flush()
     return 0

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skyloom.core.errors import Category, SkyloomError
+from skyloom.core.errors import SkyloomError, rebuild
+from skyloom.durable import disk_errors
 from skyloom.ports.tables import Tables, TableVersion
 from skyloom.recipes.clean import clean
 from skyloom.recipes.ingest import ingest
@@ -17,14 +18,11 @@ from skyloom.recipes.split import split
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Ingest
 from skyloom.rooms.data.model import Draft
+from skyloom.runtime.failure import FINAL, fail
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 from skyloom.sdk.files import upload_file
 from skyloom.tables.lance import LanceTables
-
-INVALID_EXIT, FAILED_EXIT = 2, 1
-# What another attempt cannot mend: the same files and the same request fail in the same way.
-_FINAL = {Category.INVALID, Category.LIMIT, Category.NOT_FOUND, Category.CONFLICT}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,18 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with connect() as cloud:
             return _told(cloud, asked.draft, LanceTables(asked.tables), Path.cwd())
     except SkyloomError as error:
-        return _failed(error)
+        return fail(error)
 
 
 def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
     status = cloud.data.draft(draft_id)
-    if status.draft.error is not None and status.draft.error.category in _FINAL:
-        return INVALID_EXIT  # an earlier attempt has said why
+    if status.draft.error is not None:
+        return fail(rebuild(status.draft.error))  # an earlier attempt has said it
     try:
-        version, contents = make(cloud, status.draft, tables, folder)
+        with disk_errors(folder):
+            version, contents = make(cloud, status.draft, tables, folder)
     except SkyloomError as error:
-        cloud.data.fail(draft_id, error.body())
-        return _failed(error)
+        if error.category in FINAL:  # of the others, the next attempt may know nothing any more
+            cloud.data.fail(draft_id, error.body())
+        return fail(error)
     cloud.data.commit(draft_id, version.number, contents)
     for report in contents.reports:
         print(f"{report.step}: {report.rows_in} rows in, {report.rows_out} rows out", flush=True)
@@ -72,11 +72,6 @@ def make(cloud: Client, draft: Draft, tables: Tables, folder: Path) -> tuple[Tab
     if isinstance(draft.making, Clean):
         return clean(draft.making, tables, dataset.table, base, parent, draft.id, folder)
     return split(draft.making, tables, dataset.table, base, parent, draft.id, folder)
-
-
-def _failed(error: SkyloomError) -> int:
-    print(f"skyloom: {error}", file=sys.stderr, flush=True)
-    return INVALID_EXIT if error.category in _FINAL else FAILED_EXIT
 
 
 if __name__ == "__main__":

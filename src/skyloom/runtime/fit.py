@@ -14,7 +14,7 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, StorageFull
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.gang import Gang
 from skyloom.runtime.report import report
@@ -126,9 +126,8 @@ class _Training:
     def run(self) -> Fitted:
         resumed = self._start()
         first_step, started = self._step, time.monotonic()
-        self._say(
-            f"Training on {self._shards.num_rows} rows: {self._total_steps} steps, {self._gang.world_size} workers."
-        )
+        workers = f"{self._gang.world_size} worker{'s' if self._gang.world_size > 1 else ''}"
+        self._say(f"Training on {self._shards.num_rows} rows: {self._total_steps} steps, {workers}.")
         self._model.train()
         for epoch in range(first_step // self._shards.steps_per_epoch, self._plan.epochs):
             first = self._step - epoch * self._shards.steps_per_epoch
@@ -228,7 +227,13 @@ class _Training:
             return
         random_states = [state.cpu() for state in self._gang.gather(torch.get_rng_state().to(self._gang.device))]
         if self._gang.is_first:
-            self._checkpoints.save(self._step, to_files(self._model, self._optimizer, random_states, self._position()))
+            files = to_files(self._model, self._optimizer, random_states, self._position())
+            try:
+                self._checkpoints.save(self._step, files)
+            except (
+                StorageFull
+            ) as error:  # hours of training are not thrown away for it; the older checkpoint still counts
+                self._say(f"No checkpoint was written at step {self._step}, and training goes on: {error}")
 
 
 def warm_cosine(step: int, total_steps: int) -> float:

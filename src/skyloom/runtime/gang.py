@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.runtime.context import Context, context
 from skyloom.settings import local_rank, rendezvous
 
@@ -20,6 +20,10 @@ _PAUSE_S = 0.005
 
 class NoGpu(InvalidInput):
     """A GPU was asked for and there is none."""
+
+
+class PeerLost(Unavailable):
+    """Another worker of the gang is gone, or does not answer."""
 
 
 class Gang:
@@ -45,19 +49,22 @@ class Gang:
     def add_up(self, tensor: torch.Tensor) -> None:
         """Replace a tensor by its sum over all ranks, in place. All ranks must call."""
         if self.world_size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+            with _together():
+                dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
 
     def copy_from_first(self, tensor: torch.Tensor) -> None:
         """Replace a tensor by rank 0's, in place. All ranks must call."""
         if self.world_size > 1:
-            dist.broadcast(tensor, src=0)
+            with _together():
+                dist.broadcast(tensor, src=0)
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """One tensor of equal shape from every rank, in rank order, on every rank. All ranks must call."""
         if self.world_size == 1:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        dist.all_gather(parts, tensor)
+        with _together():
+            dist.all_gather(parts, tensor)
         return parts
 
     def wait(self) -> None:
@@ -74,7 +81,7 @@ def gang(device: str = "auto", timeout_s: float = 600, threads: int | None = Non
         timeout_s: a collective that waits longer raises: a sibling hangs. One that died is noticed at once.
         threads: CPU threads of this rank; None leaves torch's choice. A gang on one machine wants 1 to a rank.
 
-    Raises `NoGpu`. An error inside the block ends the group without waiting for the others, which then fail too.
+    Raises `NoGpu`, `PeerLost`. An error inside the block ends the group without waiting for the others, which then fail too.
     """
     here = context()
     place = _device(device)
@@ -97,13 +104,26 @@ def _join(here: Context, place: torch.device, timeout_s: float) -> None:
     if here.world_size > 1:
         if here.rank > 0:
             _await_first(timeout_s)
-        dist.init_process_group(
-            "nccl" if place.type == "cuda" else "gloo",
-            init_method="env://",
-            rank=here.rank,
-            world_size=here.world_size,
-            timeout=datetime.timedelta(seconds=timeout_s),
-        )
+        with _together():
+            dist.init_process_group(
+                "nccl" if place.type == "cuda" else "gloo",
+                init_method="env://",
+                rank=here.rank,
+                world_size=here.world_size,
+                timeout=datetime.timedelta(seconds=timeout_s),
+            )
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """torch says by a plain RuntimeError of many lines that a peer went away."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(
+            f"Another worker of the gang is gone or does not answer ({str(error).partition(chr(10))[0][:200]}).",
+            next_action="Look at the worker that ended first: skyloom job show.",
+        ) from error
 
 
 def _await_first(timeout_s: float) -> None:

@@ -11,8 +11,8 @@ from skyloom.sdk.transport import Transport
 
 
 def transport(here: Context, patience_s: float = 300) -> HttpTransport:
-    """A transport to this task's control plane; goes on trying through an outage for ``patience_s``."""
-    return HttpTransport(here.url, here.token, here.project, patience_s=patience_s)
+    """A transport to this task's control plane; goes on trying through an outage or a full disk for ``patience_s``."""
+    return HttpTransport(here.url, here.token, here.project, patience_s=patience_s, wait_for_space=True)
 
 
 def measurements_sender(here: Context, line: Transport | None = None) -> Callable[[int, tuple[Point, ...]], None]:

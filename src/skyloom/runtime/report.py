@@ -1,7 +1,7 @@
 """Reporting measurements: ``report({"train/loss": 0.3}, step=10)`` returns at once; a thread sends batches.
 
-A batch has a source and a sequence number, so sending it again is safe; an outage of the control plane is waited out, up to a
-bounded number of points. Training never fails because a measurement could not be sent.
+A batch has a source and a sequence number, so sending it again is safe; an outage or a full disk of the control plane is waited out,
+up to a bounded number of points. Training never fails because a measurement could not be sent.
 """
 
 import atexit
@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from skyloom.core.errors import SkyloomError, Unavailable
+from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.ports.series import Point
 from skyloom.runtime.context import context
 from skyloom.runtime.line import measurements_sender
 
 Send = Callable[[int, tuple[Point, ...]], None]
-"""Sends the batch with this sequence number; raises `Unavailable` when it is worth trying again."""
+"""Sends the batch with this sequence number; raises `Unavailable` or `StorageFull` when it is worth trying again."""
 
 _BATCH_POINTS = 1_000
 _MAX_POINTS = 200_000
@@ -93,7 +93,7 @@ class PointSender:
         while True:
             try:
                 return self._send(sequence, points)
-            except Unavailable as error:
+            except (Unavailable, StorageFull) as error:
                 if self._is_over():
                     return self._say(f"{len(points)} measurements could not be sent before the end: {error}")
             except SkyloomError as error:

@@ -37,6 +37,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of connections."""
+        self.endpoints.close()
         self.transport.close()
 
     def __enter__(self) -> "Client":

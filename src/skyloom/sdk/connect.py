@@ -21,7 +21,7 @@ def connect(url: str | None = None, *, token: str | None = None, project: str | 
     """
     task = TaskEnvironment.read()
     if task.url and url is None:
-        return Client(HttpTransport(task.url, task.token, project or task.project, patience_s=300))
+        return Client(HttpTransport(task.url, task.token, project or task.project, patience_s=300, wait_for_space=True))
     settings = Settings.read(url=url, token=token, project=project)
     secret = settings.token or _read(settings.token_file)
     if settings.url:

@@ -32,19 +32,26 @@ class HttpTransport:
     Args:
         patience_s: how long to go on trying while nobody answers; a task inside of a job has much, a person little.
         timeout_s: how long one answer may take.
+        wait_for_space: wait out a full disk of the control plane like an outage: a program can, a person wants to know.
     """
 
-    def __init__(self, url: str, token: str, project: str, *, patience_s: float = 5.0, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        project: str,
+        *,
+        patience_s: float = 5.0,
+        timeout_s: float = 60.0,
+        wait_for_space: bool = False,
+    ) -> None:
         self.url = url.rstrip("/")
         self.project = project
         self.token = token
         self._patience_s = patience_s
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
-            trust_env=False,
-        )
+        self._passing = {503, 507} if wait_for_space else {503}
+        self._client = connection(self.url, timeout_s)
+        self._client.headers["authorization"] = f"Bearer {token}"
 
     def send(self, ask: Operation[A], key: str | None = None) -> A:
         route = ask.route
@@ -100,7 +107,7 @@ class HttpTransport:
         while True:
             try:
                 response = attempt()
-                if response.status_code != 503 or time.monotonic() + pause_s > deadline:
+                if response.status_code not in self._passing or time.monotonic() + pause_s > deadline:
                     return response
             except httpx.TransportError as error:
                 if time.monotonic() + pause_s > deadline:
@@ -110,6 +117,16 @@ class HttpTransport:
                     ) from error
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def connection(url: str, timeout_s: float = 60.0) -> httpx.Client:
+    """A client for one server. Certificates are read only where there is TLS: that alone takes longer than most requests."""
+    return httpx.Client(
+        base_url=url,
+        timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
+        trust_env=False,
+        verify=url.startswith("https://"),
+    )
 
 
 def check(response: httpx.Response) -> httpx.Response:

@@ -13,6 +13,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
 
@@ -50,7 +51,13 @@ class EndpointCalls(WatchCalls):
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
+        self._wire: httpx.Client | None = None
         self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
+
+    def close(self) -> None:
+        """Let go of connections to model servers."""
+        if self._wire is not None:
+            self._wire.close()
 
     def deploy(
         self,
@@ -161,12 +168,11 @@ class EndpointCalls(WatchCalls):
     def _ask(self, status: EndpointStatus, method: str, path: str, content: bytes) -> dict[str, Any]:
         """Predicting changes nothing, so it is sent again when a replica dies with it."""
         headers = {"authorization": f"Bearer {self._transport.token}", "content-type": "application/json"}
+        self._wire = wire = self._wire or connection(status.url)
         problem: str = ""
         for attempt in range(_TRIES):
             try:
-                answer = httpx.request(
-                    method, status.url + path, content=content, headers=headers, timeout=60, trust_env=False
-                )
+                answer = wire.request(method, status.url + path, content=content, headers=headers)
             except httpx.TransportError as error:
                 problem = type(error).__name__
             else:

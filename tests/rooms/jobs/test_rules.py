@@ -109,6 +109,18 @@ def test_settle_out_of_memory_is_not_retried() -> None:
     assert made.tasks[0].state is TaskState.FAILED and not made.retry
 
 
+def test_settle_refused_request_is_not_retried_and_speaks_for_its_gang() -> None:
+    seen = {
+        "job_a.1.0": ended(0, EndReason.EXIT_CODE, exit_code=1, ended_at=1.0),
+        "job_a.1.1": ended(1, EndReason.REFUSED, exit_code=2, ended_at=2.0, message="no column 'x'"),
+    }
+    made = rules.settle(a_job(2, max_retries=5), [a_task(0), a_task(1)], seen, NOW)
+    assert not made.retry
+    shown = rules.status(a_job(2), made.tasks)
+    assert (shown.reason, shown.message) == (Reason.REFUSED, "Worker 1 of 2: no column 'x'")
+    assert "not retried" in shown.next_action
+
+
 def test_settle_intent_without_launch_asks_for_launch() -> None:
     task = a_task(state=TaskState.STARTING)
     absent = Observation(task_id=task.id, phase=TaskPhase.ABSENT)

@@ -3,7 +3,8 @@
 plan.json     what the supervisor needs         lock          held by the supervisor for its whole life
 shim.json     who it is; the task ever ran      stop          "polite" or "force", a request
 exit.json     how the task ended; final         output.log    stdout and stderr
-result.json   what the task left                work/         the working folder       secrets/   gone at the end
+result.json   what the task left                error.json    why it failed, in its own words
+work/         the working folder                secrets/      gone at the end
 """
 
 import contextlib

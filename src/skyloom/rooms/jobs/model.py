@@ -82,6 +82,7 @@ class Reason(enum.StrEnum):
     WAITING_FOR_RESOURCES = "waiting_for_resources"
     COMPLETED = "completed"
     EXIT_CODE = "exit_code"
+    REFUSED = "refused"
     SIGNALLED = "signalled"
     OUT_OF_MEMORY = "out_of_memory"
     TIME_LIMIT = "time_limit"

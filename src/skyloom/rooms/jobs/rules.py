@@ -31,6 +31,7 @@ NEXT_ACTIONS: dict[Reason, str] = {
     Reason.WAITING_FOR_RESOURCES: "Wait, cancel something that holds them (skyloom job list), or ask for less.",
     Reason.COMPLETED: "",
     Reason.EXIT_CODE: "Read what it printed: skyloom job logs {id}.",
+    Reason.REFUSED: "Correct that and start it again; it was not retried.",
     Reason.SIGNALLED: "Read what it printed: skyloom job logs {id}. Signal 11 is a crash in native code.",
     Reason.OUT_OF_MEMORY: "Ask for more memory (--memory) or use less; it was not retried.",
     Reason.TIME_LIMIT: "Raise --max-duration, or make it faster.",
@@ -42,7 +43,7 @@ NEXT_ACTIONS: dict[Reason, str] = {
     Reason.PEER_FAILED: "Look at the worker that failed first: skyloom job show {id}.",
 }
 
-# What another try can mend. More memory, more time or another command are not among it.
+# What another try can mend. More memory, more time, another command or another request are not among it.
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
 
 
@@ -124,10 +125,11 @@ def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:
 
 
 def deciding(tasks: Iterable[Task]) -> Task | None:
-    """The task whose end or waiting says most about its gang: the first real failure, else any with a reason."""
+    """The task whose end or waiting says most about its gang: a refusal, the first real failure, else any with a reason."""
     speaking = [task for task in tasks if task.reason not in (Reason.NONE, Reason.COMPLETED)]
-    secondary = {Reason.PEER_FAILED: 1}
-    return min(speaking, key=lambda t: (secondary.get(t.reason, 0), t.ended_at or 0.0, t.rank), default=None)
+    # A refusal says it best, even where a peer that lost its gang was quicker to end.
+    order = {Reason.REFUSED: 0, Reason.PEER_FAILED: 2}
+    return min(speaking, key=lambda t: (order.get(t.reason, 1), t.ended_at or 0.0, t.rank), default=None)
 
 
 def explain(job: Job, task: Task) -> str:

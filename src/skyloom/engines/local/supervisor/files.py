@@ -24,6 +24,26 @@ def read_json(path: str) -> dict[str, object] | None:
     return value
 
 
+def read_error(path: str) -> tuple[str, str] | None:
+    """Reason and message of an end, from what a program left about its failure; None when that is nothing of use.
+
+    The program may leave anything there: it is read without waiting, without following links, and in part.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            told = json.loads(os.read(descriptor, _MAX_ERROR_BYTES))
+        finally:
+            os.close(descriptor)
+        text = str(told["message"]).encode("utf-8", "replace").decode()
+        message = " ".join(text.split())[:_MAX_ERROR_CHARACTERS]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not message:
+        return None
+    return ("refused" if told.get("final") is True else "exit_code"), message
+
+
 def write_durable(path: str, value: dict[str, object], reserve: str | None = None) -> None:
     """Put an object at ``path``: whole or not at all, on disk before this returns.
 
@@ -46,6 +66,8 @@ def write_durable(path: str, value: dict[str, object], reserve: str | None = Non
 
 
 RESERVE_BYTES = 8192
+_MAX_ERROR_BYTES = 65536
+_MAX_ERROR_CHARACTERS = 500  # at most 6,000 bytes as JSON, so that the record fits into its reserve
 
 
 def make_reserve(path: str) -> None:

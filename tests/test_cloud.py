@@ -1,0 +1,47 @@
+"""The loops of a cloud."""
+
+import logging
+import threading
+
+import pytest
+
+from skyloom.cloud import Cloud, Loop, NotReady
+from skyloom.core.errors import StorageFull
+from skyloom.core.ids import CountingIds
+from skyloom.ports.clock import MemoryClock
+from skyloom.rooms.tenancy.service import Tenancy
+from skyloom.stores.memory import MemoryStore
+
+
+def test_loop_logs_a_lasting_trouble_once_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    done, ticks = threading.Event(), 0
+
+    def tick() -> float:
+        nonlocal ticks
+        ticks += 1
+        loop.wake()
+        if ticks <= 3:
+            raise StorageFull("The disk is full.", next_action="Free some space.")
+        if ticks == 5:
+            done.set()
+        return 0.0
+
+    loop = Loop("jobs", tick)
+    with caplog.at_level(logging.INFO, logger="skyloom"):
+        loop.start()
+        assert done.wait(10)
+        loop.close()
+    assert caplog.messages == ["jobs: The disk is full. Free some space.", "jobs: goes on as before"]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_check_tells_a_loop_that_does_not_run() -> None:
+    tenancy = Tenancy(store := MemoryStore(), clock := MemoryClock(), CountingIds(), b"k" * 32)
+    cloud = Cloud(store, clock, tenancy, {}, {"jobs": Loop("jobs", lambda: 1.0)})
+    with pytest.raises(NotReady, match="jobs"):
+        cloud.check()
+    cloud.start()
+    cloud.check()
+    cloud.close()
+    with pytest.raises(NotReady):
+        cloud.check()
