@@ -8,7 +8,7 @@ from skyloom.core.operation import Caller
 from skyloom.ports.engine import Command, TaskPlan
 from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.model import Job, JobSpec, JobState, ListJobs, SubmitJob, Task
+from skyloom.rooms.jobs.model import Job, JobSpec, JobState, ListJobs, Reason, SubmitJob, Task
 from skyloom.stores.memory import MemoryStore
 from tests.rooms.workshop import ANN, BOB, Workshop
 
@@ -41,6 +41,11 @@ def test_job_whose_launch_always_raises_does_not_block_the_others(
     for _ in range(2):
         shop.jobs.tick()
     assert states(shop, later) == [JobState.RUNNING]
+    for _ in range(5):
+        shop.jobs.tick()
+    ended = shop.store.read(lambda view: shop.jobs.status(view, bad, "p"))
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH_FAILED)
+    assert "log of the control plane" in ended.message
 
 
 def test_job_whose_state_cannot_be_written_does_not_block_the_others(
