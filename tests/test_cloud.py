@@ -5,11 +5,19 @@ import threading
 
 import pytest
 
-from skyloom.cloud import Loop
+from skyloom.cloud import Cloud, Loop, NotReady
 from skyloom.core.errors import StorageFull
+from skyloom.core.ids import CountingIds
+from skyloom.ports.clock import MemoryClock
+from skyloom.rooms.tenancy.service import Tenancy
+from skyloom.stores.memory import MemoryStore
 
 
-def test_loop_logs_a_lasting_trouble_once_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_loop_logs_a_lasting_trouble_once_and_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # import-linter, which other tests call, switches off every logger that it finds.
+    monkeypatch.setattr(logging.getLogger("skyloom"), "disabled", False)
     done, ticks = threading.Event(), 0
 
     def tick() -> float:
@@ -29,3 +37,15 @@ def test_loop_logs_a_lasting_trouble_once_and_its_end(caplog: pytest.LogCaptureF
         loop.close()
     assert caplog.messages == ["jobs: The disk is full. Free some space.", "jobs: goes on as before"]
     assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_check_tells_a_loop_that_does_not_run() -> None:
+    tenancy = Tenancy(store := MemoryStore(), clock := MemoryClock(), CountingIds(), b"k" * 32)
+    cloud = Cloud(store, clock, tenancy, {}, {"jobs": Loop("jobs", lambda: 1.0)})
+    with pytest.raises(NotReady, match="jobs"):
+        cloud.check()
+    cloud.start()
+    cloud.check()
+    cloud.close()
+    with pytest.raises(NotReady):
+        cloud.check()

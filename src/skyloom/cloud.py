@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skyloom.core import digests
-from skyloom.core.errors import Conflict, SkyloomError
+from skyloom.core.errors import Conflict, SkyloomError, Unavailable
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers
@@ -30,6 +30,10 @@ class KeyReused(Conflict):
     """An idempotency key came back with another request."""
 
 
+class NotReady(Unavailable):
+    """A part of the control plane does not work."""
+
+
 class Loop:
     """Calls ``tick`` until closed: when woken, and after the pause that the last tick asked for."""
 
@@ -42,6 +46,10 @@ class Loop:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Ask for a tick soon. A hint: losing it costs a pause, nothing else."""
@@ -109,26 +117,27 @@ class Cloud:
             raise
         if not isinstance(handler, Change):
             return handler.run(ask, by)  # type: ignore[no-any-return]
-        if handler.before:
+        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}" if key else ""
+        # What was done once is answered again even if it could not be done now.
+        if handler.before and not (key and self._store.read(lambda view: view.get(REPLAYS, replay_id))):
             handler.before(ask, by)
-        answer = self._store.write(lambda tx: self._change(tx, handler, ask, by, key))
+        answer = self._store.write(lambda tx: self._change(tx, handler, ask, by, replay_id))
         for loop in self._loops.values() if ask.route.audited else ():
             loop.wake()
         return answer  # type: ignore[no-any-return]
 
-    def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, key: str | None) -> Any:
-        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}"
+    def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, replay_id: str) -> Any:
         request = digests.of_bytes(msgspec.json.encode([ask.route.name, ask]))
-        earlier = tx.get(REPLAYS, replay_id) if key else None
+        earlier = tx.get(REPLAYS, replay_id) if replay_id else None
         if earlier is not None:
             if earlier.request != request:
                 raise KeyReused(
-                    f"The idempotency key {key!r} was used for another request.",
+                    f"The idempotency key {replay_id.rpartition('/')[2]!r} was used for another request.",
                     next_action="Use a new key for a new request.",
                 )
             return handler.shown(msgspec.json.decode(earlier.answer, type=ask.route.answer))
         answer = handler.run(tx, ask, by)
-        if key:
+        if replay_id:
             made = msgspec.json.encode(handler.kept(answer))
             tx.insert(
                 REPLAYS,
@@ -137,6 +146,16 @@ class Cloud:
         if ask.route.audited:
             self.tenancy.audit(tx, ask, by, _subject(answer), "done")
         return answer
+
+    def check(self) -> None:
+        """Raise `NotReady` unless the database answers and all loops run."""
+        self._store.read(lambda _view: None)
+        stopped = [name for name, loop in self._loops.items() if not loop.is_alive]
+        if stopped:
+            raise NotReady(
+                f"Not running: {', '.join(stopped)}.",
+                next_action="Start the control plane again: skyloom down, skyloom up.",
+            )
 
     def start(self) -> None:
         """Start the loops."""

@@ -121,7 +121,7 @@ class Embedded:
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick}
+        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():

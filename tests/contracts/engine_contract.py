@@ -212,6 +212,11 @@ class ProcessContract(EngineContract):
         seen = wait(engine, "t")
         assert (seen.reason, seen.exit_code, seen.message) == (reason, 2, message)
 
+    def test_task_that_fails_without_a_word_is_quoted_by_its_last_line(self, engine: Engine) -> None:
+        engine.launch(one("t", sh("printf 'first\\n\\033[31mlast é%0300d\\n \\n' 7; exit 3")))
+        seen = wait(engine, "t")
+        assert seen.message == "exit code 3, after it printed: " + ("[31mlast é" + "0" * 300)[:200]
+
     def test_task_that_leaves_a_pipe_or_succeeds_is_not_quoted(self, engine: Engine) -> None:
         engine.launch(one("pipe", sh("mkfifo $SKYLOOM_TASK_FOLDER/error.json; exit 2")))
         engine.launch(one("good", sh('echo \'{"message": "m"}\' > $SKYLOOM_TASK_FOLDER/error.json')))

@@ -240,6 +240,8 @@ def test_metrics_count_what_was_asked(http: httpx.Client, owner: dict[str, str])
     http.get("/v1/projects", headers=owner)
     text = http.get("/metrics", headers=owner).text
     assert 'skyloom_requests_total{operation="projects.list",status="200"}' in text
+    assert 'skyloom_pool{part="capacity",resource="cpus"} 8.0' in text
+    assert "skyloom_disk_free_bytes" in text
 
 
 def test_method_that_no_door_has_is_refused(http: httpx.Client, owner: dict[str, str]) -> None:

@@ -3,13 +3,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from skyloom.core.errors import StorageFull
-from skyloom.ports.store import Collection, Record, Store
+from skyloom.ports.store import Collection, Record, Store, Transaction
 from skyloom.stores.folder_lock import FolderInUse, FolderLock
 from skyloom.stores.sqlite import SqliteStore, StoreDamaged
 from tests.contracts.store_contract import BOXES, LINES, Box, StoreContract, box
@@ -75,6 +78,32 @@ def test_store_full_disk_refuses_and_goes_on(tmp_path: Path) -> None:
     store._writer.execute("PRAGMA max_page_count = 1000000")
     store.write(lambda tx: tx.insert(BOXES, box("c")))
     assert [item.id for item in store.read(lambda view: view.select(BOXES))] == ["a", "c"]
+    store.close()
+
+
+def test_store_value_that_cannot_be_bound_spoils_only_its_own_write(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        entered.set()
+        go_on.wait(10)
+
+    def bad(tx: Transaction) -> None:
+        tx.select(BOXES, {"colour": object()})  # type: ignore[dict-item]
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(store.write, slow)
+        entered.wait(10)  # the next two queue up and share one transaction
+        second, third = pool.submit(store.write, bad), pool.submit(store.write, lambda tx: tx.insert(BOXES, box("a")))
+        while store._queue.qsize() < 2:
+            time.sleep(0.001)
+        go_on.set()
+        first.result(10)
+        with pytest.raises(sqlite3.Error):
+            second.result(10)
+        assert third.result(10).id == "a"
+    assert store.read(lambda view: view.count(BOXES)) == 1
     store.close()
 
 

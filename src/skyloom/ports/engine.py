@@ -4,7 +4,8 @@ A *gang* is N tasks that start together. Every task runs under a supervisor (the
 the task's output on disk, holds its limits, and records how it ended. One task id runs at most once, whatever crashes.
 
 A program that knows why it fails says so: before it exits with a code other than 0 it leaves a `TaskError` as `ERROR_FILE` in its
-task's folder (``SKYLOOM_TASK_FOLDER``). The engine makes the end's message of it. Anything else in that file is ignored.
+task's folder (``SKYLOOM_TASK_FOLDER``). The engine makes the end's message of it. Anything else in that file is ignored, and the
+message quotes the last line of output instead.
 """
 
 import enum

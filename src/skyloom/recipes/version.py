@@ -40,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(cloud: Client, draft_id: str, tables: Tables, folder: Path) -> int:
     status = cloud.data.draft(draft_id)
-    if status.draft.error is not None and status.draft.error.category in FINAL:
+    if status.draft.error is not None:
         return fail(rebuild(status.draft.error))  # an earlier attempt has said it
     try:
         with disk_errors(folder):
             version, contents = make(cloud, status.draft, tables, folder)
     except SkyloomError as error:
-        cloud.data.fail(draft_id, error.body())
+        if error.category in FINAL:  # of the others, the next attempt may know nothing any more
+            cloud.data.fail(draft_id, error.body())
         return fail(error)
     cloud.data.commit(draft_id, version.number, contents)
     for report in contents.reports:

@@ -121,7 +121,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLost(
-            f"Another worker of the gang is gone or does not answer ({str(error).splitlines()[0][:200]}).",
+            f"Another worker of the gang is gone or does not answer ({str(error).partition(chr(10))[0][:200]}).",
             next_action="Look at the worker that ended first: skyloom job show.",
         ) from error
 

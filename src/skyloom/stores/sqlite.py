@@ -21,6 +21,7 @@ from skyloom.stores.sql import CollectionSql, LogSql, word
 
 T = TypeVar("T")
 _MAX_BATCH = 256
+_FAULTS_OF_ONE = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 CommitHook = Callable[[str, int], None]
 
 
@@ -178,9 +179,9 @@ class SqliteStore:
         self._writer.execute("SAVEPOINT work")
         try:
             answer = work(SqliteTransaction(self._writer, self._collections, self._logs))
-        except sqlite3.Error:
-            raise
         except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _FAULTS_OF_ONE):
+                raise  # the disk or the file: it concerns the whole transaction
             self._writer.execute("ROLLBACK TO work")
             self._writer.execute("RELEASE work")
             return None, error

@@ -176,6 +176,19 @@ def test_change_names_its_base_by_number_tag_or_newest(house: House) -> None:
         house.do(model.SplitDataset(dataset="d", making=Split(stratify="x")))
 
 
+@pytest.mark.parametrize("tag", ["newest", "a..b", "a.lock", "1", "a.", "A", "a\n"])
+def test_tag_that_a_table_cannot_have_or_that_means_something_else_is_refused(tag: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"dataset": "d", "number": 1, "tag": tag}, model.TagVersion)
+
+
+@pytest.mark.parametrize("tag", ["a", "newest-good", "v1.2", "a.locked"])
+def test_tag_that_is_a_word_is_taken_and_a_table_takes_it_too(house: House, tag: str) -> None:
+    house.do(house.made(house.asked()))
+    ask = msgspec.convert({"dataset": "d", "number": 1, "tag": tag}, model.TagVersion)
+    assert house.do(ask).tags == (tag,)  # type: ignore[attr-defined]
+
+
 def test_tag_moves_from_version_to_version(house: House) -> None:
     house.do(house.made(house.asked()))
     draft = house.do(model.CleanDataset(dataset="d", making=Clean(steps=(Deduplicate(),))))

@@ -1,13 +1,16 @@
 """The loop of jobs over memory adapters: what one bad job may not do to the others."""
 
+from collections.abc import Callable
+
 import pytest
 
 from skyloom.core.operation import Caller
 from skyloom.ports.engine import Command, TaskPlan
-from skyloom.ports.store import Transaction
+from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.model import Job, JobSpec, JobState, SubmitJob, Task
-from tests.rooms.workshop import ANN, Workshop
+from skyloom.rooms.jobs.model import Job, JobSpec, JobState, ListJobs, Reason, SubmitJob, Task
+from skyloom.stores.memory import MemoryStore
+from tests.rooms.workshop import ANN, BOB, Workshop
 
 
 def submit(shop: Workshop, name: str, by: Caller = ANN) -> str:
@@ -38,6 +41,11 @@ def test_job_whose_launch_always_raises_does_not_block_the_others(
     for _ in range(2):
         shop.jobs.tick()
     assert states(shop, later) == [JobState.RUNNING]
+    for _ in range(5):
+        shop.jobs.tick()
+    ended = shop.store.read(lambda view: shop.jobs.status(view, bad, "p"))
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH_FAILED)
+    assert "log of the control plane" in ended.message
 
 
 def test_job_whose_state_cannot_be_written_does_not_block_the_others(
@@ -60,6 +68,38 @@ def test_job_whose_state_cannot_be_written_does_not_block_the_others(
     monkeypatch.undo()
     shop.jobs.tick()
     assert states(shop, bad) == [JobState.SUCCEEDED]
+
+
+def test_list_of_live_jobs_asks_for_no_more_than_a_page_and_for_nobody_elses(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = [submit(shop, str(number)) for number in range(7)]
+    submit(shop, "theirs", BOB)
+    asked: list[int] = []
+    select = MemoryStore.read
+
+    def read(store: MemoryStore, work: Callable[[Snapshot], object]) -> object:
+        def counted(view: Snapshot) -> object:
+            inner = view.select
+
+            def counting(collection: object, where: dict[str, object] = {}, **more: object) -> object:  # noqa: B006
+                asked.extend(len(value) for value in where.values() if isinstance(value, tuple))
+                return inner(collection, where, **more)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(view, "select", counting)
+            return work(view)
+
+        return select(store, counted)
+
+    monkeypatch.setattr(MemoryStore, "read", read)
+    seen, cursor = [], None
+    while True:
+        shown = shop.jobs.list(ListJobs(limit=3, live=True, cursor=cursor), ANN)
+        seen += [item.job.id for item in shown.items]
+        if (cursor := shown.next_cursor) is None:
+            break
+    assert seen == mine[::-1]
+    assert max(asked) <= max(4, len(rules.LIVE))
 
 
 @pytest.fixture

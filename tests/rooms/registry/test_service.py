@@ -6,6 +6,7 @@ from skyloom.core.operation import Caller
 from skyloom.ports.door import Change
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Signature, TensorSpec
 from skyloom.rooms.registry.model import (
+    AliasReserved,
     AlreadyRegistered,
     BundleIncomplete,
     BundleInvalid,
@@ -150,6 +151,20 @@ def test_manifest_that_cannot_be_served_is_refused(shop: Workshop, change: dict[
     change = {name: chosen.get(value, value) if name == "files" else value for name, value in change.items()}  # type: ignore[call-overload]
     with pytest.raises(BundleInvalid, match=re.escape(words)):
         ask(shop, RegisterModelVersion(model="digits", manifest=manifest(shop.blobs, **change)))
+
+
+@pytest.mark.parametrize("name", ["1", "2", "newest"])
+def test_alias_that_would_hide_a_version_is_refused(shop: Workshop, name: str) -> None:
+    register(shop)
+    with pytest.raises(AliasReserved):
+        alias(shop, name, 1)
+
+
+@pytest.mark.parametrize("reference", ["²", "٣", "-1", "1.0", "0", "9" * 100])
+def test_reference_that_is_no_number_of_ours_is_missing(shop: Workshop, reference: str) -> None:
+    register(shop)
+    with pytest.raises(ModelVersionMissing):
+        shop.store.read(lambda view: shop.registry.version(view, "digits", reference, "p"))
 
 
 def test_model_of_another_project_does_not_exist(shop: Workshop) -> None:

@@ -8,7 +8,7 @@ from skyloom.ports.clock import MemoryClock
 from skyloom.ports.store import changed
 from skyloom.rooms.tenancy import model, rules
 from skyloom.rooms.tenancy.model import AuditEntry, Role
-from skyloom.rooms.tenancy.ports import AUDIT, TOKENS
+from skyloom.rooms.tenancy.ports import AUDIT, REPLAYS, TOKENS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
 
@@ -125,3 +125,15 @@ def test_audit_in_service_chains_across_transactions() -> None:
         store.write(lambda tx, n=number: tenancy.audit(tx, model.CreateToken(name=f"t{n}"), owner, "", "done"))
     chain = [entry for _, entry in store.read(lambda view: view.entries(AUDIT))]
     assert len(chain) == 3 and rules.broken_link(chain) is None
+
+
+def test_tick_forgets_answers_of_repeated_requests_after_a_week() -> None:
+    tenancy, store, clock = a_tenancy()
+    for day in range(10):
+        replay = Replay(id=f"p/t/{day}", project="p", request="", answer=b"{}", made_at=clock.now())
+        store.write(lambda tx, replay=replay: tx.insert(REPLAYS, replay))
+        clock.advance(86_400)
+    tenancy.tick()
+    assert [item.id for item in store.read(lambda view: view.select(REPLAYS))] == [f"p/t/{day}" for day in range(3, 10)]
+    clock.advance(1)
+    assert 0 < tenancy.tick() < 3_600

@@ -17,13 +17,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from skyloom import __version__
 from skyloom.cloud import Cloud
 from skyloom.core.bounds import Digest
+from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Caller, Operation, Right
 from skyloom.faces.rest import openapi
 from skyloom.faces.rest.errors import InvalidRequest, answer
 from skyloom.faces.rest.guard import Asgi, Guard
-from skyloom.faces.rest.metrics import Requests
+from skyloom.faces.rest.metrics import Requests, written
 from skyloom.faces.rest.requests import read
 from skyloom.ports.blobs import BlobMissing, Blobs
+from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
@@ -57,7 +59,7 @@ def make_app(
             name=operation.route.name,
         )
     # Made when somebody asks: it takes as long as all the rest of the app.
-    _add_open_routes(app, cache(partial(openapi.document, operations, __version__)))
+    _add_open_routes(app, cloud, cache(partial(openapi.document, operations, __version__)))
     _add_guarded_routes(app, cloud, blobs, registry)
     app.add_exception_handler(Exception, lambda _request, error: answer(error))
     return Guard(app, hosts)
@@ -89,12 +91,19 @@ def _secret(request: Request) -> str:
     return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
 
 
-def _add_open_routes(app: FastAPI, described: Callable[[], bytes]) -> None:
+def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes]) -> None:
     def healthy() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
+    async def ready() -> Response:
+        try:
+            await anyio.to_thread.run_sync(cloud.check)
+        except SkyloomError as error:
+            return answer(error)
+        return healthy()
+
     app.add_api_route("/healthz", healthy, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/readyz", healthy, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/readyz", ready, methods=["GET"], include_in_schema=False)
     app.add_api_route(
         "/openapi.json",
         lambda: Response(described(), media_type="application/json"),
@@ -112,8 +121,9 @@ def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: Coll
         return by
 
     async def metrics(request: Request) -> Response:
-        await admit(request, Right.READ)
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        by = await admit(request, Right.READ)
+        status = await anyio.to_thread.run_sync(cloud.do, GetStatus(), by)
+        return Response(generate_latest(registry) + written(status), media_type="text/plain; version=0.0.4")
 
     async def upload(request: Request) -> Response:
         await admit(request, Right.WRITE)

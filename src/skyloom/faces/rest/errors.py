@@ -5,6 +5,7 @@ import uuid
 
 import msgspec
 from fastapi import Response
+from starlette.requests import ClientDisconnect
 
 from skyloom.core.errors import Category, InternalError, InvalidInput, SkyloomError
 
@@ -48,6 +49,8 @@ _STATUS_OF_CODE = {BodyTooLarge.code: 413, ContentTypeRefused.code: 415, HostRef
 
 def answer(error: Exception) -> Response:
     """Any exception as a response. What is not ours is logged under an id and told as that id only."""
+    if isinstance(error, ClientDisconnect):
+        error = InvalidRequest("The connection ended before the body did.", next_action="Send the request again.")
     if not isinstance(error, SkyloomError):
         incident = uuid.uuid4().hex[:12]
         log.error("incident %s", incident, exc_info=error)

@@ -4,7 +4,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from skyloom.rooms.overview.model import CloudStatus
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -29,3 +31,20 @@ class Requests:
             return response
 
         return wrapped
+
+
+def written(status: CloudStatus) -> bytes:
+    """A cloud at a glance as Prometheus text. Made anew for each scrape, since each sees what its token opens."""
+    registry = CollectorRegistry()
+    live = Gauge("skyloom_live", "Things that have not ended, by noun and state.", ["noun", "state"], registry=registry)
+    for noun, states in status.counts.items():
+        for state, count in states.items():
+            live.labels(noun, state).set(count)
+    pool = Gauge("skyloom_pool", "What the pool has and what is in use.", ["resource", "part"], registry=registry)
+    for part, amount in (("capacity", status.capacity), ("used", status.used)):
+        pool.labels("cpus", part).set(amount.cpus)
+        pool.labels("gpus", part).set(amount.gpus)
+        pool.labels("memory_bytes", part).set(amount.memory_bytes)
+    free = Gauge("skyloom_disk_free_bytes", "Free space where the data folder lies.", registry=registry)
+    free.set(status.disk_free_bytes)
+    return generate_latest(registry)

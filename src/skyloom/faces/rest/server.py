@@ -1,6 +1,7 @@
 """The control plane as a process: opens the cloud, binds the port, serves until told to stop."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -74,6 +75,8 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) 
     Args:
         ready: called once with the address, when requests are taken.
     """
+    # What libraries and jobs write below the home folder is its owner's alone too: the database's log, tables, output.
+    os.umask(0o077)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # The server ends itself with the signal it got; this makes SIGTERM pass through `finally` like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)

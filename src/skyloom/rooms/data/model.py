@@ -23,7 +23,16 @@ MAKING_RESOURCES = Resources(cpus=1, memory_bytes=2 * 2**30)  # enough: rows str
 Reference = Annotated[
     str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9._-]+$(?!\n)", description="A number, a tag, or `newest`.")
 ]
-Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$(?!\n)")]
+# Tags lie in the tables too, which take no ".." and no ".lock" at the end; and "newest" means a version already.
+Tag = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=80,
+        pattern=r"^(?!newest$)(?!.*\.\.)(?!.*\.lock$)[a-z]([a-z0-9._-]*[a-z0-9])?$(?!\n)",
+        description="Starts with a letter; lower-case letters, digits, single dots, dashes and underscores.",
+    ),
+]
 
 
 class DatasetMissing(NotFound):

@@ -7,7 +7,7 @@ what was done but not committed is seen again.
 
 import logging
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ R = TypeVar("R")
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
 _LOOKAHEAD = 64
+_MOST_LAUNCHES = 5
 
 
 class Jobs:
@@ -49,6 +50,8 @@ class Jobs:
         self._capacity = engine.capacity()
         # What queued jobs wait for, by job id: said by the last tick, never stored, lost without harm.
         self._waiting: dict[str, str] = {}
+        # How often launching a job raised what it should not, by job id: forgotten at a restart, without harm too.
+        self._launch_faults: Counter[str] = Counter()
         self._tick_lock = threading.Lock()
 
     def handlers(self) -> Handlers:
@@ -143,7 +146,9 @@ class Jobs:
         def work(view: Snapshot) -> Page[JobStatus]:
             where: dict[str, str | tuple[str, ...]] = {"project": by.project}
             if ask.live:
-                where["id"] = tuple({task.job_id for task in view.select(TASKS, {"state": rules.LIVE})})
+                live = {task.job_id for task in view.select(TASKS, {"project": by.project, "state": rules.LIVE})}
+                newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
+                where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
             tasks = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
@@ -287,11 +292,33 @@ class Jobs:
         try:
             tasks = tuple(self._plans.task(job, task) for task in sorted(gang, key=lambda task: task.rank))
             self._engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
-        except SkyloomError as error:
+        except (StorageFull, Unavailable) as error:
             self._waiting[job.id] = str(error)
-        except Exception:
+        except Exception as error:
             log.exception("job %s cannot be launched; the other jobs go on", job.id)
-            self._waiting[job.id] = "It cannot be launched; the log of the control plane says why."
+            self._launch_faults[job.id] += 1
+            if self._launch_faults[job.id] >= _MOST_LAUNCHES:
+                self._give_up(job, gang, error)
+
+    def _give_up(self, job: Job, gang: Sequence[Task], error: Exception) -> None:
+        """End an attempt that cannot be launched for a reason that time does not mend."""
+        del self._launch_faults[job.id]
+        self._engine.stop([task.id for task in gang], force=True)
+        message = str(error) if isinstance(error, SkyloomError) else "the log of the control plane says why"
+        end = {
+            "state": TaskState.FAILED,
+            "reason": model.Reason.LAUNCH_FAILED,
+            "message": f"could not be launched: {message}",
+            "ended_at": self._clock.now(),
+        }
+
+        def work(tx: Transaction) -> None:
+            for task in gang:
+                stored = tx.get(TASKS, task.id)
+                if stored is not None and stored.state is TaskState.STARTING:
+                    self._move(tx, job, changed(stored, end))
+
+        self._store.write(work)
 
 
 def _held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:

@@ -31,6 +31,10 @@ class BundleInvalid(InvalidInput):
     """The manifest does not describe a model that can be served."""
 
 
+class AliasReserved(InvalidInput):
+    """The alias would hide a version's number, or ``newest``."""
+
+
 class AlreadyRegistered(Conflict):
     """The run has registered another version of this model before."""
 

@@ -41,7 +41,7 @@ def number_of(model: Model, reference: str) -> int:
         return model.newest
     if reference in model.aliases:
         return model.aliases[reference]
-    if reference.isdigit() and 1 <= int(reference) <= model.newest:
+    if reference.isascii() and reference.isdigit() and 1 <= int(reference) <= model.newest:
         return int(reference)
     known = ", ".join(sorted(model.aliases)) or "none"
     raise ModelVersionMissing(

@@ -11,7 +11,11 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.tenancy import model, rules
-from skyloom.rooms.tenancy.ports import AUDIT, PROJECTS, TOKENS
+from skyloom.rooms.tenancy.ports import AUDIT, PROJECTS, REPLAYS, TOKENS
+
+_REPLAY_AGE_S = 7 * 86_400.0
+_REPLAYS_AT_ONCE = 500
+_LOOK_S = 3_600.0
 
 
 class TokenMissing(NotFound):
@@ -34,6 +38,7 @@ class Tenancy:
         self._clock = clock
         self._ids = ids
         self._key = key
+        self._look_at = 0.0
         self.project_of_live_task: Callable[[str], str | None] = lambda _task_id: None
 
     def handlers(self) -> Handlers:
@@ -139,6 +144,24 @@ class Tenancy:
         where = {"project": by.project}
         found = self._store.read(lambda view: view.entries(AUDIT, where, limit=ask.limit, newest_first=True))
         return Page(items=tuple(entry for _, entry in found))
+
+    def tick(self) -> float:
+        """Forget answers that were kept for repeated requests, a week after they were given. Returns the pause until the next time."""
+        early_s = self._look_at - self._clock.monotonic()
+        if early_s > 0:  # loops are woken by every change; this one has time
+            return early_s
+        horizon = self._clock.now() - _REPLAY_AGE_S
+
+        def work(tx: Transaction) -> bool:
+            oldest = tx.select(REPLAYS, order="made_at", limit=_REPLAYS_AT_ONCE)
+            stale = [replay for replay in oldest if replay.made_at < horizon]
+            for replay in stale:
+                tx.delete(REPLAYS, replay.id)
+            return len(stale) == _REPLAYS_AT_ONCE
+
+        pause_s = 1.0 if self._store.write(work) else _LOOK_S
+        self._look_at = self._clock.monotonic() + pause_s
+        return pause_s
 
     def audit(self, tx: Transaction, ask: Operation[Any], by: Caller, subject: str, outcome: str) -> None:
         """Add to the chain, inside the transaction of the change itself."""

@@ -55,7 +55,7 @@ def _become_user(
 def _clean(output: int, error_write: int) -> None:
     """Own session, default signals, no inherited descriptor, output to the pipe, first in line when memory runs out."""
     os.setsid()
-    os.umask(0o022)
+    os.umask(0o077)
     signal.set_wakeup_fd(-1)
     for number in _ALL_SIGNALS:
         if number in (signal.SIGKILL, signal.SIGSTOP) or 32 <= number < signal.SIGRTMIN:

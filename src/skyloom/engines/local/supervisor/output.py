@@ -6,6 +6,7 @@ import errno
 import os
 
 _CHUNK = 2**20
+_TAIL = 1000
 
 
 class Output:
@@ -21,6 +22,7 @@ class Output:
         self._limit = max_bytes
         self._left = max_bytes
         self._at_line_start = True
+        self._tail = b""  # the newest output, kept or not
         self._notice = b""  # the rest of a line of ours that must be in the log before anything else
         self._full = ""  # why the disk takes no more; empty while it does
         self._lost = 0  # bytes lost since the last line that told of it
@@ -37,6 +39,7 @@ class Output:
                 return True
             if not chunk:
                 return False
+            self._tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else (self._tail + chunk)[-_TAIL:]
             self._take(chunk)
         return True
 
@@ -59,6 +62,12 @@ class Output:
         """Let go of the pipe and the log."""
         os.close(self.pipe)
         os.close(self._log)
+
+    def last_line(self) -> str:
+        """The last line with anything in it, at most 200 printable characters; for a Python program that raised, the exception."""
+        lines = self._tail.decode("utf-8", "replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return "".join(sign for sign in last.strip() if sign.isprintable())[:200]
 
     def summary(self) -> str:
         """One sentence on what the log lacks; empty when it lacks nothing."""

@@ -58,6 +58,7 @@ class Shim:
         self._peak = 0
         self._reason = ""
         self._message = ""
+        self._quotes = False  # the message is to end with the last line of output
         self._status: int | None = None  # of the main process
         self._kill_at: float | None = None  # monotonic: from then on, SIGKILL
 
@@ -193,6 +194,7 @@ class Shim:
                 self._end("signalled", f"ended by {_signal_name(-code)}", _LEFTOVER_GRACE_S)
             elif code:
                 told = files.read_error(f"{self._folder}/error.json")
+                self._quotes = told is None
                 reason, message = told or ("exit_code", f"exit code {code}")
                 self._end(reason, message, _LEFTOVER_GRACE_S)
             else:
@@ -259,6 +261,8 @@ class Shim:
         self._output.retry()
         self._output.close()
         self._clear()
+        if self._quotes and (last := self._output.last_line()):
+            self._message = f"{self._message}, after it printed: {last}"
         lacks = self._output.summary()
         self._record(self._reason, "; ".join(part for part in (self._message, lacks) if part))
 

@@ -1,0 +1,233 @@
+"""The object matrix: every operation × everything of another project × every role. What is theirs looks as if it were not there.
+
+A new operation without a line here fails the test.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from skyloom.core.errors import Category
+from skyloom.core.operation import Operation
+from skyloom.core.resources import Resources
+from skyloom.operations import OPERATIONS
+from skyloom.ports.engine import Command
+from skyloom.rooms.cost.model import GetCost
+from skyloom.rooms.data import model as data
+from skyloom.rooms.data.contents import Contents
+from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, SourceFile, Split
+from skyloom.rooms.jobs import model as jobs
+from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
+from skyloom.rooms.monitoring import model as monitoring
+from skyloom.rooms.overview.model import GetStatus, Why
+from skyloom.rooms.registry import model as registry
+from skyloom.rooms.registry.bundle import BundleFile, Manifest
+from skyloom.rooms.serving import model as serving
+from skyloom.rooms.tenancy import model as tenancy
+from skyloom.rooms.tenancy.rules import RIGHTS
+from skyloom.rooms.tracking import model as tracking
+from skyloom.rooms.training.model import Train
+from tests.faces.foreign import CSV, OURS, THEIRS, World, start
+from tests.inference.serving import TOY_SIGNATURE
+
+pytestmark = pytest.mark.slow
+Ids = Mapping[str, str]
+Asks = Callable[[Ids], list[Operation[Any]]]
+ROLES = ("viewer", "predictor", "editor", "admin", "task")
+ZERO = "sha256:" + "0" * 64
+CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
+COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
+
+FOREIGN: dict[type[Operation[Any]], Asks] = {
+    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "dataset", "endpoint", "alert")],
+    tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
+    monitoring.ListAlerts: lambda ids: [
+        monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
+    ],
+    monitoring.AcknowledgeAlert: lambda ids: [monitoring.AcknowledgeAlert(alert_id=ids["alert"])],
+    monitoring.GetMonitor: lambda ids: [monitoring.GetMonitor(name=name) for name in (ids["endpoint"], "secret-ep")],
+    monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
+    jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
+    jobs.CancelJob: lambda ids: [jobs.CancelJob(job_id=ids["job"])],
+    jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
+    registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
+    registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],
+    registry.GetModelVersion: lambda _: [registry.GetModelVersion(model="secret-model", reference="1")],
+    serving.Deploy: lambda ids: [
+        serving.Deploy(model="secret-model"),
+        serving.Deploy(model="secret-model", version=ids["version"], name="secret-ep"),
+    ],
+    serving.GetEndpoint: lambda ids: [serving.GetEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
+    serving.StopEndpoint: lambda ids: [serving.StopEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
+    serving.ReportTraffic: lambda ids: [
+        serving.ReportTraffic(
+            name=ids["endpoint"],
+            replica=ids["replica"],
+            revision=ids["revision"],
+            ready=True,
+            traffic=monitoring.Traffic(requests=9),
+        )
+    ],
+    serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
+    tracking.LogMeasurements: lambda ids: [
+        tracking.LogMeasurements(run_id=ids["run"], source="task", sequence=1, points=())
+    ],
+    tracking.GetRun: lambda ids: [tracking.GetRun(run_id=ids["run"])],
+    tracking.ListRuns: lambda _: [tracking.ListRuns(dataset="secret-data")],
+    tracking.GetSeries: lambda ids: [tracking.GetSeries(run_id=ids["run"])],
+    Train: lambda _: [Train(recipe="tabular", dataset="secret-data", target="kind")],
+    data.CleanDataset: lambda ids: [
+        data.CleanDataset(dataset=name, making=Clean(steps=(Deduplicate(),)))
+        for name in (ids["dataset"], "secret-data")
+    ],
+    data.SplitDataset: lambda ids: [
+        data.SplitDataset(dataset=name, making=Split()) for name in (ids["dataset"], "secret-data")
+    ],
+    data.GetDraft: lambda ids: [data.GetDraft(draft_id=ids["draft"])],
+    data.CommitVersion: lambda ids: [data.CommitVersion(draft_id=ids["draft"], number=1, contents=CONTENTS)],
+    data.FailDraft: lambda ids: [
+        data.FailDraft(draft_id=ids["draft"], code="x", category=Category.INVALID, message="no")
+    ],
+    data.GetDataset: lambda ids: [data.GetDataset(dataset=name) for name in (ids["dataset"], "secret-data")],
+    data.ListVersions: lambda ids: [data.ListVersions(dataset=name) for name in (ids["dataset"], "secret-data")],
+    data.GetVersion: lambda ids: [data.GetVersion(dataset=name) for name in (ids["dataset"], "secret-data")],
+    data.HeadRows: lambda ids: [data.HeadRows(dataset=name) for name in (ids["dataset"], "secret-data")],
+    data.TagVersion: lambda ids: [data.TagVersion(dataset=ids["dataset"], number=1, tag="best")],
+    GetLineage: lambda ids: [
+        GetLineage(subject_id=name)
+        for name in (
+            *(ids[noun] for noun in ("endpoint", "revision", "version", "run", "prediction")),
+            "secret-model:1",
+        )
+    ],
+    GetRowLineage: lambda _: [GetRowLineage(dataset="secret-data", row_id=0)],
+}
+# Lists and sums; and operations that name nothing which exists already (names are each project's own).
+OWN: dict[type[Operation[Any]], Operation[Any]] = {
+    GetStatus: GetStatus(),
+    tenancy.CreateProject: tenancy.CreateProject(name="third"),
+    tenancy.ListProjects: tenancy.ListProjects(),
+    tenancy.CreateToken: tenancy.CreateToken(name="another"),
+    tenancy.ListTokens: tenancy.ListTokens(),
+    tenancy.ListAudit: tenancy.ListAudit(),
+    GetCost: GetCost(),
+    jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
+    jobs.ListJobs: jobs.ListJobs(),
+    registry.RegisterModelVersion: registry.RegisterModelVersion(
+        model="secret-model",
+        manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),
+    ),
+    registry.ListModels: registry.ListModels(),
+    serving.ListEndpoints: serving.ListEndpoints(),
+    data.CreateDataset: data.CreateDataset(
+        name="own", making=Ingest(sources=(SourceFile(path="d.csv", digest=ZERO),), format=Format.CSV)
+    ),
+    data.ListDatasets: data.ListDatasets(),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("matrix")
+    plane = start(folder)
+    try:
+        made = World(plane, folder)
+        yield made
+        for project in (OURS, THEIRS):
+            place = f"/v1/projects/{project}"
+            for item in made.http.get(f"{place}/endpoints", headers=made.owner).json()["items"]:
+                made.http.post(f"{place}/endpoints/{item['endpoint']['id']}/stop", json={}, headers=made.owner)
+            for item in made.http.get(f"{place}/jobs?live=true", headers=made.owner).json()["items"]:
+                job_id = item["job"]["id"]
+                made.http.post(f"{place}/jobs/{job_id}/cancel", json={}, headers=made.owner)
+        for project in (OURS, THEIRS):
+            wait_until_idle(made, project)
+    finally:
+        plane.end_everything()
+
+
+def wait_until_idle(world: World, project: str) -> None:
+    """Wait until nothing of a project runs."""
+    deadline = time.monotonic() + 40
+    while world.http.get(f"/v1/projects/{project}/jobs?live=true", headers=world.owner).json()["items"]:
+        assert time.monotonic() < deadline, "something still runs"
+        time.sleep(0.05)
+
+
+def test_every_operation_has_a_line_here() -> None:
+    assert {kind.route.name for kind in OPERATIONS} == {kind.route.name for kind in (*FOREIGN, *OWN)}
+    assert not FOREIGN.keys() & OWN.keys()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.route.name)
+def test_what_is_theirs_looks_as_if_it_were_absent(world: World, kind: type[Operation[Any]], role: str) -> None:
+    may = kind.route.right in RIGHTS[tenancy.Role(role)]
+    for ask in FOREIGN[kind](world.ids):
+        foreign, absent = world.send(ask, role), world.send(world.absent(ask), role)
+        assert foreign.status_code == absent.status_code
+        assert world.hidden(foreign.text) == absent.text
+        if not may:
+            assert (foreign.status_code, foreign.json()["code"]) == (403, "right_missing")
+        elif kind is serving.ReportTraffic:
+            assert foreign.json()["code"] == "not_a_replica"
+        elif kind is tracking.ListRuns:
+            assert foreign.json()["items"] == []
+        else:
+            assert (foreign.status_code, foreign.json()["category"]) == (404, "not_found"), foreign.text
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.route.name)
+def test_their_project_looks_as_if_it_were_absent(world: World, kind: type[Operation[Any]], role: str) -> None:
+    if kind.route.global_:
+        return
+    for ask in FOREIGN[kind](world.ids) if kind in FOREIGN else [OWN[kind]]:
+        foreign, absent = world.send(ask, role, THEIRS), world.send(ask, role, "nobodys")
+        assert foreign.status_code == absent.status_code == 404
+        assert foreign.text.replace(THEIRS, "nobodys") == absent.text
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.route.name)
+def test_lists_and_sums_show_nothing_of_theirs(world: World, kind: type[Operation[Any]], role: str) -> None:
+    response = world.send(OWN[kind], role)
+    may = kind.route.right in RIGHTS[tenancy.Role(role)] and kind is not tenancy.CreateProject
+    assert (response.status_code == 403) != may, response.text
+    assert response.status_code < 500
+    if kind is registry.RegisterModelVersion:
+        return
+    for known in (*world.ids.values(), "secret-", f'"{THEIRS}"'):
+        assert known not in response.text
+
+
+def test_viewer_sees_no_secret_of_the_project(world: World) -> None:
+    secrets = set(world.tokens.values()) | {world.plane.token}
+    for ask in OWN.values():
+        assert not [secret for secret in secrets if secret in world.send(ask, "viewer").text]
+
+
+def test_their_objects_are_untouched_after_all_that(world: World) -> None:
+    place = f"/v1/projects/{THEIRS}"
+    job = world.http.get(f"{place}/jobs/{world.ids['job']}", headers=world.owner).json()
+    assert not job["job"].get("cancelled_by")
+    model = world.http.get(f"{place}/models/secret-model", headers=world.owner).json()
+    assert (model["model"]["newest"], model["model"]["aliases"]) == (1, {})
+    assert not world.http.get(f"{place}/endpoints/secret-ep", headers=world.owner).json()["endpoint"]["stopped_by"]
+    alerts = world.http.get(f"{place}/alerts", headers=world.owner).json()["items"]
+    assert [alert["state"] for alert in alerts] == ["firing"]
+    tokens = world.http.get(f"{place}/tokens", headers=world.owner).json()["items"]
+    assert [token.get("revoked_at") for token in tokens] == [None]
+
+
+def test_task_says_nothing_about_the_run_of_another_job(world: World) -> None:
+    place = f"/v1/projects/{OURS}"
+    script = world._uploaded(place, CSV)
+    asked = {"script": "t.py", "files": {"t.py": script}, "resources": {"cpus": 0.1, "memory_bytes": 2**26}}
+    run = world._made(f"{place}/trainings", asked)["run"]["id"]
+    ask = tracking.LogMeasurements(run_id=run, source="task", sequence=1, points=())
+    assert world.send(ask, "task").status_code == 404
+    assert world.send(jobs.CancelJob(job_id=world.job), "task").status_code == 403
