@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,15 @@ def output(cloud: Client, job_id: str) -> str:
     return "".join(cloud.jobs.follow(job_id))
 
 
-def wait_for_output(cloud: Client, job_id: str, words: str) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while words not in cloud.jobs.logs(job_id).text:
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for_output(cloud: Client, job_id: str, words: str) -> None:
+    wait_for(lambda: words in cloud.jobs.logs(job_id).text)
 
 
 def test_control_plane_killed_running_jobs_are_adopted(control_plane: ControlPlane) -> None:
@@ -52,7 +57,7 @@ def test_control_plane_killed_running_jobs_are_adopted(control_plane: ControlPla
         first = cloud.jobs.logs(long)
         assert pid and first.text
     control_plane.kill()
-    time.sleep(1)  # the short one ends while nobody looks
+    wait_for((control_plane.home / "engine" / f"{short}.1.0" / "exit.json").exists)  # it ends while nobody looks
     control_plane.start().ready()
     with control_plane.client() as cloud:
         assert cloud.jobs.get(long).tasks[0].pid == pid

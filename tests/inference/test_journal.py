@@ -19,8 +19,7 @@ from skyloom.rooms.serving.predictions import (
     locate,
     name_prediction,
 )
-from skyloom.stores.replica_files import find_prediction
-from tests.inference.serving import TOY_SIGNATURE
+from tests.inference.serving import TOY_SIGNATURE, find_prediction
 
 
 def ticket(rows: int, value: float = 1.0) -> Ticket:

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
+from skyloom.cli.frame import AsJson, Cursor, Detach, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.cli.steps import Columns, Pairs, casts, fillings, removals, scalings, shares
 from skyloom.core.errors import InvalidInput
@@ -17,7 +17,6 @@ from skyloom.sdk.client import Client
 app = words("Datasets: versions of tables, from files.")
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id.")]
 Base = Annotated[str, typer.Option("--version", help="Which version: a number, a tag or newest.")]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the job is queued.")]
 
 
 class StepsUnreadable(InvalidInput):

@@ -16,6 +16,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for prog
 Project = Annotated[
     str | None, typer.Option("--project", help="Project to work in.  [default: SKYLOOM_PROJECT]", show_default=False)
 ]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")]
+Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")]
+Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
+Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]
+MaxDuration = Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")]
 
 
 def word(help: str) -> typer.Typer:  # noqa: A002  (typer's own word)

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from skyloom.cli import exits, values
-from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
+from skyloom.cli.frame import (
+    AsJson,
+    Cpus,
+    Cursor,
+    Detach,
+    Gpus,
+    Limit,
+    MaxDuration,
+    Memory,
+    Project,
+    Workers,
+    cloud,
+    words,
+)
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED
@@ -23,18 +36,18 @@ Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the ga
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")] = 1,
-    cpus: Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")] = 1.0,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")] = 0,
-    memory: Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")] = "1GiB",
+    workers: Workers = 1,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0,
+    memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
-    max_duration: Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")] = None,
+    max_duration: MaxDuration = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")] = False,
+    detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from skyloom.cli import values
-from skyloom.cli.frame import AsJson, Project, cloud, word
+from skyloom.cli.frame import AsJson, Cpus, Detach, Gpus, MaxDuration, Memory, Project, Workers, cloud, word
 from skyloom.cli.job import attend
 from skyloom.cli.render import show
 
@@ -27,16 +27,16 @@ def train(
     parameter: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A parameter; repeat it.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")] = 1,
-    cpus: Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")] = 1.0,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")] = 0,
-    memory: Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")] = "2GiB",
+    workers: Workers = 1,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0,
+    memory: Memory = "2GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts; each resumes.")] = 2,
-    max_duration: Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")] = None,
+    max_duration: MaxDuration = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along with a script; repeat.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")] = False,
+    detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:

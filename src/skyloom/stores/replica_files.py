@@ -8,7 +8,7 @@ import msgspec
 
 from skyloom.durable import disk_errors, write_private
 from skyloom.rooms.serving.plan import Access
-from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, Prediction, locate, log_name, read_line
+from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name
 
 
 class LocalReplicaFiles:
@@ -33,22 +33,12 @@ class LocalReplicaFiles:
             write_private(path, content)
 
     def read_log(self, replica: str, offset: int) -> bytes:
-        return read_log(self._logs, replica, offset)
+        with contextlib.suppress(FileNotFoundError), (self._logs / log_name(replica)).open("rb") as file:
+            file.seek(offset)
+            return file.read(MAX_LINE_BYTES)
+        return b""
 
     def free_port(self) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
-
-
-def read_log(folder: Path, replica: str, offset: int) -> bytes:
-    """Some bytes of a request log; empty when there is none."""
-    with contextlib.suppress(FileNotFoundError), (folder / log_name(replica)).open("rb") as file:
-        file.seek(offset)
-        return file.read(MAX_LINE_BYTES)
-    return b""
-
-
-def find_prediction(folder: Path, prediction_id: str) -> Prediction:
-    """Find one prediction in the logs of a folder. Raises `PredictionIdUnreadable`, `PredictionMissing`."""
-    return read_line(prediction_id, read_log(folder, *locate(prediction_id)))

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -211,9 +210,7 @@ def test_slow_clients_are_cut_and_idle_ones_closed(tmp_path):
         links[1].sendall(b"GET /v2/hea")
         links[2].sendall(post(length())[:-1])
         links[3].sendall(LIVE)
-        start = time.monotonic()
-        answers = [read_all(link) for link in links]
-        assert time.monotonic() - start < 15
+        answers = [read_all(link) for link in links]  # of a connection that stays open, it fails by its own deadline
         for link in links:
             link.close()
         assert answers[0] == b""

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skyloom.stores.replica_files import find_prediction
-from tests.inference.serving import HEADERS, INFER, body, oracle, toy_rows
+from tests.inference.serving import HEADERS, INFER, body, find_prediction, oracle, toy_rows
 
 JSON = {**HEADERS, "content-type": "application/json"}
 

@@ -14,8 +14,7 @@ import skyloom
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.generate import PROTO
 from skyloom.inference.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from skyloom.stores.replica_files import find_prediction
-from tests.inference.serving import TOKEN, oracle, toy_rows
+from tests.inference.serving import TOKEN, find_prediction, oracle, toy_rows
 
 AUTH = (("authorization", f"Bearer {TOKEN}"),)
 

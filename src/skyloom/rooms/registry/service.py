@@ -74,7 +74,7 @@ class Registry:
 
     def set_alias(self, tx: Transaction, ask: model.SetAlias, by: Caller) -> Model:
         holder = self.find(tx, ask.model, by.project)
-        if ask.alias == rules.NEWEST or ask.alias.isdecimal():
+        if ask.alias == model.NEWEST or ask.alias.isdecimal():
             raise model.AliasReserved(
                 f"An alias cannot be called {ask.alias!r}: that means a version already.",
                 next_action="Choose a word, for example champion.",
