@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from skyloom.cli import main
 from tests.control_plane import ControlPlane
+from tests.terminal import Said, Terminal
 
 
 @pytest.fixture
@@ -20,3 +22,17 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     plane = ControlPlane(tmp_path_factory.mktemp("cloud") / "home").start().ready()
     yield plane
     plane.end_everything()
+
+
+@pytest.fixture
+def terminal(
+    cloud_process: ControlPlane, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Terminal:
+    """Runs command lines in this process against the shared cloud."""
+    monkeypatch.setenv("SKYLOOM_HOME", str(cloud_process.home))
+
+    def run(*words: str) -> Said:
+        capfd.readouterr()
+        return Said(main(list(words)), *capfd.readouterr())
+
+    return run

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Terminal
 from tests.control_plane import ControlPlane
+from tests.terminal import Terminal
 
 SMALL = ("--cpus", "0.2", "--memory", "128MiB")
 

@@ -15,7 +15,7 @@ from skyloom.cli.commands import TABLE, Row
 from skyloom.cli.render import EXIT_CODES
 from skyloom.core.errors import Category
 from skyloom.sdk.http import HttpTransport
-from tests.cli.conftest import Terminal
+from tests.terminal import Terminal
 
 
 def test_help_lists_every_word(capsys: pytest.CaptureFixture[str]) -> None:

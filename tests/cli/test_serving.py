@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from skyloom.sdk.client import Client
-from tests.cli.conftest import Terminal
 from tests.control_plane import ControlPlane
 from tests.e2e.test_serving import register
 from tests.inference.serving import oracle, toy_rows, write_bundle
+from tests.terminal import Terminal
 
 
 @pytest.fixture(scope="module")

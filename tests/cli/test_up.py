@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skyloom.sdk.running import born, running
-from tests.cli.conftest import Said
+from tests.terminal import Said
 
 Skyloom = Callable[..., Said]
 

@@ -8,24 +8,22 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from skyloom.cli import main
 from skyloom.core.operation import Verb
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.data.model import DatasetState
 from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason
 from skyloom.sdk.client import Client
-from tests.cli.conftest import Said
 from tests.control_plane import ControlPlane
+from tests.terminal import Said, Terminal
 
-Terminal = Callable[..., Said]
 MIB = 2**20
 
 
@@ -33,20 +31,6 @@ MIB = 2**20
 def cloud(cloud_process: ControlPlane) -> Iterator[Client]:
     with cloud_process.client(patience_s=30) as client:
         yield client
-
-
-@pytest.fixture
-def terminal(
-    cloud_process: ControlPlane, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Terminal:
-    """Runs command lines in this process against the shared cloud."""
-    monkeypatch.setenv("SKYLOOM_HOME", str(cloud_process.home))
-
-    def run(*words: str) -> Said:
-        capfd.readouterr()
-        return Said(main(list(words)), *capfd.readouterr())
-
-    return run
 
 
 def refused(said: Said, *words: str) -> None:

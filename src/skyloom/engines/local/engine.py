@@ -27,6 +27,7 @@ from skyloom.engines.local.warm import WarmPool
 from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
 
 MAX_RESULT_BYTES = 16 * 2**20
+_MAX_REMEMBERED = 20_000  # ends kept in memory; the others are read from disk again
 
 
 class LocalEngine:
@@ -184,7 +185,7 @@ class LocalEngine:
         if isinstance(found, Observation):
             return found
         self._starts.forget(task_id)
-        if len(self._ended) > 20_000:
+        if len(self._ended) > _MAX_REMEMBERED:
             self._ended.clear()
         self._ended[task_id] = ended(task_id, found)
         return self._ended[task_id]

@@ -10,7 +10,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction
 from skyloom.rooms.cost import model, rules
 from skyloom.rooms.cost.ports import LEDGER, Unfinished
 
-_CHUNK = 1_000
+_CHUNK_ENTRIES = 1_000
 
 
 class Cost:
@@ -54,6 +54,6 @@ class Cost:
 
 def _ledger(view: Snapshot, project: str) -> Iterator[model.LedgerEntry]:
     after = 0
-    while chunk := view.entries(LEDGER, {"project": project}, after=after, limit=_CHUNK):
+    while chunk := view.entries(LEDGER, {"project": project}, after=after, limit=_CHUNK_ENTRIES):
         yield from (entry for _, entry in chunk)
         after = chunk[-1][0]

@@ -1,6 +1,6 @@
 """Nouns of data: a dataset is a table; its versions never change; a draft is a version in the making.
 
-No state is stored: a draft's follows from its version, its error and its job (`rules.draft_state`), a dataset's from its versions and
+No state is stored: a draft's follows from its version, its error and its job (`rules.draft_status`), a dataset's from its versions and
 drafts (`rules.dataset_state`), so that they cannot disagree.
 """
 

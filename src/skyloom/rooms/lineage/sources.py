@@ -12,6 +12,7 @@ from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.registry.ports import VERSIONS as MODEL_VERSIONS
 from skyloom.rooms.serving.model import Endpoint, FindPrediction, PredictionRecord, Revision
+from skyloom.rooms.serving.outlook import newest_revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REVISIONS
 from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.tracking.ports import RUNS
@@ -43,8 +44,8 @@ class RoomSources:
             endpoint = named[0] if named else None
         if endpoint is None:
             return None
-        newest = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
-        return (endpoint, newest[0]) if newest else None
+        newest = newest_revision(view, endpoint)
+        return (endpoint, newest) if newest else None
 
     def serving(self, view: Snapshot, version_id: str, project: str) -> Sequence[tuple[Endpoint, Revision]]:
         revisions = view.select(REVISIONS, {"project": project, "model_version": version_id})

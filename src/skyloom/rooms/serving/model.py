@@ -1,6 +1,6 @@
 """Nouns of serving: an endpoint is a model under an address, a revision is what it serves, a replica is a job that serves it.
 
-What an endpoint is doing is derived from its replicas and their jobs (`rules.status`), never stored. Stored are only decisions: what was
+What an endpoint is doing is derived from its replicas and their jobs (`rules.state_of`), never stored. Stored are only decisions: what was
 asked for, which replicas were started, and which of them were told to stop.
 """
 

@@ -23,16 +23,15 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs.model import CancelJob, JobMissing, ReadLog, Reason, SubmitJob
+from skyloom.rooms.jobs.model import CancelJob, ReadLog, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
-from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.service import Monitoring
-from skyloom.rooms.monitoring.windows import merge_traffic
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
+from skyloom.rooms.serving.outlook import Outlook, newest_revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
@@ -40,7 +39,6 @@ from skyloom.rooms.tenancy.service import Tenancy
 log = logging.getLogger("skyloom.serving")
 
 _TICK_S, _EAGER_S = 1.0, 0.1
-_MAX_SHOWN = 10
 _MAX_WORDS = 600
 
 
@@ -71,6 +69,7 @@ class Serving:
         self._blobs = blobs
         self._files = files
         self._heard = Heard(clock)
+        self._outlook = Outlook(clock, jobs, self._heard)
         self._tick_lock = threading.Lock()
 
     def handlers(self) -> Handlers:
@@ -97,7 +96,7 @@ class Serving:
         version = self._version(tx, ask, by)
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
-        latest = self._revision(tx, endpoint)
+        latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         wanted = changed(
             endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
@@ -207,63 +206,9 @@ class Serving:
         endpoint, revision, replica = found
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
 
-    def _revision(self, view: Snapshot, endpoint: Endpoint) -> Revision | None:
-        found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": endpoint.revision}, limit=1)
-        return found[0] if found else None
-
     def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
         """An endpoint and what it is doing."""
-        situation = self._situation(view, endpoint)
-        state, message, next_action = rules.state_of(situation, self._clock.now())
-        shown = [
-            model.ReplicaStatus(
-                replica=item.replica, state=item.state, requests=self._heard.traffic(item.replica.id).requests
-            )
-            for item in situation.seen
-        ]
-        shown += [
-            model.ReplicaStatus(replica=replica, state=model.ReplicaState.ENDED)
-            for replica in situation.failures[-_MAX_SHOWN:]
-        ]
-        traffic = Traffic()
-        for item in situation.seen:
-            if item.replica.revision_number == endpoint.revision:
-                traffic = merge_traffic(traffic, _without_histograms(self._heard.traffic(item.replica.id)))
-        revisions = view.select(
-            REVISIONS, {"endpoint_id": endpoint.id}, order="number", newest_first=True, limit=_MAX_SHOWN
-        )
-        return EndpointStatus(
-            endpoint=endpoint,
-            state=state,
-            message=message,
-            next_action=next_action,
-            url=f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else "",
-            grpc_address=f"127.0.0.1:{endpoint.grpc_port}" if endpoint.grpc_port else "",
-            revisions=tuple(revisions),
-            replicas=tuple(shown),
-            traffic=traffic,
-        )
-
-    def _situation(self, view: Snapshot, endpoint: Endpoint) -> rules.Situation:
-        live = view.select(REPLICAS, {"endpoint_id": endpoint.id, "ended_at": None})
-        over = view.select(REPLICAS, {"endpoint_id": endpoint.id}, newest_first=True, limit=100)
-        failures = [replica for replica in reversed(over) if replica.failed and replica.ended_at is not None]
-        return rules.Situation(endpoint, [self._seen(view, replica) for replica in live], failures)
-
-    def _seen(self, view: Snapshot, replica: Replica) -> rules.Seen:
-        try:
-            status = self._jobs.status(view, replica.job_id, replica.project)
-        except JobMissing:
-            return rules.Seen(replica, None, last_words="Its job is gone.")
-        running_s = max(0.0, self._clock.now() - status.started_at) if status.started_at else 0.0
-        return rules.Seen(
-            replica,
-            status.state,
-            ready=self._heard.ready(replica.id),
-            silent_s=self._heard.silent_s(replica.id, running_s),
-            waits=status.reason is Reason.WAITING_FOR_RESOURCES,
-            last_words=status.message,
-        )
+        return self._outlook.status(view, endpoint)
 
     # The loop
 
@@ -301,7 +246,7 @@ class Serving:
             endpoint = self._give_ports(endpoint)
         now = self._clock.now()
         situation, revision = self._store.read(
-            lambda view: (self._situation(view, endpoint), self._revision(view, endpoint))
+            lambda view: (self._outlook.situation(view, endpoint), newest_revision(view, endpoint))
         )
         steps = rules.reconcile(situation, now)
         if steps.nothing or revision is None:
@@ -327,7 +272,7 @@ class Serving:
         fresh = tx.get(ENDPOINTS, endpoint.id)
         if fresh is None or fresh.version != endpoint.version:
             return  # deployed or stopped meanwhile; the next tick decides on what is true then
-        steps = rules.reconcile(self._situation(tx, endpoint), now)
+        steps = rules.reconcile(self._outlook.situation(tx, endpoint), now)
         caller = Caller(
             principal=endpoint.created_by, project=endpoint.project, scope=endpoint.project, rights=frozenset()
         )
@@ -389,10 +334,6 @@ class Serving:
 def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:
     replica = view.get(REPLICAS, replica_id)
     return replica, view.get(REVISIONS, replica.revision_id) if replica else None
-
-
-def _without_histograms(traffic: Traffic) -> Traffic:
-    return msgspec.structs.replace(traffic, histograms=())
 
 
 def _manifest(version: ModelVersion) -> bytes:

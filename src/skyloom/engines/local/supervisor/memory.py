@@ -6,7 +6,7 @@ import os
 
 from .processes import descendants
 
-_PAGE = os.sysconf("SC_PAGESIZE")
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _ROOT = "/sys/fs/cgroup"
 
 
@@ -26,7 +26,7 @@ def resident_bytes(root: int) -> int:
     for pid in descendants(root):
         try:
             with open(f"/proc/{pid}/statm") as file:
-                total += int(file.read().split()[1]) * _PAGE
+                total += int(file.read().split()[1]) * _PAGE_BYTES
         except (OSError, IndexError):
             continue
     return total

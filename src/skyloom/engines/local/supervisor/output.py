@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-_CHUNK = 2**20
-_TAIL = 1000
+_CHUNK_BYTES = 2**20
+_TAIL_BYTES = 1000
 
 
 class Output:
@@ -34,12 +34,12 @@ class Output:
         """Move what is there now, at most 16 MiB, so that other events get their turn. False at the end of the pipe."""
         for _ in range(max_chunks):
             try:
-                chunk = os.read(self.pipe, _CHUNK)
+                chunk = os.read(self.pipe, _CHUNK_BYTES)
             except BlockingIOError:
                 return True
             if not chunk:
                 return False
-            self._tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else (self._tail + chunk)[-_TAIL:]
+            self._tail = chunk[-_TAIL_BYTES:] if len(chunk) >= _TAIL_BYTES else (self._tail + chunk)[-_TAIL_BYTES:]
             self._take(chunk)
         return True
 
