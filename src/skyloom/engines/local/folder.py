@@ -10,7 +10,6 @@ work/         the working folder                secrets/      gone at the end
 import contextlib
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -163,16 +162,9 @@ class TaskFolder:
             shutil.rmtree(plan.temporary, ignore_errors=True)
 
     def request_stop(self, force: bool) -> None:
-        """Leave the request to stop; a polite one never replaces a forced one."""
-        wish = self.path / "stop"
-        with contextlib.suppress(FileNotFoundError):
-            if wish.read_text() == "force":
-                return
-        if wish.exists() and not force:
-            return
-        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix="stop-", delete=False) as file:
-            file.write("force" if force else "polite")
-        Path(file.name).replace(wish)
+        """Leave the request to stop: empty files, which a full disk still takes. A polite one never undoes a forced one."""
+        for name in ("stop", "force") if force else ("stop",):
+            (self.path / name).touch(mode=0o600)
 
     def remove(self) -> None:
         """Delete the folder; its name is free at once."""

@@ -202,11 +202,9 @@ class Shim:
 
     def _requested(self) -> str:
         """What the engine asks for: "", "polite" or "force"."""
-        try:
-            with open(f"{self._folder}/stop") as file:
-                return file.read() or "polite"
-        except FileNotFoundError:
-            return ""
+        if os.path.exists(f"{self._folder}/force"):
+            return "force"
+        return "polite" if os.path.exists(f"{self._folder}/stop") else ""
 
     def _obey(self) -> None:
         request = self._requested()
