@@ -27,6 +27,7 @@ _EXTRAS = {
     "local": ("fastapi", "uvicorn", "httptools", "numpy", "pyarrow", "lance", "polars", "onnxruntime", "grpc"),
     "train": ("torch", "onnx", "onnxscript", "safetensors"),
 }
+_INSTALL_TORCH = "pip install torch==2.13.0"
 _CGROUPS = ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")
 
 app = word("Check this machine and say what to mend.")
@@ -72,7 +73,7 @@ def _extra(name: str) -> Callable[[Settings], Finding]:
         if not missing:
             return _ok(f"extra {name}", ", ".join(_EXTRAS[name]))
         grade = Grade.FAIL if name == "local" else Grade.WARN
-        action = f"pip install 'skyloom[{name}]'" + (", after: pip install torch==2.13.0" if name == "train" else "")
+        action = f"pip install 'skyloom[{name}]'" + (f", after: {_INSTALL_TORCH}" if name == "train" else "")
         return Finding(check=f"extra {name}", grade=grade, found=f"missing: {', '.join(missing)}", next_action=action)
 
     return check
@@ -156,9 +157,9 @@ def _torch(_settings: Settings) -> Finding:
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        return _warn("torch", "not installed: no training here", "pip install torch==2.13.0")
+        return _warn("torch", "not installed: no training here", _INSTALL_TORCH)
     if not version.startswith("2.13."):
-        return _warn("torch", f"{version}; Skyloom is made for 2.13", "pip install torch==2.13.0")
+        return _warn("torch", f"{version}; Skyloom is made for 2.13", _INSTALL_TORCH)
     return _ok("torch", version)
 
 

@@ -17,7 +17,7 @@ from skyloom.recipes.ingest import commit, committed, summarise
 from skyloom.recipes.spool import Spool
 from skyloom.rooms.data import rules
 from skyloom.rooms.data.contents import MAX_EXAMPLES, Contents, Example, Loss, Scaling, StepReport
-from skyloom.rooms.data.making import SPLIT_COLUMN, Clean, Step
+from skyloom.rooms.data.making import SPLIT_COLUMN, TRAINING_PART, Clean, Step
 
 _MAX_REASON = 400
 
@@ -71,7 +71,7 @@ def unrolled(tables: Tables, table: str, base: int, folder: Path) -> Spool:
 def _applied(step: Step, spool: Spool, path: Path) -> tuple[Spool, StepReport, Sequence[Scaling]]:
     """Run one step into a new file."""
     rows = spool.lazy()
-    fit = rows.filter(pl.col(SPLIT_COLUMN) == "train") if SPLIT_COLUMN in spool.schema.names else rows
+    fit = rows.filter(pl.col(SPLIT_COLUMN) == TRAINING_PART) if SPLIT_COLUMN in spool.schema.names else rows
     plan = steps.plan(step, spool.schema, rows, fit)
     after = Spool.sink(path, plan.schema, plan.rows)
     before, left = spool.num_rows, after.num_rows

@@ -1,6 +1,6 @@
 """A version gets a column that says which part each row belongs to. Runs inside a job; `split` is the whole work as a function."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,9 +14,9 @@ from skyloom.recipes.ingest import commit, committed, summarise
 from skyloom.recipes.spool import Spool
 from skyloom.rooms.data import rules
 from skyloom.rooms.data.contents import Contents, StepReport
-from skyloom.rooms.data.making import SPLIT_COLUMN, Split
+from skyloom.rooms.data.making import SPLIT_COLUMN, TRAINING_PART, Split
 
-PARTS = ("train", "validation", "test")
+PARTS = (TRAINING_PART, "validation", "test")
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -80,7 +80,11 @@ def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def _last(making: Split) -> int:
     """The last part with a share: rounding must give no row to a part that was not asked for."""
-    return max(index for index, share in enumerate((making.train, making.validation, making.test)) if share > 0)
+    return max(index for index, share in enumerate(_shares(making)) if share > 0)
+
+
+def _shares(making: Split) -> tuple[float, float, float]:
+    return making.train, making.validation, making.test
 
 
 def _parts_of(making: Split, spool: Spool) -> npt.NDArray[np.int8]:
@@ -97,7 +101,7 @@ def _parts_of(making: Split, spool: Spool) -> npt.NDArray[np.int8]:
 
 
 def _refuse_empty(making: Split, parts: npt.NDArray[np.int8]) -> None:
-    shares: Mapping[str, float] = {"train": making.train, "validation": making.validation, "test": making.test}
+    shares = dict(zip(PARTS, _shares(making), strict=True))
     empty = [part for index, part in enumerate(PARTS) if shares[part] > 0 and not (parts == index).any()]
     if empty:
         raise rules.ImpossibleChange(

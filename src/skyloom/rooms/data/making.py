@@ -175,3 +175,4 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
 
 Making = Ingest | Clean | Split
 SPLIT_COLUMN = "split"
+TRAINING_PART = "train"  # what numbers and weights are fitted on

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from skyloom.core import digests
-from skyloom.rooms.data.making import SPLIT_COLUMN
+from skyloom.rooms.data.making import SPLIT_COLUMN, TRAINING_PART
 from skyloom.rooms.lineage.model import Kind, LineageNode, RowsUsed
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion, SplitRows
@@ -15,7 +15,6 @@ from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.tracking.model import Run
 
-_TRAINING_SPLIT = "train"
 _SHOWN_METRICS = 4
 
 
@@ -122,7 +121,7 @@ def fitted_split(version: ModelVersion | None) -> str:
     splits = list(version.provenance.splits) if version else []
     judged = version.evaluation.split if version and version.evaluation else ""
     others = [split for split in splits if split != judged] or splits
-    return _TRAINING_SPLIT if _TRAINING_SPLIT in others or not others else others[0]
+    return TRAINING_PART if TRAINING_PART in others or not others else others[0]
 
 
 def rows_used(

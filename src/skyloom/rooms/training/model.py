@@ -9,7 +9,7 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
-from skyloom.rooms.data.making import ColumnName
+from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
@@ -54,7 +54,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dataset_version: int = 0
     model: str = ""
     recipe: str = ""
-    train_on: str = "train"
+    train_on: str = TRAINING_PART
     evaluate_on: str = "test"
     identifiers: tuple[str, ...] = ()
     parameters: Parameters = msgspec.field(default_factory=dict)
@@ -98,7 +98,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     dataset: Name | None = None
     version: Reference = NEWEST
     target: ColumnName | None = None
-    train_on: ColumnName = "train"
+    train_on: ColumnName = TRAINING_PART
     evaluate_on: ColumnName = "test"
     parameters: Parameters = msgspec.field(default_factory=dict)
     model: Annotated[str, Meta(max_length=80, pattern=r"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|-)$(?!\n)")] | None = None
