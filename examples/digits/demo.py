@@ -103,7 +103,7 @@ class Demo:
             note(f"{NUM_COPIES} copies removed, {version.contents.num_rows} images left")
 
     def split(self) -> None:
-        shares = "--train 0.8 --validation 0 --test 0.2 --stratify label"
+        shares = f"--shares 0.8,0,0.2 --stratify {TARGET} --seed {SEED}"
         with self.step("split into a version", f"skyloom data split {DATASET} {shares}") as note:
             draft = self.cloud.data.split(DATASET, train=0.8, validation=0.0, test=0.2, stratify=TARGET, seed=SEED)
             version = self.cloud.data.finish(draft, timeout_s=120)
@@ -143,7 +143,7 @@ class Demo:
             time.sleep(0.2)
 
     def deploy(self) -> None:
-        with self.step("deploy 2 replicas", f"skyloom deploy {DATASET} --version champion --replicas 2") as note:
+        with self.step("deploy 2 replicas", f"skyloom deploy {DATASET}:champion --replicas 2") as note:
             self.cloud.endpoints.deploy(DATASET, "champion", num_replicas=2)
             status = self.cloud.endpoints.wait(DATASET, timeout_s=60)
             note(f"2 replicas answer at {status.url} (REST) and {status.grpc_address} (gRPC)")
@@ -322,7 +322,10 @@ def main() -> int:
     console.print(demo.table())
     if told.keep:
         console.print(
-            f"The cloud is up: export SKYLOOM_HOME={demo.home}; skyloom status. End it: skyloom down --stop-jobs"
+            f"The cloud is up. Look around, and end it:\n  export SKYLOOM_HOME={demo.home}\n"
+            f"  .venv/bin/skyloom status\n  .venv/bin/skyloom down --stop-jobs",
+            highlight=False,
+            soft_wrap=True,
         )
     else:
         shutil.rmtree(scratch)

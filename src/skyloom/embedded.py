@@ -109,6 +109,7 @@ class Embedded:
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers={
                 "job": explainers.of_jobs(jobs),
+                "run": explainers.of_runs(jobs),
                 "dataset": explainers.of_datasets(data),
                 "ep": explainers.of_endpoints(serving),
                 "alert": explainers.explain_alert,

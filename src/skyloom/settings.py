@@ -144,10 +144,11 @@ class TaskEnvironment:
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
         """Read the variables that the engine set."""
         source = os.environ if environment is None else environment
-        token_file = source.get("SKYLOOM_TOKEN_FILE", "")
+        job_id = source.get("SKYLOOM_JOB_ID", "")
+        token_file = source.get("SKYLOOM_TOKEN_FILE", "") if job_id else ""  # outside, that variable is a person's
         return cls(
             task_id=source.get("SKYLOOM_TASK_ID", ""),
-            job_id=source.get("SKYLOOM_JOB_ID", ""),
+            job_id=job_id,
             project=source.get("SKYLOOM_PROJECT", ""),
             run=source.get("SKYLOOM_RUN", ""),
             attempt=int(source.get("SKYLOOM_ATTEMPT", "1")),

@@ -59,6 +59,16 @@ def test_run_follows_every_attempt(terminal: Terminal) -> None:
     assert "attempt 2 of 3" in said.err
 
 
+def test_run_says_what_a_job_that_does_not_start_waits_for(terminal: Terminal) -> None:
+    cpus = str(json.loads(terminal("status", "--json").out)["capacity"]["cpus"])
+    first = json.loads(terminal("job", "run", "--cpus", cpus, "-d", "--json", "--", "sleep", "3").out)["job"]["id"]
+    said = terminal("job", "run", "--cpus", cpus, "--", "echo", "mine")
+    terminal("job", "cancel", first)
+    assert (said.code, said.out) == (0, "mine\n")
+    assert said.err.startswith("queued: next in the queue: needs ")
+    assert "skyloom why job_" in said.err
+
+
 def test_run_json_waits_and_answers_with_the_job(terminal: Terminal) -> None:
     said = terminal("job", "run", *SMALL, "--json", "--name", "one", "--", "sh", "-c", "echo noise; exit 4")
     told = json.loads(said.out)

@@ -237,6 +237,10 @@ def test_table_with_dirt_becomes_a_model_that_answers_like_its_file(
             time.sleep(0.05)
 
 
+def test_script_in_the_docs_is_the_one_that_is_tested() -> None:
+    assert SCRIPT in (Path(__file__).parents[2] / "docs" / "scripts.md").read_text()
+
+
 def test_script_of_ones_own_trains_and_registers_too(control_plane: ControlPlane, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(SCRIPT)
     lines = [f"{x1},{x2},{2 * x1 - x2 + 1}" for x1 in range(20) for x2 in range(10)]

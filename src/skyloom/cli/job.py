@@ -1,6 +1,7 @@
 """``skyloom job``: run commands and scripts, watch them, stop them."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +25,12 @@ from skyloom.cli.frame import (
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED
+from skyloom.rooms.jobs.model import ENDED, JobState
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
+_SOON_S, _PAUSE_S = 1.0, 0.02
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -127,6 +129,7 @@ def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: i
     """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
     try:
         if not as_json:
+            _say_what_it_waits_for(client, job_id)
             for text in _attempts(client, job_id, rank, attempt):
                 _write(text)
         status = client.jobs.wait(job_id)
@@ -142,6 +145,15 @@ def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: i
         typer.echo(f"error {status.job.id} {status.state.value}: {status.message or status.reason.value}", err=True)
         typer.echo(f"next: {status.next_action or f'See: skyloom why {job_id}.'}", err=True)
     raise typer.Exit(exits.of_job(status))
+
+
+def _say_what_it_waits_for(client: Client, job_id: str) -> None:
+    """One line on stderr when a job does not start for lack of room; without it, following would look like a hang."""
+    deadline = time.monotonic() + _SOON_S
+    while (status := client.jobs.get(job_id)).state is JobState.QUEUED and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    if status.state is JobState.QUEUED:
+        typer.echo(f"queued: {status.message or 'waiting'}. {status.next_action} Why: skyloom why {job_id}.", err=True)
 
 
 def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -20,7 +20,7 @@ def connect(url: str | None = None, *, token: str | None = None, project: str | 
     picked up from its folder. Raises `NoCloud`; the first call on the client raises what is wrong with the address or the token.
     """
     task = TaskEnvironment.read()
-    if task.url and url is None:
+    if task.job_id and url is None:  # SKYLOOM_URL alone may be a person's
         return Client(HttpTransport(task.url, task.token, project or task.project, patience_s=300, wait_for_space=True))
     settings = Settings.read(url=url, token=token, project=project)
     secret = settings.token or _read(settings.token_file)

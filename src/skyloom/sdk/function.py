@@ -6,7 +6,7 @@ The file that defines the function is uploaded and imported in the job; argument
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -62,19 +62,29 @@ class Function(Generic[P, R]):
         file = inspect.getsourcefile(self._body)
         if file is None or self._body.__qualname__ != self._body.__name__ or not Path(file).is_file():
             raise NotUploadable(
-                f"The function {self._body.__qualname__} is not at the top level of a file.",
-                next_action="Move it to the top level of a .py file.",
+                f"The function {self._body.__qualname__} is not at the top level of a file, which the job could import.",
+                next_action="Move it to the top level of a .py file; from a notebook or a prompt, import it from there.",
             )
         return Path(file)
 
 
+@overload
+def function(body: Callable[P, R], /) -> Function[P, R]: ...
+
+
+@overload
 def function(
     *, cpus: float = 1.0, gpus: int = 0, memory: str = "1GiB", **options: Any
-) -> Callable[[Callable[P, R]], Function[P, R]]:
-    """Decorate a function to run it as a job. ``options`` are fields of `JobSpec`."""
+) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+
+
+def function(
+    body: Callable[P, R] | None = None, /, *, cpus: float = 1.0, gpus: int = 0, memory: str = "1GiB", **options: Any
+) -> Function[P, R] | Callable[[Callable[P, R]], Function[P, R]]:
+    """Decorate a function to run it as a job: ``@function`` or ``@function(cpus=2)``. ``options`` are fields of `JobSpec`."""
     resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
 
     def decorate(body: Callable[P, R]) -> Function[P, R]:
         return Function(body, {"resources": resources, "name": body.__name__, **options})
 
-    return decorate
+    return decorate if body is None else decorate(body)

@@ -19,6 +19,8 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.model import GetStatus, SubjectMissing, Why
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.tracking.model import Run, RunMissing
+from skyloom.rooms.tracking.ports import RUNS
 from skyloom.stores.memory import MemoryStore
 
 CAPACITY = Resources(cpus=8, memory_bytes=2**34)
@@ -43,7 +45,7 @@ class House:
             self.clock,
             CAPACITY,
             about=lambda: ("1.2.3", "http://here", 77),
-            explainers={"job": explainers.of_jobs(jobs)},
+            explainers={"job": explainers.of_jobs(jobs), "run": explainers.of_runs(jobs)},
             counts={"jobs": explainers.count_jobs},
         )
 
@@ -108,6 +110,18 @@ def test_why_of_a_job_has_reason_evidence_and_next_action(house: House) -> None:
             "running → failed (out of memory): used 3 GiB of 2 GiB",
             "job_1.1.0 ran for 2.5 s",
         ]
+
+
+def test_why_of_a_run_is_that_of_its_job(house: House) -> None:
+    house.add("job_1", "mine", TaskState.FAILED, reason=Reason.OUT_OF_MEMORY, message="used 3 GiB of 2 GiB")
+    run = Run(id="run_1", project="mine", name="a run", job_id="job_1", created_at=1)
+    house.store.write(lambda tx: tx.insert(RUNS, run))
+    why = house.overview.why(Why(subject="run_1"), caller("mine", "mine"))
+    assert (why.subject, why.noun, why.state, why.reason) == ("run_1", "run", "failed", "out_of_memory")
+    assert "--memory" in why.next_action
+    for subject, project in (("run_1", "theirs"), ("run_9", "mine")):
+        with pytest.raises(RunMissing, match=f"There is no run {subject}"):
+            house.overview.why(Why(subject=subject), caller(project, project))
 
 
 def test_why_of_a_foreign_or_absent_job_is_missing(house: House) -> None:

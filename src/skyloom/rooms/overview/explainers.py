@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
@@ -17,6 +19,8 @@ from skyloom.rooms.overview.model import Evidence, Explanation
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
+from skyloom.rooms.tracking.model import RunMissing
+from skyloom.rooms.tracking.ports import RUNS
 
 Explainer = Callable[[Snapshot, str, str], Explanation]
 """Explains the subject with an id, in a project. Raises the noun's own `NotFound`."""
@@ -42,6 +46,19 @@ def of_jobs(jobs: Jobs) -> Explainer:
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
+
+    return explain
+
+
+def of_runs(jobs: Jobs) -> Explainer:
+    """Explains training runs, by the job that does the work. Raises `RunMissing`."""
+    explain_job = of_jobs(jobs)
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        run = view.get(RUNS, subject)
+        if run is None or run.project != project:
+            raise RunMissing(f"There is no run {subject}.", next_action="List yours: skyloom run list.")
+        return msgspec.structs.replace(explain_job(view, run.job_id, project), subject=subject, noun="run")
 
     return explain
 

@@ -63,7 +63,8 @@ class Overview:
         if explain is None:
             raise model.SubjectMissing(
                 f"Nothing here has the id {ask.subject!r}.",
-                next_action=f"Give the id of one of: {', '.join(sorted(self._explainers))}.",
+                next_action="Give an id that starts with one of: "
+                f"{', '.join(f'{prefix}_' for prefix in sorted(self._explainers))}.",
             )
         return self._store.read(lambda view: explain(view, ask.subject, by.project))
 
