@@ -4,6 +4,7 @@ import json
 import random
 import re
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -79,6 +80,14 @@ RAW_BODIES = (
 )
 ZERO = "sha256:" + "0" * 64
 LEAKS = re.compile(r"Traceback|File \"/|sqlite3|site-packages|SELECT |, line ")
+
+
+@pytest.fixture(scope="module")
+def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One of its own: in the shared one, jobs of other tests name the folder of the tables among their arguments."""
+    plane = ControlPlane(tmp_path_factory.mktemp("fuzz") / "home").start().ready()
+    yield plane
+    plane.end_everything()
 
 
 @pytest.fixture
