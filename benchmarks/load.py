@@ -4,6 +4,7 @@ Runs as a process of its own (``python -m benchmarks.load`` with a `Load` as JSO
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -149,4 +150,6 @@ def request(verb: str, path: str, host: str, token: str, body: bytes, headers: S
 
 if __name__ == "__main__":
     told = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(told))))
+    # A buffered writer of our own: under PYTHONUNBUFFERED the standard one may write a part and say so to nobody.
+    with os.fdopen(1, "wb", closefd=False) as out:
+        out.write(msgspec.json.encode(uvloop.run(run(told))))
