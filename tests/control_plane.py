@@ -68,8 +68,9 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        assert self.record is not None
-        return self.record.url
+        record = self.record
+        assert record is not None, "not running"
+        return record.url
 
     @property
     def token(self) -> str:
