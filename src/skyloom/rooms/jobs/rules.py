@@ -241,7 +241,6 @@ class Waiting:
     """A gang that has not been started, and why."""
 
     job: Job
-    tasks: tuple[Task, ...]
     message: str
 
 
@@ -260,9 +259,9 @@ def place(
         need = job.spec.resources.times(len(tasks))
         missing = need.shortfall(free)
         if left:
-            left.append(Waiting(job, tasks, f"number {position + 1 - len(chosen)} in the queue"))
+            left.append(Waiting(job, f"number {position + 1 - len(chosen)} in the queue"))
         elif missing:
-            left.append(Waiting(job, tasks, f"next in the queue: {', '.join(missing)}"))
+            left.append(Waiting(job, f"next in the queue: {', '.join(missing)}"))
         else:
             free = free.minus(need)
             chosen.append((job, tasks))
