@@ -1,0 +1,4 @@
+"""Scheduling: who runs when, on what, and who has to make room. Knows gangs and nodes; knows nothing of jobs, stores or engines.
+
+The same `Scheduler` decides for a live cloud (`rooms/jobs`) and for a simulated one (`simulation`).
+"""

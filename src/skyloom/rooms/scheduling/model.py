@@ -1,0 +1,184 @@
+"""Nouns of scheduling. Plain frozen values: a gang that wants to run, a node it could run on, what runs, and what was decided."""
+
+import enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.resources import Resources
+
+
+class Policy(enum.StrEnum):
+    """Whose turn it is. Priority comes before any of them; gangs, quotas and backfill hold under each."""
+
+    FIFO = "fifo"  # the oldest first
+    SRTF = "srtf"  # shortest remaining time first
+    SRSF = "srsf"  # shortest remaining service (time x GPUs) first
+    LAS = "las"  # least attained service first, in discrete queues, FIFO inside each (Tiresias, NSDI 2019)
+    FAIR = "fair"  # weighted dominant-resource fairness over projects, with decayed history (DRF, NSDI 2011)
+    DEADLINE = "deadline"  # the earliest deadline that can still be met first
+    ELASTIC = "elastic"  # workers where they speed up most (marginal goodput)
+
+
+class Cause(enum.StrEnum):
+    """Cause a gang waits, or why one that runs has to stop."""
+
+    RESOURCES = "resources"  # not enough is free now
+    TURN = "turn"  # it would fit, and others come first (a reservation would be delayed)
+    QUOTA = "quota"  # its project holds all that it may
+    IMPOSSIBLE = "impossible"  # no pool could ever give it
+    PRIORITY = "priority"  # stops for a gang of higher priority
+    POLICY = "policy"  # stops because the policy says it is another's turn
+    RECLAIM = "reclaim"  # stops because it borrowed what its owner's project asks back
+    SHRINK = "shrink"  # stops to go on with fewer workers, for others
+    GROW = "grow"  # stops to go on with more workers, on what is idle
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine. ``total`` is what it has, used or not; ``labels`` are what a gang may ask for (``zone=eu``)."""
+
+    name: str
+    pool: str = ""
+    total: Resources
+    labels: dict[str, str] = {}
+    usd_per_hour: float = 0.0  # of the whole node; cheaper pools are filled first where a gang has no other wish
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """Workers that start together or not at all, as one tenant asked for them.
+
+    Attributes:
+        id: sorts by age among gangs of one moment.
+        project: the tenant.
+        resources: of each worker.
+        min_workers, max_workers: equal, but for an elastic gang.
+        priority: larger goes first, whatever the policy.
+        submitted_at, deadline_at: in seconds, by the caller's clock.
+        expected_s: how long it still has to run with ``min_workers``; None when nobody knows.
+        rates: how fast it is with 1, 2, … workers, by any one unit; empty means: twice the workers, twice the speed.
+        attained_gpu_s: service so far: GPUs (CPUs where it has none) × seconds.
+        preemptible: may be stopped for others, and goes on later.
+        pools: it may run on these only; empty means any.
+        labels: what its nodes must have.
+    """
+
+    id: str
+    project: str
+    resources: Resources
+    min_workers: int = 1
+    max_workers: int = 1
+    priority: int = 0
+    submitted_at: float = 0.0
+    deadline_at: float | None = None
+    expected_s: float | None = None
+    rates: tuple[float, ...] = ()
+    attained_gpu_s: float = 0.0
+    preemptible: bool = True
+    pools: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+
+# How many workers are on which node: (("a", 4), ("b", 2)). A gang never spans pools.
+Placement = tuple[tuple[str, int], ...]
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """A gang that holds resources.
+
+    Attributes:
+        started_at: of this run of it; a preempted gang starts anew.
+        stopping: it was told to stop and has not given back what it holds.
+    """
+
+    demand: Demand
+    placement: Placement
+    started_at: float
+    stopping: bool = False
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """Start a gang, whole, there. ``backfill``: it overtook a reservation that it cannot delay."""
+
+    gang: str
+    placement: Placement
+    backfill: bool = False
+
+
+class Eviction(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a running gang to write a checkpoint and stop; it comes back into the queue.
+
+    Attributes:
+        for_gang: who gets what it gives back.
+        num_workers: how many it goes on with, for `Cause.SHRINK` and `Cause.GROW`.
+    """
+
+    gang: str
+    why: Cause
+    for_gang: str = ""
+    num_workers: int | None = None
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Cause a gang waits.
+
+    Attributes:
+        place: 1 is the next.
+        message: the evidence, for people: "needs 4 GPUs, 2 free".
+        reserved_at: when room was promised to it, at the latest; None when nobody can say.
+    """
+
+    gang: str
+    place: int
+    why: Cause
+    message: str
+    reserved_at: float | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do now. ``waits`` is in the order of the queue and may be cut off after ``num_explained``."""
+
+    admissions: tuple[Admission, ...] = ()
+    evictions: tuple[Eviction, ...] = ()
+    waits: tuple[Wait, ...] = ()
+
+
+Amount = Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project is guaranteed, and whether it may hold more while others leave it idle.
+
+    Attributes:
+        guaranteed: its own; what others borrowed of it is reclaimed when it asks.
+        ceiling: never more than this, None for no limit but the pools'.
+        weight: its share of what is contended, against the other projects'.
+    """
+
+    guaranteed: Resources | None = None
+    ceiling: Resources | None = None
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+
+
+class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
+    """How one cloud schedules.
+
+    Attributes:
+        policy: whose turn it is.
+        las_limits_gpu_s: borders of the LAS queues, in GPU-seconds; the first queue is below the first border.
+        min_run_s: nobody is stopped for others before it ran this long.
+        half_life_s: after this long a project's past use counts half.
+        quotas: by project; one that is not named has no guarantee, no ceiling and weight 1.
+        backfill: smaller gangs may overtake where they delay no reservation.
+        preempt: running gangs may be stopped for others.
+        elastic: elastic gangs may be resized.
+    """
+
+    policy: Policy = Policy.FAIR
+    las_limits_gpu_s: Annotated[tuple[Amount, ...], Meta(max_length=20)] = (3_250.0, 7_200.0)
+    min_run_s: Amount = 60.0
+    half_life_s: Annotated[float, Meta(gt=0, le=1e9)] = 7 * 86_400.0
+    quotas: Annotated[dict[str, Quota], Meta(max_length=10_000)] = {}
+    backfill: bool = True
+    preempt: bool = True
+    elastic: bool = True
