@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from skyloom.core.resources import Resources
+from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import (
     Command,
     EndReason,
@@ -168,6 +168,14 @@ class EngineContract:
     def test_capacity_is_more_than_nothing(self, engine: Engine) -> None:
         assert engine.capacity().cpus > 0
         assert engine.capacity().memory_bytes > 0
+
+    def test_machines_add_up_to_the_capacity(self, engine: Engine) -> None:
+        machines = engine.machines()
+        assert len({machine.name for machine in machines}) == len(machines) > 0
+        total = NOTHING
+        for machine in machines:
+            total += machine.total
+        assert total == engine.capacity()
 
 
 class ProcessContract(EngineContract):

@@ -8,7 +8,7 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.resources import Resources
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
+from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase, TaskPlan
 
 
 class MemoryEngine:
@@ -83,6 +83,10 @@ class MemoryEngine:
     def capacity(self) -> Resources:
         """What the constructor was given."""
         return self._capacity
+
+    def machines(self) -> Sequence[Machine]:
+        """One machine that has all of it."""
+        return (Machine(name="memory", total=self._capacity),)
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
         """Output from `print`."""

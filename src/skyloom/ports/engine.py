@@ -80,6 +80,14 @@ class TaskError(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False
 
 
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine of a pool: all that it has, used or not, and what it is known by (``zone=eu``)."""
+
+    name: str
+    total: Resources
+    labels: dict[str, str] = {}
+
+
 class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an engine needs to run one task.
 
@@ -96,6 +104,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         grace_s: time between a polite stop (SIGTERM) and the end of every descendant (SIGKILL).
         max_log_bytes: output beyond this is dropped, and the log says so once.
         warm: may start from the warm pool (same interpreter, imports done); a hint.
+        machine: name of the machine to run on, one of `Engine.machines`; empty leaves it to the engine.
     """
 
     task_id: str
@@ -109,6 +118,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = 10.0
     max_log_bytes: int = 2 * 2**30
     warm: bool = True
+    machine: str = ""
 
 
 class GangPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +223,11 @@ class Engine(Protocol):
 
     def capacity(self) -> Resources:
         """All that the pool has, used or not."""
+        ...
+
+    def machines(self) -> Sequence[Machine]:
+        """The machines of the pool that work now; their totals add up to `capacity`. Raises `Unavailable` when the pool cannot be
+        reached."""
         ...
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:

@@ -24,7 +24,7 @@ from skyloom.engines.local.prepare import LaunchRefused, Place, prepare
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Observation, TaskPhase, TaskPlan
+from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase, TaskPlan
 
 MAX_RESULT_BYTES = 16 * 2**20
 _MAX_REMEMBERED = 20_000  # ends kept in memory; the others are read from disk again
@@ -232,6 +232,10 @@ class LocalEngine:
     def capacity(self) -> Resources:
         """All that the pool has; see the port."""
         return self._capacity
+
+    def machines(self) -> Sequence[Machine]:
+        """This machine; see the port."""
+        return (Machine(name=machine.name(), total=self._capacity),)
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
         """Read output bytes; see the port."""

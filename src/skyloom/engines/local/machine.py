@@ -1,6 +1,7 @@
 """What this machine has: the cores, memory and GPUs that this process may use."""
 
 import os
+import platform
 import re
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def capacity(wanted: Resources | None = None) -> Resources:
         gpus=wanted.gpus or len(gpu_indices()),
         memory_bytes=wanted.memory_bytes or _memory_bytes(),
     )
+
+
+def name() -> str:
+    """What this machine is called."""
+    return platform.node() or "localhost"
 
 
 def gpu_indices() -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Nouns of scheduling. Plain frozen values: a gang that wants to run, a node it could run on, what runs, and what was decided."""
+"""Nouns of scheduling. Plain frozen values: a demand (a gang that wants to run), a node it could run on, what runs, and what was decided."""
 
 import enum
 from typing import Annotated
@@ -22,7 +22,7 @@ class Policy(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Cause a gang waits, or why one that runs has to stop."""
+    """Why a gang waits, or why one that runs has to stop."""
 
     RESOURCES = "resources"  # not enough is free now
     TURN = "turn"  # it would fit, and others come first (a reservation would be delayed)
@@ -120,7 +120,7 @@ class Eviction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """Cause a gang waits.
+    """Why a gang waits.
 
     Attributes:
         place: 1 is the next.
