@@ -19,6 +19,8 @@ from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
+from skyloom.rooms.arrays import ports as arrays_ports
+from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
@@ -54,12 +56,13 @@ COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
+    *arrays_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
 )
-LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
+LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
 
 
@@ -89,6 +92,7 @@ class Embedded:
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
         jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
+        arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -109,6 +113,7 @@ class Embedded:
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers={
                 "job": explainers.of_jobs(jobs),
+                "array": explainers.of_arrays(arrays),
                 "run": explainers.of_runs(jobs),
                 "dataset": explainers.of_datasets(data),
                 "ep": explainers.of_endpoints(serving),
@@ -120,9 +125,29 @@ class Embedded:
                 "alerts": explainers.count_alerts,
             },
         )
-        services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
+        services = (
+            overview,
+            tenancy,
+            monitoring,
+            cost,
+            jobs,
+            arrays,
+            data,
+            tracking,
+            registry,
+            training,
+            serving,
+            lineage,
+        )
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {
+            "jobs": jobs.tick,
+            "dependencies": jobs.dependencies.tick,
+            "arrays": arrays.tick,
+            "monitoring": monitoring.tick,
+            "serving": serving.tick,
+            "tenancy": tenancy.tick,
+        }
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():

@@ -21,6 +21,7 @@ from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.engine import Engine, GangPlan, Observation, PythonCall, PythonFile, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.jobs import model, rules
+from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Job, JobStatus, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -48,6 +49,7 @@ class Jobs:
         self._blobs = blobs
         self._plans = plans
         self._capacity = engine.capacity()
+        self.dependencies = Dependencies(store, clock, outbox)
         # What queued jobs wait for, by job id: said by the last tick, never stored, lost without harm.
         self._waiting: dict[str, str] = {}
         # How often launching a job raised what it should not, by job id: forgotten at a restart, without harm too.
@@ -60,6 +62,7 @@ class Jobs:
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
+            model.RerunJob: Change(self.rerun, before=self.check_rerun),
             model.ReadLog: Query(self.read_log),
             model.ReadResult: Query(self.read_result),
         }
@@ -93,19 +96,21 @@ class Jobs:
             )
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
-        now = self._clock.now()
-        job = tx.insert(
-            JOBS,
-            Job(
-                id=self._ids.new("job"),
-                project=by.project,
-                spec=ask.spec,
-                submitted_at=now,
-                submitted_by=by.principal,
-            ),
+        job = Job(
+            id=self._ids.new("job"),
+            project=by.project,
+            spec=ask.spec,
+            submitted_at=self._clock.now(),
+            submitted_by=by.principal,
         )
-        tasks = [tx.insert(TASKS, task) for task in rules.tasks_of(job, now)]
-        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=TaskState.QUEUED))
+        return self.take_in(tx, job)
+
+    def take_in(self, tx: Transaction, job: Job) -> JobStatus:
+        """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`."""
+        self.dependencies.check(tx, job.spec.after, job.project)
+        job = tx.insert(JOBS, job)
+        tasks = [tx.insert(TASKS, task) for task in rules.tasks_of(job, self._clock.now())]
+        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=tasks[0].state))
         return rules.status(job, tasks)
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
@@ -119,6 +124,16 @@ class Jobs:
                 self._move(tx, job, task)
             tasks = tx.select(TASKS, {"job_id": job.id})
         return rules.status(job, tasks)
+
+    def check_rerun(self, ask: model.RerunJob, by: Caller) -> None:
+        """Refuse what could not run now, or is not the caller's own to repeat."""
+        job = self._store.read(lambda view: self.find(view, ask.job_id, by.project))
+        rules.check_repeatable(job)
+        self.check(model.SubmitJob(spec=rules.again(job.spec)), by)
+
+    def rerun(self, tx: Transaction, ask: model.RerunJob, by: Caller) -> JobStatus:
+        job = self.find(tx, ask.job_id, by.project)
+        return self.submit(tx, model.SubmitJob(spec=rules.again(job.spec)), by)
 
     # Looking
 
@@ -144,15 +159,16 @@ class Jobs:
 
     def list(self, ask: model.ListJobs, by: Caller) -> Page[JobStatus]:
         def work(view: Snapshot) -> Page[JobStatus]:
-            where: dict[str, str | tuple[str, ...]] = {"project": by.project}
+            where: dict[str, str | tuple[str, ...]] = {"project": by.project, "array": ask.array}
             if ask.live:
-                live = {task.job_id for task in view.select(TASKS, {"project": by.project, "state": rules.LIVE})}
+                tasks = view.select(TASKS, {"project": by.project, "state": rules.LIVE})
+                live = {task.job_id for task in tasks if task.array == ask.array}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
-            tasks = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, tasks[job.id], self._waits(job)) for job in jobs.items]
+            gangs = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
+            items = [rules.status(job, gangs[job.id], self._waits(job)) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)
