@@ -166,7 +166,7 @@ def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[
             return
         if status.job.attempt > number:
             number = status.job.attempt
-            typer.echo(f"attempt {number} of {status.job.spec.max_retries + 1}", err=True)
+            typer.echo(f"attempt {number}: {'goes on' if status.job.comebacks else 'tries again'}", err=True)
 
 
 def _so_far(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

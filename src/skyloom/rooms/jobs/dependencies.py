@@ -9,24 +9,21 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 from skyloom.core.errors import NotFound
-from skyloom.core.events import Moved
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Outbox
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import (
     ENDED,
-    MOVES,
     Condition,
     Dependency,
-    Job,
     JobMissing,
     JobState,
     Reason,
-    Task,
     TaskState,
 )
 from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.reading import jobs_of
+from skyloom.rooms.jobs.writing import JobWriter
 
 StateOf = Callable[[Snapshot, str, str], JobState]
 """The state of a thing with an id, in a project. Raises its own `NotFound`."""
@@ -67,10 +64,10 @@ class Dependencies:
         kinds: prefix of an id → who tells its state. Jobs are there; the composition root adds what other rooms have.
     """
 
-    def __init__(self, store: Store, clock: Clock, outbox: Outbox) -> None:
+    def __init__(self, store: Store, clock: Clock, writer: JobWriter) -> None:
         self._store = store
         self._clock = clock
-        self._outbox = outbox
+        self._writer = writer
         self.kinds: MutableMapping[str, StateOf] = {"job": job_state}
 
     def check(self, view: Snapshot, after: Iterable[Dependency], project: str) -> None:
@@ -109,7 +106,7 @@ class Dependencies:
         tasks = view.select(TASKS, {"state": TaskState.WAITING}, limit=_MOST_AT_ONCE)
         states: dict[tuple[str, str], JobState | None] = {}
         decided: list[tuple[str, Verdict, str]] = []
-        for job in _jobs_of(view, dict.fromkeys(task.job_id for task in tasks)):
+        for job in jobs_of(view, tasks).values():
             for one in job.spec.after:
                 if (one.id, job.project) not in states:
                     states[one.id, job.project] = self._known(view, one.id, job.project)
@@ -120,21 +117,15 @@ class Dependencies:
 
     def _apply(self, tx: Transaction, decided: Iterable[tuple[str, Verdict, str]]) -> None:
         for job_id, found, why in decided:
+            job = tx.get(JOBS, job_id)
             # One that was cancelled meanwhile has no waiting tasks any more.
             waiting = tx.select(TASKS, {"job_id": job_id, "state": TaskState.WAITING})
-            if found is Verdict.READY:
-                self._move(tx, waiting, {"state": TaskState.QUEUED})
-            else:
-                end = {"state": TaskState.CANCELLED, "reason": Reason.DEPENDENCY_FAILED, "message": why}
-                self._move(tx, waiting, {**end, "ended_at": self._clock.now()})
-
-    def _move(self, tx: Transaction, tasks: Iterable[Task], after: Mapping[str, object]) -> None:
-        for task in tasks:
-            moved = changed(task, after)
-            MOVES.check(task.id, task.state, moved.state)
-            news = Moved(before=task.state, after=moved.state, reason=moved.reason, message=moved.message)
-            self._outbox.publish(tx, task.project, task.job_id, news)
-            tx.update(TASKS, moved)
+            after: dict[str, object] = {"state": TaskState.QUEUED}
+            if found is Verdict.NEVER:
+                after = {"state": TaskState.CANCELLED, "reason": Reason.DEPENDENCY_FAILED, "message": why}
+                after["ended_at"] = self._clock.now()
+            if job is not None:
+                self._writer.moves(tx, job, [changed(task, after) for task in waiting])
 
 
 def job_state(view: Snapshot, job_id: str, project: str) -> JobState:
@@ -143,9 +134,3 @@ def job_state(view: Snapshot, job_id: str, project: str) -> JobState:
     if job is None or job.project != project:
         raise JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
     return rules.state_of(rules.newest(job, view.select(TASKS, {"job_id": job_id})))
-
-
-def _jobs_of(view: Snapshot, job_ids: Iterable[str]) -> Iterable[Job]:
-    ids = tuple(job_ids)
-    for start in range(0, len(ids), _PART):
-        yield from view.select(JOBS, {"id": ids[start : start + _PART]})
