@@ -15,6 +15,7 @@ from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 
 
@@ -112,6 +113,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
+        python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
@@ -134,6 +136,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
+    python: PythonEnvironment | None = None
 
 
 class Job(Record, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.engine import Engine, GangPlan, Observation, PythonCall, PythonFile, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs import model, rules
+from skyloom.rooms.jobs import environments, model, rules
 from skyloom.rooms.jobs.model import MOVES, Job, JobStatus, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -91,6 +91,7 @@ class Jobs:
                 f"The job is to run {spec.entry.path!r}, which is not among its files.",
                 next_action="Add it to `files` under that very path.",
             )
+        environments.check(spec.python, self._engine.abilities)
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
         now = self._clock.now()
