@@ -25,8 +25,11 @@ from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
 from skyloom.rooms.lineage.sources import RoomSources
 from skyloom.rooms.monitoring import ports as monitoring_ports
@@ -94,7 +97,9 @@ class Embedded:
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
-        jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
+        writer, waits = JobWriter(clock, outbox), Waits()
+        jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
+        job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -128,12 +133,12 @@ class Embedded:
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {"jobs": job_loop.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())
-        jobs.adopt()
+        job_loop.adopt()
         self.cloud = Cloud(self.store, clock, tenancy, handlers, loops)
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ MOVES = Moves(
         TaskState.QUEUED: (TaskState.STARTING, TaskState.CANCELLED),
         TaskState.STARTING: (TaskState.RUNNING, TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
         TaskState.RUNNING: (TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
-        TaskState.STOPPING: (TaskState.FAILED, TaskState.CANCELLED),
+        TaskState.STOPPING: (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED),
         TaskState.SUCCEEDED: (),
         TaskState.FAILED: (),
         TaskState.CANCELLED: (),
@@ -92,7 +92,15 @@ class Reason(enum.StrEnum):
     NODE_LOST = "node_lost"
     STOPPED = "stopped"
     CANCELLED = "cancelled"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    PREEMPTED = "preempted"
+    RESIZED = "resized"
     PEER_FAILED = "peer_failed"
+
+
+# Why a whole gang is told to stop. After the last two it comes back into the queue, as old as it was, and goes on from its checkpoint.
+HALTS = frozenset({Reason.CANCELLED, Reason.BUDGET_EXHAUSTED, Reason.PREEMPTED, Reason.RESIZED})
+COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 
 
 # What costs and lineage are told by: nobody may say it of his own job.
@@ -139,20 +147,43 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     python: PythonEnvironment | None = None
 
 
+class Halt(msgspec.Struct, frozen=True, kw_only=True):
+    """A gang is told to stop: politely, so that it can write a checkpoint, then after its grace for good.
+
+    Attributes:
+        reason: one of `HALTS`.
+        by: who said so: a principal, a budget, or the job that gets the room.
+        message: the evidence in one sentence, for people.
+        num_workers: how many it goes on with, for `Reason.RESIZED`.
+    """
+
+    reason: Reason
+    by: str
+    at: float
+    message: str = ""
+    num_workers: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """The job does not come back."""
+        return self.reason not in COME_BACK
+
+
 class Job(Record, frozen=True, kw_only=True):
-    """A job as it was asked for, and what its owner wants of it now.
+    """A job as it was asked for, and what is wanted of it now.
 
     Attributes:
         attempt: number of the newest attempt, from 1; every write of a task carries it, so an old one is refused.
-        cancelled_by: who asked to stop it, or "".
+        comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
+        halt: what the newest attempt was told, if it has to stop.
     """
 
     spec: JobSpec
     submitted_at: float
     submitted_by: str
     attempt: int = 1
-    cancelled_by: str = ""
-    cancelled_at: float | None = None
+    comebacks: int = 0
+    halt: Halt | None = None
 
 
 class Task(Record, frozen=True, kw_only=True):
