@@ -15,10 +15,12 @@ from skyloom.cli.frame import (
     Cursor,
     Detach,
     Gpus,
+    Isolated,
     Limit,
     MaxDuration,
     Memory,
     Project,
+    Requirements,
     Workers,
     cloud,
     words,
@@ -49,6 +51,8 @@ def run(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -74,6 +78,8 @@ def run(
             max_retries=retries,
             priority=priority,
             environment=values.variables(env or ()),
+            requirements=requirements,
+            isolated=isolated,
         )
         if detach:
             return show(status, as_json)
