@@ -19,14 +19,19 @@ from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
+from skyloom.rooms.arrays import ports as arrays_ports
+from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
 from skyloom.rooms.lineage.sources import RoomSources
 from skyloom.rooms.monitoring import ports as monitoring_ports
@@ -44,7 +49,7 @@ from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
-from skyloom.settings import Settings
+from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
@@ -54,12 +59,13 @@ COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
+    *arrays_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
 )
-LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
+LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
 
 
@@ -82,13 +88,22 @@ class Embedded:
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
         self.series = LocalSeries(home / "series")
         self.engine: Engine = LocalEngine(
-            home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
+            home / "engine",
+            python=sys.executable,
+            capacity=_capacity(settings),
+            warm=settings.warm_pool,
+            environments=home / "environments",
+            package_variables=package_variables(),
+            max_environment_bytes=parse_bytes(settings.environments),
         )
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
-        jobs = Jobs(self.store, clock, ids, outbox, self.engine, self.blobs, plans)
+        writer, waits = JobWriter(clock, outbox), Waits()
+        jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
+        job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
+        arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -109,6 +124,7 @@ class Embedded:
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers={
                 "job": explainers.of_jobs(jobs),
+                "array": explainers.of_arrays(arrays),
                 "run": explainers.of_runs(jobs),
                 "dataset": explainers.of_datasets(data),
                 "ep": explainers.of_endpoints(serving),
@@ -120,14 +136,34 @@ class Embedded:
                 "alerts": explainers.count_alerts,
             },
         )
-        services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
+        services = (
+            overview,
+            tenancy,
+            monitoring,
+            cost,
+            jobs,
+            arrays,
+            data,
+            tracking,
+            registry,
+            training,
+            serving,
+            lineage,
+        )
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {
+            "jobs": job_loop.tick,
+            "dependencies": jobs.dependencies.tick,
+            "arrays": arrays.tick,
+            "monitoring": monitoring.tick,
+            "serving": serving.tick,
+            "tenancy": tenancy.tick,
+        }
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())
-        jobs.adopt()
+        job_loop.adopt()
         self.cloud = Cloud(self.store, clock, tenancy, handlers, loops)
 
     def close(self) -> None:

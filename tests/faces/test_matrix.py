@@ -213,7 +213,7 @@ def test_viewer_sees_no_secret_of_the_project(world: World) -> None:
 def test_their_objects_are_untouched_after_all_that(world: World) -> None:
     place = f"/v1/projects/{THEIRS}"
     job = world.http.get(f"{place}/jobs/{world.ids['job']}", headers=world.owner).json()
-    assert not job["job"].get("cancelled_by")
+    assert not job["job"].get("halt")
     model = world.http.get(f"{place}/models/secret-model", headers=world.owner).json()
     assert (model["model"]["newest"], model["model"]["aliases"]) == (1, {})
     assert not world.http.get(f"{place}/endpoints/secret-ep", headers=world.owner).json()["endpoint"]["stopped_by"]

@@ -12,6 +12,7 @@ JOB_CODES: dict[Reason, int] = {
     Reason.NODE_LOST: 125,
     Reason.LAUNCH_FAILED: 126,
     Reason.CANCELLED: 130,
+    Reason.BUDGET_EXHAUSTED: 130,
     Reason.OUT_OF_MEMORY: 137,
     Reason.STOPPED: 143,
 }

@@ -15,17 +15,19 @@ from skyloom.cli.frame import (
     Cursor,
     Detach,
     Gpus,
+    Isolated,
     Limit,
     MaxDuration,
     Memory,
     Project,
+    Requirements,
     Workers,
     cloud,
     words,
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED, JobState
+from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
@@ -49,6 +51,8 @@ def run(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -74,6 +78,8 @@ def run(
             max_retries=retries,
             priority=priority,
             environment=values.variables(env or ()),
+            requirements=requirements,
+            isolated=isolated,
         )
         if detach:
             return show(status, as_json)
@@ -166,7 +172,14 @@ def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[
             return
         if status.job.attempt > number:
             number = status.job.attempt
-            typer.echo(f"attempt {number} of {status.job.spec.max_retries + 1}", err=True)
+            typer.echo(_which_attempt(status), err=True)
+
+
+def _which_attempt(status: JobStatus) -> str:
+    """What a new attempt is: one more try, or going on after the gang made room or changed its size."""
+    job = status.job
+    failed = job.attempt - job.comebacks
+    return f"attempt {failed} of {job.spec.max_retries + 1}" if failed > 1 or not job.comebacks else "goes on from here"
 
 
 def _so_far(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.ports.engine import Command, Entry, PythonCall, PythonFile
 from skyloom.rooms.jobs import model
 from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
+from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import pauses, wait_until
@@ -51,7 +52,8 @@ class JobCalls:
             command: program and arguments, as they are: no shell.
             script: a Python file here; it is uploaded and run with ``args``.
             include: more files to upload, as path in the job → path here.
-            options: fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …
+            options: fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …; and
+                ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
         """
         local = dict(include or {})
         if script is not None:
@@ -61,7 +63,7 @@ class JobCalls:
             entry = Command(argv=tuple(command or ()))
         files = upload_all(self._transport, local)
         resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
-        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **options))
+        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **spec_fields(options)))
 
     def get(self, job_id: str) -> JobStatus:
         """Show one job."""
@@ -140,4 +142,5 @@ class JobCalls:
         """Queue one call of a function of a Python file, with JSON arguments."""
         arguments = msgspec.json.encode({"args": list(args), "kwargs": dict(kwargs)})
         entry = PythonCall(path=path.name, function=function, arguments=arguments)
-        return self.submit(JobSpec(entry=entry, files=upload_all(self._transport, {path.name: path}), **options))
+        files = upload_all(self._transport, {path.name: path})
+        return self.submit(JobSpec(entry=entry, files=files, **spec_fields(options)))

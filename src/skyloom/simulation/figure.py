@@ -216,7 +216,7 @@ def _matplotlib() -> None:
     except ImportError as error:
         raise PlotsMissing(
             "Pictures need matplotlib, which is not installed.",
-            next_action="Install it (pip install 'skyloom[plots]'), or name the file .html, which needs nothing.",
+            next_action="Install it (pip install 'skyloom[plot]'), or name the file .html, which needs nothing.",
         ) from error
 
 

@@ -42,7 +42,7 @@ def test_training_makes_a_run_and_a_job_that_know_each_other(shop: Workshop) -> 
 
 def test_training_reaches_the_engine_with_its_run_in_the_environment(shop: Workshop) -> None:
     run = shop.train(digits(num_workers=2)).run
-    shop.jobs.tick()
+    shop.loop.tick()
     assert [task.environment["SKYLOOM_RUN"] for task in shop.engine.launched] == [run.id, run.id]
 
 
