@@ -33,6 +33,7 @@ TABLE = (
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel."),
+    Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
     Row("project", "skyloom.cli.project", "Projects: create, list."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
     Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),
