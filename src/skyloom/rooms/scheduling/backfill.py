@@ -13,8 +13,8 @@ from heapq import merge
 from math import inf
 
 from skyloom.rooms.scheduling.model import Placement
-from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.occupants import Occupant
+from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.vectors import Vector, least, plus, times_in
 
 

@@ -13,10 +13,10 @@ from heapq import heapify, heappop, heappush
 from skyloom.rooms.scheduling.backfill import Promise, reserve
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import remaining_s, speed
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
-from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
 # A group's turn against the others': who stays inside a guarantee, priority, who was promised to go on, the policy.

@@ -5,10 +5,10 @@ from math import inf
 
 from skyloom.rooms.scheduling.fairness import Standings
 from skyloom.rooms.scheduling.model import Admission, Decision, Demand, Holding, Node, Rulebook
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.round import Round
-from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.waits import explain
 
 
