@@ -96,13 +96,13 @@ class Embedded:
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
-        plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
+        tables = home / "tables"
+        plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url, str(tables))
         writer, waits = JobWriter(clock, outbox), Waits()
         jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
         job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
-        tables = home / "tables"
         lance = LanceTables(tables)
-        data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
+        data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
@@ -111,7 +111,7 @@ class Embedded:
         files = LocalReplicaFiles(home / "requests")
         serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
         tracking = Tracking(self.store, self.series, jobs)
-        training = Training(self.store, clock, ids, jobs, found_in(data), str(tables), __version__)
+        training = Training(self.store, clock, ids, jobs, found_in(data), __version__)
         lineage = Lineages(self.store, lance, RoomSources(serving.find_prediction))
         overview = Overview(
             self.store,

@@ -130,6 +130,7 @@ class TaskEnvironment:
         rank, world_size: place in the gang.
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
+        tables: folder of the tables of all datasets, as this machine sees it.
         training: JSON of the `TrainingPlan` of a training run.
     """
 
@@ -145,6 +146,7 @@ class TaskEnvironment:
     url: str
     token: str
     training: str = ""
+    tables: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -165,6 +167,7 @@ class TaskEnvironment:
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
             training=source.get("SKYLOOM_TRAINING", ""),
+            tables=source.get("SKYLOOM_TABLES", ""),
         )
 
 
