@@ -130,7 +130,10 @@ class TaskEnvironment:
         rank, world_size: place in the gang.
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
+        tables: folder of the tables of all datasets, as this machine sees it.
         training: JSON of the `TrainingPlan` of a training run.
+        array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
+        array_offset: this job's place in its file of inputs.
     """
 
     task_id: str
@@ -145,6 +148,10 @@ class TaskEnvironment:
     url: str
     token: str
     training: str = ""
+    array_index: int = 0
+    array_size: int = 0
+    array_offset: int = 0
+    tables: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -165,6 +172,10 @@ class TaskEnvironment:
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
             training=source.get("SKYLOOM_TRAINING", ""),
+            array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
+            array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
+            array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
+            tables=source.get("SKYLOOM_TABLES", ""),
         )
 
 

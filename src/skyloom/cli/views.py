@@ -10,6 +10,7 @@ from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
+from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.cost.model import CostReport, CostRow
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
@@ -93,6 +94,19 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("ended_at"),
     ),
     Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    ArrayStatus: (
+        of("array.id", "array"),
+        of("array.spec.name"),
+        of("state"),
+        of("array.size"),
+        of("num_succeeded", "succeeded"),
+        of("num_failed", "failed"),
+        of("num_cancelled", "cancelled"),
+        of("num_running", "running"),
+        of("started_at"),
+        of("ended_at"),
+    ),
+    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -267,6 +281,28 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("job.spec.labels"),
         ),
         ("tasks",),
+    ),
+    ArrayStatus: (
+        (
+            of("array.id", "array"),
+            of("array.spec.name"),
+            of("state"),
+            of("reason"),
+            of("message"),
+            of("next_action"),
+            of("array.size"),
+            of("num_succeeded", "succeeded"),
+            of("num_failed", "failed"),
+            of("num_cancelled", "cancelled"),
+            of("num_running", "running"),
+            of("num_waiting", "waiting"),
+            of("array.spec.resources", "each with"),
+            of("array.submitted_at"),
+            of("array.submitted_by"),
+            of("started_at"),
+            of("ended_at"),
+        ),
+        ("failures",),
     ),
     RunProgress: (
         (
