@@ -49,7 +49,7 @@ from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
-from skyloom.settings import Settings
+from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
@@ -88,7 +88,13 @@ class Embedded:
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
         self.series = LocalSeries(home / "series")
         self.engine: Engine = LocalEngine(
-            home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
+            home / "engine",
+            python=sys.executable,
+            capacity=_capacity(settings),
+            warm=settings.warm_pool,
+            environments=home / "environments",
+            package_variables=package_variables(),
+            max_environment_bytes=parse_bytes(settings.environments),
         )
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)

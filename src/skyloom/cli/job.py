@@ -15,17 +15,19 @@ from skyloom.cli.frame import (
     Cursor,
     Detach,
     Gpus,
+    Isolated,
     Limit,
     MaxDuration,
     Memory,
     Project,
+    Requirements,
     Workers,
     cloud,
     words,
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState
+from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
@@ -63,6 +65,8 @@ def run(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -91,6 +95,8 @@ def run(
             max_retries=retries,
             priority=priority,
             environment=values.variables(env or ()),
+            requirements=requirements,
+            isolated=isolated,
             after=after_of(after, after_ended),
             key=key,
         )
@@ -203,7 +209,14 @@ def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[
             return
         if status.job.attempt > number:
             number = status.job.attempt
-            typer.echo(f"attempt {number}: {'goes on' if status.job.comebacks else 'tries again'}", err=True)
+            typer.echo(_which_attempt(status), err=True)
+
+
+def _which_attempt(status: JobStatus) -> str:
+    """What a new attempt is: one more try, or going on after the gang made room or changed its size."""
+    job = status.job
+    failed = job.attempt - job.comebacks
+    return f"attempt {failed} of {job.spec.max_retries + 1}" if failed > 1 or not job.comebacks else "goes on from here"
 
 
 def _so_far(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -138,7 +138,10 @@ def function(
 def function(
     body: Callable[P, R] | None = None, /, *, cpus: float = 1.0, gpus: int = 0, memory: str = "1GiB", **options: Any
 ) -> Function[P, R] | Callable[[Callable[P, R]], Function[P, R]]:
-    """Decorate a function to run it as a job: ``@function`` or ``@function(cpus=2)``. ``options`` are fields of `JobSpec`."""
+    """Decorate a function to run it as a job: ``@function`` or ``@function(cpus=2)``.
+
+    ``options`` are fields of `JobSpec`, and ``requirements=["scikit-learn"]``: packages that the job needs beside those of the pool.
+    """
     resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
 
     def decorate(body: Callable[P, R]) -> Function[P, R]:

@@ -7,6 +7,7 @@ from typing import Any
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.ports.engine import Command, Entry, PythonFile
 from skyloom.rooms.jobs.model import Dependency, JobSpec
+from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.transport import Transport
 
@@ -36,7 +37,7 @@ def job_spec(
         files=upload_all(transport, local),
         resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
         after=dependencies(after),
-        **options,
+        **spec_fields(options),
     )
 
 

@@ -15,6 +15,7 @@ from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 
 
@@ -144,6 +145,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
+        python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
@@ -167,6 +169,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    python: PythonEnvironment | None = None
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):

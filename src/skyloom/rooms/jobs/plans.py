@@ -50,4 +50,5 @@ class Plans:
             grace_s=spec.grace_s,
             max_log_bytes=spec.max_log_bytes,
             warm=spec.warm,
+            python=spec.python,
         )

@@ -8,7 +8,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs import model, rules
+from skyloom.rooms.jobs import environments, model, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -71,6 +71,7 @@ class Jobs:
                 f"The job is to run {spec.entry.path!r}, which is not among its files.",
                 next_action="Add it to `files` under that very path.",
             )
+        environments.check(spec.python, self._engine.abilities)
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
         job = Job(

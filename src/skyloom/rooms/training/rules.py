@@ -97,6 +97,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         max_duration_s=ask.max_duration_s,
         priority=ask.priority,
         labels={**ask.labels, **owners},
+        python=ask.python,
     )
 
 
