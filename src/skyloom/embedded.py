@@ -16,7 +16,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Outbox, Subscriber
+from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
 from skyloom.rooms.arrays import ports as arrays_ports
@@ -40,6 +40,8 @@ from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.schedules import ports as schedules_ports
+from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
@@ -60,6 +62,7 @@ COLLECTIONS = (
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
+    *schedules_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -87,15 +90,7 @@ class Embedded:
         self.blobs = LocalBlobs(home / "blobs")
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
         self.series = LocalSeries(home / "series")
-        self.engine: Engine = LocalEngine(
-            home / "engine",
-            python=sys.executable,
-            capacity=_capacity(settings),
-            warm=settings.warm_pool,
-            environments=home / "environments",
-            package_variables=package_variables(),
-            max_environment_bytes=parse_bytes(settings.environments),
-        )
+        self.engine: Engine = _engine(settings)
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
@@ -104,6 +99,7 @@ class Embedded:
         jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
         job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
         arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
+        schedules = Schedules(self.store, clock, ids, outbox, jobs)
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -122,39 +118,17 @@ class Embedded:
             clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={
-                "job": explainers.of_jobs(jobs),
-                "array": explainers.of_arrays(arrays),
-                "run": explainers.of_runs(jobs),
-                "dataset": explainers.of_datasets(data),
-                "ep": explainers.of_endpoints(serving),
-                "alert": explainers.explain_alert,
-            },
-            counts={
-                "jobs": explainers.count_jobs,
-                "endpoints": explainers.count_endpoints,
-                "alerts": explainers.count_alerts,
-            },
+            explainers=_explainers(jobs, arrays, schedules, data, serving),
+            counts=_COUNTS,
         )
-        services = (
-            overview,
-            tenancy,
-            monitoring,
-            cost,
-            jobs,
-            arrays,
-            data,
-            tracking,
-            registry,
-            training,
-            serving,
-            lineage,
-        )
+        services: list[Service] = [overview, tenancy, monitoring, cost, jobs, arrays, schedules, data]
+        services += [tracking, registry, training, serving, lineage]
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
         ticks = {
             "jobs": job_loop.tick,
             "dependencies": jobs.dependencies.tick,
             "arrays": arrays.tick,
+            "schedules": schedules.tick,
             "monitoring": monitoring.tick,
             "serving": serving.tick,
             "tenancy": tenancy.tick,
@@ -173,6 +147,41 @@ class Embedded:
         self.series.close()
         self.store.close()
         self.lock.close()
+
+
+_COUNTS = {
+    "jobs": explainers.count_jobs,
+    "endpoints": explainers.count_endpoints,
+    "alerts": explainers.count_alerts,
+}
+
+
+def _explainers(
+    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
+) -> dict[str, explainers.Explainer]:
+    """Who answers `skyloom why`, by the prefix of an id."""
+    return {
+        "job": explainers.of_jobs(jobs),
+        "array": explainers.of_arrays(arrays),
+        "schedule": explainers.of_schedules(schedules),
+        "run": explainers.of_runs(jobs),
+        "dataset": explainers.of_datasets(data),
+        "ep": explainers.of_endpoints(serving),
+        "alert": explainers.explain_alert,
+    }
+
+
+def _engine(settings: Settings) -> LocalEngine:
+    home: Path = settings.home
+    return LocalEngine(
+        home / "engine",
+        python=sys.executable,
+        capacity=_capacity(settings),
+        warm=settings.warm_pool,
+        environments=home / "environments",
+        package_variables=package_variables(),
+        max_environment_bytes=parse_bytes(settings.environments),
+    )
 
 
 def _capacity(settings: Settings) -> Resources | None:
