@@ -8,6 +8,7 @@ from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -20,6 +21,7 @@ OPERATIONS = (
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
+    *schedules.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,

@@ -4,6 +4,7 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
@@ -22,6 +23,7 @@ class Client:
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
         self.arrays = ArrayCalls(transport)
+        self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.models = ModelCalls(transport)
