@@ -131,7 +131,8 @@ class Embedded:
         """Who may do what, jobs and what they cost."""
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
-        plans = Plans(self.blobs, str(settings.home / "shared"), self._tenancy.task_secret, lambda: self.url)
+        shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
         writer, waits = JobWriter(clock, self._outbox), Waits()
         self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits)
         self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits)
@@ -150,9 +151,8 @@ class Embedded:
     def _build_life(self, settings: Settings) -> None:
         """The life of a model: data, runs, models, endpoints, what is seen of them."""
         store, clock, ids = self.store, self._clock, self._ids
-        tables = settings.home / "tables"
-        self._lance = LanceTables(tables)
-        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, str(tables), self._jobs)
+        self._lance = LanceTables(settings.home / "tables")
+        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         registry = Registry(store, clock, ids, self.blobs)
         files = LocalReplicaFiles(settings.home / "requests")
@@ -160,7 +160,7 @@ class Embedded:
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
         tracking = Tracking(store, self.series, self._jobs)
-        training = Training(store, clock, ids, self._jobs, found_in(self._data), str(tables), __version__)
+        training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = Planning(store, clock, ids, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings)))
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
