@@ -13,6 +13,7 @@ from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
+from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.clock import SystemClock
@@ -23,6 +24,7 @@ from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
+from skyloom.rooms.cost.rules import worth
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
@@ -38,6 +40,8 @@ from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.planning import ports as planning_ports
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.schedules import ports as schedules_ports
@@ -67,6 +71,7 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
@@ -146,7 +151,9 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        self._services += [monitoring, registry, self._data, tracking, training, self._serving]
+        planning = Planning(store, clock, ids, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings)))
+        self._subscribers.append(planning.on_task_ended)
+        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
         self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick}
 
     def _build_views(self) -> None:
@@ -221,6 +228,11 @@ def _prices(settings: Settings) -> PriceBook:
         gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
         memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
     )
+
+
+def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+    """What a worker costs in an hour."""
+    return lambda resources: worth(resources, 3600, prices).usd
 
 
 def _secret_key(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.serving import model as serving
@@ -26,6 +27,7 @@ OPERATIONS = (
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *planning.OPERATIONS,
     *data.OPERATIONS,
     *lineage.OPERATIONS,
 )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import Category
@@ -23,6 +24,7 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
@@ -31,7 +33,7 @@ from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
-from tests.faces.foreign import CSV, OURS, THEIRS, World, start
+from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
 
 pytestmark = pytest.mark.slow
@@ -89,6 +91,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     tracking.ListRuns: lambda _: [tracking.ListRuns(dataset="secret-data")],
     tracking.GetSeries: lambda ids: [tracking.GetSeries(run_id=ids["run"])],
     Train: lambda _: [Train(recipe="tabular", dataset="secret-data", target="kind")],
+    planning.GetPlan: lambda ids: [planning.GetPlan(plan_id=ids["plan"])],
+    planning.FollowPlan: lambda ids: [planning.FollowPlan(plan_id=ids["plan"], run_id=ids["run"])],
     data.CleanDataset: lambda ids: [
         data.CleanDataset(dataset=name, making=Clean(steps=(Deduplicate(),)))
         for name in (ids["dataset"], "secret-data")
@@ -134,6 +138,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),
     ),
+    planning.MakePlan: msgspec.convert(
+        {"name": "own", "trials": [TRIAL], "aim": {"max_workers": 1}}, planning.MakePlan
+    ),
+    planning.ListPlans: planning.ListPlans(),
+    planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
     data.CreateDataset: data.CreateDataset(

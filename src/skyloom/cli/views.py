@@ -17,7 +17,7 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
@@ -252,6 +252,31 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
+    TimePlan: (
+        of("id", "plan"),
+        of("name"),
+        of("chosen.workers", "workers"),
+        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
+        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    Breakdown: (
+        of("workers"),
+        of("startup_s", "start"),
+        of("step_s", "a step"),
+        of("steps"),
+        of("checkpoints_s", "checkpoints"),
+        of("finish_s", "finish"),
+    ),
+    AccuracyRow: (
+        of("name"),
+        of("num_trainings", "trainings"),
+        Column("median error", lambda row: human("_share", row.median_error_share)),
+        Column("worst", lambda row: human("_share", row.worst_error_share)),
+        Column("inside interval", lambda row: human("_share", row.inside_share)),
+        Column("in time", lambda row: human("_share", row.in_time_share)),
+    ),
     Estimate: (
         of("workers"),
         of("batch_size"),
@@ -369,6 +394,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
+    PlanProgress: (
+        (
+            of("plan.id", "plan"),
+            of("plan.name"),
+            of("plan.run_id", "run"),
+            of("plan.job_id", "job"),
+            of("state"),
+            of("plan.workers"),
+            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
+            of("plan.deadline_at", "deadline"),
+            of("estimate.message"),
+        ),
+        ("estimate", "outcome", "plan"),
+    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -497,7 +536,7 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     return (*columns(CostRow), drawn), (*report.rows, report.total)
 
 
-def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
     """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
     chosen, estimates = forecast.chosen.workers, forecast.predictions
     counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
@@ -509,7 +548,7 @@ def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Est
     return (*columns(Estimate), drawn, mark), shown
 
 
-def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
     """What was chosen and why, the law behind it, and what to know before believing it."""
     chosen, model = forecast.chosen, forecast.model
     span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"

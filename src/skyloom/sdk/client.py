@@ -4,6 +4,7 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -26,6 +27,7 @@ class Client:
         self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
+        self.plans = PlanCalls(transport)
         self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
