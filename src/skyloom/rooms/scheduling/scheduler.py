@@ -4,7 +4,18 @@ from collections.abc import Iterable
 from math import inf
 
 from skyloom.rooms.scheduling.fairness import Standings
-from skyloom.rooms.scheduling.model import Admission, Cause, Decision, Demand, Eviction, Holding, Node, Policy, Rulebook
+from skyloom.rooms.scheduling.model import (
+    Admission,
+    Cause,
+    Decision,
+    Demand,
+    Eviction,
+    Holding,
+    Node,
+    Policy,
+    Rulebook,
+    Wait,
+)
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.policies import Key, queue_of, waiting_key
@@ -82,9 +93,11 @@ class Scheduler:
         self._now = max(self._now, now)
         again_at = min(self._queue.turn(now), self._occupants.demote(now) if len(self._queue) else inf)
         turn = Round(self._rules, self._floor, self._queue, self._occupants, self._standings, dict(self._resuming), now)
-        with turn.on_trial():
-            turn.run()
-            waits = explain(turn, num_explained) if num_explained else ()
+        waits: tuple[Wait, ...] = ()
+        if num_explained or not turn.idle():
+            with turn.on_trial():
+                turn.run(explained=num_explained > 0)
+                waits = explain(turn, num_explained) if num_explained else ()
         again_at = min(again_at, turn.again_at())
         self._remember(turn.evictions)
         return Decision(
