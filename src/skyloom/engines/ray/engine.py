@@ -34,7 +34,7 @@ from skyloom.engines.ray.link import Link
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
-from skyloom.engines.ray.wire import Opening, RayNode, Release
+from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
 from skyloom.ports.engine import Ability, GangPlan, LogSlice, Machine, Observation, TaskPhase
 
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
@@ -93,7 +93,15 @@ class RayEngine:
         self._link = Link(opening, token_file, self._folder / "bridge.log")
         self._keepers = Keepers(self._link, self._adopt)
         self._shared = SharedFolder(shared_folder, self._keepers)
-        self._gangs = Gangs(self._link, self._keepers, self._placements, self._shared, engine_id, url)
+        self._gangs = Gangs(
+            self._link,
+            self._keepers,
+            self._placements,
+            self._shared,
+            engine_id=engine_id,
+            url=url,
+            make_room=self._release_unused,
+        )
         self._launch_lock = threading.Lock()
         self._lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
@@ -232,6 +240,16 @@ class RayEngine:
         if over:
             self._link.ask(Release(names=over), tuple[()])
             self._released.update(over)
+
+    def _release_unused(self) -> None:
+        """Give back what is held for gangs that nobody looked at since they ended, or that were never written down."""
+        held = self._link.ask(ListReservations(), tuple[str, ...])
+        mine = {name: self._placements.of_reservation(name) for name in held}
+        unwritten = tuple(name for name, placements in mine.items() if not placements)
+        self._link.ask(Release(names=unwritten), tuple[()])
+        self._released.difference_update(held)
+        seen = self.observe([placement.task_id for placements in mine.values() for placement in placements])
+        self._release_ended(seen.values())
 
     def _is_over(self, reservation: str) -> bool:
         return all(

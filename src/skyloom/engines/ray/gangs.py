@@ -6,7 +6,7 @@ and every node leaves alone what it has.
 
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,19 @@ class Gangs:
 
     Args:
         url: of the control plane as nodes reach it; empty leaves what the plan says.
+        make_room: gives back what gangs hold that are over, before the cluster is said to be full.
     """
 
     def __init__(
-        self, link: Link, keepers: Keepers, placements: Placements, shared: SharedFolder, engine_id: str, url: str
+        self,
+        link: Link,
+        keepers: Keepers,
+        placements: Placements,
+        shared: SharedFolder,
+        *,
+        engine_id: str,
+        url: str,
+        make_room: Callable[[], None],
     ) -> None:
         self._link = link
         self._keepers = keepers
@@ -43,6 +52,7 @@ class Gangs:
         self._shared = shared
         self._engine_id = engine_id
         self._url = url
+        self._make_room = make_room
 
     def start(self, gang: GangPlan, absent: Sequence[str]) -> None:
         """Start the tasks of a gang that never ran. Raises `Unavailable` and `StorageFull`; then none of these was started."""
@@ -91,6 +101,9 @@ class Gangs:
         bundles = tuple(Bundle(resources=task.resources, node_id=node_id) for task, node_id in pairs)
         ask = Reserve(name=gang.gang_id, bundles=bundles, timeout_s=_RESERVE_S)
         reserved = self._link.ask(ask, Reserved)
+        if not reserved.node_ids:
+            self._make_room()
+            reserved = self._link.ask(ask, Reserved)
         if not reserved.node_ids:
             where = f" on {', '.join(sorted({task.machine for task in gang.tasks if task.machine}))}" * bool(
                 any(wanted)
@@ -162,7 +175,7 @@ class Gangs:
             self._shared.check([placement.node_id for placement in placed.values()])
             for tasks in by_node.values():
                 for task in tasks:
-                    _check_files(task)
+                    _check(task)
         except NotShared as error:
             return f"{gang.tasks[0].task_id}: {error}"
         except LaunchRefused as refusal:
@@ -199,12 +212,17 @@ class Gangs:
         return msgspec.structs.replace(task, **changes)
 
 
-def _check_files(task: TaskPlan) -> None:
+def _check(task: TaskPlan) -> None:
+    """Raises `LaunchRefused` for a plan that a node could not even read, or whose files are not there to be sent."""
     try:
         for relative, source in task.files.items():
             check_source(Path(source), relative)
+        msgspec.msgpack.decode(msgspec.msgpack.encode(task), type=TaskPlan)
     except LaunchRefused as refusal:
         raise LaunchRefused(f"{task.task_id}: {refusal}") from None
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        said = msgspec.structs.astuple(task.entry)[0] or "the command is empty"
+        raise LaunchRefused(f"{task.task_id}: {said!r} cannot be run: {error}") from None
 
 
 def _all_sure(answers: Mapping[str, Any]) -> None:
