@@ -58,7 +58,7 @@ def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFact
     engine = connected(
         made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=str(ray_cluster.folder / "shared"))
     )
-    assert engine.abilities == {Ability.MEMORY_LIMIT}
+    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
     yield engine
     engine.close()
 

@@ -20,7 +20,8 @@ from skyloom.engines.local import environment, machine
 from skyloom.engines.local.claims import Claims
 from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
 from skyloom.engines.local.lost import end_lost
-from skyloom.engines.local.prepare import LaunchRefused, Place, prepare
+from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
+from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
@@ -42,6 +43,9 @@ class LocalEngine:
         variables: added to the clean base environment of every task.
         lease: file of the moment (seconds since boot) after which this machine's tasks must not run; None for no such moment.
         disowns: supervisors become nobody's children, for a process whose host kills its children when it ends.
+        environments: folder of the Python environments that jobs bring; None for one beside ``folder``.
+        package_variables: for uv, which builds them: indexes, caches, proxies.
+        max_environment_bytes: disk that they may take.
     """
 
     def __init__(
@@ -54,12 +58,18 @@ class LocalEngine:
         variables: Mapping[str, str] | None = None,
         lease: Path | None = None,
         disowns: bool = False,
+        environments: Path | None = None,
+        package_variables: Mapping[str, str] | None = None,
+        max_environment_bytes: int = 20 * 2**30,
     ) -> None:
         self._python = python or sys.executable
         self._capacity = machine.capacity(capacity)
         self._variables = {**environment.base(self._python), **(variables or {})}
         self._tasks = folder.absolute()
-        self._lease = str(lease.absolute()) if lease else ""
+        places = environments or self._tasks.with_name(f"{self._tasks.name}-environments")
+        search, told = self._variables["PATH"], package_variables or {}
+        pythons = Pythons(places, self._python, told, search, max_environment_bytes)
+        self._host = Host(self._python, self._variables, pythons, str(lease.absolute()) if lease else "")
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
@@ -72,7 +82,7 @@ class LocalEngine:
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT}
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
             | ({Ability.WARM_START} if warm else set())
             | ({Ability.GPU} if self._capacity.gpus else set())
         )
@@ -165,7 +175,7 @@ class LocalEngine:
                 folder.create()
                 home = self._folder(task.task_id)
                 try:
-                    prepare(folder, home, task, self._python, self._variables, place, self._lease)
+                    prepare(folder, home, task, self._host, place)
                 except LaunchRefused as refusal:
                     raise LaunchRefused(f"{task.task_id}: {refusal}") from None
 

@@ -107,7 +107,9 @@ class RayEngine:
         self._ended: dict[str, Observation] = {}
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
-        self.abilities = frozenset({Ability.MEMORY_LIMIT} | ({Ability.WARM_START} if warm else set()))
+        self.abilities = frozenset(
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT} | ({Ability.WARM_START} if warm else set())
+        )
 
     def check(self) -> Sequence[Machine]:
         """Reach every node: its keeper answers, its version is ours, and the shared folder, where there is one, is shared.

@@ -1,4 +1,5 @@
-"""Start one part of the supervisor: ``python -I -S supervisor shim FOLDER``, ``python supervisor warm FD``, ``... call FOLDER``.
+"""Start one part of the supervisor: ``python -I -S supervisor shim FOLDER``, ``python supervisor warm FD``, ``... call FOLDER``,
+``python -I -S supervisor start FOLDER``.
 
 ``disown FOLDER`` is ``shim`` in a process that is nobody's child; its pid is written to standard output.
 
@@ -16,9 +17,8 @@ def main(verb: str, argument: str) -> int:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[0] = os.path.dirname(here)
     package = os.path.basename(here)
-    part = importlib.import_module(
-        f"{package}.{ {'shim': 'shim', 'disown': 'shim', 'warm': 'zygote', 'call': 'python'}[verb] }"
-    )
+    name = {"shim": "shim", "disown": "shim", "warm": "zygote", "call": "python", "start": "start"}[verb]
+    part = importlib.import_module(f"{package}.{name}")
     del sys.path[0]
     if verb == "disown" and not _is_disowned():
         return 0
