@@ -87,6 +87,8 @@ class World:
         yield "job", self._made(f"{place}/jobs", {"spec": SLEEP})["job"]["id"]
         array = {"spec": {**SLEEP, "name": "secret-array"}, "size": 3, "max_parallel": 1}
         yield "array", self._made(f"{place}/arrays", array)["array"]["id"]
+        schedule = {"name": "secret-schedule", "cron": "@yearly", "spec": SLEEP}
+        yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
         train = {"script": "t.py", "files": {"t.py": sources["t.py"]}, "name": "secret-run", "resources": {"cpus": 0.1}}

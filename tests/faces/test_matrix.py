@@ -27,6 +27,7 @@ from skyloom.rooms.overview.model import GetStatus, Why
 from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
+from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -44,7 +45,7 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert")],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
@@ -58,6 +59,10 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
+    schedules.GetSchedule: lambda _: [schedules.GetSchedule(name="secret-schedule")],
+    schedules.PauseSchedule: lambda _: [schedules.PauseSchedule(name="secret-schedule")],
+    schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
+    schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
@@ -127,6 +132,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     jobs.ListJobs: jobs.ListJobs(),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
+    schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),
+    schedules.ListSchedules: schedules.ListSchedules(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),

@@ -21,6 +21,7 @@ from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forec
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
+from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
@@ -105,6 +106,16 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("num_running", "running"),
         of("started_at"),
         of("ended_at"),
+    ),
+    ScheduleStatus: (
+        of("schedule.name", "schedule"),
+        of("schedule.cron"),
+        of("schedule.time_zone"),
+        of("schedule.paused"),
+        of("schedule.next_at", "next"),
+        of("schedule.last_at", "last"),
+        of("last_state"),
+        of("schedule.message"),
     ),
     ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
@@ -328,6 +339,26 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("ended_at"),
         ),
         ("failures",),
+    ),
+    ScheduleStatus: (
+        (
+            of("schedule.name", "schedule"),
+            of("schedule.id"),
+            of("schedule.cron"),
+            of("schedule.time_zone"),
+            of("schedule.missed"),
+            of("schedule.overlap"),
+            of("schedule.paused_by"),
+            of("schedule.message"),
+            of("schedule.num_runs", "runs"),
+            of("schedule.last_at", "last"),
+            of("schedule.last_job"),
+            of("last_state"),
+            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
+            of("schedule.created_at"),
+            of("schedule.created_by"),
+        ),
+        (),
     ),
     RunProgress: (
         (

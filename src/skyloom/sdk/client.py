@@ -5,6 +5,7 @@ from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
+from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
@@ -23,6 +24,7 @@ class Client:
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
         self.arrays = ArrayCalls(transport)
+        self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.plans = PlanCalls(transport)
