@@ -20,7 +20,9 @@ from skyloom.ports.door import EVENTS, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
 from skyloom.rooms.cost import ports as cost_ports
-from skyloom.rooms.cost.model import PriceBook
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
@@ -34,7 +36,7 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.registry import ports as registry_ports
-from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
@@ -52,6 +54,7 @@ from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
+    *cost_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
@@ -93,9 +96,10 @@ class Embedded:
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
-        cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
-        subscribers.append(cost.on_task_ended)
+        budgets, cost = _cost(self.store, clock, ids, outbox, _prices(settings))
+        cost.unfinished, cost.models_of_runs = jobs.unfinished, models_of_runs
         monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
+        subscribers += [cost.on_task_ended, monitoring.on_budget_reached]
         registry = Registry(self.store, clock, ids, self.blobs)
         files = LocalReplicaFiles(home / "requests")
         serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
@@ -122,7 +126,13 @@ class Embedded:
         )
         services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": jobs.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {
+            "jobs": jobs.tick,
+            "monitoring": monitoring.tick,
+            "serving": serving.tick,
+            "tenancy": tenancy.tick,
+            "budgets": budgets.tick,
+        }
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
@@ -153,6 +163,16 @@ def _prices(settings: Settings) -> PriceBook:
         gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
         memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
     )
+
+
+def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book: PriceBook) -> tuple[Budgets, Cost]:
+    """The room of cost, with what the settings say of prices and the sums of an older ledger in place."""
+    prices = Prices(store, clock, ids)
+    prices.install(book)
+    budgets = Budgets(store, clock, ids, outbox, prices)
+    cost = Cost(store, clock, prices, budgets)
+    cost.install()
+    return budgets, cost
 
 
 def _secret_key(path: Path) -> bytes:

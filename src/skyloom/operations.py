@@ -1,5 +1,6 @@
 """The list of operations: the one interface that all faces are made from."""
 
+from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
@@ -17,6 +18,7 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *budget.OPERATIONS,
     *jobs.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,

@@ -80,6 +80,9 @@ class World:
         yield "job", self._made(f"{place}/jobs", {"spec": SLEEP})["job"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        limits = {"limits": {"usd": 1e6}}
+        answer = self.http.put(f"{place}/budgets", json=limits, headers=self.owner)
+        yield "budget", answer.json()["budget"]["id"]
         train = {"script": "t.py", "files": {"t.py": sources["t.py"]}, "name": "secret-run", "resources": {"cpus": 0.1}}
         yield "run", self._made(f"{place}/trainings", train)["run"]["id"]
         making = {"type": "ingest", "sources": [{"path": "d.csv", "digest": sources["d.csv"]}], "format": "csv"}

@@ -31,6 +31,8 @@ TABLE = (
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
+    Row("budget", "skyloom.cli.budget", "Budgets: set, list, show, delete."),
+    Row("price", "skyloom.cli.price", "Prices of pools: set, list."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel."),
     Row("project", "skyloom.cli.project", "Projects: create, list."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
