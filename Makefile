@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
 
-.PHONY: help demo test test-quick check format bench serve-proto reference up clean
+.PHONY: help demo test test-quick check format bench bench-compute serve-proto reference up clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: $(READY) ## put the code into its form
 
 bench: $(READY) ## measure this machine: make bench ARGS=--quick
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-compute: $(READY) ## measure scheduling, bursts and gangs; takes the same ARGS
+	$(BIN)/python -m benchmarks.bench --suite compute $(ARGS)
 
 serve-proto: $(READY) ## write the Python of the gRPC protocol again
 	$(BIN)/python -m skyloom.inference.wire.generate

@@ -1,4 +1,4 @@
-"""``make bench``: measure this machine. Prints every figure with its count, percentiles and goal.
+"""``make bench`` and ``make bench-compute``: measure this machine. Prints every figure with its count, percentiles and goal.
 
 make bench                        everything, some minutes
 make bench ARGS="--quick"         fewer repetitions
@@ -11,11 +11,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
-from benchmarks import measures, predicting
+from benchmarks import compute, measures, predicting
 from benchmarks.measures import Sample
 
 from skyloom import __version__
@@ -33,14 +33,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> int:
     """Measure, print, and write JSON if asked; returns 0 however the goals were met: a slow machine is no error."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure this machine.")
+    parser.add_argument("--suite", choices=list(SUITES), default="product", help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--only", default="", help="the groups whose name has this word: " + ", ".join(GROUPS))
+    parser.add_argument("--only", default="", help="only groups whose name has this word")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     asked = parser.parse_args()
+    groups = SUITES[asked.suite]
     print(machine())
+    print(f"groups: {', '.join(groups)}")
     print(f"{'':52}{'n':>6}{'p50':>10}{'p95':>10}{'p99':>10}{'max':>10}  goal")
     samples = []
-    for found in measure(asked.quick, asked.only):
+    for found in measure(groups, asked.quick, asked.only):
         print(line(found), flush=True)
         samples.append(found)
     if asked.json:
@@ -51,22 +54,34 @@ def main() -> int:
     return 0
 
 
-GROUPS = ("help", "up", "starts", "submissions", "memory", "predict")
+Groups = dict[str, Callable[[bool], Iterable[Sample]]]
+
+# The whole product: its start, its first second, its door, its answers. Each group is told whether it is to be quick.
+PRODUCT: Groups = {
+    "help": lambda quick: measures.help_time(5 if quick else 20),
+    "up": lambda quick: measures.up_time(3 if quick else 20),
+    "starts": lambda quick: measures.starts(5 if quick else 50),
+    "submissions": lambda quick: measures.submissions(500 if quick else 5_000),
+    "memory": lambda _quick: measures.memory(),
+    "predict": lambda quick: predicting.predictions(2.0 if quick else 10.0),
+}
+
+# Compute: what is taken in, what is decided, what a gang costs.
+COMPUTE: Groups = {
+    "admissions": lambda quick: measures.submissions(500 if quick else 5_000),
+    "burst": lambda quick: compute.burst(500 if quick else 10_000),
+    "starts": lambda quick: measures.starts(5 if quick else 50),
+    "gang": lambda quick: compute.gang_overhead(2 if quick else 10),
+}
+
+SUITES = {"product": PRODUCT, "compute": COMPUTE}
 
 
-def measure(quick: bool, only: str) -> Iterator[Sample]:
+def measure(groups: Groups, quick: bool, only: str) -> Iterator[Sample]:
     """Measure the asked groups, one after the other."""
-    groups: dict[str, Iterable[Sample]] = {
-        "help": measures.help_time(5 if quick else 20),
-        "up": measures.up_time(3 if quick else 20),
-        "starts": measures.starts(5 if quick else 50),
-        "submissions": measures.submissions(500 if quick else 5_000),
-        "memory": measures.memory(),
-        "predict": predicting.predictions(2.0 if quick else 10.0),
-    }
-    for name in GROUPS:
+    for name, group in groups.items():
         if only in name:
-            yield from groups[name]
+            yield from group(quick)
 
 
 def line(found: Sample) -> str:

@@ -1,5 +1,6 @@
 """The list of operations: the one interface that all faces are made from."""
 
+from skyloom.rooms.arrays import model as arrays
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
@@ -20,6 +21,7 @@ OPERATIONS = (
     *cost.OPERATIONS,
     *budget.OPERATIONS,
     *jobs.OPERATIONS,
+    *arrays.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,

@@ -231,7 +231,7 @@ def test_control_plane_stopped_politely_leaves_jobs_running(control_plane: Contr
     assert not (control_plane.home / "server.json").exists()
     control_plane.start().ready()
     with control_plane.client() as cloud:
-        assert cloud.jobs.cancel(job.id).job.cancelled_by == "owner"
+        assert (halt := cloud.jobs.cancel(job.id).job.halt) and halt.by == "owner"
         assert cloud.jobs.wait(job.id, timeout_s=30).state is JobState.CANCELLED
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIG_DFL)

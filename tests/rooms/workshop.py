@@ -11,7 +11,6 @@ from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import Change, Outbox
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.jobs.plans import Plans
-from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.registry.bundle import (
     MODEL_FILE,
     PROFILE_FILE,
@@ -29,6 +28,7 @@ from skyloom.rooms.training.model import FoundVersion, Train
 from skyloom.rooms.training.service import Training
 from skyloom.series.memory import MemorySeries
 from skyloom.stores.memory import MemoryStore
+from tests.rooms.job_rooms import job_rooms
 
 ANN = Caller(principal="ann", project="p", scope="p", rights=frozenset())
 BOB = Caller(principal="bob", project="q", scope="q", rights=frozenset())
@@ -41,10 +41,14 @@ class Workshop:
         self.store, self.clock, ids = MemoryStore(), MemoryClock(1_000.0), CountingIds()
         self.blobs, self.series = MemoryBlobs(), MemorySeries()
         self.engine = MemoryEngine(Resources(cpus=4, memory_bytes=8 * 2**30), now=self.clock.now)
-        plans = Plans(self.blobs, "/shared", lambda task_id: f"secret of {task_id}", lambda: "http://127.0.0.1:1")
-        self.jobs = Jobs(self.store, self.clock, ids, Outbox(self.clock), self.engine, self.blobs, plans)
+        plans = self.plans = Plans(
+            self.blobs, "/shared", lambda task_id: f"secret of {task_id}", lambda: "http://127.0.0.1:1"
+        )
+        self.jobs, self.loop = job_rooms(
+            self.store, self.clock, ids, Outbox(self.clock), self.engine, self.blobs, plans
+        )
         self.tracking = Tracking(self.store, self.series, self.jobs)
-        self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "/tables", "1.2.3")
+        self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "1.2.3")
         self.registry = Registry(self.store, self.clock, ids, self.blobs)
 
     def train(self, ask: Train, by: Caller = ANN) -> RunProgress:

@@ -15,22 +15,38 @@ from skyloom.cli.frame import (
     Cursor,
     Detach,
     Gpus,
+    Isolated,
     Limit,
     MaxDuration,
     Memory,
     Project,
+    Requirements,
     Workers,
     cloud,
     words,
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED, JobState
+from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
 _SOON_S, _PAUSE_S = 1.0, 0.02
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="Of yours: within a week, the same request with the same key is carried out once.",
+        show_default=False,
+    ),
+]
+After = Annotated[
+    list[str] | None, typer.Option("--after", metavar="ID", help="Only once this job or array succeeded; repeat it.")
+]
+AfterEnded = Annotated[
+    list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -49,6 +65,11 @@ def run(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
+    after: After = None,
+    after_ended: AfterEnded = None,
+    key: Key = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -74,9 +95,13 @@ def run(
             max_retries=retries,
             priority=priority,
             environment=values.variables(env or ()),
+            requirements=requirements,
+            isolated=isolated,
+            after=after_of(after, after_ended),
+            key=key,
         )
         if detach:
-            return show(status, as_json)
+            return show(client.jobs.get(status.job.id) if key else status, as_json)
         attend(client, status.job.id, as_json)
 
 
@@ -108,6 +133,16 @@ def cancel(job: JobId, project: Project = None, as_json: AsJson = False) -> None
 
 
 @app.command()
+def rerun(job: JobId, detach: Detach = False, project: Project = None, as_json: AsJson = False) -> None:
+    """Run once more what a job did, and follow it like `job run`."""
+    with cloud(project) as client:
+        status = client.jobs.rerun(job)
+        if detach:
+            return show(status, as_json)
+        attend(client, status.job.id, as_json)
+
+
+@app.command()
 def logs(
     job: JobId,
     follow: Annotated[
@@ -123,6 +158,14 @@ def logs(
             attend(client, job, False, rank, attempt)
         for text in _so_far(client, job, rank, attempt):
             _write(text)
+
+
+def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Dependency, ...]:
+    """The conditions that ``--after`` and ``--after-ended`` say."""
+    return (
+        *(Dependency(id=one) for one in succeeded or ()),
+        *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
+    )
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
@@ -166,7 +209,14 @@ def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[
             return
         if status.job.attempt > number:
             number = status.job.attempt
-            typer.echo(f"attempt {number} of {status.job.spec.max_retries + 1}", err=True)
+            typer.echo(_which_attempt(status), err=True)
+
+
+def _which_attempt(status: JobStatus) -> str:
+    """What a new attempt is: one more try, or going on after the gang made room or changed its size."""
+    job = status.job
+    failed = job.attempt - job.comebacks
+    return f"attempt {failed} of {job.spec.max_retries + 1}" if failed > 1 or not job.comebacks else "goes on from here"
 
 
 def _so_far(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.rooms.training.model import Train
+from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.transport import Transport
 
@@ -44,7 +45,8 @@ class TrainingCalls:
             script: a Python file here; it is uploaded and run as every worker, with ``args``.
             include: more files to upload, as path in the job → path here.
             parameters: of the recipe or script.
-            options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …
+            options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …; and
+                ``requirements``: a file here or a list of packages, for an environment of the training's own.
         """
         local = {**(include or {}), **({Path(script).name: script} if script else {})}
         ask = Train(
@@ -57,7 +59,7 @@ class TrainingCalls:
             parameters=dict(parameters or {}),
             num_workers=workers,
             resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
-            **options,
+            **spec_fields(options),
         )
         return self._transport.send(ask)
 

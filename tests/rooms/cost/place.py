@@ -11,7 +11,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.store import Snapshot
-from skyloom.rooms.cost.budget import Allowance, BudgetStatus, Period, SetBudget, Spender, Verdict, Wish
+from skyloom.rooms.cost.budget import Allowance, BudgetStatus, Judgement, Period, SetBudget, Spender, Wish
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.model import CostBy, CostReport, GetCost
 from skyloom.rooms.cost.prices import PriceBook
@@ -134,7 +134,7 @@ class Place:
         ask = SetBudget(limits=Allowance(**limits), user=user, period=period)
         return self.store.write(lambda tx: self.budgets.set(tx, ask, by))
 
-    def judge(self) -> Verdict:
+    def judge(self) -> Judgement:
         return self.budgets.judge(own=True)
 
     def report(self, by: CostBy = CostBy.JOB, since: float = 0.0, who: Caller = ANN) -> CostReport:

@@ -20,9 +20,9 @@ from skyloom.rooms.data.model import DatasetState, DraftState, DraftStatus
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs.model import CancelJob, ImpossibleRequest
 from skyloom.rooms.jobs.plans import Plans
-from skyloom.rooms.jobs.service import Jobs
 from skyloom.stores.memory import MemoryStore
 from tests.recipes.data_kit import Bench
+from tests.rooms.job_rooms import job_rooms
 
 ANN = Caller(principal="ann", project="p", scope="p", rights=frozenset())
 BOB = Caller(principal="bob", project="q", scope="q", rights=frozenset())
@@ -38,8 +38,8 @@ class House(Bench):
         plans = Plans(self.blobs, "/shared", lambda _: "secret", lambda: "http://127.0.0.1:1")
         outbox = Outbox(clock)
         self.store = store
-        self.jobs = Jobs(store, clock, ids, outbox, self.engine, self.blobs, plans)
-        self.room = Datasets(store, clock, ids, outbox, self.blobs, self.tables, "/tables", self.jobs)
+        self.jobs, self.loop = job_rooms(store, clock, ids, outbox, self.engine, self.blobs, plans)
+        self.room = Datasets(store, clock, ids, outbox, self.blobs, self.tables, self.jobs)
         self.handlers = {**self.room.handlers(), **self.jobs.handlers()}
 
     def do(self, ask: Operation[object], by: Caller | None = None) -> object:
@@ -84,11 +84,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 
 def test_create_queues_a_job_that_knows_its_draft_and_its_files(house: House) -> None:
     status = house.asked()
-    house.jobs.tick()
+    house.loop.tick()
     (plan,) = house.engine.launched
-    assert plan.entry == PythonModule(
-        module="skyloom.recipes.version", args=("--draft", status.draft.id, "--tables", "/tables")
-    )
+    assert plan.entry == PythonModule(module="skyloom.recipes.version", args=("--draft", status.draft.id))
     assert list(plan.files) == ["sources/0"]
     assert (status.state, house.dataset().state) == (DraftState.WORKING, DatasetState.CREATING)
 

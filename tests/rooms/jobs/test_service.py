@@ -25,24 +25,24 @@ def states(shop: Workshop, *job_ids: str) -> list[JobState]:
 def test_job_whose_launch_always_raises_does_not_block_the_others(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = shop.jobs._plans.task
+    plan = shop.plans.task
 
     def refusing(job: Job, task: Task) -> TaskPlan:
         if job.spec.name == "bad":
             raise RuntimeError("a defect")
         return plan(job, task)
 
-    monkeypatch.setattr(shop.jobs._plans, "task", refusing)
+    monkeypatch.setattr(shop.plans, "task", refusing)
     bad, good = submit(shop, "bad"), submit(shop, "good")
     for _ in range(3):
-        shop.jobs.tick()
+        shop.loop.tick()
     assert states(shop, bad, good) == [JobState.STARTING, JobState.RUNNING]
     later = submit(shop, "good too")
     for _ in range(2):
-        shop.jobs.tick()
+        shop.loop.tick()
     assert states(shop, later) == [JobState.RUNNING]
     for _ in range(5):
-        shop.jobs.tick()
+        shop.loop.tick()
     ended = shop.store.read(lambda view: shop.jobs.status(view, bad, "p"))
     assert (ended.state, ended.reason) == (JobState.FAILED, Reason.LAUNCH_FAILED)
     assert "log of the control plane" in ended.message
@@ -52,21 +52,21 @@ def test_job_whose_state_cannot_be_written_does_not_block_the_others(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = submit(shop, "bad"), submit(shop, "good")
-    shop.jobs.tick()
-    write = shop.jobs._write
+    shop.loop.tick()
+    write = shop.loop._write
 
-    def refusing(tx: Transaction, job: Job, made: rules.Settled, now: float) -> None:
+    def refusing(tx: Transaction, job: Job, made: rules.Settled) -> bool:
         if job.id == bad:
             raise ValueError("a damaged record")
-        write(tx, job, made, now)
+        return write(tx, job, made)
 
-    monkeypatch.setattr(shop.jobs, "_write", refusing)
+    monkeypatch.setattr(shop.loop, "_write", refusing)
     for job_id in (bad, good):
         shop.engine.finish(f"{job_id}.1.0")
-    shop.jobs.tick()
+    shop.loop.tick()
     assert states(shop, good) == [JobState.SUCCEEDED]
     monkeypatch.undo()
-    shop.jobs.tick()
+    shop.loop.tick()
     assert states(shop, bad) == [JobState.SUCCEEDED]
 
 

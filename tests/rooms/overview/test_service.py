@@ -15,13 +15,13 @@ from skyloom.ports.engine import Command
 from skyloom.ports.store import Transaction
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.model import Job, JobMissing, JobSpec, Reason, Task, TaskState
-from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.model import GetStatus, SubjectMissing, Why
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.tracking.model import Run, RunMissing
 from skyloom.rooms.tracking.ports import RUNS
 from skyloom.stores.memory import MemoryStore
+from tests.rooms.job_rooms import job_rooms
 
 CAPACITY = Resources(cpus=8, memory_bytes=2**34)
 
@@ -39,7 +39,7 @@ class House:
         self.outbox = Outbox(self.clock)
         engine: Any = SimpleNamespace(capacity=lambda: CAPACITY)
         nothing: Any = None
-        jobs = Jobs(self.store, self.clock, CountingIds(), self.outbox, engine, nothing, nothing)
+        jobs, _ = job_rooms(self.store, self.clock, CountingIds(), self.outbox, engine, nothing, nothing)
         self.overview = Overview(
             self.store,
             self.clock,

@@ -13,7 +13,6 @@ from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import Outbox
 from skyloom.ports.engine import TaskPhase
 from skyloom.rooms.jobs.plans import Plans
-from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Profile, Traffic
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
@@ -24,6 +23,7 @@ from skyloom.rooms.serving.ports import REPLICAS
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
+from tests.rooms.job_rooms import job_rooms
 
 ME = Caller(principal="me", project="default", scope="*", rights=frozenset(Right))
 SIGNATURE = Signature(
@@ -103,7 +103,7 @@ class Bench:
         outbox = Outbox(self.clock)
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"key")
         plans = Plans(self.blobs, "/shared", self.tenancy.task_secret, lambda: "http://localhost")
-        self.jobs = Jobs(self.store, self.clock, self.ids, outbox, self.engine, self.blobs, plans)
+        self.jobs, self.loop = job_rooms(self.store, self.clock, self.ids, outbox, self.engine, self.blobs, plans)
         self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
         self.monitoring = Monitoring(self.store, self.clock, self.ids, outbox, self.blobs)
         self.serving = Serving(
@@ -141,9 +141,9 @@ class Bench:
 
     def round(self, *, report: bool = True) -> None:
         """One second: both loops look, every replica that runs says so."""
-        self.jobs.tick()
+        self.loop.tick()
         self.serving.tick()
-        self.jobs.tick()
+        self.loop.tick()
         if report:
             for replica in self.disk.read(lambda view: view.select(REPLICAS, {"ended_at": None})):
                 task_id = f"{replica.job_id}.1.0"

@@ -34,11 +34,11 @@ def test_measurements_show_in_the_run_and_in_its_series(shop: Workshop) -> None:
 
 def test_run_has_the_state_of_its_job(shop: Workshop) -> None:
     run_id = start(shop)
-    shop.jobs.tick()
-    shop.jobs.tick()
+    shop.loop.tick()
+    shop.loop.tick()
     assert shop.tracking.get(GetRun(run_id=run_id), ANN).state is JobState.RUNNING
     shop.engine.finish(shop.engine.launched[0].task_id)
-    shop.jobs.tick()
+    shop.loop.tick()
     assert shop.tracking.get(GetRun(run_id=run_id), ANN).state is JobState.SUCCEEDED
 
 

@@ -163,7 +163,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     limits: Allowance = Allowance()
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What has to be done for the sake of budgets.
 
     Attributes:
@@ -190,7 +190,7 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
         spent, gpu_hours, cpu_hours: used, running tasks included up to now.
         reserved: promised to jobs that wait or run, beyond what they have used.
         used_share: of the limit that is nearest, 1 being all of it.
-        expected: what will be spent at the month's end, as `Forecast` has it; None for a period without an end.
+        expected: what will be spent at the month's end, as `CostForecast` has it; None for a period without an end.
         exhausted_at: when the budget will be used up if what runs now goes on; None when it will not.
     """
 

@@ -19,11 +19,11 @@ from skyloom.rooms.cost.budget import (
     Budget,
     BudgetScope,
     BudgetStatus,
+    Judgement,
     Meters,
     Period,
     Pledge,
     Reservation,
-    Verdict,
     Wish,
 )
 from skyloom.rooms.cost.limits import Pot
@@ -61,19 +61,29 @@ class Budgets:
     # What the jobs room calls
 
     def reserve(self, tx: Transaction, wish: Wish) -> None:
-        """Let a job in, in the transaction that writes it, and promise it what it needs. Safe to repeat.
+        """Let a job in, in the transaction that writes it, and promise it what it needs. Safe to repeat. Raises as `check` does,
+        having written nothing."""
+        if tx.get(RESERVATIONS, wish.job_id) is not None:
+            return
+        wanted = self.check(tx, wish)
+        if wanted is not None:
+            tx.insert(RESERVATIONS, Reservation(id=wish.job_id, project=wish.project, user=wish.user, left=wanted))
+            self._pledge(tx, wish.project, wish.user, wanted)
+
+    def check(self, view: Snapshot, wish: Wish) -> Meters | None:
+        """What would be promised to a job now; None where no budget of others covers it.
 
         Raises `BudgetExhausted` when its own budget, or what is left of its project's or its user's, does not pay for a run.
         """
         now = self._clock.now()
-        pots = Pots(tx, self._prices.history(tx), now)
+        pots = Pots(view, self._prices.history(view), now)
         per_s = pots.rate(wish.pool, wish.resources, wish.num_workers)
         _check_own(wish, per_s)
-        covering = _covering(tx, wish.project, wish.user)
-        if not covering or tx.get(RESERVATIONS, wish.job_id) is not None:
-            return
+        covering = _covering(view, wish.project, wish.user)
+        if not covering:
+            return None
         wanted = limits.promise(wish, per_s)
-        spenders = list(self.spenders(tx, {wish.project}, now))
+        spenders = list(self.spenders(view, {wish.project}, now))
         for budget in covering:
             pot = pots.of_budget(budget, spenders)
             if short := limits.lacks(pot, wanted):
@@ -81,8 +91,7 @@ class Budgets:
                     f"{pot.name} does not pay for this job: {short}.",
                     next_action=_what_to_do(budget, wish),
                 )
-        tx.insert(RESERVATIONS, Reservation(id=wish.job_id, project=wish.project, user=wish.user, left=wanted))
-        self._pledge(tx, wish.project, wish.user, wanted)
+        return wanted
 
     def release(self, tx: Transaction, job_id: str) -> None:
         """Take back what is left of a promise, in the transaction that ends its job for good. Safe to repeat."""
@@ -91,7 +100,7 @@ class Budgets:
             self._pledge(tx, known.project, known.user, limits.plus(Meters(), known.left, -1))
             tx.delete(RESERVATIONS, job_id)
 
-    def judge(self, *, own: bool) -> Verdict:
+    def judge(self, *, own: bool) -> Judgement:
         """Which jobs have to stop now, and when to ask again. Costs next to nothing where nobody has a budget.
 
         Args:
@@ -178,10 +187,10 @@ class Budgets:
         pots, spenders = Pots(view, self._prices.history(view), now), list(self.spenders(view, {project}, now))
         return [pots.status(budget, pots.of_budget(budget, spenders)) for budget in found]
 
-    def _judge(self, view: Snapshot, own: bool, now: float) -> tuple[Verdict, list[tuple[Budget, Pot, float]]]:
+    def _judge(self, view: Snapshot, own: bool, now: float) -> tuple[Judgement, list[tuple[Budget, Pot, float]]]:
         budgets = view.select(BUDGETS)
         if not budgets and not own:
-            return Verdict(), []
+            return Judgement(), []
         history = self._prices.history(view)
         pots, said, halts = Pots(view, history, now), [], dict[str, str]()
         spenders = list(self.spenders(view, None if own else {budget.project for budget in budgets}, now))
@@ -199,7 +208,7 @@ class Budgets:
                 looks.append(limits.look_again_s(alone))
         going = {spender.job_id for spender in spenders if spender.told_at is None}
         soonest = min((look for look in looks if look is not None), default=None)
-        verdict = Verdict(halts={key: why for key, why in halts.items() if key in going}, look_again_s=soonest)
+        verdict = Judgement(halts={key: why for key, why in halts.items() if key in going}, look_again_s=soonest)
         return verdict, [item for item in said if _is_news(*item, now)]
 
     def _say_each(self, tx: Transaction, said: Iterable[tuple[Budget, Pot, float]], now: float) -> None:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from skyloom.core.money import Money
-from skyloom.rooms.cost.model import Forecast
+from skyloom.rooms.cost.model import CostForecast
 
 MIN_DAYS = 3
 MAX_DAYS = 28
@@ -46,7 +46,7 @@ _T_95 = (
 )
 
 
-def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) -> Forecast:
+def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) -> CostForecast:
     """Say what a month will have cost.
 
     Args:
@@ -56,7 +56,7 @@ def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) 
     """
     recent = [day.nano_usd for day in days[-MAX_DAYS:]]
     if not recent:
-        return Forecast(
+        return CostForecast(
             month=month,
             spent=spent,
             expected=spent,
@@ -66,7 +66,7 @@ def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) 
     mean = statistics.fmean(recent)
     expected = spent.nano_usd + mean * days_left
     if len(recent) < MIN_DAYS:
-        return Forecast(
+        return CostForecast(
             month=month,
             spent=spent,
             expected=Money(round(expected)),
@@ -75,7 +75,7 @@ def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) 
         )
     spread = statistics.stdev(recent) * math.sqrt(days_left + days_left**2 / len(recent))
     reach = _T_95[len(recent) - 2] * spread
-    return Forecast(
+    return CostForecast(
         month=month,
         spent=spent,
         expected=Money(round(expected)),

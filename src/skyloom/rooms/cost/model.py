@@ -130,7 +130,7 @@ class DayCost(msgspec.Struct, frozen=True, kw_only=True):
     gpu_hours: float
 
 
-class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+class CostForecast(msgspec.Struct, frozen=True, kw_only=True):
     """What a month will have cost when it is over, if the days to come are like the last ones.
 
     Attributes:
@@ -155,7 +155,7 @@ class CostOutlook(msgspec.Struct, frozen=True, kw_only=True):
     """What each day cost, oldest first and without gaps, and where the month is going."""
 
     days: tuple[DayCost, ...]
-    forecast: Forecast
+    forecast: CostForecast
 
 
 @operation("costs.get", Right.READ, "GET /costs")

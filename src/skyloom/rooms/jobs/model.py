@@ -10,12 +10,14 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, RelativePath, ShortText
-from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
+from skyloom.rooms.cost.budget import Amount
 
 
 class JobMissing(NotFound):
@@ -34,9 +36,14 @@ class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
 
+class NotRepeatable(Conflict):
+    """The job belongs to a run, an endpoint or a dataset, which has to be asked instead."""
+
+
 class TaskState(enum.StrEnum):
     """The life of one task. ``MOVES`` is the table."""
 
+    WAITING = "waiting"  # for what its job comes after; not in the queue
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -49,10 +56,11 @@ class TaskState(enum.StrEnum):
 MOVES = Moves(
     "task",
     {
+        TaskState.WAITING: (TaskState.QUEUED, TaskState.CANCELLED),
         TaskState.QUEUED: (TaskState.STARTING, TaskState.CANCELLED),
         TaskState.STARTING: (TaskState.RUNNING, TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
         TaskState.RUNNING: (TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
-        TaskState.STOPPING: (TaskState.FAILED, TaskState.CANCELLED),
+        TaskState.STOPPING: (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED),
         TaskState.SUCCEEDED: (),
         TaskState.FAILED: (),
         TaskState.CANCELLED: (),
@@ -63,6 +71,7 @@ MOVES = Moves(
 class JobState(enum.StrEnum):
     """What a job as a whole is doing; always derived."""
 
+    WAITING = "waiting"
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -80,6 +89,8 @@ class Reason(enum.StrEnum):
 
     NONE = ""
     WAITING_FOR_RESOURCES = "waiting_for_resources"
+    WAITING_FOR_DEPENDENCIES = "waiting_for_dependencies"
+    DEPENDENCY_FAILED = "dependency_failed"
     COMPLETED = "completed"
     EXIT_CODE = "exit_code"
     REFUSED = "refused"
@@ -91,13 +102,35 @@ class Reason(enum.StrEnum):
     NODE_LOST = "node_lost"
     STOPPED = "stopped"
     CANCELLED = "cancelled"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    PREEMPTED = "preempted"
+    RESIZED = "resized"
     PEER_FAILED = "peer_failed"
+
+
+# Why a whole gang is told to stop. After the last two it comes back into the queue, as old as it was, and goes on from its checkpoint.
+HALTS = frozenset({Reason.CANCELLED, Reason.BUDGET_EXHAUSTED, Reason.PREEMPTED, Reason.RESIZED})
+COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 
 
 # What costs and lineage are told by: nobody may say it of his own job.
 OWNERS = frozenset({"run", "model", "endpoint", "user"})
 
 Label = Annotated[str, Meta(max_length=200)]
+
+
+class Condition(enum.StrEnum):
+    """What must have become of a thing before what comes after it may begin."""
+
+    SUCCEEDED = "succeeded"
+    ENDED = "ended"  # in whatever way
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A job or an array that has to end first."""
+
+    id: Id
+    condition: Condition = Condition.SUCCEEDED
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -112,7 +145,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
+        after: what has to end first; a job whose conditions can no longer come true is cancelled.
+        python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
+        budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
 
     entry: Entry
@@ -134,22 +170,52 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
+    after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    python: PythonEnvironment | None = None
+    budget_usd: Amount | None = None
+    budget_gpu_hours: Amount | None = None
+    budget_cpu_hours: Amount | None = None
+
+
+class Halt(msgspec.Struct, frozen=True, kw_only=True):
+    """A gang is told to stop: politely, so that it can write a checkpoint, then after its grace for good.
+
+    Attributes:
+        reason: one of `HALTS`.
+        by: who said so: a principal, a budget, or the job that gets the room.
+        message: the evidence in one sentence, for people.
+        num_workers: how many it goes on with, for `Reason.RESIZED`.
+    """
+
+    reason: Reason
+    by: str
+    at: float
+    message: str = ""
+    num_workers: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """The job does not come back."""
+        return self.reason not in COME_BACK
 
 
 class Job(Record, frozen=True, kw_only=True):
-    """A job as it was asked for, and what its owner wants of it now.
+    """A job as it was asked for, and what is wanted of it now.
 
     Attributes:
         attempt: number of the newest attempt, from 1; every write of a task carries it, so an old one is refused.
-        cancelled_by: who asked to stop it, or "".
+        comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
+        halt: what the newest attempt was told, if it has to stop.
+        array: id of the array that it is one task of, or "".
     """
 
     spec: JobSpec
     submitted_at: float
     submitted_by: str
     attempt: int = 1
-    cancelled_by: str = ""
-    cancelled_at: float | None = None
+    comebacks: int = 0
+    halt: Halt | None = None
+    array: str = ""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -157,6 +223,7 @@ class Task(Record, frozen=True, kw_only=True):
 
     Attributes:
         turn: sorts queued tasks by priority, then by the age of their job (`rules.turn_of`).
+        array: that of its job.
         reason: why it ended, or why it waits.
         message: the evidence in one line.
         started_at, ended_at: Unix seconds by the shim's record; None until then.
@@ -166,6 +233,7 @@ class Task(Record, frozen=True, kw_only=True):
     attempt: int
     rank: int
     turn: str = ""
+    array: str = ""
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""
@@ -212,6 +280,9 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool
 
 
+ALL_ARRAYS = "*"
+
+
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a called function returned, as JSON text. ``ready`` is false while it runs."""
 
@@ -235,16 +306,24 @@ class GetJob(Operation[JobStatus], frozen=True, kw_only=True):
 
 @operation("jobs.list", Right.READ, "GET /jobs")
 class ListJobs(Operation[Page[JobStatus]], frozen=True, kw_only=True):
-    """List jobs, newest first."""
+    """List jobs, newest first: those of one array, those of none, or with ``*`` all of them."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
     live: bool = False
+    array: Annotated[str, Meta(max_length=120)] = ""
 
 
 @operation("jobs.cancel", Right.RUN, "POST /jobs/{job_id}/cancel")
 class CancelJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Stop a job: a polite signal, then after its grace the end of every process it started. Safe to repeat."""
+
+    job_id: Id
+
+
+@operation("jobs.rerun", Right.RUN, "POST /jobs/{job_id}/rerun")
+class RerunJob(Operation[JobStatus], frozen=True, kw_only=True):
+    """Queue a new job that does what an earlier one did. What that one came after is not waited for again."""
 
     job_id: Id
 
@@ -267,4 +346,4 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, ReadLog, ReadResult)
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)

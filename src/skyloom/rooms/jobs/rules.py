@@ -6,17 +6,25 @@ Snapshot in, decision out. No clock, store or engine is known here.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import (
+    COME_BACK,
     ENDED,
+    HALTS,
     MOVES,
     OWNERS,
+    Condition,
+    Dependency,
     Job,
+    JobSpec,
     JobState,
     JobStatus,
     LabelReserved,
+    NotRepeatable,
     Reason,
     Task,
     TaskState,
@@ -24,11 +32,14 @@ from skyloom.rooms.jobs.model import (
 
 LIVE = MOVES.live
 MAX_PRIORITY = 1_000
+_UNSTARTED = (TaskState.WAITING, TaskState.QUEUED)
 HOLDING = (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING)
 
 NEXT_ACTIONS: dict[Reason, str] = {
     Reason.NONE: "",
     Reason.WAITING_FOR_RESOURCES: "Wait, cancel something that holds them (skyloom job list), or ask for less.",
+    Reason.WAITING_FOR_DEPENDENCIES: "Wait, or see how far they are: skyloom job show ID.",
+    Reason.DEPENDENCY_FAILED: "Mend that one; then run this one without it: skyloom job rerun {id}.",
     Reason.COMPLETED: "",
     Reason.EXIT_CODE: "Read what it printed: skyloom job logs {id}.",
     Reason.REFUSED: "Correct that and start it again; it was not retried.",
@@ -40,6 +51,9 @@ NEXT_ACTIONS: dict[Reason, str] = {
     Reason.NODE_LOST: "The machine was lost; submit again, with --retries to have that done for you.",
     Reason.STOPPED: "Something outside of Skyloom asked it to stop; submit again.",
     Reason.CANCELLED: "",
+    Reason.BUDGET_EXHAUSTED: "Raise the budget, then submit it again; what it saved in its shared folder is kept.",
+    Reason.PREEMPTED: "Nothing: it goes on from its checkpoint as soon as there is room.",
+    Reason.RESIZED: "Nothing: it goes on from its checkpoint with another number of workers.",
     Reason.PEER_FAILED: "Look at the worker that failed first: skyloom job show {id}.",
 }
 
@@ -56,8 +70,23 @@ def check_labels(labels: Iterable[str]) -> None:
         )
 
 
-def tasks_of(job: Job, now: float) -> tuple[Task, ...]:
-    """The tasks of a job's newest attempt, as they start out."""
+def check_repeatable(job: Job) -> None:
+    """Raise `NotRepeatable` for a job that does the work of a run, an endpoint or a dataset."""
+    owned = sorted(OWNERS.intersection(job.spec.labels))
+    if owned:
+        raise NotRepeatable(
+            f"Job {job.id} works for the {owned[0]} {job.spec.labels[owned[0]]}.",
+            next_action="Start that again instead: skyloom train, skyloom deploy.",
+        )
+
+
+def again(spec: JobSpec) -> JobSpec:
+    """What a job did, to be done once more, now."""
+    return msgspec.structs.replace(spec, after=())
+
+
+def tasks_of(job: Job, now: float, reason: Reason = Reason.NONE, message: str = "") -> tuple[Task, ...]:
+    """The tasks of a job's newest attempt, as they start out; reason and message tell what the last one made room for."""
     return tuple(
         Task(
             id=f"{job.id}.{job.attempt}.{rank}",
@@ -66,6 +95,10 @@ def tasks_of(job: Job, now: float) -> tuple[Task, ...]:
             attempt=job.attempt,
             rank=rank,
             turn=turn_of(job),
+            array=job.array,
+            state=TaskState.WAITING if job.spec.after and job.attempt == 1 else TaskState.QUEUED,
+            reason=reason,
+            message=message,
             created_at=now,
         )
         for rank in range(job.spec.num_workers)
@@ -79,14 +112,22 @@ def turn_of(job: Job) -> str:
 
 def state_of(tasks: Iterable[Task]) -> JobState:
     """The state of a job from the tasks of its newest attempt."""
-    states = {task.state for task in tasks}
-    for state in (TaskState.STOPPING, TaskState.RUNNING, TaskState.STARTING, TaskState.QUEUED):
+    gang = list(tasks)
+    states = {task.state for task in gang}
+    for state in (
+        TaskState.STOPPING,
+        TaskState.RUNNING,
+        TaskState.STARTING,
+        TaskState.QUEUED,
+        TaskState.WAITING,
+    ):
         if state in states:
             return JobState(state.value)
+    ended = [task for task in gang if task.reason not in COME_BACK] or gang
     for state in (TaskState.CANCELLED, TaskState.FAILED):
-        if state in states:
+        if state in {task.state for task in ended}:
             return JobState(state.value)
-    return JobState.SUCCEEDED
+    return JobState.CANCELLED if TaskState.CANCELLED in states else JobState.SUCCEEDED
 
 
 def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
@@ -98,13 +139,16 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
     """
     tasks = newest(job, all_tasks)
     state = state_of(tasks)
-    if job.cancelled_by and state in (JobState.RUNNING, JobState.STARTING):
+    if job.halt and state in (JobState.RUNNING, JobState.STARTING):
         state = JobState.STOPPING
     decisive = deciding(tasks)
     reason = decisive.reason if decisive else Reason.NONE
     message = explain(job, decisive) if decisive else ""
     if state is JobState.QUEUED and waiting:
-        reason, message = Reason.WAITING_FOR_RESOURCES, waiting
+        message = f"{waiting}; {message}" if message else waiting
+        reason = Reason.WAITING_FOR_RESOURCES
+    if state is JobState.WAITING:
+        reason, message = Reason.WAITING_FOR_DEPENDENCIES, waits_for(job.spec.after)
     ends = [task.ended_at for task in tasks if task.ended_at is not None]
     starts = [task.started_at for task in all_tasks if task.started_at is not None]
     return JobStatus(
@@ -119,6 +163,12 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
     )
 
 
+def waits_for(after: Sequence[Dependency]) -> str:
+    """What something comes after, in words."""
+    words = [f"{one.id} to {'succeed' if one.condition is Condition.SUCCEEDED else 'end'}" for one in after[:3]]
+    return f"waits for {', '.join(words)}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")
+
+
 def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:
     """The tasks of a job's newest attempt, by rank."""
     return tuple(sorted((task for task in tasks if task.attempt == job.attempt), key=lambda task: task.rank))
@@ -128,14 +178,16 @@ def deciding(tasks: Iterable[Task]) -> Task | None:
     """The task whose end or waiting says most about its gang: a refusal, the first real failure, else any with a reason."""
     speaking = [task for task in tasks if task.reason not in (Reason.NONE, Reason.COMPLETED)]
     # A refusal says it best, even where a peer that lost its gang was quicker to end.
-    order = {Reason.REFUSED: 0, Reason.PEER_FAILED: 2}
+    order = {Reason.REFUSED: 0, Reason.PEER_FAILED: 2, Reason.PREEMPTED: 3, Reason.RESIZED: 3}
     return min(speaking, key=lambda t: (order.get(t.reason, 1), t.ended_at or 0.0, t.rank), default=None)
 
 
 def explain(job: Job, task: Task) -> str:
     """The evidence, in one sentence."""
+    if task.reason in HALTS:
+        return task.message  # all of the gang was told the same
     who = f"Worker {task.rank} of {job.spec.num_workers}: " if job.spec.num_workers > 1 else ""
-    tries = f" (attempt {task.attempt} of {job.spec.max_retries + 1})" if job.spec.max_retries else ""
+    tries = f" (attempt {task.attempt - job.comebacks} of {job.spec.max_retries + 1})" if job.spec.max_retries else ""
     return f"{who}{task.message}{tries}"
 
 
@@ -145,20 +197,20 @@ class Settled:
 
     Attributes:
         tasks: changed tasks, at the version that was read.
-        retry: start another attempt.
+        again: why another attempt is to be made: the halt that it comes back from, ``NONE`` for a retry; None when there is none.
         stop: ids the engine has to stop now.
         launch: ids that are meant to run but that the engine does not know: a crash came between intent and launch.
     """
 
     tasks: tuple[Task, ...] = ()
-    retry: bool = False
+    again: Reason | None = None
     stop: tuple[str, ...] = ()
     launch: tuple[str, ...] = ()
 
 
 def settle(job: Job, tasks: Sequence[Task], seen: Mapping[str, Observation], now: float) -> Settled:
     """Compare what is wanted of a job's newest attempt with what was seen, and say what to write and to do."""
-    after = {task.id: _observed(task, seen.get(task.id), now) for task in tasks}
+    after = {task.id: _observed(_overtaken(job, task), seen.get(task.id), now) for task in tasks}
     after = {key: _wanted(job, task, after.values(), now) for key, task in after.items()}
     before = {task.id: task for task in tasks}
     stop = tuple(key for key, task in after.items() if task.state is TaskState.STOPPING)
@@ -166,10 +218,16 @@ def settle(job: Job, tasks: Sequence[Task], seen: Mapping[str, Observation], now
     launch = tuple(key for key in after if after[key].state is TaskState.STARTING and key in absent)
     return Settled(
         tasks=tuple(task for key, task in after.items() if task != before[key]),
-        retry=_try_again(job, list(after.values())),
+        again=_again(job, list(after.values())),
         stop=stop,
         launch=launch,
     )
+
+
+def _overtaken(job: Job, task: Task) -> Task:
+    """A task that stops to come back, once its job is told to stop for good."""
+    overtaken = task.state is TaskState.STOPPING and task.reason in COME_BACK and job.halt and job.halt.is_final
+    return changed(task, {"reason": job.halt.reason, "message": job.halt.message}) if overtaken and job.halt else task
 
 
 def _observed(task: Task, seen: Observation | None, now: float) -> Task:
@@ -190,7 +248,8 @@ def _observed(task: Task, seen: Observation | None, now: float) -> Task:
         "peak_memory_bytes": seen.peak_memory_bytes,
         "ended_at": seen.ended_at or now,
     }
-    if task.state is TaskState.STOPPING:
+    finished = task.reason in COME_BACK and seen.reason is EndReason.COMPLETED  # it was quicker than its halt
+    if task.state is TaskState.STOPPING and not finished:
         return _stopped(changed(task, facts), seen.ended_at or now)
     reason = Reason((seen.reason or EndReason.SHIM_LOST).value)
     state = TaskState.SUCCEEDED if reason is Reason.COMPLETED else TaskState.FAILED
@@ -198,7 +257,7 @@ def _observed(task: Task, seen: Observation | None, now: float) -> Task:
 
 
 def _stopped(task: Task, ended_at: float) -> Task:
-    state = TaskState.CANCELLED if task.reason is Reason.CANCELLED else TaskState.FAILED
+    state = TaskState.CANCELLED if task.reason in HALTS else TaskState.FAILED
     return changed(task, {"state": state, "ended_at": ended_at})
 
 
@@ -216,24 +275,39 @@ def _wanted(job: Job, task: Task, gang: Iterable[Task], now: float) -> Task:
     """The task after what its owner and its gang want of it."""
     if MOVES.is_terminal(task.state) or task.state is TaskState.STOPPING:
         return task
-    if job.cancelled_by:
-        target = TaskState.CANCELLED if task.state is TaskState.QUEUED else TaskState.STOPPING
+    if job.halt:
+        target = TaskState.CANCELLED if task.state in _UNSTARTED else TaskState.STOPPING
         end = {"ended_at": now} if target is TaskState.CANCELLED else {}
-        message = f"cancelled by {job.cancelled_by}"
-        return changed(task, {"state": target, "reason": Reason.CANCELLED, "message": message, **end})
+        why = {"reason": job.halt.reason, "message": job.halt.message}
+        return changed(task, {"state": target, **why, **end})
     failed = next((peer for peer in gang if peer.state is TaskState.FAILED), None)
-    if failed is not None and task.state is not TaskState.QUEUED:
+    if failed is not None and task.state not in _UNSTARTED:
         message = f"stopped because worker {failed.rank} failed ({failed.reason.value})"
         return changed(task, {"state": TaskState.STOPPING, "reason": Reason.PEER_FAILED, "message": message})
     return task
 
 
-def _try_again(job: Job, tasks: Sequence[Task]) -> bool:
-    if job.cancelled_by or not tasks or not all(MOVES.is_terminal(task.state) for task in tasks):
-        return False
-    decisive = deciding(tasks)
-    failed = any(task.state is TaskState.FAILED for task in tasks)
-    return failed and decisive is not None and decisive.reason in RETRYABLE and job.attempt <= job.spec.max_retries
+def _again(job: Job, tasks: Sequence[Task]) -> Reason | None:
+    """Why there is to be another attempt, see `Settled.again`."""
+    if not tasks or not all(MOVES.is_terminal(task.state) for task in tasks):
+        return None
+    if job.halt and job.halt.is_final:
+        return None
+    failed = [task for task in tasks if task.state is TaskState.FAILED]
+    halted = next(
+        (task.reason for task in tasks if task.state is TaskState.CANCELLED and task.reason in COME_BACK), None
+    )
+    if halted and not failed:
+        return halted
+    decisive = deciding(failed)
+    mendable = decisive is not None and decisive.reason in RETRYABLE
+    return Reason.NONE if mendable and job.attempt - job.comebacks <= job.spec.max_retries else None
+
+
+def next_attempt(job: Job, again: Reason) -> Job:
+    """The job as its next attempt begins; coming back from a halt counts as no retry."""
+    comebacks = job.comebacks + (again in COME_BACK)
+    return changed(job, {"attempt": job.attempt + 1, "comebacks": comebacks, "halt": None})
 
 
 @dataclass(frozen=True)

@@ -1,58 +1,49 @@
-"""The service of jobs: takes them in, and in a loop brings what runs to what is wanted.
+"""The service of jobs: takes them in, tells how they stand, and writes down that they are to stop. `loop` does the rest."""
 
-Each tick reads one snapshot, looks at the engine, lets `rules` decide, commits, and only then acts. A crash at any point between two
-of these is mended by the next tick: what was committed but not done is done again (the engine runs a task id at most once), and
-what was done but not committed is seen again.
-"""
-
-import logging
-import threading
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
-
-from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
-from skyloom.core.events import Moved, TaskEnded
+from skyloom.core.events import TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.engine import Engine, GangPlan, Observation, PythonCall, PythonFile, TaskPhase
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs import model, rules
-from skyloom.rooms.jobs.model import MOVES, Job, JobStatus, Task, TaskState
-from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.cost.budget import BudgetExhausted
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.jobs import environments, model, rules
+from skyloom.rooms.jobs.dependencies import Dependencies
+from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-
-log = logging.getLogger("skyloom.jobs")
-P = TypeVar("P")
-R = TypeVar("R")
-
-_IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
-_LOOKAHEAD = 64
-_MOST_LAUNCHES = 5
+from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.spending import wish_of
+from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.jobs.writing import JobWriter, metered
 
 
 class Jobs:
     """Jobs of all projects on one pool."""
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, engine: Engine, blobs: Blobs, plans: Plans
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        writer: JobWriter,
+        engine: Engine,
+        blobs: Blobs,
+        waits: Waits,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
-        self._outbox = outbox
+        self._writer = writer
         self._engine = engine
         self._blobs = blobs
-        self._plans = plans
         self._capacity = engine.capacity()
-        # What queued jobs wait for, by job id: said by the last tick, never stored, lost without harm.
-        self._waiting: dict[str, str] = {}
-        # How often launching a job raised what it should not, by job id: forgotten at a restart, without harm too.
-        self._launch_faults: Counter[str] = Counter()
-        self._tick_lock = threading.Lock()
+        self.dependencies = Dependencies(store, clock, writer)
+        self._waits = waits
+        self._budgets = budgets
 
     def handlers(self) -> Handlers:
         return {
@@ -60,6 +51,7 @@ class Jobs:
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
+            model.RerunJob: Change(self.rerun, before=self.check_rerun),
             model.ReadLog: Query(self.read_log),
             model.ReadResult: Query(self.read_result),
         }
@@ -72,7 +64,7 @@ class Jobs:
         self.check(ask, by)
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
-        """Refuse what can never run: more than the pool has, or files that were not uploaded."""
+        """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
         spec = ask.spec
         missing = spec.resources.times(spec.num_workers).shortfall(self._capacity)
         if missing:
@@ -91,34 +83,65 @@ class Jobs:
                 f"The job is to run {spec.entry.path!r}, which is not among its files.",
                 next_action="Add it to `files` under that very path.",
             )
+        environments.check(spec.python, self._engine.abilities)
+        if budgets := self._budgets:
+            wish = wish_of(spec, "", by.project, by.principal)
+            self._store.read(lambda view: budgets.check(view, wish))
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
-        now = self._clock.now()
-        job = tx.insert(
-            JOBS,
-            Job(
-                id=self._ids.new("job"),
-                project=by.project,
-                spec=ask.spec,
-                submitted_at=now,
-                submitted_by=by.principal,
-            ),
+        job = Job(
+            id=self._ids.new("job"),
+            project=by.project,
+            spec=ask.spec,
+            submitted_at=self._clock.now(),
+            submitted_by=by.principal,
         )
-        tasks = [tx.insert(TASKS, task) for task in rules.tasks_of(job, now)]
-        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=TaskState.QUEUED))
-        return rules.status(job, tasks)
+        self._promise(tx, job)
+        return self._queue(tx, job)
+
+    def take_in(self, tx: Transaction, job: Job) -> JobStatus:
+        """Queue a job that was made elsewhere, with an id of its own. One that no budget pays for is there, and has ended for it.
+
+        Raises `AlreadyExists`, `JobMissing` for what it comes after.
+        """
+        try:
+            self._promise(tx, job)
+        except BudgetExhausted as error:
+            self._queue(tx, job)
+            why = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=error.message)
+            job = self.halt(tx, self.find(tx, job.id, job.project), why)
+            return rules.status(job, tx.select(TASKS, {"job_id": job.id}))
+        return self._queue(tx, job)
+
+    def _queue(self, tx: Transaction, job: Job) -> JobStatus:
+        self.dependencies.check(tx, job.spec.after, job.project)
+        return rules.status(*self._writer.take_in(tx, job))
+
+    def _promise(self, tx: Transaction, job: Job) -> None:
+        """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""
+        if self._budgets:
+            self._budgets.reserve(tx, wish_of(job.spec, job.id, job.project, job.submitted_by))
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
+        halt = Halt(
+            reason=Reason.CANCELLED, by=by.principal, at=self._clock.now(), message=f"cancelled by {by.principal}"
+        )
+        job = self.halt(tx, self.find(tx, ask.job_id, by.project), halt)
+        return rules.status(job, tx.select(TASKS, {"job_id": job.id}))
+
+    def halt(self, tx: Transaction, job: Job, halt: Halt) -> Job:
+        """Tell a job's gang to stop, for one of `model.HALTS`; see `JobWriter.halt`. For the rooms above, too."""
+        return self._writer.halt(tx, job, halt)
+
+    def check_rerun(self, ask: model.RerunJob, by: Caller) -> None:
+        """Refuse what could not run now, or is not the caller's own to repeat."""
+        job = self._store.read(lambda view: self.find(view, ask.job_id, by.project))
+        rules.check_repeatable(job)
+        self.check(model.SubmitJob(spec=rules.again(job.spec)), by)
+
+    def rerun(self, tx: Transaction, ask: model.RerunJob, by: Caller) -> JobStatus:
         job = self.find(tx, ask.job_id, by.project)
-        tasks = tx.select(TASKS, {"job_id": job.id})
-        if not job.cancelled_by and rules.status(job, tasks).state not in model.ENDED:
-            job = tx.update(JOBS, changed(job, {"cancelled_by": by.principal, "cancelled_at": self._clock.now()}))
-            # A gang that was never started ends right here; the loop stops the others.
-            settled = rules.settle(job, rules.newest(job, tasks), {}, self._clock.now())
-            for task in settled.tasks:
-                self._move(tx, job, task)
-            tasks = tx.select(TASKS, {"job_id": job.id})
-        return rules.status(job, tasks)
+        return self.submit(tx, model.SubmitJob(spec=rules.again(job.spec)), by)
 
     # Looking
 
@@ -132,12 +155,7 @@ class Jobs:
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""
         job = self.find(view, job_id, project)
-        return rules.status(job, view.select(TASKS, {"job_id": job.id}), self._waits(job))
-
-    def _waits(self, job: Job) -> str:
-        """What a job waits for, should it be queued."""
-        behind = f"behind {len(self._waiting)} others or more" if len(self._waiting) >= _LOOKAHEAD // 2 else ""
-        return self._waiting.get(job.id, behind)
+        return rules.status(job, view.select(TASKS, {"job_id": job.id}), self._waits.of(job.id))
 
     def get(self, ask: model.GetJob, by: Caller) -> JobStatus:
         return self._store.read(lambda view: self.status(view, ask.job_id, by.project))
@@ -145,14 +163,17 @@ class Jobs:
     def list(self, ask: model.ListJobs, by: Caller) -> Page[JobStatus]:
         def work(view: Snapshot) -> Page[JobStatus]:
             where: dict[str, str | tuple[str, ...]] = {"project": by.project}
+            if ask.array != model.ALL_ARRAYS:
+                where["array"] = ask.array
             if ask.live:
-                live = {task.job_id for task in view.select(TASKS, {"project": by.project, "state": rules.LIVE})}
+                tasks = view.select(TASKS, {"project": by.project, "state": rules.LIVE})
+                live = {task.job_id for task in tasks if ask.array in (model.ALL_ARRAYS, task.array)}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
-            tasks = _by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, tasks[job.id], self._waits(job)) for job in jobs.items]
+            gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
+            items = [rules.status(job, gangs[job.id], self._waits.of(job.id)) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)
@@ -187,184 +208,8 @@ class Jobs:
         """The started tasks of a project that have not ended, as if they ended now; for pricing what still runs."""
         live = view.select(TASKS, {"project": project, "state": rules.LIVE})
         started = [task for task in live if task.started_at is not None]
-        jobs = _jobs_of(view, started)
-        return tuple(_metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
-
-    # The loop
-
-    def adopt(self) -> None:
-        """After a start: end what runs without any record of it (a restored or removed database), keep all the rest."""
-        known = self._engine.known()
-        seen = self._engine.observe(known)
-        alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
-        live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
-        self._engine.stop([key for key in alive if key not in live], force=True)
-
-    def tick(self) -> float:
-        """One round of the loop. Returns the seconds after which the next one is due."""
-        with self._tick_lock:
-            jobs, tasks = self._store.read(_held)
-            seen = self._engine.observe([task.id for task in tasks]) if tasks else {}
-            self._settle(jobs, tasks, seen)
-            started = self._place()
-            states = {task.state for task in tasks}
-            if started or states & {TaskState.STARTING, TaskState.STOPPING}:
-                return _EAGER_S
-            return _BUSY_S if states else _IDLE_S
-
-    def _settle(self, jobs: Mapping[str, Job], tasks: Sequence[Task], seen: Mapping[str, Observation]) -> None:
-        now = self._clock.now()
-        decisions = [
-            (jobs[job_id], rules.settle(jobs[job_id], gang, seen, now)) for job_id, gang in _by_job(tasks).items()
-        ]
-        to_write = [(job, made) for job, made in decisions if made.tasks or made.retry]
-        self._each(to_write, lambda tx, pair: self._write(tx, *pair, now))
-        self._engine.stop([task_id for _, made in decisions for task_id in made.stop])
-        for job, made in decisions:
-            if made.launch:
-                self._launch(job, [task for task in tasks if task.job_id == job.id])
-
-    def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
-        """Do the work of every job in one transaction; when one of them fails, each in its own, so that it stops nobody else's."""
-        if not pairs:
-            return {}
-        try:
-            return self._store.write(lambda tx: {pair[0].id: work(tx, pair) for pair in pairs})
-        except (StorageFull, Unavailable):
-            raise  # nobody's own fault: the whole round is done again
-        except Exception as error:
-            if len(pairs) == 1:
-                log.exception("job %s is left as it is; the next round tries again", pairs[0][0].id)
-                return {}
-            log.warning("one of %d jobs failed (%s); each is done by itself", len(pairs), error)
-        return {job_id: made for pair in pairs for job_id, made in self._each([pair], work).items()}
-
-    def _write(self, tx: Transaction, job: Job, made: rules.Settled, now: float) -> None:
-        current = [tx.get(TASKS, task.id) for task in made.tasks]
-        fresh = tx.get(JOBS, job.id)
-        stale = any(
-            then is None or then.version != task.version for then, task in zip(current, made.tasks, strict=True)
-        )
-        if stale or fresh is None or fresh.version != job.version:
-            return  # somebody was quicker; the next tick decides on what is true then
-        for task in made.tasks:
-            self._move(tx, job, task)
-        if made.retry:
-            job = tx.update(JOBS, changed(job, {"attempt": job.attempt + 1}))
-            for task in rules.tasks_of(job, now):
-                tx.insert(TASKS, task)
-            news = Moved(before=TaskState.FAILED, after=TaskState.QUEUED, reason="retry")
-            self._outbox.publish(tx, job.project, job.id, news)
-
-    def _move(self, tx: Transaction, job: Job, task: Task) -> None:
-        before = tx.get(TASKS, task.id)
-        if before is not None and before.state is not task.state:
-            MOVES.check(task.id, before.state, task.state)
-            news = Moved(before=before.state, after=task.state, reason=task.reason, message=task.message)
-            self._outbox.publish(tx, task.project, task.job_id, news)
-        stored = tx.update(TASKS, task)
-        if MOVES.is_terminal(stored.state) and stored.started_at is not None:
-            self._outbox.publish(tx, task.project, task.job_id, _metered(job, stored))
-
-    def _place(self) -> int:
-        """Start the gangs whose turn it is; returns how many."""
-        waiting, jobs, held = self._store.read(lambda view: (_queue(view), *_held(view)))
-        chosen, left = rules.place(waiting, self._capacity, rules.used_by(jobs, held))
-        self._waiting = {item.job.id: item.message for item in left}
-        if not chosen:
-            return 0
-        started = self._each(chosen, lambda tx, pair: self._start(tx, *pair))
-        for job, gang in chosen:
-            if started.get(job.id):
-                self._launch(job, gang)
-        return sum(started.values())
-
-    def _start(self, tx: Transaction, job: Job, gang: Sequence[Task]) -> bool:
-        fresh = tx.get(JOBS, job.id)
-        if fresh is None or fresh.version != job.version:
-            return False
-        for task in gang:
-            self._move(tx, job, changed(task, {"state": TaskState.STARTING}))
-        return True
-
-    def _launch(self, job: Job, gang: Sequence[Task]) -> None:
-        # The intent stands whatever goes wrong; the next tick finds the tasks absent and launches them again.
-        try:
-            tasks = tuple(self._plans.task(job, task) for task in sorted(gang, key=lambda task: task.rank))
-            self._engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
-        except (StorageFull, Unavailable) as error:
-            self._waiting[job.id] = str(error)
-        except Exception as error:
-            log.exception("job %s cannot be launched; the other jobs go on", job.id)
-            self._launch_faults[job.id] += 1
-            if self._launch_faults[job.id] >= _MOST_LAUNCHES:
-                self._give_up(job, gang, error)
-
-    def _give_up(self, job: Job, gang: Sequence[Task], error: Exception) -> None:
-        """End an attempt that cannot be launched for a reason that time does not mend."""
-        del self._launch_faults[job.id]
-        self._engine.stop([task.id for task in gang], force=True)
-        message = str(error) if isinstance(error, SkyloomError) else "the log of the control plane says why"
-        end = {
-            "state": TaskState.FAILED,
-            "reason": model.Reason.LAUNCH_FAILED,
-            "message": f"could not be launched: {message}",
-            "ended_at": self._clock.now(),
-        }
-
-        def work(tx: Transaction) -> None:
-            for task in gang:
-                stored = tx.get(TASKS, task.id)
-                if stored is not None and stored.state is TaskState.STARTING:
-                    self._move(tx, job, changed(stored, end))
-
-        self._store.write(work)
-
-
-def _held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
-    """The gangs that have been started and have not wholly ended, and their jobs."""
-    held = view.select(TASKS, {"state": rules.HOLDING})
-    jobs = _jobs_of(view, held)
-    gangs = tuple(job.id for job in jobs.values() if job.spec.num_workers > 1)
-    peers = [task for part in _parts(gangs) for task in view.select(TASKS, {"job_id": part})]
-    attempts = {(task.job_id, task.attempt) for task in held}
-    alone = [task for task in held if task.job_id not in set(gangs)]
-    return jobs, alone + [task for task in peers if (task.job_id, task.attempt) in attempts]
-
-
-def _queue(view: Snapshot) -> list[tuple[Job, tuple[Task, ...]]]:
-    """The gangs at the head of the queue; a look at all of it would cost the more the longer it is."""
-    first = view.select(TASKS, {"state": TaskState.QUEUED}, order="turn", limit=_LOOKAHEAD)
-    jobs = _jobs_of(view, first)
-    tasks = _by_job(view.select(TASKS, {"job_id": tuple(jobs)}))
-    return [(job, rules.newest(job, tasks[job.id])) for job in jobs.values()]
-
-
-def _jobs_of(view: Snapshot, tasks: Iterable[Task]) -> dict[str, Job]:
-    ids = tuple(dict.fromkeys(task.job_id for task in tasks))
-    return {job.id: job for part in _parts(ids) for job in view.select(JOBS, {"id": part})}
-
-
-def _parts(ids: tuple[str, ...], size: int = 500) -> Iterable[tuple[str, ...]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
-
-
-def _by_job(tasks: Iterable[Task]) -> dict[str, list[Task]]:
-    found: dict[str, list[Task]] = defaultdict(list)
-    for task in tasks:
-        found[task.job_id].append(task)
-    return found
-
-
-def _metered(job: Job, task: Task) -> TaskEnded:
-    return TaskEnded(
-        job_id=job.id,
-        task_id=task.id,
-        resources=job.spec.resources,
-        started_at=task.started_at or 0.0,
-        ended_at=task.ended_at or 0.0,
-        labels={**job.spec.labels, "user": job.submitted_by},
-    )
+        jobs = jobs_of(view, started)
+        return tuple(metered(jobs[task.job_id], changed(task, {"ended_at": now})) for task in started)
 
 
 def _whole_characters(content: bytes, *, final: bool) -> tuple[str, int]:

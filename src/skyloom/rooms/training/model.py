@@ -9,6 +9,7 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
@@ -23,14 +24,8 @@ class TargetMissing(InvalidInput):
 
 
 class TableSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a dataset version lies.
+    """Where a dataset version lies: a table and its version there. Where the tables are, a task is told by its machine."""
 
-    Attributes:
-        tables: folder of all tables.
-        table, number: the table and its version there.
-    """
-
-    tables: str
     table: str
     number: int
 
@@ -89,6 +84,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
+        python: packages that the training needs beside those of the pool.
     """
 
     recipe: Annotated[str, Meta(max_length=80)] = ""
@@ -109,6 +105,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
     labels: Labels = msgspec.field(default_factory=dict)
+    python: PythonEnvironment | None = None
 
 
 OPERATIONS = (Train,)

@@ -41,7 +41,8 @@ def read_error(path: str) -> tuple[str, str] | None:
         return None
     if not message:
         return None
-    return ("refused" if told.get("final") is True else "exit_code"), message
+    reason = "launch_failed" if told.get("launch") is True else "refused" if told.get("final") is True else "exit_code"
+    return reason, message
 
 
 def write_durable(path: str, value: dict[str, object], reserve: str | None = None) -> None:
@@ -71,11 +72,10 @@ _MAX_ERROR_CHARACTERS = 500  # at most 6,000 bytes as JSON, so that the record f
 
 
 def make_reserve(path: str) -> None:
-    """Set blocks aside for a later `write_durable`. Raises ``OSError`` when the disk is full."""
+    """Set blocks aside for a later `write_durable`, without waiting for the disk. Raises ``OSError`` when it is full."""
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, b" " * RESERVE_BYTES)
-        os.fsync(descriptor)
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
     finally:
         os.close(descriptor)
 

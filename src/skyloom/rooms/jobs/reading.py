@@ -1,0 +1,47 @@
+"""Reading jobs with their tasks, in few queries however many there are."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from skyloom.ports.store import Snapshot
+from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs.model import Job, Task, TaskState
+from skyloom.rooms.jobs.ports import JOBS, TASKS
+
+_LOOKAHEAD = 64
+
+
+def jobs_of(view: Snapshot, tasks: Iterable[Task]) -> dict[str, Job]:
+    """The jobs of some tasks, by id."""
+    ids = tuple(dict.fromkeys(task.job_id for task in tasks))
+    return {job.id: job for part in parts(ids) for job in view.select(JOBS, {"id": part})}
+
+
+def by_job(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    """Tasks, by the id of their job."""
+    found: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        found[task.job_id].append(task)
+    return found
+
+
+def parts(ids: tuple[str, ...], size: int = 500) -> Iterable[tuple[str, ...]]:
+    """Cut many ids into as many as one query takes."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
+    """The gangs that have been started and have not wholly ended, and their jobs."""
+    holding = view.select(TASKS, {"state": rules.HOLDING})
+    jobs = jobs_of(view, holding)
+    peers = [task for part in parts(tuple(jobs)) for task in view.select(TASKS, {"job_id": part})]
+    attempts = {(task.job_id, task.attempt) for task in holding}
+    return jobs, [task for task in peers if (task.job_id, task.attempt) in attempts]
+
+
+def queue(view: Snapshot) -> list[tuple[Job, tuple[Task, ...]]]:
+    """The gangs at the head of the queue; a look at all of it would cost the more the longer it is."""
+    first = view.select(TASKS, {"state": TaskState.QUEUED}, order="turn", limit=_LOOKAHEAD)
+    jobs = jobs_of(view, first)
+    tasks = by_job(view.select(TASKS, {"job_id": tuple(jobs)}))
+    return [(job, rules.newest(job, tasks[job.id])) for job in jobs.values()]

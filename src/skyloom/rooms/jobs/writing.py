@@ -1,0 +1,86 @@
+"""Writing jobs down: every move of a task passes here, with its event in the same transaction."""
+
+from collections.abc import Sequence
+
+from skyloom.core.events import Moved, TaskEnded
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Outbox
+from skyloom.ports.store import Transaction, changed
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs.model import MOVES, Halt, Job, Reason, Task, TaskState
+from skyloom.rooms.jobs.ports import JOBS, TASKS
+
+
+class JobWriter:
+    """Writes what was decided about jobs, and the news of it."""
+
+    def __init__(self, clock: Clock, outbox: Outbox, budgets: Budgets | None = None) -> None:
+        self._clock = clock
+        self._outbox = outbox
+        self._budgets = budgets
+
+    def take_in(self, tx: Transaction, job: Job) -> tuple[Job, tuple[Task, ...]]:
+        """Store a new job and queue its first attempt."""
+        job = tx.insert(JOBS, job)
+        tasks = tuple(tx.insert(TASKS, task) for task in rules.tasks_of(job, job.submitted_at))
+        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=tasks[0].state))
+        return job, tasks
+
+    def halt(self, tx: Transaction, job: Job, halt: Halt) -> Job:
+        """Tell a gang to stop. What never started ends right here; the loop stops the others.
+
+        A halt that is final replaces one that is not, and never the other way round. Raises `StaleVersion` when the job has
+        changed since it was read. Nothing happens to a job that has ended.
+        """
+        tasks = tx.select(TASKS, {"job_id": job.id, "state": rules.LIVE})
+        if not tasks or (job.halt and (job.halt.is_final or not halt.is_final)):
+            return job
+        job = tx.update(JOBS, changed(job, {"halt": halt}))
+        settled = rules.settle(job, rules.newest(job, tx.select(TASKS, {"job_id": job.id})), {}, halt.at)
+        self.moves(tx, job, settled.tasks)
+        return job
+
+    def requeue(self, tx: Transaction, job: Job, again: Reason, message: str = "") -> Job:
+        """Queue the next attempt of a job, at the age it has."""
+        job = tx.update(JOBS, rules.next_attempt(job, again))
+        for task in rules.tasks_of(job, self._clock.now(), again, message):
+            tx.insert(TASKS, task)
+        news = Moved(before="ended", after=TaskState.QUEUED, reason=again or "retry", message=message)
+        self._outbox.publish(tx, job.project, job.id, news)
+        return job
+
+    def moves(self, tx: Transaction, job: Job, tasks: Sequence[Task], *, comes_again: bool = False) -> None:
+        """Write changed tasks. Raises `IllegalMove`, `StaleVersion`.
+
+        Args:
+            comes_again: the caller queues another attempt in this transaction; otherwise a job whose tasks have all ended is over, and
+                gives back what budgets had promised it.
+        """
+        for task in tasks:
+            self._move(tx, job, task)
+        ended = any(MOVES.is_terminal(task.state) for task in tasks)
+        if self._budgets and ended and not comes_again and not tx.count(TASKS, {"job_id": job.id, "state": rules.LIVE}):
+            self._budgets.release(tx, job.id)
+
+    def _move(self, tx: Transaction, job: Job, task: Task) -> None:
+        before = tx.get(TASKS, task.id)
+        if before is not None and before.state is not task.state:
+            MOVES.check(task.id, before.state, task.state)
+            news = Moved(before=before.state, after=task.state, reason=task.reason, message=task.message)
+            self._outbox.publish(tx, task.project, task.job_id, news)
+        stored = tx.update(TASKS, task)
+        if MOVES.is_terminal(stored.state) and stored.started_at is not None:
+            self._outbox.publish(tx, task.project, task.job_id, metered(job, stored))
+
+
+def metered(job: Job, task: Task) -> TaskEnded:
+    """The life of a task, as costs need it."""
+    return TaskEnded(
+        job_id=job.id,
+        task_id=task.id,
+        resources=job.spec.resources,
+        started_at=task.started_at or 0.0,
+        ended_at=task.ended_at or 0.0,
+        labels={**job.spec.labels, "user": job.submitted_by},
+    )

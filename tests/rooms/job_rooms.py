@@ -1,0 +1,22 @@
+"""The service of jobs and its loop over any store and engine."""
+
+from skyloom.core.ids import Ids
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Outbox
+from skyloom.ports.engine import Engine
+from skyloom.ports.store import Store
+from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.jobs.writing import JobWriter
+
+
+def job_rooms(
+    store: Store, clock: Clock, ids: Ids, outbox: Outbox, engine: Engine, blobs: Blobs, plans: Plans
+) -> tuple[Jobs, JobLoop]:
+    """Wire them as the composition root does."""
+    writer, waits = JobWriter(clock, outbox), Waits()
+    jobs = Jobs(store, clock, ids, writer, engine, blobs, waits)
+    return jobs, JobLoop(store, clock, writer, engine, plans, waits)
