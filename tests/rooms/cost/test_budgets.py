@@ -153,10 +153,9 @@ def test_job_within_its_promise_goes_on_while_a_loose_one_stops(place: Place):
     place.submit("job_2")
     place.start("job_1")
     place.start("job_2")
-    told = live(place, 45)
-    assert set(told) == {"job_2"}
+    assert set(live(place, 38)) == {"job_2"}
     place.end("job_2")
-    live(place, 10)
+    assert live(place, 19) == {}
     assert place.jobs["job_1"].told_at is None
 
 
@@ -194,7 +193,7 @@ JOBS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(JOBS, st.floats(0.02, 0.4))
 def test_spending_is_never_over_any_limit_whatever_runs(
     jobs: list[tuple[int, float, float | None, float | None, float, bool]], usd: float
@@ -232,7 +231,8 @@ def test_spending_is_never_over_any_limit_whatever_runs(
         if not place.jobs and upcoming is None:
             break
         waits = [at - now for key, at in ends.items() if key in place.jobs and at > now]
-        waits += [verdict.look_again_s] if verdict.look_again_s is not None and not verdict.halts else []
+        looks = 0.0 if verdict.halts else verdict.look_again_s
+        waits += [looks] if looks is not None else []
         waits += [start_at - now] if upcoming is not None else []
         place.clock.advance(max(1e-3, min(waits, default=1e-3)))
     assert not place.jobs
@@ -284,9 +284,8 @@ def test_thresholds_are_said_once_each(place: Place):
     assert thresholds(place) == []
     live(place, 2)
     assert thresholds(place) == [0.5]
-    live(place, 45)
+    live(place, 47)
     place.end("job_1")
-    live(place, 5)
     assert thresholds(place) == [0.5, 0.8, 1.0]  # 1.0 when it stopped what ran
 
 

@@ -140,7 +140,7 @@ class Spender(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     project: str
     user: str
-    pool: str = ""
+    pool: str = "local"
     resources: Resources
     num_held: int
     running: tuple[TaskEnded, ...] = ()
@@ -155,7 +155,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     project: str
     user: str
-    pool: str = ""
+    pool: str = "local"
     resources: Resources
     num_workers: int
     grace_s: float

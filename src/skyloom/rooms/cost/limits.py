@@ -52,6 +52,7 @@ class Pot:
         spent: in the period, by all of its jobs, running tasks included.
         promised: the sum of all promises to its jobs, less what their ended tasks have used.
         members: its jobs that hold resources.
+        thresholds: shares of the limits that somebody is to be told of.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Pot:
     spent: Meters
     promised: Meters
     members: Sequence[Member]
+    thresholds: tuple[float, ...] = ()
 
 
 def limits_of(limits: Allowance) -> dict[str, int]:
@@ -158,7 +160,7 @@ def look_again_s(pot: Pot) -> float | None:
             found.append(max(0, left) / loose)
         found += [_promise_lasts_s(member, meter) for member in going if not is_loose(member, meter)]
         total, spent = sum(getattr(member.rate, meter) for member in pot.members), getattr(pot.spent, meter)
-        ahead = [share * pot.limits[meter] - spent for share in THRESHOLDS]
+        ahead = [share * pot.limits[meter] - spent for share in pot.thresholds]
         found += [amount / total for amount in ahead if total and amount > 0]
     return min(found, default=None)
 

@@ -6,7 +6,17 @@ from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.cost import limits, rules, tallies
-from skyloom.rooms.cost.budget import NOTICE_S, Budget, BudgetScope, BudgetState, BudgetStatus, Meters, Period, Spender
+from skyloom.rooms.cost.budget import (
+    NOTICE_S,
+    THRESHOLDS,
+    Budget,
+    BudgetScope,
+    BudgetState,
+    BudgetStatus,
+    Meters,
+    Period,
+    Spender,
+)
 from skyloom.rooms.cost.forecast import MAX_DAYS, forecast
 from skyloom.rooms.cost.limits import Member, Pot
 from skyloom.rooms.cost.model import CostBy
@@ -51,6 +61,7 @@ class Pots:
             spent=limits.metered(self._settled(budget) + accrued),
             promised=pledge.left if pledge else Meters(),
             members=[self._member(spender, promised=True) for spender in mine],
+            thresholds=THRESHOLDS,
         )
 
     def of_job(self, spender: Spender) -> Pot | None:
