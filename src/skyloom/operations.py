@@ -8,7 +8,9 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -22,10 +24,12 @@ OPERATIONS = (
     *budget.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
+    *schedules.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *planning.OPERATIONS,
     *data.OPERATIONS,
     *lineage.OPERATIONS,
 )

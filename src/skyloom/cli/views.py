@@ -19,10 +19,11 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
+from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
@@ -115,6 +116,16 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("num_running", "running"),
         of("started_at"),
         of("ended_at"),
+    ),
+    ScheduleStatus: (
+        of("schedule.name", "schedule"),
+        of("schedule.cron"),
+        of("schedule.time_zone"),
+        of("schedule.paused"),
+        of("schedule.next_at", "next"),
+        of("schedule.last_at", "last"),
+        of("last_state"),
+        of("schedule.message"),
     ),
     ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
@@ -251,6 +262,31 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
+    TimePlan: (
+        of("id", "plan"),
+        of("name"),
+        of("chosen.workers", "workers"),
+        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
+        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    Breakdown: (
+        of("workers"),
+        of("startup_s", "start"),
+        of("step_s", "a step"),
+        of("steps"),
+        of("checkpoints_s", "checkpoints"),
+        of("finish_s", "finish"),
+    ),
+    AccuracyRow: (
+        of("name"),
+        of("num_trainings", "trainings"),
+        Column("median error", lambda row: human("_share", row.median_error_share)),
+        Column("worst", lambda row: human("_share", row.worst_error_share)),
+        Column("inside interval", lambda row: human("_share", row.inside_share)),
+        Column("in time", lambda row: human("_share", row.in_time_share)),
+    ),
     Estimate: (
         of("workers"),
         of("batch_size"),
@@ -335,6 +371,26 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         ("failures",),
     ),
+    ScheduleStatus: (
+        (
+            of("schedule.name", "schedule"),
+            of("schedule.id"),
+            of("schedule.cron"),
+            of("schedule.time_zone"),
+            of("schedule.missed"),
+            of("schedule.overlap"),
+            of("schedule.paused_by"),
+            of("schedule.message"),
+            of("schedule.num_runs", "runs"),
+            of("schedule.last_at", "last"),
+            of("schedule.last_job"),
+            of("last_state"),
+            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
+            of("schedule.created_at"),
+            of("schedule.created_by"),
+        ),
+        (),
+    ),
     RunProgress: (
         (
             of("run.id", "run"),
@@ -369,6 +425,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
+    PlanProgress: (
+        (
+            of("plan.id", "plan"),
+            of("plan.name"),
+            of("plan.run_id", "run"),
+            of("plan.job_id", "job"),
+            of("state"),
+            of("plan.workers"),
+            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
+            of("plan.deadline_at", "deadline"),
+            of("estimate.message"),
+        ),
+        ("estimate", "outcome", "plan"),
+    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -528,7 +598,7 @@ def going(outlook: CostOutlook) -> str:
     return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"
 
 
-def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
     """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
     chosen, estimates = forecast.chosen.workers, forecast.predictions
     counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
@@ -540,7 +610,7 @@ def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Est
     return (*columns(Estimate), drawn, mark), shown
 
 
-def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
     """What was chosen and why, the law behind it, and what to know before believing it."""
     chosen, model = forecast.chosen, forecast.model
     span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"

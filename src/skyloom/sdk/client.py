@@ -5,6 +5,8 @@ from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.planning import PlanCalls
+from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
@@ -23,8 +25,10 @@ class Client:
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
         self.arrays = ArrayCalls(transport)
+        self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
+        self.plans = PlanCalls(transport)
         self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)

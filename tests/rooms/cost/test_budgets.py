@@ -80,9 +80,9 @@ def test_job_whose_own_budget_pays_for_its_least_run_is_let_in(place: Place):
 def test_job_that_costs_more_than_is_left_is_refused_and_nothing_is_promised(place: Place):
     place.set(usd=0.1)
     place.submit("job_1", expected_s=60)
-    with pytest.raises(BudgetExhausted, match=r"needs \$0.060500 and \$0.039500 of \$0.100000 is left"):
+    with pytest.raises(BudgetExhausted, match=r"needs \$0.062500 and \$0.037500 of \$0.100000 is left"):
         place.submit("job_2", expected_s=60)
-    assert place.set(usd=0.1).reserved.usd == pytest.approx(0.0605)
+    assert place.set(usd=0.1).reserved.usd == pytest.approx(0.0625)
     place.submit("job_3", expected_s=30)
 
 
@@ -96,7 +96,7 @@ def test_job_that_ends_gives_back_what_it_did_not_use(place: Place):
     place.end("job_1")
     place.submit("job_2", expected_s=60)
     status = place.set(usd=0.1)
-    assert (status.spent.usd, status.reserved.usd) == (0.01, 0.0605)
+    assert (status.spent.usd, status.reserved.usd) == (0.01, 0.0625)
 
 
 def test_job_with_a_budget_of_its_own_is_promised_that(place: Place):
@@ -122,7 +122,7 @@ def test_submitting_the_same_job_again_promises_nothing_twice(place: Place):
     place.set(usd=0.1)
     place.submit("job_1", expected_s=60)
     place.submit("job_1", expected_s=60)
-    assert place.set(usd=0.1).reserved.usd == pytest.approx(0.0605)
+    assert place.set(usd=0.1).reserved.usd == pytest.approx(0.0625)
 
 
 # Stopping in time

@@ -97,15 +97,15 @@ def minimum(wish: Wish, per_s: Meters) -> Meters:
 
 
 def promise(wish: Wish, per_s: Meters) -> Meters:
-    """What a job is promised when it is let in: its own budget, or what it costs for as long as it says it may run, whichever is
-    less; without either, the `minimum`."""
+    """What a job is promised when it is let in: its own budget, or what it costs for as long as it says it may run and may then take to
+    stop, whichever is less; without either, the `minimum`."""
     own, least = limits_of(wish.limits), minimum(wish, per_s)
     found = {}
     for meter in METERS:
         floor = getattr(least, meter)
         known = [own[meter]] if meter in own else []
         if wish.expected_s is not None:
-            known.append(max(floor, round(getattr(per_s, meter) * (wish.expected_s + NOTICE_S))))
+            known.append(max(floor, round(getattr(per_s, meter) * (wish.expected_s + wish.grace_s + NOTICE_S))))
         found[meter] = min(known, default=floor)
     return Meters(**found)
 

@@ -17,7 +17,7 @@ from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
-from skyloom.rooms.cost.budget import Amount
+from skyloom.rooms.cost.budget import Allowance, Amount
 
 
 class JobMissing(NotFound):
@@ -176,6 +176,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     budget_gpu_hours: Amount | None = None
     budget_cpu_hours: Amount | None = None
 
+    @property
+    def allowance(self) -> Allowance:
+        """Its own budget. Raises `BudgetUnclear` for what is no amount."""
+        return Allowance(usd=self.budget_usd, gpu_hours=self.budget_gpu_hours, cpu_hours=self.budget_cpu_hours)
+
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):
     """A gang is told to stop: politely, so that it can write a checkpoint, then after its grace for good.
@@ -295,6 +300,9 @@ class SubmitJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
 
     spec: JobSpec
+
+    def __post_init__(self) -> None:
+        _ = self.spec.allowance  # NaN becomes null on a wire, and would mean no limit there
 
 
 @operation("jobs.get", Right.READ, "GET /jobs/{job_id}")

@@ -3,16 +3,11 @@
 from collections.abc import Iterable
 
 from skyloom.ports.store import Snapshot, changed
-from skyloom.rooms.cost.budget import Allowance, Spender, Wish
+from skyloom.rooms.cost.budget import Spender, Wish
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import Job, JobSpec, Task
 from skyloom.rooms.jobs.reading import by_job, held
 from skyloom.rooms.jobs.writing import metered
-
-
-def allowance(spec: JobSpec) -> Allowance:
-    """A job's own budget. Raises `BudgetUnclear` for what is no amount."""
-    return Allowance(usd=spec.budget_usd, gpu_hours=spec.budget_gpu_hours, cpu_hours=spec.budget_cpu_hours)
 
 
 def has_allowance(spec: JobSpec) -> bool:
@@ -30,7 +25,7 @@ def wish_of(spec: JobSpec, job_id: str, project: str, user: str) -> Wish:
         num_workers=spec.num_workers,
         grace_s=spec.grace_s,
         expected_s=spec.max_duration_s,
-        limits=allowance(spec),
+        limits=spec.allowance,
     )
 
 
@@ -53,6 +48,6 @@ def _spender(job: Job, gang: Iterable[Task], now: float) -> Spender:
         num_held=len(holding),
         running=tuple(metered(job, task) for task in started),
         grace_s=job.spec.grace_s,
-        limits=allowance(job.spec),
+        limits=job.spec.allowance,
         told_at=job.halt.at if job.halt and job.halt.is_final else None,
     )
