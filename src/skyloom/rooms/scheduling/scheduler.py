@@ -36,7 +36,7 @@ class Scheduler:
     def __init__(self, rulebook: Rulebook, nodes: Iterable[Node] = ()) -> None:
         self._rules = rulebook
         self._floor = Floor(nodes)
-        self._queue = Queue(rulebook)
+        self._queue = Queue(rulebook, self._floor)
         self._occupants = Occupants(rulebook)
         self._standings = Standings(rulebook, self._floor.total)
         self._now = -inf
@@ -48,6 +48,7 @@ class Scheduler:
         self._floor = Floor(nodes)
         self._standings.total = self._floor.total
         self._occupants.moved(self._floor)
+        self._queue.moved(self._floor, self._now)
 
     def submit(self, gang: Demand) -> None:
         """A gang waits from now on. Telling it again replaces what was told."""
