@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,7 @@ pytestmark = [
 ]
 PORT, CLIENT_PORT = 26_400, 26_401  # in namespaces that nobody else has
 STEPS = 60
-TRAIN = (
-    """
+TRAIN = """
 import datetime, os, time
 from pathlib import Path
 import torch
@@ -41,7 +40,7 @@ rank, size = dist.get_rank(), dist.get_world_size()
 done = Path(os.environ["SKYLOOM_SHARED_FOLDER"], "step")
 first = int(done.read_text()) + 1 if done.exists() else 0
 print(f"rank {rank} of {size} by {os.environ['GLOO_SOCKET_IFNAME']}, local rank {os.environ['LOCAL_RANK']}, begins at {first}", flush=True)
-for step in range(first, %d):
+for step in range(first, STEPS):
     total = torch.ones(1) * (rank + step)
     dist.all_reduce(total)
     assert total.item() == sum(other + step for other in range(size))
@@ -51,19 +50,20 @@ for step in range(first, %d):
     print(f"step {step}", flush=True)
     time.sleep(0.1)
 dist.destroy_process_group()
-"""
-    % STEPS
-)
+""".replace("STEPS", str(STEPS))
 
 
 class Story:
-    """The log of the run: printed as it goes, with the seconds since its start."""
+    """The log of the run, with the seconds since its start; it stands in the test run's output (`conftest.py`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: Callable[[str, object], None]) -> None:
         self._start = time.monotonic()
+        self._record = record
 
     def tell(self, line: str) -> None:
-        print(f"[{time.monotonic() - self._start:6.1f} s] {line}", flush=True)
+        line = f"[{time.monotonic() - self._start:6.1f} s] {line}"
+        self._record("story", line)
+        print(line, flush=True)  # for when it fails
 
 
 class Cloud:
@@ -147,8 +147,8 @@ def steps(engine: RayEngine, task_id: str) -> list[int]:
     return [int(line[1]) for line in words if len(line) == 2 and line[0] == "step"]
 
 
-def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud) -> None:
-    story = Story()
+def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud, record_property: Callable[[str, object], None]) -> None:
+    story = Story(record_property)
     (cloud.folder / "train.py").write_text(TRAIN)
     cloud.start("head").wait_started()
     for node in [cloud.start("w1"), cloud.start("w2")]:
@@ -172,7 +172,8 @@ def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud) -> None:
     engine.launch(attempt(cloud, 1, ("w1", "w2")))
     until(lambda: len(steps(engine, "job.1.1")) >= 5, f"five steps: {log(engine, 'job.1.0')!r}")
     for rank in (0, 1):
-        story.tell(f"job.1.{rank}: {log(engine, f'job.1.{rank}').decode().splitlines()[0]}")
+        said = log(engine, f"job.1.{rank}").decode().splitlines()
+        story.tell(next(line for line in said if line.startswith("rank ")))
     pid = look(engine, "job.1.1").pid
     assert pid is not None
 
@@ -181,7 +182,7 @@ def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud) -> None:
     os.kill(engine.bridge_pid, signal.SIGKILL)
     engine = cloud.engine()
     was_gone = False
-    while (seen := observed(engine, "job.1.1")) != TaskPhase.ENDED:
+    while observed(engine, "job.1.1") is not TaskPhase.ENDED:
         was_gone = is_gone(pid)
     lost = look(engine, "job.1.1")
     assert lost.reason is EndReason.NODE_LOST and was_gone, f"the verdict came before the end: {lost}"
@@ -189,7 +190,6 @@ def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud) -> None:
     engine.stop(["job.1.0"])
     peer = wait(engine, "job.1.0")
     story.tell(f"job.1.0: {peer.reason} ({peer.message})")
-    del seen
 
     reached = steps(engine, "job.1.0")[-1]
     engine.launch(attempt(cloud, 2, ("w1", "w1")))

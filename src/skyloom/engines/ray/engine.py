@@ -122,7 +122,7 @@ class RayEngine:
 
         For the moment a pool is added. Returns its machines. Raises `Unavailable` or `NotShared`, which say what is wrong where.
         """
-        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).alive()]
+        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).workers()]
         self._keepers.greet(node_ids, again=True)
         if self._shared.path:
             self._shared.check(node_ids)
