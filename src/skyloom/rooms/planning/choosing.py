@@ -61,7 +61,9 @@ def _impossible(estimates: Sequence[Estimate], aim: Aim) -> AimImpossible:
     span = f"With {estimates[0].workers} to {estimates[-1].workers} workers"
     best_time = f"the fastest is {_count(fastest)} with {_seconds(fastest.seconds)} (${fastest.cost_usd:.4g})"
     most = f"at most about ${cheapest.high_cost_usd:.4g}"
-    best_cost = f"the cheapest is {_count(cheapest)} for ${cheapest.cost_usd:.4g}, {most} ({_seconds(cheapest.seconds)})"
+    best_cost = (
+        f"the cheapest is {_count(cheapest)} for ${cheapest.cost_usd:.4g}, {most} ({_seconds(cheapest.seconds)})"
+    )
     if aim.budget_usd is None:
         return AimImpossible(
             f"{span} the deadline of {_seconds(aim.deadline_s or 0)} cannot be met: {best_time}.",
