@@ -96,6 +96,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         resources=ask.resources,
         max_retries=0 if ask.trial else ask.max_retries,
         max_duration_s=ask.max_duration_s,
+        budget_usd=ask.budget_usd,
         priority=ask.priority,
         labels={**ask.labels, **owners},
         python=ask.python,
