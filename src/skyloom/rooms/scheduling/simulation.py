@@ -318,8 +318,7 @@ class Simulation:
             for admission in decision.admissions:
                 self._start(admission.gang, admission.placement, now)
             freed = [self._stop(eviction, now) for eviction in decision.evictions]
-            # Who was started may soon have to stop: only a decision that sees it run knows when to look again.
-            if not any(freed) and not decision.admissions:
+            if not any(freed):
                 self._rest(decision.again_at, now)
                 break
         else:
