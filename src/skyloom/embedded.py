@@ -11,6 +11,7 @@ from pathlib import Path
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
+from skyloom.core.errors import Unavailable
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.durable import write_private
@@ -25,8 +26,10 @@ from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
@@ -36,8 +39,13 @@ from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.pools import ports as pools_ports
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
@@ -49,6 +57,7 @@ from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings
 from skyloom.stores.folder_lock import FolderLock
+from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
@@ -56,6 +65,8 @@ from skyloom.tables.lance import LanceTables
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *scheduling_ports.COLLECTIONS,
+    *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
@@ -91,9 +102,13 @@ class Embedded:
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
         plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
+        pool_tokens = LocalPoolTokens(home / "pools")
+        self.fleet = Fleet(self.engine, engine_of, pool_tokens)
+        pools = Pools(self.store, clock, self.fleet, pool_tokens, occupancy)
         writer, waits = JobWriter(clock, outbox), Waits()
-        jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
-        job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
+        jobs = Jobs(self.store, clock, ids, writer, self.fleet, self.blobs, waits)
+        launches = Launches(self.store, clock, writer, self.fleet, plans, waits)
+        job_loop = JobLoop(self.store, clock, writer, self.fleet, launches, waits)
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -110,7 +125,7 @@ class Embedded:
         overview = Overview(
             self.store,
             clock,
-            self.engine.capacity(),
+            pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers={
                 "job": explainers.of_jobs(jobs),
@@ -125,9 +140,28 @@ class Embedded:
                 "alerts": explainers.count_alerts,
             },
         )
-        services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
+        services = (
+            overview,
+            tenancy,
+            monitoring,
+            cost,
+            pools,
+            jobs,
+            data,
+            tracking,
+            registry,
+            training,
+            serving,
+            lineage,
+        )
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": job_loop.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {
+            "pools": pools.tick,
+            "jobs": job_loop.tick,
+            "monitoring": monitoring.tick,
+            "serving": serving.tick,
+            "tenancy": tenancy.tick,
+        }
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():
@@ -138,6 +172,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self.fleet.close()
         self.engine.close()
         self.series.close()
         self.store.close()
@@ -150,6 +185,11 @@ def _capacity(settings: Settings) -> Resources | None:
         return None
     memory_bytes = parse_bytes(settings.memory) if settings.memory else 0
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
+
+
+def engine_of(pool: Pool, token: str) -> Engine:
+    """The engine of a pool; see `rooms.pools.ports.Engines`."""
+    raise Unavailable(f"This installation has no engine for {pool.address}.", next_action="Install skyloom[ray].")
 
 
 def _prices(settings: Settings) -> PriceBook:

@@ -6,6 +6,7 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
@@ -17,6 +18,7 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *pools.OPERATIONS,
     *jobs.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
