@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
+from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Observation, TaskPhase
@@ -220,5 +221,5 @@ def _by_pool(tasks: Iterable[Task]) -> Mapping[str, list[str]]:
     return found
 
 
-def _past(view: Snapshot) -> list:
+def _past(view: Snapshot) -> list[Event]:
     return [event for _, event in view.entries(EVENTS, limit=_REMEMBERED, newest_first=True)]

@@ -57,7 +57,7 @@ class Pool(Record, frozen=True, kw_only=True):
     """
 
     address: str
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     advertised_url: str = ""
     shared_folder: str = ""
     added_at: float
@@ -116,7 +116,7 @@ class AddPool(Operation[PoolStatus], frozen=True, kw_only=True):
     name: Name
     address: Address
     token: Annotated[str, Meta(max_length=4_096)] = ""
-    labels: Labels = {}
+    labels: Labels = msgspec.field(default_factory=dict)
     advertised_url: Url = ""
     shared_folder: Annotated[str, Meta(max_length=1_000, pattern=r"^(/[^\x00]*)?$")] = ""
 
