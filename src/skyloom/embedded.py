@@ -46,6 +46,7 @@ from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.scheduling import ports as scheduling_ports
+from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
@@ -77,6 +78,41 @@ LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
 _DRAFT_AGE_S = 86_400
 
 
+class Compute:
+    """Pools, the scheduler's rules, jobs, and the loops that bring them about."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: LocalBlobs,
+        clock: SystemClock,
+        ids: RandomIds,
+        outbox: Outbox,
+        tenancy: Tenancy,
+        url: Callable[[], str],
+    ) -> None:
+        home: Path = settings.home
+        self.engine: Engine = LocalEngine(
+            home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
+        )
+        tokens = LocalPoolTokens(home / "pools")
+        self.fleet = Fleet(self.engine, engine_of, tokens)
+        self.pools = Pools(store, clock, self.fleet, tokens, occupancy)
+        writer, waits = JobWriter(clock, outbox), Waits()
+        plans = Plans(blobs, str(home / "shared"), tenancy.task_secret, url)
+        launches = Launches(store, clock, writer, self.fleet, plans, waits)
+        self.jobs = Jobs(store, clock, ids, writer, self.fleet, blobs, waits)
+        self.loop = JobLoop(store, clock, writer, self.fleet, launches, waits)
+        self.rooms = (Scheduling(store, clock), self.pools, self.jobs)
+        self.ticks = {"pools": self.pools.tick, "jobs": self.loop.tick}
+
+    def close(self) -> None:
+        """Let go of all pools; what runs there goes on."""
+        self.fleet.close()
+        self.engine.close()
+
+
 class Embedded:
     """Everything of a cloud on one machine, in one folder. The composition root.
 
@@ -95,20 +131,13 @@ class Embedded:
         self.blobs = LocalBlobs(home / "blobs")
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
         self.series = LocalSeries(home / "series")
-        self.engine: Engine = LocalEngine(
-            home / "engine", python=sys.executable, capacity=_capacity(settings), warm=settings.warm_pool
-        )
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)
         tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
-        plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
-        pool_tokens = LocalPoolTokens(home / "pools")
-        self.fleet = Fleet(self.engine, engine_of, pool_tokens)
-        pools = Pools(self.store, clock, self.fleet, pool_tokens, occupancy)
-        writer, waits = JobWriter(clock, outbox), Waits()
-        jobs = Jobs(self.store, clock, ids, writer, self.fleet, self.blobs, waits)
-        launches = Launches(self.store, clock, writer, self.fleet, plans, waits)
-        job_loop = JobLoop(self.store, clock, writer, self.fleet, launches, waits)
+        compute = self.compute = Compute(
+            settings, self.store, self.blobs, clock, ids, outbox, tenancy, lambda: self.url
+        )
+        jobs, pools = compute.jobs, compute.pools
         tables = home / "tables"
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
@@ -140,24 +169,10 @@ class Embedded:
                 "alerts": explainers.count_alerts,
             },
         )
-        services = (
-            overview,
-            tenancy,
-            monitoring,
-            cost,
-            pools,
-            jobs,
-            data,
-            tracking,
-            registry,
-            training,
-            serving,
-            lineage,
-        )
-        handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
+        rooms = (overview, tenancy, monitoring, cost, data, tracking, registry, training, serving, lineage)
+        handlers = {kind: handler for room in (*rooms, *compute.rooms) for kind, handler in room.handlers().items()}
         ticks = {
-            "pools": pools.tick,
-            "jobs": job_loop.tick,
+            **compute.ticks,
             "monitoring": monitoring.tick,
             "serving": serving.tick,
             "tenancy": tenancy.tick,
@@ -166,14 +181,13 @@ class Embedded:
         self.token_file = home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, tenancy.install().encode())
-        job_loop.adopt()
+        compute.loop.adopt()
         self.cloud = Cloud(self.store, clock, tenancy, handlers, loops)
 
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
-        self.fleet.close()
-        self.engine.close()
+        self.compute.close()
         self.series.close()
         self.store.close()
         self.lock.close()

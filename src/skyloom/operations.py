@@ -8,6 +8,7 @@ from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -18,6 +19,7 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *scheduling.OPERATIONS,
     *pools.OPERATIONS,
     *jobs.OPERATIONS,
     *registry.OPERATIONS,

@@ -22,8 +22,10 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
+from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
+from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -116,6 +118,14 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     GetCost: GetCost(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
+    pools.AddPool: pools.AddPool(name="cluster", address="ray://127.0.0.1:1"),
+    pools.GetPool: pools.GetPool(name="local"),
+    pools.ListPools: pools.ListPools(),
+    pools.RemovePool: pools.RemovePool(name="local"),
+    scheduling.GetScheduling: scheduling.GetScheduling(),
+    scheduling.SetScheduling: scheduling.SetScheduling(min_run_s=60.0),
+    scheduling.GetQuota: scheduling.GetQuota(name=OURS),
+    scheduling.SetQuota: scheduling.SetQuota(name=OURS, weight=2.0),
     registry.RegisterModelVersion: registry.RegisterModelVersion(
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),

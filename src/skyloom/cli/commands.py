@@ -32,7 +32,9 @@ TABLE = (
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel."),
-    Row("project", "skyloom.cli.project", "Projects: create, list."),
+    Row("pool", "skyloom.cli.pool", "Pools of machines: add, list, show, remove."),
+    Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
+    Row("project", "skyloom.cli.project", "Projects: create, list, quota."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
     Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),
 )

@@ -17,7 +17,9 @@ Project = Annotated[
     str | None, typer.Option("--project", help="Project to work in.  [default: SKYLOOM_PROJECT]", show_default=False)
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")]
+Workers = Annotated[
+    str, typer.Option("--workers", "-w", metavar="N|MIN-MAX", help="Size of the gang; 1-8 for an elastic one.")
+]
 Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
 Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]

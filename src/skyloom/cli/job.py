@@ -38,13 +38,24 @@ Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the ga
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
+    preemptible: Annotated[
+        bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
+    ] = True,
+    deadline: Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")] = None,
+    expected: Annotated[
+        str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")
+    ] = None,
+    pool: Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option("--require", metavar="NAME=VALUE", help="Label its machines must have; repeat.")
+    ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
@@ -62,6 +73,11 @@ def run(
     options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
     if max_duration is not None:
         options["max_duration_s"] = values.duration_s(max_duration)
+    if deadline is not None:
+        options["deadline_s"] = values.duration_s(deadline)
+    if expected is not None:
+        options["expected_duration_s"] = values.duration_s(expected)
+    smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -70,9 +86,13 @@ def run(
             gpus=gpus,
             memory=values.size(memory),
             name=name,
-            num_workers=workers,
+            num_workers=smallest,
+            max_workers=largest,
             max_retries=retries,
             priority=priority,
+            preemptible=preemptible,
+            pools=tuple(pool or ()),
+            requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
         )
         if detach:

@@ -16,6 +16,7 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
@@ -44,6 +45,19 @@ def of(path: str, heading: str | None = None) -> Column:
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
+def _workers(status: JobStatus) -> str:
+    """How many workers it has, and of an elastic gang how many it may have."""
+    spec = status.job.spec
+    now = len(status.tasks) or spec.num_workers
+    return f"{now} of {spec.num_workers}-{spec.max_workers}" if spec.max_workers else str(now)
+
+
+def _attempt(status: JobStatus) -> str:
+    """Which attempt, and how many of those before it only made room."""
+    job = status.job
+    return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
+
+
 def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
@@ -54,11 +68,22 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("job.spec.name"),
         of("state"),
         of("reason"),
-        of("job.spec.num_workers", "workers"),
+        Column("workers", _workers, "job.spec.num_workers"),
+        of("place"),
         of("started_at"),
         of("ended_at"),
     ),
-    Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    Task: (
+        of("rank"),
+        of("state"),
+        of("reason"),
+        of("pool"),
+        of("machine"),
+        of("exit_code"),
+        of("pid"),
+        of("peak_memory_bytes"),
+        of("message"),
+    ),
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -168,6 +193,18 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("changed", lambda report: _some(f"{name} ({count})" for name, count in report.num_changed.items())),
         Column("notes", lambda report: _some(report.notes)),
     ),
+    PoolStatus: (
+        of("pool.id", "pool"),
+        of("state"),
+        of("pool.address", "address"),
+        Column("machines", lambda status: str(len(status.machines)), "machines"),
+        of("total"),
+        of("used"),
+        of("num_tasks", "tasks"),
+        of("pool.labels", "labels"),
+        of("message"),
+    ),
+    MachineUse: (of("name", "machine"), of("total"), of("used"), of("num_tasks", "tasks"), of("labels")),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
@@ -193,9 +230,11 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("reason"),
             of("message"),
             of("next_action"),
-            of("job.spec.num_workers", "workers"),
+            of("place", "place in the queue"),
+            Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
-            of("job.attempt"),
+            of("job.spec.priority"),
+            Column("attempt", _attempt, "job.attempt"),
             of("job.submitted_at"),
             of("job.submitted_by"),
             of("started_at"),
@@ -203,6 +242,22 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("job.spec.labels"),
         ),
         ("tasks",),
+    ),
+    PoolStatus: (
+        (
+            of("pool.id", "pool"),
+            of("state"),
+            of("message"),
+            of("next_action"),
+            of("pool.address", "address"),
+            of("pool.labels", "labels"),
+            of("pool.advertised_url", "reached from there at"),
+            of("pool.shared_folder", "shared folder"),
+            of("total"),
+            of("used"),
+            of("num_tasks", "tasks"),
+        ),
+        ("machines",),
     ),
     RunProgress: (
         (

@@ -23,6 +23,12 @@ class JobFailed(SkyloomError):
     status: JobStatus | None = None
 
 
+def sizes(num_workers: int | tuple[int, int], max_workers: int = 0) -> dict[str, Any]:
+    """The fields that say how large a gang is, from a number or, for an elastic gang, its smallest and largest size."""
+    smallest, largest = num_workers if isinstance(num_workers, tuple) else (num_workers, max_workers)
+    return {"num_workers": smallest, "max_workers": largest}
+
+
 class JobCalls:
     """``cloud.jobs``."""
 
@@ -43,6 +49,7 @@ class JobCalls:
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str = "1GiB",
+        num_workers: int | tuple[int, int] = 1,
         **options: Any,
     ) -> JobStatus:
         """Queue a command, or a Python file with the files it needs.
@@ -51,7 +58,8 @@ class JobCalls:
             command: program and arguments, as they are: no shell.
             script: a Python file here; it is uploaded and run with ``args``.
             include: more files to upload, as path in the job → path here.
-            options: fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …
+            num_workers: size of the gang; ``(1, 8)`` for an elastic one.
+            options: fields of `JobSpec`: ``max_retries``, ``max_duration_s``, ``priority``, …
         """
         local = dict(include or {})
         if script is not None:
@@ -61,7 +69,8 @@ class JobCalls:
             entry = Command(argv=tuple(command or ()))
         files = upload_all(self._transport, local)
         resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
-        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **options))
+        gang = sizes(num_workers, options.pop("max_workers", 0))
+        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **gang, **options))
 
     def get(self, job_id: str) -> JobStatus:
         """Show one job."""
@@ -140,4 +149,5 @@ class JobCalls:
         """Queue one call of a function of a Python file, with JSON arguments."""
         arguments = msgspec.json.encode({"args": list(args), "kwargs": dict(kwargs)})
         entry = PythonCall(path=path.name, function=function, arguments=arguments)
+        options |= sizes(options.pop("num_workers", 1), options.pop("max_workers", 0))
         return self.submit(JobSpec(entry=entry, files=upload_all(self._transport, {path.name: path}), **options))

@@ -13,6 +13,7 @@ from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.rooms.training.model import Train
 from skyloom.sdk.files import upload_all
+from skyloom.sdk.jobs import sizes
 from skyloom.sdk.transport import Transport
 
 
@@ -32,7 +33,7 @@ class TrainingCalls:
         args: Sequence[str] = (),
         include: Mapping[str, str | Path] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        workers: int = 1,
+        workers: int | tuple[int, int] = 1,
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str = "2GiB",
@@ -44,6 +45,7 @@ class TrainingCalls:
             script: a Python file here; it is uploaded and run as every worker, with ``args``.
             include: more files to upload, as path in the job → path here.
             parameters: of the recipe or script.
+            workers: size of the gang; ``(1, 8)`` for an elastic one.
             options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …
         """
         local = {**(include or {}), **({Path(script).name: script} if script else {})}
@@ -55,7 +57,7 @@ class TrainingCalls:
             args=tuple(args),
             files=upload_all(self._transport, local),
             parameters=dict(parameters or {}),
-            num_workers=workers,
+            **sizes(workers),
             resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
             **options,
         )

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from skyloom.ports.engine import Machine
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.mirror import Gang
+from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
-from skyloom.rooms.pools.fleet import Place
+from skyloom.rooms.pools.fleet import MachineName
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
 
@@ -20,7 +20,7 @@ _WHY: dict[Cause, str] = {
 }
 
 
-def nodes(machines: Iterable[tuple[Place, Machine]]) -> list[Node]:
+def nodes(machines: Iterable[tuple[MachineName, Machine]]) -> list[Node]:
     """The machines of all pools."""
     return [
         Node(name=place.node, pool=place.pool, total=machine.total, labels=machine.labels)
@@ -28,7 +28,7 @@ def nodes(machines: Iterable[tuple[Place, Machine]]) -> list[Node]:
     ]
 
 
-def demand(gang: Gang, expected_s: float | None = None) -> Demand:
+def demand(gang: LiveGang, expected_s: float | None = None) -> Demand:
     """What a job asks for, with what it was given so far.
 
     Args:
@@ -54,7 +54,7 @@ def demand(gang: Gang, expected_s: float | None = None) -> Demand:
     )
 
 
-def holding(gang: Gang, now: float, expected_s: float | None = None) -> Holding:
+def holding(gang: LiveGang, now: float, expected_s: float | None = None) -> Holding:
     """What a started gang holds; tasks that have ended gave theirs back."""
     live = [task for task in gang.tasks if task.state in rules.HOLDING]
     starts = [task.started_at for task in gang.tasks if task.started_at is not None]
@@ -66,14 +66,14 @@ def holding(gang: Gang, now: float, expected_s: float | None = None) -> Holding:
     )
 
 
-def place_of(task: Task) -> Place:
+def place_of(task: Task) -> MachineName:
     """Where a task runs."""
-    return Place(task.pool or LOCAL, task.machine)
+    return MachineName(task.pool or LOCAL, task.machine)
 
 
-def places(placement: Placement) -> list[Place]:
+def places(placement: Placement) -> list[MachineName]:
     """One place for each worker, by rank: workers of one machine have neighbouring ranks."""
-    return [Place(*node.split("/", 1)) for node, count in placement for _ in range(count)]
+    return [MachineName(*node.split("/", 1)) for node, count in placement for _ in range(count)]
 
 
 def halt(eviction: Eviction, other: Job | None, now: float) -> Halt:

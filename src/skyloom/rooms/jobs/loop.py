@@ -19,7 +19,7 @@ from skyloom.ports.engine import Observation, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
-from skyloom.rooms.jobs.mirror import Gang, Mirror
+from skyloom.rooms.jobs.mirror import LiveGang, Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
@@ -86,7 +86,7 @@ class JobLoop:
                 return _EAGER_S
             return _BUSY_S if states else _IDLE_S
 
-    def _held(self) -> list[Gang]:
+    def _held(self) -> list[LiveGang]:
         return [gang for gang in self._mirror.gangs.values() if gang.holds]
 
     # --- what is true ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ _CHUNK = 1_000
 _PREFIX = "job_"
 
 
-class Gang(NamedTuple):
+class LiveGang(NamedTuple):
     """A live job with the tasks of its newest attempt, by rank.
 
     Attributes:
@@ -45,7 +45,7 @@ class Mirror:
     """Live jobs by id. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.gangs: dict[str, Gang] = {}
+        self.gangs: dict[str, LiveGang] = {}
         self._seen = -1
 
     def refresh(self, view: Snapshot, *, anew: bool = False) -> set[str]:
@@ -79,9 +79,9 @@ class Mirror:
                     self.gangs[job_id] = gang
 
 
-def _gang(job: Job, tasks: list[Task]) -> Gang | None:
+def _gang(job: Job, tasks: list[Task]) -> LiveGang | None:
     """A job's newest attempt, or None when it has ended."""
     newest = rules.newest(job, tasks)
     if not any(task.state in rules.LIVE for task in newest):
         return None
-    return Gang(job, newest, sum(rules.ran_s(task) for task in tasks if task.attempt < job.attempt))
+    return LiveGang(job, newest, sum(rules.ran_s(task) for task in tasks if task.attempt < job.attempt))

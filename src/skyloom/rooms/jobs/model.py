@@ -111,6 +111,11 @@ OWNERS = frozenset({"run", "model", "endpoint", "user"})
 
 Label = Annotated[str, Meta(max_length=200)]
 Workers = Annotated[int, Meta(ge=1, le=1_024)]
+MaxWorkers = Annotated[int, Meta(ge=0, le=1_024)]
+PoolNames = Annotated[tuple[Name, ...], Meta(max_length=100)]
+Requirements = Annotated[dict[Label, Label], Meta(max_length=50)]
+Moment = Annotated[float, Meta(ge=0, le=1e12)]
+Span = Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)]
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -146,18 +151,18 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         Meta(max_length=200),
     ] = {}
     num_workers: Workers = 1
-    max_workers: Annotated[int, Meta(ge=0, le=1_024)] = 0
+    max_workers: MaxWorkers = 0
     resources: Resources = Resources()
-    pools: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
-    requires: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
+    pools: PoolNames = ()
+    requires: Requirements = {}
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 0
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     grace_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
     preemptible: bool = True
-    deadline_at: Annotated[float, Meta(ge=0, le=1e12)] | None = None
-    deadline_s: Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)] | None = None
-    expected_duration_s: Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)] | None = None
+    deadline_at: Moment | None = None
+    deadline_s: Span | None = None
+    expected_duration_s: Span | None = None
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from skyloom.core.events import Event, TaskEnded
 from skyloom.ports.engine import Machine
 from skyloom.rooms.jobs import demands
-from skyloom.rooms.jobs.mirror import Gang
-from skyloom.rooms.pools.fleet import Place
+from skyloom.rooms.jobs.mirror import LiveGang
+from skyloom.rooms.pools.fleet import MachineName
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -20,7 +20,7 @@ class Turns:
         self._scheduler = Scheduler(rulebook, nodes)
         self._running: set[str] = set()
 
-    def remember(self, past: Iterable[Event], gangs: Iterable[Gang], now: float) -> None:
+    def remember(self, past: Iterable[Event], gangs: Iterable[LiveGang], now: float) -> None:
         """Tell what was used before, and by whom, in the order it happened: fairness remembers, whoever was restarted."""
         told: list[tuple[float, int, str, Holding | None]] = []
         for event in past:
@@ -40,14 +40,14 @@ class Turns:
             else:
                 self._scheduler.hold(holding)
 
-    def set_machines(self, machines: Iterable[tuple[Place, Machine]]) -> None:
+    def set_machines(self, machines: Iterable[tuple[MachineName, Machine]]) -> None:
         """The machines there are now."""
         nodes = demands.nodes(machines)
         if nodes != self._nodes:
             self._nodes = nodes
             self._scheduler.set_nodes(nodes)
 
-    def tell(self, changed: Iterable[str], gangs: Mapping[str, Gang], now: float) -> None:
+    def tell(self, changed: Iterable[str], gangs: Mapping[str, LiveGang], now: float) -> None:
         """These jobs have changed; those that are not among ``gangs`` have ended."""
         for job_id in sorted(changed):
             gang = gangs.get(job_id)

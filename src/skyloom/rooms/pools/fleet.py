@@ -18,7 +18,7 @@ from skyloom.rooms.pools.ports import Engines, PoolTokens
 log = logging.getLogger("skyloom.pools")
 
 
-class Place(NamedTuple):
+class MachineName(NamedTuple):
     """A machine of a pool."""
 
     pool: str
@@ -131,11 +131,11 @@ class Fleet:
             if name != LOCAL:
                 self._let_go(link)
 
-    def machines(self, *, down: bool = False) -> Sequence[tuple[Place, Machine]]:
+    def machines(self, *, down: bool = False) -> Sequence[tuple[MachineName, Machine]]:
         """All machines of pools that are up, with their pool's labels; with ``down`` the last seen of the others too."""
         return [
             (
-                Place(name, machine.name),
+                MachineName(name, machine.name),
                 Machine(
                     name=machine.name,
                     total=machine.total,

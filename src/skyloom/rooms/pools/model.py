@@ -118,7 +118,7 @@ class AddPool(Operation[PoolStatus], frozen=True, kw_only=True):
     token: Annotated[str, Meta(max_length=4_096)] = ""
     labels: Labels = msgspec.field(default_factory=dict)
     advertised_url: Url = ""
-    shared_folder: Annotated[str, Meta(max_length=1_000, pattern=r"^(/[^\x00]*)?$")] = ""
+    shared_folder: Annotated[str, Meta(max_length=1_000, pattern=r"^(/[^\x00\n]*)?$(?!\n)")] = ""
 
 
 @operation("pools.get", Right.ADMIN, "GET /pools/{name}", global_=True)
