@@ -71,6 +71,12 @@ SETTINGS = (
         str,
         "Memory the local engine may hand out, for example 8GiB; empty means all of this machine.",
     ),
+    Setting(
+        "environments",
+        "20GiB",
+        str,
+        "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
+    ),
     Setting("price_cpu_usd_per_hour", 0.04, float, "Price of one CPU core for one hour."),
     Setting("price_gpu_usd_per_hour", 2.5, float, "Price of one GPU for one hour."),
     Setting("price_memory_gib_usd_per_hour", 0.005, float, "Price of one GiB of memory for one hour."),
@@ -124,7 +130,10 @@ class TaskEnvironment:
         rank, world_size: place in the gang.
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
+        tables: folder of the tables of all datasets, as this machine sees it.
         training: JSON of the `TrainingPlan` of a training run.
+        array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
+        array_offset: this job's place in its file of inputs.
     """
 
     task_id: str
@@ -139,6 +148,10 @@ class TaskEnvironment:
     url: str
     token: str
     training: str = ""
+    array_index: int = 0
+    array_size: int = 0
+    array_offset: int = 0
+    tables: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -159,7 +172,39 @@ class TaskEnvironment:
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
             training=source.get("SKYLOOM_TRAINING", ""),
+            array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
+            array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
+            array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
+            tables=source.get("SKYLOOM_TABLES", ""),
         )
+
+
+# What an installer of packages is told by its environment: pip's names, and uv's for the same.
+_PIP_AS_UV = {
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_FIND_LINKS": "UV_FIND_LINKS",
+    "PIP_NO_INDEX": "UV_NO_INDEX",
+    "PIP_CERT": "SSL_CERT_FILE",
+}
+_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
+# They would say where to install, or with which Python: that is ours to say.
+_NOT_OURS = ("UV_PYTHON", "UV_SYSTEM", "UV_PROJECT", "UV_TARGET", "UV_PREFIX", "UV_BREAK", "UV_TOOL", "UV_PUBLISH")
+
+
+def package_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What uv is told on this machine about indexes, caches and proxies: its own variables, then those of pip."""
+    source = os.environ if environment is None else environment
+    found = {
+        name: value
+        for name, value in source.items()
+        if value and (name.upper() in _NETWORK or (name.startswith("UV_") and not name.startswith(_NOT_OURS)))
+    }
+    for theirs, ours in _PIP_AS_UV.items():
+        value = source.get(theirs, "")
+        if value and ours not in found:
+            found[ours] = ",".join(value.split()) if ours == "UV_FIND_LINKS" else value
+    return found
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.control_plane import ControlPlane
+from tests.engines.packages import offline, wheel
 from tests.terminal import Terminal
 
 SMALL = ("--cpus", "0.2", "--memory", "128MiB")
@@ -136,3 +137,24 @@ def test_following_sees_output_as_it_comes(cloud_process: ControlPlane) -> None:
     assert following.wait(20) == 0
     assert [line for line, _ in seen] == ["line 1\n", "line 2\n", "line 3\n"]
     assert seen[0][1] < seen[2][1]
+
+
+@pytest.mark.slow
+def test_run_with_requirements_installs_them_first_and_says_so(
+    tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "links", "alpha")
+    (tmp_path / "requirements.txt").write_text("alpha\n")
+    (tmp_path / "bad.txt").write_text("alpha==9\n")
+    plane = ControlPlane(tmp_path / "home", **offline(tmp_path / "links", tmp_path / "uv")).start().ready()
+    monkeypatch.setenv("SKYLOOM_HOME", str(plane.home))
+    try:
+        options = (*SMALL, "--requirements", str(tmp_path / "requirements.txt"))
+        said = terminal("job", "run", *options, "--", "alpha")
+        assert said.code == 0 and said.out.endswith("alpha speaks\n") and "(1 requirement)" in said.out
+        again = terminal("job", "run", *options, "--", "alpha")
+        assert (again.code, again.out) == (0, "alpha speaks\n")
+        failed = terminal("job", "run", *SMALL, "-r", str(tmp_path / "bad.txt"), "--", "alpha")
+        assert failed.code == 126 and "alpha==9" in failed.err
+    finally:
+        plane.end_everything()

@@ -15,7 +15,8 @@ import pytest
 from skyloom.core.resources import Resources
 from skyloom.engines.local import LocalEngine, environment
 from skyloom.engines.local.folder import TaskFolder
-from skyloom.engines.local.prepare import Place, prepare
+from skyloom.engines.local.prepare import Host, Place, prepare
+from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.supervisor import processes
 from skyloom.ports.engine import Command, EndReason, Entry, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import HOSTILE, is_gone, log, look, one, program, sh, until, wait
@@ -80,7 +81,9 @@ def prepared(tmp_path: Path, entry: Entry, **more: object) -> TaskFolder:
     folder = TaskFolder(tmp_path / "tasks" / "t0")
     folder.create()
     plan = TaskPlan(task_id="t0", entry=entry, **more)  # type: ignore[arg-type]
-    prepare(folder, folder, plan, sys.executable, environment.base(sys.executable), Place(0, 1, 0, ()))
+    variables = environment.base(sys.executable)
+    pythons = Pythons(tmp_path / "environments", sys.executable, {}, variables["PATH"], 2**30)
+    prepare(folder, folder, plan, Host(sys.executable, variables, pythons), Place(0, 1, 0, ()))
     return folder
 
 

@@ -1,6 +1,7 @@
 """What every command shares: how its `typer.Typer` is made, ``--json``, ``--project``, and the client it speaks through."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -24,6 +25,27 @@ Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each w
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
 Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]
 MaxDuration = Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")]
+Requirements = Annotated[
+    Path | None,
+    typer.Option(
+        "--requirements",
+        "-r",
+        metavar="FILE",
+        help="requirements.txt or pyproject.toml: packages beside those of the pool, installed once and kept.",
+        show_default=False,
+    ),
+]
+Isolated = Annotated[bool, typer.Option("--isolated", help="Only those packages: nothing of the pool is visible.")]
+
+Preemptible = Annotated[
+    bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
+]
+Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")]
+Expected = Annotated[str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")]
+OnPool = Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")]
+Require = Annotated[
+    list[str] | None, typer.Option("--require", metavar="NAME=VALUE", help="Label its machines must have; repeat.")
+]
 
 
 def word(help: str) -> typer.Typer:  # noqa: A002  (typer's own word)

@@ -13,24 +13,45 @@ from skyloom.cli.frame import (
     AsJson,
     Cpus,
     Cursor,
+    Deadline,
     Detach,
+    Expected,
     Gpus,
+    Isolated,
     Limit,
     MaxDuration,
     Memory,
+    OnPool,
+    Preemptible,
     Project,
+    Require,
+    Requirements,
     Workers,
     cloud,
     words,
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
+from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
 _SOON_S, _PAUSE_S = 1.0, 0.02
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="Of yours: within a week, the same request with the same key is carried out once.",
+        show_default=False,
+    ),
+]
+After = Annotated[
+    list[str] | None, typer.Option("--after", metavar="ID", help="Only once this job or array succeeded; repeat it.")
+]
+AfterEnded = Annotated[
+    list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -45,21 +66,20 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
-    preemptible: Annotated[
-        bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
-    ] = True,
-    deadline: Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")] = None,
-    expected: Annotated[
-        str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")
-    ] = None,
-    pool: Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")] = None,
-    require: Annotated[
-        list[str] | None, typer.Option("--require", metavar="NAME=VALUE", help="Label its machines must have; repeat.")
-    ] = None,
+    preemptible: Preemptible = True,
+    deadline: Deadline = None,
+    expected: Expected = None,
+    pool: OnPool = None,
+    require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
+    after: After = None,
+    after_ended: AfterEnded = None,
+    key: Key = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -94,9 +114,13 @@ def run(
             pools=tuple(pool or ()),
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            requirements=requirements,
+            isolated=isolated,
+            after=after_of(after, after_ended),
+            key=key,
         )
         if detach:
-            return show(status, as_json)
+            return show(client.jobs.get(status.job.id) if key else status, as_json)
         attend(client, status.job.id, as_json)
 
 
@@ -128,6 +152,16 @@ def cancel(job: JobId, project: Project = None, as_json: AsJson = False) -> None
 
 
 @app.command()
+def rerun(job: JobId, detach: Detach = False, project: Project = None, as_json: AsJson = False) -> None:
+    """Run once more what a job did, and follow it like `job run`."""
+    with cloud(project) as client:
+        status = client.jobs.rerun(job)
+        if detach:
+            return show(status, as_json)
+        attend(client, status.job.id, as_json)
+
+
+@app.command()
 def logs(
     job: JobId,
     follow: Annotated[
@@ -143,6 +177,14 @@ def logs(
             attend(client, job, False, rank, attempt)
         for text in _so_far(client, job, rank, attempt):
             _write(text)
+
+
+def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Dependency, ...]:
+    """The conditions that ``--after`` and ``--after-ended`` say."""
+    return (
+        *(Dependency(id=one) for one in succeeded or ()),
+        *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
+    )
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

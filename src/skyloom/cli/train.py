@@ -7,7 +7,20 @@ import msgspec
 import typer
 
 from skyloom.cli import values
-from skyloom.cli.frame import AsJson, Cpus, Detach, Gpus, MaxDuration, Memory, Project, Workers, cloud, word
+from skyloom.cli.frame import (
+    AsJson,
+    Cpus,
+    Detach,
+    Gpus,
+    Isolated,
+    MaxDuration,
+    Memory,
+    Project,
+    Requirements,
+    Workers,
+    cloud,
+    word,
+)
 from skyloom.cli.job import attend
 from skyloom.cli.render import show
 
@@ -36,6 +49,8 @@ def train(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along with a script; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -64,6 +79,8 @@ def train(
             gpus=gpus,
             memory=values.size(memory),
             max_retries=retries,
+            requirements=requirements,
+            isolated=isolated,
             **options,
         )
         if detach:

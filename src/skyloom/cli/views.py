@@ -5,23 +5,29 @@ from typing import Any
 
 import msgspec
 
-from skyloom.cli.plots import bar, bins
-from skyloom.cli.wording import human, label, safe
+from skyloom.cli.plots import bar, bins, whisker
+from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
+from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.cost.model import CostReport, CostRow
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
+from skyloom.simulation.model import SimulationReport, TenantRow
+
+_FEW_ROWS = 12
 
 
 class View(msgspec.Struct, frozen=True):
@@ -62,6 +68,35 @@ def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
+def _share(share: float) -> str:
+    return f"{share * 100:.1f}%"
+
+
+def _say_jobs(report: SimulationReport) -> str:
+    left = report.num_jobs - report.num_finished - report.num_too_large
+    parts = [f"{report.num_finished:,} of {report.num_jobs:,} finished"]
+    parts += [f"{report.num_too_large:,} too large for the cluster"] if report.num_too_large else []
+    parts += [f"{left:,} could never start"] if left else []
+    return ", ".join(parts)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _gpu_hours(gpu_s: float) -> str:
+    return f"{gpu_s / 3_600:,.4g} GPU hours" if gpu_s else NOTHING
+
+
+def _say_rho(report: SimulationReport) -> str:
+    rho = report.finish_time_fairness
+    return NOTHING if rho.mean is None else f"rho {rho.mean:.4g} on average, {rho.max:.4g} at most"
+
+
+def _say_deadlines(report: SimulationReport) -> str:
+    return f"{report.deadlines_met:,} of {report.num_deadlines:,}" if report.num_deadlines else NOTHING
+
+
 COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
         of("job.id", "job"),
@@ -84,6 +119,19 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("peak_memory_bytes"),
         of("message"),
     ),
+    ArrayStatus: (
+        of("array.id", "array"),
+        of("array.spec.name"),
+        of("state"),
+        of("array.size"),
+        of("num_succeeded", "succeeded"),
+        of("num_failed", "failed"),
+        of("num_cancelled", "cancelled"),
+        of("num_running", "running"),
+        of("started_at"),
+        of("ended_at"),
+    ),
+    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -208,6 +256,36 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
+    SimulationReport: (
+        of("nodes"),
+        of("num_finished", "finished"),
+        of("num_too_large", "too large"),
+        of("avg_jct_s", "avg JCT"),
+        of("median_jct_s", "median"),
+        of("p99_jct_s", "p99"),
+        of("makespan_s", "makespan"),
+        Column("utilisation", lambda report: _share(report.utilisation)),
+        of("avg_wait_s", "avg wait"),
+        of("num_preemptions", "preemptions"),
+        Column("deadlines met", _say_deadlines),
+    ),
+    TenantRow: (
+        Column("tenant", lambda row: safe(row.tenant) or NOTHING),
+        of("num_jobs", "jobs"),
+        of("num_finished", "finished"),
+        of("avg_jct_s", "avg JCT"),
+        of("avg_wait_s", "avg wait"),
+        of("gpu_share", "of all GPU time"),
+        of("finish_time_fairness.mean", "mean rho"),
+    ),
+    Estimate: (
+        of("workers"),
+        of("batch_size"),
+        Column("time", lambda one: human("time_s", one.seconds)),
+        Column("from", lambda one: human("low_s", one.low_s)),
+        Column("to", lambda one: human("high_s", one.high_s)),
+        Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
+    ),
     CostRow: (
         of("name"),
         of("num_tasks", "tasks"),
@@ -258,6 +336,28 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("num_tasks", "tasks"),
         ),
         ("machines",),
+    ),
+    ArrayStatus: (
+        (
+            of("array.id", "array"),
+            of("array.spec.name"),
+            of("state"),
+            of("reason"),
+            of("message"),
+            of("next_action"),
+            of("array.size"),
+            of("num_succeeded", "succeeded"),
+            of("num_failed", "failed"),
+            of("num_cancelled", "cancelled"),
+            of("num_running", "running"),
+            of("num_waiting", "waiting"),
+            of("array.spec.resources", "each with"),
+            of("array.submitted_at"),
+            of("array.submitted_by"),
+            of("started_at"),
+            of("ended_at"),
+        ),
+        ("failures",),
     ),
     RunProgress: (
         (
@@ -335,6 +435,28 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         (),
     ),
+    SimulationReport: (
+        (
+            of("policy"),
+            Column("cluster", lambda report: f"{_many(report.nodes, 'node')} × {_many(report.gpus_per_node, 'GPU')}"),
+            Column("jobs", _say_jobs),
+            of("avg_jct_s", "avg JCT"),
+            of("median_jct_s", "median JCT"),
+            of("p99_jct_s", "p99 JCT"),
+            of("avg_wait_s", "avg wait"),
+            of("makespan_s", "makespan"),
+            Column(
+                "utilisation", lambda report: f"{_share(report.utilisation)}  {bins(report.utilisation_curve, 1.0, 60)}"
+            ),
+            of("num_preemptions", "preemptions"),
+            Column("resizes", lambda report: human("", report.num_resizes or None)),
+            Column("lost to stops", lambda report: _gpu_hours(report.lost_gpu_s)),
+            Column("Jain fairness", lambda report: human("", report.jain_fairness)),
+            Column("finish-time fairness", _say_rho),
+            Column("deadlines met", _say_deadlines),
+        ),
+        ("tenants", "what_if"),
+    ),
     EndpointStatus: (
         (
             of("endpoint.name"),
@@ -397,6 +519,34 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     whole = report.total.cost.nano_usd or 1
     drawn = Column("", lambda row: "" if row is report.total else bar(row.cost.nano_usd / whole))
     return (*columns(CostRow), drawn), (*report.rows, report.total)
+
+
+def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+    """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
+    chosen, estimates = forecast.chosen.workers, forecast.predictions
+    counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
+    ends = {estimates[0].workers, estimates[-1].workers, chosen}
+    shown = [one for one in estimates if one.workers in counts | ends or len(estimates) <= _FEW_ROWS]
+    top = 1.25 * max(one.seconds for one in shown)
+    drawn = Column("0 … " + human("_s", top), lambda one: whisker(one.low_s, one.seconds, one.high_s, top))
+    mark = Column("", lambda one: "← chosen" if one.workers == chosen else "")
+    return (*columns(Estimate), drawn, mark), shown
+
+
+def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+    """What was chosen and why, the law behind it, and what to know before believing it."""
+    chosen, model = forecast.chosen, forecast.model
+    span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"
+    size = f", batch size {chosen.batch_size:,}" if chosen.batch_size else ""
+    law = " + ".join(f"{seconds:.3g}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
+    return [
+        ("", ""),
+        ("chosen", f"{chosen.workers} worker{'s' if chosen.workers > 1 else ''}{size}: {chosen.reason}"),
+        ("takes", f"{human('_s', chosen.seconds)} ({span})"),
+        ("costs", f"${chosen.cost_usd:,.4g}, at most about ${chosen.high_cost_usd:,.4g}"),
+        ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
+        *(("note", note) for note in forecast.notes),
+    ]
 
 
 def cells(excerpt: Excerpt) -> Sequence[Column]:

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 
 
 class Ability(enum.StrEnum):
@@ -25,6 +26,7 @@ class Ability(enum.StrEnum):
     WARM_START = "warm_start"
     GPU = "gpu"
     MEMORY_LIMIT = "memory_limit"
+    PYTHON_ENVIRONMENT = "python_environment"
 
 
 # The kernel takes no longer one, and none with a zero byte.
@@ -66,6 +68,7 @@ Entry = Command | PythonFile | PythonModule | PythonCall
 
 
 ERROR_FILE = "error.json"
+INPUTS_FILE = ".skyloom-inputs.json"  # in the working folder of a job that is one of many: what all of them share
 
 
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +77,12 @@ class TaskError(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         message: one line for people; the engine keeps the first 500 characters.
         final: what was asked for is wrong, so another try would end in the same way: the task ends as `EndReason.REFUSED`.
+        launch: the program never began, because what it needs could not be made: the task ends as `EndReason.LAUNCH_FAILED`.
     """
 
     message: str
     final: bool = False
+    launch: bool = False
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +109,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         grace_s: time between a polite stop (SIGTERM) and the end of every descendant (SIGKILL).
         max_log_bytes: output beyond this is dropped, and the log says so once.
         warm: may start from the warm pool (same interpreter, imports done); a hint.
+        python: packages for the program, built at the task's start under its own limits, once for each machine; the log says what is
+            done, and what cannot be built ends the task with LAUNCH_FAILED. None for the pool's own Python.
         machine: name of the machine to run on, one of `Engine.machines`; empty leaves it to the engine.
     """
 
@@ -118,6 +125,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = 10.0
     max_log_bytes: int = 2 * 2**30
     warm: bool = True
+    python: PythonEnvironment | None = None
     machine: str = ""
 
 

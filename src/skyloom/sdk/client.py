@@ -1,5 +1,6 @@
 """The client: one attribute per noun, one method per operation."""
 
+from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
@@ -24,6 +25,7 @@ class Client:
         self.pools = PoolCalls(transport)
         self.scheduling = SchedulingCalls(transport)
         self.quotas = QuotaCalls(transport)
+        self.arrays = ArrayCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.models = ModelCalls(transport)

@@ -12,8 +12,8 @@ from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.rooms.training.model import Train
+from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
-from skyloom.sdk.jobs import sizes
 from skyloom.sdk.transport import Transport
 
 
@@ -46,7 +46,8 @@ class TrainingCalls:
             include: more files to upload, as path in the job → path here.
             parameters: of the recipe or script.
             workers: size of the gang; ``(1, 8)`` for an elastic one.
-            options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …
+            options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …; and
+                ``requirements``: a file here or a list of packages, for an environment of the training's own.
         """
         local = {**(include or {}), **({Path(script).name: script} if script else {})}
         ask = Train(
@@ -57,9 +58,8 @@ class TrainingCalls:
             args=tuple(args),
             files=upload_all(self._transport, local),
             parameters=dict(parameters or {}),
-            **sizes(workers),
             resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
-            **options,
+            **spec_fields({"num_workers": workers, **options}),
         )
         return self._transport.send(ask)
 

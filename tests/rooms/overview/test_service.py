@@ -37,7 +37,7 @@ class House:
         self.store = MemoryStore()
         self.clock = MemoryClock()
         self.outbox = Outbox(self.clock)
-        engine: Any = SimpleNamespace(capacity=lambda: CAPACITY, machines=lambda: ())
+        engine: Any = SimpleNamespace(capacity=lambda: CAPACITY, machines=lambda: (), abilities=frozenset())
         nothing: Any = None
         jobs, _ = job_rooms(self.store, self.clock, CountingIds(), self.outbox, engine, nothing, nothing)
         self.overview = Overview(

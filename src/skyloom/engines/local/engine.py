@@ -20,7 +20,8 @@ from skyloom.engines.local import environment, machine
 from skyloom.engines.local.claims import Claims
 from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
 from skyloom.engines.local.lost import end_lost
-from skyloom.engines.local.prepare import LaunchRefused, Place, prepare
+from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
+from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
@@ -40,6 +41,9 @@ class LocalEngine:
             the scheduler's business.
         warm: keep a process with the training imports done, so that Python tasks start in milliseconds.
         variables: added to the clean base environment of every task.
+        environments: folder of the Python environments that jobs bring; None for one beside ``folder``.
+        package_variables: for uv, which builds them: indexes, caches, proxies.
+        max_environment_bytes: disk that they may take.
     """
 
     def __init__(
@@ -50,11 +54,18 @@ class LocalEngine:
         capacity: Resources | None = None,
         warm: bool = True,
         variables: Mapping[str, str] | None = None,
+        environments: Path | None = None,
+        package_variables: Mapping[str, str] | None = None,
+        max_environment_bytes: int = 20 * 2**30,
     ) -> None:
         self._python = python or sys.executable
         self._capacity = machine.capacity(capacity)
         self._variables = {**environment.base(self._python), **(variables or {})}
         self._tasks = folder.absolute()
+        places = environments or self._tasks.with_name(f"{self._tasks.name}-environments")
+        search, told = self._variables["PATH"], package_variables or {}
+        pythons = Pythons(places, self._python, told, search, max_environment_bytes)
+        self._host = Host(self._python, self._variables, pythons)
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
@@ -67,7 +78,7 @@ class LocalEngine:
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT}
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
             | ({Ability.WARM_START} if warm else set())
             | ({Ability.GPU} if self._capacity.gpus else set())
         )
@@ -134,7 +145,7 @@ class LocalEngine:
             folder.create()
             place = Place(rank, len(gang.tasks), port, gpus)
             try:
-                prepare(folder, self._folder(task.task_id), task, self._python, self._variables, place)
+                prepare(folder, self._folder(task.task_id), task, self._host, place)
             except LaunchRefused as refusal:
                 raise LaunchRefused(f"{task.task_id}: {refusal}") from None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skyloom.core.resources import Resources
+from skyloom.engines.local.pythons import PlannedPython
 
 # Read once, when an interpreter or a library starts: a process that was forked warm would not see them.
 _READ_AT_START = (
@@ -42,6 +43,14 @@ def base(python: str) -> dict[str, str]:
     if sources.name not in ("site-packages", "dist-packages"):
         variables["PYTHONPATH"] = str(sources)  # user code may import skyloom also when it is not installed
     return variables
+
+
+def inside(variables: Mapping[str, str], planned: PlannedPython) -> dict[str, str]:
+    """The variables of a task that runs in a Python environment of its own."""
+    scripts = Path(planned.python).parent
+    entered = {"PATH": f"{scripts}:{variables['PATH']}", "VIRTUAL_ENV": str(scripts.parent)}
+    hidden = {"PYTHONPATH"} if planned.start["isolated"] else set()
+    return {**{name: value for name, value in variables.items() if name not in hidden}, **entered}
 
 
 def rendezvous(rank: int, world_size: int, port: int) -> dict[str, str]:

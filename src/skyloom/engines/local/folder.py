@@ -27,7 +27,8 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor is told, as it stands in ``plan.json``. No secret is in it.
 
     Attributes:
-        argv: the program for a cold start.
+        argv: the program for a cold start; with ``start``, the one that makes what the task needs and then becomes the task's own.
+        start: what has to be made first, and the task's own program; None when nothing has.
         python: the same as ``kind``, ``path``, … for a warm one; None for programs that are not Python.
         temporary: the task's own folder for temporary files; short, because socket paths may have only 108 bytes.
         marker: 32 random hex digits in the environment of every process of the task.
@@ -47,6 +48,7 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int
     port: int
     gpus: tuple[int, ...]
+    start: dict[str, Any] | None = None
 
 
 class ShimRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,16 +4,20 @@ What the user got wrong is a `LaunchRefused`; what the machine lacks stays an ``
 """
 
 import errno
+import json
 import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from skyloom.engines.local import environment
 from skyloom.engines.local.folder import ShimPlan, TaskFolder
+from skyloom.engines.local.pythons import PlannedPython, Pythons, PythonUnusable
 from skyloom.engines.local.supervisor import processes
+from skyloom.engines.local.supervisor.start import VARIABLES
 from skyloom.ports.engine import Command, PythonCall, PythonFile, PythonModule, TaskPlan
 
 SUPERVISOR = Path(processes.__file__).parent
@@ -34,10 +38,25 @@ class LaunchRefused(Exception):
     """A task cannot be started; the text says what is wrong with its plan."""
 
 
-def prepare(
-    folder: TaskFolder, home: TaskFolder, task: TaskPlan, python: str, variables: Mapping[str, str], place: Place
-) -> None:
+@dataclass(frozen=True)
+class Host:
+    """What every task of an engine gets from the machine.
+
+    Attributes:
+        python: interpreter of user code.
+        variables: the clean base environment.
+        pythons: plans environments of jobs that bring one.
+    """
+
+    python: str
+    variables: Mapping[str, str]
+    pythons: Pythons
+
+
+def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, place: Place) -> None:
     """Fill a new folder, which will be renamed to ``home``. Raises `LaunchRefused`, or ``OSError`` for the disk."""
+    planned = _planned_python(task, host)
+    variables = environment.inside(host.variables, planned) if planned else host.variables
     for relative, source in task.files.items():
         _place(folder.work / _contained(relative), Path(source), relative)
     for name, content in task.secret_files.items():
@@ -57,11 +76,15 @@ def prepare(
         "SKYLOOM_SHARED_FOLDER": task.shared_folder,
         processes.MARKER_VARIABLE: marker,
     }
+    python = planned.python if planned else host.python
     argv, inside = _program(task, home, folder, python, complete)
+    start = {"python": planned.start if planned else None, "argv": argv} if planned else None
+    if start is not None:
+        _write_variables(folder, host.pythons.build_variables(temporary))
     folder.write_plan(
         ShimPlan(
             task_id=task.task_id,
-            argv=argv,
+            argv=(host.python, "-I", "-S", str(SUPERVISOR), "start", str(home.path)) if start else argv,
             python=inside,
             cwd=str(home.work),
             environment=complete,
@@ -73,8 +96,24 @@ def prepare(
             max_log_bytes=task.max_log_bytes,
             port=place.port,
             gpus=place.gpus,
+            start=start,
         )
     )
+
+
+def _planned_python(task: TaskPlan, host: Host) -> PlannedPython | None:
+    if task.python is None:
+        return None
+    try:
+        return host.pythons.plan(task.python)
+    except PythonUnusable as error:
+        raise LaunchRefused(str(error)) from None
+
+
+def _write_variables(folder: TaskFolder, variables: Mapping[str, str]) -> None:
+    file = folder.secrets / VARIABLES
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_text(json.dumps(dict(variables)))
 
 
 def _contained(relative: str) -> Path:
@@ -145,9 +184,11 @@ def _program(
     entry = task.entry
     if any("\0" in word for word in _words(entry)):
         raise LaunchRefused("an argument holds a zero byte")
+    is_made_first = task.python is not None
     if isinstance(entry, Command):
-        return _command(entry, folder, variables), None
-    warm = task.warm and environment.allows_warm(task.environment)
+        # A program that its own environment brings cannot be looked for before it is built: the start of the task finds it, or says so.
+        return (entry.argv if is_made_first and entry.argv else _command(entry, folder, variables)), None
+    warm = task.warm and environment.allows_warm(task.environment) and not is_made_first
     if isinstance(entry, PythonModule):
         inside: dict[str, Any] = {"kind": "module", "module": entry.module, "args": entry.args}
         return (python, "-m", entry.module, *entry.args), inside if warm else None

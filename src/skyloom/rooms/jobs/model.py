@@ -10,11 +10,12 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, RelativePath, ShortText
-from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 
 
@@ -38,9 +39,14 @@ class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
 
+class NotRepeatable(Conflict):
+    """The job belongs to a run, an endpoint or a dataset, which has to be asked instead."""
+
+
 class TaskState(enum.StrEnum):
     """The life of one task. ``MOVES`` is the table."""
 
+    WAITING = "waiting"  # for what its job comes after; not in the queue
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -53,6 +59,7 @@ class TaskState(enum.StrEnum):
 MOVES = Moves(
     "task",
     {
+        TaskState.WAITING: (TaskState.QUEUED, TaskState.CANCELLED),
         TaskState.QUEUED: (TaskState.STARTING, TaskState.CANCELLED),
         TaskState.STARTING: (TaskState.RUNNING, TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
         TaskState.RUNNING: (TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
@@ -67,6 +74,7 @@ MOVES = Moves(
 class JobState(enum.StrEnum):
     """What a job as a whole is doing; always derived."""
 
+    WAITING = "waiting"
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -84,6 +92,8 @@ class Reason(enum.StrEnum):
 
     NONE = ""
     WAITING_FOR_RESOURCES = "waiting_for_resources"
+    WAITING_FOR_DEPENDENCIES = "waiting_for_dependencies"
+    DEPENDENCY_FAILED = "dependency_failed"
     COMPLETED = "completed"
     EXIT_CODE = "exit_code"
     REFUSED = "refused"
@@ -118,6 +128,20 @@ Moment = Annotated[float, Meta(ge=0, le=1e12)]
 Span = Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)]
 
 
+class Condition(enum.StrEnum):
+    """What must have become of a thing before what comes after it may begin."""
+
+    SUCCEEDED = "succeeded"
+    ENDED = "ended"  # in whatever way
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A job or an array that has to end first."""
+
+    id: Id
+    condition: Condition = Condition.SUCCEEDED
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -137,6 +161,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         preemptible: may be stopped to make room for others; it comes back and resumes from what it left in its shared folder.
         deadline_at: when it should be done, in Unix seconds; ``deadline_s`` says the same from its submission on.
         expected_duration_s: how long its owner thinks that it runs, with ``num_workers``.
+        after: what has to end first; a job whose conditions can no longer come true is cancelled.
+        python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
@@ -166,6 +192,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
+    after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    python: PythonEnvironment | None = None
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +225,7 @@ class Job(Record, frozen=True, kw_only=True):
         attempt: number of the newest attempt, from 1; every write of a task carries it, so an old one is refused.
         comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
         halt: what the newest attempt was told, if it has to stop.
+        array: id of the array that it is one task of, or "".
     """
 
     spec: JobSpec
@@ -205,6 +234,7 @@ class Job(Record, frozen=True, kw_only=True):
     attempt: int = 1
     comebacks: int = 0
     halt: Halt | None = None
+    array: str = ""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -212,6 +242,7 @@ class Task(Record, frozen=True, kw_only=True):
 
     Attributes:
         turn: sorts queued tasks by priority, then by the age of their job (`rules.turn_of`).
+        array: that of its job.
         reason: why it ended, or why it waits.
         message: the evidence in one line.
         pool, machine: where it runs or ran; empty until it starts.
@@ -222,6 +253,7 @@ class Task(Record, frozen=True, kw_only=True):
     attempt: int
     rank: int
     turn: str = ""
+    array: str = ""
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""
@@ -272,6 +304,9 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool
 
 
+ALL_ARRAYS = "*"
+
+
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a called function returned, as JSON text. ``ready`` is false while it runs."""
 
@@ -295,16 +330,24 @@ class GetJob(Operation[JobStatus], frozen=True, kw_only=True):
 
 @operation("jobs.list", Right.READ, "GET /jobs")
 class ListJobs(Operation[Page[JobStatus]], frozen=True, kw_only=True):
-    """List jobs, newest first."""
+    """List jobs, newest first: those of one array, those of none, or with ``*`` all of them."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
     live: bool = False
+    array: Annotated[str, Meta(max_length=120)] = ""
 
 
 @operation("jobs.cancel", Right.RUN, "POST /jobs/{job_id}/cancel")
 class CancelJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Stop a job: a polite signal, then after its grace the end of every process it started. Safe to repeat."""
+
+    job_id: Id
+
+
+@operation("jobs.rerun", Right.RUN, "POST /jobs/{job_id}/rerun")
+class RerunJob(Operation[JobStatus], frozen=True, kw_only=True):
+    """Queue a new job that does what an earlier one did. What that one came after is not waited for again."""
 
     job_id: Id
 
@@ -327,4 +370,4 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, ReadLog, ReadResult)
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)

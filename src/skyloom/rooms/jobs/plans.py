@@ -18,12 +18,14 @@ class Plans:
         shared_root: folder below which every job gets a folder for all its attempts and ranks, on pools that name none.
         task_secret: makes the token of a task.
         url: of the control plane, for the job's own calls, on pools that name none.
+        tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
     """
 
     blobs: Blobs
     shared_root: str
     task_secret: Callable[[str], str]
     url: Callable[[], str]
+    tables: str = ""
 
     def task(self, job: Job, task: Task, pool: Pool) -> TaskPlan:
         """The plan of one task, for the pool that it is to run on."""
@@ -33,6 +35,7 @@ class Plans:
             "SKYLOOM_PROJECT": job.project,
             "SKYLOOM_JOB_ID": job.id,
             "SKYLOOM_ATTEMPT": str(task.attempt),
+            "SKYLOOM_TABLES": self.tables,
             "SKYLOOM_RUN": spec.labels.get("run", ""),
         }
         return TaskPlan(
@@ -48,4 +51,5 @@ class Plans:
             max_log_bytes=spec.max_log_bytes,
             warm=spec.warm,
             machine=task.machine,
+            python=spec.python,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from skyloom.core.errors import SkyloomError
-from skyloom.ports.engine import Engine, Machine
+from skyloom.ports.engine import Ability, Engine, Machine
 from skyloom.rooms.pools.model import LOCAL, Pool, PoolDown
 from skyloom.rooms.pools.ports import Engines, PoolTokens
 
@@ -69,6 +69,11 @@ class Fleet:
     def up(self) -> dict[str, Engine]:
         """The engines of all pools that can be reached."""
         return {name: link.engine for name, link in self.links().items() if link.engine and not link.trouble}
+
+    def abilities(self, pools: Sequence[str] = ()) -> frozenset[Ability]:
+        """What at least one of these pools, or with none named of all that are up, can do."""
+        engines = self.up()
+        return frozenset().union(*(engine.abilities for name, engine in engines.items() if not pools or name in pools))
 
     def suspect(self, pool: str, trouble: SkyloomError) -> None:
         """Somebody could not reach a pool; it counts as down until `refresh` reaches it again. This machine is never down."""

@@ -9,6 +9,7 @@ from skyloom.core.bounds import Digest, Name, RelativePath, ShortText
 from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.jobs.model import MaxWorkers, Moment, PoolNames, Requirements, Span, Workers
@@ -24,14 +25,8 @@ class TargetMissing(InvalidInput):
 
 
 class TableSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a dataset version lies.
+    """Where a dataset version lies: a table and its version there. Where the tables are, a task is told by its machine."""
 
-    Attributes:
-        tables: folder of all tables.
-        table, number: the table and its version there.
-    """
-
-    tables: str
     table: str
     number: int
 
@@ -91,6 +86,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
+        python: packages that the training needs beside those of the pool.
     """
 
     recipe: Annotated[str, Meta(max_length=80)] = ""
@@ -118,6 +114,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     deadline_s: Span | None = None
     expected_duration_s: Span | None = None
     labels: Labels = msgspec.field(default_factory=dict)
+    python: PythonEnvironment | None = None
 
 
 OPERATIONS = (Train,)

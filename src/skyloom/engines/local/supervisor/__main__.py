@@ -1,4 +1,5 @@
-"""Start one part of the supervisor: ``python -I -S supervisor shim FOLDER``, ``python supervisor warm FD``, ``... call FOLDER``.
+"""Start one part of the supervisor: ``python -I -S supervisor shim FOLDER``, ``python supervisor warm FD``, ``... call FOLDER``,
+``python -I -S supervisor start FOLDER``.
 
 Python puts this folder first on its path; the package is imported from the folder above instead, and then neither stays there,
 so that no user module is ever shadowed by one of ours.
@@ -14,7 +15,8 @@ def main(verb: str, argument: str) -> int:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[0] = os.path.dirname(here)
     package = os.path.basename(here)
-    part = importlib.import_module(f"{package}.{ {'shim': 'shim', 'warm': 'zygote', 'call': 'python'}[verb] }")
+    name = {"shim": "shim", "warm": "zygote", "call": "python", "start": "start"}[verb]
+    part = importlib.import_module(f"{package}.{name}")
     del sys.path[0]
     code: int = part.main(argument)
     return code

@@ -41,7 +41,8 @@ def read_error(path: str) -> tuple[str, str] | None:
         return None
     if not message:
         return None
-    return ("refused" if told.get("final") is True else "exit_code"), message
+    reason = "launch_failed" if told.get("launch") is True else "refused" if told.get("final") is True else "exit_code"
+    return reason, message
 
 
 def write_durable(path: str, value: dict[str, object], reserve: str | None = None) -> None:
