@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
@@ -15,16 +14,18 @@ from skyloom.cloud import Cloud, Loop
 from skyloom.core.errors import Unavailable
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
+from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Handlers, Outbox, Subscriber
+from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
+from skyloom.rooms.cost.rules import worth
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
@@ -42,12 +43,16 @@ from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.planning import ports as planning_ports
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.schedules import ports as schedules_ports
+from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.rooms.serving import ports as serving_ports
@@ -73,19 +78,15 @@ COLLECTIONS = (
     *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
+    *schedules_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
-
-
-class Service(Protocol):
-    """A room's service, as the door sees it."""
-
-    def handlers(self) -> Handlers: ...
 
 
 class Embedded:
@@ -122,15 +123,7 @@ class Embedded:
         self.blobs = LocalBlobs(home / "blobs")
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=self._clock.now())
         self.series = LocalSeries(home / "series")
-        self.engine: Engine = LocalEngine(
-            home / "engine",
-            python=sys.executable,
-            capacity=_capacity(settings),
-            warm=settings.warm_pool,
-            environments=home / "environments",
-            package_variables=package_variables(),
-            max_environment_bytes=parse_bytes(settings.environments),
-        )
+        self.engine: Engine = _engine(settings)
         self._subscribers: list[Subscriber] = []
         self._outbox = Outbox(self._clock, self._subscribers)
 
@@ -149,14 +142,17 @@ class Embedded:
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
+        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
         cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
         self._subscribers.append(cost.on_task_ended)
-        self._services += [self._tenancy, Scheduling(store, clock), self._pools, self._jobs, self._arrays, cost]
+        self._services += [self._tenancy, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self._arrays, self._schedules, cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
+            "schedules": self._schedules.tick,
             "tenancy": self._tenancy.tick,
         }
 
@@ -173,7 +169,9 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        self._services += [monitoring, registry, self._data, tracking, training, self._serving]
+        planning = Planning(store, clock, ids, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings)))
+        self._subscribers.append(planning.on_task_ended)
+        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
         self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick}
 
     def _build_views(self) -> None:
@@ -185,19 +183,8 @@ class Embedded:
             self._clock,
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={
-                "job": explainers.of_jobs(self._jobs),
-                "array": explainers.of_arrays(self._arrays),
-                "run": explainers.of_runs(self._jobs),
-                "dataset": explainers.of_datasets(self._data),
-                "ep": explainers.of_endpoints(self._serving),
-                "alert": explainers.explain_alert,
-            },
-            counts={
-                "jobs": explainers.count_jobs,
-                "endpoints": explainers.count_endpoints,
-                "alerts": explainers.count_alerts,
-            },
+            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving),
+            counts=_COUNTS,
         )
         self._services += [lineage, overview]
 
@@ -209,6 +196,41 @@ class Embedded:
         self.series.close()
         self.store.close()
         self.lock.close()
+
+
+_COUNTS = {
+    "jobs": explainers.count_jobs,
+    "endpoints": explainers.count_endpoints,
+    "alerts": explainers.count_alerts,
+}
+
+
+def _explainers(
+    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
+) -> dict[str, explainers.Explainer]:
+    """Who answers `skyloom why`, by the prefix of an id."""
+    return {
+        "job": explainers.of_jobs(jobs),
+        "array": explainers.of_arrays(arrays),
+        "schedule": explainers.of_schedules(schedules),
+        "run": explainers.of_runs(jobs),
+        "dataset": explainers.of_datasets(data),
+        "ep": explainers.of_endpoints(serving),
+        "alert": explainers.explain_alert,
+    }
+
+
+def _engine(settings: Settings) -> LocalEngine:
+    home: Path = settings.home
+    return LocalEngine(
+        home / "engine",
+        python=sys.executable,
+        capacity=_capacity(settings),
+        warm=settings.warm_pool,
+        environments=home / "environments",
+        package_variables=package_variables(),
+        max_environment_bytes=parse_bytes(settings.environments),
+    )
 
 
 def _capacity(settings: Settings) -> Resources | None:
@@ -230,6 +252,11 @@ def _prices(settings: Settings) -> PriceBook:
         gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
         memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
     )
+
+
+def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+    """What a worker costs in an hour."""
+    return lambda resources: worth(resources, 3600, prices).usd
 
 
 def _secret_key(path: Path) -> bytes:

@@ -134,6 +134,7 @@ class TaskEnvironment:
         training: JSON of the `TrainingPlan` of a training run.
         array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
         array_offset: this job's place in its file of inputs.
+        trial: JSON of the `TrialOrder` when only its first steps are tried, for a plan.
     """
 
     task_id: str
@@ -151,6 +152,7 @@ class TaskEnvironment:
     array_index: int = 0
     array_size: int = 0
     array_offset: int = 0
+    trial: str = ""
     tables: str = ""
 
     @classmethod
@@ -175,6 +177,7 @@ class TaskEnvironment:
             array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
             array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
             array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
+            trial=source.get("SKYLOOM_TRIAL", ""),
             tables=source.get("SKYLOOM_TABLES", ""),
         )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import Category
@@ -23,16 +24,18 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
+from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
-from tests.faces.foreign import CSV, OURS, THEIRS, World, start
+from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
 
 pytestmark = pytest.mark.slow
@@ -44,7 +47,7 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert")],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
@@ -58,6 +61,10 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
+    schedules.GetSchedule: lambda _: [schedules.GetSchedule(name="secret-schedule")],
+    schedules.PauseSchedule: lambda _: [schedules.PauseSchedule(name="secret-schedule")],
+    schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
+    schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
@@ -86,6 +93,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     tracking.ListRuns: lambda _: [tracking.ListRuns(dataset="secret-data")],
     tracking.GetSeries: lambda ids: [tracking.GetSeries(run_id=ids["run"])],
     Train: lambda _: [Train(recipe="tabular", dataset="secret-data", target="kind")],
+    planning.GetPlan: lambda ids: [planning.GetPlan(plan_id=ids["plan"])],
+    planning.FollowPlan: lambda ids: [planning.FollowPlan(plan_id=ids["plan"], run_id=ids["run"])],
     data.CleanDataset: lambda ids: [
         data.CleanDataset(dataset=name, making=Clean(steps=(Deduplicate(),)))
         for name in (ids["dataset"], "secret-data")
@@ -133,10 +142,17 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     scheduling.SetQuota: scheduling.SetQuota(name=OURS, weight=2.0),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
+    schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),
+    schedules.ListSchedules: schedules.ListSchedules(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),
     ),
+    planning.MakePlan: msgspec.convert(
+        {"name": "own", "trials": [TRIAL], "aim": {"max_workers": 1}}, planning.MakePlan
+    ),
+    planning.ListPlans: planning.ListPlans(),
+    planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
     data.CreateDataset: data.CreateDataset(

@@ -72,7 +72,7 @@ def train(
             script=script,
             dataset=name or None,
             target=target,
-            parameters={key: _value(text) for key, text in values.variables(parameter or (), "--set").items()},
+            parameters={key: parameter_value(text) for key, text in values.variables(parameter or (), "--set").items()},
             include=values.files(include or ()),
             workers=values.workers(workers),
             cpus=cpus,
@@ -90,7 +90,7 @@ def train(
         attend(client, begun.run.job_id, as_json)
 
 
-def _value(text: str) -> Any:
+def parameter_value(text: str) -> Any:
     """A parameter as JSON has it (3, true, [8, 4]); what is no JSON is text."""
     try:
         return msgspec.json.decode(text)

@@ -17,11 +17,12 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
+from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
@@ -108,17 +109,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("started_at"),
         of("ended_at"),
     ),
-    Task: (
-        of("rank"),
-        of("state"),
-        of("reason"),
-        of("pool"),
-        of("machine"),
-        of("exit_code"),
-        of("pid"),
-        of("peak_memory_bytes"),
-        of("message"),
-    ),
+    Task: tuple(map(of, ("rank", "state", "reason", "pool", "machine", "exit_code", "peak_memory_bytes", "message"))),
     ArrayStatus: (
         of("array.id", "array"),
         of("array.spec.name"),
@@ -130,6 +121,16 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("num_running", "running"),
         of("started_at"),
         of("ended_at"),
+    ),
+    ScheduleStatus: (
+        of("schedule.name", "schedule"),
+        of("schedule.cron"),
+        of("schedule.time_zone"),
+        of("schedule.paused"),
+        of("schedule.next_at", "next"),
+        of("schedule.last_at", "last"),
+        of("last_state"),
+        of("schedule.message"),
     ),
     ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
@@ -242,17 +243,11 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("notes", lambda report: _some(report.notes)),
     ),
     PoolStatus: (
-        of("pool.id", "pool"),
-        of("state"),
-        of("pool.address", "address"),
+        *map(of, ("pool.id", "state", "pool.address", "total", "used")),
         Column("machines", lambda status: str(len(status.machines)), "machines"),
-        of("total"),
-        of("used"),
-        of("num_tasks", "tasks"),
-        of("pool.labels", "labels"),
-        of("message"),
+        *map(of, ("num_tasks", "pool.labels", "message")),
     ),
-    MachineUse: (of("name", "machine"), of("total"), of("used"), of("num_tasks", "tasks"), of("labels")),
+    MachineUse: tuple(map(of, ("name", "total", "used", "num_tasks", "labels"))),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
@@ -277,6 +272,31 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("avg_wait_s", "avg wait"),
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
+    ),
+    TimePlan: (
+        of("id", "plan"),
+        of("name"),
+        of("chosen.workers", "workers"),
+        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
+        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    Breakdown: (
+        of("workers"),
+        of("startup_s", "start"),
+        of("step_s", "a step"),
+        of("steps"),
+        of("checkpoints_s", "checkpoints"),
+        of("finish_s", "finish"),
+    ),
+    AccuracyRow: (
+        of("name"),
+        of("num_trainings", "trainings"),
+        Column("median error", lambda row: human("_share", row.median_error_share)),
+        Column("worst", lambda row: human("_share", row.worst_error_share)),
+        Column("inside interval", lambda row: human("_share", row.inside_share)),
+        Column("in time", lambda row: human("_share", row.in_time_share)),
     ),
     Estimate: (
         of("workers"),
@@ -321,22 +341,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         ("tasks",),
     ),
-    PoolStatus: (
-        (
-            of("pool.id", "pool"),
-            of("state"),
-            of("message"),
-            of("next_action"),
-            of("pool.address", "address"),
-            of("pool.labels", "labels"),
-            of("pool.advertised_url", "reached from there at"),
-            of("pool.shared_folder", "shared folder"),
-            of("total"),
-            of("used"),
-            of("num_tasks", "tasks"),
-        ),
-        ("machines",),
-    ),
     ArrayStatus: (
         (
             of("array.id", "array"),
@@ -358,6 +362,26 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("ended_at"),
         ),
         ("failures",),
+    ),
+    ScheduleStatus: (
+        (
+            of("schedule.name", "schedule"),
+            of("schedule.id"),
+            of("schedule.cron"),
+            of("schedule.time_zone"),
+            of("schedule.missed"),
+            of("schedule.overlap"),
+            of("schedule.paused_by"),
+            of("schedule.message"),
+            of("schedule.num_runs", "runs"),
+            of("schedule.last_at", "last"),
+            of("schedule.last_job"),
+            of("last_state"),
+            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
+            of("schedule.created_at"),
+            of("schedule.created_by"),
+        ),
+        (),
     ),
     RunProgress: (
         (
@@ -393,6 +417,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
+    PlanProgress: (
+        (
+            of("plan.id", "plan"),
+            of("plan.name"),
+            of("plan.run_id", "run"),
+            of("plan.job_id", "job"),
+            of("state"),
+            of("plan.workers"),
+            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
+            of("plan.deadline_at", "deadline"),
+            of("estimate.message"),
+        ),
+        ("estimate", "outcome", "plan"),
+    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -521,7 +559,7 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     return (*columns(CostRow), drawn), (*report.rows, report.total)
 
 
-def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
     """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
     chosen, estimates = forecast.chosen.workers, forecast.predictions
     counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
@@ -533,7 +571,7 @@ def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Est
     return (*columns(Estimate), drawn, mark), shown
 
 
-def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
     """What was chosen and why, the law behind it, and what to know before believing it."""
     chosen, model = forecast.chosen, forecast.model
     span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"

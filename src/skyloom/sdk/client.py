@@ -4,6 +4,8 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.planning import PlanCalls
+from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -26,8 +28,10 @@ class Client:
         self.scheduling = SchedulingCalls(transport)
         self.quotas = QuotaCalls(transport)
         self.arrays = ArrayCalls(transport)
+        self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
+        self.plans = PlanCalls(transport)
         self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)

@@ -136,5 +136,5 @@ class JobCalls:
         """Queue one call of a function of a Python file, with JSON arguments."""
         arguments = msgspec.json.encode({"args": list(args), "kwargs": dict(kwargs)})
         entry = PythonCall(path=path.name, function=function, arguments=arguments)
-        spec = JobSpec(entry=entry, files=upload_all(self._transport, {path.name: path}), **spec_fields(options))
-        return self.submit(spec, key=key)
+        files = upload_all(self._transport, {path.name: path})
+        return self.submit(JobSpec(entry=entry, files=files, **spec_fields(options)), key=key)

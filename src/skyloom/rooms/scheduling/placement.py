@@ -8,7 +8,7 @@ small gangs fill broken nodes and whole nodes stay whole (best fit; for GPUs fir
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from skyloom.rooms.scheduling.model import Demand, Node, Placement
@@ -168,6 +168,10 @@ class Floor:
         """The area of a node."""
         return self._area_of[place]
 
+    def rents(self, pool: str) -> bool:
+        """Whether some node of a pool is rented."""
+        return any(area.rented for area in self._areas if area.pool == pool)
+
     def can_ever(self, shape: Shape) -> bool:
         """Whether some pool would hold its fewest workers if nothing else ran."""
         known = self._ever.get(id(shape))
@@ -179,22 +183,27 @@ class Floor:
             )
         return known
 
-    def close(self, pool: str) -> None:
-        """Have nothing free in a pool; to be called in `imagined`."""
-        for area in self._areas:
-            if area.pool == pool:
-                for place in [place for places in area.levels.values() for place in places]:
-                    self._move(place, ZERO)
+    def room(self, areas: tuple[Area, ...], worker: Vector, most: int) -> int:
+        """How many such workers fit there, counting no node for more than ``most``."""
+        return sum(
+            min(times_in(level, worker), most) * len(places) for area in areas for level, places in area.levels.items()
+        )
 
-    def find(self, shape: Shape, num_workers: int) -> Placement | None:
-        """Where so many workers go now, all in one pool; None when they do not fit."""
+    def find(self, shape: Shape, num_workers: int, closed: Collection[str] = ()) -> Placement | None:
+        """Where so many workers go now, all in one pool; None when they do not fit.
+
+        Args:
+            closed: pools that are not to be used.
+        """
         if num_workers == shape.min_workers and self._refused.get(id(shape)) == self.news:
             return None
         for areas in self.pools(shape):
+            if areas[0].pool in closed:
+                continue
             placement = self.find_in(areas, shape.worker, num_workers)
             if placement is not None:
                 return placement
-        if num_workers == shape.min_workers and not self._imagined:
+        if not closed and num_workers == shape.min_workers and not self._imagined:
             self._refused[id(shape)] = self.news
         return None
 

@@ -81,6 +81,7 @@ class Queue:
         self._waiting: dict[str, tuple[Group, Entry, bool]] = {}
         self._turns: list[tuple[float, int, str]] = []
         self._num_told = 0
+        self.num_fixed = 0  # that may not be stopped once they run
         self._fair = rulebook.policy is Policy.FAIR
 
     def __len__(self) -> int:
@@ -103,6 +104,7 @@ class Queue:
         entry = (key or key_of(self._rules, gang, now), self._num_told, gang)
         group.add(entry)
         self._waiting[gang.id] = (group, entry, resumed)
+        self.num_fixed += not gang.preemptible
         turn = turns_at(self._rules, gang, now)
         if turn < inf:
             heappush(self._turns, (turn, self._num_told, gang.id))
@@ -113,6 +115,7 @@ class Queue:
         if known is not None:
             group = known[0]
             group.drop(gang_id)
+            self.num_fixed -= not known[1][2].preemptible
             if not len(group):
                 del self._groups[group.key]
 
@@ -126,7 +129,7 @@ class Queue:
         return self._turns[0][0] if self._turns else inf
 
     def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
-        shape = self._shape(gang, renting)
+        shape = self.shape(gang, renting)
         project = gang.project if self._fair or gang.project in self._rules.quotas else ""
         key = (project, id(shape), gang.priority, resumed)
         group = self._groups.get(key)
@@ -134,7 +137,8 @@ class Queue:
             group = self._groups[key] = Group(key, project, shape, gang.priority, resumed)
         return group
 
-    def _shape(self, gang: Demand, renting: bool) -> Shape:
+    def shape(self, gang: Demand, renting: bool) -> Shape:
+        """The shape of a gang; alike gangs have the very same."""
         need = gang.resources
         labels = tuple(sorted(gang.labels.items())) if gang.labels else ()
         key = (need.gpus, need.cpus, need.memory_bytes, gang.min_workers, gang.max_workers, renting, gang.pools, labels)

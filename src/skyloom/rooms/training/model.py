@@ -31,6 +31,20 @@ class TableSource(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
+class TrialOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a training to try, so that its time can be predicted.
+
+    Attributes:
+        share: of all steps, but no fewer than ``min_steps`` and no more than ``max_steps``.
+        total_steps: of the whole training, where the program does not say so itself (one that only reports).
+    """
+
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    min_steps: Annotated[int, Meta(ge=2, le=5_000)] = 20
+    max_steps: Annotated[int, Meta(ge=2, le=5_000)] = 500
+    total_steps: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a training process is told: all that a recipe or a script needs to know.
 
@@ -87,6 +101,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
+        trial: try the first steps only; registers nothing and is not tried again.
     """
 
     recipe: Annotated[str, Meta(max_length=80)] = ""
@@ -113,6 +128,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     deadline_at: Moment | None = None
     deadline_s: Span | None = None
     expected_duration_s: Span | None = None
+    trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
 
