@@ -19,7 +19,7 @@ from skyloom.ports.engine import Observation, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
-from skyloom.rooms.jobs.mirror import LiveGang, Mirror
+from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
@@ -78,16 +78,13 @@ class JobLoop:
         with self._tick_lock:
             self.adopt()
             turns = self._catch_up()
-            states = {task.state for gang in self._held() for task in gang.tasks}
+            states = {task.state for gang in self._mirror.held() for task in gang.tasks}
             if self._settle():
                 turns = self._catch_up()
             moved = self._place(turns)
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
                 return _EAGER_S
             return _BUSY_S if states else _IDLE_S
-
-    def _held(self) -> list[LiveGang]:
-        return [gang for gang in self._mirror.gangs.values() if gang.holds]
 
     # --- what is true ----------------------------------------------------------------------------------------------------------
 
@@ -121,7 +118,7 @@ class JobLoop:
 
     def _settle(self) -> bool:
         """Write down what was seen and do what follows from it; True when something changed."""
-        gangs, now = self._held(), self._clock.now()
+        gangs, now = self._mirror.held(), self._clock.now()
         seen = self._observe(task for gang in gangs for task in gang.tasks)
         decisions = [(gang, rules.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
         to_write = [(gang.job, made) for gang, made in decisions if made.changes]

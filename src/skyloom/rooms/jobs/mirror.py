@@ -46,7 +46,12 @@ class Mirror:
 
     def __init__(self) -> None:
         self.gangs: dict[str, LiveGang] = {}
+        self._held: set[str] = set()
         self._seen = -1
+
+    def held(self) -> list[LiveGang]:
+        """The gangs that have been started and have not wholly ended, the oldest first."""
+        return [self.gangs[job_id] for job_id in sorted(self._held & self.gangs.keys())]
 
     def refresh(self, view: Snapshot, *, anew: bool = False) -> set[str]:
         """Catch up with the store; returns the ids of jobs that changed, those that have ended among them."""
@@ -73,10 +78,17 @@ class Mirror:
             tasks = by_job(view.select(TASKS, {"job_id": part}))
             for job_id in part:
                 gang = _gang(jobs[job_id], tasks[job_id]) if job_id in jobs else None
-                if gang is None:
-                    self.gangs.pop(job_id, None)
-                else:
-                    self.gangs[job_id] = gang
+                self._keep(job_id, gang)
+
+    def _keep(self, job_id: str, gang: LiveGang | None) -> None:
+        if gang is None:
+            self.gangs.pop(job_id, None)
+        else:
+            self.gangs[job_id] = gang
+        if gang is not None and gang.holds:
+            self._held.add(job_id)
+        else:
+            self._held.discard(job_id)
 
 
 def _gang(job: Job, tasks: list[Task]) -> LiveGang | None:
