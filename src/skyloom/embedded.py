@@ -24,9 +24,11 @@ from skyloom.ports.store import Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
-from skyloom.rooms.cost.model import PriceBook
-from skyloom.rooms.cost.rules import worth
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
+from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
@@ -35,6 +37,7 @@ from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.spending import spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -50,7 +53,7 @@ from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
-from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
@@ -73,6 +76,7 @@ from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
+    *cost_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
     *pools_ports.COLLECTIONS,
@@ -133,23 +137,25 @@ class Embedded:
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
-        writer, waits = JobWriter(clock, self._outbox), Waits()
+        budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
+        writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         self._fleet = Fleet(self.engine, engine_of, tokens)
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
-        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits)
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
-        self._subscribers.append(cost.on_task_ended)
+        self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
+        self._subscribers.append(self._cost.on_task_ended)
         self._services += [self._tenancy, Scheduling(store, clock), self._pools]
-        self._services += [self._jobs, self._arrays, self._schedules, cost]
+        self._services += [self._jobs, self._arrays, self._schedules, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
+            "budgets": budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -162,7 +168,9 @@ class Embedded:
         self._lance = LanceTables(settings.home / "tables")
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
+        self._subscribers.append(monitoring.on_budget_reached)
         registry = Registry(store, clock, ids, self.blobs)
+        self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
@@ -252,6 +260,16 @@ def _prices(settings: Settings) -> PriceBook:
         gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
         memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
     )
+
+
+def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book: PriceBook) -> tuple[Budgets, Cost]:
+    """The room of cost, with what the settings say of prices and the sums of an older ledger in place."""
+    prices = Prices(store, clock, ids)
+    prices.install(book)
+    budgets = Budgets(store, clock, ids, outbox, prices)
+    cost = Cost(store, clock, prices, budgets)
+    cost.install()
+    return budgets, cost
 
 
 def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:

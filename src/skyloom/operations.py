@@ -1,6 +1,7 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
@@ -24,6 +25,7 @@ OPERATIONS = (
     *cost.OPERATIONS,
     *scheduling.OPERATIONS,
     *pools.OPERATIONS,
+    *budget.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,

@@ -91,6 +91,9 @@ class World:
         yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        limits = {"limits": {"usd": 1e6}}
+        answer = self.http.put(f"{place}/budgets", json=limits, headers=self.owner)
+        yield "budget", answer.json()["budget"]["id"]
         train = {"script": "t.py", "files": {"t.py": sources["t.py"]}, "name": "secret-run", "resources": {"cpus": 0.1}}
         yield "run", self._made(f"{place}/trainings", train)["run"]["id"]
         plan = {"name": "secret-plan", "trials": [TRIAL], "aim": {"max_workers": 1}}

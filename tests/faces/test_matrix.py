@@ -16,7 +16,8 @@ from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.arrays import model as arrays
-from skyloom.rooms.cost.model import GetCost
+from skyloom.rooms.cost import budget
+from skyloom.rooms.cost.model import GetCost, GetOutlook, ListPrices, SetPrices
 from skyloom.rooms.data import model as data
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, SourceFile, Split
@@ -55,6 +56,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     monitoring.AcknowledgeAlert: lambda ids: [monitoring.AcknowledgeAlert(alert_id=ids["alert"])],
     monitoring.GetMonitor: lambda ids: [monitoring.GetMonitor(name=name) for name in (ids["endpoint"], "secret-ep")],
     monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
+    budget.GetBudget: lambda ids: [budget.GetBudget(budget_id=ids["budget"])],
+    budget.DeleteBudget: lambda ids: [budget.DeleteBudget(budget_id=ids["budget"])],
     jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
     jobs.CancelJob: lambda ids: [jobs.CancelJob(job_id=ids["job"])],
     jobs.RerunJob: lambda ids: [jobs.RerunJob(job_id=ids["job"])],
@@ -130,6 +133,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     tenancy.ListTokens: tenancy.ListTokens(),
     tenancy.ListAudit: tenancy.ListAudit(),
     GetCost: GetCost(),
+    GetOutlook: GetOutlook(),
+    SetPrices: SetPrices(pool="elsewhere", cpu_usd_per_hour=0.01),
+    ListPrices: ListPrices(),
+    budget.SetBudget: budget.SetBudget(limits=budget.Allowance(usd=1e6)),
+    budget.ListBudgets: budget.ListBudgets(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
     pools.AddPool: pools.AddPool(name="cluster", address="ray://127.0.0.1:1"),
@@ -230,8 +238,8 @@ def test_their_project_looks_as_if_it_were_absent(world: World, kind: type[Opera
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.route.name)
 def test_lists_and_sums_show_nothing_of_theirs(world: World, kind: type[Operation[Any]], role: str) -> None:
     response = world.send(OWN[kind], role)
-    for_all = kind.route.global_ and kind.route.is_change  # needs a token for all projects, which none of these is
-    may = kind.route.right in RIGHTS[tenancy.Role(role)] and not for_all
+    route = kind.route
+    may = route.right in RIGHTS[tenancy.Role(role)] and not (route.global_ and route.is_change)
     assert (response.status_code == 403) != may, response.text
     assert response.status_code < 500
     if kind is registry.RegisterModelVersion:

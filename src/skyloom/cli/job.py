@@ -11,6 +11,7 @@ import typer
 from skyloom.cli import exits, values
 from skyloom.cli.frame import (
     AsJson,
+    BudgetUsd,
     Cpus,
     Cursor,
     Deadline,
@@ -65,6 +66,7 @@ def run(
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
+    budget: BudgetUsd = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -86,7 +88,8 @@ def run(
 ) -> None:
     """Run a Python script, or any command after `--`, as a job.
 
-    Follows its output and exits with its exit code (124 time limit, 137 out of memory, 130 cancelled, 126 could not start, 125 lost).
+    Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
+    126 could not start, 125 lost).
     Ctrl-C only stops following: the job goes on.
     """
     script = Path(command[0]) if command[0].endswith(".py") else None
@@ -114,6 +117,7 @@ def run(
             pools=tuple(pool or ()),
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
             after=after_of(after, after_ended),

@@ -19,7 +19,7 @@ from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
-from skyloom.rooms.cost.model import CostReport
+from skyloom.rooms.cost.model import CostOutlook, CostReport
 from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import LineageNode
 from skyloom.rooms.planning.model import Accuracy, Breakdown, Forecast, TimePlan
@@ -115,6 +115,9 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield Text("done")
     elif isinstance(value, CostReport):
         yield _table(*views.rows_of_cost(value))
+    elif isinstance(value, CostOutlook):
+        yield _table(*views.rows_of_days(value))
+        yield Text(views.going(value), style="dim")
     elif isinstance(value, Forecast | TimePlan):
         yield _table(*views.rows_of_forecast(value))
         yield _pairs(views.words_of_forecast(value))

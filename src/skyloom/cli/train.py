@@ -9,6 +9,7 @@ import typer
 from skyloom.cli import values
 from skyloom.cli.frame import (
     AsJson,
+    BudgetUsd,
     Cpus,
     Detach,
     Gpus,
@@ -46,6 +47,7 @@ def train(
     memory: Memory = "2GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts; each resumes.")] = 2,
     max_duration: MaxDuration = None,
+    budget: BudgetUsd = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along with a script; repeat.")
     ] = None,
@@ -79,6 +81,7 @@ def train(
             gpus=gpus,
             memory=values.size(memory),
             max_retries=retries,
+            budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
             **options,

@@ -1,6 +1,7 @@
 """The client: one attribute per noun, one method per operation."""
 
 from skyloom.sdk.arrays import ArrayCalls
+from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
@@ -11,7 +12,7 @@ from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
+from skyloom.sdk.watching import AlertCalls, LineageCalls
 
 
 class Client:
@@ -35,6 +36,8 @@ class Client:
         self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
+        self.prices = PriceCalls(transport)
+        self.budgets = BudgetCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.predictions = PredictionCalls(transport)

@@ -10,8 +10,8 @@ from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Page
 from skyloom.core.resources import Resources
 from skyloom.curves.scipy import ScipyCurves
-from skyloom.rooms.cost.model import PriceBook
-from skyloom.rooms.cost.rules import worth
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.planning import checking, model, rules
 from skyloom.rooms.planning.model import (
     Accuracy,

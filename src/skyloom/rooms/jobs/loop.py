@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
@@ -17,11 +18,13 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Observation, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.spending import has_allowance
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
@@ -43,13 +46,21 @@ class JobLoop:
     """Starts, watches, halts and ends the gangs of all projects, on all pools."""
 
     def __init__(
-        self, store: Store, clock: Clock, writer: JobWriter, fleet: Fleet, launches: Launches, waits: Waits
+        self,
+        store: Store,
+        clock: Clock,
+        writer: JobWriter,
+        fleet: Fleet,
+        launches: Launches,
+        waits: Waits,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._writer = writer
         self._fleet = fleet
         self._waits = waits
+        self._budgets = budgets
         self._launches = launches
         self._mirror = Mirror()
         self._turns: Turns | None = None
@@ -82,9 +93,27 @@ class JobLoop:
             if self._settle():
                 turns = self._catch_up()
             moved = self._place(turns)
+            look_again_s = self._keep_budgets()
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
                 return _EAGER_S
-            return _BUSY_S if states else _IDLE_S
+            return min(_BUSY_S if states else _IDLE_S, look_again_s)
+
+    def _keep_budgets(self) -> float:
+        """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+        if self._budgets is None:
+            return _IDLE_S
+        verdict = self._budgets.judge(own=any(has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        for job_id, why in verdict.halts.items():
+            halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
+            self._store.write(partial(self._halt_now, job_id=job_id, halt=halt))
+        if verdict.halts:
+            return 0.0
+        return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
+
+    def _halt_now(self, tx: Transaction, job_id: str, halt: Halt) -> None:
+        job = tx.get(JOBS, job_id)
+        if job is not None:
+            self._writer.halt(tx, job, halt)
 
     # --- what is true ----------------------------------------------------------------------------------------------------------
 
@@ -159,7 +188,7 @@ class JobLoop:
         )
         if stale or not _is_as_read(tx, job):
             return False  # somebody was quicker; the next tick decides on what is true then
-        self._writer.moves(tx, job, made.tasks)
+        self._writer.moves(tx, job, made.tasks, comes_again=made.again is not None)
         if made.again is not None:
             self._writer.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
         return True

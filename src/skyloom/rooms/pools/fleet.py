@@ -31,7 +31,7 @@ class MachineName(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Link:
+class PoolLink:
     """What is known of one pool. ``engine`` is None until it was reached once; ``trouble`` says why it is down."""
 
     pool: Pool
@@ -47,10 +47,10 @@ class Fleet:
         self._make = make
         self._tokens = tokens
         pool = Pool(id=LOCAL, project="*", address=LOCAL, added_at=0.0, added_by="install")
-        self._links: dict[str, Link] = {LOCAL: Link(pool, local, tuple(local.machines()))}
+        self._links: dict[str, PoolLink] = {LOCAL: PoolLink(pool, local, tuple(local.machines()))}
         self._lock = threading.Lock()
 
-    def links(self) -> Mapping[str, Link]:
+    def links(self) -> Mapping[str, PoolLink]:
         """What is known of every pool now, by name; this machine first."""
         with self._lock:
             return dict(self._links)
@@ -83,16 +83,16 @@ class Fleet:
                 log.warning("pool %s is down: %s", pool, trouble)
                 self._links[pool] = replace(link, trouble=trouble)
 
-    def reach(self, pool: Pool, token: str) -> Link:
+    def reach(self, pool: Pool, token: str) -> PoolLink:
         """Make the engine of a new pool and look at its machines. Raises what `Engines` raises."""
         engine = self._make(pool, token)
         try:
-            return Link(pool, engine, tuple(engine.machines()))
+            return PoolLink(pool, engine, tuple(engine.machines()))
         except BaseException:
             engine.close()
             raise
 
-    def attach(self, link: Link) -> None:
+    def attach(self, link: PoolLink) -> None:
         """Take a pool that was reached into the fleet, in the place of an earlier one of its name."""
         with self._lock:
             before = self._links.get(link.pool.id)
@@ -107,16 +107,16 @@ class Fleet:
             if name != LOCAL and name not in wanted:
                 self._let_go(link)
         for name, pool in wanted.items():
-            self._look(self.links().get(name) or Link(pool))
+            self._look(self.links().get(name) or PoolLink(pool))
         self._look(self.links()[LOCAL])
 
-    def _let_go(self, link: Link) -> None:
+    def _let_go(self, link: PoolLink) -> None:
         with self._lock:
             self._links.pop(link.pool.id, None)
         if link.engine is not None:
             link.engine.close()
 
-    def _look(self, link: Link) -> None:
+    def _look(self, link: PoolLink) -> None:
         name = link.pool.id
         try:
             engine = link.engine or self._make(link.pool, self._tokens.token(name))

@@ -8,7 +8,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Store, Transaction
 from skyloom.rooms.pools import model
-from skyloom.rooms.pools.fleet import Fleet, Link
+from skyloom.rooms.pools.fleet import Fleet, PoolLink
 from skyloom.rooms.pools.model import LOCAL, MachineUse, Pool, PoolState, PoolStatus
 from skyloom.rooms.pools.ports import POOLS, Occupancy, PoolTokens, Use
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
@@ -26,7 +26,7 @@ class Pools:
         self._tokens = tokens
         self._occupancy = occupancy
         # Reached, and about to be stored; lost without harm.
-        self._reached: dict[str, Link] = {}
+        self._reached: dict[str, PoolLink] = {}
 
     def handlers(self) -> Handlers:
         return {
@@ -63,7 +63,7 @@ class Pools:
         if link is None and tx.get(POOLS, ask.name) is None:
             raise model.PoolDown(f"Pool {ask.name} was not reached.", next_action="Add it again.")
         pool = tx.insert(POOLS, link.pool if link else tx.select(POOLS, {"id": ask.name})[0])
-        return _status(Link(pool, link.engine, link.machines) if link else Link(pool), {})
+        return _status(PoolLink(pool, link.engine, link.machines) if link else PoolLink(pool), {})
 
     def get(self, ask: model.GetPool, by: Caller) -> PoolStatus:
         link = self._adopted().get(ask.name)
@@ -107,23 +107,23 @@ class Pools:
         self._fleet.refresh(stored)
         return _LOOK_S
 
-    def _adopted(self) -> Mapping[str, Link]:
+    def _adopted(self) -> Mapping[str, PoolLink]:
         """What is known of the pools that are stored and of this machine; takes those in that were reached when they were added."""
         stored = {pool.id: pool for pool in self._store.read(lambda view: view.select(POOLS))}
         for name, pool in stored.items():
             reached = self._reached.get(name)
             if reached is not None and reached.pool.added_at == pool.added_at:
                 del self._reached[name]
-                self._fleet.attach(Link(pool, reached.engine, reached.machines))
+                self._fleet.attach(PoolLink(pool, reached.engine, reached.machines))
         links = self._fleet.links()
-        return {LOCAL: links[LOCAL], **{name: links.get(name) or Link(pool) for name, pool in stored.items()}}
+        return {LOCAL: links[LOCAL], **{name: links.get(name) or PoolLink(pool) for name, pool in stored.items()}}
 
 
 def _missing(name: str) -> model.PoolMissing:
     return model.PoolMissing(f"There is no pool {name!r}.", next_action="List them: skyloom pool list.")
 
 
-def _status(link: Link, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
+def _status(link: PoolLink, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
     name = link.pool.id
     held = {machine: use for (pool, machine), use in used.items() if pool == name}
     machines = [

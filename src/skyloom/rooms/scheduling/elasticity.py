@@ -71,7 +71,7 @@ class Resizes:
 
         Those lose first who lose the least speed for what they give. Nobody of higher priority gives, and nobody who is about to end.
         """
-        if not self._rules.elastic or not self._occupants.num_elastic:
+        if not (self._rules.elastic and self._rules.preempt and self._occupants.num_elastic):
             return []
         if not self._standings.standing(gang.project).may_hold(shape.need):
             return []

@@ -18,7 +18,7 @@ from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, times_in, vecto
 class Shape:
     """What a gang needs of nodes: all gangs of one shape fit, or do not fit, in the same places."""
 
-    __slots__ = ("_never_since", "labels", "max_workers", "min_workers", "need", "pools", "renting", "whole", "worker")
+    __slots__ = ("labels", "max_workers", "min_workers", "need", "pools", "refused", "renting", "worker")
 
     def __init__(self, demand: Demand, renting: bool) -> None:
         self.worker = vector(demand.resources)
@@ -28,7 +28,7 @@ class Shape:
         self.labels = demand.labels
         self.renting = renting
         self.need = plus(ZERO, self.worker, self.min_workers)
-        self.whole = plus(ZERO, self.worker, self.max_workers)
+        self.refused: tuple[object, int] | None = None  # the floor and its news when it was last found not to fit
 
 
 class Area:
@@ -74,7 +74,7 @@ class Floor:
         self._imagined = 0  # moves that will be undone
         self._pools: dict[int, tuple[tuple[Area, ...], ...]] = {}
         self._shapes: list[Shape] = []
-        self._refused: dict[int, int] = {}
+        self._pool_names: dict[int, frozenset[str]] = {}
         self._ever: dict[int, bool] = {}
         self._settle()
 
@@ -164,6 +164,13 @@ class Floor:
             self._shapes.append(shape)  # kept, so that its id stays its own
         return found
 
+    def pool_names(self, shape: Shape) -> frozenset[str]:
+        """The names of the pools where such gangs may run."""
+        known = self._pool_names.get(id(shape))
+        if known is None:
+            known = self._pool_names[id(shape)] = frozenset(areas[0].pool for areas in self.pools(shape))
+        return known
+
     def area(self, place: int) -> Area:
         """The area of a node."""
         return self._area_of[place]
@@ -195,7 +202,8 @@ class Floor:
         Args:
             closed: pools that are not to be used.
         """
-        if num_workers == shape.min_workers and self._refused.get(id(shape)) == self.news:
+        least = num_workers == shape.min_workers
+        if least and shape.refused == (self, self.news):
             return None
         for areas in self.pools(shape):
             if areas[0].pool in closed:
@@ -203,8 +211,8 @@ class Floor:
             placement = self.find_in(areas, shape.worker, num_workers)
             if placement is not None:
                 return placement
-        if not closed and num_workers == shape.min_workers and not self._imagined:
-            self._refused[id(shape)] = self.news
+        if least and not closed and not self._imagined:
+            shape.refused = (self, self.news)
         return None
 
     def find_in(self, areas: tuple[Area, ...], worker: Vector, num_workers: int) -> Placement | None:

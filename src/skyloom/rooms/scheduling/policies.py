@@ -74,7 +74,7 @@ def rents_from(rulebook: Rulebook, gang: Demand) -> float:
     """From then on it may run on rented nodes: the last moment that still meets its deadline; `inf` for never.
 
     Nothing is rented earlier, since an owned node may become free until then; an unknown duration leaves no time to wait. Once
-    the deadline has passed, nothing is rented for it any more.
+    the deadline has passed, nothing is rented for it any more. (What no owned node can ever hold does not wait for one: `Queue`.)
     """
     if rulebook.renting is Renting.FREELY:
         return -inf

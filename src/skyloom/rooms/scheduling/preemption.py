@@ -73,6 +73,8 @@ class Stops:
         self._claims = claims
         self._now = now
         self._by_policy = rulebook.policy in PREEMPTIVE
+        self._lowest: int | None = None
+        self._worst: Key | None = None
         self.again_at = inf
 
     def find(self, gang: Demand, shape: Shape, key: Key, borrows: bool, limits: list[Promise]) -> list[Eviction]:
@@ -83,7 +85,7 @@ class Stops:
             borrows: it would hold more than its project is guaranteed.
             limits: promises to others that it must not break.
         """
-        if not self._could(gang, key, borrows):
+        if not self.could(gang, key, borrows):
             return []
         best: tuple[list[Occupant], Placement] | None = None
         for areas in self._floor.pools(shape):
@@ -97,18 +99,17 @@ class Stops:
         self._claims.keep(gang.id, placement, shape.worker)
         return [Eviction(gang=one.gang.id, why=self._why(gang, one, borrows), for_gang=gang.id) for one in victims]
 
-    def _could(self, gang: Demand, key: Key, borrows: bool) -> bool:
+    def could(self, gang: Demand, key: Key, borrows: bool) -> bool:
         """Whether anybody at all stands behind it; quick, since it is asked at every decision."""
         if not self._rules.preempt or not self._occupants.all:
             return False
         if not borrows and self._standings.standing(gang.project).guaranteed is not None:
             return True
-        if min(self._occupants.priorities) < gang.priority:
-            return True
-        if not self._by_policy:
-            return False
-        worst = next(self._occupants.worst_first(self._now), None)
-        return worst is not None and key < worst[0]
+        if self._lowest is None:
+            self._lowest = min(self._occupants.priorities)
+            if self._by_policy:
+                self._worst = next(self._occupants.worst_first(self._now))[0]
+        return self._lowest < gang.priority or (self._worst is not None and key < self._worst)
 
     def _in_pool(
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], key: Key, borrows: bool, limits: list[Promise]

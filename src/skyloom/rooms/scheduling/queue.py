@@ -3,8 +3,8 @@
 from heapq import heapify, heappop, heappush, nsmallest
 from math import inf
 
-from skyloom.rooms.scheduling.model import Demand, Policy, Rulebook
-from skyloom.rooms.scheduling.placement import Shape
+from skyloom.rooms.scheduling.model import Demand, Policy, Renting, Rulebook
+from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import Key, key_of, rents_from, turns_at
 
 # A gang in line: its key, a number that tells entries apart, itself.
@@ -74,8 +74,9 @@ class Group:
 class Queue:
     """All that waits."""
 
-    def __init__(self, rulebook: Rulebook) -> None:
+    def __init__(self, rulebook: Rulebook, floor: Floor) -> None:
         self._rules = rulebook
+        self._floor = floor
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._groups: dict[tuple[object, ...], Group] = {}
         self._waiting: dict[str, tuple[Group, Entry, bool]] = {}
@@ -98,9 +99,7 @@ class Queue:
         """A gang waits; ``key`` where the policy's own is not meant, ``resumed`` for one that was promised to go on."""
         self.drop(gang.id)
         self._num_told += 1
-        rents = rents_from(self._rules, gang)
-        renting = rents <= now and (gang.deadline_at is None or now <= gang.deadline_at)
-        group = self._group(gang, renting, resumed)
+        group = self._group(gang, self._rents(gang, now), resumed)
         entry = (key or key_of(self._rules, gang, now), self._num_told, gang)
         group.add(entry)
         self._waiting[gang.id] = (group, entry, resumed)
@@ -127,6 +126,25 @@ class Queue:
             if known is not None and known[1][1] == number:
                 self.add(known[1][2], now, resumed=known[2])
         return self._turns[0][0] if self._turns else inf
+
+    def moved(self, floor: Floor, now: float) -> None:
+        """The nodes are others now: gangs with a deadline may have to rent, or need not any more."""
+        self._floor = floor
+        if self._rules.renting is Renting.FOR_DEADLINES:
+            for _, entry, resumed in list(self._waiting.values()):
+                if entry[2].deadline_at is not None:
+                    self.add(entry[2], now, resumed=resumed)
+
+    def _rents(self, gang: Demand, now: float) -> bool:
+        """Whether it may run on rented nodes by now."""
+        if self._rules.renting is Renting.FREELY:
+            return True
+        if gang.deadline_at is None:
+            return False
+        if rents_from(self._rules, gang) <= now <= gang.deadline_at:
+            return True
+        # What no owned node can ever hold need not wait for one.
+        return not self._floor.can_ever(self.shape(gang, False))
 
     def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
         shape = self.shape(gang, renting)

@@ -69,6 +69,9 @@ class Round:
         self.refusals: dict[int, Refusal] = {}  # by group
         self.served: dict[str, Refusal] = {}  # by gang: those for whom others make room
         self._resuming = resuming
+        self._owed: list[tuple[Demand, Shape, Refusal]] = []
+        self._shares: dict[str, float] = {}
+        self._full: set[int] = set()  # shapes that do not fit any more
         self._gives_way = rulebook.preempt and rulebook.policy in PREEMPTIVE
         self._promises: dict[str, Promise] = {}
         self._passed: list[tuple[Group, Entry]] = []
@@ -93,7 +96,21 @@ class Round:
                     standing.held = held
                 self._put_back({start.gang.id for start in self.starts})
 
-    def run(self) -> None:
+    def idle(self) -> bool:
+        """Whether nothing can start, stop or be resized now: most often so, and quick to see."""
+        if self._claims.leaving or (self.rules.elastic and self.occupants.num_elastic):
+            return False
+        floor = self.floor
+        for group in self.queue.groups():
+            shape = group.shape
+            if shape.refused != (floor, floor.news) and floor.find(shape, shape.min_workers) is not None:
+                return False
+            entry = group.first() if self.rules.preempt else None
+            if entry is not None and self._stops.could(entry[2], entry[0], not group.project):
+                return False
+        return True
+
+    def run(self, explained: bool = True) -> None:
         """Start what may start, promise what may not."""
         line = [(self.rank(group, entry), number, group) for number, (group, entry) in enumerate(self._heads())]
         heapify(line)
@@ -112,6 +129,8 @@ class Round:
                 if following is not None:
                     heappush(line, (self.rank(group, following), number, group))
         self._resize()
+        if explained:
+            self.promise_owed()
         # Those for whom others make room wait like all others, and are explained like them.
         self._put_back(set(self.served))
 
@@ -126,7 +145,9 @@ class Round:
         standing = self.standings.standing(group.project)
         borrows = group.project in self._overdrawn or not standing.entitled(group.shape.need)
         if self.rules.policy is Policy.FAIR:
-            share = self.standings.share(group.project, self.now)
+            share = self._shares.get(group.project)
+            if share is None:
+                share = self._shares[group.project] = self.standings.share(group.project, self.now)
             return (borrows, -group.priority, not group.resumed, (share, *entry[0]))
         return (borrows, -group.priority, not group.resumed, entry[0])
 
@@ -135,6 +156,7 @@ class Round:
         standing = self.standings.standing(gang.project)
         self._held_before.setdefault(gang.project, (standing, standing.held))
         standing.held = plus(standing.held, more)
+        self._shares.pop(gang.project, None)
 
     def _heads(self) -> Iterator[tuple[Group, Entry]]:
         guaranteed: dict[str, list[tuple[tuple[object, ...], Group]]] = {}
@@ -165,7 +187,7 @@ class Round:
             return True
         self.refusals[id(group)] = refusal
         if refusal.why in (Cause.RESOURCES, Cause.TURN):
-            self._wanted.update(areas[0].pool for areas in self.floor.pools(group.shape))
+            self._wanted.update(self.floor.pool_names(group.shape))
             if entitled:
                 self.charge(entry[2], group.shape.need)
         if refusal.why is Cause.TURN:
@@ -192,12 +214,15 @@ class Round:
             return None
         refusal = Refusal(Cause.TURN if ahead else Cause.RESOURCES, ahead)
         if not self._make_room(group, entry, entitled, refusal):
-            refusal.promise = self._promise(gang, shape)
+            self._owed.append((gang, shape, refusal))
         return refusal
 
     def _make_room(self, group: Group, entry: Entry, entitled: bool, refusal: Refusal) -> bool:
         """Whether enough is being given back for a gang, or somebody can be told to give it back."""
         key, _, gang = entry
+        can_stop = self._stops.could(gang, key, not entitled)
+        if not (can_stop or self._claims.leaving or (self.rules.elastic and self.occupants.num_elastic)):
+            return False
         limits = self._limits(gang)
         room = self._await_leaving(gang, group.shape, limits)
         if not room:
@@ -236,10 +261,17 @@ class Round:
                 return
             self._admit(group, entry, placement)
 
+    def promise_owed(self) -> None:
+        """Promise room to those who were refused; put off until somebody could take it from them."""
+        for gang, shape, refusal in self._owed:
+            if self._gives_way and not self.queue.num_fixed:
+                break
+            if not self._promises.keys() >= self.floor.pool_names(shape):
+                refusal.promise = self._promise(gang, shape)
+        self._owed.clear()
+
     def _promise(self, gang: Demand, shape: Shape) -> Promise | None:
         """Promise room where it can start the soonest, in a pool that protects nobody yet."""
-        if self._gives_way and not self.queue.num_fixed:
-            return None
         found: Promise | None = None
         with self.floor.imagined():
             self._claims.foresee()
@@ -261,13 +293,17 @@ class Round:
         """The promises that this gang could break."""
         if self._gives_way and gang.preemptible:
             return []
+        self.promise_owed()
         ends_at = self.now + remaining_s(gang) if self.rules.backfill else inf
         return [held for held in self._promises.values() if not held.allows(ends_at)]
 
     def _find(self, gang: Demand, shape: Shape) -> tuple[Placement | None, str]:
         """Where a gang goes; or nowhere, and for whose sake, where it would fit otherwise."""
+        if id(shape) in self._full:
+            return None, ""
         placement = self.floor.find(shape, shape.min_workers)
         if placement is None:
+            self._full.add(id(shape))
             return None, ""
         limits = self._limits(gang)
         if self._claims.promise.spare:
@@ -300,10 +336,11 @@ class Round:
 
     def _resize(self) -> None:
         """Elastic gangs take what is left: those that start, at once; those that run, where nobody waits for it."""
-        if not self.rules.elastic:
-            return
-        limits = [*self._promises.values(), self._claims.promise]
         elastic = [start for start in self.starts if start.shape.max_workers > start.shape.min_workers]
+        if not self.rules.elastic or not (elastic or self.occupants.num_elastic):
+            return
+        self.promise_owed()
+        limits = [*self._promises.values(), self._claims.promise]
         if elastic:
             self._widen(elastic, limits)
         if self.rules.preempt:
@@ -311,7 +348,7 @@ class Round:
 
     def _widen(self, elastic: list[Start], limits: list[Promise]) -> None:
         for start in elastic:
-            wanted = not self._wanted.isdisjoint(areas[0].pool for areas in self.floor.pools(start.shape))
+            wanted = not self._wanted.isdisjoint(self.floor.pool_names(start.shape))
             if not wanted:
                 start.most = start.gang.max_workers
             elif self._gives_way:

@@ -4,7 +4,18 @@ from collections.abc import Iterable
 from math import inf
 
 from skyloom.rooms.scheduling.fairness import Standings
-from skyloom.rooms.scheduling.model import Admission, Cause, Decision, Demand, Eviction, Holding, Node, Policy, Rulebook
+from skyloom.rooms.scheduling.model import (
+    Admission,
+    Cause,
+    Decision,
+    Demand,
+    Eviction,
+    Holding,
+    Node,
+    Policy,
+    Rulebook,
+    Wait,
+)
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.policies import Key, queue_of, waiting_key
@@ -25,7 +36,7 @@ class Scheduler:
     def __init__(self, rulebook: Rulebook, nodes: Iterable[Node] = ()) -> None:
         self._rules = rulebook
         self._floor = Floor(nodes)
-        self._queue = Queue(rulebook)
+        self._queue = Queue(rulebook, self._floor)
         self._occupants = Occupants(rulebook)
         self._standings = Standings(rulebook, self._floor.total)
         self._now = -inf
@@ -37,6 +48,7 @@ class Scheduler:
         self._floor = Floor(nodes)
         self._standings.total = self._floor.total
         self._occupants.moved(self._floor)
+        self._queue.moved(self._floor, self._now)
 
     def submit(self, gang: Demand) -> None:
         """A gang waits from now on. Telling it again replaces what was told."""
@@ -82,9 +94,11 @@ class Scheduler:
         self._now = max(self._now, now)
         again_at = min(self._queue.turn(now), self._occupants.demote(now) if len(self._queue) else inf)
         turn = Round(self._rules, self._floor, self._queue, self._occupants, self._standings, dict(self._resuming), now)
-        with turn.on_trial():
-            turn.run()
-            waits = explain(turn, num_explained) if num_explained else ()
+        waits: tuple[Wait, ...] = ()
+        if num_explained or not turn.idle():
+            with turn.on_trial():
+                turn.run(explained=num_explained > 0)
+                waits = explain(turn, num_explained) if num_explained else ()
         again_at = min(again_at, turn.again_at())
         self._remember(turn.evictions)
         return Decision(

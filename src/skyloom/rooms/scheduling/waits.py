@@ -113,7 +113,7 @@ def _never(turn: Round, group: Group) -> str:
         return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
     pools = turn.floor.pools(shape)
     if not pools:
-        return "can never start: no node is in a pool that it may use and has the labels that it asks for"
+        return "can never start: no node that it may use has the labels that it asks for"
     whole = max(total for areas in pools for area in areas for total in area.totals)
     missing = shortfall(shape.worker, whole)
     if missing:

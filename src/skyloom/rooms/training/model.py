@@ -10,6 +10,7 @@ from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
+from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.jobs.model import MaxWorkers, Moment, PoolNames, Requirements, Span, Workers
@@ -99,6 +100,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
+        budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
         trial: try the first steps only; registers nothing and is not tried again.
@@ -123,6 +125,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     resources: Resources = Resources(memory_bytes=2 * 2**30)
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 2
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    budget_usd: Amount | None = None
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
     preemptible: bool = True
     deadline_at: Moment | None = None
@@ -131,6 +134,9 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
+
+    def __post_init__(self) -> None:
+        _ = Allowance(usd=self.budget_usd)  # NaN becomes null on a wire, and would mean no limit there
 
 
 OPERATIONS = (Train,)

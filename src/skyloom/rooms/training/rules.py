@@ -99,6 +99,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         resources=ask.resources,
         max_retries=0 if ask.trial else ask.max_retries,
         max_duration_s=ask.max_duration_s,
+        budget_usd=ask.budget_usd,
         priority=ask.priority,
         preemptible=ask.preemptible,
         deadline_at=ask.deadline_at,
