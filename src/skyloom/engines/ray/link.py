@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,18 @@ _MOST_BRIDGES = 2  # for one question
 
 class NotReachedYet(Unavailable):
     """The connection is still being made; nobody has refused it."""
+
+
+class Questions(Protocol):
+    """Whoever answers questions to one cluster."""
+
+    def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
+        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the cluster."""
+        ...
 
 
 class Link:
@@ -47,7 +59,7 @@ class Link:
         self._refusal: SkyloomError | None = None
 
     def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
-        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        """Ask; see `Questions`."""
         deadline = time.monotonic() + timeout_s
         for _ in range(_MOST_BRIDGES):
             bridge = self._running()

@@ -95,16 +95,16 @@ class JobLoop:
             if self._settle():
                 turns = self._catch_up()
             moved = self._place(turns)
-            look_again_s = self._keep_budgets()
+            look_again_s = self._keep_budgets(gang.job for gang in self._mirror.held())
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
                 return _EAGER_S
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
 
-    def _keep_budgets(self) -> float:
+    def _keep_budgets(self, jobs: Iterable[Job]) -> float:
         """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
         if self._budgets is None:
             return _IDLE_S
-        verdict = self._budgets.judge(own=any(has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs))
         for job_id, why in verdict.halts.items():
             halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
             self._store.write(partial(self._halt_now, job_id=job_id, halt=halt))
@@ -211,7 +211,7 @@ class JobLoop:
         now = self._clock.now()
         decision = turns.decide(now)
         self._waits.tell(decision.waits, len(self._mirror.gangs))
-        self._halt(decision, now)
+        self._evict(decision, now)
         gangs = self._mirror.gangs
         chosen = [(gangs[item.gang].job, item.placement) for item in decision.admissions if item.gang in gangs]
         started = self._each(chosen, lambda tx, pair: self._start(tx, *pair, now))
@@ -236,7 +236,7 @@ class JobLoop:
         self._writer.moves(tx, job, starting)
         return True
 
-    def _halt(self, decision: Decision, now: float) -> None:
+    def _evict(self, decision: Decision, now: float) -> None:
         gangs = self._mirror.gangs
         halts: list[tuple[Job, Halt]] = []
         for eviction in decision.evictions:
