@@ -19,6 +19,8 @@ from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
+from skyloom.rooms.arrays import ports as arrays_ports
+from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.model import PriceBook
 from skyloom.rooms.cost.service import Cost
@@ -57,12 +59,13 @@ COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
+    *arrays_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
 )
-LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS)
+LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
 
 
@@ -101,6 +104,7 @@ class Embedded:
         writer, waits = JobWriter(clock, outbox), Waits()
         jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
         job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
+        arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
         lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
@@ -120,6 +124,7 @@ class Embedded:
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers={
                 "job": explainers.of_jobs(jobs),
+                "array": explainers.of_arrays(arrays),
                 "run": explainers.of_runs(jobs),
                 "dataset": explainers.of_datasets(data),
                 "ep": explainers.of_endpoints(serving),
@@ -131,9 +136,29 @@ class Embedded:
                 "alerts": explainers.count_alerts,
             },
         )
-        services = (overview, tenancy, monitoring, cost, jobs, data, tracking, registry, training, serving, lineage)
+        services = (
+            overview,
+            tenancy,
+            monitoring,
+            cost,
+            jobs,
+            arrays,
+            data,
+            tracking,
+            registry,
+            training,
+            serving,
+            lineage,
+        )
         handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {"jobs": job_loop.tick, "monitoring": monitoring.tick, "serving": serving.tick, "tenancy": tenancy.tick}
+        ticks = {
+            "jobs": job_loop.tick,
+            "dependencies": jobs.dependencies.tick,
+            "arrays": arrays.tick,
+            "monitoring": monitoring.tick,
+            "serving": serving.tick,
+            "tenancy": tenancy.tick,
+        }
         loops = {name: Loop(name, tick) for name, tick in ticks.items()}
         self.token_file = home / "token"
         if not self.token_file.exists():

@@ -1,5 +1,6 @@
 """The list of operations: the one interface that all faces are made from."""
 
+from skyloom.rooms.arrays import model as arrays
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
@@ -18,6 +19,7 @@ OPERATIONS = (
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
     *jobs.OPERATIONS,
+    *arrays.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,

@@ -23,6 +23,7 @@ TABLE = (
     Row("why", "skyloom.cli.why", "Explain why something is in its state."),
     Row("data", "skyloom.cli.data", "Datasets: create, clean, show, versions."),
     Row("train", "skyloom.cli.train", "Train a model on a dataset."),
+    Row("plan", "skyloom.cli.plan", "Predict time and cost of a training; choose its workers."),
     Row("run", "skyloom.cli.run", "Training runs: list, show, metrics."),
     Row("model", "skyloom.cli.model", "Models: list, show."),
     Row("deploy", "skyloom.cli.deploy", "Serve a model."),

@@ -32,6 +32,17 @@ def bar(share: float, width: int = 20) -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 
 
+def whisker(low: float, middle: float, high: float, top: float, width: int = 32) -> str:
+    """Draw a value and its interval on a line from zero to ``top``: ``   ├─●──┤``. What is beyond ends in an arrow."""
+    places = [round(min(1.0, max(0.0, value / top if top > 0 else 0.0)) * (width - 1)) for value in (low, middle, high)]
+    start, dot, end = places
+    line = [" "] * width
+    line[start : end + 1] = "─" * (end + 1 - start)
+    line[start], line[end] = "├", "→" if high > top else "┤"
+    line[dot] = "●"
+    return "".join(line).rstrip()
+
+
 def _level(share: float) -> str:
     return _LEVELS[min(len(_LEVELS) - 1, max(0, int(share * len(_LEVELS))))]
 

@@ -22,6 +22,7 @@ from skyloom.core.resources import Resources
 from skyloom.rooms.cost.model import CostReport
 from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import LineageNode
+from skyloom.rooms.planning.model import Forecast
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -114,6 +115,9 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield Text("done")
     elif isinstance(value, CostReport):
         yield _table(*views.rows_of_cost(value))
+    elif isinstance(value, Forecast):
+        yield _table(*views.rows_of_forecast(value))
+        yield _pairs(views.words_of_forecast(value))
     elif isinstance(value, Excerpt):
         yield _table(views.cells(value), value.rows)
         yield Text(f"{len(value.rows)} of {value.num_rows:,} rows", style="dim")

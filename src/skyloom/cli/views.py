@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.cli.plots import bar, bins
+from skyloom.cli.plots import bar, bins, whisker
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -16,11 +16,15 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
+
+_FEW_ROWS = 12
 
 
 class View(msgspec.Struct, frozen=True):
@@ -171,6 +175,14 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
+    Estimate: (
+        of("workers"),
+        of("batch_size"),
+        Column("time", lambda one: human("time_s", one.seconds)),
+        Column("from", lambda one: human("low_s", one.low_s)),
+        Column("to", lambda one: human("high_s", one.high_s)),
+        Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
+    ),
     CostRow: (
         of("name"),
         of("num_tasks", "tasks"),
@@ -342,6 +354,34 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     whole = report.total.cost.nano_usd or 1
     drawn = Column("", lambda row: "" if row is report.total else bar(row.cost.nano_usd / whole))
     return (*columns(CostRow), drawn), (*report.rows, report.total)
+
+
+def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+    """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
+    chosen, estimates = forecast.chosen.workers, forecast.predictions
+    counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
+    ends = {estimates[0].workers, estimates[-1].workers, chosen}
+    shown = [one for one in estimates if one.workers in counts | ends or len(estimates) <= _FEW_ROWS]
+    top = 1.25 * max(one.seconds for one in shown)
+    drawn = Column("0 … " + human("_s", top), lambda one: whisker(one.low_s, one.seconds, one.high_s, top))
+    mark = Column("", lambda one: "← chosen" if one.workers == chosen else "")
+    return (*columns(Estimate), drawn, mark), shown
+
+
+def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+    """What was chosen and why, the law behind it, and what to know before believing it."""
+    chosen, model = forecast.chosen, forecast.model
+    span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"
+    size = f", batch size {chosen.batch_size:,}" if chosen.batch_size else ""
+    law = " + ".join(f"{seconds:.3g}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
+    return [
+        ("", ""),
+        ("chosen", f"{chosen.workers} worker{'s' if chosen.workers > 1 else ''}{size}: {chosen.reason}"),
+        ("takes", f"{human('_s', chosen.seconds)} ({span})"),
+        ("costs", f"${chosen.cost_usd:,.4g}, at most about ${chosen.high_cost_usd:,.4g}"),
+        ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
+        *(("note", note) for note in forecast.notes),
+    ]
 
 
 def cells(excerpt: Excerpt) -> Sequence[Column]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, RelativePath, ShortText
-from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
@@ -35,9 +35,14 @@ class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
 
+class NotRepeatable(Conflict):
+    """The job belongs to a run, an endpoint or a dataset, which has to be asked instead."""
+
+
 class TaskState(enum.StrEnum):
     """The life of one task. ``MOVES`` is the table."""
 
+    WAITING = "waiting"  # for what its job comes after; not in the queue
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -50,6 +55,7 @@ class TaskState(enum.StrEnum):
 MOVES = Moves(
     "task",
     {
+        TaskState.WAITING: (TaskState.QUEUED, TaskState.CANCELLED),
         TaskState.QUEUED: (TaskState.STARTING, TaskState.CANCELLED),
         TaskState.STARTING: (TaskState.RUNNING, TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
         TaskState.RUNNING: (TaskState.STOPPING, TaskState.SUCCEEDED, TaskState.FAILED),
@@ -64,6 +70,7 @@ MOVES = Moves(
 class JobState(enum.StrEnum):
     """What a job as a whole is doing; always derived."""
 
+    WAITING = "waiting"
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
@@ -81,6 +88,8 @@ class Reason(enum.StrEnum):
 
     NONE = ""
     WAITING_FOR_RESOURCES = "waiting_for_resources"
+    WAITING_FOR_DEPENDENCIES = "waiting_for_dependencies"
+    DEPENDENCY_FAILED = "dependency_failed"
     COMPLETED = "completed"
     EXIT_CODE = "exit_code"
     REFUSED = "refused"
@@ -109,6 +118,20 @@ OWNERS = frozenset({"run", "model", "endpoint", "user"})
 Label = Annotated[str, Meta(max_length=200)]
 
 
+class Condition(enum.StrEnum):
+    """What must have become of a thing before what comes after it may begin."""
+
+    SUCCEEDED = "succeeded"
+    ENDED = "ended"  # in whatever way
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A job or an array that has to end first."""
+
+    id: Id
+    condition: Condition = Condition.SUCCEEDED
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -121,6 +144,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
+        after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
@@ -144,6 +168,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
+    after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
     python: PythonEnvironment | None = None
 
 
@@ -176,6 +201,7 @@ class Job(Record, frozen=True, kw_only=True):
         attempt: number of the newest attempt, from 1; every write of a task carries it, so an old one is refused.
         comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
         halt: what the newest attempt was told, if it has to stop.
+        array: id of the array that it is one task of, or "".
     """
 
     spec: JobSpec
@@ -184,6 +210,7 @@ class Job(Record, frozen=True, kw_only=True):
     attempt: int = 1
     comebacks: int = 0
     halt: Halt | None = None
+    array: str = ""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -191,6 +218,7 @@ class Task(Record, frozen=True, kw_only=True):
 
     Attributes:
         turn: sorts queued tasks by priority, then by the age of their job (`rules.turn_of`).
+        array: that of its job.
         reason: why it ended, or why it waits.
         message: the evidence in one line.
         started_at, ended_at: Unix seconds by the shim's record; None until then.
@@ -200,6 +228,7 @@ class Task(Record, frozen=True, kw_only=True):
     attempt: int
     rank: int
     turn: str = ""
+    array: str = ""
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""
@@ -269,16 +298,24 @@ class GetJob(Operation[JobStatus], frozen=True, kw_only=True):
 
 @operation("jobs.list", Right.READ, "GET /jobs")
 class ListJobs(Operation[Page[JobStatus]], frozen=True, kw_only=True):
-    """List jobs, newest first."""
+    """List jobs, newest first: those of one array, or those of none."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
     live: bool = False
+    array: Annotated[str, Meta(max_length=120)] = ""
 
 
 @operation("jobs.cancel", Right.RUN, "POST /jobs/{job_id}/cancel")
 class CancelJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Stop a job: a polite signal, then after its grace the end of every process it started. Safe to repeat."""
+
+    job_id: Id
+
+
+@operation("jobs.rerun", Right.RUN, "POST /jobs/{job_id}/rerun")
+class RerunJob(Operation[JobStatus], frozen=True, kw_only=True):
+    """Queue a new job that does what an earlier one did. What that one came after is not waited for again."""
 
     job_id: Id
 
@@ -301,4 +338,4 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, ReadLog, ReadResult)
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)

@@ -3,7 +3,7 @@
 from skyloom.ports.store import Collection
 from skyloom.rooms.jobs.model import Job, Task
 
-JOBS = Collection("jobs", Job)
+JOBS = Collection("jobs", Job, indexes=("array",))
 TASKS = Collection("tasks", Task, indexes=("job_id", "state", "turn"))
 
 COLLECTIONS = (JOBS, TASKS)

@@ -6,6 +6,8 @@ Snapshot in, decision out. No clock, store or engine is known here.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
@@ -15,10 +17,14 @@ from skyloom.rooms.jobs.model import (
     HALTS,
     MOVES,
     OWNERS,
+    Condition,
+    Dependency,
     Job,
+    JobSpec,
     JobState,
     JobStatus,
     LabelReserved,
+    NotRepeatable,
     Reason,
     Task,
     TaskState,
@@ -26,11 +32,14 @@ from skyloom.rooms.jobs.model import (
 
 LIVE = MOVES.live
 MAX_PRIORITY = 1_000
+_UNSTARTED = (TaskState.WAITING, TaskState.QUEUED)
 HOLDING = (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING)
 
 NEXT_ACTIONS: dict[Reason, str] = {
     Reason.NONE: "",
     Reason.WAITING_FOR_RESOURCES: "Wait, cancel something that holds them (skyloom job list), or ask for less.",
+    Reason.WAITING_FOR_DEPENDENCIES: "Wait, or see how far they are: skyloom job show ID.",
+    Reason.DEPENDENCY_FAILED: "Mend that one; then run this one without it: skyloom job rerun {id}.",
     Reason.COMPLETED: "",
     Reason.EXIT_CODE: "Read what it printed: skyloom job logs {id}.",
     Reason.REFUSED: "Correct that and start it again; it was not retried.",
@@ -61,6 +70,21 @@ def check_labels(labels: Iterable[str]) -> None:
         )
 
 
+def check_repeatable(job: Job) -> None:
+    """Raise `NotRepeatable` for a job that does the work of a run, an endpoint or a dataset."""
+    owned = sorted(OWNERS.intersection(job.spec.labels))
+    if owned:
+        raise NotRepeatable(
+            f"Job {job.id} works for the {owned[0]} {job.spec.labels[owned[0]]}.",
+            next_action="Start that again instead: skyloom train, skyloom deploy.",
+        )
+
+
+def again(spec: JobSpec) -> JobSpec:
+    """What a job did, to be done once more, now."""
+    return msgspec.structs.replace(spec, after=())
+
+
 def tasks_of(job: Job, now: float, reason: Reason = Reason.NONE, message: str = "") -> tuple[Task, ...]:
     """The tasks of a job's newest attempt, as they start out; reason and message tell what the last one made room for."""
     return tuple(
@@ -71,6 +95,8 @@ def tasks_of(job: Job, now: float, reason: Reason = Reason.NONE, message: str = 
             attempt=job.attempt,
             rank=rank,
             turn=turn_of(job),
+            array=job.array,
+            state=TaskState.WAITING if job.spec.after and job.attempt == 1 else TaskState.QUEUED,
             reason=reason,
             message=message,
             created_at=now,
@@ -88,7 +114,13 @@ def state_of(tasks: Iterable[Task]) -> JobState:
     """The state of a job from the tasks of its newest attempt."""
     gang = list(tasks)
     states = {task.state for task in gang}
-    for state in (TaskState.STOPPING, TaskState.RUNNING, TaskState.STARTING, TaskState.QUEUED):
+    for state in (
+        TaskState.STOPPING,
+        TaskState.RUNNING,
+        TaskState.STARTING,
+        TaskState.QUEUED,
+        TaskState.WAITING,
+    ):
         if state in states:
             return JobState(state.value)
     ended = [task for task in gang if task.reason not in COME_BACK] or gang
@@ -115,6 +147,8 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
     if state is JobState.QUEUED and waiting:
         message = f"{waiting}; {message}" if message else waiting
         reason = Reason.WAITING_FOR_RESOURCES
+    if state is JobState.WAITING:
+        reason, message = Reason.WAITING_FOR_DEPENDENCIES, waits_for(job.spec.after)
     ends = [task.ended_at for task in tasks if task.ended_at is not None]
     starts = [task.started_at for task in all_tasks if task.started_at is not None]
     return JobStatus(
@@ -127,6 +161,12 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
         ended_at=max(ends, default=None) if state in ENDED else None,
         tasks=tasks,
     )
+
+
+def waits_for(after: Sequence[Dependency]) -> str:
+    """What something comes after, in words."""
+    words = [f"{one.id} to {'succeed' if one.condition is Condition.SUCCEEDED else 'end'}" for one in after[:3]]
+    return f"waits for {', '.join(words)}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")
 
 
 def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:
@@ -236,12 +276,12 @@ def _wanted(job: Job, task: Task, gang: Iterable[Task], now: float) -> Task:
     if MOVES.is_terminal(task.state) or task.state is TaskState.STOPPING:
         return task
     if job.halt:
-        target = TaskState.CANCELLED if task.state is TaskState.QUEUED else TaskState.STOPPING
+        target = TaskState.CANCELLED if task.state in _UNSTARTED else TaskState.STOPPING
         end = {"ended_at": now} if target is TaskState.CANCELLED else {}
         why = {"reason": job.halt.reason, "message": job.halt.message}
         return changed(task, {"state": target, **why, **end})
     failed = next((peer for peer in gang if peer.state is TaskState.FAILED), None)
-    if failed is not None and task.state is not TaskState.QUEUED:
+    if failed is not None and task.state not in _UNSTARTED:
         message = f"stopped because worker {failed.rank} failed ({failed.reason.value})"
         return changed(task, {"state": TaskState.STOPPING, "reason": Reason.PEER_FAILED, "message": message})
     return task

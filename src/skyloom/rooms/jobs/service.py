@@ -9,6 +9,7 @@ from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.jobs import environments, model, rules
+from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
@@ -29,6 +30,7 @@ class Jobs:
         self._engine = engine
         self._blobs = blobs
         self._capacity = engine.capacity()
+        self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
 
     def handlers(self) -> Handlers:
@@ -37,6 +39,7 @@ class Jobs:
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
+            model.RerunJob: Change(self.rerun, before=self.check_rerun),
             model.ReadLog: Query(self.read_log),
             model.ReadResult: Query(self.read_result),
         }
@@ -78,6 +81,11 @@ class Jobs:
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
+        return self.take_in(tx, job)
+
+    def take_in(self, tx: Transaction, job: Job) -> JobStatus:
+        """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`, `JobMissing` for what it comes after."""
+        self.dependencies.check(tx, job.spec.after, job.project)
         return rules.status(*self._writer.take_in(tx, job))
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
@@ -90,6 +98,16 @@ class Jobs:
     def halt(self, tx: Transaction, job: Job, halt: Halt) -> Job:
         """Tell a job's gang to stop, for one of `model.HALTS`; see `JobWriter.halt`. For the rooms above, too."""
         return self._writer.halt(tx, job, halt)
+
+    def check_rerun(self, ask: model.RerunJob, by: Caller) -> None:
+        """Refuse what could not run now, or is not the caller's own to repeat."""
+        job = self._store.read(lambda view: self.find(view, ask.job_id, by.project))
+        rules.check_repeatable(job)
+        self.check(model.SubmitJob(spec=rules.again(job.spec)), by)
+
+    def rerun(self, tx: Transaction, ask: model.RerunJob, by: Caller) -> JobStatus:
+        job = self.find(tx, ask.job_id, by.project)
+        return self.submit(tx, model.SubmitJob(spec=rules.again(job.spec)), by)
 
     # Looking
 
@@ -110,15 +128,16 @@ class Jobs:
 
     def list(self, ask: model.ListJobs, by: Caller) -> Page[JobStatus]:
         def work(view: Snapshot) -> Page[JobStatus]:
-            where: dict[str, str | tuple[str, ...]] = {"project": by.project}
+            where: dict[str, str | tuple[str, ...]] = {"project": by.project, "array": ask.array}
             if ask.live:
-                live = {task.job_id for task in view.select(TASKS, {"project": by.project, "state": rules.LIVE})}
+                tasks = view.select(TASKS, {"project": by.project, "state": rules.LIVE})
+                live = {task.job_id for task in tasks if task.array == ask.array}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
-            tasks = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, tasks[job.id], self._waits.of(job.id)) for job in jobs.items]
+            gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
+            items = [rules.status(job, gangs[job.id], self._waits.of(job.id)) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)

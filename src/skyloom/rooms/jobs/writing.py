@@ -22,7 +22,7 @@ class JobWriter:
         """Store a new job and queue its first attempt."""
         job = tx.insert(JOBS, job)
         tasks = tuple(tx.insert(TASKS, task) for task in rules.tasks_of(job, job.submitted_at))
-        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=TaskState.QUEUED))
+        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=tasks[0].state))
         return job, tasks
 
     def halt(self, tx: Transaction, job: Job, halt: Halt) -> Job:

@@ -8,6 +8,7 @@ import msgspec
 from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
@@ -45,6 +46,25 @@ def of_jobs(jobs: Jobs) -> Explainer:
             message=status.message,
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
+        )
+
+    return explain
+
+
+def of_arrays(arrays: Arrays) -> Explainer:
+    """Explains arrays, by their counts and their first failures."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = arrays.status(view, subject, project)
+        counts = f"{status.num_succeeded} of {status.array.size} succeeded, {status.num_failed} failed"
+        return Explanation(
+            subject=subject,
+            noun="array",
+            state=status.state.value,
+            reason=status.reason.value,
+            message=f"{status.message or counts}",
+            next_action=status.next_action,
+            evidence=happened(view, status.failures[0].job_id, project) if status.failures else (),
         )
 
     return explain

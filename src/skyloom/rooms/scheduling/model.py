@@ -1,4 +1,4 @@
-"""Nouns of scheduling, plain frozen values: a gang that asks to run, a node to run on, what runs, and what was decided."""
+"""Nouns of scheduling. Plain frozen values: a demand (a gang that wants to run), a node it could run on, what runs, what was decided."""
 
 import enum
 from typing import Annotated
@@ -35,14 +35,29 @@ class Cause(enum.StrEnum):
     GROW = "grow"  # stops to go on with more workers, on what is idle
 
 
+class Renting(enum.StrEnum):
+    """When a gang may run on a rented node. One that names the node's pool always may."""
+
+    FREELY = "freely"  # whenever it fits; the cheapest node first
+    FOR_DEADLINES = "for_deadlines"  # only if waiting for an owned node would miss its deadline ("private first")
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine. ``total`` is what it has, used or not; ``labels`` are what a gang may ask for (``zone=eu``)."""
+    """A machine.
+
+    Attributes:
+        total: what it has, used or not.
+        labels: what a gang may ask for (``zone=eu``).
+        usd_per_hour: of the whole node; cheaper nodes are filled first where a gang has no other wish.
+        rented: it costs because it is used; an owned one costs anyway. See `Renting`.
+    """
 
     name: str
     pool: str = ""
     total: Resources
     labels: dict[str, str] = {}
-    usd_per_hour: float = 0.0  # of the whole node; cheaper pools are filled first where a gang has no other wish
+    usd_per_hour: float = 0.0
+    rented: bool = False
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,27 +151,45 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do now. ``waits`` is in the order of the queue and may be cut off after ``num_explained``."""
+    """What to do now.
+
+    Attributes:
+        admissions: each fits into what is free now, together with those before it.
+        evictions: what they give back is not part of ``admissions``; the gangs they are for start in a later decision.
+        waits: in the order of the queue; may be cut off after ``num_explained``.
+        again_at: decide again then, even if nothing happens until then (a gang changes its LAS queue, has run its minimum,
+            or has to rent to meet its deadline); None when only news can change anything.
+    """
 
     admissions: tuple[Admission, ...] = ()
     evictions: tuple[Eviction, ...] = ()
     waits: tuple[Wait, ...] = ()
+    again_at: float | None = None
 
 
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class Allotment(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount of some resources; what is None is not spoken of."""
+
+    cpus: Annotated[float, Meta(ge=0, le=1e7)] | None = None
+    gpus: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=0, le=2**62)] | None = None
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """What a project is guaranteed, and whether it may hold more while others leave it idle.
 
     Attributes:
-        guaranteed: its own; what others borrowed of it is reclaimed when it asks.
+        guaranteed: its own; what others borrowed of it is reclaimed when it asks. A gang inside its project's guarantee comes
+            before every gang that would have to borrow, whatever their priorities.
         ceiling: never more than this, None for no limit but the pools'.
         weight: its share of what is contended, against the other projects'.
     """
 
-    guaranteed: Resources | None = None
-    ceiling: Resources | None = None
+    guaranteed: Allotment | None = None
+    ceiling: Allotment | None = None
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
 
 
@@ -167,18 +200,22 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
         policy: whose turn it is.
         las_limits_gpu_s: borders of the LAS queues, in GPU-seconds; the first queue is below the first border.
         min_run_s: nobody is stopped for others before it ran this long.
+        restart_s: what a stop and a new start cost a gang; growing has to gain more than that.
         half_life_s: after this long a project's past use counts half.
         quotas: by project; one that is not named has no guarantee, no ceiling and weight 1.
         backfill: smaller gangs may overtake where they delay no reservation.
         preempt: running gangs may be stopped for others.
         elastic: elastic gangs may be resized.
+        renting: when rented nodes are used.
     """
 
     policy: Policy = Policy.FAIR
     las_limits_gpu_s: Annotated[tuple[Amount, ...], Meta(max_length=20)] = (3_250.0, 7_200.0)
     min_run_s: Amount = 60.0
+    restart_s: Amount = 30.0
     half_life_s: Annotated[float, Meta(gt=0, le=1e9)] = 7 * 86_400.0
     quotas: Annotated[dict[str, Quota], Meta(max_length=10_000)] = {}
     backfill: bool = True
     preempt: bool = True
     elastic: bool = True
+    renting: Renting = Renting.FREELY

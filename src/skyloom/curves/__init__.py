@@ -1,0 +1,1 @@
+"""Curve fitting: `ports.curves` on scipy."""

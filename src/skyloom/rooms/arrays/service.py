@@ -1,0 +1,227 @@
+"""The service of arrays: makes jobs from arrays as room comes free, and adds up how they end.
+
+Level-triggered: each round looks at the open jobs as they are now. The jobs of an array have ids that are known beforehand, and they
+are made in the same transaction that says so, so no crash makes one twice or forgets one.
+"""
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+
+from skyloom.core.errors import AlreadyExists, StaleVersion
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Page
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.arrays import model, rules
+from skyloom.rooms.arrays.model import Array, ArrayProgress, ArrayStatus
+from skyloom.rooms.arrays.ports import ARRAYS, ENDS, PROGRESS
+from skyloom.rooms.jobs import model as jobs_model
+from skyloom.rooms.jobs import rules as jobs_rules
+from skyloom.rooms.jobs.dependencies import Verdict
+from skyloom.rooms.jobs.model import JobStatus, Reason
+from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.service import Jobs
+
+log = logging.getLogger("skyloom.arrays")
+_BUSY_S, _IDLE_S = 0.1, 5.0
+_MAX_ANSWER_BYTES = 2**23
+
+
+class Arrays:
+    """Arrays of all projects."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, blobs: Blobs, jobs: Jobs) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._blobs = blobs
+        self._jobs = jobs
+        jobs.dependencies.kinds["array"] = lambda view, array_id, project: self.status(view, array_id, project).state
+
+    def handlers(self) -> Handlers:
+        return {
+            model.SubmitArray: Change(self.submit, before=self.check),
+            model.GetArray: Query(self.get),
+            model.ListArrays: Query(self.list),
+            model.CancelArray: Change(self.cancel),
+            model.ReadArrayResults: Query(self.results),
+        }
+
+    # Taking in
+
+    def check(self, ask: model.SubmitArray, by: Caller) -> None:
+        """Refuse what no job could be made of."""
+        rules.check(ask)
+        self._jobs.check_asked(jobs_model.SubmitJob(spec=ask.spec), by)
+        if any(self._blobs.size(digest) is None for digest in ask.inputs):
+            raise jobs_model.FileMissing(
+                "The bytes of an input were not uploaded.", next_action="Upload the inputs first, then submit again."
+            )
+
+    def submit(self, tx: Transaction, ask: model.SubmitArray, by: Caller) -> ArrayStatus:
+        self._jobs.dependencies.check(tx, ask.spec.after, by.project)
+        array = tx.insert(
+            ARRAYS,
+            Array(
+                id=self._ids.new("array"),
+                project=by.project,
+                spec=ask.spec,
+                size=ask.size,
+                max_parallel=ask.max_parallel,
+                inputs=ask.inputs,
+                per_input=ask.per_input,
+                submitted_at=self._clock.now(),
+                submitted_by=by.principal,
+            ),
+        )
+        tx.insert(PROGRESS, self._go_on(tx, array, ArrayProgress(id=array.id, project=array.project)))
+        return self._status(tx, array)
+
+    def _go_on(self, tx: Transaction, array: Array, progress: ArrayProgress) -> ArrayProgress:
+        """Make the jobs that are due, unless what they come after has to end first."""
+        found, why = self._verdict(tx, array, progress)
+        if found is Verdict.WAIT:
+            return progress
+        if found is Verdict.NEVER:
+            return rules.stopped(array, progress, Reason.DEPENDENCY_FAILED, why, self._clock.now())
+        indexes = rules.due(array, progress)
+        for index in indexes:
+            self._jobs.take_in(tx, rules.job(array, index, self._clock.now()))
+        return rules.made(progress, indexes)
+
+    def _verdict(self, view: Snapshot, array: Array, progress: ArrayProgress) -> tuple[Verdict, str]:
+        if not rules.is_waiting(array, progress):
+            return Verdict.READY, ""
+        return self._jobs.dependencies.verdict(view, array.spec.after, array.project)
+
+    def cancel(self, tx: Transaction, ask: model.CancelArray, by: Caller) -> ArrayStatus:
+        array, progress = self._found(tx, ask.array_id, by.project)
+        if progress.active and not progress.stopped:
+            message = f"cancelled by {by.principal}"
+            now = self._clock.now()
+            tx.update(PROGRESS, rules.stopped(array, progress, Reason.CANCELLED, message, now))
+            for index in progress.open:
+                self._jobs.cancel(tx, jobs_model.CancelJob(job_id=rules.job_id(array.id, index)), by)
+        return self._status(tx, array)
+
+    # Looking
+
+    def _found(self, view: Snapshot, array_id: str, project: str) -> tuple[Array, ArrayProgress]:
+        """An array of a project. Raises `ArrayMissing`, for somebody else's just the same."""
+        array, progress = view.get(ARRAYS, array_id), view.get(PROGRESS, array_id)
+        if array is None or progress is None or array.project != project:
+            raise model.ArrayMissing(f"There is no array {array_id}.", next_action="List yours: skyloom array list.")
+        return array, progress
+
+    def status(self, view: Snapshot, array_id: str, project: str) -> ArrayStatus:
+        """An array and what has become of it. Raises `ArrayMissing`."""
+        return self._status(view, self._found(view, array_id, project)[0])
+
+    def _status(self, view: Snapshot, array: Array) -> ArrayStatus:
+        progress = view.get(PROGRESS, array.id)
+        assert progress is not None
+        open_ = _open(view, array, progress)
+        started = progress.started_at or min(filter(None, (s.started_at for s in open_.values())), default=None)
+        status = rules.status(array, progress, {index: status.state for index, status in open_.items()})
+        return status if started is None else _since(status, started)
+
+    def get(self, ask: model.GetArray, by: Caller) -> ArrayStatus:
+        return self._store.read(lambda view: self.status(view, ask.array_id, by.project))
+
+    def list(self, ask: model.ListArrays, by: Caller) -> Page[ArrayStatus]:
+        def work(view: Snapshot) -> Page[ArrayStatus]:
+            found = view.select(
+                ARRAYS, {"project": by.project}, newest_first=True, after=ask.cursor, limit=ask.limit + 1
+            )
+            arrays = page(found, ask.limit)
+            return Page(items=tuple(self._status(view, item) for item in arrays.items), next_cursor=arrays.next_cursor)
+
+        return self._store.read(work)
+
+    def results(self, ask: model.ReadArrayResults, by: Caller) -> model.ArrayResults:
+        def work(view: Snapshot) -> tuple[bool, list[tuple[int, model.ArrayEnd]]]:
+            _, progress = self._found(view, ask.array_id, by.project)
+            found = view.entries(ENDS, {"array_id": ask.array_id}, after=ask.after, limit=ask.limit + 1)
+            return progress.active, found
+
+        active, found = self._store.read(work)
+        items: list[model.ArrayResult] = []
+        size, following = 0, ask.after
+        for sequence, end in found[: ask.limit]:
+            one = self._result(end, by)
+            size += len(one.result_json or "")
+            if items and size > _MAX_ANSWER_BYTES:
+                break
+            items.append(one)
+            following = sequence
+        return model.ArrayResults(items=tuple(items), next=following, ended=not active and len(items) == len(found))
+
+    def _result(self, end: model.ArrayEnd, by: Caller) -> model.ArrayResult:
+        job_id = rules.job_id(end.array_id, end.index)
+        left = self._jobs.read_result(jobs_model.ReadResult(job_id=job_id), by)
+        return model.ArrayResult(
+            index=end.index,
+            job_id=job_id,
+            state=end.state,
+            reason=end.reason,
+            message=end.message,
+            result_json=left.result_json if left.ready else None,
+        )
+
+    # The loop
+
+    def tick(self) -> float:
+        """One round over the arrays that have something left to do. Returns the seconds after which the next one is due."""
+        active = self._store.read(lambda view: view.select(PROGRESS, {"active": True}))
+        for progress in active:
+            try:
+                self._round(progress.id)
+            except (StaleVersion, AlreadyExists):
+                log.debug("array %s was changed meanwhile; the next round looks again", progress.id)
+        return _BUSY_S if active else _IDLE_S
+
+    def _round(self, array_id: str) -> None:
+        array, progress, open_, waits = self._store.read(lambda view: self._seen(view, array_id))
+        statuses = ((index, one.state, one.reason, one.message) for index, one in open_.items())
+        ends = rules.ends_of(array, statuses)
+        after = rules.folded(array, progress, ends, self._clock.now()) if ends else progress
+        started = [one.started_at for one in open_.values() if one.started_at is not None]
+        if after.started_at is None and started:
+            after = changed(after, {"started_at": min(started)})
+        if after == progress and (waits or not rules.due(array, after)):
+            return
+
+        def work(tx: Transaction) -> None:
+            for end in ends:
+                tx.append(ENDS, end)
+            tx.update(PROGRESS, self._go_on(tx, array, after))
+
+        self._store.write(work)
+
+    def _seen(self, view: Snapshot, array_id: str) -> tuple[Array, ArrayProgress, Mapping[int, JobStatus], bool]:
+        array, progress = view.get(ARRAYS, array_id), view.get(PROGRESS, array_id)
+        assert array is not None and progress is not None
+        waits = self._verdict(view, array, progress)[0] is Verdict.WAIT
+        return array, progress, _open(view, array, progress), waits
+
+
+def _open(view: Snapshot, array: Array, progress: ArrayProgress) -> dict[int, JobStatus]:
+    """The jobs of the open indexes as they are now."""
+    ids = {rules.job_id(array.id, index): index for index in progress.open}
+    found: dict[int, JobStatus] = {}
+    if not ids:
+        return found
+    gangs: dict[str, list[jobs_model.Task]] = {key: [] for key in ids}
+    for task in view.select(TASKS, {"job_id": tuple(ids)}):
+        gangs[task.job_id].append(task)
+    for job in view.select(JOBS, {"id": tuple(ids)}):
+        found[ids[job.id]] = jobs_rules.status(job, gangs[job.id])
+    return dict(sorted(found.items()))
+
+
+def _since(status: ArrayStatus, started_at: float) -> ArrayStatus:
+    return msgspec.structs.replace(status, started_at=started_at)

@@ -1,0 +1,236 @@
+"""Where a gang goes: what is free on each node, found without looking at each node.
+
+Nodes of one kind (pool, labels, price) with the same amount free are interchangeable, so they lie together in one *level*; a search
+costs the number of levels, which is small where demands are alike, and not the number of nodes.
+
+Rules, in this order: one pool for a gang; the cheapest pool first; as few hosts as possible, one if any; the tightest fit, so that
+small gangs fill broken nodes and whole nodes stay whole (best fit; for GPUs first, since they are what is scarce).
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from skyloom.rooms.scheduling.model import Demand, Node, Placement
+from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, times_in, vector, within
+
+
+class Shape:
+    """What a gang needs of nodes: all gangs of one shape fit, or do not fit, in the same places."""
+
+    __slots__ = ("_never_since", "labels", "max_workers", "min_workers", "need", "pools", "renting", "whole", "worker")
+
+    def __init__(self, demand: Demand, renting: bool) -> None:
+        self.worker = vector(demand.resources)
+        self.min_workers = demand.min_workers
+        self.max_workers = demand.max_workers
+        self.pools = demand.pools
+        self.labels = demand.labels
+        self.renting = renting
+        self.need = plus(ZERO, self.worker, self.min_workers)
+        self.whole = plus(ZERO, self.worker, self.max_workers)
+
+
+class Area:
+    """Nodes that differ in nothing but their names and what is free on them."""
+
+    __slots__ = ("labels", "levels", "pool", "rates", "rented", "totals")
+
+    def __init__(self, node: Node) -> None:
+        gpus, cpus, _ = vector(node.total)
+        self.pool = node.pool
+        self.labels = node.labels
+        self.rented = node.rented
+        # The price of one GPU for gangs with GPUs, of one CPU for the others: a node of eight is not dearer than one of one.
+        self.rates = (node.usd_per_hour / max(gpus, 1), node.usd_per_hour / max(cpus, 1))
+        self.levels: dict[Vector, list[int]] = {}
+        self.totals: dict[Vector, int] = {}
+
+    def serves(self, shape: Shape) -> bool:
+        """Whether gangs of this shape may run here."""
+        if shape.pools:
+            if self.pool not in shape.pools:
+                return False
+        elif self.rented and not shape.renting:
+            return False
+        return all(self.labels.get(key) == value for key, value in shape.labels.items())
+
+
+class Floor:
+    """What is free on every node, and where a gang of some shape would go.
+
+    A node is known inside by its place in the order of names, so that equal choices fall the same way every time.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.nodes = tuple(sorted(nodes, key=lambda node: node.name))
+        self.place_of = {node.name: place for place, node in enumerate(self.nodes)}
+        self.free: list[Vector] = []
+        self.total: Vector = ZERO
+        self.news = 0  # grows whenever something becomes free: what did not fit before, still does not fit until then
+        self._areas: list[Area] = []
+        self._area_of: list[Area] = []
+        self._journal: list[tuple[int, Vector]] | None = None
+        self._imagined = 0  # moves that will be undone
+        self._pools: dict[int, tuple[tuple[Area, ...], ...]] = {}
+        self._shapes: list[Shape] = []
+        self._refused: dict[int, int] = {}
+        self._ever: dict[int, bool] = {}
+        self._settle()
+
+    def _settle(self) -> None:
+        kinds: dict[tuple[object, ...], Area] = {}
+        for place, node in enumerate(self.nodes):
+            kind = (
+                node.pool,
+                node.usd_per_hour,
+                node.rented,
+                node.total.gpus,
+                node.total.cpus,
+                *sorted(node.labels.items()),
+            )
+            area = kinds.get(kind)
+            if area is None:
+                area = kinds[kind] = Area(node)
+            whole = vector(node.total)
+            self.total = plus(self.total, whole)
+            self.free.append(whole)
+            self._area_of.append(area)
+            area.levels.setdefault(whole, []).append(place)
+            area.totals[whole] = area.totals.get(whole, 0) + 1
+        self._areas = list(kinds.values())
+
+    def take(self, placement: Placement, worker: Vector) -> None:
+        """Use up; nodes that are gone are passed over."""
+        for name, count in placement:
+            place = self.place_of.get(name)
+            if place is not None:
+                self._move(place, plus(self.free[place], worker, -count))
+
+    def give(self, placement: Placement, worker: Vector) -> None:
+        """Free again."""
+        self.news += 1
+        for name, count in placement:
+            place = self.place_of.get(name)
+            if place is not None:
+                self._move(place, plus(self.free[place], worker, count))
+
+    def lower(self, place: int, free: Vector) -> None:
+        """Have less free on one node."""
+        self._move(place, free)
+
+    def _move(self, place: int, free: Vector) -> None:
+        old = self.free[place]
+        if self._journal is not None:
+            self._journal.append((place, old))
+            self._imagined += 1
+        levels = self._area_of[place].levels
+        level = levels[old]
+        if len(level) == 1:
+            del levels[old]
+        else:
+            del level[bisect_left(level, place)]
+        level = levels.get(free, [])
+        if level:
+            insort(level, place)
+        else:
+            levels[free] = [place]
+        self.free[place] = free
+
+    @contextmanager
+    def imagined(self) -> Iterator[None]:
+        """Whatever is taken and given inside is undone at the end. May be nested."""
+        outer, news = self._journal, self.news
+        self._journal = []
+        try:
+            yield
+        finally:
+            journal, self._journal = self._journal, None
+            for place, free in reversed(journal):
+                self._move(place, free)
+            self._imagined -= len(journal)
+            self._journal, self.news = outer, news
+
+    def pools(self, shape: Shape) -> tuple[tuple[Area, ...], ...]:
+        """Where such gangs may run: the areas of each pool, the cheapest pool first."""
+        found = self._pools.get(id(shape))
+        if found is None:
+            kind = 0 if shape.worker[0] else 1
+            by_pool: dict[str, list[Area]] = {}
+            for area in sorted(self._areas, key=lambda area: (area.rented, area.rates[kind], area.pool)):
+                if area.serves(shape):
+                    by_pool.setdefault(area.pool, []).append(area)
+            found = self._pools[id(shape)] = tuple(tuple(areas) for areas in by_pool.values())
+            self._shapes.append(shape)  # kept, so that its id stays its own
+        return found
+
+    def area(self, place: int) -> Area:
+        """The area of a node."""
+        return self._area_of[place]
+
+    def can_ever(self, shape: Shape) -> bool:
+        """Whether some pool would hold its fewest workers if nothing else ran."""
+        known = self._ever.get(id(shape))
+        if known is None:
+            known = self._ever[id(shape)] = any(
+                sum(times_in(whole, shape.worker) * count for area in areas for whole, count in area.totals.items())
+                >= shape.min_workers
+                for areas in self.pools(shape)
+            )
+        return known
+
+    def close(self, pool: str) -> None:
+        """Have nothing free in a pool; to be called in `imagined`."""
+        for area in self._areas:
+            if area.pool == pool:
+                for place in [place for places in area.levels.values() for place in places]:
+                    self._move(place, ZERO)
+
+    def find(self, shape: Shape, num_workers: int) -> Placement | None:
+        """Where so many workers go now, all in one pool; None when they do not fit."""
+        if num_workers == shape.min_workers and self._refused.get(id(shape)) == self.news:
+            return None
+        for areas in self.pools(shape):
+            placement = self.find_in(areas, shape.worker, num_workers)
+            if placement is not None:
+                return placement
+        if num_workers == shape.min_workers and not self._imagined:
+            self._refused[id(shape)] = self.news
+        return None
+
+    def find_in(self, areas: tuple[Area, ...], worker: Vector, num_workers: int) -> Placement | None:
+        """Where so many workers go in one pool."""
+        if num_workers == 1:
+            return self._one(areas, worker)
+        room = [
+            (times, rank, level, area)
+            for rank, area in enumerate(areas)
+            for level in area.levels
+            if (times := times_in(level, worker))
+        ]
+        if sum(min(times, num_workers) * len(area.levels[level]) for times, _, level, area in room) < num_workers:
+            return None
+        return self._few(room, worker, num_workers)
+
+    def _one(self, areas: tuple[Area, ...], worker: Vector) -> Placement | None:
+        for area in areas:
+            tightest = min((level for level in area.levels if within(worker, level) and min(level) >= 0), default=None)
+            if tightest is not None:
+                return ((self.nodes[area.levels[tightest][0]].name, 1),)
+        return None
+
+    def _few(self, room: list[tuple[int, int, Vector, Area]], worker: Vector, num_workers: int) -> Placement | None:
+        """Fill the roomiest hosts whole, then put the rest on the host that it fits most tightly."""
+        room.sort(key=lambda item: (-min(item[0], num_workers), item[1], item[2]))
+        used: list[tuple[str, int]] = []
+        left = num_workers
+        for at, (times, _, level, area) in enumerate(room):
+            places = area.levels[level]
+            for place in places:
+                if left <= times:
+                    tight = min((item for item in room[at:] if left <= item[0]), key=lambda item: (item[1], item[2]))
+                    last = place if tight is room[at] else tight[3].levels[tight[2]][0]
+                    return (*used, (self.nodes[last].name, left))
+                used.append((self.nodes[place].name, times))
+                left -= times
+        return None

@@ -1,0 +1,144 @@
+"""What waits, in groups of gangs that are alike: if the first of a group does not fit, none does, and one try answers for all."""
+
+from heapq import heapify, heappop, heappush, nsmallest
+from math import inf
+
+from skyloom.rooms.scheduling.model import Demand, Policy, Rulebook
+from skyloom.rooms.scheduling.placement import Shape
+from skyloom.rooms.scheduling.policies import Key, key_of, rents_from, turns_at
+
+# A gang in line: its key, a number that tells entries apart, itself.
+Entry = tuple[Key, int, Demand]
+
+
+class Group:
+    """Gangs of one shape and priority, and of one project where projects are told apart.
+
+    A gang that leaves stays in the heaps until it comes to their top: each costs O(log n) once.
+    """
+
+    __slots__ = ("_brief", "_entries", "_line", "key", "priority", "project", "resumed", "shape")
+
+    def __init__(self, key: tuple[object, ...], project: str, shape: Shape, priority: int, resumed: bool) -> None:
+        self.key = key
+        self.project = project
+        self.shape = shape
+        self.priority = priority
+        self.resumed = resumed
+        self._line: list[Entry] = []
+        self._entries: dict[str, Entry] = {}
+        self._brief: list[tuple[float, int, Entry]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        """A gang, at its place; also to put back what was taken."""
+        self._entries[entry[2].id] = entry
+        heappush(self._line, entry)
+        if self._brief is not None and entry[2].expected_s is not None:
+            heappush(self._brief, (entry[2].expected_s, entry[1], entry))
+
+    def drop(self, gang_id: str) -> None:
+        """Without this gang."""
+        self._entries.pop(gang_id, None)
+
+    def first(self) -> Entry | None:
+        """The first in line."""
+        line = self._line
+        while line:
+            entry = line[0]
+            if self._entries.get(entry[2].id) is entry:
+                return entry
+            heappop(line)
+        return None
+
+    def briefest(self) -> Entry | None:
+        """The one that is known to run the shortest, which is the one to overtake with."""
+        if self._brief is None:
+            self._brief = [(e[2].expected_s, e[1], e) for e in self._entries.values() if e[2].expected_s is not None]
+            heapify(self._brief)
+        brief = self._brief
+        while brief:
+            entry = brief[0][2]
+            if self._entries.get(entry[2].id) is entry:
+                return entry
+            heappop(brief)
+        return None
+
+    def in_line(self, limit: int) -> list[Entry]:
+        """The first so many."""
+        return nsmallest(limit, self._entries.values())
+
+
+class Queue:
+    """All that waits."""
+
+    def __init__(self, rulebook: Rulebook) -> None:
+        self._rules = rulebook
+        self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._groups: dict[tuple[object, ...], Group] = {}
+        self._waiting: dict[str, tuple[Group, Entry, bool]] = {}
+        self._turns: list[tuple[float, int, str]] = []
+        self._num_told = 0
+        self._fair = rulebook.policy is Policy.FAIR
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, gang_id: str) -> bool:
+        return gang_id in self._waiting
+
+    def groups(self) -> list[Group]:
+        """All that have somebody in line."""
+        return [group for group in self._groups.values() if len(group)]
+
+    def add(self, gang: Demand, now: float, key: Key | None = None, resumed: bool = False) -> None:
+        """A gang waits; ``key`` where the policy's own is not meant, ``resumed`` for one that was promised to go on."""
+        self.drop(gang.id)
+        self._num_told += 1
+        rents = rents_from(self._rules, gang)
+        renting = rents <= now and (gang.deadline_at is None or now <= gang.deadline_at)
+        group = self._group(gang, renting, resumed)
+        entry = (key or key_of(self._rules, gang, now), self._num_told, gang)
+        group.add(entry)
+        self._waiting[gang.id] = (group, entry, resumed)
+        turn = turns_at(self._rules, gang, now)
+        if turn < inf:
+            heappush(self._turns, (turn, self._num_told, gang.id))
+
+    def drop(self, gang_id: str) -> None:
+        """It waits no more; unknown: nothing happens."""
+        known = self._waiting.pop(gang_id, None)
+        if known is not None:
+            group = known[0]
+            group.drop(gang_id)
+            if not len(group):
+                del self._groups[group.key]
+
+    def turn(self, now: float) -> float:
+        """Move the gangs whose place changed with time; returns when the next one does."""
+        while self._turns and self._turns[0][0] <= now:
+            _, number, gang_id = heappop(self._turns)
+            known = self._waiting.get(gang_id)
+            if known is not None and known[1][1] == number:
+                self.add(known[1][2], now, resumed=known[2])
+        return self._turns[0][0] if self._turns else inf
+
+    def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
+        shape = self._shape(gang, renting)
+        project = gang.project if self._fair or gang.project in self._rules.quotas else ""
+        key = (project, id(shape), gang.priority, resumed)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(key, project, shape, gang.priority, resumed)
+        return group
+
+    def _shape(self, gang: Demand, renting: bool) -> Shape:
+        need = gang.resources
+        labels = tuple(sorted(gang.labels.items())) if gang.labels else ()
+        key = (need.gpus, need.cpus, need.memory_bytes, gang.min_workers, gang.max_workers, renting, gang.pools, labels)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = Shape(gang, renting)
+        return shape

@@ -1,0 +1,122 @@
+"""Why each waiting gang waits, and its place in the line, in words."""
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from skyloom.rooms.scheduling.model import Cause, Demand, Wait
+from skyloom.rooms.scheduling.placement import Area, Shape
+from skyloom.rooms.scheduling.queue import Entry, Group
+from skyloom.rooms.scheduling.round import Refusal, Round
+from skyloom.rooms.scheduling.vectors import ZERO, Vector, count_of, shortfall, times_in
+
+
+def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
+    """The first ``limit`` that wait after a round, in the order in which they would start."""
+    sentences: dict[int, str] = {}
+    line = list(_in_line(turn, limit))
+    # Who can never start stands in nobody's way.
+    line.sort(key=lambda item: _refusal(turn, item[0]).why is Cause.IMPOSSIBLE)
+    return tuple(_wait(turn, group, entry[2], place, sentences) for place, (group, entry) in enumerate(line, 1))
+
+
+def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
+    """What waits, merged from all groups; each that is passed counts as started for what ranks the next of its project."""
+    lines = [(group, iter(group.in_line(limit))) for group in turn.queue.groups()]
+    heads = [
+        (turn.rank(group, entry), number, entry)
+        for number, (group, line) in enumerate(lines)
+        if (entry := next(line, None)) is not None
+    ]
+    heapify(heads)
+    for _ in range(limit):
+        while heads:
+            rank, number, entry = heappop(heads)
+            group, line = lines[number]
+            now_ranked = turn.rank(group, entry)
+            if not heads or now_ranked <= rank:
+                break
+            heappush(heads, (now_ranked, number, entry))
+        else:
+            return
+        yield group, entry
+        turn.charge(entry[2], group.shape.need)
+        following = next(line, None)
+        if following is not None:
+            heappush(heads, (turn.rank(group, following), number, following))
+
+
+def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
+    refusal = _refusal(turn, group)
+    sentence = sentences.get(id(group))
+    if sentence is None:
+        sentence = sentences[id(group)] = _sentence(turn, group, refusal)
+    held = refusal.reservation
+    mine = held if held is not None and held.gang == gang.id else None
+    turn_text = "next in the queue" if place == 1 else f"number {place} in the queue"
+    message = sentence if refusal.why is Cause.IMPOSSIBLE else f"{sentence}; {turn_text}"
+    return Wait(
+        gang=gang.id,
+        place=place,
+        why=refusal.why,
+        message=message,
+        reserved_at=mine.at if mine is not None and mine.at < inf else None,
+    )
+
+
+def _refusal(turn: Round, group: Group) -> Refusal:
+    return turn.refusals.get(id(group)) or Refusal(Cause.TURN)
+
+
+def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
+    shape = group.shape
+    if refusal.why is Cause.IMPOSSIBLE:
+        return _never(turn, group)
+    if refusal.why is Cause.QUOTA:
+        if refusal.left is None:
+            return f"waits behind {refusal.ahead} of its project, which waits for its quota"
+        return f"its project holds all that it may: {', '.join(shortfall(shape.need, refusal.left))} under its ceiling"
+    if refusal.why is Cause.TURN and refusal.ahead:
+        return f"would fit, but would delay {refusal.ahead}, which comes first"
+    return _missing(turn, shape)
+
+
+def _missing(turn: Round, shape: Shape) -> str:
+    """``needs 4 GPUs, 2 free on the node with most``."""
+    pools = turn.floor.pools(shape)
+    if shape.min_workers == 1:
+        level = max((level for areas in pools for area in areas for level in area.levels), default=ZERO)
+        return f"{_worker(shape.worker, level)} on the node with most"
+    fit = max(_room(areas, shape.worker) for areas in pools)
+    where = " in the pool with most" if len(pools) > 1 else ""
+    each = (
+        shortfall(shape.worker, ZERO)[0].partition(",")[0].removeprefix("needs ") if any(shape.worker) else "any size"
+    )
+    return f"needs {shape.min_workers} workers of {each} at once, room for {fit} now{where}"
+
+
+def _worker(need: Vector, free: Vector) -> str:
+    return ", ".join(shortfall(need, free)) or ", ".join(shortfall(need, ZERO))
+
+
+def _room(areas: tuple[Area, ...], worker: Vector) -> int:
+    return sum(times_in(level, worker) * len(places) for area in areas for level, places in area.levels.items())
+
+
+def _never(turn: Round, group: Group) -> str:
+    shape = group.shape
+    account = turn.ledger.account(group.project)
+    missing = shortfall(shape.need, account.ceiling)
+    if missing and group.project:
+        return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
+    pools = turn.floor.pools(shape)
+    if not pools:
+        return "can never start: no node is in a pool that it may use and has the labels that it asks for"
+    whole = max(total for areas in pools for area in areas for total in area.totals)
+    missing = shortfall(shape.worker, whole)
+    if missing:
+        return f"can never start: {', '.join(missing).replace(' free', '')} on the largest node"
+    most = max(sum(times_in(t, shape.worker) * n for area in areas for t, n in area.totals.items()) for areas in pools)
+    return (
+        f"can never start: needs {count_of(shape.min_workers, 'worker')} at once, the largest pool has room for {most}"
+    )

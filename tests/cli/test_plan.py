@@ -1,0 +1,106 @@
+"""``skyloom plan`` from measurements: no cloud is asked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from skyloom.cli import main
+from tests.rooms.planning.laws import LAWS, SMALL, measured
+from tests.terminal import Said, Terminal
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Terminal:
+    """A terminal on a machine without a cloud."""
+    monkeypatch.setenv("SKYLOOM_HOME", str(tmp_path / "nothing"))
+
+    def run(*words: str) -> Said:
+        capfd.readouterr()
+        return Said(main(list(words)), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def times(tmp_path: Path) -> str:
+    path = tmp_path / "times.csv"
+    lines = [f"{one.workers},{one.data_fraction},{one.seconds}" for one in measured(LAWS["amdahl"], SMALL, 0.01, 5)]
+    path.write_text("\n".join(["workers,data_fraction,seconds", *lines]))
+    return str(path)
+
+
+def test_plan_for_a_deadline_answers_json_with_the_documented_keys(alone: Terminal, times: str) -> None:
+    said = alone(
+        *("plan", "--from-measurements", times, "--deadline", "5min", "--price-per-worker-hour", "0.5", "--json")
+    )
+    assert (said.code, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert [one["workers"] for one in found["predictions"]] == list(range(1, 65))
+    assert set(found["predictions"][0]) >= {"workers", "seconds", "low_s", "high_s", "cost_usd"}
+    assert set(found["chosen"]) >= {"workers", "seconds", "cost_usd", "reason"}
+    assert found["chosen"]["high_s"] <= 300
+    assert found["model"]["terms"]["work"] == pytest.approx(700, rel=0.05)
+    for one in found["predictions"]:
+        assert one["cost_usd"] == pytest.approx(one["workers"] * one["seconds"] / 3600 * 0.5)
+
+
+def test_plan_in_text_shows_the_curve_the_choice_and_the_law(alone: Terminal, times: str) -> None:
+    said = alone("plan", "--from-measurements", times, "--budget", "1", "--max-workers", "16")
+    assert said.code == 0
+    assert "← chosen" in said.out
+    assert "the fastest within the budget" in said.out
+    assert "f/N" in said.out
+    assert "●" in said.out
+
+
+def test_plan_draws_a_page_and_a_picture(alone: Terminal, times: str, tmp_path: Path) -> None:
+    assert alone("plan", "--from-measurements", times, "--plot", str(tmp_path / "curve.html")).code == 0
+    page = (tmp_path / "curve.html").read_text()
+    assert page.count("<tr><td>") == 64
+    assert "<polyline" in page
+    pytest.importorskip("matplotlib")
+    assert alone("plan", "--from-measurements", times, "--plot", str(tmp_path / "curve.png")).code == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--deadline", "0s"), "is in the past"),
+        (("--deadline", "2001-01-31T18:00"), "is in the past"),
+        (("--deadline=-2h",), "is in the past"),
+        (("--deadline", "soon"), "is not a duration"),
+        (("--deadline", "20s"), "the fastest is"),
+        (("--budget", "0"), "budget in USD is 0"),
+        (("--budget", "nan"), "budget in USD is nan"),
+        (("--budget", "0.00001"), "the cheapest is 1 worker"),
+        (("--price-per-worker-hour", "nan"), "price of a worker and hour in USD is nan"),
+        (("--max-workers", "0"), "Max workers is 0"),
+        (("--plot", "curve.gif"), "no .png or .html"),
+        (("--plot", "/no/such/folder/curve.html"), "no folder"),
+    ],
+)
+def test_plan_that_cannot_be_meant_is_refused_in_two_lines(
+    alone: Terminal, times: str, options: tuple[str, ...], words: str
+) -> None:
+    said = alone("plan", "--from-measurements", times, *options)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err
+    assert said.err.count("\n") == 2
+    assert "next: " in said.err
+
+
+def test_plan_of_a_file_that_is_not_there_or_no_text_says_so(alone: Terminal, tmp_path: Path) -> None:
+    assert alone("plan", "--from-measurements", str(tmp_path / "none.csv")).code == 5
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
+    said = alone("plan", "--from-measurements", str(tmp_path / "bytes.csv"))
+    assert said.code == 2
+    assert "no UTF-8" in said.err
+
+
+def test_plan_of_nothing_says_what_it_needs(alone: Terminal) -> None:
+    said = alone("plan", "--budget", "5")
+    assert said.code == 2
+    assert "--from-measurements" in said.err
+    assert "Usage" in alone("plan").out
