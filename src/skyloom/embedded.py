@@ -39,6 +39,7 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.registry import ports as registry_ports
+from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
@@ -95,6 +96,8 @@ class Embedded:
             environments=home / "environments",
             package_variables=package_variables(),
             max_environment_bytes=parse_bytes(settings.environments),
+            mounts=home / "mounts",
+            max_mount_bytes=parse_bytes(settings.mounts),
         )
         subscribers: list[Subscriber] = []
         outbox = Outbox(clock, subscribers)
@@ -105,13 +108,14 @@ class Embedded:
         jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
         job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
         arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
-        lance = LanceTables(tables)
+        self.tables = lance = LanceTables(tables)
         data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, jobs)
         tenancy.project_of_live_task = jobs.project_of_live_task
         cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
         subscribers.append(cost.on_task_ended)
         monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
         registry = Registry(self.store, clock, ids, self.blobs)
+        jobs.resolve_mount = resolver(data, registry)
         files = LocalReplicaFiles(home / "requests")
         serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
         tracking = Tracking(self.store, self.series, jobs)

@@ -77,6 +77,12 @@ SETTINGS = (
         str,
         "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
     ),
+    Setting(
+        "mounts",
+        "50GiB",
+        str,
+        "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
+    ),
     Setting("price_cpu_usd_per_hour", 0.04, float, "Price of one CPU core for one hour."),
     Setting("price_gpu_usd_per_hour", 2.5, float, "Price of one GPU for one hour."),
     Setting("price_memory_gib_usd_per_hour", 0.005, float, "Price of one GiB of memory for one hour."),
@@ -131,6 +137,7 @@ class TaskEnvironment:
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
         tables: folder of the tables of all datasets, as this machine sees it.
+        mounts: folder of the datasets and models that the job mounts.
         training: JSON of the `TrainingPlan` of a training run.
     """
 
@@ -147,6 +154,7 @@ class TaskEnvironment:
     token: str
     training: str = ""
     tables: str = ""
+    mounts: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -168,6 +176,7 @@ class TaskEnvironment:
             token=Path(token_file).read_text().strip() if token_file else "",
             training=source.get("SKYLOOM_TRAINING", ""),
             tables=source.get("SKYLOOM_TABLES", ""),
+            mounts=source.get("SKYLOOM_MOUNTS", ""),
         )
 
 

@@ -23,6 +23,7 @@ from skyloom.operations import OPERATIONS
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.sdk.client import Client
 from skyloom.settings import SETTINGS
+from skyloom.tables.memory import MemoryTables
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.route.name)
@@ -112,7 +113,7 @@ def loose(schema: dict[str, Any], definitions: dict[str, Any], at: str = "") -> 
 
 
 def test_every_route_of_the_app_stands_in_one_table() -> None:
-    app = make_app(None, MemoryBlobs(), OPERATIONS, registry=CollectorRegistry())._app  # type: ignore[arg-type, attr-defined]
+    app = make_app(None, MemoryBlobs(), OPERATIONS, tables=MemoryTables(), registry=CollectorRegistry())._app  # type: ignore[arg-type, attr-defined]
     doors: list[tuple[str, str]] = []
     for route in app.routes:
         assert isinstance(route, APIRoute | Route), f"{route} is a mount or a socket: a door in no table"

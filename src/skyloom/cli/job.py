@@ -19,6 +19,7 @@ from skyloom.cli.frame import (
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
     Project,
     Requirements,
     Workers,
@@ -53,6 +54,7 @@ def run(
     ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -80,6 +82,7 @@ def run(
             environment=values.variables(env or ()),
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
         )
         if detach:
             return show(status, as_json)

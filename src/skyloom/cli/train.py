@@ -15,6 +15,7 @@ from skyloom.cli.frame import (
     Isolated,
     MaxDuration,
     Memory,
+    Mounts,
     Project,
     Requirements,
     Workers,
@@ -51,6 +52,7 @@ def train(
     ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -81,6 +83,7 @@ def train(
             max_retries=retries,
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             **options,
         )
         if detach:

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
 from skyloom.core.resources import Resources
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.environment import Mount, PythonEnvironment
 
 
 class Ability(enum.StrEnum):
@@ -27,6 +27,7 @@ class Ability(enum.StrEnum):
     GPU = "gpu"
     MEMORY_LIMIT = "memory_limit"
     PYTHON_ENVIRONMENT = "python_environment"
+    MOUNTS = "mounts"
 
 
 # The kernel takes no longer one, and none with a zero byte.
@@ -110,6 +111,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         warm: may start from the warm pool (same interpreter, imports done); a hint.
         python: packages for the program, built at the task's start under its own limits, once for each machine; the log says what is
             done, and what cannot be built ends the task with LAUNCH_FAILED. None for the pool's own Python.
+        mounts: folders to read, each at its name below ``SKYLOOM_MOUNTS``: fetched from the control plane at the task's start with the
+            task's own token, checked by digest, kept once for each machine, read-only.
         machine: name of the machine to run on, one of `Engine.machines`; empty leaves it to the engine.
     """
 
@@ -125,6 +128,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int = 2 * 2**30
     warm: bool = True
     python: PythonEnvironment | None = None
+    mounts: tuple[Mount, ...] = ()
     machine: str = ""
 
 

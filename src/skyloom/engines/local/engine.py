@@ -44,6 +44,8 @@ class LocalEngine:
         environments: folder of the Python environments that jobs bring; None for one beside ``folder``.
         package_variables: for uv, which builds them: indexes, caches, proxies.
         max_environment_bytes: disk that they may take.
+        mounts: folder of the datasets and models that tasks read; None for one beside ``folder``.
+        max_mount_bytes: disk that they may take.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class LocalEngine:
         environments: Path | None = None,
         package_variables: Mapping[str, str] | None = None,
         max_environment_bytes: int = 20 * 2**30,
+        mounts: Path | None = None,
+        max_mount_bytes: int = 50 * 2**30,
     ) -> None:
         self._python = python or sys.executable
         self._capacity = machine.capacity(capacity)
@@ -65,7 +69,8 @@ class LocalEngine:
         places = environments or self._tasks.with_name(f"{self._tasks.name}-environments")
         search, told = self._variables["PATH"], package_variables or {}
         pythons = Pythons(places, self._python, told, search, max_environment_bytes)
-        self._host = Host(self._python, self._variables, pythons)
+        kept = mounts or self._tasks.with_name(f"{self._tasks.name}-mounts")
+        self._host = Host(self._python, self._variables, pythons, kept.absolute(), max_mount_bytes)
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
@@ -78,7 +83,7 @@ class LocalEngine:
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
             | ({Ability.WARM_START} if warm else set())
             | ({Ability.GPU} if self._capacity.gpus else set())
         )

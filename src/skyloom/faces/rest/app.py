@@ -23,17 +23,22 @@ from skyloom.faces.rest import openapi
 from skyloom.faces.rest.errors import InvalidRequest, answer
 from skyloom.faces.rest.guard import Asgi, Guard
 from skyloom.faces.rest.metrics import Requests, written
-from skyloom.faces.rest.requests import read
+from skyloom.faces.rest.requests import checked, read
 from skyloom.ports.blobs import BlobMissing, Blobs
+from skyloom.ports.tables import Tables
+from skyloom.rooms.data.model import GetDataset, GetVersion
 from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
+from skyloom.tables.parquet import as_parquet
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
+_ROWS = "/v1/projects/{project}/datasets/{dataset}/versions/{reference}/rows.parquet"
 GUARDED: dict[tuple[str, str], Right] = {
     ("GET", "/metrics"): Right.READ,
     ("PUT", "/v1/projects/{project}/blobs/{digest}"): Right.WRITE,
     ("HEAD", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
     ("GET", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
+    ("GET", _ROWS): Right.READ,
 }
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
@@ -43,6 +48,7 @@ def make_app(
     blobs: Blobs,
     operations: Sequence[type[Operation[Any]]],
     *,
+    tables: Tables,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
 ) -> Asgi:
@@ -60,7 +66,7 @@ def make_app(
         )
     # Made when somebody asks: it takes as long as all the rest of the app.
     _add_open_routes(app, cloud, cache(partial(openapi.document, operations, __version__)))
-    _add_guarded_routes(app, cloud, blobs, registry)
+    _add_guarded_routes(app, cloud, blobs, tables, registry)
     app.add_exception_handler(Exception, lambda _request, error: answer(error))
     return Guard(app, hosts)
 
@@ -112,7 +118,7 @@ def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes])
     )
 
 
-def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: CollectorRegistry) -> None:
+def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> None:
     async def admit(request: Request, right: Right) -> Caller:
         by = await anyio.to_thread.run_sync(
             cloud.authenticate, _secret(request), request.path_params.get("project", "")
@@ -141,7 +147,18 @@ def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: Coll
             return Response(None, 200, headers, "application/octet-stream")
         return StreamingResponse(blobs.open(digest), 200, headers, "application/octet-stream")
 
-    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download}
+    async def rows(request: Request) -> Response:
+        by = await admit(request, Right.READ)
+
+        def opened() -> Iterator[bytes]:
+            asked = {name: request.path_params[name] for name in ("dataset", "reference")}
+            version = cloud.do(checked(GetVersion, asked), by)
+            table = cloud.do(GetDataset(dataset=version.dataset_id), by).table
+            return as_parquet(tables, table, version.number)
+
+        return StreamingResponse(await anyio.to_thread.run_sync(opened), 200, {}, "application/vnd.apache.parquet")
+
+    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _ROWS: rows}
     for method, path in GUARDED:
         app.add_api_route(
             path, _answering(routes.get(path) or routes[method]), methods=[method], include_in_schema=False

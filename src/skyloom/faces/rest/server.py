@@ -97,7 +97,7 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    app = make_app(embedded.cloud, embedded.blobs, OPERATIONS, registry=registry)
+    app = make_app(embedded.cloud, embedded.blobs, OPERATIONS, tables=embedded.tables, registry=registry)
     embedded.cloud.start()
     config = uvicorn.Config(
         app,

@@ -15,7 +15,7 @@ from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 
 
@@ -132,6 +132,12 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     condition: Condition = Condition.SUCCEEDED
 
 
+MountName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$(?!\n)")]
+MountReference = Annotated[
+    str, Meta(pattern=r"^(dataset|model):[a-z0-9._-]{1,80}(:[A-Za-z0-9._-]{1,80})?$(?!\n)", max_length=200)
+]
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -146,6 +152,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         priority: larger goes first.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
+        mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
+            newest. The job keeps the version that it was at its submission.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
@@ -170,6 +178,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +211,7 @@ class Job(Record, frozen=True, kw_only=True):
         comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
         halt: what the newest attempt was told, if it has to stop.
         array: id of the array that it is one task of, or "".
+        mounts: the versions that its mounts were at its submission.
     """
 
     spec: JobSpec
@@ -211,6 +221,7 @@ class Job(Record, frozen=True, kw_only=True):
     comebacks: int = 0
     halt: Halt | None = None
     array: str = ""
+    mounts: tuple[Mount, ...] = ()
 
 
 class Task(Record, frozen=True, kw_only=True):

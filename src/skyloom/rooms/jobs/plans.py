@@ -54,4 +54,5 @@ class Plans:
             max_log_bytes=spec.max_log_bytes,
             warm=spec.warm,
             python=spec.python,
+            mounts=job.mounts,
         )

@@ -8,7 +8,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs import environments, model, rules
+from skyloom.rooms.jobs import environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -32,6 +32,8 @@ class Jobs:
         self._capacity = engine.capacity()
         self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
+        # Set by who knows datasets and models, which are rooms above.
+        self.resolve_mount: mounts.Resolve = mounts.none_known
 
     def handlers(self) -> Handlers:
         return {
@@ -72,12 +74,17 @@ class Jobs:
                 next_action="Add it to `files` under that very path.",
             )
         environments.check(spec.python, self._engine.abilities)
+        mounts.check(spec, self._engine.abilities)
+
+    def pinned(self, view: Snapshot, spec: model.JobSpec, project: str) -> model.JobSpec:
+        """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
+        return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
-            spec=ask.spec,
+            spec=self.pinned(tx, ask.spec, by.project),
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
@@ -86,6 +93,8 @@ class Jobs:
     def take_in(self, tx: Transaction, job: Job) -> JobStatus:
         """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`, `JobMissing` for what it comes after."""
         self.dependencies.check(tx, job.spec.after, job.project)
+        if job.spec.mounts:
+            job = changed(job, {"mounts": mounts.resolved(tx, job.spec, job.project, self.resolve_mount)})
         return rules.status(*self._writer.take_in(tx, job))
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:

@@ -12,6 +12,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
+from skyloom.rooms.jobs.model import MountName, MountReference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
 
@@ -85,6 +86,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
+        mounts: more that it reads, as folders; see `JobSpec`.
     """
 
     recipe: Annotated[str, Meta(max_length=80)] = ""
@@ -106,6 +108,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = msgspec.field(default_factory=dict)
 
 
 OPERATIONS = (Train,)

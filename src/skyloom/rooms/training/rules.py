@@ -98,6 +98,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         priority=ask.priority,
         labels={**ask.labels, **owners},
         python=ask.python,
+        mounts=ask.mounts,
     )
 
 
