@@ -114,7 +114,9 @@ class ControlPlane:
         with self.client() as cloud:
             for endpoint in cloud.endpoints.list(limit=1000, live=True).items:
                 cloud.endpoints.stop(endpoint.endpoint.id)
-            live = [item.job.id for item in cloud.jobs.list(limit=1000, live=True).items]
+            for array in cloud.arrays.list(limit=1000).items:
+                cloud.arrays.cancel(array.array.id)
+            live = [item.job.id for item in cloud.jobs.list(limit=1000, live=True, array="*").items]
             for job_id in live:
                 cloud.jobs.cancel(job_id)
             for job_id in live:

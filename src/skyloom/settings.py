@@ -139,6 +139,8 @@ class TaskEnvironment:
         tables: folder of the tables of all datasets, as this machine sees it.
         mounts: folder of the datasets and models that the job mounts.
         training: JSON of the `TrainingPlan` of a training run.
+        array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
+        array_offset: this job's place in its file of inputs.
     """
 
     task_id: str
@@ -153,6 +155,9 @@ class TaskEnvironment:
     url: str
     token: str
     training: str = ""
+    array_index: int = 0
+    array_size: int = 0
+    array_offset: int = 0
     tables: str = ""
     mounts: str = ""
 
@@ -175,6 +180,9 @@ class TaskEnvironment:
             url=source.get("SKYLOOM_URL", ""),
             token=Path(token_file).read_text().strip() if token_file else "",
             training=source.get("SKYLOOM_TRAINING", ""),
+            array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
+            array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
+            array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
             tables=source.get("SKYLOOM_TABLES", ""),
             mounts=source.get("SKYLOOM_MOUNTS", ""),
         )

@@ -78,6 +78,8 @@ class World:
         place = f"/v1/projects/{THEIRS}"
         sources = {name: self._uploaded(place, content) for name, content in (("d.csv", CSV), ("t.py", SCRIPT))}
         yield "job", self._made(f"{place}/jobs", {"spec": SLEEP})["job"]["id"]
+        array = {"spec": {**SLEEP, "name": "secret-array"}, "size": 3, "max_parallel": 1}
+        yield "array", self._made(f"{place}/arrays", array)["array"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
         train = {"script": "t.py", "files": {"t.py": sources["t.py"]}, "name": "secret-run", "resources": {"cpus": 0.1}}

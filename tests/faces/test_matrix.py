@@ -14,6 +14,7 @@ from skyloom.core.operation import Operation
 from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
+from skyloom.rooms.arrays import model as arrays
 from skyloom.rooms.cost.model import GetCost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.data.contents import Contents
@@ -41,7 +42,7 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "dataset", "endpoint", "alert")],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
@@ -51,6 +52,10 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
     jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
     jobs.CancelJob: lambda ids: [jobs.CancelJob(job_id=ids["job"])],
+    jobs.RerunJob: lambda ids: [jobs.RerunJob(job_id=ids["job"])],
+    arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
+    arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
+    arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
@@ -116,6 +121,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     GetCost: GetCost(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
+    arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
+    arrays.ListArrays: arrays.ListArrays(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),
@@ -140,6 +147,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             place = f"/v1/projects/{project}"
             for item in made.http.get(f"{place}/endpoints", headers=made.owner).json()["items"]:
                 made.http.post(f"{place}/endpoints/{item['endpoint']['id']}/stop", json={}, headers=made.owner)
+            for item in made.http.get(f"{place}/arrays", headers=made.owner).json()["items"]:
+                made.http.post(f"{place}/arrays/{item['array']['id']}/cancel", json={}, headers=made.owner)
             for item in made.http.get(f"{place}/jobs?live=true", headers=made.owner).json()["items"]:
                 job_id = item["job"]["id"]
                 made.http.post(f"{place}/jobs/{job_id}/cancel", json={}, headers=made.owner)
@@ -152,7 +161,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def wait_until_idle(world: World, project: str) -> None:
     """Wait until nothing of a project runs."""
     deadline = time.monotonic() + 40
-    while world.http.get(f"/v1/projects/{project}/jobs?live=true", headers=world.owner).json()["items"]:
+    while world.http.get(f"/v1/projects/{project}/jobs?live=true&array=*", headers=world.owner).json()["items"]:
         assert time.monotonic() < deadline, "something still runs"
         time.sleep(0.05)
 

@@ -12,6 +12,7 @@ from skyloom.cli.frame import AsJson, every, word
 from skyloom.cli.render import progress, show
 from skyloom.cli.up import Home
 from skyloom.core.errors import NotPermitted, SkyloomError, Unavailable
+from skyloom.rooms.jobs.model import ALL_ARRAYS, ENDED
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 from skyloom.sdk.running import ServerRecord, running
@@ -78,13 +79,16 @@ def _look(settings: Settings, record: ServerRecord, stop_jobs: bool) -> tuple[in
 
 
 def _live_jobs(cloud: Client) -> list[str]:
-    return [status.job.id for status in every(lambda **page: cloud.jobs.list(live=True, **page))]
+    return [status.job.id for status in every(lambda **page: cloud.jobs.list(live=True, array=ALL_ARRAYS, **page))]
 
 
 def _stop_everything(cloud: Client, jobs: list[str]) -> None:
     # Endpoints first, or they would replace the replicas whose jobs are cancelled. Their replicas end by themselves, politely.
     for status in every(lambda **page: cloud.endpoints.list(live=True, **page)):
         cloud.endpoints.stop(status.endpoint.name)
+    for array in every(cloud.arrays.list):  # and arrays, or they would make more jobs
+        if array.state not in ENDED:
+            cloud.arrays.cancel(array.array.id)
     for job_id in jobs:
         cloud.jobs.cancel(job_id)
     with progress("stopping jobs", len(jobs)) as advance:

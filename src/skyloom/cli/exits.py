@@ -3,6 +3,7 @@
 ``job run`` and ``job logs -f`` answer with the job's own exit code, or 128 and the signal's number; what has neither is in the table.
 """
 
+from skyloom.rooms.arrays.model import ArrayStatus
 from skyloom.rooms.jobs.model import JobState, JobStatus, Reason
 
 # The numbers that timeout(1), env(1) and shells use for the same ends.
@@ -12,6 +13,7 @@ JOB_CODES: dict[Reason, int] = {
     Reason.NODE_LOST: 125,
     Reason.LAUNCH_FAILED: 126,
     Reason.CANCELLED: 130,
+    Reason.DEPENDENCY_FAILED: 130,
     Reason.BUDGET_EXHAUSTED: 130,
     Reason.OUT_OF_MEMORY: 137,
     Reason.STOPPED: 143,
@@ -29,3 +31,10 @@ def of_job(status: JobStatus) -> int:
     if decisive is None:
         return _FAILED
     return decisive.exit_code or (_SIGNALLED + decisive.signal if decisive.signal else _FAILED)
+
+
+def of_array(status: ArrayStatus) -> int:
+    """The exit code that stands for how an array ended."""
+    if status.state is JobState.SUCCEEDED:
+        return 0
+    return JOB_CODES[Reason.CANCELLED] if status.state is JobState.CANCELLED else _FAILED

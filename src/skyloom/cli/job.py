@@ -28,12 +28,26 @@ from skyloom.cli.frame import (
 )
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
-from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
+from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
 _SOON_S, _PAUSE_S = 1.0, 0.02
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="Of yours: within a week, the same request with the same key is carried out once.",
+        show_default=False,
+    ),
+]
+After = Annotated[
+    list[str] | None, typer.Option("--after", metavar="ID", help="Only once this job or array succeeded; repeat it.")
+]
+AfterEnded = Annotated[
+    list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -55,6 +69,9 @@ def run(
     requirements: Requirements = None,
     isolated: Isolated = False,
     mount: Mounts = None,
+    after: After = None,
+    after_ended: AfterEnded = None,
+    key: Key = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -83,9 +100,11 @@ def run(
             requirements=requirements,
             isolated=isolated,
             mounts=values.mounts(mount or ()),
+            after=after_of(after, after_ended),
+            key=key,
         )
         if detach:
-            return show(status, as_json)
+            return show(client.jobs.get(status.job.id) if key else status, as_json)
         attend(client, status.job.id, as_json)
 
 
@@ -117,6 +136,16 @@ def cancel(job: JobId, project: Project = None, as_json: AsJson = False) -> None
 
 
 @app.command()
+def rerun(job: JobId, detach: Detach = False, project: Project = None, as_json: AsJson = False) -> None:
+    """Run once more what a job did, and follow it like `job run`."""
+    with cloud(project) as client:
+        status = client.jobs.rerun(job)
+        if detach:
+            return show(status, as_json)
+        attend(client, status.job.id, as_json)
+
+
+@app.command()
 def logs(
     job: JobId,
     follow: Annotated[
@@ -132,6 +161,14 @@ def logs(
             attend(client, job, False, rank, attempt)
         for text in _so_far(client, job, rank, attempt):
             _write(text)
+
+
+def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Dependency, ...]:
+    """The conditions that ``--after`` and ``--after-ended`` say."""
+    return (
+        *(Dependency(id=one) for one in succeeded or ()),
+        *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
+    )
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

@@ -69,6 +69,7 @@ Entry = Command | PythonFile | PythonModule | PythonCall
 
 
 ERROR_FILE = "error.json"
+INPUTS_FILE = ".skyloom-inputs.json"  # in the working folder of a job that is one of many: what all of them share
 
 
 class TaskError(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The client: one attribute per noun, one method per operation."""
 
+from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
@@ -20,6 +21,7 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.arrays = ArrayCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.models = ModelCalls(transport)

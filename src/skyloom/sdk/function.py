@@ -1,10 +1,12 @@
-"""Decorated functions: ``@skyloom.function(cpus=2)`` makes ``f.remote(…)`` run as a job.
+"""Decorated functions: ``@skyloom.function(cpus=2)`` makes ``f.remote(…)`` run as a job and ``f.map(inputs)`` as an array of them.
 
 The file that defines the function is uploaded and imported in the job; arguments and result are JSON. Nothing is pickled.
 """
 
+import contextlib
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -12,6 +14,7 @@ import msgspec
 
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import Resources, parse_bytes
+from skyloom.sdk import mapping
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 
@@ -48,6 +51,14 @@ class Function(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._body(*args, **kwargs)
 
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the call here."""
+        return self._body(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> "Function[P, R]":
+        """The same function with other options: fields of `JobSpec`, and ``key``, by which a repeated call gives the same job."""
+        return Function(self._body, {**self._options, **options})
+
     def spawn(self, *args: P.args, **kwargs: P.kwargs) -> RemoteCall[R]:
         """Start the call as a job and return at once."""
         cloud = connect()
@@ -58,6 +69,44 @@ class Function(Generic[P, R]):
         """Run the call as a job and return its result."""
         return self.spawn(*args, **kwargs).result()
 
+    def map(
+        self,
+        *inputs: Iterable[Any],
+        ordered: bool = True,
+        chunk_size: int | None = None,
+        max_parallel: int = 0,
+        return_failures: bool = False,
+        progress: bool | None = None,
+    ) -> Iterator[R]:
+        """Run the function once for each input (several iterables are taken side by side), as one array; yield the results.
+
+        The first failure is raised as `RemoteFailure`, with the index of its input and the traceback from there. Who stops early, by
+        an error or a ``break``, stops what still runs, unless the function has a ``key`` (`with_options`): then the same map can be
+        asked for again, also after a crash here, and goes on where it was. ``max_retries`` tries again what failed, input by input.
+
+        Args:
+            ordered: yield in the order of the inputs; otherwise as they come.
+            chunk_size: inputs that one task does, one after the other; by default enough that there are about 200 tasks.
+            max_parallel: so many tasks at a time at most.
+            return_failures: yield a `RemoteFailure` in its place instead of raising it.
+            progress: draw a bar on stderr; by default on a terminal.
+        """
+        calls = [{"args": args, "kwargs": {}} for args in zip(*inputs, strict=False)]
+        if not calls:
+            return iter(())
+        cloud = connect()
+        options = {name: value for name, value in self._options.items() if name != "key"}
+        key = self._options.get("key")
+        array_id, size = mapping.submit(
+            cloud, self._source(), self.__name__, calls, chunk_size, max_parallel, key, options
+        )
+        bar = sys.stderr.isatty() if progress is None else progress
+        title = f"{self.__name__} {array_id}"
+        made = mapping.gather(
+            cloud, array_id, len(calls), size, ordered=ordered, keep=key is not None, bar=bar, title=title
+        )
+        return _values(made, return_failures)
+
     def _source(self) -> Path:
         file = inspect.getsourcefile(self._body)
         if file is None or self._body.__qualname__ != self._body.__name__ or not Path(file).is_file():
@@ -66,6 +115,14 @@ class Function(Generic[P, R]):
                 next_action="Move it to the top level of a .py file; from a notebook or a prompt, import it from there.",
             )
         return Path(file)
+
+
+def _values(outcomes: Generator[tuple[int, Any], None, None], return_failures: bool) -> Iterator[Any]:
+    with contextlib.closing(outcomes):
+        for _, outcome in outcomes:
+            if isinstance(outcome, mapping.RemoteFailure) and not return_failures:
+                raise outcome
+            yield outcome
 
 
 @overload

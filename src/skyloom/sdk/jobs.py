@@ -8,12 +8,12 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Page
-from skyloom.core.resources import Resources, parse_bytes
-from skyloom.ports.engine import Command, Entry, PythonCall, PythonFile
+from skyloom.ports.engine import PythonCall
 from skyloom.rooms.jobs import model
 from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
+from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import pauses, wait_until
 
@@ -34,48 +34,34 @@ class JobCalls:
         """Queue a job. It is on disk when this returns. With a ``key`` of yours, submitting again gives the same job."""
         return self._transport.send(model.SubmitJob(spec=spec), key)
 
-    def run(
-        self,
-        command: Sequence[str] | None = None,
-        *,
-        script: str | Path | None = None,
-        args: Sequence[str] = (),
-        include: Mapping[str, str | Path] | None = None,
-        cpus: float = 1.0,
-        gpus: int = 0,
-        memory: str = "1GiB",
-        **options: Any,
-    ) -> JobStatus:
+    def run(self, command: Sequence[str] | None = None, *, key: str | None = None, **options: Any) -> JobStatus:
         """Queue a command, or a Python file with the files it needs.
 
         Args:
             command: program and arguments, as they are: no shell.
-            script: a Python file here; it is uploaded and run with ``args``.
-            include: more files to upload, as path in the job → path here.
-            options: fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …; and
-                ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
+            key: of yours; the same request with the same key gives the same job.
+            options: ``script``, a Python file here, which is uploaded and run with ``args``; ``include``, more files to upload, as
+                path in the job → path here; ``cpus``, ``gpus``, ``memory`` of each worker; ``after``, ids of jobs and arrays that have
+                to succeed first; and fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …;
+                and ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
         """
-        local = dict(include or {})
-        if script is not None:
-            local[Path(script).name] = script
-            entry: Entry = PythonFile(path=Path(script).name, args=tuple(args))
-        else:
-            entry = Command(argv=tuple(command or ()))
-        files = upload_all(self._transport, local)
-        resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory))
-        return self.submit(JobSpec(entry=entry, files=files, resources=resources, **spec_fields(options)))
+        return self.submit(job_spec(self._transport, command, **options), key=key)
 
     def get(self, job_id: str) -> JobStatus:
         """Show one job."""
         return self._transport.send(model.GetJob(job_id=job_id))
 
-    def list(self, limit: int = 50, cursor: str | None = None, live: bool = False) -> Page[JobStatus]:
-        """List jobs, newest first; only those that have not ended with ``live``."""
-        return self._transport.send(model.ListJobs(limit=limit, cursor=cursor, live=live))
+    def list(self, limit: int = 50, cursor: str | None = None, live: bool = False, array: str = "") -> Page[JobStatus]:
+        """List jobs, newest first, of one array or of none; only those that have not ended with ``live``."""
+        return self._transport.send(model.ListJobs(limit=limit, cursor=cursor, live=live, array=array))
 
     def cancel(self, job_id: str) -> JobStatus:
         """Ask a job to stop. Safe to repeat."""
         return self._transport.send(model.CancelJob(job_id=job_id))
+
+    def rerun(self, job_id: str) -> JobStatus:
+        """Queue a new job that does what an earlier one did."""
+        return self._transport.send(model.RerunJob(job_id=job_id))
 
     def logs(
         self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0, limit: int = 2**18
@@ -137,10 +123,17 @@ class JobCalls:
         return status
 
     def call(
-        self, path: Path, function: str, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any
+        self,
+        path: Path,
+        function: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        **options: Any,
     ) -> JobStatus:
         """Queue one call of a function of a Python file, with JSON arguments."""
         arguments = msgspec.json.encode({"args": list(args), "kwargs": dict(kwargs)})
         entry = PythonCall(path=path.name, function=function, arguments=arguments)
-        files = upload_all(self._transport, {path.name: path})
-        return self.submit(JobSpec(entry=entry, files=files, **spec_fields(options)))
+        spec = JobSpec(entry=entry, files=upload_all(self._transport, {path.name: path}), **spec_fields(options))
+        return self.submit(spec, key=key)

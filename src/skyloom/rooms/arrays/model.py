@@ -16,7 +16,6 @@ from skyloom.ports.store import Record
 from skyloom.rooms.jobs.model import JobSpec, JobState, Reason
 
 MAX_SIZE = 10_000
-INPUTS_FILE = ".skyloom-inputs.json"
 
 Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 Digests = Annotated[tuple[Digest, ...], Meta(max_length=1_000)]

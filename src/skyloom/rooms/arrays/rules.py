@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.ports.engine import INPUTS_FILE
 from skyloom.ports.store import changed
 from skyloom.rooms.arrays.model import (
-    INPUTS_FILE,
     Array,
     ArrayEnd,
     ArrayFailure,

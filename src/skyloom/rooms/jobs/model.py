@@ -286,6 +286,9 @@ class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool
 
 
+ALL_ARRAYS = "*"
+
+
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a called function returned, as JSON text. ``ready`` is false while it runs."""
 
@@ -309,7 +312,7 @@ class GetJob(Operation[JobStatus], frozen=True, kw_only=True):
 
 @operation("jobs.list", Right.READ, "GET /jobs")
 class ListJobs(Operation[Page[JobStatus]], frozen=True, kw_only=True):
-    """List jobs, newest first: those of one array, or those of none."""
+    """List jobs, newest first: those of one array, those of none, or with ``*`` all of them."""
 
     limit: Limit = 50
     cursor: Cursor | None = None

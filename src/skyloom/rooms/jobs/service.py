@@ -137,10 +137,12 @@ class Jobs:
 
     def list(self, ask: model.ListJobs, by: Caller) -> Page[JobStatus]:
         def work(view: Snapshot) -> Page[JobStatus]:
-            where: dict[str, str | tuple[str, ...]] = {"project": by.project, "array": ask.array}
+            where: dict[str, str | tuple[str, ...]] = {"project": by.project}
+            if ask.array != model.ALL_ARRAYS:
+                where["array"] = ask.array
             if ask.live:
                 tasks = view.select(TASKS, {"project": by.project, "state": rules.LIVE})
-                live = {task.job_id for task in tasks if task.array == ask.array}
+                live = {task.job_id for task in tasks if ask.array in (model.ALL_ARRAYS, task.array)}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)

@@ -1,0 +1,136 @@
+"""A function over many inputs: packed into chunks, run as one array, gathered in order with few requests."""
+
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.ports.engine import PythonModule
+from skyloom.rooms.arrays.model import MAX_SIZE, ArrayResult
+from skyloom.rooms.jobs.model import JobSpec
+from skyloom.sdk.client import Client
+from skyloom.sdk.files import upload_all, upload_bytes
+
+_CHUNKS = 200  # enough tasks to spread over a pool, few enough that starting them costs seconds
+_PACK_BYTES = 2**20
+_MAX_PACKS = 1_000
+_BAR_WIDTH = 30
+
+
+class TooManyInputs(InvalidInput):
+    """More chunks than an array may have."""
+
+
+class RemoteFailure(SkyloomError):
+    """An input of a map that failed.
+
+    Attributes:
+        index: of the input, from 0.
+        kind: name of the exception that was raised there, or why its task ended.
+        traceback: as it was printed there; empty when the task was ended from outside.
+    """
+
+    def __init__(self, message: str, *, next_action: str) -> None:
+        super().__init__(message, next_action=next_action)
+        self.index = -1
+        self.kind = ""
+        self.traceback = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{self.traceback}" if self.traceback else super().__str__()
+
+
+def submit(
+    cloud: Client,
+    source: Path,
+    function: str,
+    calls: Sequence[Mapping[str, Any]],
+    chunk_size: int | None,
+    max_parallel: int,
+    key: str | None,
+    options: Mapping[str, Any],
+) -> tuple[str, int]:
+    """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`."""
+    size = chunk_size or -(-len(calls) // _CHUNKS)
+    chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
+    if len(chunks) > MAX_SIZE:
+        raise TooManyInputs(
+            f"{len(calls):,} inputs in chunks of {size} make {len(chunks):,} tasks; {MAX_SIZE:,} are allowed.",
+            next_action=f"Give a chunk_size of {-(-len(calls) // MAX_SIZE)} or more, or leave it out.",
+        )
+    written = [msgspec.json.encode(chunk) for chunk in chunks]
+    per_input = max(1, _PACK_BYTES // max(map(len, written)), -(-len(written) // _MAX_PACKS))
+    packs = [b"[" + b",".join(written[at : at + per_input]) + b"]" for at in range(0, len(written), per_input)]
+    inputs = tuple(upload_bytes(cloud.transport, pack) for pack in packs)
+    entry = PythonModule(module="skyloom.runtime.mapping", args=(source.name, function))
+    spec = JobSpec(entry=entry, files=upload_all(cloud.transport, {source.name: source}), **options)
+    per_input = min(per_input, len(written))
+    made = cloud.arrays.submit(
+        spec, len(written), max_parallel=max_parallel, inputs=inputs, per_input=per_input, key=key
+    )
+    return made.array.id, size
+
+
+def gather(
+    cloud: Client, array_id: str, count: int, size: int, *, ordered: bool, keep: bool, bar: bool, title: str
+) -> Generator[tuple[int, Any], None, None]:
+    """Yield (index, value or `RemoteFailure`) for each of ``count`` inputs.
+
+    Who stops early stops the array, unless ``keep``: then it goes on and can be gathered later, by its key.
+    """
+    seen: dict[int, Any] = {}
+    done = following = 0
+    finished = False
+    try:
+        for result in cloud.arrays.follow(array_id):
+            for index, outcome in _unpacked(result, count, size):
+                done += 1
+                if ordered:
+                    seen[index] = outcome
+                else:
+                    yield index, outcome
+            _draw(bar, title, done, count)
+            while following in seen:
+                yield following, seen.pop(following)
+                following += 1
+        finished = True
+    finally:
+        if bar:
+            sys.stderr.write("\n")
+        if not finished and not keep:
+            cloud.arrays.cancel(array_id)
+
+
+def failure(index: int, kind: str, message: str, traceback: str, job_id: str) -> RemoteFailure:
+    """Say what became of an input."""
+    error = RemoteFailure(
+        f"Input {index}: {kind}{': ' if message else ''}{message}.",
+        next_action=f"Read what it printed: skyloom job logs {job_id}.",
+    )
+    error.index, error.kind, error.traceback = index, kind, traceback
+    return error
+
+
+def _unpacked(result: ArrayResult, count: int, size: int) -> Iterator[tuple[int, Any]]:
+    """What became of each input of a chunk."""
+    first = result.index * size
+    indexes = range(first, min(count, first + size))
+    outcomes = msgspec.json.decode(result.result_json) if result.result_json else None
+    for place, index in enumerate(indexes):
+        if outcomes is None:
+            yield index, failure(index, result.reason.value, result.message, "", result.job_id)
+        elif "error" in outcomes[place]:
+            told = outcomes[place]["error"]
+            yield index, failure(index, told["type"], told["message"], told["traceback"], result.job_id)
+        else:
+            yield index, outcomes[place]["ok"]
+
+
+def _draw(bar: bool, title: str, done: int, count: int) -> None:
+    if bar:
+        filled = done * _BAR_WIDTH // count
+        sys.stderr.write(f"\r{title} {'█' * filled}{'·' * (_BAR_WIDTH - filled)} {done:,}/{count:,}")
+        sys.stderr.flush()

@@ -1,0 +1,189 @@
+"""Arrays over memory adapters: made as room comes, added up, cancelled, and gone on with after a restart."""
+
+import pytest
+
+from skyloom.core.ids import CountingIds
+from skyloom.core.operation import Caller
+from skyloom.ports.engine import Command
+from skyloom.rooms.arrays import model
+from skyloom.rooms.arrays.model import ArrayMissing, ArrayStatus, CancelArray, GetArray, ReadArrayResults, SubmitArray
+from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.jobs.model import Dependency, JobMissing, JobSpec, JobState, ListJobs, Reason, SubmitJob
+from skyloom.rooms.jobs.ports import JOBS
+from tests.rooms.workshop import ANN, BOB, Workshop
+
+SPEC = JobSpec(entry=Command(argv=("true",)))
+
+
+class Bench:
+    """A workshop with arrays."""
+
+    def __init__(self) -> None:
+        self.shop = Workshop()
+        self.ids = CountingIds()
+        self.arrays = self.restarted()
+
+    def restarted(self) -> Arrays:
+        """Another control plane over the same store."""
+        return Arrays(self.shop.store, self.shop.clock, self.ids, self.shop.blobs, self.shop.jobs)
+
+    def submit(self, size: int, by: Caller = ANN, **more: object) -> str:
+        ask = SubmitArray(size=size, **{"spec": SPEC, **more})  # type: ignore[arg-type]
+        self.arrays.check(ask, by)
+        return self.shop.store.write(lambda tx: self.arrays.submit(tx, ask, by)).array.id
+
+    def get(self, array_id: str, by: Caller = ANN) -> ArrayStatus:
+        return self.arrays.get(GetArray(array_id=array_id), by)
+
+    def round(self) -> None:
+        self.shop.jobs.dependencies.tick()
+        self.arrays.tick()
+        self.shop.loop.tick()
+
+    def finish(self, array_id: str, *indexes: int, code: int = 0) -> None:
+        for index in indexes:
+            self.shop.engine.finish(f"job_{array_id[6:]}-{index:05}.1.0", code, result=str(index).encode())
+        self.shop.loop.tick()
+        self.arrays.tick()
+
+    def num_jobs(self) -> int:
+        return self.shop.store.read(lambda view: view.count(JOBS))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_array_of_ten_thousand_makes_jobs_only_as_they_are_due(bench: Bench) -> None:
+    array_id = bench.submit(10_000)
+    assert bench.num_jobs() == 256
+    status = bench.get(array_id)
+    assert (status.state, status.num_waiting) == (JobState.QUEUED, 10_000)
+    bench.round()
+    bench.finish(array_id, 0, 1, 2)
+    assert bench.num_jobs() == 259
+    assert bench.get(array_id).num_succeeded == 3
+
+
+def test_array_with_max_parallel_never_has_more_jobs_than_that(bench: Bench) -> None:
+    array_id = bench.submit(5, max_parallel=2)
+    for index in range(5):
+        bench.round()
+        live = bench.shop.jobs.list(ListJobs(live=True, array=array_id), ANN).items
+        assert len(live) == min(2, 5 - index)
+        bench.finish(array_id, index)
+    status = bench.get(array_id)
+    assert (status.state, status.num_succeeded) == (JobState.SUCCEEDED, 5)
+    assert bench.arrays.tick() > 1
+
+
+def test_array_is_one_line_in_lists_and_its_jobs_are_listed_by_it(bench: Bench) -> None:
+    array_id = bench.submit(3)
+    assert bench.shop.jobs.list(ListJobs(), ANN).items == ()
+    assert len(bench.shop.jobs.list(ListJobs(array=array_id), ANN).items) == 3
+    assert len(bench.shop.jobs.list(ListJobs(array="*"), ANN).items) == 3
+    assert [item.array.id for item in bench.arrays.list(model.ListArrays(), ANN).items] == [array_id]
+    assert bench.arrays.list(model.ListArrays(), BOB).items == ()
+
+
+def test_array_failures_and_results_tell_index_reason_and_job(bench: Bench) -> None:
+    array_id = bench.submit(3)
+    bench.round()
+    bench.finish(array_id, 2)
+    bench.finish(array_id, 0, code=7)
+    first = bench.arrays.results(ReadArrayResults(array_id=array_id), ANN)
+    assert [(item.index, item.state, item.result_json) for item in first.items] == [
+        (2, JobState.SUCCEEDED, "2"),
+        (0, JobState.FAILED, "0"),
+    ]
+    assert not first.ended
+    bench.finish(array_id, 1)
+    rest = bench.arrays.results(ReadArrayResults(array_id=array_id, after=first.next), ANN)
+    assert ([item.index for item in rest.items], rest.ended) == ([1], True)
+    status = bench.get(array_id)
+    assert (status.state, status.reason, status.num_failed) == (JobState.FAILED, Reason.EXIT_CODE, 1)
+    assert status.failures[0].index == 0
+
+
+def test_array_job_that_fails_is_tried_again_by_itself(bench: Bench) -> None:
+    array_id = bench.submit(2, spec=JobSpec(entry=Command(argv=("true",)), max_retries=1))
+    bench.round()
+    bench.finish(array_id, 0, code=1)
+    bench.finish(array_id, 1)
+    assert bench.get(array_id).num_failed == 0
+    bench.round()
+    bench.shop.engine.finish(f"job_{array_id[6:]}-00000.2.0")
+    bench.round()
+    bench.round()
+    assert bench.get(array_id).state is JobState.SUCCEEDED
+
+
+def test_array_cancelled_stops_what_runs_and_makes_no_more(bench: Bench) -> None:
+    array_id = bench.submit(1_000, max_parallel=4)
+    bench.round()
+    for _ in range(2):  # safe to repeat
+        status = bench.shop.store.write(lambda tx: bench.arrays.cancel(tx, CancelArray(array_id=array_id), ANN))
+    assert status.state is JobState.STOPPING
+    for _ in range(3):
+        bench.round()
+    status = bench.get(array_id)
+    assert (status.state, status.num_cancelled, status.message) == (JobState.CANCELLED, 1_000, "cancelled by ann")
+    assert bench.num_jobs() == 4
+    assert bench.arrays.results(ReadArrayResults(array_id=array_id), ANN).ended
+
+
+def test_array_goes_on_after_a_restart_without_repeating_an_index(bench: Bench) -> None:
+    array_id = bench.submit(600)
+    bench.round()
+    bench.finish(array_id, 0, 1)
+    bench.arrays = bench.restarted()
+    for _ in range(3):
+        bench.round()
+    assert bench.num_jobs() == 258
+    assert bench.get(array_id).num_succeeded == 2
+
+
+def test_array_of_somebody_else_looks_absent(bench: Bench) -> None:
+    array_id = bench.submit(2, BOB)
+    with pytest.raises(ArrayMissing):
+        bench.get(array_id)
+    with pytest.raises(ArrayMissing):
+        bench.arrays.results(ReadArrayResults(array_id=array_id), ANN)
+    with pytest.raises(JobMissing):
+        bench.submit(1, spec=JobSpec(entry=Command(argv=("true",)), after=(Dependency(id="job_x"),)))
+    with pytest.raises(ArrayMissing):
+        bench.submit(1, spec=JobSpec(entry=Command(argv=("true",)), after=(Dependency(id=array_id),)))
+
+
+@pytest.mark.parametrize(("code", "state", "made"), [(0, JobState.QUEUED, 1), (1, JobState.CANCELLED, 0)])
+def test_array_after_a_job_waits_and_then_begins_or_never_does(
+    bench: Bench, code: int, state: JobState, made: int
+) -> None:
+    ask = SubmitJob(spec=SPEC)
+    first = bench.shop.store.write(lambda tx: bench.shop.jobs.submit(tx, ask, ANN)).job.id
+    after = JobSpec(entry=Command(argv=("true",)), after=(Dependency(id=first),))
+    array_id = bench.submit(1, spec=after)
+    bench.round()
+    status = bench.get(array_id)
+    assert (status.state, status.reason) == (JobState.WAITING, Reason.WAITING_FOR_DEPENDENCIES)
+    assert first in status.message
+    bench.shop.engine.finish(f"{first}.1.0", code)
+    bench.shop.loop.tick()
+    bench.arrays.tick()
+    assert bench.get(array_id).state is state
+    assert bench.num_jobs() == 1 + made
+
+
+def test_job_after_an_array_waits_for_all_of_it(bench: Bench) -> None:
+    array_id = bench.submit(2)
+    spec = JobSpec(entry=Command(argv=("true",)), after=(Dependency(id=array_id),))
+    job = bench.shop.store.write(lambda tx: bench.shop.jobs.submit(tx, SubmitJob(spec=spec), ANN))
+    assert job.state is JobState.WAITING
+    bench.round()
+    bench.finish(array_id, 0)
+    bench.round()
+    assert bench.shop.store.read(lambda view: bench.shop.jobs.status(view, job.job.id, "p")).state is JobState.WAITING
+    bench.finish(array_id, 1)
+    bench.round()
+    assert bench.shop.store.read(lambda view: bench.shop.jobs.status(view, job.job.id, "p")).state is JobState.STARTING
