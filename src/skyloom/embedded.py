@@ -31,6 +31,7 @@ from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -138,7 +139,8 @@ class Embedded:
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
         self._subscribers.append(cost.on_task_ended)
-        self._services += [self._tenancy, self._jobs, self._arrays, cost]
+        self.sessions = Sessions(clock, ids, self.engine, self._jobs.status)
+        self._services += [self._tenancy, self._jobs, self.sessions, self._arrays, cost]
         self._ticks |= {
             "jobs": self._job_loop.tick,
             "dependencies": self._jobs.dependencies.tick,

@@ -57,6 +57,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.OpenExec: lambda ids: [jobs.OpenExec(job_id=ids["job"], argv=("id",))],
+    jobs.OpenPort: lambda ids: [jobs.OpenPort(job_id=ids["job"], port=80)],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
     registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     Cpus,
@@ -169,6 +169,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
         *(Dependency(id=one) for one in succeeded or ()),
         *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
     )
+
+
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

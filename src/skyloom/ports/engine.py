@@ -16,7 +16,9 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.resources import Resources
+from skyloom.ports.channel import Argument, Channel, GuestCommand
 from skyloom.ports.environment import Mount, PythonEnvironment
 
 
@@ -28,10 +30,16 @@ class Ability(enum.StrEnum):
     MEMORY_LIMIT = "memory_limit"
     PYTHON_ENVIRONMENT = "python_environment"
     MOUNTS = "mounts"
+    EXEC = "exec"
+    CONNECT = "connect"
 
 
-# The kernel takes no longer one, and none with a zero byte.
-Argument = Annotated[str, Meta(max_length=100_000, pattern=r"^[^\x00]*$")]
+class TaskNotThere(NotFound):
+    """The task does not run here, or nothing in it listens on that port."""
+
+
+class AbilityMissing(InvalidInput):
+    """This engine cannot do that; `Engine.abilities` says so beforehand."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
@@ -248,6 +256,22 @@ class Engine(Protocol):
 
     def read_result(self, task_id: str) -> bytes | None:
         """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
+        ...
+
+    def enter(self, task_id: str, command: GuestCommand) -> Channel:
+        """Run a command inside of a running task (`Ability.EXEC`): as one more of its processes, in its working folder, with its
+        variables, under its limits. It ends with the task, and when the channel is closed.
+
+        Blocks until it has started, for seconds at most. Raises `TaskNotThere`, `InvalidInput` for a command that cannot be run,
+        `Unavailable`, `AbilityMissing`.
+        """
+        ...
+
+    def connect(self, task_id: str, port: int) -> Channel:
+        """Connect to a TCP port that a process of a running task listens on (`Ability.CONNECT`), and to no other.
+
+        Blocks for seconds at most. Raises `TaskNotThere`, `Unavailable`, `AbilityMissing`.
+        """
         ...
 
     def known(self) -> Sequence[str]:

@@ -16,18 +16,30 @@ from typing import BinaryIO
 from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.durable import is_full
-from skyloom.engines.local import environment, machine
+from skyloom.engines.local import environment, inside, machine
 from skyloom.engines.local.claims import Claims
-from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
+from skyloom.engines.local.folder import ExitRecord, ShimRecord, TaskFolder, ended, is_task_id
 from skyloom.engines.local.lost import end_lost
 from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
 from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase, TaskPlan
+from skyloom.ports.channel import Channel, GuestCommand
+from skyloom.ports.engine import (
+    Ability,
+    EndReason,
+    GangPlan,
+    LogSlice,
+    Machine,
+    Observation,
+    TaskNotThere,
+    TaskPhase,
+    TaskPlan,
+)
 
 MAX_RESULT_BYTES = 16 * 2**20
+_ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
 _MAX_REMEMBERED = 20_000  # ends kept in memory; the others are read from disk again
 
 
@@ -83,9 +95,7 @@ class LocalEngine:
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
-            | ({Ability.WARM_START} if warm else set())
-            | ({Ability.GPU} if self._capacity.gpus else set())
+            _ALWAYS | ({Ability.WARM_START} if warm else set()) | ({Ability.GPU} if self._capacity.gpus else set())
         )
 
     def _adopt(self) -> None:
@@ -270,6 +280,23 @@ class LocalEngine:
             content = file.read(MAX_RESULT_BYTES + 1)
             return content if len(content) <= MAX_RESULT_BYTES else None
         return None
+
+    # --- go inside -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, task_id: str, command: GuestCommand) -> Channel:
+        """Run a command inside of a running task; see the port."""
+        return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+
+    def connect(self, task_id: str, port: int) -> Channel:
+        """Connect to a port of a running task; see the port."""
+        return inside.connect(self._folder(task_id), self._supervisor(task_id), port)
+
+    def _supervisor(self, task_id: str) -> ShimRecord:
+        folder = self._folder(task_id)
+        shim = folder.shim() if folder.exists() and folder.exit() is None and folder.is_supervised() else None
+        if shim is None or shim.boot_id != processes.boot_id():
+            raise TaskNotThere(f"{task_id} does not run.", next_action="Look at its job: skyloom job show.")
+        return shim
 
     # --- end -------------------------------------------------------------------------------------------------------------------
 

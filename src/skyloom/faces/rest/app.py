@@ -1,6 +1,6 @@
-"""The REST app: a route for every operation, and the few others that stand in `OPEN` and `GUARDED`.
+"""The REST app: a route for every operation, and the few others that stand in `OPEN`, `GUARDED` and `SOCKETS`.
 
-Every route of the app is in exactly one of these three; a test walks the app and fails on any other door.
+Every route of the app is in exactly one of these four; a test walks the app and fails on any other door.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +23,12 @@ from skyloom.faces.rest import openapi
 from skyloom.faces.rest.errors import InvalidRequest, answer
 from skyloom.faces.rest.guard import Asgi, Guard
 from skyloom.faces.rest.metrics import Requests, written
-from skyloom.faces.rest.requests import checked, read
+from skyloom.faces.rest.requests import checked, read, secret_of
+from skyloom.faces.rest.sockets import attend
 from skyloom.ports.blobs import BlobMissing, Blobs
 from skyloom.ports.tables import Tables
 from skyloom.rooms.data.model import GetDataset, GetVersion
+from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
 from skyloom.tables.parquet import as_parquet
@@ -40,6 +42,7 @@ GUARDED: dict[tuple[str, str], Right] = {
     ("GET", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
     ("GET", _ROWS): Right.READ,
 }
+SOCKETS: dict[str, Right] = {"/v1/projects/{project}/sessions/{session_id}": Right.RUN}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -49,6 +52,7 @@ def make_app(
     operations: Sequence[type[Operation[Any]]],
     *,
     tables: Tables,
+    sessions: Sessions,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
 ) -> Asgi:
@@ -67,13 +71,15 @@ def make_app(
     # Made when somebody asks: it takes as long as all the rest of the app.
     _add_open_routes(app, cloud, cache(partial(openapi.document, operations, __version__)))
     _add_guarded_routes(app, cloud, blobs, tables, registry)
+    for path, right in SOCKETS.items():
+        app.router.add_websocket_route(path, partial(attend, cloud, sessions, right))
     app.add_exception_handler(Exception, lambda _request, error: answer(error))
     return Guard(app, hosts)
 
 
 async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Request) -> Response:
     try:
-        secret, project = _secret(request), request.path_params.get("project", "")
+        secret, project = secret_of(request), request.path_params.get("project", "")
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= 200:
             raise InvalidRequest("The Idempotency-Key is empty or too long.", next_action="Use 1 to 200 characters.")
@@ -90,11 +96,6 @@ async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Req
         return Response(made, media_type="application/json")
     except Exception as error:
         return answer(error)
-
-
-def _secret(request: Request) -> str:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
 
 
 def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes]) -> None:
@@ -121,7 +122,7 @@ def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes])
 def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> None:
     async def admit(request: Request, right: Right) -> Caller:
         by = await anyio.to_thread.run_sync(
-            cloud.authenticate, _secret(request), request.path_params.get("project", "")
+            cloud.authenticate, secret_of(request), request.path_params.get("project", "")
         )
         permit_right(right, by, request.url.path)
         return by

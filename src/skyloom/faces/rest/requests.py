@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request
+from fastapi.requests import HTTPConnection
 
 from skyloom.core.operation import Operation
 from skyloom.faces.rest.errors import InvalidRequest
@@ -24,6 +25,12 @@ def read(kind: type[Operation[Any]], request: Request, body: bytes) -> Operation
         raise InvalidRequest(
             f"{kind.route.name}: {error}.", next_action="Correct that field; /openapi.json describes them all."
         ) from error
+
+
+def secret_of(request: HTTPConnection) -> str:
+    """The token that a request shows; empty when it shows none."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
 
 
 def checked(kind: type[Ask], fields: Mapping[str, str]) -> Ask:

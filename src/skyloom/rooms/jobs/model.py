@@ -14,6 +14,7 @@ from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
+from skyloom.ports.channel import Argument, Size
 from skyloom.ports.engine import Entry
 from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
@@ -352,4 +353,43 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A way into a running task. Its bytes go through the socket ``/v1/projects/{project}/sessions/{id}``, for who opened it.
+
+    Attributes:
+        expires_at: Unix seconds; not used until then, it is forgotten.
+    """
+
+    id: str
+    job_id: str
+    task_id: str
+    expires_at: float
+
+
+@operation("jobs.exec", Right.RUN, "POST /jobs/{job_id}/exec")
+class OpenExec(Operation[Session], frozen=True, kw_only=True):
+    """Allow one command inside of a running worker: as one of its processes, under its limits, ended with it. It starts when the
+    session's socket is opened, within a minute, by the same token.
+
+    Attributes:
+        argv: program and arguments, as they are: no shell.
+        terminal: its size, for a command that talks to a person; None for plain pipes.
+    """
+
+    job_id: Id
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=1_000)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    terminal: Size | None = None
+    kind_of_terminal: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{1,80}$(?!\n)")] = "xterm"
+
+
+@operation("jobs.forward", Right.RUN, "POST /jobs/{job_id}/ports")
+class OpenPort(Operation[Session], frozen=True, kw_only=True):
+    """Allow connections to a TCP port on which a process of a running worker listens, one for each opening of the session's socket."""
+
+    job_id: Id
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult, OpenExec, OpenPort)
