@@ -5,6 +5,7 @@ import pytest
 
 from skyloom.cli import main
 from tests.control_plane import ControlPlane
+from tests.ray_cluster import RayCluster, has_ray
 from tests.terminal import Said, Terminal
 
 
@@ -24,6 +25,19 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     plane.end_everything()
 
 
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One cluster of one node for all tests of the Ray engine: it takes some ten seconds to start."""
+    if not has_ray():
+        pytest.skip("RAY IS NOT INSTALLED: the Ray engine is NOT tested here (pip install 'skyloom[ray]')")
+    cluster = RayCluster()
+    try:
+        cluster.node.wait_started()
+        yield cluster
+    finally:
+        cluster.end()
+
+
 @pytest.fixture
 def terminal(
     cloud_process: ControlPlane, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -36,3 +50,18 @@ def terminal(
         return Said(main(list(words)), *capfd.readouterr())
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what a test had to tell (`record_property("story", line)`), and which parts of the machine were not there."""
+    for kind in ("passed", "failed"):
+        for report in terminalreporter.stats.get(kind, []):
+            told = [value for name, value in report.user_properties if name == "story" and report.when == "call"]
+            if told:
+                terminalreporter.write_sep("-", report.nodeid)
+            for line in told:
+                terminalreporter.write_line(str(line))
+    for report in terminalreporter.stats.get("skipped", []):
+        why = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if "NOT" in why:
+            terminalreporter.write_line(f"{report.nodeid}: {why}")

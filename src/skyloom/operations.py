@@ -1,13 +1,16 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -18,12 +21,15 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *budget.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
+    *schedules.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *planning.OPERATIONS,
     *data.OPERATIONS,
     *lineage.OPERATIONS,
 )

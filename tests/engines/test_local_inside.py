@@ -14,7 +14,7 @@ import pytest
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import Resources
 from skyloom.engines.local import LocalEngine
-from skyloom.ports.channel import Channel, Control, GuestCommand, Size, Stream
+from skyloom.ports.channel import Control, GuestCommand, Size, Stream, TaskChannel
 from skyloom.ports.engine import Command, EndReason, TaskNotThere, TaskPhase
 from tests.contracts.engine_contract import PATIENCE_S, is_gone, log, one, sh, until, wait
 
@@ -50,7 +50,7 @@ def task(engine: LocalEngine) -> str:
     return "t"
 
 
-def read(channel: Channel, kind: Stream, enough: bytes | None = None) -> bytes:
+def read(channel: TaskChannel, kind: Stream, enough: bytes | None = None) -> bytes:
     """Everything that comes from a channel; up to some bytes when given."""
     found, deadline = b"", time.monotonic() + PATIENCE_S
     while enough is None or enough not in found:
@@ -67,7 +67,7 @@ def read(channel: Channel, kind: Stream, enough: bytes | None = None) -> bytes:
     return found
 
 
-def outcome(channel: Channel) -> Control:
+def outcome(channel: TaskChannel) -> Control:
     until(lambda: channel.outcome() is not None, "the command to end")
     found = channel.outcome()
     assert found is not None

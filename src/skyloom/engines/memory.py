@@ -8,7 +8,7 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.resources import Resources
-from skyloom.ports.channel import Channel, GuestCommand
+from skyloom.ports.channel import GuestCommand, TaskChannel
 from skyloom.ports.engine import (
     Ability,
     AbilityMissing,
@@ -111,11 +111,11 @@ class MemoryEngine:
         with self._lock:
             return self._results.get(task_id)
 
-    def enter(self, task_id: str, command: GuestCommand) -> Channel:
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Its tasks have no inside. Raises `AbilityMissing`."""
         raise AbilityMissing("This engine runs no processes.", next_action="Use another pool.")
 
-    def connect(self, task_id: str, port: int) -> Channel:
+    def connect(self, task_id: str, port: int) -> TaskChannel:
         """Its tasks have no ports. Raises `AbilityMissing`."""
         raise AbilityMissing("This engine runs no processes.", next_action="Use another pool.")
 

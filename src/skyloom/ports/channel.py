@@ -58,7 +58,7 @@ class GuestCommand(msgspec.Struct, frozen=True, kw_only=True):
     kind_of_terminal: str = "xterm"
 
 
-class Channel(Protocol):
+class TaskChannel(Protocol):
     """An open connection. Its descriptors do not block; who holds the channel reads and writes them, and waits for them.
 
     Attributes:

@@ -18,7 +18,7 @@ from msgspec import Meta
 from skyloom.core.bounds import RelativePath
 from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.resources import Resources
-from skyloom.ports.channel import Argument, Channel, GuestCommand
+from skyloom.ports.channel import Argument, GuestCommand, TaskChannel
 from skyloom.ports.environment import Mount, PythonEnvironment
 
 
@@ -258,7 +258,7 @@ class Engine(Protocol):
         """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
         ...
 
-    def enter(self, task_id: str, command: GuestCommand) -> Channel:
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task (`Ability.EXEC`): as one more of its processes, in its working folder, with its
         variables, under its limits. It ends with the task, and when the channel is closed.
 
@@ -267,7 +267,7 @@ class Engine(Protocol):
         """
         ...
 
-    def connect(self, task_id: str, port: int) -> Channel:
+    def connect(self, task_id: str, port: int) -> TaskChannel:
         """Connect to a TCP port that a process of a running task listens on (`Ability.CONNECT`), and to no other.
 
         Blocks for seconds at most. Raises `TaskNotThere`, `Unavailable`, `AbilityMissing`.

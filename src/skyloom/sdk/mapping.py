@@ -12,6 +12,7 @@ from skyloom.ports.engine import PythonModule
 from skyloom.rooms.arrays.model import MAX_SIZE, ArrayResult
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.sdk.client import Client
+from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all, upload_bytes
 
 _CHUNKS = 200  # enough tasks to spread over a pool, few enough that starting them costs seconds
@@ -66,7 +67,7 @@ def submit(
     packs = [b"[" + b",".join(written[at : at + per_input]) + b"]" for at in range(0, len(written), per_input)]
     inputs = tuple(upload_bytes(cloud.transport, pack) for pack in packs)
     entry = PythonModule(module="skyloom.runtime.mapping", args=(source.name, function))
-    spec = JobSpec(entry=entry, files=upload_all(cloud.transport, {source.name: source}), **options)
+    spec = JobSpec(entry=entry, files=upload_all(cloud.transport, {source.name: source}), **spec_fields(options))
     per_input = min(per_input, len(written))
     made = cloud.arrays.submit(
         spec, len(written), max_parallel=max_parallel, inputs=inputs, per_input=per_input, key=key

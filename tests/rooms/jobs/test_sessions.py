@@ -7,7 +7,7 @@ import pytest
 from skyloom.core.errors import Conflict, NotFound
 from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller
-from skyloom.ports.channel import Channel, GuestCommand
+from skyloom.ports.channel import GuestCommand, TaskChannel
 from skyloom.ports.engine import Ability, AbilityMissing, Command, TaskNotThere
 from skyloom.rooms.jobs.model import JobSpec, OpenExec, OpenPort, Session, SubmitJob
 from skyloom.rooms.jobs.sessions import (
@@ -32,13 +32,13 @@ class Doors:
     entered: list[object] = field(default_factory=list)
     refuses: bool = False
 
-    def enter(self, task_id: str, command: GuestCommand) -> Channel:
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         return self._in(task_id, command)
 
-    def connect(self, task_id: str, port: int) -> Channel:
+    def connect(self, task_id: str, port: int) -> TaskChannel:
         return self._in(task_id, port)
 
-    def _in(self, task_id: str, what: object) -> Channel:
+    def _in(self, task_id: str, what: object) -> TaskChannel:
         if self.refuses:
             raise TaskNotThere("It does not run.", next_action="")
         self.entered.append((task_id, what))

@@ -22,7 +22,7 @@ from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Right
 from skyloom.faces.rest.errors import refuse
 from skyloom.faces.rest.requests import secret_of
-from skyloom.ports.channel import Channel, Control, Stream
+from skyloom.ports.channel import Control, Stream, TaskChannel
 from skyloom.rooms.jobs.sessions import IDLE_S, Sessions
 from skyloom.rooms.tenancy.rules import permit_right
 
@@ -40,7 +40,7 @@ async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSock
     def admit() -> None:
         permit_right(right, cloud.authenticate(secret, project), "sessions")
 
-    def open_channel() -> Channel:
+    def open_channel() -> TaskChannel:
         admit()
         return sessions.attach(session_id, cloud.authenticate(secret, project))
 
@@ -60,7 +60,7 @@ async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSock
 class _Bridge:
     """One open socket and its channel."""
 
-    def __init__(self, socket: WebSocket, channel: Channel, admit: Callable[[], None]) -> None:
+    def __init__(self, socket: WebSocket, channel: TaskChannel, admit: Callable[[], None]) -> None:
         self._socket = socket
         self._channel = channel
         self._admit = admit

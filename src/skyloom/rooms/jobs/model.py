@@ -18,6 +18,7 @@ from skyloom.ports.channel import Argument, Size
 from skyloom.ports.engine import Entry
 from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
+from skyloom.rooms.cost.budget import Allowance, Amount
 
 
 class JobMissing(NotFound):
@@ -156,6 +157,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
             newest. The job keeps the version that it was at its submission.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
+        budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
 
     entry: Entry
@@ -180,6 +182,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
     python: PythonEnvironment | None = None
     mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
+    budget_usd: Amount | None = None
+    budget_gpu_hours: Amount | None = None
+    budget_cpu_hours: Amount | None = None
+
+    @property
+    def allowance(self) -> Allowance:
+        """Its own budget. Raises `BudgetUnclear` for what is no amount."""
+        return Allowance(usd=self.budget_usd, gpu_hours=self.budget_gpu_hours, cpu_hours=self.budget_cpu_hours)
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +312,9 @@ class SubmitJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
 
     spec: JobSpec
+
+    def __post_init__(self) -> None:
+        _ = self.spec.allowance  # NaN becomes null on a wire, and would mean no limit there
 
 
 @operation("jobs.get", Right.READ, "GET /jobs/{job_id}")

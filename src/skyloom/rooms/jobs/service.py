@@ -8,11 +8,14 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.cost.budget import BudgetExhausted
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
 
@@ -21,7 +24,15 @@ class Jobs:
     """Jobs of all projects on one pool."""
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, writer: JobWriter, engine: Engine, blobs: Blobs, waits: Waits
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        writer: JobWriter,
+        engine: Engine,
+        blobs: Blobs,
+        waits: Waits,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -34,6 +45,7 @@ class Jobs:
         self._waits = waits
         # Set by who knows datasets and models, which are rooms above.
         self.resolve_mount: mounts.Resolve = mounts.none_known
+        self._budgets = budgets
 
     def handlers(self) -> Handlers:
         return {
@@ -54,7 +66,7 @@ class Jobs:
         self.check(ask, by)
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
-        """Refuse what can never run: more than the pool has, or files that were not uploaded."""
+        """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
         spec = ask.spec
         missing = spec.resources.times(spec.num_workers).shortfall(self._capacity)
         if missing:
@@ -75,6 +87,9 @@ class Jobs:
             )
         environments.check(spec.python, self._engine.abilities)
         mounts.check(spec, self._engine.abilities)
+        if budgets := self._budgets:
+            wish = wish_of(spec, "", by.project, by.principal)
+            self._store.read(lambda view: budgets.check(view, wish))
 
     def pinned(self, view: Snapshot, spec: model.JobSpec, project: str) -> model.JobSpec:
         """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
@@ -88,14 +103,33 @@ class Jobs:
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
-        return self.take_in(tx, job)
+        self._promise(tx, job)
+        return self._queue(tx, job)
 
     def take_in(self, tx: Transaction, job: Job) -> JobStatus:
-        """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`, `JobMissing` for what it comes after."""
+        """Queue a job that was made elsewhere, with an id of its own. One that no budget pays for is there, and has ended for it.
+
+        Raises `AlreadyExists`, `JobMissing` for what it comes after.
+        """
+        try:
+            self._promise(tx, job)
+        except BudgetExhausted as error:
+            self._queue(tx, job)
+            why = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=error.message)
+            job = self.halt(tx, self.find(tx, job.id, job.project), why)
+            return rules.status(job, tx.select(TASKS, {"job_id": job.id}))
+        return self._queue(tx, job)
+
+    def _queue(self, tx: Transaction, job: Job) -> JobStatus:
         self.dependencies.check(tx, job.spec.after, job.project)
         if job.spec.mounts:
             job = changed(job, {"mounts": mounts.resolved(tx, job.spec, job.project, self.resolve_mount)})
         return rules.status(*self._writer.take_in(tx, job))
+
+    def _promise(self, tx: Transaction, job: Job) -> None:
+        """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""
+        if self._budgets:
+            self._budgets.reserve(tx, wish_of(job.spec, job.id, job.project, job.submitted_by))
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
         halt = Halt(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from skyloom.core.errors import Conflict, LimitExceeded, NotFound
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller
-from skyloom.ports.channel import Channel, GuestCommand
+from skyloom.ports.channel import GuestCommand, TaskChannel
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers
 from skyloom.ports.engine import Ability, AbilityMissing, Engine
@@ -131,7 +131,7 @@ class Sessions:
             )
         return task.id
 
-    def attach(self, session_id: str, by: Caller) -> Channel:
+    def attach(self, session_id: str, by: Caller) -> TaskChannel:
         """Go inside: run the session's command, which can be done once, or connect to its port. Blocks for seconds at most.
 
         Raises `SessionMissing`, for somebody else's session just the same, `TooManySessions`, and what the engine raises. Every

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skyloom.core.events import EventBody, Moved, Noted, TaskEnded
+from skyloom.core.events import BudgetReached, EventBody, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
@@ -17,6 +17,7 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring import rules as monitoring_rules
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
@@ -65,6 +66,29 @@ def of_arrays(arrays: Arrays) -> Explainer:
             message=f"{status.message or counts}",
             next_action=status.next_action,
             evidence=happened(view, status.failures[0].job_id, project) if status.failures else (),
+        )
+
+    return explain
+
+
+def of_schedules(schedules: Schedules) -> Explainer:
+    """Explains schedules, by what came of their newest slot."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = schedules.status(view, subject, project)
+        schedule = status.schedule
+        last = (
+            f"its last job is {schedule.last_job} ({status.last_state})"
+            if schedule.last_job
+            else "no slot has come yet"
+        )
+        return Explanation(
+            subject=subject,
+            noun="schedule",
+            state="paused" if schedule.paused else "active",
+            message=f"paused by {schedule.paused_by}" if schedule.paused else schedule.message or last,
+            next_action=f"Go on: skyloom schedule resume {schedule.name}." if schedule.paused else "",
+            evidence=happened(view, subject, project),
         )
 
     return explain
@@ -171,5 +195,5 @@ def _words(body: EventBody) -> str:
             return f"{body.before or 'new'} → {body.after}{because}{said}"
         case TaskEnded():
             return f"{body.task_id} ran for {body.ended_at - body.started_at:.1f} s"
-        case Noted():
+        case Noted() | BudgetReached():
             return body.message

@@ -1,0 +1,183 @@
+"""The service of schedules: keeps them, and in a loop begins the jobs whose slot has come.
+
+A job and the slot after it are written in one transaction, and the job's id is made of the slot, so no crash begins one twice
+or loses the next.
+"""
+
+import logging
+
+from skyloom.core.errors import AlreadyExists, SkyloomError, StaleVersion, StorageFull, Unavailable
+from skyloom.core.events import Noted
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Done, Page
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.jobs import model as jobs_model
+from skyloom.rooms.jobs.dependencies import job_state
+from skyloom.rooms.jobs.model import JobMissing, JobState
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.schedules import model, rules
+from skyloom.rooms.schedules.model import Schedule, ScheduleStatus
+from skyloom.rooms.schedules.ports import SCHEDULES
+
+log = logging.getLogger("skyloom.schedules")
+_NUM_UPCOMING = 5
+_AT_ONCE = 500
+_SHORTEST_S, _LONGEST_S = 0.05, 10.0  # the longest bounds how late a clock that jumps is noticed
+
+
+class Schedules:
+    """Schedules of all projects."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, jobs: Jobs) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._outbox = outbox
+        self._jobs = jobs
+
+    def handlers(self) -> Handlers:
+        return {
+            model.CreateSchedule: Change(self.create, before=self.check),
+            model.GetSchedule: Query(self.get),
+            model.ListSchedules: Query(self.list),
+            model.PauseSchedule: Change(self.pause),
+            model.ResumeSchedule: Change(self.resume),
+            model.DeleteSchedule: Change(self.delete),
+        }
+
+    # Asking
+
+    def check(self, ask: model.CreateSchedule, by: Caller) -> None:
+        """Refuse what could never begin, or never run."""
+        rules.check(ask.cron, ask.time_zone, ask.spec, self._clock.now())
+        self._jobs.check_asked(jobs_model.SubmitJob(spec=ask.spec), by)
+
+    def create(self, tx: Transaction, ask: model.CreateSchedule, by: Caller) -> ScheduleStatus:
+        now = self._clock.now()
+        schedule = tx.insert(
+            SCHEDULES,
+            Schedule(
+                id=self._ids.new("schedule"),
+                project=by.project,
+                name=ask.name,
+                spec=ask.spec,
+                cron=ask.cron,
+                time_zone=ask.time_zone,
+                missed=ask.missed,
+                overlap=ask.overlap,
+                created_at=now,
+                created_by=by.principal,
+                next_at=rules.next_slot(ask.cron, ask.time_zone, now) or rules.NEVER,
+            ),
+        )
+        self._note(tx, schedule, f"made by {by.principal}: {ask.cron} ({ask.time_zone})")
+        return self._status(tx, schedule)
+
+    def find(self, view: Snapshot, name: str, project: str) -> Schedule:
+        """A schedule by its name. Raises `ScheduleMissing`."""
+        found = view.select(SCHEDULES, {"project": project, "name": name}, limit=1)
+        if not found:
+            raise model.ScheduleMissing(
+                f"There is no schedule {name!r}.", next_action="List yours: skyloom schedule list."
+            )
+        return found[0]
+
+    def get(self, ask: model.GetSchedule, by: Caller) -> ScheduleStatus:
+        return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
+
+    def list(self, ask: model.ListSchedules, by: Caller) -> Page[ScheduleStatus]:
+        def work(view: Snapshot) -> Page[ScheduleStatus]:
+            where = {"project": by.project}
+            found = view.select(SCHEDULES, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            some = page(found, ask.limit)
+            return Page(items=tuple(self._status(view, one) for one in some.items), next_cursor=some.next_cursor)
+
+        return self._store.read(work)
+
+    def status(self, view: Snapshot, schedule_id: str, project: str) -> ScheduleStatus:
+        """A schedule by its id. Raises `ScheduleMissing`."""
+        schedule = view.get(SCHEDULES, schedule_id)
+        if schedule is None or schedule.project != project:
+            raise model.ScheduleMissing(
+                f"There is no schedule {schedule_id}.", next_action="List yours: skyloom schedule list."
+            )
+        return self._status(view, schedule)
+
+    def _status(self, view: Snapshot, schedule: Schedule) -> ScheduleStatus:
+        slots: tuple[float, ...] = ()
+        if not schedule.paused:
+            before = schedule.next_at - 1 if schedule.next_at < rules.NEVER else self._clock.now()
+            slots = rules.upcoming(schedule.cron, schedule.time_zone, before, _NUM_UPCOMING)
+        return ScheduleStatus(schedule=schedule, upcoming=slots, last_state=self._last(view, schedule))
+
+    def _last(self, view: Snapshot, schedule: Schedule) -> JobState | None:
+        try:
+            return job_state(view, schedule.last_job, schedule.project) if schedule.last_job else None
+        except JobMissing:
+            return None
+
+    def pause(self, tx: Transaction, ask: model.PauseSchedule, by: Caller) -> ScheduleStatus:
+        schedule = self.find(tx, ask.name, by.project)
+        if not schedule.paused:
+            schedule = tx.update(SCHEDULES, changed(schedule, {"paused": True, "paused_by": by.principal}))
+            self._note(tx, schedule, f"paused by {by.principal}")
+        return self._status(tx, schedule)
+
+    def resume(self, tx: Transaction, ask: model.ResumeSchedule, by: Caller) -> ScheduleStatus:
+        schedule = self.find(tx, ask.name, by.project)
+        if schedule.paused:
+            schedule = tx.update(SCHEDULES, rules.resumed(schedule, self._clock.now()))
+            self._note(tx, schedule, f"resumed by {by.principal}")
+        return self._status(tx, schedule)
+
+    def delete(self, tx: Transaction, ask: model.DeleteSchedule, by: Caller) -> Done:
+        schedule = self.find(tx, ask.name, by.project)
+        tx.delete(SCHEDULES, schedule.id)
+        self._note(tx, schedule, f"deleted by {by.principal}")
+        return Done()
+
+    # The loop
+
+    def tick(self) -> float:
+        """Begin the jobs whose slot has come. Returns the seconds after which the next round is due."""
+        waiting = self._store.read(
+            lambda view: view.select(SCHEDULES, {"paused": False}, order="next_at", limit=_AT_ONCE)
+        )
+        now = self._clock.now()
+        for schedule in waiting:
+            if schedule.next_at > now:
+                return min(_LONGEST_S, max(_SHORTEST_S, schedule.next_at - now))
+            self._begin(schedule)
+        return _LONGEST_S if len(waiting) < _AT_ONCE else _SHORTEST_S
+
+    def _begin(self, schedule: Schedule) -> None:
+        try:
+            self._store.write(lambda tx: self._fire(tx, schedule))
+        except StaleVersion:
+            log.debug("schedule %s was changed meanwhile; the next round looks again", schedule.id)
+        except (StorageFull, Unavailable):
+            raise  # nobody's own fault: the whole round is done again, and the slot is still next
+        except SkyloomError as error:
+            why = str(error)
+            self._store.write(lambda tx: self._refused(tx, schedule, why))
+
+    def _fire(self, tx: Transaction, schedule: Schedule) -> None:
+        after, job = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
+        tx.update(SCHEDULES, after)
+        if job is not None:
+            try:
+                self._jobs.take_in(tx, job)
+            except AlreadyExists:
+                log.warning("the slot of %s had begun its job already", job.id)
+        self._note(tx, schedule, after.message or f"began {after.last_job}")
+
+    def _refused(self, tx: Transaction, schedule: Schedule, why: str) -> None:
+        """A slot whose job is refused for what it is (a budget, a quota) goes by, and says so."""
+        after, _ = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
+        tx.update(SCHEDULES, changed(schedule, {"next_at": after.next_at, "message": why}))
+        self._note(tx, schedule, why)
+
+    def _note(self, tx: Transaction, schedule: Schedule, message: str) -> None:
+        self._outbox.publish(tx, schedule.project, schedule.id, Noted(message=message))

@@ -1,0 +1,133 @@
+"""Schedules over memory adapters: begun once, also across crashes and restarts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from skyloom.core.errors import AlreadyExists, LimitExceeded, Unavailable
+from skyloom.core.ids import CountingIds
+from skyloom.core.operation import Caller
+from skyloom.ports.door import Outbox
+from skyloom.ports.engine import Command
+from skyloom.ports.store import Transaction
+from skyloom.rooms.jobs.model import JobSpec, ListJobs
+from skyloom.rooms.schedules import model
+from skyloom.rooms.schedules.model import CreateSchedule, Missed, ScheduleMissing, ScheduleStatus
+from skyloom.rooms.schedules.service import Schedules
+from tests.rooms.workshop import ANN, BOB, Workshop
+
+SPEC = JobSpec(entry=Command(argv=("true",)), name="tidy")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.shop = Workshop()
+        self.schedules = self.restarted()
+
+    def restarted(self) -> Schedules:
+        """Another control plane over the same store."""
+        shop = self.shop
+        return Schedules(shop.store, shop.clock, CountingIds(), Outbox(shop.clock), shop.jobs)
+
+    def change(self, work: Callable[[Transaction], Any]) -> Any:
+        return self.shop.store.write(work)
+
+    def create(self, cron: str = "@hourly", by: Caller = ANN, **more: Any) -> ScheduleStatus:
+        ask = CreateSchedule(name="tidy", cron=cron, spec=SPEC, **more)
+        self.schedules.check(ask, by)
+        made: ScheduleStatus = self.change(lambda tx: self.schedules.create(tx, ask, by))
+        return made
+
+    def get(self, by: Caller = ANN) -> ScheduleStatus:
+        return self.schedules.get(model.GetSchedule(name="tidy"), by)
+
+    def jobs(self) -> list[str]:
+        return [item.job.id for item in self.shop.jobs.list(ListJobs(limit=1_000), ANN).items]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_schedule_begins_one_job_a_slot_and_says_when_the_next_are(bench: Bench) -> None:
+    made = bench.create()
+    assert made.upcoming[:2] == (3_600.0, 7_200.0)
+    assert bench.schedules.tick() == 10.0
+    assert bench.jobs() == []
+    bench.shop.clock.advance(2_600)
+    for _ in range(3):
+        bench.schedules.tick()
+    assert len(bench.jobs()) == 1
+    told = bench.get()
+    assert (told.schedule.last_job, told.schedule.num_runs) == (bench.jobs()[0], 1)
+    assert told.upcoming[0] == 7_200.0
+
+
+def test_crash_before_or_after_the_commit_begins_the_job_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create()
+    bench.shop.clock.advance(2_600)
+    write = bench.shop.store.write
+
+    def dying_before(work: Callable[[Transaction], Any]) -> Any:
+        raise Unavailable("killed", next_action="")
+
+    def dying_after(work: Callable[[Transaction], Any]) -> Any:
+        write(work)
+        raise Unavailable("killed", next_action="")
+
+    for dying in (dying_before, dying_after):
+        monkeypatch.setattr(bench.shop.store, "write", dying)
+        with pytest.raises(Unavailable):
+            bench.schedules.tick()
+        monkeypatch.setattr(bench.shop.store, "write", write)
+        bench.schedules = bench.restarted()
+    bench.schedules.tick()
+    assert len(bench.jobs()) == 1
+
+
+def test_paused_schedule_begins_nothing_and_goes_on_from_the_moment_it_is_resumed(bench: Bench) -> None:
+    bench.create(missed=Missed.RUN_ONCE)
+    for _ in range(2):
+        bench.change(lambda tx: bench.schedules.pause(tx, model.PauseSchedule(name="tidy"), ANN))
+    bench.shop.clock.advance(10_000)
+    bench.schedules.tick()
+    assert (bench.jobs(), bench.get().upcoming, bench.get().schedule.paused_by) == ([], (), "ann")
+    resumed = bench.change(lambda tx: bench.schedules.resume(tx, model.ResumeSchedule(name="tidy"), ANN))
+    assert resumed.upcoming[0] == 14_400.0
+    bench.schedules.tick()
+    assert bench.jobs() == []
+
+
+def test_deleted_schedule_leaves_its_name_free(bench: Bench) -> None:
+    bench.create()
+    with pytest.raises(AlreadyExists):
+        bench.create()
+    bench.change(lambda tx: bench.schedules.delete(tx, model.DeleteSchedule(name="tidy"), ANN))
+    bench.create()
+
+
+def test_schedule_of_somebody_else_looks_absent(bench: Bench) -> None:
+    made = bench.create(by=BOB)
+    with pytest.raises(ScheduleMissing):
+        bench.get(ANN)
+    with pytest.raises(ScheduleMissing):
+        bench.shop.store.read(lambda view: bench.schedules.status(view, made.schedule.id, "p"))
+    with pytest.raises(ScheduleMissing):
+        bench.change(lambda tx: bench.schedules.delete(tx, model.DeleteSchedule(name="tidy"), ANN))
+    assert bench.schedules.list(model.ListSchedules(), ANN).items == ()
+
+
+def test_slot_whose_job_is_refused_goes_by_and_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create()
+    bench.shop.clock.advance(2_600)
+
+    def refusing(tx: Transaction, job: object) -> None:
+        raise LimitExceeded("The budget is spent.", next_action="Raise it.")
+
+    monkeypatch.setattr(bench.shop.jobs, "take_in", refusing)
+    bench.schedules.tick()
+    told = bench.get()
+    assert told.schedule.message == "The budget is spent. Raise it."
+    assert told.schedule.next_at == 7_200.0
