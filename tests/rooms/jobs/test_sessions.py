@@ -32,6 +32,10 @@ class Doors:
     entered: list[object] = field(default_factory=list)
     refuses: bool = False
 
+    def engine(self, pool: str) -> "Doors":
+        assert pool == "local"
+        return self
+
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         return self._in(task_id, command)
 
@@ -145,7 +149,6 @@ def test_only_running_workers_of_the_own_project_have_an_inside() -> None:
 
 def test_pool_without_the_ability_says_so(hall: Hall) -> None:
     hall.doors.abilities = {Ability.EXEC}
-    handlers = hall.sessions.handlers()
-    handlers[OpenExec].before(None, ANN)  # type: ignore[union-attr, misc]
+    hall.exec()
     with pytest.raises(AbilityMissing, match="'connect'"):
-        handlers[OpenPort].before(None, ANN)  # type: ignore[union-attr, misc]
+        hall.port()

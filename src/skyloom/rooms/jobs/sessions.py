@@ -7,6 +7,7 @@ is good for the token that opened it, and for no other.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from skyloom.core.errors import Conflict, LimitExceeded, NotFound
 from skyloom.core.ids import Ids
@@ -17,13 +18,21 @@ from skyloom.ports.door import Change, Handlers
 from skyloom.ports.engine import Ability, AbilityMissing, Engine
 from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.jobs import model
-from skyloom.rooms.jobs.model import JobStatus, Session, TaskState
+from skyloom.rooms.jobs.model import JobStatus, Session, Task, TaskState
 
 UNUSED_S = 60.0  # a command that nobody came for is not run any more
 IDLE_S = 3_600.0  # a connection without a byte is closed, a port without a connection forgotten
 MOST_SESSIONS = 64
 MOST_CONNECTIONS = 64  # to one port; a browser opens a dozen
 MOST_OPEN = 256
+
+
+class EngineOf(Protocol):
+    """The fleet, as sessions see it."""
+
+    def engine(self, pool: str) -> Engine:
+        """The engine of a pool. Raises `PoolDown`."""
+        ...
 
 
 class TaskNotRunning(Conflict):
@@ -43,6 +52,7 @@ class _Open:
     """A session, who opened it, and what it is good for."""
 
     session: Session
+    pool: str
     owner: tuple[str, str, str]
     command: GuestCommand | None
     port: int
@@ -59,31 +69,25 @@ class Sessions:
     """The open sessions of all projects. Thread-safe.
 
     Args:
+        engines: finds the engine of a pool, as `Fleet` does.
         status: looks a job up; raises `JobMissing`.
     """
 
     def __init__(
-        self, clock: Clock, ids: Ids, engine: Engine, status: Callable[[Snapshot, str, str], JobStatus]
+        self, clock: Clock, ids: Ids, engines: EngineOf, status: Callable[[Snapshot, str, str], JobStatus]
     ) -> None:
         self._clock = clock
         self._ids = ids
-        self._engine = engine
+        self._engines = engines
         self._status = status
         self._lock = threading.Lock()
         self._open: dict[str, _Open] = {}
 
     def handlers(self) -> Handlers:
         return {
-            model.OpenExec: Change(self.open_exec, before=lambda ask, by: self._check(Ability.EXEC)),
-            model.OpenPort: Change(self.open_port, before=lambda ask, by: self._check(Ability.CONNECT)),
+            model.OpenExec: Change(self.open_exec),
+            model.OpenPort: Change(self.open_port),
         }
-
-    def _check(self, wanted: Ability) -> None:
-        if wanted not in self._engine.abilities:
-            raise AbilityMissing(
-                f"This pool does not have the ability {wanted.value!r}.",
-                next_action="Run the job on a pool of this machine, or print what you want to see into its log.",
-            )
 
     def open_exec(self, tx: Transaction, ask: model.OpenExec, by: Caller) -> Session:
         command = GuestCommand(argv=ask.argv, terminal=ask.terminal, kind_of_terminal=ask.kind_of_terminal)
@@ -104,9 +108,10 @@ class Sessions:
         port: int = 0,
     ) -> Session:
         task = self._running(view, job_id, rank, by.project)
+        self._check_able(task, Ability.EXEC if command else Ability.CONNECT)
         now = self._clock.now()
         session = Session(
-            id=f"{task}.{self._ids.new('session')}", job_id=job_id, task_id=task, expires_at=now + good_for_s
+            id=f"{task.id}.{self._ids.new('session')}", job_id=job_id, task_id=task.id, expires_at=now + good_for_s
         )
         with self._lock:
             self._open = {key: one for key, one in self._open.items() if one.connections or one.expires_at > now}
@@ -114,10 +119,10 @@ class Sessions:
                 raise TooManySessions(
                     f"{MOST_SESSIONS} sessions are open.", next_action="Close one, or try again in a minute."
                 )
-            self._open[session.id] = _Open(session, _owner(by), command, port, session.expires_at)
+            self._open[session.id] = _Open(session, task.pool, _owner(by), command, port, session.expires_at)
         return session
 
-    def _running(self, view: Snapshot, job_id: str, rank: int, project: str) -> str:
+    def _running(self, view: Snapshot, job_id: str, rank: int, project: str) -> Task:
         status = self._status(view, job_id, project)
         task = next((task for task in status.tasks if task.rank == rank), None)
         if task is None:
@@ -129,7 +134,14 @@ class Sessions:
                 f"Worker {rank} of {job_id} is {task.state.value}, not running.",
                 next_action=f"See: skyloom job show {job_id}.",
             )
-        return task.id
+        return task
+
+    def _check_able(self, task: Task, wanted: Ability) -> None:
+        if wanted not in self._engines.engine(task.pool).abilities:
+            raise AbilityMissing(
+                f"The pool where {task.id} runs does not have the ability {wanted.value!r}.",
+                next_action="Run the job on this machine (--pool local), or print what you want to see into its log.",
+            )
 
     def attach(self, session_id: str, by: Caller) -> TaskChannel:
         """Go inside: run the session's command, which can be done once, or connect to its port. Blocks for seconds at most.
@@ -153,9 +165,10 @@ class Sessions:
             one.connections += 1
             one.is_used = True
         try:
+            engine = self._engines.engine(one.pool)
             if one.command is not None:
-                return self._engine.enter(one.session.task_id, one.command)
-            return self._engine.connect(one.session.task_id, one.port)
+                return engine.enter(one.session.task_id, one.command)
+            return engine.connect(one.session.task_id, one.port)
         except BaseException:
             self.leave(session_id)
             raise
