@@ -40,6 +40,7 @@ from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.jobs.spending import spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
@@ -56,6 +57,7 @@ from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
+from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
@@ -154,8 +156,9 @@ class Embedded:
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
         self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
+        self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         self._services += [self._tenancy, Scheduling(store, clock), self._pools]
-        self._services += [self._jobs, self._arrays, self._schedules, self._cost]
+        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
@@ -169,11 +172,12 @@ class Embedded:
     def _build_life(self, settings: Settings) -> None:
         """The life of a model: data, runs, models, endpoints, what is seen of them."""
         store, clock, ids = self.store, self._clock, self._ids
-        self._lance = LanceTables(settings.home / "tables")
-        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
+        self.tables = LanceTables(settings.home / "tables")
+        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
         registry = Registry(store, clock, ids, self.blobs)
+        self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
@@ -191,7 +195,7 @@ class Embedded:
     def _build_views(self) -> None:
         """What looks over several rooms."""
         home: Path = self.settings.home
-        lineage = Lineages(self.store, self._lance, RoomSources(self._serving.find_prediction))
+        lineage = Lineages(self.store, self.tables, RoomSources(self._serving.find_prediction))
         overview = Overview(
             self.store,
             self._clock,
@@ -244,6 +248,8 @@ def _engine(settings: Settings) -> LocalEngine:
         environments=home / "environments",
         package_variables=package_variables(),
         max_environment_bytes=parse_bytes(settings.environments),
+        mounts=home / "mounts",
+        max_mount_bytes=parse_bytes(settings.mounts),
     )
 
 

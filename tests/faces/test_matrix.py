@@ -69,6 +69,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
     schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.OpenExec: lambda ids: [jobs.OpenExec(job_id=ids["job"], argv=("id",))],
+    jobs.OpenPort: lambda ids: [jobs.OpenPort(job_id=ids["job"], port=80)],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
     registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],

@@ -52,4 +52,5 @@ class Plans:
             warm=spec.warm,
             machine=task.machine,
             python=spec.python,
+            mounts=job.mounts,
         )
