@@ -31,7 +31,7 @@ EACH = Resources(cpus=1, memory_bytes=2**30)
 # For some twenty seconds each on one core.
 EPOCHS = dict(zip(KINDS, (45, 18, 36, 46, 26, 32, 15, 22, 55, 64), strict=True))
 SHARE = 0.05
-_SLACK = 1.25  # deadlines and budgets leave so much beyond the best prediction
+_SLACK = 1.25  # a deadline leaves so much beyond the best prediction
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +154,9 @@ def compare(client: Client, name: str, training: dict[str, Any]) -> Compared:
     fastest = min(first.predictions, key=lambda one: one.seconds)
     price = first.aim.price_usd_per_worker_hour
     tried_usd = sum(trial.workers * (trial.ended_at - trial.started_at) for trial in trials) * price / 3600
-    aim = Aim(max_workers=2, deadline_s=_SLACK * fastest.seconds, budget_usd=_SLACK * fastest.cost_usd + tried_usd)
+    # A deadline may be bet on, money is not: a budget below the longest time to be reckoned with is refused.
+    budget_usd = 1.01 * fastest.high_cost_usd + tried_usd
+    aim = Aim(max_workers=2, deadline_s=_SLACK * fastest.seconds, budget_usd=budget_usd)
     plan = client.plans.make(name, trials, aim, resources=EACH)
     begun = client.trainings.start(workers=plan.chosen.workers, **training)
     client.plans.follow(plan.id, begun.run.id)

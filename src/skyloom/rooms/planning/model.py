@@ -219,6 +219,7 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     workers: int
+    batch_size: int = 0
     startup_s: float
     step_s: float
     steps: int
@@ -242,6 +243,7 @@ class TimePlan(Record, frozen=True, kw_only=True):
         resources: of each worker.
         deadline_at: Unix seconds; None without one.
         parts: what was tried, by workers.
+        epochs_factor: how many times the epochs that the chosen batch size needs, since its rows teach less; 1 for the usual one.
         run_id, job_id, workers: of the training that follows it; empty and 0 before.
         open: a training follows it and has not ended.
         danger: of missing the deadline, when that was looked at last.
@@ -258,6 +260,7 @@ class TimePlan(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     deadline_at: float | None = None
     parts: tuple[Breakdown, ...] = ()
+    epochs_factor: float = 1.0
     run_id: str = ""
     job_id: str = ""
     workers: int = 0

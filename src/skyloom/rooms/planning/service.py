@@ -54,8 +54,10 @@ class Planning:
 
         # Computed before the transaction and looked up inside of it: nobody's write waits for mathematics.
         @lru_cache(maxsize=_REMEMBERED)
-        def forecast(measurements: tuple[Measurement, ...], aim: Aim, run_noise: float) -> Forecast:
-            return rules.forecast(measurements, aim, curves, run_noise)
+        def forecast(
+            measurements: tuple[Measurement, ...], aim: Aim, run_noise: float, sizes: tuple[int, ...]
+        ) -> Forecast:
+            return rules.forecast(measurements, aim, curves, run_noise, sizes)
 
         self._forecast = forecast
 
@@ -90,6 +92,7 @@ class Planning:
                 notes=found.notes,
                 deadline_at=now + found.aim.deadline_s if found.aim.deadline_s else None,
                 parts=trials.breakdowns(ask.trials),
+                epochs_factor=rules.epochs_factor(found),
             ),
         )
 
@@ -98,10 +101,15 @@ class Planning:
         past = view.select(PLAN_OUTCOMES, {"project": by.project}, newest_first=True, limit=_LEARNED_FROM)
         aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=self._price(ask.resources))
         aim, note = _less_trials(aim, ask.trials)
-        sizes = {trial.times.batch_size for trial in ask.trials}
-        measured = trials.measurements(ask.trials, by_batch=len(sizes) > 1)
-        found = self._forecast(measured, aim, accuracy.run_noise(past))
-        return msgspec.structs.replace(found, notes=(*found.notes, *note))
+        sizes = tuple(sorted({trial.times.batch_size for trial in ask.trials}))
+        by_batch = len(sizes) > 1
+        if by_batch:
+            noise = trials.noise_scale(ask.trials) if aim.noise_scale_rows is None else aim.noise_scale_rows
+            base = aim.base_batch_size or sizes[0]
+            aim = msgspec.structs.replace(aim, noise_scale_rows=noise, base_batch_size=base)
+        measured = trials.measurements(ask.trials, by_batch=by_batch)
+        found = self._forecast(measured, aim, accuracy.run_noise(past), sizes)
+        return msgspec.structs.replace(found, notes=(*found.notes, *note, *rules.notes_on_batch(found)))
 
     def follow(self, tx: Transaction, ask: model.FollowPlan, by: Caller) -> TimePlan:
         plan = self.find(tx, ask.plan_id, by.project)
