@@ -22,6 +22,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     ),
     Breakdown: (
         of("workers"),
+        Column("batch size", lambda part: human("", part.batch_size or None)),
         of("startup_s", "start"),
         of("step_s", "a step"),
         of("steps"),

@@ -74,7 +74,7 @@ def notes_on_batch(found: Forecast) -> tuple[str, ...]:
     if aim.noise_scale_rows is None:
         return (f"The gradient noise scale is not known, so the batch size stays {size}; two workers measure it.",)
     factor = epochs_factor(found)
-    told = f"gradient noise scale {aim.noise_scale_rows:.4g} rows"
+    told = f"gradient noise scale {aim.noise_scale_rows:.4g} rows; it is small in the first steps, and grows"
     return (f"A batch of {size} needs {factor:.3g} times the epochs of one of {aim.base_batch_size} ({told}).",)
 
 
