@@ -24,13 +24,13 @@ from skyloom.engines.ray.asks import (
     KeeperAsk,
     KeeperPlan,
     Observe,
-    ReadLog,
-    ReadResult,
+    ReadTaskLog,
+    ReadTaskResult,
     Stop,
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
-from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
@@ -52,7 +52,7 @@ class RayEngine:
     Args:
         folder: the engine's own, on the control plane's disk: where each task was sent, and the log of the bridge.
         address: ``ray://HOST:PORT`` of the cluster's client server; or ``HOST:PORT`` of its head, from a machine that is a node of it.
-        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster without one is refused by Ray.
+        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster that wants none is refused.
         engine_id: names all that is ours in the cluster, so that two clouds may use one cluster. The same id over the same folder
             adopts what runs.
         shared_folder: absolute folder that is the same storage on all nodes (NFS and the like). This is checked for real before a
@@ -63,6 +63,7 @@ class RayEngine:
         lease_s: how long tasks of a node that is cut off go on. NODE_LOST is said when Ray lists the node as dead and the lease
             is over, so a shorter one recovers sooner and suffers more from a head that is slow.
         warm: keep a process with the training imports done on every node that runs something.
+        link: answers instead of a bridge to a real cluster.
     """
 
     def __init__(
@@ -77,20 +78,28 @@ class RayEngine:
         node_folder: str = "~/.skyloom/ray",
         lease_s: float = 30.0,
         warm: bool = True,
+        link: Questions | None = None,
     ) -> None:
         if not is_task_id(engine_id):
             raise InvalidInput(
                 f"{engine_id!r} cannot name an engine.", next_action="Use letters, digits, dot, dash and underscore."
             )
+        self.engine_id = engine_id
         self._folder = folder.absolute()
         self._lease_s = lease_s
         plan = KeeperPlan(engine_id=engine_id, node_folder=node_folder, lease_s=lease_s, warm=warm, version=__version__)
-        opening = Opening(address=address, engine_id=engine_id, keeper=msgspec.msgpack.encode(plan))
+        opening = Opening(
+            address=address,
+            token_file=str(token_file.absolute()),
+            engine_id=engine_id,
+            keeper=msgspec.msgpack.encode(plan),
+        )
         try:
             self._placements = Placements(self._folder / "placements")
         except OSError as error:
             raise _translated(error, self._folder) from error
-        self._link = Link(opening, token_file, self._folder / "bridge.log")
+        self._bridge = Link(opening, self._folder / "bridge.log")
+        self._link: Questions = link or self._bridge
         self._keepers = Keepers(self._link, self._adopt)
         self._shared = SharedFolder(shared_folder, self._keepers)
         self._gangs = Gangs(
@@ -116,8 +125,8 @@ class RayEngine:
 
         For the moment a pool is added. Returns its machines. Raises `Unavailable` or `NotShared`, which say what is wrong where.
         """
-        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).alive()]
-        self._keepers.greet(node_ids)
+        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).workers()]
+        self._keepers.greet(node_ids, again=True)
         if self._shared.path:
             self._shared.check(node_ids)
         return self.machines()
@@ -282,7 +291,7 @@ class RayEngine:
         while True:
             wanted = min(limit - len(content), MAX_PIECE_BYTES)
             part = self._keepers.ask(
-                home, ReadLog(task_id=task_id, offset=offset + len(content), limit=wanted), LogSlice
+                home, ReadTaskLog(task_id=task_id, offset=offset + len(content), limit=wanted), LogSlice
             )
             content += part.content
             if len(part.content) < wanted or len(content) >= limit:
@@ -292,7 +301,7 @@ class RayEngine:
         """Return what the task left; see the port. Raises `Unavailable` while the task's node is silent."""
         placement = self._placements.get(task_id)
         home = self._keepers.nodes().home(placement.node_id, placement.machine) if placement else ""
-        return self._keepers.ask(home, ReadResult(task_id=task_id), bytes | None) if home else None
+        return self._keepers.ask(home, ReadTaskResult(task_id=task_id), bytes | None) if home else None
 
     # --- end -------------------------------------------------------------------------------------------------------------------
 
@@ -328,6 +337,11 @@ class RayEngine:
         self, by_home: Mapping[str, Sequence[Placement]], question: Callable[[Sequence[Placement]], KeeperAsk]
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
+
+    @property
+    def bridge_pid(self) -> int:
+        """Pid of the process that speaks to Ray; 0 when there is none."""
+        return self._bridge.bridge_pid
 
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""
