@@ -222,8 +222,15 @@ def _try_out(
 def _start(
     client: Client, plan: TimePlan, training: dict[str, Any], model: str | None, detach: bool, as_json: bool
 ) -> None:
+    """Start what was planned, held to its budget and queued by its deadline, and follow it."""
     training = {**training, **_batch(plan, training["parameters"]), **({"model": model} if model else {})}
-    begun = client.trainings.start(workers=plan.chosen.workers, **training)
+    begun = client.trainings.start(
+        workers=plan.chosen.workers,
+        deadline_at=plan.deadline_at,
+        expected_duration_s=plan.chosen.seconds,
+        budget_usd=plan.aim.budget_usd,
+        **training,
+    )
     client.plans.follow(plan.id, begun.run.id)
     if detach:
         return show(client.plans.get(plan.id) if as_json else begun, as_json)
@@ -256,12 +263,10 @@ def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None
     """The least and the most workers; None for the most when nothing says it."""
     if workers is None:
         return 1, max_workers
-    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", workers.strip())
-    if match is None or max_workers is not None:
-        raise values.UnreadableOption(
-            f"--workers {workers!r} is no range, or --max-workers says it again.", next_action="Write 4, or 1-8."
-        )
-    return int(match[1]), int(match[2] or match[1])
+    if max_workers is not None:
+        raise PlanUnclear("--workers and --max-workers say the same.", next_action="Give one of them.")
+    least, most = values.workers(workers)
+    return least, most or least
 
 
 def _order(share: float, steps: int) -> TrialOrder:

@@ -79,7 +79,12 @@ class PlanCalls:
         times = msgspec.convert(told["trial"], StepTimes)
         times = msgspec.structs.replace(times, batch_size=batch_size or times.batch_size)
         return TrialRun(
-            workers=workers, started_at=status.started_at, ended_at=status.ended_at, times=times, job_id=run.job_id
+            workers=workers,
+            started_at=status.started_at,
+            ended_at=status.ended_at,
+            times=times,
+            job_id=run.job_id,
+            pool=next((task.pool for task in status.tasks if task.pool), "local"),
         )
 
     def make(

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Id, Limit, ShortText
+from skyloom.core.bounds import Cursor, Id, Limit, Name, ShortText
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
@@ -199,6 +199,7 @@ class TrialRun(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         started_at, ended_at: Unix seconds of the job's first process and of its last.
+        pool: where it ran; its prices count.
     """
 
     workers: Workers
@@ -206,6 +207,7 @@ class TrialRun(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: Moment
     times: StepTimes
     job_id: Annotated[str, Meta(max_length=120)] = ""
+    pool: Name = "local"
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):

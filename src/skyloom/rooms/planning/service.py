@@ -99,7 +99,10 @@ class Planning:
     def _made(self, view: Snapshot, ask: model.MakePlan, by: Caller) -> Forecast:
         trials.check(ask.trials)
         past = view.select(PLAN_OUTCOMES, {"project": by.project}, newest_first=True, limit=_LEARNED_FROM)
-        aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=self._price(ask.resources))
+        now = self._clock.now()
+        # The dearest of the pools that it was tried on: where the training itself will find room is not known yet.
+        price = max(self._price(view, ask.resources, trial.pool, now) for trial in ask.trials)
+        aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=price)
         aim, note = _less_trials(aim, ask.trials)
         sizes = tuple(sorted({trial.times.batch_size for trial in ask.trials}))
         by_batch = len(sizes) > 1
@@ -121,7 +124,7 @@ class Planning:
                 f"The run {plan.run_id} follows plan {plan.id} already.", next_action="Make a new plan for a new run."
             )
         status = self._jobs.status(tx, run.job_id, by.project)
-        facts = {"run_id": run.id, "job_id": run.job_id, "workers": status.job.spec.num_workers, "open": True}
+        facts = {"run_id": run.id, "job_id": run.job_id, "workers": len(status.tasks), "open": True}
         plan = tx.update(TIME_PLANS, changed(plan, facts))
         return self._compare(tx, plan, status)  # a short one may be over before this was said
 
