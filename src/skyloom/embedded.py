@@ -186,7 +186,7 @@ class Embedded:
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = Planning(
-            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings))
+            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
@@ -327,9 +327,9 @@ def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book
     return budgets, cost
 
 
-def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+def _hour_price(prices: Prices) -> planning_ports.HourPrice:
     """What a worker costs in an hour."""
-    return lambda resources: worth(resources, 3600, prices).usd
+    return lambda view, resources, pool, now: worth(resources, 3600, prices.history(view).book(pool, now)).usd
 
 
 def _secret_key(path: Path) -> bytes:

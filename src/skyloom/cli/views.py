@@ -1,11 +1,12 @@
 """What of each noun a person wants to see: columns of lists, and drawn columns. Data, not code; unknown nouns show all they have."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from skyloom.cli.plots import bar, bins, whisker
+from skyloom.cli import forecasts
+from skyloom.cli.columns import Column, attribute, of
+from skyloom.cli.plots import bar, bins
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -19,8 +20,6 @@ from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
-from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
@@ -30,8 +29,6 @@ from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.simulation.model import SimulationReport, TenantRow
 
-_FEW_ROWS = 12
-
 
 class View(msgspec.Struct, frozen=True):
     """A page about one noun: pairs, then parts under headings."""
@@ -40,18 +37,6 @@ class View(msgspec.Struct, frozen=True):
     parts: Sequence[tuple[str, object]]
 
 
-class Column(msgspec.Struct, frozen=True):
-    """One column of a list, or one pair of a page: a heading and what to write for a noun. ``path`` is empty for a drawn one."""
-
-    heading: str
-    write: Callable[[Any], str]
-    path: str = ""
-
-
-def of(path: str, heading: str | None = None) -> Column:
-    """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
-    last = path.split(".")[-1]
-    return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
 def _workers(status: JobStatus) -> str:
@@ -109,6 +94,7 @@ def _say_deadlines(report: SimulationReport) -> str:
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
+    **forecasts.COLUMNS,
     JobStatus: (
         of("job.id", "job"),
         of("job.spec.name"),
@@ -283,39 +269,6 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
-    TimePlan: (
-        of("id", "plan"),
-        of("name"),
-        of("chosen.workers", "workers"),
-        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
-        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
-        of("run_id", "run"),
-        of("created_at"),
-    ),
-    Breakdown: (
-        of("workers"),
-        of("startup_s", "start"),
-        of("step_s", "a step"),
-        of("steps"),
-        of("checkpoints_s", "checkpoints"),
-        of("finish_s", "finish"),
-    ),
-    AccuracyRow: (
-        of("name"),
-        of("num_trainings", "trainings"),
-        Column("median error", lambda row: human("_share", row.median_error_share)),
-        Column("worst", lambda row: human("_share", row.worst_error_share)),
-        Column("inside interval", lambda row: human("_share", row.inside_share)),
-        Column("in time", lambda row: human("_share", row.in_time_share)),
-    ),
-    Estimate: (
-        of("workers"),
-        of("batch_size"),
-        Column("time", lambda one: human("time_s", one.seconds)),
-        Column("from", lambda one: human("low_s", one.low_s)),
-        Column("to", lambda one: human("high_s", one.high_s)),
-        Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
-    ),
     CostRow: (
         of("name"),
         of("num_tasks", "tasks"),
@@ -351,6 +304,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    **forecasts.PAGES,
     JobStatus: (
         (
             of("job.id", "job"),
@@ -448,20 +402,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
-    PlanProgress: (
-        (
-            of("plan.id", "plan"),
-            of("plan.name"),
-            of("plan.run_id", "run"),
-            of("plan.job_id", "job"),
-            of("state"),
-            of("plan.workers"),
-            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
-            of("plan.deadline_at", "deadline"),
-            of("estimate.message"),
-        ),
-        ("estimate", "outcome", "plan"),
-    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -578,13 +518,6 @@ def page(noun: msgspec.Struct) -> View:
     return View(plain, [(label(name), value) for name, value in fields if _is_part(value)])
 
 
-def attribute(noun: object, path: str) -> Any:
-    """An attribute of an attribute; None as soon as one of them is."""
-    for name in path.split("."):
-        noun = getattr(noun, name, None)
-    return noun
-
-
 def _told(noun: type[msgspec.Struct]) -> list[str]:
     """The fields worth telling: the tenant is known to who asks, and how often a record was written is nobody's business."""
     hidden = {"project", "version"} if issubclass(noun, Record) else set()
@@ -619,34 +552,6 @@ def going(outlook: CostOutlook) -> str:
     way = outlook.forecast
     between = f" ({way.low} to {way.high})" if way.low is not None else ""
     return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"
-
-
-def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
-    """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
-    chosen, estimates = forecast.chosen.workers, forecast.predictions
-    counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
-    ends = {estimates[0].workers, estimates[-1].workers, chosen}
-    shown = [one for one in estimates if one.workers in counts | ends or len(estimates) <= _FEW_ROWS]
-    top = 1.25 * max(one.seconds for one in shown)
-    drawn = Column("0 … " + human("_s", top), lambda one: whisker(one.low_s, one.seconds, one.high_s, top))
-    mark = Column("", lambda one: "← chosen" if one.workers == chosen else "")
-    return (*columns(Estimate), drawn, mark), shown
-
-
-def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
-    """What was chosen and why, the law behind it, and what to know before believing it."""
-    chosen, model = forecast.chosen, forecast.model
-    span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"
-    size = f", batch size {chosen.batch_size:,}" if chosen.batch_size else ""
-    law = " + ".join(f"{seconds:.3g}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
-    return [
-        ("", ""),
-        ("chosen", f"{chosen.workers} worker{'s' if chosen.workers > 1 else ''}{size}: {chosen.reason}"),
-        ("takes", f"{human('_s', chosen.seconds)} ({span})"),
-        ("costs", f"${chosen.cost_usd:,.4g}, at most about ${chosen.high_cost_usd:,.4g}"),
-        ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
-        *(("note", note) for note in forecast.notes),
-    ]
 
 
 def cells(excerpt: Excerpt) -> Sequence[Column]:
