@@ -1,19 +1,17 @@
 """What of each noun a person wants to see: columns of lists, and drawn columns. Data, not code; unknown nouns show all they have."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from skyloom.cli.plots import bar, bins, whisker
+from skyloom.cli import money_views
+from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.plots import bins, whisker
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
-from skyloom.rooms.cost.budget import BudgetStatus
-from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
-from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
@@ -30,35 +28,6 @@ from skyloom.rooms.tracking.model import RunProgress
 from skyloom.simulation.model import SimulationReport, TenantRow
 
 _FEW_ROWS = 12
-
-
-class View(msgspec.Struct, frozen=True):
-    """A page about one noun: pairs, then parts under headings."""
-
-    pairs: Sequence[tuple[str, str]]
-    parts: Sequence[tuple[str, object]]
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of a list, or one pair of a page: a heading and what to write for a noun. ``path`` is empty for a drawn one."""
-
-    heading: str
-    write: Callable[[Any], str]
-    path: str = ""
-
-
-def of(path: str, heading: str | None = None) -> Column:
-    """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
-    last = path.split(".")[-1]
-    return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
-
-
-def used_of(status: BudgetStatus) -> str:
-    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    limits = status.budget.limits
-    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
-    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
-    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
 
 
 def _top(row: FeatureDrift) -> float:
@@ -95,6 +64,7 @@ def _say_deadlines(report: SimulationReport) -> str:
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
+    **money_views.COLUMNS,
     JobStatus: (
         of("job.id", "job"),
         of("job.spec.name"),
@@ -295,41 +265,11 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("to", lambda one: human("high_s", one.high_s)),
         Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
     ),
-    CostRow: (
-        of("name"),
-        of("num_tasks", "tasks"),
-        of("num_running", "running"),
-        of("duration_s", "time"),
-        of("cpu_hours"),
-        of("gpu_hours"),
-        of("memory_gib_hours", "GiB hours"),
-        of("cost"),
-    ),
-    DayCost: (of("day"), of("cpu_hours"), of("gpu_hours"), of("cost")),
-    PriceList: (
-        of("pool"),
-        of("tenure"),
-        of("prices.cpu_usd_per_hour", "CPU $/h"),
-        of("prices.gpu_usd_per_hour", "GPU $/h"),
-        of("prices.memory_gib_usd_per_hour", "GiB $/h"),
-        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
-        of("set_by"),
-    ),
-    BudgetStatus: (
-        of("budget.id", "budget"),
-        Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}")),
-        of("budget.period", "per"),
-        of("state"),
-        Column("used", used_of),
-        Column("", lambda status: f"{bar(status.used_share, 12):░<12} {status.used_share:.0%}"),
-        of("reserved"),
-        of("expected", "at month's end"),
-        of("exhausted_at", "used up"),
-    ),
 }
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    **money_views.PAGES,
     JobStatus: (
         (
             of("job.id", "job"),
@@ -481,22 +421,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         (),
     ),
-    BudgetStatus: (
-        (
-            of("budget.id", "budget"),
-            Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}"), "budget.name"),
-            of("budget.period", "per"),
-            of("state"),
-            Column("used", used_of, "spent"),
-            Column("share", lambda status: f"{bar(status.used_share, 20):░<20} {status.used_share:.0%}", "used_share"),
-            of("reserved", "promised to jobs"),
-            of("expected", "at month's end"),
-            of("exhausted_at", "used up"),
-            of("budget.set_by"),
-            of("budget.set_at"),
-        ),
-        (),
-    ),
     SimulationReport: (
         (
             of("policy"),
@@ -555,13 +479,6 @@ def page(noun: msgspec.Struct) -> View:
     return View(plain, [(label(name), value) for name, value in fields if _is_part(value)])
 
 
-def attribute(noun: object, path: str) -> Any:
-    """An attribute of an attribute; None as soon as one of them is."""
-    for name in path.split("."):
-        noun = getattr(noun, name, None)
-    return noun
-
-
 def _told(noun: type[msgspec.Struct]) -> list[str]:
     """The fields worth telling: the tenant is known to who asks, and how often a record was written is nobody's business."""
     hidden = {"project", "version"} if issubclass(noun, Record) else set()
@@ -574,28 +491,6 @@ def _is_part(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and isinstance(value[0], msgspec.Struct)
     return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
-
-
-def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow]]:
-    """A cost report as one table: its rows with their part of the whole drawn, and the total."""
-    whole = report.total.cost.nano_usd or 1
-    drawn = Column("", lambda row: "" if row is report.total else bar(row.cost.nano_usd / whole))
-    return (*columns(CostRow), drawn), (*report.rows, report.total)
-
-
-def rows_of_days(outlook: CostOutlook) -> tuple[Sequence[Column], Sequence[DayCost]]:
-    """What each day cost as one table, with a bar; days before the first that cost anything are left out."""
-    began = next((place for place, day in enumerate(outlook.days) if day.cost.nano_usd), len(outlook.days) - 1)
-    shown = outlook.days[began:]
-    highest = max((day.cost.nano_usd for day in shown), default=0) or 1
-    return (*columns(DayCost), Column("", lambda day: bar(day.cost.nano_usd / highest, 40))), shown
-
-
-def going(outlook: CostOutlook) -> str:
-    """Where the month is going, in a sentence or two."""
-    way = outlook.forecast
-    between = f" ({way.low} to {way.high})" if way.low is not None else ""
-    return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"
 
 
 def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
