@@ -25,6 +25,26 @@ def duration_s(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Read ``3250,7200``. Raises `UnreadableOption`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UnreadableOption(
+            f"{option} {text!r} is no list of numbers.", next_action=f"Write {option} 3250,7200."
+        ) from error
+
+
+def workers(text: str) -> tuple[int, int]:
+    """Read ``4`` or, for an elastic gang, ``1-8``; the second number is 0 for a gang of one size. Raises `UnreadableOption`."""
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+    if match is None or not int(match[1]):
+        raise UnreadableOption(
+            f"{text!r} is no number of workers.", next_action="Write a number, or a smallest and a largest: 4, 1-8."
+        )
+    return int(match[1]), int(match[2] or 0)
+
+
 def size(text: str) -> str:
     """Check ``512MiB`` and give it back. Raises `UnreadableOption`."""
     try:

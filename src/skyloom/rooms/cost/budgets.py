@@ -13,7 +13,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost import budget as model
-from skyloom.rooms.cost import limits, rules
+from skyloom.rooms.cost import limits, rules, tallies
 from skyloom.rooms.cost.budget import (
     THRESHOLDS,
     Budget,
@@ -27,12 +27,13 @@ from skyloom.rooms.cost.budget import (
     Wish,
 )
 from skyloom.rooms.cost.limits import Pot
-from skyloom.rooms.cost.model import LedgerEntry
+from skyloom.rooms.cost.model import CostBy, LedgerEntry
 from skyloom.rooms.cost.ports import BUDGETS, PLEDGES, RESERVATIONS, Spenders
 from skyloom.rooms.cost.pots import Pots, name_of, period_of
 from skyloom.rooms.cost.pricing import Prices
 
 _LONGEST_S = 3_600.0
+_LEAST_S = 0.1
 
 
 class Budgets:
@@ -92,6 +93,18 @@ class Budgets:
                     next_action=_what_to_do(budget, wish),
                 )
         return wanted
+
+    def lasts_s(self, view: Snapshot, wish: Wish) -> float | None:
+        """How long a job's own budget pays for it from now on until it has to begin to stop; None without one.
+
+        A little later than `judge` would say so: for a machine that has to stop it when no control plane does.
+        """
+        per_s = Pots(view, self._prices.history(view), self._clock.now()).rate(
+            wish.pool, wish.resources, wish.num_workers
+        )
+        used = limits.metered(tallies.ever(view, wish.project, CostBy.JOB, wish.job_id))
+        lasts = limits.lasts_s(wish.limits, used, per_s)
+        return None if lasts is None else max(_LEAST_S, lasts - wish.grace_s - model.NOTICE_S / 2)
 
     def release(self, tx: Transaction, job_id: str) -> None:
         """Take back what is left of a promise, in the transaction that ends its job for good. Safe to repeat."""
