@@ -134,9 +134,12 @@ class Budgets:
             left = limits.at_least_nothing(limits.plus(known.left, used, -1))
             tx.update(RESERVATIONS, changed(known, {"left": left}))
             self._pledge(tx, known.project, known.user, limits.plus(left, known.left, -1))
+        covering = _covering(tx, first.project, first.user)
+        if not covering:
+            return
         now = self._clock.now()
         pots = Pots(tx, self._prices.history(tx), now)
-        for budget in _covering(tx, first.project, first.user):
+        for budget in covering:
             self._say(tx, budget, pots.of_budget(budget, ()), 0.0, now)
 
     # The loop
