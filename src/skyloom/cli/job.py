@@ -67,6 +67,9 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
+    grace: Annotated[
+        str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")
+    ] = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -118,6 +121,7 @@ def run(
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
             budget_usd=budget,
+            grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
             after=after_of(after, after_ended),

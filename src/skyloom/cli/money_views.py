@@ -9,6 +9,7 @@ from skyloom.core.money import Money
 from skyloom.rooms.cost.budget import BudgetStatus
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
 from skyloom.rooms.cost.prices import PriceList
+from skyloom.rooms.jobs.model import JobStatus
 
 
 def used_of(status: BudgetStatus) -> str:
@@ -17,6 +18,14 @@ def used_of(status: BudgetStatus) -> str:
     found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
     hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
     return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
+
+
+def budget_of(status: JobStatus) -> str:
+    """A job's own budget: ``$2.00, 3 GPU-hours``."""
+    own = status.job.spec.allowance
+    usd = [str(Money(round(own.usd * 1e9)))] if own.usd is not None else []
+    hours = ((own.gpu_hours, "GPU-hours"), (own.cpu_hours, "CPU-hours"))
+    return ", ".join([*usd, *(f"{amount:g} {unit}" for amount, unit in hours if amount is not None)])
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {

@@ -302,6 +302,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("place", "place in the queue"),
             Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
+            Column("budget", money_views.budget_of, "job.spec.budget_usd"),
             of("job.spec.priority"),
             Column("attempt", _attempt, "job.attempt"),
             of("job.submitted_at"),

@@ -185,10 +185,11 @@ class Budgets:
         return pots.status(self._say(tx, stored, pot, 0.0, now), pot)
 
     def get(self, ask: model.GetBudget, by: Caller) -> BudgetStatus:
-        def work(view: Snapshot) -> BudgetStatus:
-            return self._statuses(view, [_own(view, ask.budget_id, by.project)], by.project)[0]
+        return self._store.read(lambda view: self.status(view, ask.budget_id, by.project))
 
-        return self._store.read(work)
+    def status(self, view: Snapshot, budget_id: str, project: str) -> BudgetStatus:
+        """A budget of a project, and what has become of it. Raises `BudgetMissing`."""
+        return self._statuses(view, [_own(view, budget_id, project)], project)[0]
 
     def delete(self, tx: Transaction, ask: model.DeleteBudget, by: Caller) -> Done:
         budget = _own(tx, ask.budget_id, by.project)

@@ -181,7 +181,7 @@ class JobLoop:
         now = self._clock.now()
         decision = turns.decide(now)
         self._waits.tell(decision.waits, len(self._mirror.gangs))
-        self._halt(decision, now)
+        self._evict(decision, now)
         gangs = self._mirror.gangs
         chosen = [(gangs[item.gang].job, item.placement) for item in decision.admissions if item.gang in gangs]
         started = self._each(chosen, lambda tx, pair: self._start(tx, *pair, now))
@@ -206,7 +206,7 @@ class JobLoop:
         self._writer.moves(tx, job, starting)
         return True
 
-    def _halt(self, decision: Decision, now: float) -> None:
+    def _evict(self, decision: Decision, now: float) -> None:
         gangs = self._mirror.gangs
         halts: list[tuple[Job, Halt]] = []
         for eviction in decision.evictions:
