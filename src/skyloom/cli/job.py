@@ -56,6 +56,10 @@ AfterEnded = Annotated[
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
+Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
@@ -67,9 +71,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
-    grace: Annotated[
-        str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")
-    ] = "10s",
+    grace: Grace = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -77,9 +79,7 @@ def run(
     pool: OnPool = None,
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
     after: After = None,
