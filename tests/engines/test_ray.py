@@ -10,9 +10,9 @@ from skyloom.engines.ray import RayEngine
 from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
 from tests.engines.ray_engines import clear, connected, made
-from tests.ray_cluster import RayCluster
+from tests.ray_cluster import NEEDS_RAY, RayCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = NEEDS_RAY
 
 
 @pytest.fixture

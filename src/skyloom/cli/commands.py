@@ -38,6 +38,7 @@ TABLE = (
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
+    Row("manifest", "skyloom.cli.manifest", "Files that put Skyloom on Kubernetes."),
     Row("project", "skyloom.cli.project", "Projects: create, list."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
     Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),
