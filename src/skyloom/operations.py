@@ -9,8 +9,10 @@ from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.planning import model as planning
+from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
+from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -21,6 +23,8 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *scheduling.OPERATIONS,
+    *pools.OPERATIONS,
     *budget.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,

@@ -26,9 +26,11 @@ from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
 from skyloom.rooms.planning import model as planning
+from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
+from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -67,6 +69,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
     schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.OpenExec: lambda ids: [jobs.OpenExec(job_id=ids["job"], argv=("id",))],
+    jobs.OpenPort: lambda ids: [jobs.OpenPort(job_id=ids["job"], port=80)],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
     registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],
@@ -138,6 +142,14 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     budget.ListBudgets: budget.ListBudgets(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
+    pools.AddPool: pools.AddPool(name="cluster", address="ray://127.0.0.1:1"),
+    pools.GetPool: pools.GetPool(name="local"),
+    pools.ListPools: pools.ListPools(),
+    pools.RemovePool: pools.RemovePool(name="local"),
+    scheduling.GetScheduling: scheduling.GetScheduling(),
+    scheduling.SetScheduling: scheduling.SetScheduling(min_run_s=60.0),
+    scheduling.GetQuota: scheduling.GetQuota(name=OURS),
+    scheduling.SetQuota: scheduling.SetQuota(name=OURS, weight=2.0),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
     schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),

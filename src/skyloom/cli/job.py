@@ -8,19 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
     Cpus,
     Cursor,
+    Deadline,
     Detach,
+    Expected,
     Gpus,
     Isolated,
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
+    OnPool,
+    Preemptible,
     Project,
+    Require,
     Requirements,
     Workers,
     cloud,
@@ -55,7 +61,7 @@ Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the ga
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
@@ -63,12 +69,18 @@ def run(
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
+    preemptible: Preemptible = True,
+    deadline: Deadline = None,
+    expected: Expected = None,
+    pool: OnPool = None,
+    require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -86,6 +98,11 @@ def run(
     options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
     if max_duration is not None:
         options["max_duration_s"] = values.duration_s(max_duration)
+    if deadline is not None:
+        options["deadline_s"] = values.duration_s(deadline)
+    if expected is not None:
+        options["expected_duration_s"] = values.duration_s(expected)
+    smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -94,13 +111,18 @@ def run(
             gpus=gpus,
             memory=values.size(memory),
             name=name,
-            num_workers=workers,
+            num_workers=smallest,
+            max_workers=largest,
             max_retries=retries,
             priority=priority,
+            preemptible=preemptible,
+            pools=tuple(pool or ()),
+            requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
             budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
             key=key,
         )
@@ -170,6 +192,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
         *(Dependency(id=one) for one in succeeded or ()),
         *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
     )
+
+
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

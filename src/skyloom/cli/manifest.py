@@ -75,7 +75,7 @@ def kubernetes(
 
 
 def _told(wanted: Installation, out: Path, written: list[Path]) -> Manifests:
-    pool = f"skyloom pool add {wanted.address} --token-file {TOKEN_FOLDER}/{TOKEN_KEY} --shared-folder {SHARED_FOLDER}"
+    pool = f"skyloom pool add kubernetes {wanted.address} --token-file {TOKEN_FOLDER}/{TOKEN_KEY} --shared-folder {SHARED_FOLDER}"
     where = f"kubectl -n {wanted.namespace} exec deploy/{wanted.name} -c control-plane --"
     return Manifests(
         folder=str(out),

@@ -22,7 +22,7 @@ def create(
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock: Europe/Berlin.")] = "UTC",
     missed: Annotated[Missed, typer.Option("--missed", help="When slots went by while it was down.")] = Missed.SKIP,
     overlap: Annotated[Overlap, typer.Option("--overlap", help="When the earlier job has not ended.")] = Overlap.SKIP,
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
@@ -53,7 +53,7 @@ def create(
             cpus=cpus,
             gpus=gpus,
             memory=values.size(memory),
-            num_workers=workers,
+            num_workers=values.workers(workers),
             max_retries=retries,
             environment=values.variables(env or ()),
         )

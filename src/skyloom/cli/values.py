@@ -25,6 +25,26 @@ def duration_s(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Read ``3250,7200``. Raises `UnreadableOption`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UnreadableOption(
+            f"{option} {text!r} is no list of numbers.", next_action=f"Write {option} 3250,7200."
+        ) from error
+
+
+def workers(text: str) -> tuple[int, int]:
+    """Read ``4`` or, for an elastic gang, ``1-8``; the second number is 0 for a gang of one size. Raises `UnreadableOption`."""
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+    if match is None or not int(match[1]):
+        raise UnreadableOption(
+            f"{text!r} is no number of workers.", next_action="Write a number, or a smallest and a largest: 4, 1-8."
+        )
+    return int(match[1]), int(match[2] or 0)
+
+
 def size(text: str) -> str:
     """Check ``512MiB`` and give it back. Raises `UnreadableOption`."""
     try:
@@ -42,6 +62,24 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UnreadableOption(f"{option} {pair!r} is no NAME=value.", next_action=f"Write {option} NAME=value.")
         found[name] = value
+    return found
+
+
+def mounts(pairs: Iterable[str]) -> dict[str, str]:
+    """Read ``data=dataset:digits:3`` words; without a name, the subject's own. Raises `UnreadableOption`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, subject = pair.rpartition("=")
+        kind, _, rest = subject.partition(":")
+        name = name if equals else rest.partition(":")[0]
+        if kind not in ("dataset", "model") or not rest or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            raise UnreadableOption(
+                f"--mount {pair!r} is no folder and its contents.",
+                next_action="Write --mount data=dataset:NAME:VERSION, or --mount old=model:NAME:VERSION.",
+            )
+        if name in found:
+            raise UnreadableOption(f"Two mounts are called {name!r}.", next_action="Give each a name of its own.")
+        found[name] = subject
     return found
 
 

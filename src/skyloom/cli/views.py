@@ -21,6 +21,7 @@ from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
+from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.schedules.model import ScheduleStatus
@@ -51,6 +52,19 @@ def of(path: str, heading: str | None = None) -> Column:
     """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
     last = path.split(".")[-1]
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
+
+
+def _workers(status: JobStatus) -> str:
+    """How many workers it has, and of an elastic gang how many it may have."""
+    spec = status.job.spec
+    now = len(status.tasks) or spec.num_workers
+    return f"{now} of {spec.num_workers}-{spec.max_workers}" if spec.max_workers else str(now)
+
+
+def _attempt(status: JobStatus) -> str:
+    """Which attempt, and how many of those before it only made room."""
+    job = status.job
+    return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
 
 
 def used_of(status: BudgetStatus) -> str:
@@ -100,11 +114,12 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("job.spec.name"),
         of("state"),
         of("reason"),
-        of("job.spec.num_workers", "workers"),
+        Column("workers", _workers, "job.spec.num_workers"),
+        of("place"),
         of("started_at"),
         of("ended_at"),
     ),
-    Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    Task: tuple(map(of, ("rank", "state", "reason", "pool", "machine", "exit_code", "peak_memory_bytes", "message"))),
     ArrayStatus: (
         of("array.id", "array"),
         of("array.spec.name"),
@@ -237,6 +252,12 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("changed", lambda report: _some(f"{name} ({count})" for name, count in report.num_changed.items())),
         Column("notes", lambda report: _some(report.notes)),
     ),
+    PoolStatus: (
+        *map(of, ("pool.id", "state", "pool.address", "total", "used")),
+        Column("machines", lambda status: str(len(status.machines)), "machines"),
+        *map(of, ("num_tasks", "pool.labels", "message")),
+    ),
+    MachineUse: tuple(map(of, ("name", "total", "used", "num_tasks", "labels"))),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
@@ -338,9 +359,11 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("reason"),
             of("message"),
             of("next_action"),
-            of("job.spec.num_workers", "workers"),
+            of("place", "place in the queue"),
+            Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
-            of("job.attempt"),
+            of("job.spec.priority"),
+            Column("attempt", _attempt, "job.attempt"),
             of("job.submitted_at"),
             of("job.submitted_by"),
             of("started_at"),

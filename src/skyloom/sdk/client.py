@@ -7,6 +7,7 @@ from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
+from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
@@ -24,6 +25,9 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.pools = PoolCalls(transport)
+        self.scheduling = SchedulingCalls(transport)
+        self.quotas = QuotaCalls(transport)
         self.arrays = ArrayCalls(transport)
         self.schedules = ScheduleCalls(transport)
         self.trainings = TrainingCalls(transport)
