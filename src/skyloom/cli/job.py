@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
@@ -22,6 +22,7 @@ from skyloom.cli.frame import (
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
     OnPool,
     Preemptible,
     Project,
@@ -82,6 +83,7 @@ def run(
     include: Include = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -124,6 +126,7 @@ def run(
             grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
             key=key,
         )
@@ -193,6 +196,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
         *(Dependency(id=one) for one in succeeded or ()),
         *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
     )
+
+
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

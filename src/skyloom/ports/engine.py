@@ -16,8 +16,10 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.resources import Resources
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.channel import Argument, GuestCommand, TaskChannel
+from skyloom.ports.environment import Mount, PythonEnvironment
 
 
 class Ability(enum.StrEnum):
@@ -27,10 +29,17 @@ class Ability(enum.StrEnum):
     GPU = "gpu"
     MEMORY_LIMIT = "memory_limit"
     PYTHON_ENVIRONMENT = "python_environment"
+    MOUNTS = "mounts"
+    EXEC = "exec"
+    CONNECT = "connect"
 
 
-# The kernel takes no longer one, and none with a zero byte.
-Argument = Annotated[str, Meta(max_length=100_000, pattern=r"^[^\x00]*$")]
+class TaskNotThere(NotFound):
+    """The task does not run here, or nothing in it listens on that port."""
+
+
+class AbilityMissing(InvalidInput):
+    """This engine cannot do that; `Engine.abilities` says so beforehand."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
@@ -111,6 +120,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         warm: may start from the warm pool (same interpreter, imports done); a hint.
         python: packages for the program, built at the task's start under its own limits, once for each machine; the log says what is
             done, and what cannot be built ends the task with LAUNCH_FAILED. None for the pool's own Python.
+        mounts: folders to read, each at its name below ``SKYLOOM_MOUNTS``: fetched from the control plane at the task's start with the
+            task's own token, checked by digest, kept once for each machine, read-only.
         machine: name of the machine to run on, one of `Engine.machines`; empty leaves it to the engine.
     """
 
@@ -126,6 +137,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int = 2 * 2**30
     warm: bool = True
     python: PythonEnvironment | None = None
+    mounts: tuple[Mount, ...] = ()
     machine: str = ""
 
 
@@ -244,6 +256,22 @@ class Engine(Protocol):
 
     def read_result(self, task_id: str) -> bytes | None:
         """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
+        ...
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Run a command inside of a running task (`Ability.EXEC`): as one more of its processes, in its working folder, with its
+        variables, under its limits. It ends with the task, and when the channel is closed.
+
+        Blocks until it has started, for seconds at most. Raises `TaskNotThere`, `InvalidInput` for a command that cannot be run,
+        `Unavailable`, `AbilityMissing`.
+        """
+        ...
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Connect to a TCP port that a process of a running task listens on (`Ability.CONNECT`), and to no other.
+
+        Blocks for seconds at most. Raises `TaskNotThere`, `Unavailable`, `AbilityMissing`.
+        """
         ...
 
     def known(self) -> Sequence[str]:

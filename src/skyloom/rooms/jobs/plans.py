@@ -59,4 +59,5 @@ class Plans:
             warm=spec.warm,
             machine=task.machine,
             python=spec.python,
+            mounts=job.mounts,
         )

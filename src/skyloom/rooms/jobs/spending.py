@@ -23,7 +23,7 @@ def wish_of(spec: JobSpec, job_id: str, project: str, user: str) -> Wish:
         user=user,
         pool=spec.pools[0] if spec.pools else LOCAL,
         resources=spec.resources,
-        num_workers=spec.num_workers,
+        num_workers=max(spec.num_workers, spec.max_workers),
         grace_s=spec.grace_s,
         expected_s=spec.expected_duration_s or spec.max_duration_s,
         limits=spec.allowance,
