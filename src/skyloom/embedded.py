@@ -1,5 +1,6 @@
 """The composition root: an embedded cloud on one machine, in one folder. Every concrete class is named here and nowhere else."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -11,12 +12,14 @@ from pathlib import Path
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
-from skyloom.core.errors import Unavailable
+from skyloom.core import digests
+from skyloom.core.errors import InvalidInput
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
+from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
@@ -93,6 +96,7 @@ COLLECTIONS = (
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
+_REACH_TRIES = 3  # of ten seconds each
 
 
 class Embedded:
@@ -142,7 +146,7 @@ class Embedded:
         budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, engine_of, tokens)
+        self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
@@ -257,9 +261,52 @@ def _capacity(settings: Settings) -> Resources | None:
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
 
 
-def engine_of(pool: Pool, token: str) -> Engine:
-    """The engine of a pool; see `rooms.pools.ports.Engines`."""
-    raise Unavailable(f"This installation has no engine for {pool.address}.", next_action="Install skyloom[ray].")
+class EngineOf:
+    """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
+
+    def __init__(self, settings: Settings) -> None:
+        home = self._home = settings.home
+        self._warm = settings.warm_pool
+        # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
+        self._cloud = digests.of_bytes(b"engine of " + _secret_key(home / "secret")).removeprefix("sha256:")[:12]
+
+    def __call__(self, pool: Pool, token_file: Path, *, check: bool) -> Engine:
+        if importlib.util.find_spec("ray") is None:
+            raise EngineMissing(
+                f"Reaching {pool.address} needs Ray, which is not installed here.",
+                next_action="Install it: pip install 'skyloom[ray]'.",
+            )
+        engine = RayEngine(
+            self._home / "ray" / pool.name,
+            address=pool.address,
+            token_file=token_file,
+            engine_id=f"{pool.name}-{self._cloud}",
+            shared_folder=pool.shared_folder,
+            url=pool.advertised_url,
+            warm=self._warm,
+        )
+        if check:
+            try:
+                _reach(engine)
+            except BaseException:
+                engine.close()
+                raise
+        return engine
+
+
+def _reach(engine: RayEngine) -> None:
+    """Look at every machine of a cluster; making the first connection may take longer than one question."""
+    for patience in range(_REACH_TRIES, 0, -1):
+        try:
+            engine.check()
+            return
+        except NotReachedYet:
+            if patience == 1:
+                raise
+
+
+class EngineMissing(InvalidInput):
+    """This installation has no engine for such a pool."""
 
 
 def _prices(settings: Settings) -> PriceBook:

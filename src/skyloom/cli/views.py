@@ -54,14 +54,6 @@ def of(path: str, heading: str | None = None) -> Column:
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
-def used_of(status: BudgetStatus) -> str:
-    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    limits = status.budget.limits
-    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
-    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
-    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
-
-
 def _workers(status: JobStatus) -> str:
     """How many workers it has, and of an elastic gang how many it may have."""
     spec = status.job.spec
@@ -73,6 +65,14 @@ def _attempt(status: JobStatus) -> str:
     """Which attempt, and how many of those before it only made room."""
     job = status.job
     return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
+
+
+def used_of(status: BudgetStatus) -> str:
+    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
+    limits = status.budget.limits
+    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
+    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
+    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
 
 
 def _top(row: FeatureDrift) -> float:

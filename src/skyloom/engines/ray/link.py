@@ -25,6 +25,10 @@ _MAX_LOG_BYTES = 2**20
 _MOST_BRIDGES = 2  # for one question
 
 
+class NotReachedYet(Unavailable):
+    """The connection is still being made; nobody has refused it."""
+
+
 class Questions(Protocol):
     """Whoever answers questions to one cluster."""
 
@@ -141,7 +145,7 @@ class _Bridge:
     def wait_connected(self, deadline: float) -> None:
         """Wait for the cluster. Raises `Unavailable`; the bridge goes on trying when only our patience is over."""
         if not self._connected.wait(max(0.0, deadline - time.monotonic())):
-            raise Unavailable(
+            raise NotReachedYet(
                 f"The Ray cluster at {self._address} is not reached yet.", next_action="It is still tried; ask again."
             )
         if self.refusal is not None:

@@ -19,6 +19,8 @@ from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Observation, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.ports import PRICES
+from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
@@ -105,12 +107,12 @@ class JobLoop:
         verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs))
         for job_id, why in verdict.halts.items():
             halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
-            self._store.write(partial(self._halt, job_id=job_id, halt=halt))
+            self._store.write(partial(self._halt_now, job_id=job_id, halt=halt))
         if verdict.halts:
             return 0.0
         return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
 
-    def _halt(self, tx: Transaction, job_id: str, halt: Halt) -> None:
+    def _halt_now(self, tx: Transaction, job_id: str, halt: Halt) -> None:
         job = tx.get(JOBS, job_id)
         if job is not None:
             self._writer.halt(tx, job, halt)
@@ -121,17 +123,26 @@ class JobLoop:
         """Bring the copy of the store and the scheduler up to date."""
         now = self._clock.now()
         anew = self._clock.monotonic() > self._made_anew_at + _ANEW_S
-        rulebook, moved = self._store.read(lambda view: (current_rulebook(view), self._mirror.refresh(view, anew=anew)))
+        rulebook, prices, moved = self._store.read(
+            lambda view: (
+                current_rulebook(view),
+                PriceHistory(view.select(PRICES)),
+                self._mirror.refresh(view, anew=anew),
+            )
+        )
         if anew:
             self._made_anew_at = self._clock.monotonic()
-        machines = self._fleet.machines()
-        if self._turns is None or self._turns.rulebook != rulebook:
-            self._turns = Turns(rulebook, demands.nodes(machines))
-            self._turns.remember(self._store.read(_past), self._mirror.gangs.values(), now)
-            moved = set(self._mirror.gangs)
-        self._turns.set_machines(machines)
-        self._turns.tell(moved, self._mirror.gangs, now)
-        return self._turns
+        gangs, grounds = self._mirror.gangs, self._fleet.grounds()
+        turns = self._turns
+        if turns is None or turns.rulebook != rulebook:
+            turns = self._turns = Turns(rulebook)
+            turns.set_grounds(grounds, prices, now)
+            turns.remember(self._store.read(_past), gangs.values(), now)
+            moved = set(gangs)
+        elif turns.set_grounds(grounds, prices, now):
+            moved |= {job_id for job_id, gang in gangs.items() if gang.job.spec.pools}
+        turns.tell(moved, gangs, now)
+        return turns
 
     def _observe(self, tasks: Iterable[Task]) -> dict[str, Observation]:
         """What the engines see; nothing about tasks of a pool that is down: they stay as they are."""

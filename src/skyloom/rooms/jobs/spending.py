@@ -23,7 +23,7 @@ def wish_of(spec: JobSpec, job_id: str, project: str, user: str) -> Wish:
         project=project,
         user=user,
         resources=spec.resources,
-        num_workers=spec.num_workers,
+        num_workers=max(spec.num_workers, spec.max_workers),
         grace_s=spec.grace_s,
         expected_s=spec.max_duration_s,
         limits=spec.allowance,

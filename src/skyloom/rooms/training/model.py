@@ -108,8 +108,8 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
-        budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
+        budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
         mounts: more that it reads, as folders; see `JobSpec`.
