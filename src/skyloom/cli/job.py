@@ -99,12 +99,8 @@ def run(
     """
     script = Path(command[0]) if command[0].endswith(".py") else None
     options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
-    if deadline is not None:
-        options["deadline_s"] = values.duration_s(deadline)
-    if expected is not None:
-        options["expected_duration_s"] = values.duration_s(expected)
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
