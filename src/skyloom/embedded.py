@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
@@ -16,7 +17,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
+from skyloom.ports.door import EVENTS, Handlers, Outbox, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
 from skyloom.rooms.arrays import ports as arrays_ports
@@ -72,6 +73,12 @@ LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
 
 
+class Service(Protocol):
+    """A room's service, as the door sees it."""
+
+    def handlers(self) -> Handlers: ...
+
+
 class Embedded:
     """Everything of a cloud on one machine, in one folder. The composition root.
 
@@ -79,66 +86,109 @@ class Embedded:
     """
 
     def __init__(self, settings: Settings) -> None:
-        home: Path = settings.home
         self.url = ""
         self.settings = settings
-        self.lock = FolderLock(home)
+        self.lock = FolderLock(settings.home)
+        self._services: list[Service] = []
+        self._ticks: dict[str, Callable[[], float]] = {}
+        self._open(settings)
+        self._build_compute(settings)
+        self._build_life(settings)
+        self._build_views()
+        handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
+        loops = {name: Loop(name, tick) for name, tick in self._ticks.items()}
+        self.token_file = settings.home / "token"
+        if not self.token_file.exists():
+            write_private(self.token_file, self._tenancy.install().encode())
+        self._job_loop.adopt()
+        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, loops)
+
+    def _open(self, settings: Settings) -> None:
+        """The adapters: disk, database, processes."""
+        home: Path = settings.home
         for name in ("blobs", "tables", "series", "engine", "shared", "requests"):
             (home / name).mkdir(mode=0o700, exist_ok=True)
-        clock, ids = SystemClock(), RandomIds()
+        self._clock, self._ids = SystemClock(), RandomIds()
         self.store: Store = SqliteStore(home / "skyloom.db", COLLECTIONS, LOGS, _crash_hook(settings.crash_at))
         self.blobs = LocalBlobs(home / "blobs")
-        self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=clock.now())
+        self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=self._clock.now())
         self.series = LocalSeries(home / "series")
-        self.engine: Engine = _engine(settings)
-        subscribers: list[Subscriber] = []
-        outbox = Outbox(clock, subscribers)
-        tenancy = Tenancy(self.store, clock, ids, _secret_key(home / "secret"))
-        plans = Plans(self.blobs, str(home / "shared"), tenancy.task_secret, lambda: self.url)
-        writer, waits = JobWriter(clock, outbox), Waits()
-        jobs = Jobs(self.store, clock, ids, writer, self.engine, self.blobs, waits)
-        job_loop = JobLoop(self.store, clock, writer, self.engine, plans, waits)
-        arrays = Arrays(self.store, clock, ids, self.blobs, jobs)
-        schedules = Schedules(self.store, clock, ids, outbox, jobs)
-        tables = home / "tables"
-        lance = LanceTables(tables)
-        data = Datasets(self.store, clock, ids, outbox, self.blobs, lance, str(tables), jobs)
-        tenancy.project_of_live_task = jobs.project_of_live_task
-        cost = Cost(self.store, clock, _prices(settings), jobs.unfinished)
-        subscribers.append(cost.on_task_ended)
-        monitoring = Monitoring(self.store, clock, ids, outbox, self.blobs)
-        registry = Registry(self.store, clock, ids, self.blobs)
-        files = LocalReplicaFiles(home / "requests")
-        serving = Serving(self.store, clock, ids, outbox, tenancy, jobs, monitoring, registry, self.blobs, files)
-        tracking = Tracking(self.store, self.series, jobs)
-        training = Training(self.store, clock, ids, jobs, found_in(data), str(tables), __version__)
-        lineage = Lineages(self.store, lance, RoomSources(serving.find_prediction))
+        self.engine: Engine = LocalEngine(
+            home / "engine",
+            python=sys.executable,
+            capacity=_capacity(settings),
+            warm=settings.warm_pool,
+            environments=home / "environments",
+            package_variables=package_variables(),
+            max_environment_bytes=parse_bytes(settings.environments),
+        )
+        self._subscribers: list[Subscriber] = []
+        self._outbox = Outbox(self._clock, self._subscribers)
+
+    def _build_compute(self, settings: Settings) -> None:
+        """Who may do what, jobs and what they cost."""
+        store, clock, ids = self.store, self._clock, self._ids
+        self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
+        shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
+        writer, waits = JobWriter(clock, self._outbox), Waits()
+        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits)
+        self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits)
+        self._tenancy.project_of_live_task = self._jobs.project_of_live_task
+        self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
+        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
+        self._subscribers.append(cost.on_task_ended)
+        self._services += [self._tenancy, self._jobs, self._arrays, self._schedules, cost]
+        self._ticks |= {
+            "jobs": self._job_loop.tick,
+            "dependencies": self._jobs.dependencies.tick,
+            "arrays": self._arrays.tick,
+            "schedules": self._schedules.tick,
+            "tenancy": self._tenancy.tick,
+        }
+
+    def _build_life(self, settings: Settings) -> None:
+        """The life of a model: data, runs, models, endpoints, what is seen of them."""
+        store, clock, ids = self.store, self._clock, self._ids
+        self._lance = LanceTables(settings.home / "tables")
+        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
+        monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
+        registry = Registry(store, clock, ids, self.blobs)
+        files = LocalReplicaFiles(settings.home / "requests")
+        self._serving = Serving(
+            store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
+        )
+        tracking = Tracking(store, self.series, self._jobs)
+        training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
+        self._services += [monitoring, registry, self._data, tracking, training, self._serving]
+        self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick}
+
+    def _build_views(self) -> None:
+        """What looks over several rooms."""
+        home: Path = self.settings.home
+        lineage = Lineages(self.store, self._lance, RoomSources(self._serving.find_prediction))
         overview = Overview(
             self.store,
-            clock,
+            self._clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(jobs, arrays, schedules, data, serving),
-            counts=_COUNTS,
+            explainers={
+                "job": explainers.of_jobs(self._jobs),
+                "array": explainers.of_arrays(self._arrays),
+                "schedule": explainers.of_schedules(self._schedules),
+                "run": explainers.of_runs(self._jobs),
+                "dataset": explainers.of_datasets(self._data),
+                "ep": explainers.of_endpoints(self._serving),
+                "alert": explainers.explain_alert,
+            },
+            counts={
+                "jobs": explainers.count_jobs,
+                "endpoints": explainers.count_endpoints,
+                "alerts": explainers.count_alerts,
+            },
         )
-        services: list[Service] = [overview, tenancy, monitoring, cost, jobs, arrays, schedules, data]
-        services += [tracking, registry, training, serving, lineage]
-        handlers = {kind: handler for service in services for kind, handler in service.handlers().items()}
-        ticks = {
-            "jobs": job_loop.tick,
-            "dependencies": jobs.dependencies.tick,
-            "arrays": arrays.tick,
-            "schedules": schedules.tick,
-            "monitoring": monitoring.tick,
-            "serving": serving.tick,
-            "tenancy": tenancy.tick,
-        }
-        loops = {name: Loop(name, tick) for name, tick in ticks.items()}
-        self.token_file = home / "token"
-        if not self.token_file.exists():
-            write_private(self.token_file, tenancy.install().encode())
-        job_loop.adopt()
-        self.cloud = Cloud(self.store, clock, tenancy, handlers, loops)
+        self._services += [lineage, overview]
 
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
@@ -147,41 +197,6 @@ class Embedded:
         self.series.close()
         self.store.close()
         self.lock.close()
-
-
-_COUNTS = {
-    "jobs": explainers.count_jobs,
-    "endpoints": explainers.count_endpoints,
-    "alerts": explainers.count_alerts,
-}
-
-
-def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
-) -> dict[str, explainers.Explainer]:
-    """Who answers `skyloom why`, by the prefix of an id."""
-    return {
-        "job": explainers.of_jobs(jobs),
-        "array": explainers.of_arrays(arrays),
-        "schedule": explainers.of_schedules(schedules),
-        "run": explainers.of_runs(jobs),
-        "dataset": explainers.of_datasets(data),
-        "ep": explainers.of_endpoints(serving),
-        "alert": explainers.explain_alert,
-    }
-
-
-def _engine(settings: Settings) -> LocalEngine:
-    home: Path = settings.home
-    return LocalEngine(
-        home / "engine",
-        python=sys.executable,
-        capacity=_capacity(settings),
-        warm=settings.warm_pool,
-        environments=home / "environments",
-        package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
-    )
 
 
 def _capacity(settings: Settings) -> Resources | None:

@@ -130,6 +130,7 @@ class TaskEnvironment:
         rank, world_size: place in the gang.
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
+        tables: folder of the tables of all datasets, as this machine sees it.
         training: JSON of the `TrainingPlan` of a training run.
         array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
         array_offset: this job's place in its file of inputs.
@@ -150,6 +151,7 @@ class TaskEnvironment:
     array_index: int = 0
     array_size: int = 0
     array_offset: int = 0
+    tables: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -173,6 +175,7 @@ class TaskEnvironment:
             array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
             array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
             array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
+            tables=source.get("SKYLOOM_TABLES", ""),
         )
 
 

@@ -48,7 +48,7 @@ class Workshop:
             self.store, self.clock, ids, Outbox(self.clock), self.engine, self.blobs, plans
         )
         self.tracking = Tracking(self.store, self.series, self.jobs)
-        self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "/tables", "1.2.3")
+        self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "1.2.3")
         self.registry = Registry(self.store, self.clock, ids, self.blobs)
 
     def train(self, ask: Train, by: Caller = ANN) -> RunProgress:

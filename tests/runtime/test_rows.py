@@ -38,7 +38,7 @@ def tables(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
 
 def rows(tables: Tables, **options: bool) -> TableRows:
     number = tables.write("p/set", stored(**options), base=None, key="k").number
-    return TableRows(TableSource(tables="", table="p/set", number=number), tables)
+    return TableRows(TableSource(table="p/set", number=number), tables)
 
 
 def test_split_comes_with_its_own_rows_their_ids_and_their_pixels(tables: Tables) -> None:

@@ -32,6 +32,7 @@ TABLE = (
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
+    Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from skyloom.cli.plots import bar, bins, whisker
-from skyloom.cli.wording import human, label, safe
+from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -25,6 +25,7 @@ from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
+from skyloom.simulation.model import SimulationReport, TenantRow
 
 _FEW_ROWS = 12
 
@@ -52,6 +53,35 @@ def of(path: str, heading: str | None = None) -> Column:
 
 def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
+
+
+def _share(share: float) -> str:
+    return f"{share * 100:.1f}%"
+
+
+def _say_jobs(report: SimulationReport) -> str:
+    left = report.num_jobs - report.num_finished - report.num_too_large
+    parts = [f"{report.num_finished:,} of {report.num_jobs:,} finished"]
+    parts += [f"{report.num_too_large:,} too large for the cluster"] if report.num_too_large else []
+    parts += [f"{left:,} could never start"] if left else []
+    return ", ".join(parts)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _gpu_hours(gpu_s: float) -> str:
+    return f"{gpu_s / 3_600:,.4g} GPU hours" if gpu_s else NOTHING
+
+
+def _say_rho(report: SimulationReport) -> str:
+    rho = report.finish_time_fairness
+    return NOTHING if rho.mean is None else f"rho {rho.mean:.4g} on average, {rho.max:.4g} at most"
+
+
+def _say_deadlines(report: SimulationReport) -> str:
+    return f"{report.deadlines_met:,} of {report.num_deadlines:,}" if report.num_deadlines else NOTHING
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
@@ -200,6 +230,28 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
+    SimulationReport: (
+        of("nodes"),
+        of("num_finished", "finished"),
+        of("num_too_large", "too large"),
+        of("avg_jct_s", "avg JCT"),
+        of("median_jct_s", "median"),
+        of("p99_jct_s", "p99"),
+        of("makespan_s", "makespan"),
+        Column("utilisation", lambda report: _share(report.utilisation)),
+        of("avg_wait_s", "avg wait"),
+        of("num_preemptions", "preemptions"),
+        Column("deadlines met", _say_deadlines),
+    ),
+    TenantRow: (
+        Column("tenant", lambda row: safe(row.tenant) or NOTHING),
+        of("num_jobs", "jobs"),
+        of("num_finished", "finished"),
+        of("avg_jct_s", "avg JCT"),
+        of("avg_wait_s", "avg wait"),
+        of("gpu_share", "of all GPU time"),
+        of("finish_time_fairness.mean", "mean rho"),
+    ),
     Estimate: (
         of("workers"),
         of("batch_size"),
@@ -277,7 +329,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("schedule.last_at", "last"),
             of("schedule.last_job"),
             of("last_state"),
-            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
+            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming), "upcoming"),
             of("schedule.created_at"),
             of("schedule.created_by"),
         ),
@@ -358,6 +410,28 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("draft.job_id", "job"),
         ),
         (),
+    ),
+    SimulationReport: (
+        (
+            of("policy"),
+            Column("cluster", lambda report: f"{_many(report.nodes, 'node')} × {_many(report.gpus_per_node, 'GPU')}"),
+            Column("jobs", _say_jobs),
+            of("avg_jct_s", "avg JCT"),
+            of("median_jct_s", "median JCT"),
+            of("p99_jct_s", "p99 JCT"),
+            of("avg_wait_s", "avg wait"),
+            of("makespan_s", "makespan"),
+            Column(
+                "utilisation", lambda report: f"{_share(report.utilisation)}  {bins(report.utilisation_curve, 1.0, 60)}"
+            ),
+            of("num_preemptions", "preemptions"),
+            Column("resizes", lambda report: human("", report.num_resizes or None)),
+            Column("lost to stops", lambda report: _gpu_hours(report.lost_gpu_s)),
+            Column("Jain fairness", lambda report: human("", report.jain_fairness)),
+            Column("finish-time fairness", _say_rho),
+            Column("deadlines met", _say_deadlines),
+        ),
+        ("tenants", "what_if"),
     ),
     EndpointStatus: (
         (

@@ -22,18 +22,18 @@ from skyloom.runtime.failure import FINAL, fail
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
 from skyloom.sdk.files import upload_file
+from skyloom.settings import TaskEnvironment
 from skyloom.tables.lance import LanceTables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the version of ``--draft`` in the tables below ``--tables``; returns the exit code."""
+    """Make the version of ``--draft`` in the tables of this machine; returns the exit code."""
     parser = argparse.ArgumentParser(description="Make a version of a dataset.")
     parser.add_argument("--draft", required=True)
-    parser.add_argument("--tables", type=Path, required=True)
     asked = parser.parse_args(arguments)
     try:
         with connect() as cloud:
-            return _told(cloud, asked.draft, LanceTables(asked.tables), Path.cwd())
+            return _told(cloud, asked.draft, LanceTables(TaskEnvironment.read().tables), Path.cwd())
     except SkyloomError as error:
         return fail(error)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from skyloom.core.errors import InvalidInput
 from skyloom.ports.tables import ROW_ID, Tables
 from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.training.model import TableSource
+from skyloom.settings import TaskEnvironment
 from skyloom.tables.lance import LanceTables
 
 
@@ -58,7 +58,7 @@ class TableRows:
 
     def __init__(self, source: TableSource, tables: Tables | None = None) -> None:
         self._source = source
-        self._tables = tables or LanceTables(Path(source.tables))
+        self._tables = tables or LanceTables(TaskEnvironment.read().tables)
         self._schema = self._tables.schema(source.table, source.number)
 
     def columns(self) -> list[str]:

@@ -39,7 +39,7 @@ class House(Bench):
         outbox = Outbox(clock)
         self.store = store
         self.jobs, self.loop = job_rooms(store, clock, ids, outbox, self.engine, self.blobs, plans)
-        self.room = Datasets(store, clock, ids, outbox, self.blobs, self.tables, "/tables", self.jobs)
+        self.room = Datasets(store, clock, ids, outbox, self.blobs, self.tables, self.jobs)
         self.handlers = {**self.room.handlers(), **self.jobs.handlers()}
 
     def do(self, ask: Operation[object], by: Caller | None = None) -> object:
@@ -86,9 +86,7 @@ def test_create_queues_a_job_that_knows_its_draft_and_its_files(house: House) ->
     status = house.asked()
     house.loop.tick()
     (plan,) = house.engine.launched
-    assert plan.entry == PythonModule(
-        module="skyloom.recipes.version", args=("--draft", status.draft.id, "--tables", "/tables")
-    )
+    assert plan.entry == PythonModule(module="skyloom.recipes.version", args=("--draft", status.draft.id))
     assert list(plan.files) == ["sources/0"]
     assert (status.state, house.dataset().state) == (DraftState.WORKING, DatasetState.CREATING)
 

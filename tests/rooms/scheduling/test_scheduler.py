@@ -11,9 +11,9 @@ def node(name: str, gpus: int = 8, pool: str = "") -> Node:
     return Node(name=name, pool=pool, total=Resources(cpus=64, gpus=gpus, memory_bytes=2**38))
 
 
-def gang(id: str, gpus: int = 1, workers: int = 1, at: float = 0.0, project: str = "p", **more: object) -> Demand:
+def gang(name: str, gpus: int = 1, workers: int = 1, at: float = 0.0, project: str = "p", **more: object) -> Demand:
     return Demand(
-        id=id,
+        id=name,
         project=project,
         resources=Resources(cpus=1, gpus=gpus, memory_bytes=2**30),
         min_workers=workers,

@@ -34,7 +34,7 @@ def test_training_makes_a_run_and_a_job_that_know_each_other(shop: Workshop) -> 
     assert job.spec.entry == PythonModule(module="skyloom.recipes.image")
     assert (job.spec.num_workers, job.spec.labels) == (2, {"run": run.id, "model": "mnist"})
     plan = msgspec.json.decode(job.spec.environment["SKYLOOM_TRAINING"], type=TrainingPlan)
-    assert plan.data == TableSource(tables="/tables", table="p/set", number=2)
+    assert plan.data == TableSource(table="p/set", number=2)
     assert plan.identifiers == ("path",)
     assert (plan.model, plan.parameters["hidden"], plan.code_digest) == ("mnist", (8, 4), run.code_digest)
     assert made.state is JobState.QUEUED

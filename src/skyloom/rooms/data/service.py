@@ -30,11 +30,7 @@ _SHOWN_DRAFTS = 20
 
 
 class Datasets:
-    """Datasets of all projects.
-
-    Args:
-        tables_root: folder of all tables, as jobs see it.
-    """
+    """Datasets of all projects."""
 
     def __init__(
         self,
@@ -44,7 +40,6 @@ class Datasets:
         outbox: Outbox,
         blobs: Blobs,
         tables: Tables,
-        tables_root: str,
         jobs: Jobs,
     ) -> None:
         self._store = store
@@ -53,7 +48,6 @@ class Datasets:
         self._outbox = outbox
         self._blobs = blobs
         self._tables = tables
-        self._tables_root = tables_root
         self._jobs = jobs
 
     def handlers(self) -> Handlers:
@@ -135,7 +129,7 @@ class Datasets:
         sources = making.sources if isinstance(making, Ingest) else ()
         return JobSpec(
             name=f"{verbs[type(making)]} {name}",
-            entry=PythonModule(module=PROGRAM, args=("--draft", draft_id, "--tables", self._tables_root)),
+            entry=PythonModule(module=PROGRAM, args=("--draft", draft_id)),
             files={f"sources/{number}": source.digest for number, source in enumerate(sources)},
             resources=resources,
             max_retries=_RETRIES,

@@ -17,12 +17,14 @@ class Plans:
         shared_root: folder below which every job gets a folder for all its attempts.
         task_secret: makes the token of a task.
         url: of the control plane, for the job's own calls.
+        tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
     """
 
     blobs: Blobs
     shared_root: str
     task_secret: Callable[[str], str]
     url: Callable[[], str]
+    tables: str = ""
 
     def shared_folder(self, job_id: str) -> str:
         """The folder that all attempts and ranks of a job share."""
@@ -36,6 +38,7 @@ class Plans:
             "SKYLOOM_PROJECT": job.project,
             "SKYLOOM_JOB_ID": job.id,
             "SKYLOOM_ATTEMPT": str(task.attempt),
+            "SKYLOOM_TABLES": self.tables,
             "SKYLOOM_RUN": spec.labels.get("run", ""),
         }
         return TaskPlan(

@@ -13,12 +13,12 @@ from heapq import merge
 from math import inf
 
 from skyloom.rooms.scheduling.model import Placement
+from skyloom.rooms.scheduling.occupants import Occupant
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
-from skyloom.rooms.scheduling.running import Run
 from skyloom.rooms.scheduling.vectors import Vector, least, plus, times_in
 
 
-class Reservation:
+class Promise:
     """Room for one gang.
 
     Attributes:
@@ -55,8 +55,8 @@ class Reservation:
 
 
 def reserve(
-    floor: Floor, gang_id: str, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Run]], now: float
-) -> Reservation | None:
+    floor: Floor, gang_id: str, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Occupant]], now: float
+) -> Promise | None:
     """Room in one pool for a gang that does not fit there now; None when it would not fit even if all ended.
 
     Args:
@@ -74,12 +74,12 @@ def reserve(
         floor.take(placement, shape.worker)
         spare = {place: floor.free[place] for place in (floor.place_of[name] for name, _ in placement)}
     # What should have ended and has not may end any moment.
-    return Reservation(gang_id, areas[0].pool, max(at, now), placement, spare)
+    return Promise(gang_id, areas[0].pool, max(at, now), placement, spare)
 
 
 def _awaited(
-    floor: Floor, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Run]]
-) -> tuple[list[Run] | None, float]:
+    floor: Floor, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Occupant]]
+) -> tuple[list[Occupant] | None, float]:
     """Who has to end before it fits, and when the last of them does. Looks only at nodes where something changes."""
     most = shape.min_workers
     room = sum(
@@ -87,7 +87,7 @@ def _awaited(
         for area in areas
         for level, places in area.levels.items()
     )
-    freed: list[Run] = []
+    freed: list[Occupant] = []
     free: dict[int, Vector] = {}
     for run in merge(*ends, key=lambda run: run.end):
         freed.append(run)

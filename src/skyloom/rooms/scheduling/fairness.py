@@ -12,7 +12,7 @@ from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, Vector, bounds, pl
 _PLAIN = Quota()
 
 
-class Account:
+class Standing:
     """One project's use, past and present."""
 
     __slots__ = ("at", "ceiling", "guaranteed", "held", "past", "quota")
@@ -38,38 +38,38 @@ class Account:
         return self.guaranteed is not None and within(plus(self.held, more), self.guaranteed)
 
 
-class Ledger:
+class Standings:
     """The accounts of all projects."""
 
     def __init__(self, rulebook: Rulebook, total: Vector) -> None:
         self._rules = rulebook
-        self._accounts: dict[str, Account] = {}
+        self._standings: dict[str, Standing] = {}
         self.total = total
 
-    def account(self, project: str) -> Account:
-        """A project's account, made on first use."""
-        account = self._accounts.get(project)
-        if account is None:
-            account = self._accounts[project] = Account(self._rules.quotas.get(project, _PLAIN))
-        return account
+    def standing(self, project: str) -> Standing:
+        """A project's standing, made on first use."""
+        standing = self._standings.get(project)
+        if standing is None:
+            standing = self._standings[project] = Standing(self._rules.quotas.get(project, _PLAIN))
+        return standing
 
     def charge(self, gang: Demand, held: Vector, sign: int, at: float) -> None:
         """A project holds that much more (``sign`` 1) or less (-1) from then on."""
-        account = self.account(gang.project)
-        account.past = self._past(account, at)
-        account.at = at if account.at is None else max(at, account.at)
-        account.held = plus(account.held, held, sign)
+        standing = self.standing(gang.project)
+        standing.past = self._past(standing, at)
+        standing.at = at if standing.at is None else max(at, standing.at)
+        standing.held = plus(standing.held, held, sign)
 
     def share(self, project: str, now: float, more: Vector = ZERO) -> float:
         """Present and past dominant share, by weight; ``more``: as if it held that, too."""
-        account = self.account(project)
-        return (self._dominant(plus(account.held, more)) + self._past(account, now)) / account.quota.weight
+        standing = self.standing(project)
+        return (self._dominant(plus(standing.held, more)) + self._past(standing, now)) / standing.quota.weight
 
     def _dominant(self, held: Vector) -> float:
         return max((have / of for have, of in zip(held, self.total, strict=True) if of), default=0.0)
 
-    def _past(self, account: Account, now: float) -> float:
-        if account.at is None or now <= account.at:
-            return account.past
-        kept: float = 0.5 ** ((now - account.at) / self._rules.half_life_s)
-        return account.past * kept + self._dominant(account.held) * (1.0 - kept)
+    def _past(self, standing: Standing, now: float) -> float:
+        if standing.at is None or now <= standing.at:
+            return standing.past
+        kept: float = 0.5 ** ((now - standing.at) / self._rules.half_life_s)
+        return standing.past * kept + self._dominant(standing.held) * (1.0 - kept)

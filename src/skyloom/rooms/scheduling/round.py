@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 
-from skyloom.rooms.scheduling.backfill import Reservation, reserve
-from skyloom.rooms.scheduling.fairness import Account, Ledger
+from skyloom.rooms.scheduling.backfill import Promise, reserve
+from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import remaining_s, speed
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
-from skyloom.rooms.scheduling.running import Run, Running, pool_of
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
 # A group's turn against the others': who stays inside a guarantee, priority, who was promised to go on, the policy.
@@ -29,7 +29,7 @@ class Refusal:
     __slots__ = ("ahead", "left", "reservation", "why")
 
     def __init__(
-        self, why: Cause, ahead: str = "", reservation: Reservation | None = None, left: Vector | None = None
+        self, why: Cause, ahead: str = "", reservation: Promise | None = None, left: Vector | None = None
     ) -> None:
         self.why = why
         self.left = left
@@ -41,20 +41,20 @@ class Round:
     """One pass over the line."""
 
     def __init__(
-        self, rulebook: Rulebook, floor: Floor, queue: Queue, running: Running, ledger: Ledger, now: float
+        self, rulebook: Rulebook, floor: Floor, queue: Queue, occupants: Occupants, standings: Standings, now: float
     ) -> None:
         self.rules = rulebook
         self.floor = floor
         self.queue = queue
-        self.running = running
-        self.ledger = ledger
+        self.occupants = occupants
+        self.standings = standings
         self.now = now
-        self.started: list[tuple[Group, Entry, Run, bool]] = []
+        self.started: list[tuple[Group, Entry, Occupant, bool]] = []
         self.evictions: list[Eviction] = []
         self.refusals: dict[int, Refusal] = {}
-        self.reservations: dict[str, Reservation] = {}
-        self._started: dict[str, list[Run]] = {}
-        self._held_before: dict[str, tuple[Account, Vector]] = {}
+        self.reservations: dict[str, Promise] = {}
+        self._started: dict[str, list[Occupant]] = {}
+        self._held_before: dict[str, tuple[Standing, Vector]] = {}
         self._at_ceiling: dict[str, str] = {}
 
     @contextmanager
@@ -64,8 +64,8 @@ class Round:
             try:
                 yield
             finally:
-                for account, held in self._held_before.values():
-                    account.held = held
+                for standing, held in self._held_before.values():
+                    standing.held = held
                 self._held_before.clear()
                 for group, entry, _, _ in self.started:
                     group.add(entry)
@@ -105,24 +105,24 @@ class Round:
         """Whose turn it is among groups, the smallest first."""
         if not group.project:
             return (True, -group.priority, not group.resumed, entry[0])
-        borrows = not self.ledger.account(group.project).entitled(group.shape.need)
+        borrows = not self.standings.standing(group.project).entitled(group.shape.need)
         if self.rules.policy is Policy.FAIR:
-            share = self.ledger.share(group.project, self.now)
+            share = self.standings.share(group.project, self.now)
             return (borrows, -group.priority, not group.resumed, (share, *entry[0]))
         return (borrows, -group.priority, not group.resumed, entry[0])
 
     def _try(self, group: Group, entry: Entry) -> Refusal | None:
         """Start the first of a group, or say why not; the first in line that does not fit gets a promise."""
         gang, shape = entry[2], group.shape
-        account = self.ledger.account(gang.project)
-        if not within(shape.need, account.ceiling) or not self.floor.can_ever(shape):
+        standing = self.standings.standing(gang.project)
+        if not within(shape.need, standing.ceiling) or not self.floor.can_ever(shape):
             return Refusal(Cause.IMPOSSIBLE)
         ahead = self._at_ceiling.get(gang.project)
         if ahead is not None:
             return Refusal(Cause.QUOTA, ahead)
-        if not account.may_hold(shape.need):
+        if not standing.may_hold(shape.need):
             self._at_ceiling[gang.project] = gang.id
-            return Refusal(Cause.QUOTA, left=plus(account.ceiling, account.held, -1))
+            return Refusal(Cause.QUOTA, left=plus(standing.ceiling, standing.held, -1))
         placement, ahead = self._find(shape, self._ends_at(gang))
         if placement is not None:
             self._admit(group, entry, placement)
@@ -137,21 +137,21 @@ class Round:
         """
         while self.rules.backfill:
             entry = group.briefest()
-            if entry is None or not self.ledger.account(entry[2].project).may_hold(group.shape.need):
+            if entry is None or not self.standings.standing(entry[2].project).may_hold(group.shape.need):
                 return
             placement, _ = self._find(group.shape, self._ends_at(entry[2]))
             if placement is None:
                 return
             self._admit(group, entry, placement)
 
-    def _promise(self, gang: Demand, shape: Shape) -> Reservation | None:
+    def _promise(self, gang: Demand, shape: Shape) -> Promise | None:
         """Reserve where it can start the soonest, in a pool that protects nobody yet."""
-        found: Reservation | None = None
+        found: Promise | None = None
         for areas in self.floor.pools(shape):
             pool = areas[0].pool
             if pool in self.reservations:
                 continue
-            ends = [self.running.by_end(pool), sorted(self._started.get(pool, ()), key=lambda run: run.end)]
+            ends = [self.occupants.by_end(pool), sorted(self._started.get(pool, ()), key=lambda run: run.end)]
             held = reserve(self.floor, gang.id, shape, areas, ends, self.now)
             if held is not None and (found is None or held.at < found.at):
                 found = held
@@ -183,15 +183,15 @@ class Round:
             if not held.allows(self._ends_at(gang)):
                 held.use(self.floor, placement, worker)
         group.drop(gang.id)
-        run = Run(Holding(demand=gang, placement=placement, started_at=self.now), pool)
+        run = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
         self.started.append((group, entry, run, pool in self.reservations))
         self._started.setdefault(pool, []).append(run)
 
     def charge(self, gang: Demand, more: Vector) -> None:
         """A project holds more, for as long as the round lasts."""
-        account = self.ledger.account(gang.project)
-        self._held_before.setdefault(gang.project, (account, account.held))
-        account.held = plus(account.held, more)
+        standing = self.standings.standing(gang.project)
+        self._held_before.setdefault(gang.project, (standing, standing.held))
+        standing.held = plus(standing.held, more)
 
     def _widen(self) -> None:
         """Elastic gangs that start take what nobody else can use, the one that gains most by a worker first."""
@@ -201,14 +201,14 @@ class Round:
             gang, shape = entry[2], group.shape
             if shape.max_workers == shape.min_workers:
                 continue
-            account = self.ledger.account(gang.project)
+            standing = self.standings.standing(gang.project)
             self.floor.give(run.placement, shape.worker)
             best = run.placement
             with self.floor.imagined():
                 for held in self.reservations.values():
                     held.narrow(self.floor)
                 for count in range(shape.max_workers, shape.min_workers, -1):
-                    if not account.may_hold(plus(ZERO, shape.worker, count - shape.min_workers)):
+                    if not standing.may_hold(plus(ZERO, shape.worker, count - shape.min_workers)):
                         continue
                     wider = self.floor.find(shape, count)
                     if wider is not None and speed(gang, count) > speed(gang, count - 1):
@@ -221,6 +221,6 @@ class Round:
                 self.started[at] = (
                     group,
                     entry,
-                    Run(Holding(demand=gang, placement=best, started_at=self.now), run.pool),
+                    Occupant(Holding(demand=gang, placement=best, started_at=self.now), run.pool),
                     overtook,
                 )

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from math import inf
 
-from skyloom.rooms.scheduling.fairness import Ledger
+from skyloom.rooms.scheduling.fairness import Standings
 from skyloom.rooms.scheduling.model import Admission, Decision, Demand, Holding, Node, Rulebook
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.round import Round
-from skyloom.rooms.scheduling.running import Run, Running, pool_of
 from skyloom.rooms.scheduling.waits import explain
 
 
@@ -24,15 +24,15 @@ class Scheduler:
         self._rules = rulebook
         self._floor = Floor(nodes)
         self._queue = Queue(rulebook)
-        self._running = Running()
-        self._ledger = Ledger(rulebook, self._floor.total)
+        self._occupants = Occupants()
+        self._standings = Standings(rulebook, self._floor.total)
         self._now = -inf
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """The nodes there are now; what is held on a node that is gone stays held until its gang is released."""
         self._floor = Floor(nodes)
-        self._ledger.total = self._floor.total
-        self._running.moved(self._floor)
+        self._standings.total = self._floor.total
+        self._occupants.moved(self._floor)
 
     def submit(self, gang: Demand) -> None:
         """A gang waits from now on. Telling it again replaces what was told."""
@@ -47,26 +47,26 @@ class Scheduler:
         gang = holding.demand
         self._queue.drop(gang.id)
         self._return(gang.id, holding.started_at)
-        run = Run(holding, pool_of(holding.placement, self._floor))
+        run = Occupant(holding, pool_of(holding.placement, self._floor))
         self._floor.take(run.placement, run.worker)
-        self._ledger.charge(gang, run.used, 1, run.started_at)
-        self._running.add(run)
+        self._standings.charge(gang, run.used, 1, run.started_at)
+        self._occupants.add(run)
 
     def release(self, gang_id: str, now: float) -> None:
         """A gang gave back what it held; its project's use is charged until ``now``."""
         self._return(gang_id, now)
 
     def _return(self, gang_id: str, at: float) -> None:
-        run = self._running.drop(gang_id)
+        run = self._occupants.drop(gang_id)
         if run is not None:
             self._floor.give(run.placement, run.worker)
-            self._ledger.charge(run.gang, run.used, -1, at)
+            self._standings.charge(run.gang, run.used, -1, at)
 
     def decide(self, now: float, num_explained: int = 200) -> Decision:
         """What to start and to stop now, and why the first ``num_explained`` of the others wait."""
         self._now = max(self._now, now)
         again_at = self._queue.turn(now)
-        turn = Round(self._rules, self._floor, self._queue, self._running, self._ledger, now)
+        turn = Round(self._rules, self._floor, self._queue, self._occupants, self._standings, now)
         with turn.on_trial():
             turn.run()
             waits = explain(turn, num_explained) if num_explained else ()

@@ -105,8 +105,8 @@ def _room(areas: tuple[Area, ...], worker: Vector) -> int:
 
 def _never(turn: Round, group: Group) -> str:
     shape = group.shape
-    account = turn.ledger.account(group.project)
-    missing = shortfall(shape.need, account.ceiling)
+    standing = turn.standings.standing(group.project)
+    missing = shortfall(shape.need, standing.ceiling)
     if missing and group.project:
         return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
     pools = turn.floor.pools(shape)

@@ -24,14 +24,8 @@ class TargetMissing(InvalidInput):
 
 
 class TableSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a dataset version lies.
+    """Where a dataset version lies: a table and its version there. Where the tables are, a task is told by its machine."""
 
-    Attributes:
-        tables: folder of all tables.
-        table, number: the table and its version there.
-    """
-
-    tables: str
     table: str
     number: int
 

@@ -57,11 +57,11 @@ def code_digest(ask: Train, code_version: str) -> str:
     return digests.of_value([ask.recipe, code_version] if ask.recipe else [ask.script, ask.args, ask.files])
 
 
-def plan(ask: Train, found: FoundVersion | None, tables: str, code: str) -> TrainingPlan:
+def plan(ask: Train, found: FoundVersion | None, code: str) -> TrainingPlan:
     """What the process is told. Raises `TrainingUnclear` when the parameters are too long."""
     name = ask.model if ask.model is not None else (ask.dataset or "")
     made = TrainingPlan(
-        data=TableSource(tables=tables, table=found.table, number=found.number) if found else None,
+        data=TableSource(table=found.table, number=found.number) if found else None,
         target=ask.target or "",
         dataset=found.dataset if found else "",
         dataset_version=found.number if found else 0,

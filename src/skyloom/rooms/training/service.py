@@ -19,7 +19,6 @@ class Training:
 
     Args:
         find_version: looks dataset versions up (the data room).
-        tables: folder of all tables, as workers see it.
         code_version: Skyloom's own version, for the provenance of recipes.
     """
 
@@ -30,7 +29,6 @@ class Training:
         ids: Ids,
         jobs: Jobs,
         find_version: FindVersion,
-        tables: str,
         code_version: str,
     ) -> None:
         self._store = store
@@ -38,7 +36,6 @@ class Training:
         self._ids = ids
         self._jobs = jobs
         self._find_version = find_version
-        self._tables = tables
         self._code_version = code_version
 
     def handlers(self) -> Handlers:
@@ -48,12 +45,12 @@ class Training:
         """Refuse what can never train: an unclear request, a missing target, more than the pool has, files not uploaded."""
         rules.check(ask)
         found = self._store.read(lambda view: self._found(view, ask, by))
-        plan = rules.plan(ask, found, self._tables, "")
+        plan = rules.plan(ask, found, "")
         self._jobs.check(SubmitJob(spec=rules.job(ask, plan, "")), by)
 
     def start(self, tx: Transaction, ask: Train, by: Caller) -> RunProgress:
         found = self._found(tx, ask, by)
-        plan = rules.plan(ask, found, self._tables, rules.code_digest(ask, self._code_version))
+        plan = rules.plan(ask, found, rules.code_digest(ask, self._code_version))
         run_id = self._ids.new("run")
         status = self._jobs.submit(tx, SubmitJob(spec=rules.job(ask, plan, run_id)), by)
         run = tx.insert(RUNS, rules.run(ask, plan, run_id, status.job.id, by.project, self._clock.now()))

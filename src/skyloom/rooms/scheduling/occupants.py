@@ -12,7 +12,7 @@ from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 End = tuple[float, float, str]
 
 
-class Run:
+class Occupant:
     """A holding, and what is often asked of it."""
 
     __slots__ = (
@@ -48,19 +48,19 @@ class Run:
         return self.gang.attained_gpu_s + max(0.0, now - self.started_at) * width(self.gang, self.num_workers)
 
 
-class Running:
+class Occupants:
     """All that holds resources."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Occupant] = {}
         self._ends: dict[str, list[End]] = {}
 
-    def add(self, run: Run) -> None:
+    def add(self, run: Occupant) -> None:
         """One more."""
         self.runs[run.gang.id] = run
         insort(self._ends.setdefault(run.pool, []), run.end)
 
-    def drop(self, gang_id: str) -> Run | None:
+    def drop(self, gang_id: str) -> Occupant | None:
         """One less; None when it is not known."""
         run = self.runs.pop(gang_id, None)
         if run is not None:
@@ -68,7 +68,7 @@ class Running:
             del ends[bisect_left(ends, run.end)]
         return run
 
-    def by_end(self, pool: str) -> Iterable[Run]:
+    def by_end(self, pool: str) -> Iterable[Occupant]:
         """What runs in a pool: the soonest end first, then what nobody knows the end of, the oldest first."""
         return (self.runs[gang_id] for _, _, gang_id in self._ends.get(pool, ()))
 
