@@ -43,6 +43,8 @@ from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
+from skyloom.rooms.secrets import ports as secrets_ports
+from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy import ports as tenancy_ports
@@ -55,12 +57,14 @@ from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.replica_files import LocalReplicaFiles
+from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *secrets_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
@@ -130,16 +134,17 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
-        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
+        secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets)
         writer, waits = JobWriter(clock, self._outbox), Waits()
-        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits)
+        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits, secrets)
         self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
         cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
         self._subscribers.append(cost.on_task_ended)
-        self._services += [self._tenancy, self._jobs, self._arrays, self._schedules, cost]
+        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, cost]
         self._ticks |= {
             "jobs": self._job_loop.tick,
             "dependencies": self._jobs.dependencies.tick,

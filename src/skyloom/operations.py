@@ -9,6 +9,7 @@ from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
+from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
@@ -19,6 +20,7 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *secrets.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,

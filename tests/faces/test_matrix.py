@@ -26,6 +26,7 @@ from skyloom.rooms.overview.model import GetStatus, Why
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
+from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -57,6 +58,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
+    secrets.DeleteSecret: lambda _: [secrets.DeleteSecret(name="secret-password")],
     schedules.GetSchedule: lambda _: [schedules.GetSchedule(name="secret-schedule")],
     schedules.PauseSchedule: lambda _: [schedules.PauseSchedule(name="secret-schedule")],
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
@@ -128,6 +130,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     jobs.ListJobs: jobs.ListJobs(),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
+    secrets.SetSecret: secrets.SetSecret(name="own-secret", value="x"),
+    secrets.ListSecrets: secrets.ListSecrets(),
     schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),
     schedules.ListSchedules: schedules.ListSchedules(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(

@@ -11,12 +11,17 @@ from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
+from skyloom.rooms.secrets.service import Secrets
+from skyloom.stores.sealing import AesGcmSealer
 
 
 def job_rooms(
-    store: Store, clock: Clock, ids: Ids, outbox: Outbox, engine: Engine, blobs: Blobs, plans: Plans
+    store: Store, clock: Clock, ids: Ids, outbox: Outbox, engine: Engine, blobs: Blobs, plans: Plans | None
 ) -> tuple[Jobs, JobLoop]:
     """Wire them as the composition root does."""
+    secrets = Secrets(store, clock, ids, AesGcmSealer(), b"k" * 32)
+    if plans is not None:
+        plans.secrets = secrets
     writer, waits = JobWriter(clock, outbox), Waits()
-    jobs = Jobs(store, clock, ids, writer, engine, blobs, waits)
+    jobs = Jobs(store, clock, ids, writer, engine, blobs, waits, secrets)
     return jobs, JobLoop(store, clock, writer, engine, plans, waits)

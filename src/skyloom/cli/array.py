@@ -7,7 +7,7 @@ import typer
 
 from skyloom.cli import exits, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Limit, MaxDuration, Memory, Project, cloud, words
-from skyloom.cli.job import After, AfterEnded, Key, after_of
+from skyloom.cli.job import After, AfterEnded, Key, Secret, after_of
 from skyloom.cli.render import progress, show
 from skyloom.sdk.client import Client
 
@@ -29,6 +29,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts for each that fails.")] = 0,
     max_duration: MaxDuration = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    secret: Secret = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
@@ -61,6 +62,7 @@ def run(
             name=name,
             max_retries=retries,
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             after=after_of(after, after_ended),
         )
         if detach:

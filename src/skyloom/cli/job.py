@@ -47,6 +47,10 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -62,6 +66,7 @@ def run(
     max_duration: MaxDuration = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    secret: Secret = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
@@ -95,6 +100,7 @@ def run(
             max_retries=retries,
             priority=priority,
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             requirements=requirements,
             isolated=isolated,
             after=after_of(after, after_ended),

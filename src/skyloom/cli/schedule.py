@@ -7,6 +7,7 @@ import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Gpus, Limit, MaxDuration, Memory, Project, Workers, cloud, words
+from skyloom.cli.job import Secret
 from skyloom.cli.render import show
 from skyloom.rooms.schedules.model import Missed, Overlap
 
@@ -29,6 +30,7 @@ def create(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    secret: Secret = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
@@ -56,6 +58,7 @@ def create(
             num_workers=workers,
             max_retries=retries,
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
         )
         show(status, as_json)
 

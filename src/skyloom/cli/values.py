@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import parse_bytes
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.sdk.files import LocalFileMissing, below
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
@@ -43,6 +44,21 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
             raise UnreadableOption(f"{option} {pair!r} is no NAME=value.", next_action=f"Write {option} NAME=value.")
         found[name] = value
     return found
+
+
+def secrets(uses: Iterable[str]) -> tuple[SecretUse, ...]:
+    """Read ``NAME`` (a file) and ``NAME=VARIABLE`` words. Raises `UnreadableOption`."""
+    found = []
+    for word in uses:
+        name, equals, variable = word.partition("=")
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) or (
+            equals and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable)
+        ):
+            raise UnreadableOption(
+                f"--secret {name!r} is no secret.", next_action="Write --secret NAME, or --secret NAME=VARIABLE."
+            )
+        found.append(SecretUse(name=name, variable=variable or None))
+    return tuple(found)
 
 
 def files(paths: Iterable[Path]) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.schedules.model import ScheduleStatus
+from skyloom.rooms.secrets.model import SecretStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
@@ -117,6 +118,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("last_state"),
         of("schedule.message"),
     ),
+    SecretStatus: (of("name", "secret"), of("number", "version"), of("set_at", "set"), of("set_by")),
     ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     Alert: (
         of("id", "alert"),

@@ -5,6 +5,7 @@ from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.schedules import ScheduleCalls
+from skyloom.sdk.secrets import SecretCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
@@ -24,6 +25,7 @@ class Client:
         self.jobs = JobCalls(transport)
         self.arrays = ArrayCalls(transport)
         self.schedules = ScheduleCalls(transport)
+        self.secrets = SecretCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.models = ModelCalls(transport)

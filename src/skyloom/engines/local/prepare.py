@@ -17,6 +17,7 @@ from skyloom.engines.local import environment
 from skyloom.engines.local.folder import ShimPlan, TaskFolder
 from skyloom.engines.local.pythons import PlannedPython, Pythons, PythonUnusable
 from skyloom.engines.local.supervisor import processes
+from skyloom.engines.local.supervisor.files import HIDDEN_VARIABLES
 from skyloom.engines.local.supervisor.start import VARIABLES
 from skyloom.ports.engine import Command, PythonCall, PythonFile, PythonModule, TaskPlan
 
@@ -61,6 +62,8 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
         _place(folder.work / _contained(relative), Path(source), relative)
     for name, content in task.secret_files.items():
         _write_secret(folder, name, content)
+    if task.secret_variables:
+        _write_variables(folder, HIDDEN_VARIABLES, _checked(task.secret_variables))
     _make_shared(task.shared_folder)
     marker = secrets.token_hex(16)
     temporary = str(Path(variables["TMPDIR"]) / f"skyloom-{marker[:12]}")
@@ -80,7 +83,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
     argv, inside = _program(task, home, folder, python, complete)
     start = {"python": planned.start if planned else None, "argv": argv} if planned else None
     if start is not None:
-        _write_variables(folder, host.pythons.build_variables(temporary))
+        _write_variables(folder, VARIABLES, host.pythons.build_variables(temporary))
     folder.write_plan(
         ShimPlan(
             task_id=task.task_id,
@@ -88,6 +91,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
             python=inside,
             cwd=str(home.work),
             environment=complete,
+            secret_variables=str(home.secrets / HIDDEN_VARIABLES) if task.secret_variables else "",
             temporary=temporary,
             marker=marker,
             memory_bytes=task.resources.memory_bytes,
@@ -110,8 +114,8 @@ def _planned_python(task: TaskPlan, host: Host) -> PlannedPython | None:
         raise LaunchRefused(str(error)) from None
 
 
-def _write_variables(folder: TaskFolder, variables: Mapping[str, str]) -> None:
-    file = folder.secrets / VARIABLES
+def _write_variables(folder: TaskFolder, name: str, variables: Mapping[str, str]) -> None:
+    file = folder.secrets / name
     file.touch(mode=0o600, exist_ok=False)
     file.write_text(json.dumps(dict(variables)))
 
@@ -188,7 +192,7 @@ def _program(
     if isinstance(entry, Command):
         # A program that its own environment brings cannot be looked for before it is built: the start of the task finds it, or says so.
         return (entry.argv if is_made_first and entry.argv else _command(entry, folder, variables)), None
-    warm = task.warm and environment.allows_warm(task.environment) and not is_made_first
+    warm = task.warm and environment.allows_warm({**task.environment, **task.secret_variables}) and not is_made_first
     if isinstance(entry, PythonModule):
         inside: dict[str, Any] = {"kind": "module", "module": entry.module, "args": entry.args}
         return (python, "-m", entry.module, *entry.args), inside if warm else None

@@ -17,6 +17,7 @@ from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
+from skyloom.rooms.secrets.model import SecretUse
 
 
 class JobMissing(NotFound):
@@ -146,6 +147,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         priority: larger goes first.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
+        secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
     """
 
@@ -169,6 +171,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.engine import TaskPlan
 from skyloom.rooms.jobs.model import Job, Task
+from skyloom.rooms.secrets.service import NOTHING_OPENED, Secrets
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Plans:
         task_secret: makes the token of a task.
         url: of the control plane, for the job's own calls.
         tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
+        secrets: opens those that a job asks for.
     """
 
     blobs: Blobs
@@ -25,6 +27,7 @@ class Plans:
     task_secret: Callable[[str], str]
     url: Callable[[], str]
     tables: str = ""
+    secrets: Secrets | None = None
 
     def shared_folder(self, job_id: str) -> str:
         """The folder that all attempts and ranks of a job share."""
@@ -41,12 +44,14 @@ class Plans:
             "SKYLOOM_TABLES": self.tables,
             "SKYLOOM_RUN": spec.labels.get("run", ""),
         }
+        opened = self.secrets.open(spec.secrets, job.project) if self.secrets else NOTHING_OPENED
         return TaskPlan(
             task_id=task.id,
             entry=spec.entry,
             files={path: self.blobs.path(digest) or "" for path, digest in spec.files.items()},
             environment={**spec.environment, **told},
-            secret_files={"TOKEN": self.task_secret(task.id)},
+            secret_files={"TOKEN": self.task_secret(task.id), **opened.files},
+            secret_variables=opened.variables,
             shared_folder=self.shared_folder(job.id),
             resources=spec.resources,
             max_duration_s=spec.max_duration_s,

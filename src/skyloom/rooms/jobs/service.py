@@ -15,13 +15,22 @@ from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
+from skyloom.rooms.secrets.service import Secrets
 
 
 class Jobs:
     """Jobs of all projects on one pool."""
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, writer: JobWriter, engine: Engine, blobs: Blobs, waits: Waits
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        writer: JobWriter,
+        engine: Engine,
+        blobs: Blobs,
+        waits: Waits,
+        secrets: Secrets,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -32,6 +41,7 @@ class Jobs:
         self._capacity = engine.capacity()
         self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
+        self._secrets = secrets
 
     def handlers(self) -> Handlers:
         return {
@@ -85,8 +95,13 @@ class Jobs:
 
     def take_in(self, tx: Transaction, job: Job) -> JobStatus:
         """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`, `JobMissing` for what it comes after."""
-        self.dependencies.check(tx, job.spec.after, job.project)
+        self.check_named(tx, job.spec, job.project)
         return rules.status(*self._writer.take_in(tx, job))
+
+    def check_named(self, view: Snapshot, spec: model.JobSpec, project: str) -> None:
+        """Refuse a description that names what the project does not have: jobs to come after, secrets. Raises `NotFound`."""
+        self.dependencies.check(view, spec.after, project)
+        self._secrets.check(view, spec.secrets, project)
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
         halt = Halt(

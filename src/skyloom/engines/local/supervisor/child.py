@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from .files import complete_environment
 from .processes import die_with_parent
 
 _ALL_SIGNALS = range(1, signal.NSIG)
@@ -42,8 +43,9 @@ def _become_user(
         os.chdir(str(plan["cwd"]))
         if warm:
             os.close(error_write)
-            _run_warm(plan)
-        environment = plan["environment"]
+            _run_warm({**plan, "environment": complete_environment(plan)})
+        # What prepares the task first gets no secret; it hands them to the task's own program.
+        environment = plan["environment"] if plan.get("start") else complete_environment(plan)
         argv = plan["argv"]
         assert isinstance(environment, dict) and isinstance(argv, list)
         os.execvpe(argv[0], argv, environment)  # noqa: S606 (no shell is what is wanted)

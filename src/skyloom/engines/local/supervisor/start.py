@@ -12,7 +12,7 @@ import time
 
 from . import building, cache
 from .building import BuildFailed, say
-from .files import write_durable
+from .files import complete_environment, write_durable
 
 VARIABLES = ".start"  # in the folder of secrets: the machine's settings for package indexes may hold passwords
 
@@ -31,7 +31,7 @@ def main(folder: str) -> int:
         return _refuse(folder, f"the Python environment could not be built: {error}")
     argv = start["argv"]
     try:
-        os.execvpe(argv[0], argv, plan["environment"])  # noqa: S606 (no shell is what is wanted)
+        os.execvpe(argv[0], argv, complete_environment(plan))  # noqa: S606 (no shell is what is wanted)
     except OSError as error:
         return _refuse(folder, f"cannot run {argv[0]!r}: {error.strerror}")
 
