@@ -160,6 +160,12 @@ def starts(count: int) -> Iterator[Sample]:
         yield _first(client, gang, lambda: spec("gang.py", num_workers=2), "step", count, below=0.5)
 
 
+def warm_up(made: Cloud) -> None:
+    """Return when the warm pool is ready, as it is after some seconds of a cloud's life."""
+    with made.client() as client:
+        _await_warmth(client, {"line.py": upload_bytes(client.transport, _FIRST_LINE)})
+
+
 def _await_warmth(client: Client, files: dict[str, str]) -> None:
     """Wait until a job finds torch imported already: the warm pool needs some seconds after the start."""
     deadline = time.monotonic() + _WARM_PATIENCE_S

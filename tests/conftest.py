@@ -5,6 +5,7 @@ import pytest
 
 from skyloom.cli import main
 from tests.control_plane import ControlPlane
+from tests.ray_cluster import RayCluster, has_ray
 from tests.terminal import Said, Terminal
 
 
@@ -22,6 +23,19 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     plane = ControlPlane(tmp_path_factory.mktemp("cloud") / "home").start().ready()
     yield plane
     plane.end_everything()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One cluster of one node for all tests of the Ray engine: it takes some ten seconds to start."""
+    if not has_ray():
+        pytest.skip("RAY IS NOT INSTALLED: the Ray engine is NOT tested here (pip install 'skyloom[ray]')")
+    cluster = RayCluster()
+    try:
+        cluster.node.wait_started()
+        yield cluster
+    finally:
+        cluster.end()
 
 
 @pytest.fixture

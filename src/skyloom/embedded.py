@@ -7,30 +7,34 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
+from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Handlers, Outbox, Subscriber
+from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
-from skyloom.rooms.cost.model import PriceBook
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
+from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.jobs.spending import spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -39,8 +43,10 @@ from skyloom.rooms.monitoring import ports as monitoring_ports
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
+from skyloom.rooms.planning import ports as planning_ports
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.registry import ports as registry_ports
-from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.secrets import ports as secrets_ports
@@ -63,6 +69,7 @@ from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
+    *cost_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *secrets_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
@@ -72,15 +79,10 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
-
-
-class Service(Protocol):
-    """A room's service, as the door sees it."""
-
-    def handlers(self) -> Handlers: ...
 
 
 class Embedded:
@@ -117,15 +119,7 @@ class Embedded:
         self.blobs = LocalBlobs(home / "blobs")
         self.blobs.sweep(older_than_s=_DRAFT_AGE_S, now=self._clock.now())
         self.series = LocalSeries(home / "series")
-        self.engine: Engine = LocalEngine(
-            home / "engine",
-            python=sys.executable,
-            capacity=_capacity(settings),
-            warm=settings.warm_pool,
-            environments=home / "environments",
-            package_variables=package_variables(),
-            max_environment_bytes=parse_bytes(settings.environments),
-        )
+        self.engine: Engine = _engine(settings)
         self._subscribers: list[Subscriber] = []
         self._outbox = Outbox(self._clock, self._subscribers)
 
@@ -136,17 +130,19 @@ class Embedded:
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
         secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets)
-        writer, waits = JobWriter(clock, self._outbox), Waits()
-        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits, secrets)
-        self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits)
+        budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
+        writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
+        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits, secrets, budgets=budgets)
+        self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits, budgets=budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        cost = Cost(store, clock, _prices(settings), self._jobs.unfinished)
-        self._subscribers.append(cost.on_task_ended)
-        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, cost]
+        self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
+        self._subscribers.append(self._cost.on_task_ended)
+        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, self._cost]
         self._ticks |= {
             "jobs": self._job_loop.tick,
+            "budgets": budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -159,14 +155,18 @@ class Embedded:
         self._lance = LanceTables(settings.home / "tables")
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
+        self._subscribers.append(monitoring.on_budget_reached)
         registry = Registry(store, clock, ids, self.blobs)
+        self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        self._services += [monitoring, registry, self._data, tracking, training, self._serving]
+        planning = Planning(store, clock, ids, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings)))
+        self._subscribers.append(planning.on_task_ended)
+        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
         self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick}
 
     def _build_views(self) -> None:
@@ -178,20 +178,8 @@ class Embedded:
             self._clock,
             self.engine.capacity(),
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers={
-                "job": explainers.of_jobs(self._jobs),
-                "array": explainers.of_arrays(self._arrays),
-                "schedule": explainers.of_schedules(self._schedules),
-                "run": explainers.of_runs(self._jobs),
-                "dataset": explainers.of_datasets(self._data),
-                "ep": explainers.of_endpoints(self._serving),
-                "alert": explainers.explain_alert,
-            },
-            counts={
-                "jobs": explainers.count_jobs,
-                "endpoints": explainers.count_endpoints,
-                "alerts": explainers.count_alerts,
-            },
+            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving),
+            counts=_COUNTS,
         )
         self._services += [lineage, overview]
 
@@ -202,6 +190,41 @@ class Embedded:
         self.series.close()
         self.store.close()
         self.lock.close()
+
+
+_COUNTS = {
+    "jobs": explainers.count_jobs,
+    "endpoints": explainers.count_endpoints,
+    "alerts": explainers.count_alerts,
+}
+
+
+def _explainers(
+    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
+) -> dict[str, explainers.Explainer]:
+    """Who answers `skyloom why`, by the prefix of an id."""
+    return {
+        "job": explainers.of_jobs(jobs),
+        "array": explainers.of_arrays(arrays),
+        "schedule": explainers.of_schedules(schedules),
+        "run": explainers.of_runs(jobs),
+        "dataset": explainers.of_datasets(data),
+        "ep": explainers.of_endpoints(serving),
+        "alert": explainers.explain_alert,
+    }
+
+
+def _engine(settings: Settings) -> LocalEngine:
+    home: Path = settings.home
+    return LocalEngine(
+        home / "engine",
+        python=sys.executable,
+        capacity=_capacity(settings),
+        warm=settings.warm_pool,
+        environments=home / "environments",
+        package_variables=package_variables(),
+        max_environment_bytes=parse_bytes(settings.environments),
+    )
 
 
 def _capacity(settings: Settings) -> Resources | None:
@@ -218,6 +241,21 @@ def _prices(settings: Settings) -> PriceBook:
         gpu_usd_per_hour=settings.price_gpu_usd_per_hour,
         memory_gib_usd_per_hour=settings.price_memory_gib_usd_per_hour,
     )
+
+
+def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book: PriceBook) -> tuple[Budgets, Cost]:
+    """The room of cost, with what the settings say of prices and the sums of an older ledger in place."""
+    prices = Prices(store, clock, ids)
+    prices.install(book)
+    budgets = Budgets(store, clock, ids, outbox, prices)
+    cost = Cost(store, clock, prices, budgets)
+    cost.install()
+    return budgets, cost
+
+
+def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+    """What a worker costs in an hour."""
+    return lambda resources: worth(resources, 3600, prices).usd
 
 
 def _secret_key(path: Path) -> bytes:

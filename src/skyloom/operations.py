@@ -1,12 +1,14 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.secrets import model as secrets
@@ -20,6 +22,7 @@ OPERATIONS = (
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *budget.OPERATIONS,
     *secrets.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
@@ -28,6 +31,7 @@ OPERATIONS = (
     *serving.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
+    *planning.OPERATIONS,
     *data.OPERATIONS,
     *lineage.OPERATIONS,
 )

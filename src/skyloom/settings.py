@@ -3,6 +3,7 @@
 `Settings.read` is called once per process, at the top; everyone below receives values, never this object.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ def _flag(text: str) -> bool:
     if text.lower() not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
         raise ValueError("write 1 or 0")
     return text.lower() in {"1", "true", "yes", "on"}
+
+
+def _price(text: str) -> float:
+    price = float(text)
+    if not (math.isfinite(price) and 0 <= price <= 1e6):
+        raise ValueError("a price is a number of dollars from 0 up")
+    return price
 
 
 def _path(text: str) -> Path:
@@ -71,15 +79,15 @@ SETTINGS = (
         str,
         "Memory the local engine may hand out, for example 8GiB; empty means all of this machine.",
     ),
+    Setting("price_cpu_usd_per_hour", 0.04, _price, "Price of one CPU core for one hour."),
+    Setting("price_gpu_usd_per_hour", 2.5, _price, "Price of one GPU for one hour."),
+    Setting("price_memory_gib_usd_per_hour", 0.005, _price, "Price of one GiB of memory for one hour."),
     Setting(
         "environments",
         "20GiB",
         str,
         "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
     ),
-    Setting("price_cpu_usd_per_hour", 0.04, float, "Price of one CPU core for one hour."),
-    Setting("price_gpu_usd_per_hour", 2.5, float, "Price of one GPU for one hour."),
-    Setting("price_memory_gib_usd_per_hour", 0.005, float, "Price of one GiB of memory for one hour."),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
 
@@ -134,6 +142,7 @@ class TaskEnvironment:
         training: JSON of the `TrainingPlan` of a training run.
         array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
         array_offset: this job's place in its file of inputs.
+        trial: JSON of the `TrialOrder` when only its first steps are tried, for a plan.
     """
 
     task_id: str
@@ -151,6 +160,7 @@ class TaskEnvironment:
     array_index: int = 0
     array_size: int = 0
     array_offset: int = 0
+    trial: str = ""
     tables: str = ""
 
     @classmethod
@@ -175,6 +185,7 @@ class TaskEnvironment:
             array_index=int(source.get("SKYLOOM_ARRAY_INDEX", "0")),
             array_size=int(source.get("SKYLOOM_ARRAY_SIZE", "0")),
             array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
+            trial=source.get("SKYLOOM_TRIAL", ""),
             tables=source.get("SKYLOOM_TABLES", ""),
         )
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from skyloom.cli import main
+from skyloom.core.resources import Resources
+from skyloom.sdk.planning import trial_workers, workers_that_fit
 from tests.rooms.planning.laws import LAWS, SMALL, measured
 from tests.terminal import Said, Terminal
 
@@ -103,4 +105,17 @@ def test_plan_of_nothing_says_what_it_needs(alone: Terminal) -> None:
     said = alone("plan", "--budget", "5")
     assert said.code == 2
     assert "--from-measurements" in said.err
+    assert "does not say what to plan" in said.err
     assert "Usage" in alone("plan").out
+
+
+def test_workers_to_try_double_and_fit_into_the_pool() -> None:
+    assert trial_workers(1, 64, 2) == (1, 2)
+    assert trial_workers(1, 8, 16) == (1, 2, 4, 8)
+    assert trial_workers(1, 64, 5) == (1, 2, 4)
+    assert trial_workers(2, 16, 16) == (2, 4, 8, 16)
+    assert trial_workers(4, 4, 2) == (4,)
+    pool = Resources(cpus=8, gpus=4, memory_bytes=2**34)
+    assert workers_that_fit(pool, Resources(cpus=0.1, gpus=1, memory_bytes=2**30)) == 4
+    assert workers_that_fit(pool, Resources(cpus=3, memory_bytes=2**30)) == 2
+    assert workers_that_fit(pool, Resources(cpus=99)) == 1

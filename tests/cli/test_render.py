@@ -9,13 +9,14 @@ import pytest
 
 from skyloom.cli.render import EXIT_CODES, progress, render, render_error, show, show_error
 from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound
-from skyloom.core.events import TaskEnded
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
 from skyloom.ports.series import Point
-from skyloom.rooms.cost.model import CostBy, LedgerEntry, PriceBook
-from skyloom.rooms.cost.rules import ledger_entry, report
+from skyloom.rooms.cost.model import CostBy
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.rules import report
+from skyloom.rooms.cost.usage import held
 from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import Alert, AlertState, FeatureDrift, Monitor, Signal
@@ -99,15 +100,9 @@ def test_page_of_a_noun_shows_pairs_then_parts_with_drawn_histograms():
 
 
 def test_cost_report_draws_parts_and_ends_with_the_total():
-    def entry(job_id: str, hours: float) -> LedgerEntry:
-        task = TaskEnded(
-            job_id=job_id, task_id=job_id, resources=Resources(cpus=1), started_at=0, ended_at=hours * 3600
-        )
-        return ledger_entry("p", task, PriceBook(cpu_usd_per_hour=1.0))
-
-    made = report(
-        CostBy.JOB, [entry("job_a", 3), entry("job_b", 1)], [], since=0, until=1e6, limit=9, prices=PriceBook()
-    )
+    book = PriceBook(cpu_usd_per_hour=1.0)
+    used = {name: held(Resources(cpus=1), round(hours * 3.6e9), book) for name, hours in (("job_a", 3), ("job_b", 1))}
+    made = report(CostBy.JOB, used, [], since=0, until=1e6, limit=9, prices=book)
     lines = render(made).splitlines()
     assert lines[1].startswith("job_a")
     assert lines[1].endswith("$3.00  " + "█" * 15)

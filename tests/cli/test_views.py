@@ -26,7 +26,9 @@ def resolves(noun: type, path: str) -> bool:
 
 
 SHOWN = [(noun, column.path) for noun, shown in COLUMNS.items() for column in shown if column.path] + [
-    (noun, path) for noun, (shown, parts) in PAGES.items() for path in [*(column.path for column in shown), *parts]
+    (noun, path)
+    for noun, (shown, parts) in PAGES.items()
+    for path in [*(column.path for column in shown if column.path), *parts]
 ]
 
 

@@ -25,6 +25,13 @@ ALERT = "alert_01m7z00000000000000000b0b0"
 CSV, SCRIPT = b"n,kind\n1,a\n2,b\n3,a\n", b"print('theirs')\n"
 SLEEP = {"entry": {"type": "command", "argv": ["sleep", "120"]}, "resources": {"cpus": 0.1, "memory_bytes": 2**26}}
 
+TRIAL = {
+    "workers": 1,
+    "started_at": 1.0,
+    "ended_at": 9.0,
+    "times": {"total_steps": 100, "last_step": 5, "began_at": 2.0, "ended_at": 8.0, "step_s": [1.0, 1.1, 0.9, 1.0]},
+}
+
 
 def start(folder: Path) -> ControlPlane:
     """A control plane with the two projects and one alert of theirs, which nothing but a sick endpoint could make."""
@@ -86,8 +93,13 @@ class World:
         yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        limits = {"limits": {"usd": 1e6}}
+        answer = self.http.put(f"{place}/budgets", json=limits, headers=self.owner)
+        yield "budget", answer.json()["budget"]["id"]
         train = {"script": "t.py", "files": {"t.py": sources["t.py"]}, "name": "secret-run", "resources": {"cpus": 0.1}}
         yield "run", self._made(f"{place}/trainings", train)["run"]["id"]
+        plan = {"name": "secret-plan", "trials": [TRIAL], "aim": {"max_workers": 1}}
+        yield "plan", self._made(f"{place}/plans", plan)["id"]
         making = {"type": "ingest", "sources": [{"path": "d.csv", "digest": sources["d.csv"]}], "format": "csv"}
         resources = {"cpus": 0.1, "memory_bytes": 2**30}
         asked = {"name": "secret-data", "making": making, "resources": resources}

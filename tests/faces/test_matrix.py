@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import Category
@@ -15,7 +16,8 @@ from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.arrays import model as arrays
-from skyloom.rooms.cost.model import GetCost
+from skyloom.rooms.cost import budget
+from skyloom.rooms.cost.model import GetCost, GetOutlook, ListPrices, SetPrices
 from skyloom.rooms.data import model as data
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, SourceFile, Split
@@ -23,6 +25,7 @@ from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
+from skyloom.rooms.planning import model as planning
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
@@ -32,7 +35,7 @@ from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
-from tests.faces.foreign import CSV, OURS, THEIRS, World, start
+from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
 
 pytestmark = pytest.mark.slow
@@ -52,6 +55,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     monitoring.AcknowledgeAlert: lambda ids: [monitoring.AcknowledgeAlert(alert_id=ids["alert"])],
     monitoring.GetMonitor: lambda ids: [monitoring.GetMonitor(name=name) for name in (ids["endpoint"], "secret-ep")],
     monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
+    budget.GetBudget: lambda ids: [budget.GetBudget(budget_id=ids["budget"])],
+    budget.DeleteBudget: lambda ids: [budget.DeleteBudget(budget_id=ids["budget"])],
     jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
     jobs.CancelJob: lambda ids: [jobs.CancelJob(job_id=ids["job"])],
     jobs.RerunJob: lambda ids: [jobs.RerunJob(job_id=ids["job"])],
@@ -91,6 +96,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     tracking.ListRuns: lambda _: [tracking.ListRuns(dataset="secret-data")],
     tracking.GetSeries: lambda ids: [tracking.GetSeries(run_id=ids["run"])],
     Train: lambda _: [Train(recipe="tabular", dataset="secret-data", target="kind")],
+    planning.GetPlan: lambda ids: [planning.GetPlan(plan_id=ids["plan"])],
+    planning.FollowPlan: lambda ids: [planning.FollowPlan(plan_id=ids["plan"], run_id=ids["run"])],
     data.CleanDataset: lambda ids: [
         data.CleanDataset(dataset=name, making=Clean(steps=(Deduplicate(),)))
         for name in (ids["dataset"], "secret-data")
@@ -126,6 +133,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     tenancy.ListTokens: tenancy.ListTokens(),
     tenancy.ListAudit: tenancy.ListAudit(),
     GetCost: GetCost(),
+    GetOutlook: GetOutlook(),
+    SetPrices: SetPrices(pool="elsewhere", cpu_usd_per_hour=0.01),
+    ListPrices: ListPrices(),
+    budget.SetBudget: budget.SetBudget(limits=budget.Allowance(usd=1e6)),
+    budget.ListBudgets: budget.ListBudgets(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
@@ -138,6 +150,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
         model="secret-model",
         manifest=Manifest(signature=TOY_SIGNATURE, files=(BundleFile(path="model.onnx", digest=ZERO, size_bytes=1),)),
     ),
+    planning.MakePlan: msgspec.convert(
+        {"name": "own", "trials": [TRIAL], "aim": {"max_workers": 1}}, planning.MakePlan
+    ),
+    planning.ListPlans: planning.ListPlans(),
+    planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
     data.CreateDataset: data.CreateDataset(
@@ -215,7 +232,8 @@ def test_their_project_looks_as_if_it_were_absent(world: World, kind: type[Opera
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.route.name)
 def test_lists_and_sums_show_nothing_of_theirs(world: World, kind: type[Operation[Any]], role: str) -> None:
     response = world.send(OWN[kind], role)
-    may = kind.route.right in RIGHTS[tenancy.Role(role)] and kind is not tenancy.CreateProject
+    route = kind.route
+    may = route.right in RIGHTS[tenancy.Role(role)] and not (route.global_ and route.is_change)
     assert (response.status_code == 403) != may, response.text
     assert response.status_code < 500
     if kind is registry.RegisterModelVersion:

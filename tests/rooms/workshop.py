@@ -38,15 +38,14 @@ class Workshop:
     """Jobs, tracking, training and registry; one dataset "digits" with versions 1 and 2 in project p."""
 
     def __init__(self) -> None:
-        self.store, self.clock, ids = MemoryStore(), MemoryClock(1_000.0), CountingIds()
+        self.store, self.clock, self.ids = MemoryStore(), MemoryClock(1_000.0), CountingIds()
+        ids, self.outbox = self.ids, Outbox(self.clock)
         self.blobs, self.series = MemoryBlobs(), MemorySeries()
         self.engine = MemoryEngine(Resources(cpus=4, memory_bytes=8 * 2**30), now=self.clock.now)
         plans = self.plans = Plans(
             self.blobs, "/shared", lambda task_id: f"secret of {task_id}", lambda: "http://127.0.0.1:1"
         )
-        self.jobs, self.loop = job_rooms(
-            self.store, self.clock, ids, Outbox(self.clock), self.engine, self.blobs, plans
-        )
+        self.jobs, self.loop = job_rooms(self.store, self.clock, ids, self.outbox, self.engine, self.blobs, plans)
         self.tracking = Tracking(self.store, self.series, self.jobs)
         self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "1.2.3")
         self.registry = Registry(self.store, self.clock, ids, self.blobs)

@@ -32,6 +32,8 @@ TABLE = (
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
+    Row("budget", "skyloom.cli.budget", "Budgets: set, list, show, delete."),
+    Row("price", "skyloom.cli.price", "Prices of pools: set, list."),
     Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),

@@ -8,6 +8,7 @@ from skyloom.rooms.jobs.model import JobState, JobStatus, Reason
 
 # The numbers that timeout(1), env(1) and shells use for the same ends.
 JOB_CODES: dict[Reason, int] = {
+    Reason.BUDGET_EXHAUSTED: 122,  # EDQUOT
     Reason.TIME_LIMIT: 124,
     Reason.SHIM_LOST: 125,
     Reason.NODE_LOST: 125,

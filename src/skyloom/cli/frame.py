@@ -22,6 +22,12 @@ Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of th
 Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
 Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option(
+        "--budget", help="Dollars that it may cost; before that it writes a checkpoint and stops.", show_default=False
+    ),
+]
 MaxDuration = Annotated[str | None, typer.Option("--max-duration", help="End an attempt after: 90s, 2h.")]
 Requirements = Annotated[
     Path | None,

@@ -11,6 +11,7 @@ import typer
 from skyloom.cli import exits, values
 from skyloom.cli.frame import (
     AsJson,
+    BudgetUsd,
     Cpus,
     Cursor,
     Detach,
@@ -64,6 +65,7 @@ def run(
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
+    budget: BudgetUsd = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     secret: Secret = None,
@@ -81,7 +83,8 @@ def run(
 ) -> None:
     """Run a Python script, or any command after `--`, as a job.
 
-    Follows its output and exits with its exit code (124 time limit, 137 out of memory, 130 cancelled, 126 could not start, 125 lost).
+    Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
+    126 could not start, 125 lost).
     Ctrl-C only stops following: the job goes on.
     """
     script = Path(command[0]) if command[0].endswith(".py") else None
@@ -101,6 +104,7 @@ def run(
             priority=priority,
             environment=values.variables(env or ()),
             secrets=values.secrets(secret or ()),
+            budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
             after=after_of(after, after_ended),

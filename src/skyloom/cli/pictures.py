@@ -9,7 +9,7 @@ from skyloom.cli.render import to_json
 from skyloom.cli.wording import human
 from skyloom.core.errors import InvalidInput, NotPermitted, StorageFull
 from skyloom.durable import disk_errors
-from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.model import Estimate, Forecast, TimePlan
 
 _WIDTH, _HEIGHT, _EDGE = 720, 400, 60
 
@@ -28,7 +28,7 @@ def check(path: Path) -> None:
         _pyplot()
 
 
-def draw(forecast: Forecast, path: Path) -> None:
+def draw(forecast: Forecast | TimePlan, path: Path) -> None:
     """Draw time over workers with its interval, and the choice. Raises `PictureImpossible`, `StorageFull`, `NotPermitted`."""
     try:
         with disk_errors(path.absolute().parent):
@@ -42,7 +42,7 @@ def draw(forecast: Forecast, path: Path) -> None:
         raise PictureImpossible(f"{path} cannot be written: {error.strerror}.", next_action="Name another.") from error
 
 
-def page(forecast: Forecast) -> str:
+def page(forecast: Forecast | TimePlan) -> str:
     """A web page with the curve, the choice and all numbers; needs no other file."""
     scale = _Scale(forecast.predictions)
     band = [scale.point(one.workers, one.high_s) for one in forecast.predictions]
@@ -94,7 +94,7 @@ class _Scale:
         return powers or [self.first]
 
 
-def _draw_png(forecast: Forecast, path: Path) -> None:
+def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
     figure, axes = _pyplot().subplots(figsize=(8, 4.5))
     workers = [one.workers for one in forecast.predictions]
     lows, highs = [one.low_s for one in forecast.predictions], [one.high_s for one in forecast.predictions]

@@ -1,20 +1,30 @@
 """``skyloom plan``: how long will it take, what will it cost, how many workers suit it."""
 
+import re
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from typer.core import TyperGroup
 
 from skyloom.cli import pictures, values
-from skyloom.cli.frame import AsJson, Cpus, Gpus, Memory
-from skyloom.cli.render import show
+from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Limit, Memory, Project, cloud
+from skyloom.cli.job import attend
+from skyloom.cli.render import progress, show
+from skyloom.cli.train import parameter_value
 from skyloom.core.resources import Resources, parse_bytes
-from skyloom.rooms.planning.model import Aim, AimUnclear
-from skyloom.sdk.planning import forecast, measurements_in, worker_price
+from skyloom.rooms.planning.checking import check_aim
+from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan, TrialRun
+from skyloom.rooms.training.model import TrialOrder
+from skyloom.sdk.client import Client
+from skyloom.sdk.planning import forecast, measurements_in, trial_workers, worker_price, workers_that_fit
 
 _MAKE = "make"
+_MOST_FROM_FILE = 64
 
 
 class PlanUnclear(AimUnclear):
@@ -31,76 +41,219 @@ class _Words(TyperGroup):
 
 
 app = typer.Typer(
-    help="Predict time and cost of a training; choose its workers.",
+    help="Predict time and cost of a training; choose its workers: skyloom plan train.py --deadline 2h --budget 5",
     cls=_Words,
     add_completion=False,
     rich_markup_mode=None,
-    epilog="All options: skyloom plan make --help. Try: skyloom plan --from-measurements times.csv --deadline 2h",
+    epilog="All options of a plan: skyloom plan make --help (the word make may be left out).",
 )
 app.callback()(lambda: None)
 
+What = Annotated[str | None, typer.Argument(metavar="[RECIPE|SCRIPT.py]", help="image, tabular, or a Python file.")]
+FromFile = Annotated[
+    Path | None,
+    typer.Option("--from-measurements", metavar="FILE.csv", help="Instead of trials: workers,data_fraction,seconds"),
+]
 Deadline = Annotated[str | None, typer.Option("--deadline", help="End by then: 2h, or 2026-01-31T18:00.")]
 Budget = Annotated[float | None, typer.Option("--budget", help="Spend at most this, in USD.")]
 Price = Annotated[
     float | None,
-    typer.Option("--price-per-worker-hour", help="In USD.  [default: by the price book]", show_default=False),
+    typer.Option("--price-per-worker-hour", help="In USD, for measurements.  [default: by the price book]"),
 ]
 Picture = Annotated[Path | None, typer.Option("--plot", help="Draw the curve: a .png or .html file.")]
+WorkerRange = Annotated[
+    str | None, typer.Option("--workers", "-w", metavar="N|LEAST-MOST", help="May be chosen.  [default: all that fit]")
+]
+MaxWorkers = Annotated[int | None, typer.Option("--max-workers", help="The same as --workers 1-MOST.")]
+TrialShare = Annotated[float, typer.Option("--trial-share", help="Of the steps, tried with each number of workers.")]
+TrialWorkers = Annotated[str | None, typer.Option("--trial-workers", metavar="1,2,4", help="Try with these.")]
+PlanId = Annotated[str, typer.Argument(metavar="PLAN")]
 
 
 @app.command(_MAKE)
 def make(
-    from_measurements: Annotated[
-        Path | None, typer.Option("--from-measurements", metavar="FILE.csv", help="workers,data_fraction,seconds")
-    ] = None,
+    what: What = None,
+    from_measurements: FromFile = None,
     deadline: Deadline = None,
     budget: Budget = None,
-    max_workers: Annotated[int, typer.Option("--max-workers", help="How many may be chosen.")] = 64,
+    workers: WorkerRange = None,
+    max_workers: MaxWorkers = None,
     data_fraction: Annotated[float, typer.Option("--data-fraction", help="Work to predict; 1 is all.")] = 1.0,
     price: Price = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="That the training was tuned for.")] = None,
     noise_scale: Annotated[
         float | None, typer.Option("--noise-scale", help="Gradient noise scale in rows: lets the batch size change.")
     ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "--data", metavar="NAME[:VERSION]")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Name of the result, with --go.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE")] = None,
+    include: Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along.")] = None,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="In all, where the script cannot say it.")] = 0,
+    trial_share: TrialShare = 0.05,
+    trial_on: TrialWorkers = None,
+    go: Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")] = False,
     plot: Picture = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "2GiB",
+    detach: Detach = False,
+    project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the time of a training for each number of workers, price it, and choose one.
 
     With a deadline the cheapest in time is chosen, with a budget the fastest that it pays for, else the knee of the curve.
+    A recipe or a script is tried first: its first steps run as jobs with 1, 2, 4 … workers.
     """
-    if from_measurements is None:
+    if (what is None) == (from_measurements is None):
         raise PlanUnclear(
-            "Nothing says what to plan.", next_action="Give --from-measurements FILE.csv, a recipe or a script."
+            "It does not say what to plan.", next_action="Give a recipe, a script, or --from-measurements FILE.csv."
         )
     if plot is not None:
         pictures.check(plot)
+    least, most = _span(workers, max_workers)
+    each = Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(values.size(memory)))
     aim = Aim(
-        deadline_s=_deadline_s(deadline),
         budget_usd=budget,
-        max_workers=max_workers,
+        min_workers=least,
+        max_workers=max(least, _MOST_FROM_FILE) if most is None else most,
         data_fraction=data_fraction,
-        price_usd_per_worker_hour=_price(price, cpus, gpus, memory),
         base_batch_size=batch_size,
         noise_scale_rows=noise_scale,
     )
-    found = forecast(measurements_in(from_measurements), aim)
+    ends_at = _ends_at(deadline)
+    if from_measurements is not None:
+        aim = _by(ends_at, aim, price_usd_per_worker_hour=worker_price(each) if price is None else price)
+        found: Forecast | TimePlan = forecast(measurements_in(from_measurements), aim)
+        return _told(found, plot, as_json)
+    assert what is not None
+    training = _training(what, dataset, target, parameter or (), include or (), each, memory)
+    order = _order(trial_share, steps)
+    with cloud(project) as client:
+        fits = workers_that_fit(client.overview.status().capacity, each)
+        aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
+        check_aim(_by(ends_at, aim))  # before the long work, not after it
+        counts = _counts(trial_on) or trial_workers(least, aim.max_workers, fits)
+        trials = _try_out(client, counts, order, training, as_json)
+        plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
+        _told(plan, plot, as_json, quiet=go and as_json)
+        if go:
+            _start(client, plan, training, model, detach, as_json)
+
+
+def _told(found: Forecast | TimePlan, plot: Path | None, as_json: bool, *, quiet: bool = False) -> None:
     if plot is not None:
         pictures.draw(found, plot)
-    show(found, as_json)
+    if not quiet:
+        show(found, as_json)
 
 
-def _price(price: float | None, cpus: float, gpus: int, memory: str) -> float:
-    if price is not None:
-        return price
-    return worker_price(Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(values.size(memory))))
+@app.command("show")
+def show_(plan: PlanId, project: Project = None, as_json: AsJson = False) -> None:
+    """Show a plan; while its training runs, with a new estimate of its end."""
+    with cloud(project) as client:
+        show(client.plans.get(plan), as_json)
 
 
-def _deadline_s(text: str | None) -> float | None:
-    """A duration, or a moment of the calendar, as seconds from now. Raises `AimUnclear` for what is past."""
+@app.command("list")
+def list_(limit: Limit = 50, cursor: Cursor = None, project: Project = None, as_json: AsJson = False) -> None:
+    """List plans, newest first."""
+    with cloud(project) as client:
+        show(client.plans.list(limit, cursor), as_json)
+
+
+@app.command()
+def accuracy(limit: Limit = 1_000, project: Project = None, as_json: AsJson = False) -> None:
+    """Show how far off the predictions of planned trainings were."""
+    with cloud(project) as client:
+        show(client.plans.accuracy(limit), as_json)
+
+
+def _training(
+    what: str,
+    dataset: str | None,
+    target: str | None,
+    parameters: Sequence[str],
+    include: Sequence[Path],
+    each: Resources,
+    memory: str,
+) -> dict[str, Any]:
+    """What `TrainingCalls.start` takes, but for the workers."""
+    name, _, version = (dataset or "").partition(":")
+    script = Path(what) if what.endswith(".py") else None
+    return {
+        "recipe": "" if script else what,
+        "script": script,
+        "dataset": name or None,
+        **({"version": version} if version else {}),
+        "target": target,
+        "parameters": {key: parameter_value(text) for key, text in values.variables(parameters, "--set").items()},
+        "include": values.files(include),
+        "cpus": each.cpus,
+        "gpus": each.gpus,
+        "memory": memory,
+    }
+
+
+def _try_out(
+    client: Client, counts: Sequence[int], order: TrialOrder, training: dict[str, Any], quiet: bool
+) -> list[TrialRun]:
+    found = []
+    with progress("Trying", len(counts), quiet) as advance:
+        for count in counts:
+            found.append(client.plans.try_out(workers=count, order=order, **training))
+            advance(1)
+    return found
+
+
+def _start(
+    client: Client, plan: TimePlan, training: dict[str, Any], model: str | None, detach: bool, as_json: bool
+) -> None:
+    training = {**training, "model": model} if model else training
+    begun = client.trainings.start(workers=plan.chosen.workers, **training)
+    client.plans.follow(plan.id, begun.run.id)
+    if detach:
+        return show(client.plans.get(plan.id) if as_json else begun, as_json)
+    if not as_json:
+        typer.echo(f"{begun.run.id} in {begun.run.job_id}. How it goes: skyloom plan show {plan.id}", err=True)
+    attend(client, begun.run.job_id, as_json)
+
+
+def _name(what: str, dataset: str | None) -> str:
+    """What the planner's own error is told by."""
+    on = (dataset or "").partition(":")[0]
+    return f"{Path(what).name} on {on}" if on else Path(what).name
+
+
+def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None]:
+    """The least and the most workers; None for the most when nothing says it."""
+    if workers is None:
+        return 1, max_workers
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", workers.strip())
+    if match is None or max_workers is not None:
+        raise values.UnreadableOption(
+            f"--workers {workers!r} is no range, or --max-workers says it again.", next_action="Write 4, or 1-8."
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _order(share: float, steps: int) -> TrialOrder:
+    if not 0 < share <= 1:
+        raise values.UnreadableOption(f"--trial-share is {share:g}.", next_action="Give a share, for example 0.05.")
+    return TrialOrder(share=share, total_steps=steps)
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3}){0,15}", text):
+        raise values.UnreadableOption(f"--trial-workers {text!r} is no list.", next_action="Write 1,2,4.")
+    return tuple(sorted({int(word) for word in text.split(",")}))
+
+
+def _ends_at(text: str | None) -> float | None:
+    """A duration from now, or a moment of the calendar, as Unix seconds. Raises `AimUnclear` for what is past."""
     if text is None:
         return None
     if "-" not in text[1:]:
@@ -116,4 +269,12 @@ def _deadline_s(text: str | None) -> float | None:
         raise AimUnclear(
             f"The deadline {text} is in the past.", next_action="Give a time that is still to come, for example 2h."
         )
-    return left_s
+    return time.time() + left_s
+
+
+def _by(ends_at: float | None, aim: Aim, **changes: Any) -> Aim:
+    """An aim with the time that is left until its deadline. Raises `AimUnclear` when that has passed."""
+    left_s = None if ends_at is None else ends_at - time.time()
+    if left_s is not None and left_s <= 0:
+        raise AimUnclear("The deadline passed during the trials.", next_action="Allow more time, or try less of it.")
+    return msgspec.structs.replace(aim, deadline_s=left_s, **changes)

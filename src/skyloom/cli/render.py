@@ -19,10 +19,10 @@ from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
-from skyloom.rooms.cost.model import CostReport
+from skyloom.rooms.cost.model import CostOutlook, CostReport
 from skyloom.rooms.data.model import Excerpt
 from skyloom.rooms.lineage.model import LineageNode
-from skyloom.rooms.planning.model import Forecast
+from skyloom.rooms.planning.model import Accuracy, Breakdown, Forecast, TimePlan
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -115,9 +115,17 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield Text("done")
     elif isinstance(value, CostReport):
         yield _table(*views.rows_of_cost(value))
-    elif isinstance(value, Forecast):
+    elif isinstance(value, CostOutlook):
+        yield _table(*views.rows_of_days(value))
+        yield Text(views.going(value), style="dim")
+    elif isinstance(value, Forecast | TimePlan):
         yield _table(*views.rows_of_forecast(value))
         yield _pairs(views.words_of_forecast(value))
+        if isinstance(value, TimePlan) and value.parts:
+            yield Text("\ntried", style="bold")
+            yield _table(views.columns(Breakdown), value.parts)
+    elif isinstance(value, Accuracy):
+        yield from _list([*value.rows, *([value.total] if value.total else [])])
     elif isinstance(value, Excerpt):
         yield _table(views.cells(value), value.rows)
         yield Text(f"{len(value.rows)} of {value.num_rows:,} rows", style="dim")

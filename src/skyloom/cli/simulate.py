@@ -29,45 +29,60 @@ _RIGID = {Policy.FIFO, Policy.SRTF, Policy.SRSF, Policy.LAS}
 
 app = word("Play a trace of jobs on imagined machines.")
 
+Trace = Annotated[Path, typer.Option("--trace", metavar="FILE", help="CSV, one job a row; .gz too.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, max=_MAX_NODES, help="Machines.")]
+GpusPerNode = Annotated[int, typer.Option("--gpus-per-node", min=1, max=1_000, help="GPUs of each.")]
+PolicyName = Annotated[Policy, typer.Option("--policy", help="Whose turn it is.", case_sensitive=False)]
+LasLimits = Annotated[
+    str, typer.Option("--las-limits", metavar="A,B,…", help="Borders of las' queues, in GPU-seconds.")
+]
+Throughput = Annotated[
+    Path | None, typer.Option("--throughput", metavar="FILE", help="CSV: model,num_gpus,samples_per_s.")
+]
+WhatIf = Annotated[
+    str | None, typer.Option("--what-if", metavar="nodes=4,8,16", help="A row for each of these as well.")
+]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.html|.png", help="Draw who ran when.")]
+JobsFile = Annotated[Path | None, typer.Option("--jobs", metavar="FILE.csv", help="Write one row a job.")]
+Backfill = Annotated[
+    bool | None,
+    typer.Option("--backfill/--no-backfill", help="Overtake where it delays nobody.  [default: not for fifo]"),
+]
+Preempt = Annotated[bool, typer.Option("--preempt/--no-preempt", help="Running jobs may be stopped.")]
+Elastic = Annotated[
+    bool | None,
+    typer.Option("--elastic/--no-elastic", help="Use min_gpus, max_gpus.  [default: fair, deadline, elastic]"),
+]
+MinRun = Annotated[float, typer.Option("--min-run-s", help="Nobody is stopped before.")]
+CheckpointCost = Annotated[float, typer.Option("--checkpoint-cost-s", help="What a stop takes.")]
+RestartCost = Annotated[float, typer.Option("--restart-cost-s", help="What a start after a stop takes.")]
+EstimateError = Annotated[
+    float, typer.Option("--estimate-error", help="How wrong expected durations are: 0 true, 1 wild.")
+]
+SkipTooLarge = Annotated[bool, typer.Option("--skip-too-large", help="Leave out, and count, what can never run.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the errors of expected durations.")]
+
 
 @app.command()
 def simulate(
-    trace: Annotated[Path, typer.Option("--trace", metavar="FILE", help="CSV, one job a row; .gz too.")],
-    nodes: Annotated[int, typer.Option("--nodes", min=1, max=_MAX_NODES, help="Machines.")] = 8,
-    gpus_per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, max=1_000, help="GPUs of each.")] = 8,
-    policy: Annotated[Policy, typer.Option("--policy", help="Whose turn it is.", case_sensitive=False)] = Policy.FAIR,
-    las_limits: Annotated[
-        str, typer.Option("--las-limits", metavar="A,B,…", help="Borders of the queues of las, in GPU-seconds.")
-    ] = "3250,7200",
-    throughput: Annotated[
-        Path | None, typer.Option("--throughput", metavar="FILE", help="CSV model,num_gpus,samples_per_s.")
-    ] = None,
-    what_if: Annotated[
-        str | None, typer.Option("--what-if", metavar="nodes=4,8,16", help="A row for each of these as well.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.html|.png", help="Draw who ran when, and utilisation.")
-    ] = None,
-    jobs: Annotated[Path | None, typer.Option("--jobs", metavar="FILE.csv", help="Write one row a job.")] = None,
-    backfill: Annotated[
-        bool | None,
-        typer.Option("--backfill/--no-backfill", help="Overtake where it delays nobody.  [default: not for fifo]"),
-    ] = None,
-    preempt: Annotated[bool, typer.Option("--preempt/--no-preempt", help="Running jobs may be stopped.")] = True,
-    elastic: Annotated[
-        bool | None,
-        typer.Option("--elastic/--no-elastic", help="Use min_gpus and max_gpus.  [default: fair, deadline, elastic]"),
-    ] = None,
-    min_run_s: Annotated[float, typer.Option("--min-run-s", min=0, help="Nobody is stopped before.")] = 0.0,
-    checkpoint_cost_s: Annotated[float, typer.Option("--checkpoint-cost-s", min=0, help="Of each stop.")] = 0.0,
-    restart_cost_s: Annotated[float, typer.Option("--restart-cost-s", min=0, help="Of each start after one.")] = 0.0,
-    estimate_error: Annotated[
-        float, typer.Option("--estimate-error", min=0, max=5, help="How wrong expected durations are: 0 true, 1 wild.")
-    ] = 0.0,
-    skip_too_large: Annotated[
-        bool, typer.Option("--skip-too-large", help="Leave out jobs larger than the cluster, and count them.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the errors of expected durations.")] = 0,
+    trace: Trace,
+    nodes: Nodes = 8,
+    gpus_per_node: GpusPerNode = 8,
+    policy: PolicyName = Policy.FAIR,
+    las_limits: LasLimits = "3250,7200",
+    throughput: Throughput = None,
+    what_if: WhatIf = None,
+    plot: Plot = None,
+    jobs: JobsFile = None,
+    backfill: Backfill = None,
+    preempt: Preempt = True,
+    elastic: Elastic = None,
+    min_run_s: MinRun = 0.0,
+    checkpoint_cost_s: CheckpointCost = 0.0,
+    restart_cost_s: RestartCost = 0.0,
+    estimate_error: EstimateError = 0.0,
+    skip_too_large: SkipTooLarge = False,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Play a trace: `skyloom simulate --trace jobs.csv --nodes 8 --gpus-per-node 8 --policy las`.
@@ -79,24 +94,24 @@ def simulate(
         if path is not None:
             check(path)
     others = _what_if(what_if)
-    rules = Rulebook(
-        policy=policy,
-        las_limits_gpu_s=_limits(las_limits),
-        min_run_s=_finite(min_run_s, "--min-run-s"),
-        restart_s=checkpoint_cost_s + restart_cost_s,
-        backfill=policy not in _STRICT if backfill is None else backfill,
-        preempt=preempt,
-        elastic=policy not in _RIGID if elastic is None else elastic,
+    costs = StopCosts(
+        checkpoint_s=_within(checkpoint_cost_s, "--checkpoint-cost-s"),
+        restart_s=_within(restart_cost_s, "--restart-cost-s"),
     )
     scenario = Scenario(
         cluster=Cluster(num_nodes=nodes, gpus_per_node=gpus_per_node),
-        rules=rules,
-        costs=StopCosts(
-            checkpoint_s=_finite(checkpoint_cost_s, "--checkpoint-cost-s"),
-            restart_s=_finite(restart_cost_s, "--restart-cost-s"),
+        rules=Rulebook(
+            policy=policy,
+            las_limits_gpu_s=_limits(las_limits),
+            min_run_s=_within(min_run_s, "--min-run-s"),
+            restart_s=costs.checkpoint_s + costs.restart_s,
+            backfill=policy not in _STRICT if backfill is None else backfill,
+            preempt=preempt,
+            elastic=policy not in _RIGID if elastic is None else elastic,
         ),
+        costs=costs,
         rates=read_throughput(throughput) if throughput else {},
-        estimate_error=estimate_error,
+        estimate_error=_within(estimate_error, "--estimate-error", 5),
         seed=seed,
         skip_too_large=skip_too_large or bool(others),
     )
@@ -151,7 +166,9 @@ def _what_if(text: str | None) -> list[int]:
     return list(dict.fromkeys(counts))
 
 
-def _finite(seconds: float, option: str) -> float:
-    if not 0 <= seconds <= 1e9:  # NaN too
-        raise UnreadableOption(f"{option} {seconds:g} is not between 0 and 1e9.", next_action="Write seconds.")
-    return seconds
+def _within(value: float, option: str, most: float = 1e9) -> float:
+    if not 0 <= value <= most:  # NaN too
+        raise UnreadableOption(
+            f"{option} {value:g} is not between 0 and {most:g}.", next_action=f"Write for example {option} 0.5."
+        )
+    return value

@@ -9,6 +9,7 @@ import typer
 from skyloom.cli import values
 from skyloom.cli.frame import (
     AsJson,
+    BudgetUsd,
     Cpus,
     Detach,
     Gpus,
@@ -46,6 +47,7 @@ def train(
     memory: Memory = "2GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts; each resumes.")] = 2,
     max_duration: MaxDuration = None,
+    budget: BudgetUsd = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along with a script; repeat.")
     ] = None,
@@ -72,13 +74,14 @@ def train(
             script=script,
             dataset=name or None,
             target=target,
-            parameters={key: _value(text) for key, text in values.variables(parameter or (), "--set").items()},
+            parameters={key: parameter_value(text) for key, text in values.variables(parameter or (), "--set").items()},
             include=values.files(include or ()),
             workers=workers,
             cpus=cpus,
             gpus=gpus,
             memory=values.size(memory),
             max_retries=retries,
+            budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
             **options,
@@ -90,7 +93,7 @@ def train(
         attend(client, begun.run.job_id, as_json)
 
 
-def _value(text: str) -> Any:
+def parameter_value(text: str) -> Any:
     """A parameter as JSON has it (3, true, [8, 4]); what is no JSON is text."""
     try:
         return msgspec.json.decode(text)

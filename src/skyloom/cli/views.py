@@ -11,13 +11,15 @@ from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
-from skyloom.rooms.cost.model import CostReport, CostRow
+from skyloom.rooms.cost.budget import BudgetStatus
+from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
+from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import Estimate, Forecast
+from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
@@ -50,6 +52,14 @@ def of(path: str, heading: str | None = None) -> Column:
     """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
     last = path.split(".")[-1]
     return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
+
+
+def used_of(status: BudgetStatus) -> str:
+    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
+    limits = status.budget.limits
+    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
+    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
+    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
 
 
 def _top(row: FeatureDrift) -> float:
@@ -254,6 +264,31 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
+    TimePlan: (
+        of("id", "plan"),
+        of("name"),
+        of("chosen.workers", "workers"),
+        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
+        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
+        of("run_id", "run"),
+        of("created_at"),
+    ),
+    Breakdown: (
+        of("workers"),
+        of("startup_s", "start"),
+        of("step_s", "a step"),
+        of("steps"),
+        of("checkpoints_s", "checkpoints"),
+        of("finish_s", "finish"),
+    ),
+    AccuracyRow: (
+        of("name"),
+        of("num_trainings", "trainings"),
+        Column("median error", lambda row: human("_share", row.median_error_share)),
+        Column("worst", lambda row: human("_share", row.worst_error_share)),
+        Column("inside interval", lambda row: human("_share", row.inside_share)),
+        Column("in time", lambda row: human("_share", row.in_time_share)),
+    ),
     Estimate: (
         of("workers"),
         of("batch_size"),
@@ -271,6 +306,27 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_hours"),
         of("memory_gib_hours", "GiB hours"),
         of("cost"),
+    ),
+    DayCost: (of("day"), of("cpu_hours"), of("gpu_hours"), of("cost")),
+    PriceList: (
+        of("pool"),
+        of("tenure"),
+        of("prices.cpu_usd_per_hour", "CPU $/h"),
+        of("prices.gpu_usd_per_hour", "GPU $/h"),
+        of("prices.memory_gib_usd_per_hour", "GiB $/h"),
+        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
+        of("set_by"),
+    ),
+    BudgetStatus: (
+        of("budget.id", "budget"),
+        Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}")),
+        of("budget.period", "per"),
+        of("state"),
+        Column("used", used_of),
+        Column("", lambda status: f"{bar(status.used_share, 12):░<12} {status.used_share:.0%}"),
+        of("reserved"),
+        of("expected", "at month's end"),
+        of("exhausted_at", "used up"),
     ),
 }
 
@@ -371,6 +427,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
+    PlanProgress: (
+        (
+            of("plan.id", "plan"),
+            of("plan.name"),
+            of("plan.run_id", "run"),
+            of("plan.job_id", "job"),
+            of("state"),
+            of("plan.workers"),
+            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
+            of("plan.deadline_at", "deadline"),
+            of("estimate.message"),
+        ),
+        ("estimate", "outcome", "plan"),
+    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -410,6 +480,22 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("error.next_action", "next"),
             of("draft.dataset_id", "dataset"),
             of("draft.job_id", "job"),
+        ),
+        (),
+    ),
+    BudgetStatus: (
+        (
+            of("budget.id", "budget"),
+            Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}"), "budget.name"),
+            of("budget.period", "per"),
+            of("state"),
+            Column("used", used_of, "spent"),
+            Column("share", lambda status: f"{bar(status.used_share, 20):░<20} {status.used_share:.0%}", "used_share"),
+            of("reserved", "promised to jobs"),
+            of("expected", "at month's end"),
+            of("exhausted_at", "used up"),
+            of("budget.set_by"),
+            of("budget.set_at"),
         ),
         (),
     ),
@@ -499,7 +585,22 @@ def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow
     return (*columns(CostRow), drawn), (*report.rows, report.total)
 
 
-def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Estimate]]:
+def rows_of_days(outlook: CostOutlook) -> tuple[Sequence[Column], Sequence[DayCost]]:
+    """What each day cost as one table, with a bar; days before the first that cost anything are left out."""
+    began = next((place for place, day in enumerate(outlook.days) if day.cost.nano_usd), len(outlook.days) - 1)
+    shown = outlook.days[began:]
+    highest = max((day.cost.nano_usd for day in shown), default=0) or 1
+    return (*columns(DayCost), Column("", lambda day: bar(day.cost.nano_usd / highest, 40))), shown
+
+
+def going(outlook: CostOutlook) -> str:
+    """Where the month is going, in a sentence or two."""
+    way = outlook.forecast
+    between = f" ({way.low} to {way.high})" if way.low is not None else ""
+    return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"
+
+
+def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
     """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
     chosen, estimates = forecast.chosen.workers, forecast.predictions
     counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
@@ -511,7 +612,7 @@ def rows_of_forecast(forecast: Forecast) -> tuple[Sequence[Column], Sequence[Est
     return (*columns(Estimate), drawn, mark), shown
 
 
-def words_of_forecast(forecast: Forecast) -> list[tuple[str, str]]:
+def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
     """What was chosen and why, the law behind it, and what to know before believing it."""
     chosen, model = forecast.chosen, forecast.model
     span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"

@@ -10,10 +10,15 @@ from skyloom.core.resources import Resources
 
 
 class TaskEnded(msgspec.Struct, frozen=True, kw_only=True, tag="task_ended"):
-    """One attempt of one task is over. Its whole life is metered, from process start to last descendant gone."""
+    """One attempt of one task is over. Its whole life is metered, from process start to last descendant gone.
+
+    Attributes:
+        pool: where it ran.
+    """
 
     job_id: str
     task_id: str
+    pool: str = "local"
     resources: Resources
     started_at: float
     ended_at: float
@@ -35,7 +40,23 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True, tag="noted"):
     message: str
 
 
-EventBody = TaskEnded | Moved | Noted
+class BudgetReached(msgspec.Struct, frozen=True, kw_only=True, tag="budget_reached"):
+    """A budget is used up to one of its thresholds, said once a period; or, when it is ``over``, it is below it again.
+
+    Attributes:
+        budget: what people call it.
+        threshold: a share of the limit.
+        share: how much of it is used.
+    """
+
+    budget: str
+    threshold: float
+    share: float
+    message: str
+    over: bool = False
+
+
+EventBody = TaskEnded | Moved | Noted | BudgetReached
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

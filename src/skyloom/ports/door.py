@@ -6,7 +6,7 @@ A `Query` reads by itself and never changes anything.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from skyloom.core.events import Event, EventBody
 from skyloom.core.operation import Caller, Operation
@@ -45,6 +45,16 @@ class Query:
 
 
 Handlers = Mapping[type[Operation[Any]], Change | Query]
+
+
+class Service(Protocol):
+    """What offers operations to the door."""
+
+    def handlers(self) -> Handlers:
+        """Who carries out which operation."""
+        ...
+
+
 Subscriber = Callable[[Transaction, Event], None]
 
 

@@ -20,6 +20,7 @@ from skyloom.runtime.gang import Gang
 from skyloom.runtime.report import report
 from skyloom.runtime.shards import Batch, Rows, Shards
 from skyloom.runtime.state import Position, read_position, restore, to_files
+from skyloom.runtime.trial import trial
 
 LossOfRows = Callable[[Rows], torch.Tensor]
 """Returns the SUM of the losses of these rows, as a scalar tensor on the gang's device."""
@@ -64,13 +65,18 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def average_gradients(
-    loss_sum: torch.Tensor | None, parameters: Sequence[torch.Tensor], num_rows: int, gang: Gang
+    loss_sum: torch.Tensor | None,
+    parameters: Sequence[torch.Tensor],
+    num_rows: int,
+    gang: Gang,
+    norms: Callable[[float, float], None] | None = None,
 ) -> float:
     """Leave in each parameter's ``grad`` the gradient of the mean loss over the global batch; returns that mean loss.
 
     Args:
         loss_sum: summed loss of this worker's rows; None when it has none in this batch.
         num_rows: rows of the global batch.
+        norms: told the squared norms of this worker's part of the gradient and of all of it.
     """
     if loss_sum is not None:
         (loss_sum / num_rows).backward()
@@ -78,7 +84,10 @@ def average_gradients(
     if gang.world_size == 1:
         return float(mean)
     flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters] + [mean.to(parameters[0].dtype)])
+    part = float(flat[:-1].square().sum()) if norms else 0.0
     gang.add_up(flat)
+    if norms:
+        norms(part, float(flat[:-1].square().sum()))
     pieces = flat.split([parameter.numel() for parameter in parameters] + [1])
     for parameter, piece in zip(parameters, pieces, strict=False):
         parameter.grad = piece.view_as(parameter).clone()
@@ -122,6 +131,8 @@ class _Training:
         )
         self._total_steps = plan.epochs * self._shards.steps_per_epoch
         self._step, self._loss = 0, math.nan
+        self._trial = trial()
+        self._stop_at = self._total_steps
 
     def run(self) -> Fitted:
         resumed = self._start()
@@ -129,12 +140,15 @@ class _Training:
         workers = f"{self._gang.world_size} worker{'s' if self._gang.world_size > 1 else ''}"
         self._say(f"Training on {self._shards.num_rows} rows: {self._total_steps} steps, {workers}.")
         self._model.train()
+        self._begin_trial(first_step)
         for epoch in range(first_step // self._shards.steps_per_epoch, self._plan.epochs):
             first = self._step - epoch * self._shards.steps_per_epoch
             for batch in self._shards.batches(epoch, first):
+                if self._step == self._stop_at:
+                    break
                 self._work_on(batch, epoch)
         if self._step > first_step:
-            self._save()
+            self._save_at_end()
         duration_s = time.monotonic() - started
         rows = (self._step - first_step) * self._plan.batch_size
         return Fitted(
@@ -175,7 +189,8 @@ class _Training:
         for group in self._optimizer.param_groups:
             group["lr"] = self._plan.learning_rate * warm_cosine(self._step, self._total_steps)
         loss_sum = self._loss_of_rows(batch.rows) if len(batch.rows) else None
-        self._loss = average_gradients(loss_sum, self._parameters, batch.num_global_rows, self._gang)
+        norms = self._norms(batch)
+        self._loss = average_gradients(loss_sum, self._parameters, batch.num_global_rows, self._gang, norms)
         if not math.isfinite(self._loss):
             raise LossNotFinite(
                 f"The loss became {self._loss} in epoch {epoch + 1}, step {self._step + 1} (learning rate "
@@ -185,11 +200,13 @@ class _Training:
         self._optimizer.step()
         self._step += 1
         self._after_step(epoch)
+        if self._trial is not None:
+            self._trial.mark("fit", self._step)
 
     def _after_step(self, epoch: int) -> None:
         plan, is_last = self._plan, self._step == self._total_steps
         due = plan.checkpoint_every_steps and self._step % plan.checkpoint_every_steps == 0
-        if due and not is_last:
+        if due and not is_last and self._trial is None:
             self._save()
         if self._step * _LINES // self._total_steps > (self._step - 1) * _LINES // self._total_steps:
             self._say(f"step {self._step} of {self._total_steps}, epoch {epoch + 1}: loss {self._loss:.4g}")
@@ -197,6 +214,29 @@ class _Training:
             if self._gang.is_first:
                 self._report({"train/loss": self._loss, "train/epoch": epoch + 1}, self._step)
             self._leave_when_asked()
+
+    # A trial: the first steps only, and one checkpoint, timed by itself.
+
+    def _begin_trial(self, first_step: int) -> None:
+        if self._trial is not None:
+            plan, rows = self._plan, self._shards.num_rows
+            left = self._total_steps - first_step
+            self._stop_at = first_step + self._trial.begin("fit", left, batch_size=plan.batch_size, num_rows=rows)
+
+    def _norms(self, batch: Batch) -> Callable[[float, float], None] | None:
+        """In the warm-up of a trial of several workers: what the gradient noise scale is made of."""
+        tried, rows, whole = self._trial, len(batch.rows), batch.num_global_rows
+        if tried is None or not tried.is_warming_up(self._step) or not 0 < rows < whole:
+            return None
+        return lambda part, all_of_it: tried.saw_gradients(rows, part * (whole / rows) ** 2, whole, all_of_it)
+
+    def _save_at_end(self) -> None:
+        began = time.monotonic()
+        self._save()
+        if self._trial is not None and self._checkpoints is not None:
+            every = self._plan.checkpoint_every_steps
+            count = 1 + ((self._total_steps - 1) // every if every else 0)
+            self._trial.saw_checkpoint(time.monotonic() - began, count)
 
     def _say(self, line: str) -> None:
         if self._gang.is_first:

@@ -15,6 +15,7 @@ from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.ports.series import Point
 from skyloom.runtime.context import context
 from skyloom.runtime.line import measurements_sender
+from skyloom.runtime.trial import trial
 
 Send = Callable[[int, tuple[Point, ...]], None]
 """Sends the batch with this sequence number; raises `Unavailable` or `StorageFull` when it is worth trying again."""
@@ -121,6 +122,9 @@ def report(values: Mapping[str, float], step: int) -> None:
 
     Rank 0 speaks for the gang: on other ranks this does nothing, so add up over ranks first.
     """
+    tried = trial()
+    if tried is not None:
+        tried.reported(step)
     here = context()
     if not (here.is_first and here.run):
         return

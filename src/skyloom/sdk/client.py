@@ -1,16 +1,18 @@
 """The client: one attribute per noun, one method per operation."""
 
 from skyloom.sdk.arrays import ArrayCalls
+from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
+from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.secrets import SecretCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import AlertCalls, CostCalls, LineageCalls
+from skyloom.sdk.watching import AlertCalls, LineageCalls
 
 
 class Client:
@@ -28,9 +30,12 @@ class Client:
         self.secrets = SecretCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
+        self.plans = PlanCalls(transport)
         self.models = ModelCalls(transport)
         self.data = DataCalls(transport)
         self.costs = CostCalls(transport)
+        self.prices = PriceCalls(transport)
+        self.budgets = BudgetCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.predictions = PredictionCalls(transport)

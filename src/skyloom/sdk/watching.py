@@ -1,26 +1,13 @@
-"""Costs, alerts, the numbers of endpoints and lineage from Python."""
+"""Alerts, the numbers of endpoints and lineage from Python."""
 
 from collections.abc import Sequence
 
 from skyloom.core.operation import Page
-from skyloom.rooms.cost import model as cost
-from skyloom.rooms.cost.model import CostBy, CostReport
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.lineage.model import Lineage, LineageNode
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.monitoring.model import Alert, AlertRule, AlertState, Monitor, Watch
 from skyloom.sdk.transport import Transport
-
-
-class CostCalls:
-    """``cloud.costs``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def get(self, by: CostBy | str = CostBy.JOB, since: float = 0.0, limit: int = 100) -> CostReport:
-        """What the project spent since a Unix time, with one row per job, run, model, endpoint or user."""
-        return self._transport.send(cost.GetCost(by=CostBy(by), since=since, limit=limit))
 
 
 class AlertCalls:

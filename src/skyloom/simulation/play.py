@@ -13,6 +13,7 @@ from skyloom.rooms.scheduling.simulation import Script, Simulation
 from skyloom.simulation.model import Cluster, JobTooLarge, Played, Scenario, TraceJob
 from skyloom.simulation.trace import TraceUnreadable
 
+_NOBODY = " "  # the tenant of jobs that name none; no cell of a trace is a blank
 _GPU = Resources(cpus=0, gpus=1, memory_bytes=0)
 
 
@@ -82,7 +83,7 @@ def _script(job: TraceJob, scenario: Scenario, chance: random.Random) -> Script:
         believed_s *= chance.lognormvariate(0.0, scenario.estimate_error)
     demand = Demand(
         id=job.job_id,
-        project=job.tenant,
+        project=job.tenant or _NOBODY,
         resources=_GPU,
         min_workers=fewest,
         max_workers=most,

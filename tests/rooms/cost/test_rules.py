@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -7,25 +8,41 @@ from hypothesis import strategies as st
 from skyloom.core.events import TaskEnded
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
-from skyloom.rooms.cost.model import CostBy, CostReport, LedgerEntry, PriceBook
-from skyloom.rooms.cost.rules import OTHERS, ledger_entry, report, worth
+from skyloom.rooms.cost import rules
+from skyloom.rooms.cost.model import CostBy, CostReport, LedgerEntry
+from skyloom.rooms.cost.prices import ANY_POOL, PriceBook, PriceHistory, PriceList
+from skyloom.rooms.cost.rules import OTHERS, ledger_entries, report
+from skyloom.rooms.cost.usage import Usage, worth
 
 PRICES = PriceBook(cpu_usd_per_hour=0.04, gpu_usd_per_hour=2.5, memory_gib_usd_per_hour=0.005)
-NOW = 10_000.0
+NOW = 400_000.0
 LABELS = st.fixed_dictionaries({key: st.sampled_from(["", "a", "b"]) for key in ("user", "run", "model", "endpoint")})
+MOMENTS = st.floats(0, NOW)
 TASKS = st.builds(
     TaskEnded,
     job_id=st.sampled_from(["job_1", "job_2", "job_3"]),
     task_id=st.sampled_from([f"task_{number}" for number in range(12)]),
     resources=st.builds(Resources, cpus=st.floats(0, 64), gpus=st.integers(0, 8), memory_bytes=st.integers(0, 2**38)),
-    started_at=st.floats(0, NOW),
-    ended_at=st.floats(0, NOW),
+    started_at=MOMENTS,
+    ended_at=MOMENTS,
     labels=LABELS,
+)
+BOOKS = st.builds(PriceBook, cpu_usd_per_hour=st.floats(0, 100), gpu_usd_per_hour=st.floats(0, 100))
+
+
+def price_list(moment: float, book: PriceBook = PRICES, pool: str = ANY_POOL) -> PriceList:
+    return PriceList(id=f"price_{moment}", project="*", pool=pool, prices=book, valid_from=moment)
+
+
+HISTORY = PriceHistory([price_list(0.0)])
+HISTORIES = st.lists(st.tuples(MOMENTS, BOOKS, st.sampled_from([ANY_POOL, "local"])), max_size=5).map(
+    lambda changes: PriceHistory([price_list(0.0), *(price_list(*change) for change in changes)])
 )
 
 
 def entry(task: TaskEnded) -> LedgerEntry:
-    return ledger_entry("p", task, PRICES)
+    (made,) = ledger_entries("p", task, HISTORY)
+    return made
 
 
 def task(task_id: str, started_at: float, ended_at: float, **labels: str) -> LedgerEntry:
@@ -44,7 +61,11 @@ def summed(
     ended: list[LedgerEntry], running: list[LedgerEntry], by: CostBy = CostBy.JOB, **bounds: float
 ) -> CostReport:
     limits = {"since": 0.0, "until": NOW, **bounds}
-    return report(by, ended, running, limit=int(limits.pop("limit", 100)), prices=PRICES, **limits)
+    used: dict[str, Usage] = {}
+    for one in ended:
+        name = rules.name_of(by, one)
+        used[name] = used.get(name, Usage()) + rules.usage_of(one, limits["since"], limits["until"])
+    return report(by, used, running, limit=int(limits.pop("limit", 100)), prices=PRICES, **limits)
 
 
 def test_worth_of_an_hour_is_the_price_list():
@@ -55,7 +76,65 @@ def test_worth_of_a_clock_set_back_is_nothing():
     assert worth(Resources(cpus=2), -5, PRICES) == Money(0)
 
 
-@given(st.lists(TASKS), st.lists(TASKS), st.sampled_from(CostBy), st.integers(1, 4), st.floats(0, NOW))
+@given(TASKS, HISTORIES)
+def test_entries_of_a_life_under_changing_prices_cover_it_without_gap_or_overlap(
+    ended: TaskEnded, history: PriceHistory
+):
+    entries = ledger_entries("p", ended, history)
+    assert (entries[0].started_at, entries[-1].ended_at) == (ended.started_at, ended.ended_at)
+    assert all(before.ended_at == after.started_at for before, after in itertools.pairwise(entries))
+    assert [one.is_last for one in entries] == [False] * (len(entries) - 1) + [True]
+    assert all(one.prices == history.book("local", one.started_at) for one in entries)
+    assert all(one.cost == worth(one.resources, one.duration_us / 1e6, one.prices) for one in entries)
+
+
+def test_entry_of_a_task_is_not_changed_by_a_later_price():
+    dearer = PriceHistory([price_list(0.0), price_list(1_000.0, PriceBook(cpu_usd_per_hour=99.0))])
+    ended = TaskEnded(job_id="j", task_id="t", resources=Resources(cpus=1), started_at=0, ended_at=1_000)
+    assert ledger_entries("p", ended, dearer) == ledger_entries("p", ended, HISTORY)
+
+
+def test_prices_of_a_pool_go_before_those_of_any():
+    spot = price_list(50.0, PriceBook(cpu_usd_per_hour=1.0), "spot")
+    history = PriceHistory([price_list(0.0), spot])
+    assert (history.book("spot", 49.0), history.book("spot", 50.0)) == (PRICES, spot.prices)
+    assert history.book("other", 50.0) == PRICES
+
+
+@given(TASKS, st.lists(MOMENTS, max_size=5))
+def test_usage_of_neighbouring_times_adds_up_to_the_whole_exactly(ended: TaskEnded, cuts: list[float]):
+    one = entry(ended)
+    borders = [-math.inf, *sorted(cuts), math.inf]
+    parts = [rules.usage_of(one, since, until) for since, until in itertools.pairwise(borders)]
+    assert sum(parts, Usage()) == rules.usage_of(one)
+    assert rules.usage_of(one).cost == one.cost
+    assert rules.usage_of(one).num_tasks == 1
+
+
+@given(TASKS)
+def test_days_of_an_entry_add_up_to_the_whole_exactly(ended: TaskEnded):
+    days = list(rules.by_day(entry(ended)))
+    assert sum((usage for _, usage in days), Usage()) == rules.usage_of(entry(ended))
+    assert [day for day, _ in days] == sorted({day for day, _ in days})
+    assert all(0 <= usage.duration_us <= 86_400 * 10**6 for _, usage in days)
+
+
+@pytest.mark.parametrize(
+    ("moment", "month", "end"),
+    [
+        ("2026-01-31", "2026-01", "2026-02-01"),
+        ("2024-02-29", "2024-02", "2024-03-01"),
+        ("2026-12-01", "2026-12", "2027-01-01"),
+    ],
+)
+def test_month_of_a_day_ends_where_the_next_begins(moment: str, month: str, end: str):
+    at = rules.start_of(moment) + 86_399.0
+    assert rules.month_of(at) == month
+    assert rules.day_of(rules.end_of_month(at)) == end
+    assert rules.month_so_far(at)[-1] == moment
+
+
+@given(st.lists(TASKS), st.lists(TASKS), st.sampled_from(CostBy), st.integers(1, 4), MOMENTS)
 def test_report_parts_sum_to_the_total_exactly(
     ended: list[TaskEnded], running: list[TaskEnded], by: CostBy, limit: int, since: float
 ):
@@ -68,23 +147,13 @@ def test_report_parts_sum_to_the_total_exactly(
 
 
 @given(st.lists(TASKS), st.lists(TASKS))
-def test_report_meters_each_attempt_once_for_the_time_it_ran(ended: list[TaskEnded], running: list[TaskEnded]):
-    lives: dict[str, TaskEnded] = {}
-    for one in [*ended, *running]:
-        lives.setdefault(one.task_id, one)
-    expected_s = sum(max(0.0, one.ended_at - one.started_at) for one in lives.values())
+def test_report_meters_each_task_for_the_time_it_ran(ended: list[TaskEnded], running: list[TaskEnded]):
     made = summed([*map(entry, ended)], [*map(entry, running)])
-    assert made.total.duration_s == pytest.approx(expected_s, abs=1e-4)
-    assert made.total.cost == Money(sum(entry(one).cost.nano_usd for one in lives.values()))
-
-
-@given(st.lists(TASKS, max_size=8), st.lists(st.floats(0, NOW), max_size=4))
-def test_report_of_consecutive_times_meters_as_much_as_the_whole(ended: list[TaskEnded], cuts: list[float]):
-    entries, borders = [*map(entry, ended)], [0.0, *sorted(cuts), NOW]
-    pieces = [summed(entries, [], since=start, until=end).total for start, end in itertools.pairwise(borders)]
-    whole = summed(entries, []).total
-    assert sum(piece.duration_s for piece in pieces) == pytest.approx(whole.duration_s, abs=1e-4)
-    assert sum(piece.cost.nano_usd for piece in pieces) == pytest.approx(whole.cost.nano_usd, abs=100)
+    lives = [*ended, *running]
+    assert made.total.duration_s == pytest.approx(
+        sum(max(0.0, one.ended_at - one.started_at) for one in lives), abs=1e-4
+    )
+    assert made.total.cost == Money(sum(entry(one).cost.nano_usd for one in lives))
 
 
 def test_report_counts_only_the_part_of_a_life_since_then():

@@ -29,13 +29,13 @@ class Claims:
         """Forget what ended tasks held."""
         self._held = {name: held for name, held in self._held.items() if not self._is_over(held[0])}
 
-    def free_port(self) -> int:
-        """A port on loopback that no live gang has and nobody listens on. Raises ``OSError`` when there is none."""
+    def free_port(self, host: str = "127.0.0.1") -> int:
+        """A port of an own address that no live gang has and nobody listens on. Raises ``OSError`` when there is none."""
         taken = {port for _, port, _ in self._held.values()}
         for port in random.sample(_PORTS, 2_000):
-            if port not in taken and _is_free(port):
+            if port not in taken and _is_free(host, port):
                 return port
-        raise OSError("no free port on 127.0.0.1")
+        raise OSError(f"no free port on {host}")
 
     def free_gpus(self, all_gpus: Iterable[int]) -> tuple[int, ...]:
         """GPUs that no live task uses."""
@@ -43,10 +43,10 @@ class Claims:
         return tuple(index for index in all_gpus if index not in taken)
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -41,6 +41,8 @@ class LocalEngine:
             the scheduler's business.
         warm: keep a process with the training imports done, so that Python tasks start in milliseconds.
         variables: added to the clean base environment of every task.
+        lease: file of the moment (seconds since boot) after which this machine's tasks must not run; None for no such moment.
+        disowns: supervisors become nobody's children, for a process whose host kills its children when it ends.
         environments: folder of the Python environments that jobs bring; None for one beside ``folder``.
         package_variables: for uv, which builds them: indexes, caches, proxies.
         max_environment_bytes: disk that they may take.
@@ -54,6 +56,8 @@ class LocalEngine:
         capacity: Resources | None = None,
         warm: bool = True,
         variables: Mapping[str, str] | None = None,
+        lease: Path | None = None,
+        disowns: bool = False,
         environments: Path | None = None,
         package_variables: Mapping[str, str] | None = None,
         max_environment_bytes: int = 20 * 2**30,
@@ -65,7 +69,7 @@ class LocalEngine:
         places = environments or self._tasks.with_name(f"{self._tasks.name}-environments")
         search, told = self._variables["PATH"], package_variables or {}
         pythons = Pythons(places, self._python, told, search, max_environment_bytes)
-        self._host = Host(self._python, self._variables, pythons)
+        self._host = Host(self._python, self._variables, pythons, str(lease.absolute()) if lease else "")
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
@@ -74,7 +78,7 @@ class LocalEngine:
             raise _translated(error, self._tasks) from error
         self._claims = Claims(lambda task: not task.exists() or task.exit() is not None)
         self._warm = WarmPool(self._python, self._variables, self._tasks / ".warm.log") if warm else None
-        self._starts = Starts(self._python, self._warm)
+        self._starts = Starts(self._python, self._warm, disowns)
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
@@ -100,11 +104,43 @@ class LocalEngine:
         names = [self._folder(task.task_id).task_id for task in gang.tasks]
         if len(set(names)) < len(names):
             raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+        with self._launching():
+            try:
+                self._prepare(gang.tasks, self._places(gang))
+            except LaunchRefused as refusal:
+                self._refuse(names, str(refusal))
+            self._start([self._folder(name) for name in names])
+
+    def prepare(self, tasks: Sequence[TaskPlan], places: Sequence[Place]) -> None:
+        """Make the folders of the tasks of a gang that belong on this machine, all or none, and start nothing; those that are there
+        stay as they are. For an engine of many machines, which then calls `start`, or `refuse` because another machine refused.
+
+        Raises `LaunchRefused`, and what `launch` raises.
+        """
+        with self._launching():
+            self._prepare(tasks, places)
+
+    def refuse(self, task_ids: Sequence[str], why: str) -> None:
+        """End tasks as LAUNCH_FAILED that never started, prepared or not; raises what `launch` raises."""
+        with self._launching():
+            self._refuse(task_ids, why)
+
+    def start(self, task_ids: Sequence[str]) -> None:
+        """Start prepared tasks that never ran; raises what `launch` raises."""
+        with self._launching():
+            self._start([folder for name in task_ids if (folder := self._folder(name)).exists()])
+
+    def free_port(self, host: str) -> int:
+        """A port of an own address for a gang's rendezvous, held once one of its tasks is prepared with it. Raises `Unavailable`."""
+        with self._launching():
+            return self._claims.free_port(host)
+
+    @contextlib.contextmanager
+    def _launching(self) -> Iterator[None]:
         try:
             with self._launch_lock, self._only_launcher():
                 self._claims.release_ended()
-                self._prepare_gang(gang)
-                self._start_gang([self._folder(task.task_id) for task in gang.tasks])
+                yield
         except OSError as error:
             raise _translated(error, self._tasks) from error
 
@@ -118,36 +154,44 @@ class LocalEngine:
         finally:
             os.close(descriptor)
 
-    def _prepare_gang(self, gang: GangPlan) -> None:
-        """Make the folders that are missing: all of them ready before the first gets its name."""
-        missing = [(rank, task) for rank, task in enumerate(gang.tasks) if not self._folder(task.task_id).exists()]
-        if not missing:
-            return
-        with tempfile.TemporaryDirectory(dir=self._tasks, prefix=".new-") as made:
-            folders = [TaskFolder(Path(made) / task.task_id) for _, task in missing]
-            try:
-                self._fill(gang, missing, folders)
-            except LaunchRefused as refusal:
-                self._refuse(folders, str(refusal))
-            for folder in folders:
-                final = self._tasks / folder.task_id
-                folder.path.rename(final)
-                plan = TaskFolder(final).plan()
-                if plan is not None:
-                    self._claims.hold(TaskFolder(final), plan)
-        files.sync_folder(str(self._tasks))
-
-    def _fill(self, gang: GangPlan, missing: list[tuple[int, TaskPlan]], folders: list[TaskFolder]) -> None:
+    def _places(self, gang: GangPlan) -> list[Place]:
+        """Where the tasks of a gang that is all on this machine meet; as it was decided when some of them are prepared."""
+        if all(self._folder(task.task_id).exists() for task in gang.tasks):
+            return [Place(0, 0, 0, ())] * len(gang.tasks)  # nobody will look at it
         earlier = [plan for task in gang.tasks if (plan := self._folder(task.task_id).plan()) is not None]
         port = earlier[0].port if earlier else self._claims.free_port()
         gpus = earlier[0].gpus if earlier else self._take_gpus(gang)
-        for (rank, task), folder in zip(missing, folders, strict=True):
-            folder.create()
-            place = Place(rank, len(gang.tasks), port, gpus)
-            try:
-                prepare(folder, self._folder(task.task_id), task, self._host, place)
-            except LaunchRefused as refusal:
-                raise LaunchRefused(f"{task.task_id}: {refusal}") from None
+        size = len(gang.tasks)
+        return [Place(rank, size, port, gpus, rank, size) for rank in range(size)]
+
+    def _prepare(self, tasks: Sequence[TaskPlan], places: Sequence[Place]) -> None:
+        """Make the folders that are missing: all of them ready before the first gets its name."""
+        pairs = zip(tasks, places, strict=True)
+        missing = [(task, place) for task, place in pairs if not self._folder(task.task_id).exists()]
+        if not missing:
+            return
+        with self._drafts([task.task_id for task, _ in missing]) as folders:
+            for (task, place), folder in zip(missing, folders, strict=True):
+                folder.create()
+                home = self._folder(task.task_id)
+                try:
+                    prepare(folder, home, task, self._host, place)
+                except LaunchRefused as refusal:
+                    raise LaunchRefused(f"{task.task_id}: {refusal}") from None
+
+    @contextlib.contextmanager
+    def _drafts(self, names: Sequence[str]) -> Iterator[list[TaskFolder]]:
+        """Folders to fill; at the end of the block all of them get their names, unless it raised."""
+        with tempfile.TemporaryDirectory(dir=self._tasks, prefix=".new-") as made:
+            folders = [TaskFolder(Path(made) / name) for name in names]
+            yield folders
+            for folder in folders:
+                final = TaskFolder(self._tasks / folder.task_id)
+                folder.path.rename(final.path)
+                plan = final.plan()
+                if plan is not None:
+                    self._claims.hold(final, plan)
+        files.sync_folder(str(self._tasks))
 
     def _take_gpus(self, gang: GangPlan) -> tuple[int, ...]:
         wanted = sum(task.resources.gpus for task in gang.tasks)
@@ -156,15 +200,18 @@ class LocalEngine:
             raise LaunchRefused(f"gang {gang.gang_id} needs {wanted} GPUs, {len(free)} are free")
         return free[:wanted]
 
-    def _refuse(self, folders: list[TaskFolder], why: str) -> None:
+    def _refuse(self, names: Sequence[str], why: str) -> None:
         """None of the gang starts; each of its tasks says why, and stays so."""
-        for folder in folders:
-            if not folder.path.is_dir():
+        record = ExitRecord(reason=EndReason.LAUNCH_FAILED, ended_at=time.time(), message=why)
+        with self._drafts([name for name in names if not self._folder(name).exists()]) as folders:
+            for folder in folders:
                 folder.create()
-            folder.clear_private()
-            folder.write_exit(ExitRecord(reason=EndReason.LAUNCH_FAILED, ended_at=time.time(), message=why))
+                folder.write_exit(record)
+        for name in names:
+            if self._folder(name).exit() is None:
+                self._end_unstarted(self._folder(name), record)
 
-    def _start_gang(self, folders: list[TaskFolder]) -> None:
+    def _start(self, folders: list[TaskFolder]) -> None:
         """Start the supervisors of tasks that never ran. A second one for the same task ends at once, so this may be repeated."""
         waiting = [task for task in folders if task.exit() is None and task.shim() is None and not task.is_supervised()]
         for index, task in enumerate(waiting):
@@ -176,7 +223,9 @@ class LocalEngine:
                         f"{self._python} cannot be started: {error.strerror}.",
                         next_action="Check that it is a Python that may be run, and that the limit on processes is not reached.",
                     ) from error
-                self._refuse(waiting[index:], f"no process could be started: {error.strerror}")
+                self._refuse(
+                    [left.task_id for left in waiting[index:]], f"no process could be started: {error.strerror}"
+                )
                 self.stop([started.task_id for started in waiting[:index]], force=True)
                 return
 

@@ -53,18 +53,14 @@ def inside(variables: Mapping[str, str], planned: PlannedPython) -> dict[str, st
     return {**{name: value for name, value in variables.items() if name not in hidden}, **entered}
 
 
-def rendezvous(rank: int, world_size: int, port: int) -> dict[str, str]:
+def rendezvous(rank: int, world_size: int, host: str, port: int) -> dict[str, str]:
     """How the tasks of a gang find each other: the variables of torchrun."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-    }
+    return {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": host, "MASTER_PORT": str(port)}
+
+
+def network(interface: str) -> dict[str, str]:
+    """Which network interface the gang's libraries use; by themselves they take what the host's name resolves to."""
+    return {name: interface for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if interface}
 
 
 def limits(resources: Resources, gang_gpus: tuple[int, ...]) -> dict[str, str]:

@@ -34,6 +34,7 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
         temporary: the task's own folder for temporary files; short, because socket paths may have only 108 bytes.
         marker: 32 random hex digits in the environment of every process of the task.
         port, gpus: what the gang holds as long as one of its tasks lives.
+        lease: file that says until when the task may run (seconds since boot, renewed by who owns this machine); empty for ever.
     """
 
     task_id: str
@@ -50,6 +51,7 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int
     port: int
     gpus: tuple[int, ...]
+    lease: str = ""
     start: dict[str, Any] | None = None
 
 

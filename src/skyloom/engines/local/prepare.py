@@ -27,12 +27,23 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Place(NamedTuple):
-    """A task's place in its gang, and what the gang holds."""
+    """A task's place in its gang, and what the gang holds.
+
+    Attributes:
+        port, host: where rank 0 is met.
+        gpus: all that the gang's tasks on this machine hold, in rank order.
+        local_rank, local_world_size: place among the gang's tasks on this machine, and how many they are.
+        interface: the network interface by which this machine meets the others; empty leaves it to the libraries.
+    """
 
     rank: int
     world_size: int
     port: int
     gpus: tuple[int, ...]
+    local_rank: int = 0
+    local_world_size: int = 1
+    host: str = "127.0.0.1"
+    interface: str = "lo"
 
 
 class LaunchRefused(Exception):
@@ -47,11 +58,13 @@ class Host:
         python: interpreter of user code.
         variables: the clean base environment.
         pythons: plans environments of jobs that bring one.
+        lease: file that says until when tasks may run here; empty for ever.
     """
 
     python: str
     variables: Mapping[str, str]
     pythons: Pythons
+    lease: str = ""
 
 
 def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, place: Place) -> None:
@@ -72,7 +85,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
         **environment.limits(task.resources, place.gpus),
         **_checked(task.environment),
         **{f"SKYLOOM_{name.upper()}_FILE": str(home.secrets / name) for name in task.secret_files},
-        **environment.rendezvous(place.rank, place.world_size, place.port),
+        **_rendezvous(place),
         "TMPDIR": temporary,
         "SKYLOOM_TASK_ID": task.task_id,
         "SKYLOOM_TASK_FOLDER": str(home.path),
@@ -101,8 +114,15 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
             port=place.port,
             gpus=place.gpus,
             start=start,
+            lease=host.lease,
         )
     )
+
+
+def _rendezvous(place: Place) -> dict[str, str]:
+    group = environment.rendezvous(place.rank, place.world_size, place.host, place.port)
+    local = {"LOCAL_RANK": str(place.local_rank), "LOCAL_WORLD_SIZE": str(place.local_world_size)}
+    return {**group, **local, **environment.network(place.interface)}
 
 
 def _planned_python(task: TaskPlan, host: Host) -> PlannedPython | None:
@@ -137,9 +157,14 @@ def _place(target: Path, source: Path, relative: str) -> None:
         raise LaunchRefused(f"the file {relative!r} has a longer name than this machine's disk takes") from None
 
 
-def _copy(target: Path, source: Path, relative: str) -> None:
+def check_source(source: Path, relative: str) -> None:
+    """Raises `LaunchRefused` when there are no bytes to place."""
     if not source.is_absolute() or not source.is_file():
         raise LaunchRefused(f"the file {relative!r} cannot be placed: {source} is not an absolute path of a file")
+
+
+def _copy(target: Path, source: Path, relative: str) -> None:
+    check_source(source, relative)
     if target.exists():
         raise LaunchRefused(f"the file {relative!r} is given twice")
     try:

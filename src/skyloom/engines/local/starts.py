@@ -1,6 +1,7 @@
 """Supervisors that this engine started: from the spawn until they hold their lock, and their collection when they end."""
 
 import enum
+import errno
 import os
 import threading
 from typing import NamedTuple
@@ -26,11 +27,16 @@ class _Start(NamedTuple):
 
 
 class Starts:
-    """Starts supervisors, warm where possible. Looking is thread-safe; `start` is guarded by the engine's launch lock."""
+    """Starts supervisors, warm where possible. Looking is thread-safe; `start` is guarded by the engine's launch lock.
 
-    def __init__(self, python: str, warm: WarmPool | None) -> None:
+    Args:
+        disowns: supervisors become nobody's children, for a process whose host kills its children when it ends.
+    """
+
+    def __init__(self, python: str, warm: WarmPool | None, disowns: bool = False) -> None:
         self._python = python
         self._warm = warm
+        self._disowns = disowns
         self._lock = threading.Lock()
         self._by_task: dict[str, _Start] = {}
         self._uncollected: set[int] = set()
@@ -38,9 +44,9 @@ class Starts:
     def start(self, folder: TaskFolder) -> None:
         """Start a task's supervisor. Raises ``OSError`` when the system refuses another process."""
         pid = self._start_warm(folder)
-        is_our_child = pid is None
+        is_our_child = pid is None and not self._disowns
         if pid is None:
-            pid = self._spawn(folder)
+            pid = self._spawn_disowned(folder) if self._disowns else self._spawn(folder, "shim")
         with self._lock:
             if is_our_child:
                 self._uncollected.add(pid)
@@ -52,15 +58,29 @@ class Starts:
             return None
         return self._warm.fork_shim(folder.path)
 
-    def _spawn(self, folder: TaskFolder) -> int:
+    def _spawn_disowned(self, folder: TaskFolder) -> int:
+        read, write = os.pipe()
+        try:
+            between = self._spawn(folder, "disown", write)
+        finally:
+            os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            said = pipe.readline()
+        os.waitpid(between, 0)
+        if not said:
+            raise OSError(errno.EAGAIN, "its first process ended early; see shim.err")
+        return int(said)
+
+    def _spawn(self, folder: TaskFolder, verb: str, said: int | None = None) -> int:
         """Its own session: a Ctrl-C in the control plane's terminal is not for tasks. Isolated and without site: 20 ms."""
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(folder.path / "shim.err"), log_flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
+            *([] if said is None else [(os.POSIX_SPAWN_DUP2, said, 1)]),
+            (os.POSIX_SPAWN_OPEN, 2, str(folder.path / "shim.err"), log_flags, 0o600),
+            *([(os.POSIX_SPAWN_DUP2, 2, 1)] if said is None else []),
         ]
-        argv = [self._python, "-I", "-S", str(SUPERVISOR), "shim", str(folder.path)]
+        argv = [self._python, "-I", "-S", str(SUPERVISOR), verb, str(folder.path)]
         return os.posix_spawn(
             self._python,
             argv,

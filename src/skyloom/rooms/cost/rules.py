@@ -1,48 +1,130 @@
-"""Pure decisions of cost: what a task's life is worth, and how a report is summed so that its parts add up exactly."""
+"""Pure decisions of cost: what a task's life is worth, on which days, and how a report is summed so that its parts add up exactly."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import msgspec
 
 from skyloom.core.events import TaskEnded
-from skyloom.core.money import Money, price
-from skyloom.core.resources import Resources
-from skyloom.rooms.cost.model import CostBy, CostReport, CostRow, LedgerEntry, PriceBook
+from skyloom.rooms.cost.model import CostBy, CostReport, CostRow, LedgerEntry
+from skyloom.rooms.cost.prices import PriceBook, PriceHistory
+from skyloom.rooms.cost.usage import Usage, held, microseconds, worth
 
 OTHERS = "(others)"
-_GIB = 2**30
+DAY_S = 86_400
+NOTHING = Usage()
+_RUN = "run:"
 
 
-def worth(resources: Resources, duration_s: float, prices: PriceBook) -> Money:
-    """Price resources held for a time. Nothing costs less than nothing."""
-    held_s = max(0.0, duration_s)
-    return (
-        price(prices.cpu_usd_per_hour, resources.cpus, held_s)
-        + price(prices.gpu_usd_per_hour, resources.gpus, held_s)
-        + price(prices.memory_gib_usd_per_hour, resources.memory_bytes / _GIB, held_s)
-    )
+def ledger_entries(project: str, task: TaskEnded, prices: PriceHistory) -> list[LedgerEntry]:
+    """Write a task's life as entries of the ledger: one, or one for each price that it lived under."""
+    pieces = list(prices.periods(task.pool, task.started_at, task.ended_at))
+    return [
+        LedgerEntry(
+            project=project,
+            task_id=task.task_id,
+            job_id=task.job_id,
+            user=task.labels.get("user", ""),
+            run=task.labels.get("run", ""),
+            model=task.labels.get("model", ""),
+            endpoint=task.labels.get("endpoint", ""),
+            pool=task.pool,
+            resources=task.resources,
+            started_at=start,
+            ended_at=end,
+            prices=book,
+            cost=worth(task.resources, microseconds(start, end) / 1e6, book),
+            is_last=place == len(pieces) - 1,
+        )
+        for place, (start, end, book) in enumerate(pieces)
+    ]
 
 
-def ledger_entry(project: str, task: TaskEnded, prices: PriceBook) -> LedgerEntry:
-    """Write a task's life as an entry of the ledger."""
-    return LedgerEntry(
-        project=project,
-        task_id=task.task_id,
-        job_id=task.job_id,
-        user=task.labels.get("user", ""),
-        run=task.labels.get("run", ""),
-        model=task.labels.get("model", ""),
-        endpoint=task.labels.get("endpoint", ""),
-        resources=task.resources,
-        started_at=task.started_at,
-        ended_at=task.ended_at,
-        prices=prices,
-        cost=worth(task.resources, task.ended_at - task.started_at, prices),
-    )
+def usage_of(entry: LedgerEntry, since: float = -math.inf, until: float = math.inf) -> Usage:
+    """The part of an entry between two moments; parts of neighbouring times add up to the whole exactly.
+
+    The task counts where its entry ends.
+    """
+    first, last = (_offset_us(entry, moment) for moment in (since, until))
+    part = held(entry.resources, last, entry.prices) - held(entry.resources, first, entry.prices)
+    ends_here = entry.is_last and since < _end(entry) <= until
+    return part + Usage(num_tasks=1) if ends_here else part
+
+
+def by_day(entry: LedgerEntry) -> Iterator[tuple[str, Usage]]:
+    """Cut an entry into days of UTC; the parts add up to the whole exactly."""
+    first = math.floor(entry.started_at / DAY_S)
+    last = max(first, math.ceil(_end(entry) / DAY_S) - 1)
+    for number in range(first, last + 1):
+        since = -math.inf if number == first else number * DAY_S
+        until = math.inf if number == last else (number + 1) * DAY_S
+        yield day_of(number * DAY_S), usage_of(entry, since, until)
+
+
+def day_of(moment: float) -> str:
+    """The day of UTC that a moment lies in: ``2026-01-31``."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+def start_of(day: str) -> float:
+    """The first moment of a day."""
+    return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+
+
+def days_between(since: float, until: float) -> list[str]:
+    """Every day that has a part between two moments, oldest first."""
+    first, last = math.floor(since / DAY_S), math.floor(max(since, until) / DAY_S)
+    return [day_of(number * DAY_S) for number in range(first, last + 1)]
+
+
+def month_of(moment: float) -> str:
+    """The month of UTC that a moment lies in: ``2026-01``."""
+    return day_of(moment)[:7]
+
+
+def start_of_month(moment: float) -> float:
+    """The first moment of the month that a moment lies in."""
+    return start_of(f"{month_of(moment)}-01")
+
+
+def end_of_month(moment: float) -> float:
+    """The first moment of the month after it."""
+    return start_of(day_of(start_of_month(moment) + 31 * DAY_S)[:7] + "-01")
+
+
+def month_so_far(moment: float) -> list[str]:
+    """The days of a month up to and with the one that a moment lies in."""
+    return days_between(start_of_month(moment), moment)
+
+
+def days_left(moment: float) -> float:
+    """Days until the month ends, the rest of this one included."""
+    return (end_of_month(moment) - moment) / DAY_S
+
+
+def name_of(by: CostBy, entry: LedgerEntry) -> str:
+    """What an entry is summed under. A run that was told no model is its own until somebody knows the model that came of it."""
+    if by is CostBy.MODEL and not entry.model and entry.run:
+        return _RUN + entry.run
+    return str(getattr(entry, "job_id" if by is CostBy.JOB else by.value))
+
+
+def run_of(name: str) -> str | None:
+    """The run that stands for a model, or None when it is a model."""
+    return name.removeprefix(_RUN) if name.startswith(_RUN) else None
+
+
+def under_model(entry: LedgerEntry, models: Mapping[str, str]) -> LedgerEntry:
+    """An entry of a run that named no model, under the model that came of it."""
+    unnamed = not entry.model and entry.run
+    return msgspec.structs.replace(entry, model=models.get(entry.run, ""), run="") if unnamed else entry
 
 
 def report(
     by: CostBy,
-    ended: Iterable[LedgerEntry],
+    used: Mapping[str, Usage],
     running: Iterable[LedgerEntry],
     *,
     since: float,
@@ -50,51 +132,51 @@ def report(
     limit: int,
     prices: PriceBook,
 ) -> CostReport:
-    """Sum up what was spent between two moments; a task counts with the part of its life that lies between them.
+    """Sum up what was spent between two moments.
 
-    No task counts twice, even if the ledger holds it twice or it is named both ended and running: its first entry wins.
+    Args:
+        used: by ended tasks, by name.
+        running: tasks that still run, as if they ended at ``until``; they count with the part of their life since ``since``.
     """
-    parts: dict[str, list[_Part]] = defaultdict(list)
-    met = set()
-    for entry, still in [(entry, False) for entry in ended] + [(entry, True) for entry in running]:
-        part = _Part(entry, still, since, until)
-        if entry.task_id not in met and (part.duration_us or entry.started_at >= since):
-            parts[_name(by, entry)].append(part)
-        met.add(entry.task_id)
-    everything = [part for some in parts.values() for part in some]
-    rows = sorted((_row(name, some) for name, some in parts.items()), key=lambda row: (-row.cost.nano_usd, row.name))
+    parts: dict[str, Usage] = defaultdict(Usage, used)
+    num_running: dict[str, int] = defaultdict(int)
+    for entry in running:
+        name = name_of(by, entry)
+        parts[name] += usage_of(entry, since, until)
+        num_running[name] += entry.is_last
+    rows = [_row(name, part, num_running[name]) for name, part in parts.items() if part != NOTHING]
+    rows.sort(key=lambda row: (-row.cost.nano_usd, row.name))
     if len(rows) > limit:
-        rest = [part for row in rows[limit - 1 :] for part in parts[row.name]]
-        rows = [*rows[: limit - 1], _row(OTHERS, rest)]
-    total = _row("total", everything)
+        rest = [row.name for row in rows[limit - 1 :]]
+        others = _row(OTHERS, _sum(parts[name] for name in rest), sum(num_running[name] for name in rest))
+        rows = [*rows[: limit - 1], others]
+    total = _row("total", _sum(parts.values()), sum(num_running.values()))
     return CostReport(by=by, since=since, until=until, rows=tuple(rows), total=total, prices=prices)
 
 
-class _Part:
-    """The part of a task's life inside the report's time, in whole microseconds, so that sums do not depend on their order."""
-
-    def __init__(self, entry: LedgerEntry, still: bool, since: float, until: float) -> None:
-        inside_s = max(0.0, min(entry.ended_at, until) - max(entry.started_at, since))
-        whole = inside_s == entry.duration_s
-        self.entry = entry
-        self.running = still
-        self.duration_us = round(inside_s * 1e6)
-        self.cost = entry.cost if whole else worth(entry.resources, inside_s, entry.prices)
+def _offset_us(entry: LedgerEntry, moment: float) -> int:
+    """How much of an entry's life lies before a moment."""
+    if moment == math.inf:
+        return entry.duration_us
+    return min(microseconds(entry.started_at, moment), entry.duration_us) if moment > entry.started_at else 0
 
 
-def _row(name: str, parts: Sequence[_Part]) -> CostRow:
-    held = [(part.duration_us, part.entry.resources) for part in parts]
+def _end(entry: LedgerEntry) -> float:
+    return max(entry.started_at, entry.ended_at)
+
+
+def _sum(parts: Iterable[Usage]) -> Usage:
+    return sum(parts, NOTHING)
+
+
+def _row(name: str, usage: Usage, num_running: int) -> CostRow:
     return CostRow(
         name=name,
-        num_tasks=len(parts),
-        num_running=sum(part.running for part in parts),
-        duration_s=sum(duration_us for duration_us, _ in held) / 1e6,
-        cpu_hours=sum(duration_us * resources.cpus for duration_us, resources in held) / 3.6e9,
-        gpu_hours=sum(duration_us * resources.gpus for duration_us, resources in held) / 3.6e9,
-        memory_gib_hours=sum(duration_us * resources.memory_bytes for duration_us, resources in held) / _GIB / 3.6e9,
-        cost=Money(sum(part.cost.nano_usd for part in parts)),
+        num_tasks=usage.num_tasks,
+        num_running=num_running,
+        duration_s=usage.duration_us / 1e6,
+        cpu_hours=usage.cpu_hours,
+        gpu_hours=usage.gpu_hours,
+        memory_gib_hours=usage.memory_gib_hours,
+        cost=usage.cost,
     )
-
-
-def _name(by: CostBy, entry: LedgerEntry) -> str:
-    return str(getattr(entry, "job_id" if by is CostBy.JOB else by.value))

@@ -1,59 +1,130 @@
-"""The service of cost: hears that tasks ended, writes the ledger in the same transaction, reads it for reports."""
+"""The service of cost: hears that tasks ended, writes the ledger and its sums in the same transaction, reads the sums for reports."""
 
-from collections.abc import Iterator
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from skyloom.core.events import Event, TaskEnded
+from skyloom.core.money import Money
 from skyloom.core.operation import Caller
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction
-from skyloom.rooms.cost import model, rules
-from skyloom.rooms.cost.ports import LEDGER, Unfinished
+from skyloom.rooms.cost import model, rules, tallies
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.forecast import MAX_DAYS, forecast
+from skyloom.rooms.cost.model import CostBy, LedgerEntry
+from skyloom.rooms.cost.ports import LEDGER, TALLIES, ModelsOfRuns, Unfinished
+from skyloom.rooms.cost.prices import ANY_POOL, PriceHistory
+from skyloom.rooms.cost.pricing import Prices
+from skyloom.rooms.cost.usage import Usage
 
-_CHUNK_ENTRIES = 1_000
+log = logging.getLogger("skyloom.cost")
+
+
+def _none(_view: Snapshot, _project: str, _runs: Iterable[str]) -> Mapping[str, str]:
+    return {}
 
 
 class Cost:
     """The ledger of all projects.
 
-    Args:
-        prices: what resources cost from now on.
-        unfinished: tells which tasks still run.
+    Attributes:
+        unfinished: tells which tasks still run. Set by the composition root, since it is made after this.
+        models_of_runs: tells which models came of runs.
     """
 
-    def __init__(self, store: Store, clock: Clock, prices: model.PriceBook, unfinished: Unfinished) -> None:
+    def __init__(self, store: Store, clock: Clock, prices: Prices, budgets: Budgets) -> None:
         self._store = store
         self._clock = clock
         self._prices = prices
-        self._unfinished = unfinished
+        self._budgets = budgets
+        self.unfinished: Unfinished = lambda view, project, now: ()
+        self.models_of_runs: ModelsOfRuns = _none
 
     def handlers(self) -> Handlers:
-        return {model.GetCost: Query(self.get)}
+        own: Handlers = {model.GetCost: Query(self.get), model.GetOutlook: Query(self.outlook)}
+        return {**own, **self._prices.handlers(), **self._budgets.handlers()}
+
+    def install(self) -> None:
+        """Make the sums of a ledger that was written before there were any."""
+        if self._store.read(lambda view: view.entries(LEDGER, limit=1) and not view.count(TALLIES)):
+            log.info("the sums of the ledger are made once from its %d entries", self._store.write(tallies.rebuild))
 
     def on_task_ended(self, tx: Transaction, event: Event) -> None:
         """Price a task's life, in the transaction that ends it. Other events, and a task already priced, change nothing."""
         if isinstance(event.body, TaskEnded) and not tx.entries(LEDGER, {"task_id": event.body.task_id}, limit=1):
-            tx.append(LEDGER, rules.ledger_entry(event.project, event.body, self._prices))
+            entries = rules.ledger_entries(event.project, event.body, self._prices.history(tx))
+            for entry in entries:
+                tallies.record(tx, entry)
+            self._budgets.settle(tx, entries)
 
     def get(self, ask: model.GetCost, by: Caller) -> model.CostReport:
         def work(view: Snapshot) -> model.CostReport:
             now = self._clock.now()
-            running = self._unfinished(view, by.project, now)
+            history = self._prices.history(view)
+            used = tallies.used_since(view, by.project, ask.by, ask.since)
+            running = self._running(view, by.project, now, history)
+            if ask.by is CostBy.MODEL:
+                used, running = self._with_models(view, by.project, used, running)
             return rules.report(
                 ask.by,
-                _ledger(view, by.project),
-                [rules.ledger_entry(by.project, task, self._prices) for task in running],
+                used,
+                running,
                 since=ask.since,
                 until=now,
                 limit=ask.limit,
-                prices=self._prices,
+                prices=history.book(ANY_POOL, now),
             )
 
         return self._store.read(work)
 
+    def outlook(self, ask: model.GetOutlook, by: Caller) -> model.CostOutlook:
+        now = self._clock.now()
+        return self._store.read(lambda view: self._outlook(view, by.project, now, ask.num_days))
 
-def _ledger(view: Snapshot, project: str) -> Iterator[model.LedgerEntry]:
-    after = 0
-    while chunk := view.entries(LEDGER, {"project": project}, after=after, limit=_CHUNK_ENTRIES):
-        yield from (entry for _, entry in chunk)
-        after = chunk[-1][0]
+    def _outlook(self, view: Snapshot, project: str, now: float, num_days: int) -> model.CostOutlook:
+        shown = rules.days_between(now - (num_days - 1) * rules.DAY_S, now)
+        looked_at = rules.days_between(now - MAX_DAYS * rules.DAY_S, now)
+        used = self._per_day(view, project, {*shown, *looked_at, *rules.month_so_far(now)}, now)
+        whole = [used.get(day, rules.NOTHING).cost for day in looked_at[:-1]]
+        began = next((place for place, cost in enumerate(whole) if cost.nano_usd), len(whole))
+        spent = sum((used.get(day, rules.NOTHING).cost.nano_usd for day in rules.month_so_far(now)), 0)
+        going = forecast(rules.month_of(now), Money(spent), whole[began:], rules.days_left(now))
+        days = [(day, used.get(day, rules.NOTHING)) for day in shown]
+        return model.CostOutlook(
+            days=tuple(
+                model.DayCost(day=day, cost=usage.cost, cpu_hours=usage.cpu_hours, gpu_hours=usage.gpu_hours)
+                for day, usage in days
+            ),
+            forecast=going,
+        )
+
+    def _per_day(self, view: Snapshot, project: str, days: Iterable[str], now: float) -> dict[str, Usage]:
+        used: dict[str, Usage] = defaultdict(Usage, tallies.per_day(view, project, days))
+        for entry in self._running(view, project, now, self._prices.history(view)):
+            for day, usage in rules.by_day(entry):
+                used[day] += usage
+        return used
+
+    def _running(self, view: Snapshot, project: str, now: float, history: PriceHistory) -> list[LedgerEntry]:
+        tasks = self.unfinished(view, project, now)
+        return [
+            entry
+            for task in tasks
+            if not view.entries(LEDGER, {"task_id": task.task_id}, limit=1)
+            for entry in rules.ledger_entries(project, task, history)
+        ]
+
+    def _with_models(
+        self, view: Snapshot, project: str, used: dict[str, Usage], running: list[LedgerEntry]
+    ) -> tuple[dict[str, Usage], list[LedgerEntry]]:
+        """Put runs that named no model under the model that came of them."""
+        names = {*used, *(rules.name_of(CostBy.MODEL, entry) for entry in running)}
+        runs = {run for name in names if (run := rules.run_of(name))}
+        models = self.models_of_runs(view, project, runs) if runs else {}
+        found: dict[str, Usage] = defaultdict(Usage)
+        for name, usage in used.items():
+            run = rules.run_of(name)
+            found[models.get(run, "") if run else name] += usage
+        return found, [rules.under_model(entry, models) for entry in running]

@@ -8,18 +8,21 @@ what was done but not committed is seen again.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.ports.clock import Clock
 from skyloom.ports.engine import Engine, Observation, TaskPhase
 from skyloom.ports.store import Store, Transaction, changed
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.launches import Launches
-from skyloom.rooms.jobs.model import Job, Reason, Task, TaskState
+from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, held, queue
+from skyloom.rooms.jobs.spending import has_allowance
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 
@@ -34,7 +37,14 @@ class JobLoop:
     """Starts, watches and ends the gangs of all projects."""
 
     def __init__(
-        self, store: Store, clock: Clock, writer: JobWriter, engine: Engine, plans: Plans, waits: Waits
+        self,
+        store: Store,
+        clock: Clock,
+        writer: JobWriter,
+        engine: Engine,
+        plans: Plans,
+        waits: Waits,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -42,6 +52,7 @@ class JobLoop:
         self._engine = engine
         self._capacity = engine.capacity()
         self._waits = waits
+        self._budgets = budgets
         self._launches = Launches(store, clock, writer, engine, plans, waits)
         self._tick_lock = threading.Lock()
 
@@ -60,10 +71,28 @@ class JobLoop:
             seen = self._engine.observe([task.id for task in tasks]) if tasks else {}
             self._settle(jobs, tasks, seen)
             started = self._place()
+            look_again_s = self._keep_budgets(jobs)
             states = {task.state for task in tasks}
             if started or states & {TaskState.STARTING, TaskState.STOPPING}:
                 return _EAGER_S
-            return _BUSY_S if states else _IDLE_S
+            return min(_BUSY_S if states else _IDLE_S, look_again_s)
+
+    def _keep_budgets(self, jobs: Mapping[str, Job]) -> float:
+        """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+        if self._budgets is None:
+            return _IDLE_S
+        verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs.values()))
+        for job_id, why in verdict.halts.items():
+            halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
+            self._store.write(partial(self._halt, job_id=job_id, halt=halt))
+        if verdict.halts:
+            return 0.0
+        return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
+
+    def _halt(self, tx: Transaction, job_id: str, halt: Halt) -> None:
+        job = tx.get(JOBS, job_id)
+        if job is not None:
+            self._writer.halt(tx, job, halt)
 
     def _settle(self, jobs: Mapping[str, Job], tasks: Sequence[Task], seen: Mapping[str, Observation]) -> None:
         now = self._clock.now()
@@ -103,7 +132,7 @@ class JobLoop:
         )
         if stale or fresh is None or fresh.version != job.version:
             return False  # somebody was quicker; the next tick decides on what is true then
-        self._writer.moves(tx, job, made.tasks)
+        self._writer.moves(tx, job, made.tasks, comes_again=made.again is not None)
         if made.again is not None:
             self._writer.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
         return True

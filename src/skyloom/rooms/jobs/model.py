@@ -17,6 +17,7 @@ from skyloom.core.states import Moves
 from skyloom.ports.engine import Entry
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
+from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.secrets.model import SecretUse
 
 
@@ -149,6 +150,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
+        budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
 
     entry: Entry
@@ -173,6 +175,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
     secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
+    budget_usd: Amount | None = None
+    budget_gpu_hours: Amount | None = None
+    budget_cpu_hours: Amount | None = None
+
+    @property
+    def allowance(self) -> Allowance:
+        """Its own budget. Raises `BudgetUnclear` for what is no amount."""
+        return Allowance(usd=self.budget_usd, gpu_hours=self.budget_gpu_hours, cpu_hours=self.budget_cpu_hours)
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,6 +303,9 @@ class SubmitJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
 
     spec: JobSpec
+
+    def __post_init__(self) -> None:
+        _ = self.spec.allowance  # NaN becomes null on a wire, and would mean no limit there
 
 
 @operation("jobs.get", Right.READ, "GET /jobs/{job_id}")

@@ -8,11 +8,14 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.cost.budget import BudgetExhausted
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import environments, model, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
 from skyloom.rooms.secrets.service import Secrets
@@ -31,6 +34,7 @@ class Jobs:
         blobs: Blobs,
         waits: Waits,
         secrets: Secrets,
+        budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -42,6 +46,7 @@ class Jobs:
         self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
         self._secrets = secrets
+        self._budgets = budgets
 
     def handlers(self) -> Handlers:
         return {
@@ -62,7 +67,7 @@ class Jobs:
         self.check(ask, by)
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
-        """Refuse what can never run: more than the pool has, or files that were not uploaded."""
+        """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
         spec = ask.spec
         missing = spec.resources.times(spec.num_workers).shortfall(self._capacity)
         if missing:
@@ -82,6 +87,9 @@ class Jobs:
                 next_action="Add it to `files` under that very path.",
             )
         environments.check(spec.python, self._engine.abilities)
+        if budgets := self._budgets:
+            wish = wish_of(spec, "", by.project, by.principal)
+            self._store.read(lambda view: budgets.check(view, wish))
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
         job = Job(
@@ -91,10 +99,24 @@ class Jobs:
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
-        return self.take_in(tx, job)
+        self._promise(tx, job)
+        return self._queue(tx, job)
 
     def take_in(self, tx: Transaction, job: Job) -> JobStatus:
-        """Queue a job that was made elsewhere, with an id of its own. Raises `AlreadyExists`, `JobMissing` for what it comes after."""
+        """Queue a job that was made elsewhere, with an id of its own. One that no budget pays for is there, and has ended for it.
+
+        Raises `AlreadyExists`, `JobMissing` for what it comes after.
+        """
+        try:
+            self._promise(tx, job)
+        except BudgetExhausted as error:
+            self._queue(tx, job)
+            why = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=error.message)
+            job = self.halt(tx, self.find(tx, job.id, job.project), why)
+            return rules.status(job, tx.select(TASKS, {"job_id": job.id}))
+        return self._queue(tx, job)
+
+    def _queue(self, tx: Transaction, job: Job) -> JobStatus:
         self.check_named(tx, job.spec, job.project)
         return rules.status(*self._writer.take_in(tx, job))
 
@@ -102,6 +124,11 @@ class Jobs:
         """Refuse a description that names what the project does not have: jobs to come after, secrets. Raises `NotFound`."""
         self.dependencies.check(view, spec.after, project)
         self._secrets.check(view, spec.secrets, project)
+
+    def _promise(self, tx: Transaction, job: Job) -> None:
+        """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""
+        if self._budgets:
+            self._budgets.reserve(tx, wish_of(job.spec, job.id, job.project, job.submitted_by))
 
     def cancel(self, tx: Transaction, ask: model.CancelJob, by: Caller) -> JobStatus:
         halt = Halt(

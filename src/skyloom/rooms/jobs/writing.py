@@ -6,6 +6,7 @@ from skyloom.core.events import Moved, TaskEnded
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Transaction, changed
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -14,9 +15,10 @@ from skyloom.rooms.jobs.ports import JOBS, TASKS
 class JobWriter:
     """Writes what was decided about jobs, and the news of it."""
 
-    def __init__(self, clock: Clock, outbox: Outbox) -> None:
+    def __init__(self, clock: Clock, outbox: Outbox, budgets: Budgets | None = None) -> None:
         self._clock = clock
         self._outbox = outbox
+        self._budgets = budgets
 
     def take_in(self, tx: Transaction, job: Job) -> tuple[Job, tuple[Task, ...]]:
         """Store a new job and queue its first attempt."""
@@ -48,10 +50,18 @@ class JobWriter:
         self._outbox.publish(tx, job.project, job.id, news)
         return job
 
-    def moves(self, tx: Transaction, job: Job, tasks: Sequence[Task]) -> None:
-        """Write changed tasks. Raises `IllegalMove`, `StaleVersion`."""
+    def moves(self, tx: Transaction, job: Job, tasks: Sequence[Task], *, comes_again: bool = False) -> None:
+        """Write changed tasks. Raises `IllegalMove`, `StaleVersion`.
+
+        Args:
+            comes_again: the caller queues another attempt in this transaction; otherwise a job whose tasks have all ended is over, and
+                gives back what budgets had promised it.
+        """
         for task in tasks:
             self._move(tx, job, task)
+        ended = any(MOVES.is_terminal(task.state) for task in tasks)
+        if self._budgets and ended and not comes_again and not tx.count(TASKS, {"job_id": job.id, "state": rules.LIVE}):
+            self._budgets.release(tx, job.id)
 
     def _move(self, tx: Transaction, job: Job, task: Task) -> None:
         before = tx.get(TASKS, task.id)

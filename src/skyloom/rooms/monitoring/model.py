@@ -133,6 +133,7 @@ class Signal(enum.StrEnum):
     LATENCY_P99_S = "latency_p99_s"
     ERROR_RATE = "error_rate"  # share of requests answered with a server error
     DRIFT = "drift"  # largest population stability index of a feature that moved beyond chance
+    BUDGET = "budget"  # share of a budget that is used; the cost room says so, and no rule of an endpoint looks at it
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +177,9 @@ class Watch(Record, frozen=True, kw_only=True):
 
 class Alert(Record, frozen=True, kw_only=True):
     """The one alert of an endpoint and a signal. It fires again instead of a second one being made; its events tell its history.
+
+    A budget has one for each of its thresholds; ``endpoint`` is then ``<id of the budget>:<percent>``, and ``endpoint_name`` what
+    people call it.
 
     Attributes:
         endpoint: id of the endpoint.

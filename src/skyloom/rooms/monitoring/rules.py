@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.core.events import BudgetReached, Event
 from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.distances import (
     chi_square,
@@ -37,6 +38,7 @@ NEXT_ACTIONS: dict[Signal, str] = {
     Signal.LATENCY_P99_S: "Add replicas or cores: skyloom deploy MODEL --name {endpoint} --replicas N.",
     Signal.ERROR_RATE: "Read what its replicas say: skyloom endpoint show {endpoint}.",
     Signal.DRIFT: "Compare live traffic with training: skyloom endpoint monitor {endpoint}. If the world has changed, train on newer data.",
+    Signal.BUDGET: "See what it went for: skyloom cost --by job. Raise it or stop what is not needed: skyloom budget list.",
 }
 _LARGEST = 1e300  # stands for infinity, which JSON does not have
 
@@ -118,6 +120,31 @@ def first_alert(identifier: str, watch: Watch, move: AlertMove, now: float) -> A
         message=move.reading.message,
         fired_at=now,
     )
+
+
+def budget_alert(identifier: str, event: Event, news: BudgetReached) -> Alert:
+    """The alert of one threshold of a budget."""
+    return Alert(
+        id=identifier,
+        project=event.project,
+        endpoint=f"{event.subject}:{news.threshold:.0%}".removesuffix("%"),
+        endpoint_name=news.budget,
+        signal=Signal.BUDGET,
+        value=news.share,
+        threshold=news.threshold,
+        message=news.message,
+        fired_at=event.at,
+    )
+
+
+def budget_move(alert: Alert, news: BudgetReached) -> AlertMove | None:
+    """The move that a threshold's alert needs; None when it is where it should be."""
+    after = AlertState.RESOLVED if news.over else AlertState.FIRING
+    if is_open(alert) is (after is AlertState.FIRING):
+        return None
+    rule = AlertRule(signal=Signal.BUDGET, threshold=news.threshold)
+    reading = Reading(signal=Signal.BUDGET, value=news.share, message=news.message)
+    return AlertMove(rule=rule, before=alert.state, after=after, reading=reading)
 
 
 def moved(alert: Alert, move: AlertMove, now: float) -> Alert:

@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 
 from skyloom.core.errors import SkyloomError
-from skyloom.core.events import Moved
+from skyloom.core.events import BudgetReached, Event, Moved
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
@@ -104,6 +104,21 @@ class Monitoring:
         since = None if started_at is None else now - max(0.0, self._clock.now() - started_at)
         self._traffic.observe(endpoint, replica, profile, Report(at=now, traffic=traffic), since)
 
+    def on_budget_reached(self, tx: Transaction, event: Event) -> None:
+        """Raise or end the alert of a budget's threshold, in the transaction that says so. Other events change nothing."""
+        if not isinstance(event.body, BudgetReached):
+            return
+        fresh = rules.budget_alert(self._ids.new("alert"), event, event.body)
+        known = tx.select(ALERTS, {"project": event.project, "endpoint": fresh.endpoint}, limit=1)
+        if known:
+            move = rules.budget_move(known[0], event.body)
+            if move is not None:
+                ALERT_MOVES.check(known[0].id, known[0].state, move.after)
+                stored = tx.update(ALERTS, rules.moved(known[0], move, event.at))
+                self._publish(tx, stored, known[0].state, event.body.message)
+        elif not event.body.over:
+            self._publish(tx, tx.insert(ALERTS, fresh), "", event.body.message)
+
     # The loop
 
     def tick(self) -> float:
@@ -195,6 +210,10 @@ class Monitoring:
         if len({rule.signal for rule in ask.rules}) < len(ask.rules):
             raise model.RulesUnclear(
                 f"Two rules for {watch.endpoint_name} look at the same signal.", next_action="Give one rule per signal."
+            )
+        if any(rule.signal is Signal.BUDGET for rule in ask.rules):
+            raise model.RulesUnclear(
+                "An endpoint has no budget to look at.", next_action="Budgets are set with: skyloom budget set."
             )
         return watch if watch.rules == ask.rules else tx.update(WATCHES, changed(watch, {"rules": ask.rules}))
 

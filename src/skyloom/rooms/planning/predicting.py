@@ -23,6 +23,7 @@ def estimate(model: TimeModel, load: Load, curves: Curves, confidence: float = C
         law.weight * (_relative_variance(law, load) + math.log(_expected(law, load) / middle) ** 2)
         for law in model.laws
     )
+    variance += model.run_noise_share**2
     degrees = sum(law.weight * law.degrees for law in model.laws)
     reach = min(_WIDEST, curves.t_quantile((1 + confidence) / 2, degrees) * math.sqrt(variance))
     return Estimate(

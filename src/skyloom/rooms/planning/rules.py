@@ -22,10 +22,14 @@ from skyloom.rooms.planning.terms import Load
 _BATCH_SIZES = 16  # tried between the smallest and the largest that was measured
 
 
-def forecast(measurements: Sequence[Measurement], aim: Aim, curves: Curves) -> Forecast:
-    """Fit, predict every number of workers, choose. Raises `MeasurementsUnusable`, `AimUnclear`, `AimImpossible`."""
+def forecast(measurements: Sequence[Measurement], aim: Aim, curves: Curves, run_noise: float = 0.0) -> Forecast:
+    """Fit, predict every number of workers, choose. Raises `MeasurementsUnusable`, `AimUnclear`, `AimImpossible`.
+
+    Args:
+        run_noise: how much whole runs differ beyond what the measurements can show, as a share of their time.
+    """
     checking.check(measurements, aim)
-    model = fit(measurements, curves)
+    model = msgspec.structs.replace(fit(measurements, curves), run_noise_share=run_noise)
     if checking.needs_more(measurements, aim):
         raise _too_few(measurements, aim, model, curves)
     sizes = batch_sizes(measurements) if model.by_batch else (0,)

@@ -1,5 +1,7 @@
 """The service of the registry: register, alias, find. It stores facts about bundles; their bytes are blobs."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from skyloom.core.ids import Ids
@@ -145,3 +147,9 @@ def _placed(view: Snapshot, ask: model.RegisterModelVersion, by: Caller) -> mode
     runs = view.select(RUNS, {"job_id": job_id}) if job_id else ()
     placed = {"job_id": job_id, "run_id": runs[0].id if runs else ""}
     return msgspec.structs.replace(ask, provenance=msgspec.structs.replace(ask.provenance, **placed))
+
+
+def models_of_runs(view: Snapshot, project: str, runs: Iterable[str]) -> dict[str, str]:
+    """Run id → name of the model that the newest version which came of it was registered under."""
+    found = view.select(VERSIONS, {"project": project, "run_id": tuple(runs)})
+    return {version.run_id: version.model for version in sorted(found, key=lambda version: version.created_at)}

@@ -1,15 +1,14 @@
 """Room that is promised to a gang that waits, and who may overtake it all the same (EASY backfill).
 
-The first gang in line that does not fit gets a *reservation*: the nodes on which it would start when what runs there has ended as
-expected, and when that is. Others may overtake if they end before, or use only what the reservation leaves over then (Lifka, "The
+The first gang in line that does not fit gets a *promise*, a reservation: the nodes on which it would start when what runs there has
+ended as expected, and when that is. Others may overtake if they end before, or use only what the promise leaves over then (Lifka, "The
 ANL/IBM SP scheduling system", 1995). Every pool protects one gang, the first that waits for it. Where durations are not
-known there is no moment to end before: then only what the reservation does not need may be used.
+known there is no moment to end before: then only what the promise does not need may be used.
 
 Being told wrong durations costs exactness, never safety: a promise holds if what runs ends as it was expected to.
 """
 
 from collections.abc import Iterable
-from heapq import merge
 from math import inf
 
 from skyloom.rooms.scheduling.model import Placement
@@ -19,7 +18,7 @@ from skyloom.rooms.scheduling.vectors import Vector, least, plus, times_in
 
 
 class Promise:
-    """Room for one gang.
+    """Room for one gang, in one pool.
 
     Attributes:
         at: when it is there, at the latest; `inf` when nobody knows.
@@ -46,28 +45,26 @@ class Promise:
             if place in self.spare:
                 self.spare[place] = plus(self.spare[place], worker, -count)
 
-    def narrow(self, floor: Floor, whole_pool: bool = False) -> None:
-        """Leave on the floor only what the reservation does not need, nothing of ``whole_pool``; to be undone by the caller."""
+    def narrow(self, floor: Floor) -> None:
+        """Leave on the floor only what the promise does not need; to be undone by the caller."""
         for place, spare in self.spare.items():
             floor.lower(place, least(floor.free[place], spare))
-        if whole_pool:
-            floor.close(self.pool)
 
 
-def reserve(
-    floor: Floor, gang_id: str, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Occupant]], now: float
+def promise(
+    floor: Floor, gang_id: str, shape: Shape, areas: tuple[Area, ...], ends: Iterable[Occupant], now: float
 ) -> Promise | None:
     """Room in one pool for a gang that does not fit there now; None when it would not fit even if all ended.
 
     Args:
-        ends: runs by their ends, each sequence in order.
+        ends: what runs there, the soonest end first.
     """
-    freed, at = _awaited(floor, shape, areas, ends)
-    if freed is None:
+    freed, at = awaited(floor, shape, areas, ends)
+    if not freed:
         return None
     with floor.imagined():
-        for run in freed:
-            floor.give(run.placement, run.worker)
+        for one in freed:
+            floor.give(one.placement, one.worker)
         placement = floor.find_in(areas, shape.worker, shape.min_workers)
         if placement is None:
             return None
@@ -77,27 +74,26 @@ def reserve(
     return Promise(gang_id, areas[0].pool, max(at, now), placement, spare)
 
 
-def _awaited(
-    floor: Floor, shape: Shape, areas: tuple[Area, ...], ends: list[Iterable[Occupant]]
-) -> tuple[list[Occupant] | None, float]:
-    """Who has to end before it fits, and when the last of them does. Looks only at nodes where something changes."""
+def awaited(
+    floor: Floor, shape: Shape, areas: tuple[Area, ...], leaving: Iterable[Occupant]
+) -> tuple[list[Occupant], float]:
+    """Who of these, in their order, has to leave before a gang fits, and when the last of them is expected to.
+
+    Nobody when not even all would do. Looks only at the nodes where something changes.
+    """
     most = shape.min_workers
-    room = sum(
-        min(times_in(level, shape.worker), most) * len(places)
-        for area in areas
-        for level, places in area.levels.items()
-    )
+    room = floor.room(areas, shape.worker, most)
     freed: list[Occupant] = []
     free: dict[int, Vector] = {}
-    for run in merge(*ends, key=lambda run: run.end):
-        freed.append(run)
-        for name, count in run.placement:
+    for one in leaving:
+        freed.append(one)
+        for name, count in one.placement:
             place = floor.place_of.get(name)
             if place is None or floor.area(place) not in areas:
                 continue
             before = free.get(place, floor.free[place])
-            after = free[place] = plus(before, run.worker, count)
+            after = free[place] = plus(before, one.worker, count)
             room += min(times_in(after, shape.worker), most) - min(times_in(before, shape.worker), most)
         if room >= most:
-            return freed, run.end[0]
-    return None, inf
+            return freed, one.end[0]
+    return [], inf

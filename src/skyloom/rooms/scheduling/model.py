@@ -204,8 +204,8 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
         half_life_s: after this long a project's past use counts half.
         quotas: by project; one that is not named has no guarantee, no ceiling and weight 1.
         backfill: smaller gangs may overtake where they delay no reservation.
-        preempt: running gangs may be stopped for others.
-        elastic: elastic gangs may be resized.
+        preempt: running gangs may be stopped: for others, or to go on with more or fewer workers.
+        elastic: elastic gangs take more than their fewest workers.
         renting: when rented nodes are used.
     """
 

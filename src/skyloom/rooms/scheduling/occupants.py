@@ -1,11 +1,14 @@
-"""What runs, in the order in which it is expected to end."""
+"""What runs: in the order in which it is expected to end, and in the order in which its policy would stop it."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush, merge
+from math import inf
 
-from skyloom.rooms.scheduling.model import Demand, Holding, Placement
+from skyloom.rooms.scheduling.model import Demand, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.placement import Floor
-from skyloom.rooms.scheduling.policies import remaining_s, speed, width
+from skyloom.rooms.scheduling.policies import Key, queue_of, remaining_s, running_key, speed, width
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 
 # When it is expected to end, when it started, its id: what sorts what runs.
@@ -16,12 +19,14 @@ class Occupant:
     """A holding, and what is often asked of it."""
 
     __slots__ = (
+        "demoted",
         "end",
         "gang",
-        "holding",
         "num_workers",
         "placement",
         "pool",
+        "queue",
+        "seat",
         "started_at",
         "stopping",
         "used",
@@ -29,7 +34,6 @@ class Occupant:
     )
 
     def __init__(self, holding: Holding, pool: str) -> None:
-        self.holding = holding
         self.gang: Demand = holding.demand
         self.placement: Placement = holding.placement
         self.pool = pool
@@ -39,47 +43,138 @@ class Occupant:
         self.started_at = holding.started_at
         self.stopping = holding.stopping
         self.end: End = (self._ends_at(), self.started_at, self.gang.id)
+        # Of LAS alone: its queue, since when it has its place there, and whether it came down in this very round.
+        self.queue = 0
+        self.seat = self.started_at
+        self.demoted = False
 
     def _ends_at(self) -> float:
         return self.started_at + remaining_s(self.gang) / max(speed(self.gang, self.num_workers or 1), 1e-9)
 
-    def attained(self, now: float) -> float:
-        """Service so far, this run's included."""
-        return self.gang.attained_gpu_s + max(0.0, now - self.started_at) * width(self.gang, self.num_workers)
+    def left_s(self, now: float) -> float:
+        """How long it still runs; as long as it ran already where nobody knows."""
+        return max(0.0, self.end[0] - now) if self.end[0] < inf else max(0.0, now - self.started_at)
 
 
 class Occupants:
     """All that holds resources."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, Occupant] = {}
+    def __init__(self, rulebook: Rulebook) -> None:
+        self._rules = rulebook
+        self._las = rulebook.policy is Policy.LAS
+        self.all: dict[str, Occupant] = {}
+        self.stopping: dict[str, Occupant] = {}
+        self.priorities: Counter[int] = Counter()
+        self.num_elastic = 0
         self._ends: dict[str, list[End]] = {}
+        self._lines: dict[float, list[tuple[Key, str]]] = {}
+        self._demotions: list[tuple[float, str, float, int]] = []
+        self._demoted: list[Occupant] = []
 
-    def add(self, run: Occupant) -> None:
-        """One more."""
-        self.runs[run.gang.id] = run
-        insort(self._ends.setdefault(run.pool, []), run.end)
+    def add(self, one: Occupant, before: Occupant | None = None) -> None:
+        """One more; ``before`` is what was known of the same run of it."""
+        gang = one.gang
+        self.all[gang.id] = one
+        self.priorities[gang.priority] += 1
+        self.num_elastic += gang.max_workers > gang.min_workers
+        if one.stopping:
+            self.stopping[gang.id] = one
+        insort(self._ends.setdefault(one.pool, []), one.end)
+        if self._las:
+            one.queue = queue_of(self._rules, gang.attained_gpu_s)
+            if before is not None and before.started_at == one.started_at:
+                one.queue, one.seat, one.demoted = before.queue, before.seat, before.demoted
+            self._expect_demotion(one)
+        self._line_up(one)
 
     def drop(self, gang_id: str) -> Occupant | None:
         """One less; None when it is not known."""
-        run = self.runs.pop(gang_id, None)
-        if run is not None:
-            ends = self._ends[run.pool]
-            del ends[bisect_left(ends, run.end)]
-        return run
+        one = self.all.pop(gang_id, None)
+        if one is not None:
+            self.stopping.pop(gang_id, None)
+            self.num_elastic -= one.gang.max_workers > one.gang.min_workers
+            self.priorities[one.gang.priority] -= 1
+            if not self.priorities[one.gang.priority]:
+                del self.priorities[one.gang.priority]
+            ends = self._ends[one.pool]
+            del ends[bisect_left(ends, one.end)]
+            self._step_out(one)
+        return one
 
-    def by_end(self, pool: str) -> Iterable[Occupant]:
+    def by_end(self, pool: str, without: Iterable[str] = ()) -> Iterator[Occupant]:
         """What runs in a pool: the soonest end first, then what nobody knows the end of, the oldest first."""
-        return (self.runs[gang_id] for _, _, gang_id in self._ends.get(pool, ()))
+        return (self.all[gang_id] for _, _, gang_id in self._ends.get(pool, ()) if gang_id not in without)
+
+    def worst_first(self, now: float) -> Iterator[tuple[Key, Occupant]]:
+        """By the keys of a preemptive policy, the one whose turn it is the least first."""
+        lines = [self._keyed(line, now) for line in self._lines.values()]
+        return lines[0] if len(lines) == 1 else merge(*lines, key=lambda item: item[0], reverse=True)
+
+    def _keyed(self, line: list[tuple[Key, str]], now: float) -> Iterator[tuple[Key, Occupant]]:
+        for _, gang_id in reversed(line):
+            one = self.all[gang_id]
+            yield self.key(one, now), one
+
+    def key(self, one: Occupant, now: float) -> Key:
+        """Its place among what runs and waits, by a preemptive policy."""
+        return running_key(self._rules, one.gang, one.num_workers, one.end[0] - now, (one.queue, one.demoted, one.seat))
+
+    def demote(self, now: float) -> float:
+        """Move down the LAS queues what has had its share of the one it is in; returns when the next one does.
+
+        Who comes down stands at the tail of its new queue for one round, behind who waits there; if it still runs after that, it
+        stands with those who run, in front of them.
+        """
+        for one in self._demoted:
+            if self.all.get(one.gang.id) is one:
+                self._step_out(one)
+                one.demoted = False
+                self._line_up(one)
+        self._demoted = []
+        while self._demotions and self._demotions[0][0] <= now:
+            at, gang_id, started_at, queue = heappop(self._demotions)
+            found = self.all.get(gang_id)
+            if found is not None and (found.started_at, found.queue) == (started_at, queue):
+                self._step_out(found)
+                found.queue += 1
+                found.seat, found.demoted = at, True
+                self._line_up(found)
+                self._demoted.append(found)
+                self._expect_demotion(found)
+        return self._demotions[0][0] if self._demotions else inf
+
+    def _expect_demotion(self, one: Occupant) -> None:
+        limits = self._rules.las_limits_gpu_s
+        if one.queue < len(limits):
+            left = limits[one.queue] - one.gang.attained_gpu_s
+            at = one.started_at + left / max(width(one.gang, one.num_workers), 1e-9)
+            heappush(self._demotions, (at, one.gang.id, one.started_at, one.queue))
+
+    def _line_up(self, one: Occupant) -> None:
+        lane, key = self._place(one)
+        insort(self._lines.setdefault(lane, []), (key, one.gang.id))
+
+    def _step_out(self, one: Occupant) -> None:
+        lane, key = self._place(one)
+        line = self._lines[lane]
+        del line[bisect_left(line, (key, one.gang.id))]
+        if not line:
+            del self._lines[lane]
+
+    def _place(self, one: Occupant) -> tuple[float, Key]:
+        """A lane in which the order does not change with time, and the place in it."""
+        if self._las:
+            return 0.0, (float(one.queue), float(one.demoted), one.seat)
+        lane = width(one.gang, one.num_workers) if self._rules.policy is Policy.SRSF else 0.0
+        return lane, (one.end[0],)
 
     def moved(self, floor: Floor) -> None:
         """The nodes are others now: take from them what is held, and find the pools again."""
-        runs = list(self.runs.values())
-        self.runs, self._ends = {}, {}
-        for run in runs:
-            run.pool = pool_of(run.placement, floor, run.pool)
-            floor.take(run.placement, run.worker)
-            self.add(run)
+        self._ends = {}
+        for one in self.all.values():
+            one.pool = pool_of(one.placement, floor, one.pool)
+            floor.take(one.placement, one.worker)
+            insort(self._ends.setdefault(one.pool, []), one.end)
 
 
 def pool_of(placement: Placement, floor: Floor, unknown: str = "") -> str:

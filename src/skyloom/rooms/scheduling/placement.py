@@ -8,7 +8,7 @@ small gangs fill broken nodes and whole nodes stay whole (best fit; for GPUs fir
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from skyloom.rooms.scheduling.model import Demand, Node, Placement
@@ -18,7 +18,7 @@ from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, times_in, vecto
 class Shape:
     """What a gang needs of nodes: all gangs of one shape fit, or do not fit, in the same places."""
 
-    __slots__ = ("_never_since", "labels", "max_workers", "min_workers", "need", "pools", "renting", "whole", "worker")
+    __slots__ = ("labels", "max_workers", "min_workers", "need", "pools", "refused", "renting", "worker")
 
     def __init__(self, demand: Demand, renting: bool) -> None:
         self.worker = vector(demand.resources)
@@ -28,7 +28,7 @@ class Shape:
         self.labels = demand.labels
         self.renting = renting
         self.need = plus(ZERO, self.worker, self.min_workers)
-        self.whole = plus(ZERO, self.worker, self.max_workers)
+        self.refused: tuple[object, int] | None = None  # the floor and its news when it was last found not to fit
 
 
 class Area:
@@ -74,7 +74,7 @@ class Floor:
         self._imagined = 0  # moves that will be undone
         self._pools: dict[int, tuple[tuple[Area, ...], ...]] = {}
         self._shapes: list[Shape] = []
-        self._refused: dict[int, int] = {}
+        self._pool_names: dict[int, frozenset[str]] = {}
         self._ever: dict[int, bool] = {}
         self._settle()
 
@@ -164,9 +164,20 @@ class Floor:
             self._shapes.append(shape)  # kept, so that its id stays its own
         return found
 
+    def pool_names(self, shape: Shape) -> frozenset[str]:
+        """The names of the pools where such gangs may run."""
+        known = self._pool_names.get(id(shape))
+        if known is None:
+            known = self._pool_names[id(shape)] = frozenset(areas[0].pool for areas in self.pools(shape))
+        return known
+
     def area(self, place: int) -> Area:
         """The area of a node."""
         return self._area_of[place]
+
+    def rents(self, pool: str) -> bool:
+        """Whether some node of a pool is rented."""
+        return any(area.rented for area in self._areas if area.pool == pool)
 
     def can_ever(self, shape: Shape) -> bool:
         """Whether some pool would hold its fewest workers if nothing else ran."""
@@ -179,23 +190,29 @@ class Floor:
             )
         return known
 
-    def close(self, pool: str) -> None:
-        """Have nothing free in a pool; to be called in `imagined`."""
-        for area in self._areas:
-            if area.pool == pool:
-                for place in [place for places in area.levels.values() for place in places]:
-                    self._move(place, ZERO)
+    def room(self, areas: tuple[Area, ...], worker: Vector, most: int) -> int:
+        """How many such workers fit there, counting no node for more than ``most``."""
+        return sum(
+            min(times_in(level, worker), most) * len(places) for area in areas for level, places in area.levels.items()
+        )
 
-    def find(self, shape: Shape, num_workers: int) -> Placement | None:
-        """Where so many workers go now, all in one pool; None when they do not fit."""
-        if num_workers == shape.min_workers and self._refused.get(id(shape)) == self.news:
+    def find(self, shape: Shape, num_workers: int, closed: Collection[str] = ()) -> Placement | None:
+        """Where so many workers go now, all in one pool; None when they do not fit.
+
+        Args:
+            closed: pools that are not to be used.
+        """
+        least = num_workers == shape.min_workers
+        if least and shape.refused == (self, self.news):
             return None
         for areas in self.pools(shape):
+            if areas[0].pool in closed:
+                continue
             placement = self.find_in(areas, shape.worker, num_workers)
             if placement is not None:
                 return placement
-        if num_workers == shape.min_workers and not self._imagined:
-            self._refused[id(shape)] = self.news
+        if least and not closed and not self._imagined:
+            shape.refused = (self, self.news)
         return None
 
     def find_in(self, areas: tuple[Area, ...], worker: Vector, num_workers: int) -> Placement | None:

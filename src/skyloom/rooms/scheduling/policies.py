@@ -22,12 +22,41 @@ def key_of(rulebook: Rulebook, gang: Demand, now: float) -> Key:
         case Policy.SRSF:
             return (remaining_s(gang) * width(gang), *age)
         case Policy.LAS:
-            return (queue_of(rulebook, gang.attained_gpu_s), *age)
+            return waiting_key(queue_of(rulebook, gang.attained_gpu_s), 1.0, gang.submitted_at, 0.0, gang.id)
         case Policy.DEADLINE:
             # Earliest deadline first among those that can be met; a lost one must not take another's chance with it.
             return (0.0, gang.deadline_at or 0.0, *age) if now <= latest_start(gang) < inf else (1.0, 0.0, *age)
         case Policy.ELASTIC:
             return (-1.0 / max(width(gang), 1e-9), *age)
+
+
+def running_key(
+    rulebook: Rulebook, gang: Demand, num_workers: int, left_s: float, seat: tuple[int, bool, float]
+) -> Key:
+    """The place of a running gang in the line of a preemptive policy, comparable with `key_of`.
+
+    Args:
+        left_s: how long it still runs; `inf` when nobody knows.
+        seat: of LAS: its queue, whether it just came down into it, and since when it has its place there.
+    """
+    match rulebook.policy:
+        case Policy.SRTF:
+            return (max(left_s, 0.0), gang.submitted_at, gang.id)
+        case Policy.SRSF:
+            return (max(left_s, 0.0) * width(gang, num_workers), gang.submitted_at, gang.id)
+        case _:
+            queue, demoted, since = seat
+            return (float(queue), 2.0 if demoted else 0.0, since, 0.0, 0.0, gang.id)
+
+
+def waiting_key(queue: int, tail: float, since: float, seat: float, gang_id: str) -> Key:
+    """The place of a waiting gang in its LAS queue: behind all that run there.
+
+    The rules are those of the discretised 2D-LAS of Gu et al., "Tiresias" (NSDI 2019), as in its public simulator: FIFO in each
+    queue, those who run before those who wait; who was stopped for a higher queue is the first to go on (``tail`` 0, the latest
+    stopped first); who comes new or comes down from above goes to the tail (``tail`` 1); whatever fits runs, in this order.
+    """
+    return (float(queue), 1.0, tail, since, seat, gang_id)
 
 
 def turns_at(rulebook: Rulebook, gang: Demand, now: float) -> float:
@@ -45,7 +74,7 @@ def rents_from(rulebook: Rulebook, gang: Demand) -> float:
     """From then on it may run on rented nodes: the last moment that still meets its deadline; `inf` for never.
 
     Nothing is rented earlier, since an owned node may become free until then; an unknown duration leaves no time to wait. Once
-    the deadline has passed, nothing is rented for it any more.
+    the deadline has passed, nothing is rented for it any more. (What no owned node can ever hold does not wait for one: `Queue`.)
     """
     if rulebook.renting is Renting.FREELY:
         return -inf
@@ -70,8 +99,8 @@ def width(gang: Demand, num_workers: int | None = None) -> float:
 
 
 def queue_of(rulebook: Rulebook, attained_gpu_s: float) -> int:
-    """The LAS queue for that much service, 0 the first. At a border a gang is in the next queue already."""
-    return bisect_right(rulebook.las_limits_gpu_s, attained_gpu_s)
+    """The LAS queue for that much service, 0 the first. At a border, rounding forgiven, a gang is in the next one already."""
+    return bisect_right(rulebook.las_limits_gpu_s, attained_gpu_s * (1 + 1e-9) + 1e-6)
 
 
 def speed(gang: Demand, num_workers: int) -> float:

@@ -3,8 +3,8 @@
 from heapq import heapify, heappop, heappush, nsmallest
 from math import inf
 
-from skyloom.rooms.scheduling.model import Demand, Policy, Rulebook
-from skyloom.rooms.scheduling.placement import Shape
+from skyloom.rooms.scheduling.model import Demand, Policy, Renting, Rulebook
+from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import Key, key_of, rents_from, turns_at
 
 # A gang in line: its key, a number that tells entries apart, itself.
@@ -74,13 +74,15 @@ class Group:
 class Queue:
     """All that waits."""
 
-    def __init__(self, rulebook: Rulebook) -> None:
+    def __init__(self, rulebook: Rulebook, floor: Floor) -> None:
         self._rules = rulebook
+        self._floor = floor
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._groups: dict[tuple[object, ...], Group] = {}
         self._waiting: dict[str, tuple[Group, Entry, bool]] = {}
         self._turns: list[tuple[float, int, str]] = []
         self._num_told = 0
+        self.num_fixed = 0  # that may not be stopped once they run
         self._fair = rulebook.policy is Policy.FAIR
 
     def __len__(self) -> int:
@@ -97,12 +99,11 @@ class Queue:
         """A gang waits; ``key`` where the policy's own is not meant, ``resumed`` for one that was promised to go on."""
         self.drop(gang.id)
         self._num_told += 1
-        rents = rents_from(self._rules, gang)
-        renting = rents <= now and (gang.deadline_at is None or now <= gang.deadline_at)
-        group = self._group(gang, renting, resumed)
+        group = self._group(gang, self._rents(gang, now), resumed)
         entry = (key or key_of(self._rules, gang, now), self._num_told, gang)
         group.add(entry)
         self._waiting[gang.id] = (group, entry, resumed)
+        self.num_fixed += not gang.preemptible
         turn = turns_at(self._rules, gang, now)
         if turn < inf:
             heappush(self._turns, (turn, self._num_told, gang.id))
@@ -113,6 +114,7 @@ class Queue:
         if known is not None:
             group = known[0]
             group.drop(gang_id)
+            self.num_fixed -= not known[1][2].preemptible
             if not len(group):
                 del self._groups[group.key]
 
@@ -125,8 +127,27 @@ class Queue:
                 self.add(known[1][2], now, resumed=known[2])
         return self._turns[0][0] if self._turns else inf
 
+    def moved(self, floor: Floor, now: float) -> None:
+        """The nodes are others now: gangs with a deadline may have to rent, or need not any more."""
+        self._floor = floor
+        if self._rules.renting is Renting.FOR_DEADLINES:
+            for _, entry, resumed in list(self._waiting.values()):
+                if entry[2].deadline_at is not None:
+                    self.add(entry[2], now, resumed=resumed)
+
+    def _rents(self, gang: Demand, now: float) -> bool:
+        """Whether it may run on rented nodes by now."""
+        if self._rules.renting is Renting.FREELY:
+            return True
+        if gang.deadline_at is None:
+            return False
+        if rents_from(self._rules, gang) <= now <= gang.deadline_at:
+            return True
+        # What no owned node can ever hold need not wait for one.
+        return not self._floor.can_ever(self.shape(gang, False))
+
     def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
-        shape = self._shape(gang, renting)
+        shape = self.shape(gang, renting)
         project = gang.project if self._fair or gang.project in self._rules.quotas else ""
         key = (project, id(shape), gang.priority, resumed)
         group = self._groups.get(key)
@@ -134,7 +155,8 @@ class Queue:
             group = self._groups[key] = Group(key, project, shape, gang.priority, resumed)
         return group
 
-    def _shape(self, gang: Demand, renting: bool) -> Shape:
+    def shape(self, gang: Demand, renting: bool) -> Shape:
+        """The shape of a gang; alike gangs have the very same."""
         need = gang.resources
         labels = tuple(sorted(gang.labels.items())) if gang.labels else ()
         key = (need.gpus, need.cpus, need.memory_bytes, gang.min_workers, gang.max_workers, renting, gang.pools, labels)

@@ -1,47 +1,61 @@
 """One decision: through the line from its head, each gang starts, gets a promise, or learns why it waits.
 
-Nothing that is done here outlives the round: the floor and the accounts are as before when it ends.
+Nothing that is done here outlives the round: the floor, the line and the standings are as before when it ends.
 
 *Work is conserved*: after a round no gang waits that would fit into what is free and not promised, is below its project's ceiling,
-and is not behind a gang of its own project that waits for that ceiling.
+and is not behind a gang of its own project that waits for that ceiling. (Without `Rulebook.backfill`: and in whose pools nobody before
+it waits.)
+
+Promises are for policies that stop nobody. Under SRTF, SRSF and LAS whoever fits may run, as in the papers, because who comes
+first takes back what it needs; there only gangs that cannot be stopped are kept from what was promised.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, merge
+from math import inf
 
-from skyloom.rooms.scheduling.backfill import Promise, reserve
+from skyloom.rooms.scheduling.backfill import Promise, promise
+from skyloom.rooms.scheduling.elasticity import Resizes, Start, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
-from skyloom.rooms.scheduling.policies import remaining_s, speed
+from skyloom.rooms.scheduling.policies import PREEMPTIVE, remaining_s
+from skyloom.rooms.scheduling.preemption import Claims, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
-from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
+from skyloom.rooms.scheduling.vectors import Vector, plus, within
 
 # A group's turn against the others': who stays inside a guarantee, priority, who was promised to go on, the policy.
 Rank = tuple[object, ...]
 
 
 class Refusal:
-    """Why the first of a group, and with it the whole group, does not start now."""
+    """Why a gang does not start now; told for the first of a group, it holds for the whole group."""
 
-    __slots__ = ("ahead", "left", "reservation", "why")
+    __slots__ = ("ahead", "left", "promise", "why")
 
     def __init__(
-        self, why: Cause, ahead: str = "", reservation: Promise | None = None, left: Vector | None = None
+        self, why: Cause, ahead: str = "", promised: Promise | None = None, left: Vector | None = None
     ) -> None:
         self.why = why
-        self.left = left
         self.ahead = ahead
-        self.reservation = reservation
+        self.promise = promised
+        self.left = left
 
 
 class Round:
     """One pass over the line."""
 
     def __init__(
-        self, rulebook: Rulebook, floor: Floor, queue: Queue, occupants: Occupants, standings: Standings, now: float
+        self,
+        rulebook: Rulebook,
+        floor: Floor,
+        queue: Queue,
+        occupants: Occupants,
+        standings: Standings,
+        resuming: dict[str, int],
+        now: float,
     ) -> None:
         self.rules = rulebook
         self.floor = floor
@@ -49,13 +63,27 @@ class Round:
         self.occupants = occupants
         self.standings = standings
         self.now = now
-        self.started: list[tuple[Group, Entry, Occupant, bool]] = []
+        self.starts: list[Start] = []
+        self.overtook: set[str] = set()
         self.evictions: list[Eviction] = []
-        self.refusals: dict[int, Refusal] = {}
-        self.reservations: dict[str, Promise] = {}
+        self.refusals: dict[int, Refusal] = {}  # by group
+        self.served: dict[str, Refusal] = {}  # by gang: those for whom others make room
+        self._resuming = resuming
+        self._owed: list[tuple[Demand, Shape, Refusal]] = []
+        self._shares: dict[str, float] = {}
+        self._full: set[int] = set()  # shapes that do not fit any more
+        self._gives_way = rulebook.preempt and rulebook.policy in PREEMPTIVE
+        self._promises: dict[str, Promise] = {}
+        self._passed: list[tuple[Group, Entry]] = []
         self._started: dict[str, list[Occupant]] = {}
         self._held_before: dict[str, tuple[Standing, Vector]] = {}
         self._at_ceiling: dict[str, str] = {}
+        self._overdrawn: set[str] = set()
+        self._wanted: set[str] = set()
+        self._claims = Claims(floor)
+        self._claims.leave(occupants.stopping.values())
+        self._stops = Stops(rulebook, floor, occupants, standings, self._claims, now)
+        self._resizes = Resizes(rulebook, floor, queue, occupants, standings, self._claims, now)
 
     @contextmanager
     def on_trial(self) -> Iterator[None]:
@@ -66,11 +94,23 @@ class Round:
             finally:
                 for standing, held in self._held_before.values():
                     standing.held = held
-                self._held_before.clear()
-                for group, entry, _, _ in self.started:
-                    group.add(entry)
+                self._put_back({start.gang.id for start in self.starts})
 
-    def run(self) -> None:
+    def idle(self) -> bool:
+        """Whether nothing can start, stop or be resized now: most often so, and quick to see."""
+        if self._claims.leaving or (self.rules.elastic and self.occupants.num_elastic):
+            return False
+        floor = self.floor
+        for group in self.queue.groups():
+            shape = group.shape
+            if shape.refused != (floor, floor.news) and floor.find(shape, shape.min_workers) is not None:
+                return False
+            entry = group.first() if self.rules.preempt else None
+            if entry is not None and self._stops.could(entry[2], entry[0], not group.project):
+                return False
+        return True
+
+    def run(self, explained: bool = True) -> None:
         """Start what may start, promise what may not."""
         line = [(self.rank(group, entry), number, group) for number, (group, entry) in enumerate(self._heads())]
         heapify(line)
@@ -84,35 +124,78 @@ class Round:
                 # Others started since it was ranked, and it comes later now: shares and guarantees only ever get used up.
                 heappush(line, (now_ranked, number, group))
                 continue
-            refusal = self._try(group, entry)
-            if refusal is None:
+            if self._pass(group, entry, not now_ranked[0]):
                 following = group.first()
                 if following is not None:
                     heappush(line, (self.rank(group, following), number, group))
-            else:
-                self.refusals[id(group)] = refusal
-                if refusal.why is Cause.TURN:
-                    self._overtake(group)
-        self._widen()
+        self._resize()
+        if explained:
+            self.promise_owed()
+        # Those for whom others make room wait like all others, and are explained like them.
+        self._put_back(set(self.served))
 
-    def _heads(self) -> Iterator[tuple[Group, Entry]]:
-        for group in self.queue.groups():
-            entry = group.first()
-            if entry is not None:
-                yield group, entry
+    def again_at(self) -> float:
+        """When time alone may bring another decision."""
+        return min(self._stops.again_at, self._resizes.again_at)
 
     def rank(self, group: Group, entry: Entry) -> Rank:
         """Whose turn it is among groups, the smallest first."""
         if not group.project:
             return (True, -group.priority, not group.resumed, entry[0])
-        borrows = not self.standings.standing(group.project).entitled(group.shape.need)
+        standing = self.standings.standing(group.project)
+        borrows = group.project in self._overdrawn or not standing.entitled(group.shape.need)
         if self.rules.policy is Policy.FAIR:
-            share = self.standings.share(group.project, self.now)
+            share = self._shares.get(group.project)
+            if share is None:
+                share = self._shares[group.project] = self.standings.share(group.project, self.now)
             return (borrows, -group.priority, not group.resumed, (share, *entry[0]))
         return (borrows, -group.priority, not group.resumed, entry[0])
 
-    def _try(self, group: Group, entry: Entry) -> Refusal | None:
-        """Start the first of a group, or say why not; the first in line that does not fit gets a promise."""
+    def charge(self, gang: Demand, more: Vector) -> None:
+        """A project holds more, for as long as the round lasts."""
+        standing = self.standings.standing(gang.project)
+        self._held_before.setdefault(gang.project, (standing, standing.held))
+        standing.held = plus(standing.held, more)
+        self._shares.pop(gang.project, None)
+
+    def _heads(self) -> Iterator[tuple[Group, Entry]]:
+        guaranteed: dict[str, list[tuple[tuple[object, ...], Group]]] = {}
+        heads = []
+        for group in self.queue.groups():
+            entry = group.first()
+            if entry is not None:
+                heads.append((group, entry))
+                if group.project and self.standings.standing(group.project).guaranteed is not None:
+                    own_place = (-group.priority, not group.resumed, entry[0])
+                    guaranteed.setdefault(group.project, []).append((own_place, group))
+        for project, own in guaranteed.items():
+            # A guarantee is used in the order of the project's own line: if its first needs more, those behind get none of it.
+            first = min(own, key=lambda item: item[0])[1]
+            if not self.standings.standing(project).entitled(first.shape.need):
+                self._overdrawn.add(project)
+        yield from heads
+
+    def _pass(self, group: Group, entry: Entry, entitled: bool) -> bool:
+        """Look at the first of a group; returns whether its next is to be looked at as well."""
+        refusal = self._try(group, entry, entitled)
+        if refusal is None:
+            return True
+        if entry[2].id in self.served:
+            group.drop(entry[2].id)
+            self._passed.append((group, entry))
+            self.charge(entry[2], group.shape.need)
+            return True
+        self.refusals[id(group)] = refusal
+        if refusal.why in (Cause.RESOURCES, Cause.TURN):
+            self._wanted.update(self.floor.pool_names(group.shape))
+            if entitled:
+                self.charge(entry[2], group.shape.need)
+        if refusal.why is Cause.TURN:
+            self._overtake(group)
+        return False
+
+    def _try(self, group: Group, entry: Entry, entitled: bool) -> Refusal | None:
+        """Start the first of a group, or say why not."""
         gang, shape = entry[2], group.shape
         standing = self.standings.standing(gang.project)
         if not within(shape.need, standing.ceiling) or not self.floor.can_ever(shape):
@@ -121,14 +204,48 @@ class Round:
         if ahead is not None:
             return Refusal(Cause.QUOTA, ahead)
         if not standing.may_hold(shape.need):
-            self._at_ceiling[gang.project] = gang.id
-            return Refusal(Cause.QUOTA, left=plus(standing.ceiling, standing.held, -1))
-        placement, ahead = self._find(shape, self._ends_at(gang))
+            refusal = Refusal(Cause.QUOTA, left=plus(standing.ceiling, standing.held, -1))
+            if not self._make_room(group, entry, entitled, refusal):
+                self._at_ceiling[gang.project] = gang.id
+            return refusal
+        placement, ahead = self._find(gang, shape)
         if placement is not None:
             self._admit(group, entry, placement)
             return None
-        why = Cause.TURN if ahead else Cause.RESOURCES
-        return Refusal(why, ahead, self._promise(gang, shape))
+        refusal = Refusal(Cause.TURN if ahead else Cause.RESOURCES, ahead)
+        if not self._make_room(group, entry, entitled, refusal):
+            self._owed.append((gang, shape, refusal))
+        return refusal
+
+    def _make_room(self, group: Group, entry: Entry, entitled: bool, refusal: Refusal) -> bool:
+        """Whether enough is being given back for a gang, or somebody can be told to give it back."""
+        key, _, gang = entry
+        can_stop = self._stops.could(gang, key, not entitled)
+        if not (can_stop or self._claims.leaving or (self.rules.elastic and self.occupants.num_elastic)):
+            return False
+        limits = self._limits(gang)
+        room = self._await_leaving(gang, group.shape, limits)
+        if not room:
+            stopped = self._resizes.shrink(gang, group.shape, limits)
+            stopped = stopped or self._stops.find(gang, group.shape, key, not entitled, limits)
+            self.evictions += stopped
+            room = bool(stopped)
+        if room:
+            refusal.ahead = ""
+            self.served[gang.id] = refusal
+        return room
+
+    def _await_leaving(self, gang: Demand, shape: Shape, limits: list[Promise]) -> bool:
+        if not self._claims.leaving or not self.standings.standing(gang.project).may_hold(shape.need):
+            return False
+        with self.floor.imagined():
+            self._claims.foresee()
+            for held in limits:
+                held.narrow(self.floor)
+            placement = self.floor.find(shape, shape.min_workers)
+        if placement is not None:
+            self._claims.keep(gang.id, placement, shape.worker)
+        return placement is not None
 
     def _overtake(self, group: Group) -> None:
         """Others of a group whose first would delay a promise may be brief enough not to: the briefest first.
@@ -139,88 +256,117 @@ class Round:
             entry = group.briefest()
             if entry is None or not self.standings.standing(entry[2].project).may_hold(group.shape.need):
                 return
-            placement, _ = self._find(group.shape, self._ends_at(entry[2]))
+            placement, _ = self._find(entry[2], group.shape)
             if placement is None:
                 return
             self._admit(group, entry, placement)
 
+    def promise_owed(self) -> None:
+        """Promise room to those who were refused; put off until somebody could take it from them."""
+        for gang, shape, refusal in self._owed:
+            if self._gives_way and not self.queue.num_fixed:
+                break
+            if not self._promises.keys() >= self.floor.pool_names(shape):
+                refusal.promise = self._promise(gang, shape)
+        self._owed.clear()
+
     def _promise(self, gang: Demand, shape: Shape) -> Promise | None:
-        """Reserve where it can start the soonest, in a pool that protects nobody yet."""
+        """Promise room where it can start the soonest, in a pool that protects nobody yet."""
         found: Promise | None = None
-        for areas in self.floor.pools(shape):
-            pool = areas[0].pool
-            if pool in self.reservations:
-                continue
-            ends = [self.occupants.by_end(pool), sorted(self._started.get(pool, ()), key=lambda run: run.end)]
-            held = reserve(self.floor, gang.id, shape, areas, ends, self.now)
-            if held is not None and (found is None or held.at < found.at):
-                found = held
+        with self.floor.imagined():
+            self._claims.foresee()
+            for areas in self.floor.pools(shape):
+                pool = areas[0].pool
+                if pool not in self._promises:
+                    made = promise(self.floor, gang.id, shape, areas, self._by_end(pool), self.now)
+                    if made is not None and (found is None or made.at < found.at):
+                        found = made
         if found is not None:
-            self.reservations[pool_of(found.placement, self.floor)] = found
+            self._promises[found.pool] = found
         return found
 
-    def _find(self, shape: Shape, ends_at: float) -> tuple[Placement | None, str]:
+    def _by_end(self, pool: str) -> Iterable[Occupant]:
+        new = sorted(self._started.get(pool, ()), key=lambda one: one.end)
+        return merge(self.occupants.by_end(pool, self._claims.leaving), new, key=lambda one: one.end)
+
+    def _limits(self, gang: Demand) -> list[Promise]:
+        """The promises that this gang could break."""
+        if self._gives_way and gang.preemptible:
+            return []
+        self.promise_owed()
+        ends_at = self.now + remaining_s(gang) if self.rules.backfill else inf
+        return [held for held in self._promises.values() if not held.allows(ends_at)]
+
+    def _find(self, gang: Demand, shape: Shape) -> tuple[Placement | None, str]:
         """Where a gang goes; or nowhere, and for whose sake, where it would fit otherwise."""
+        if id(shape) in self._full:
+            return None, ""
         placement = self.floor.find(shape, shape.min_workers)
-        if placement is None or not self.reservations:
+        if placement is None:
+            self._full.add(id(shape))
+            return None, ""
+        limits = self._limits(gang)
+        if self._claims.promise.spare:
+            limits = [self._claims.promise, *limits]
+        closed = () if self.rules.backfill else self._wanted
+        if not limits and not closed:
             return placement, ""
-        limits = [held for held in self.reservations.values() if not (self.rules.backfill and held.allows(ends_at))]
         with self.floor.imagined():
             for held in limits:
-                held.narrow(self.floor, whole_pool=not self.rules.backfill)
-            allowed = self.floor.find(shape, shape.min_workers)
-        return (allowed, "") if allowed else (None, limits[0].gang)
-
-    def _ends_at(self, gang: Demand) -> float:
-        return self.now + remaining_s(gang)
+                held.narrow(self.floor)
+            allowed = self.floor.find(shape, shape.min_workers, closed)
+        return allowed, "" if allowed else (limits[0].gang if limits else "others")
 
     def _admit(self, group: Group, entry: Entry, placement: Placement) -> None:
         gang, worker = entry[2], group.shape.worker
         pool = pool_of(placement, self.floor)
+        for held in (self._claims.promise, *self._limits(gang)):
+            held.use(self.floor, placement, worker)
+        if pool in self._wanted:
+            self.overtook.add(gang.id)
         self.floor.take(placement, worker)
         self.charge(gang, group.shape.need)
-        for held in self.reservations.values():
-            if not held.allows(self._ends_at(gang)):
-                held.use(self.floor, placement, worker)
         group.drop(gang.id)
-        run = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
-        self.started.append((group, entry, run, pool in self.reservations))
-        self._started.setdefault(pool, []).append(run)
+        self._passed.append((group, entry))
+        self.starts.append(
+            Start(gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers))
+        )
+        one = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
+        self._started.setdefault(pool, []).append(one)
 
-    def charge(self, gang: Demand, more: Vector) -> None:
-        """A project holds more, for as long as the round lasts."""
-        standing = self.standings.standing(gang.project)
-        self._held_before.setdefault(gang.project, (standing, standing.held))
-        standing.held = plus(standing.held, more)
-
-    def _widen(self) -> None:
-        """Elastic gangs that start take what nobody else can use, the one that gains most by a worker first."""
-        if not self.rules.elastic:
+    def _resize(self) -> None:
+        """Elastic gangs take what is left: those that start, at once; those that run, where nobody waits for it."""
+        elastic = [start for start in self.starts if start.shape.max_workers > start.shape.min_workers]
+        if not self.rules.elastic or not (elastic or self.occupants.num_elastic):
             return
-        for at, (group, entry, run, overtook) in enumerate(self.started):
-            gang, shape = entry[2], group.shape
-            if shape.max_workers == shape.min_workers:
-                continue
-            standing = self.standings.standing(gang.project)
-            self.floor.give(run.placement, shape.worker)
-            best = run.placement
-            with self.floor.imagined():
-                for held in self.reservations.values():
-                    held.narrow(self.floor)
-                for count in range(shape.max_workers, shape.min_workers, -1):
-                    if not standing.may_hold(plus(ZERO, shape.worker, count - shape.min_workers)):
-                        continue
-                    wider = self.floor.find(shape, count)
-                    if wider is not None and speed(gang, count) > speed(gang, count - 1):
-                        best = wider
-                        break
-            self.floor.take(best, shape.worker)
-            if best is not run.placement:
-                more = plus(ZERO, shape.worker, sum(n for _, n in best) - shape.min_workers)
-                self.charge(gang, more)
-                self.started[at] = (
-                    group,
-                    entry,
-                    Occupant(Holding(demand=gang, placement=best, started_at=self.now), run.pool),
-                    overtook,
-                )
+        self.promise_owed()
+        limits = [*self._promises.values(), self._claims.promise]
+        if elastic:
+            self._widen(elastic, limits)
+        if self.rules.preempt:
+            self.evictions += self._resizes.grow(limits, self._wanted)
+
+    def _widen(self, elastic: list[Start], limits: list[Promise]) -> None:
+        for start in elastic:
+            wanted = not self._wanted.isdisjoint(self.floor.pool_names(start.shape))
+            if not wanted:
+                start.most = start.gang.max_workers
+            elif self._gives_way:
+                start.most = min(start.most, start.shape.min_workers)
+        before = [(start.placement, start.shape.worker) for start in elastic]
+        with self.floor.imagined():
+            for held in limits:
+                held.narrow(self.floor)
+            widen(self.floor, self.standings, elastic)
+        for (placement, worker), start in zip(before, elastic, strict=True):
+            self.floor.give(placement, worker)
+            self.floor.take(start.placement, worker)
+
+    def _put_back(self, gang_ids: set[str]) -> None:
+        kept = []
+        for group, entry in self._passed:
+            if entry[2].id in gang_ids:
+                group.add(entry)
+            else:
+                kept.append((group, entry))
+        self._passed = kept

@@ -47,13 +47,15 @@ def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
 
 
 def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
-    refusal = _refusal(turn, group)
+    refusal = turn.served.get(gang.id) or _refusal(turn, group)
     sentence = sentences.get(id(group))
     if sentence is None:
         sentence = sentences[id(group)] = _sentence(turn, group, refusal)
-    held = refusal.reservation
-    mine = held if held is not None and held.gang == gang.id else None
+    promised = refusal.promise
+    mine = promised if promised is not None and promised.gang == gang.id else None
     turn_text = "next in the queue" if place == 1 else f"number {place} in the queue"
+    if gang.id in turn.served:
+        turn_text = f"others stop to make room for it; {turn_text}"
     message = sentence if refusal.why is Cause.IMPOSSIBLE else f"{sentence}; {turn_text}"
     return Wait(
         gang=gang.id,
@@ -111,7 +113,7 @@ def _never(turn: Round, group: Group) -> str:
         return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
     pools = turn.floor.pools(shape)
     if not pools:
-        return "can never start: no node is in a pool that it may use and has the labels that it asks for"
+        return "can never start: no node that it may use has the labels that it asks for"
     whole = max(total for areas in pools for area in areas for total in area.totals)
     missing = shortfall(shape.worker, whole)
     if missing:

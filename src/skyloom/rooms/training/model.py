@@ -10,6 +10,7 @@ from skyloom.core.errors import InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
+from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
@@ -28,6 +29,20 @@ class TableSource(msgspec.Struct, frozen=True, kw_only=True):
 
     table: str
     number: int
+
+
+class TrialOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a training to try, so that its time can be predicted.
+
+    Attributes:
+        share: of all steps, but no fewer than ``min_steps`` and no more than ``max_steps``.
+        total_steps: of the whole training, where the program does not say so itself (one that only reports).
+    """
+
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    min_steps: Annotated[int, Meta(ge=2, le=5_000)] = 20
+    max_steps: Annotated[int, Meta(ge=2, le=5_000)] = 500
+    total_steps: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,8 +98,10 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
+        budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
+        trial: try the first steps only; registers nothing and is not tried again.
     """
 
     recipe: Annotated[str, Meta(max_length=80)] = ""
@@ -103,9 +120,14 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     resources: Resources = Resources(memory_bytes=2 * 2**30)
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 2
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    budget_usd: Amount | None = None
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
+
+    def __post_init__(self) -> None:
+        _ = Allowance(usd=self.budget_usd)  # NaN becomes null on a wire, and would mean no limit there
 
 
 OPERATIONS = (Train,)

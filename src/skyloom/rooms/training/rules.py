@@ -18,6 +18,7 @@ from skyloom.rooms.training.model import (
 
 RECIPES = {"image": "skyloom.recipes.image", "tabular": "skyloom.recipes.tabular"}
 PLAN_VARIABLE = "SKYLOOM_TRAINING"
+TRIAL_VARIABLE = "SKYLOOM_TRIAL"
 NO_MODEL = "-"
 _MAX_PLAN_BYTES = 30_000
 
@@ -65,7 +66,7 @@ def plan(ask: Train, found: FoundVersion | None, code: str) -> TrainingPlan:
         target=ask.target or "",
         dataset=found.dataset if found else "",
         dataset_version=found.number if found else 0,
-        model="" if name == NO_MODEL else name,
+        model="" if name == NO_MODEL or ask.trial else name,
         recipe=ask.recipe,
         train_on=ask.train_on,
         evaluate_on=ask.evaluate_on,
@@ -90,15 +91,20 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         entry=entry,
         name=ask.name or f"train {made.model or made.dataset or ask.script}",
         files=ask.files,
-        environment={PLAN_VARIABLE: msgspec.json.encode(made).decode()},
+        environment={PLAN_VARIABLE: msgspec.json.encode(made).decode(), **_trial(ask)},
         num_workers=ask.num_workers,
         resources=ask.resources,
-        max_retries=ask.max_retries,
+        max_retries=0 if ask.trial else ask.max_retries,
         max_duration_s=ask.max_duration_s,
+        budget_usd=ask.budget_usd,
         priority=ask.priority,
         labels={**ask.labels, **owners},
         python=ask.python,
     )
+
+
+def _trial(ask: Train) -> dict[str, str]:
+    return {TRIAL_VARIABLE: msgspec.json.encode(ask.trial).decode()} if ask.trial else {}
 
 
 def run(ask: Train, made: TrainingPlan, run_id: str, job_id: str, project: str, now: float) -> Run:

@@ -80,6 +80,27 @@ def write_durable(path: str, value: dict[str, object], reserve: str | None = Non
     sync_folder(os.path.dirname(path))
 
 
+_MOMENT_BYTES = 32
+
+
+def write_moment(path: str, seconds: float) -> None:
+    """Write a time over the one that is there: in place and of fixed length, which a full disk still takes."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        os.pwrite(descriptor, b"%-*.6f\n" % (_MOMENT_BYTES - 1, seconds), 0)
+    finally:
+        os.close(descriptor)
+
+
+def read_moment(path: str) -> float | None:
+    """Read what `write_moment` wrote; None when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return float(file.read(_MOMENT_BYTES))
+    except (OSError, ValueError):
+        return None
+
+
 RESERVE_BYTES = 8192
 _MAX_ERROR_BYTES = 65536
 _MAX_ERROR_CHARACTERS = 500  # at most 6,000 bytes as JSON, so that the record fits into its reserve

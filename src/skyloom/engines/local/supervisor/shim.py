@@ -61,6 +61,8 @@ class Shim:
         self._quotes = False  # the message is to end with the last line of output
         self._status: int | None = None  # of the main process
         self._kill_at: float | None = None  # monotonic: from then on, SIGKILL
+        self._lease = str(plan.get("lease") or "")
+        self._lease_until = 0.0  # seconds since boot
 
     def run(self) -> None:
         """Start the user's process, watch it, clear up, and write the record."""
@@ -69,6 +71,9 @@ class Shim:
         wake = self._listen()
         if self._requested():
             self._record("stopped", "stopped before it started")
+            return
+        if self._is_lease_over():
+            self._record("node_lost", "this machine had lost the cluster before the task started")
             return
         if not self._start():
             return
@@ -155,6 +160,7 @@ class Shim:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick_s()
                 self._check_memory()
+                self._check_lease()
                 self._output.retry()
             self._check_time()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -229,6 +235,17 @@ class Shim:
     def _check_time(self) -> None:
         if self._max_duration_s is not None and time.monotonic() >= self._started + self._max_duration_s:
             self._end("time_limit", f"ran longer than its limit of {self._max_duration_s:g} s", self._grace_s)
+
+    def _is_lease_over(self) -> bool:
+        if self._lease:
+            self._lease_until = files.read_moment(self._lease) or self._lease_until
+        return bool(self._lease) and time.clock_gettime(time.CLOCK_BOOTTIME) > self._lease_until
+
+    def _check_lease(self) -> None:
+        """End the task at once when this machine may have been given up: somewhere else it may be started again."""
+        if self._is_lease_over():
+            self._end("node_lost", "this machine could not reach the head of its cluster, so the task was ended", 0.0)
+            self._kill_at = min(self._kill_at or 0.0, time.monotonic())
 
     def _out_of_memory(self) -> bool:
         """End the whole task once it went over its memory; the kernel may have ended only one of its processes."""

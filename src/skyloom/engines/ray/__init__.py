@@ -1,0 +1,5 @@
+"""The Ray engine: every task is a process tree under its own supervisor on a node of a Ray cluster."""
+
+from skyloom.engines.ray.engine import RayEngine
+
+__all__ = ["RayEngine"]

@@ -1,0 +1,162 @@
+"""What an engine asks of a node's keeper, and what it answers. Plain data, encoded with msgspec."""
+
+import msgspec
+
+from skyloom.core.errors import ErrorBody
+from skyloom.engines.local.prepare import Place
+from skyloom.ports.engine import TaskPlan
+
+
+class KeeperPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What every keeper of an engine is told when it is made.
+
+    Attributes:
+        engine_id: names its folder on the node.
+        node_folder: folder on each node below which task folders are kept; ``~`` is the home of the user that Ray runs as.
+        lease_s: how long tasks go on without news from the cluster's head.
+        warm: keep a process with the training imports done.
+        version: of Skyloom, which must be the same on both sides.
+    """
+
+    engine_id: str
+    node_folder: str
+    lease_s: float
+    warm: bool
+    version: str
+
+
+class Greet(msgspec.Struct, frozen=True, tag="greet"):
+    """Answer: `Greeting`."""
+
+
+class Greeting(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers on a node.
+
+    Attributes:
+        version: its Skyloom's.
+        known: ids of all tasks that it holds files of.
+        interface: the network interface that has the node's address; empty when none has.
+    """
+
+    version: str
+    known: tuple[str, ...]
+    interface: str
+
+
+class Rendezvous(msgspec.Struct, frozen=True, kw_only=True, tag="rendezvous"):
+    """Answer: a port of an address of this node that nobody uses, as an integer."""
+
+    host: str
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
+    """Make the folders of a gang's tasks on this node, those that are missing; start nothing.
+
+    The plans' ``files`` name uploads. Answer: why it is refused, and then no folder was made; empty when all is ready.
+    """
+
+    tasks: tuple[TaskPlan, ...]
+    places: tuple[Place, ...]
+
+
+class Refuse(msgspec.Struct, frozen=True, kw_only=True, tag="refuse"):
+    """End tasks that never started as LAUNCH_FAILED; those that have a record keep it. Answer: nothing."""
+
+    task_ids: tuple[str, ...]
+    why: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """Start the supervisors of prepared tasks that never ran. Answer: nothing."""
+
+    task_ids: tuple[str, ...]
+
+
+class Observe(msgspec.Struct, frozen=True, kw_only=True, tag="observe"):
+    """Answer: an `Observation` for each id."""
+
+    task_ids: tuple[str, ...]
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """Answer: nothing."""
+
+    task_ids: tuple[str, ...]
+    force: bool
+
+
+class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
+    """Answer: a `LogSlice` of at most `MAX_PIECE_BYTES`."""
+
+    task_id: str
+    offset: int
+    limit: int
+
+
+class ReadResult(msgspec.Struct, frozen=True, kw_only=True, tag="read_result"):
+    """Answer: the bytes, or None."""
+
+    task_id: str
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """Answer: nothing."""
+
+    task_ids: tuple[str, ...]
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
+    """Write a piece of a file that tasks will get. Answer: nothing."""
+
+    name: str
+    offset: int
+    content: bytes
+    is_program: bool
+
+
+class LeaveMark(msgspec.Struct, frozen=True, kw_only=True, tag="leave_mark"):
+    """Write a word into a new file of the shared folder. Answer: nothing."""
+
+    folder: str
+    word: str
+
+
+class SeesMark(msgspec.Struct, frozen=True, kw_only=True, tag="sees_mark"):
+    """Answer: whether the word that another node left can be read here."""
+
+    folder: str
+    word: str
+
+
+class RemoveMark(msgspec.Struct, frozen=True, kw_only=True, tag="remove_mark"):
+    """Answer: nothing."""
+
+    folder: str
+    word: str
+
+
+KeeperAsk = (
+    Greet
+    | Rendezvous
+    | Prepare
+    | Refuse
+    | Start
+    | Observe
+    | Stop
+    | ReadLog
+    | ReadResult
+    | Forget
+    | Upload
+    | LeaveMark
+    | SeesMark
+    | RemoveMark
+)
+
+MAX_PIECE_BYTES = 4 * 2**20
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A keeper's answer, encoded, or the error that it raised."""
+
+    content: bytes = b""
+    error: ErrorBody | None = None

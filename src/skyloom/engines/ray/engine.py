@@ -1,0 +1,363 @@
+"""`RayEngine`: the port's promises on a Ray cluster. Ray itself is behind a bridge (`link.py`) and is never imported here.
+
+Each node has a keeper that runs the local engine over a folder of that node, so a task has the same supervisor, the same files and
+the same ends as on a laptop. A gang holds one placement group; nothing of a task lives in a process that Ray would kill.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from skyloom import __version__
+from skyloom.core.errors import InvalidInput, SkyloomError, StorageFull, Unavailable
+from skyloom.core.resources import Resources
+from skyloom.durable import is_full
+from skyloom.engines.local.folder import is_task_id
+from skyloom.engines.local.prepare import Place
+from skyloom.engines.ray.asks import (
+    MAX_PIECE_BYTES,
+    Forget,
+    Greeting,
+    KeeperAsk,
+    KeeperPlan,
+    Observe,
+    ReadLog,
+    ReadResult,
+    Stop,
+)
+from skyloom.engines.ray.gangs import Gangs
+from skyloom.engines.ray.keepers import Keepers
+from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.nodes import Nodes, total
+from skyloom.engines.ray.placements import Placement, Placements
+from skyloom.engines.ray.shared import SharedFolder
+from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
+from skyloom.ports.engine import Ability, GangPlan, LogSlice, Machine, Observation, TaskPhase
+
+_FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
+_MAX_REMEMBERED = 20_000
+_LOST_LOG = b"[skyloom] the output is on a node that is lost\n"
+
+
+class RayEngine:
+    """Runs tasks on the nodes of one Ray cluster. Making it connects to nothing; every call that needs the cluster raises
+    `Unavailable` within ten seconds when it cannot be reached.
+
+    Nodes need Ray 2.60 and the same version of Skyloom as the control plane. Bytes that a plan carries, secrets too, go through
+    Ray: on a network that others can listen to, turn on Ray's own TLS.
+
+    Args:
+        folder: the engine's own, on the control plane's disk: where each task was sent, and the log of the bridge.
+        address: ``ray://HOST:PORT`` of the cluster's client server; or ``HOST:PORT`` of its head, from a machine that is a node of it.
+        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster without one is refused by Ray.
+        engine_id: names all that is ours in the cluster, so that two clouds may use one cluster. The same id over the same folder
+            adopts what runs.
+        shared_folder: absolute folder that is the same storage on all nodes (NFS and the like). This is checked for real before a
+            gang spans nodes. Empty: every node has one of its own, so a gang stays on one node, and a retry on another node does
+            not find the checkpoints of the attempt before.
+        url: of the control plane as nodes reach it, told to tasks as ``SKYLOOM_URL``; empty leaves what the plan says.
+        node_folder: folder on each node below which task folders are kept.
+        lease_s: how long tasks of a node that is cut off go on. NODE_LOST is said when Ray lists the node as dead and the lease
+            is over, so a shorter one recovers sooner and suffers more from a head that is slow.
+        warm: keep a process with the training imports done on every node that runs something.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        address: str,
+        token_file: Path,
+        engine_id: str,
+        shared_folder: str = "",
+        url: str = "",
+        node_folder: str = "~/.skyloom/ray",
+        lease_s: float = 30.0,
+        warm: bool = True,
+    ) -> None:
+        if not is_task_id(engine_id):
+            raise InvalidInput(
+                f"{engine_id!r} cannot name an engine.", next_action="Use letters, digits, dot, dash and underscore."
+            )
+        self._folder = folder.absolute()
+        self._lease_s = lease_s
+        plan = KeeperPlan(engine_id=engine_id, node_folder=node_folder, lease_s=lease_s, warm=warm, version=__version__)
+        opening = Opening(address=address, engine_id=engine_id, keeper=msgspec.msgpack.encode(plan))
+        try:
+            self._placements = Placements(self._folder / "placements")
+        except OSError as error:
+            raise _translated(error, self._folder) from error
+        self._link = Link(opening, token_file, self._folder / "bridge.log")
+        self._keepers = Keepers(self._link, self._adopt)
+        self._shared = SharedFolder(shared_folder, self._keepers)
+        self._gangs = Gangs(
+            self._link,
+            self._keepers,
+            self._placements,
+            self._shared,
+            engine_id=engine_id,
+            url=url,
+            make_room=self._release_unused,
+        )
+        self._launch_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._ended: dict[str, Observation] = {}
+        self._last: dict[str, Observation] = {}
+        self._released: set[str] = set()
+        self.abilities = frozenset(
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT} | ({Ability.WARM_START} if warm else set())
+        )
+
+    def check(self) -> Sequence[Machine]:
+        """Reach every node: its keeper answers, its version is ours, and the shared folder, where there is one, is shared.
+
+        For the moment a pool is added. Returns its machines. Raises `Unavailable` or `NotShared`, which say what is wrong where.
+        """
+        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).alive()]
+        self._keepers.greet(node_ids)
+        if self._shared.path:
+            self._shared.check(node_ids)
+        return self.machines()
+
+    def _adopt(self, node: RayNode, greeting: Greeting) -> None:
+        """Tasks that a node has and we do not know: our folder was lost, or restored from an older copy."""
+        found = [
+            Placement(
+                task_id=task_id, reservation="", node_id=node.node_id, machine=node.machine, place=Place(0, 0, 0, ())
+            )
+            for task_id in greeting.known
+            if self._placements.get(task_id) is None
+        ]
+        with self._lock:
+            self._placements.write(found)
+
+    # --- launch ----------------------------------------------------------------------------------------------------------------
+
+    def launch(self, gang: GangPlan) -> None:
+        """Start a gang; see the port. Files are sent to the nodes first, so this takes as long as that does."""
+        names = [task.task_id for task in gang.tasks]
+        bad = next((name for name in names if not is_task_id(name)), None)
+        if bad is not None:
+            raise InvalidInput(
+                f"{bad!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
+            )
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+        with self._launch_lock:
+            seen = self.observe(names)
+            absent = [name for name in names if seen[name].phase is TaskPhase.ABSENT]
+            if not absent:
+                return
+            try:
+                self._released.discard(gang.gang_id)
+                self._gangs.start(gang, absent)
+            except OSError as error:
+                raise _translated(error, self._folder) from error
+
+    # --- look ------------------------------------------------------------------------------------------------------------------
+
+    def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
+        """Look at tasks; see the port. A node that does not answer shows what was last seen, until Ray lists it as dead."""
+        found: dict[str, Observation] = {}
+        unknown: list[Placement] = []
+        for task_id in task_ids:
+            placement = self._placements.get(task_id)
+            known = self._ended.get(task_id) or (placement.lost() if placement else None)
+            if placement is None:
+                found[task_id] = Observation(task_id=task_id, phase=TaskPhase.ABSENT)
+            elif known is not None:
+                found[task_id] = known
+            else:
+                unknown.append(placement)
+        if unknown:
+            found.update(self._look(unknown))
+        return {task_id: found[task_id] for task_id in task_ids}
+
+    def _look(self, placements: Sequence[Placement]) -> dict[str, Observation]:
+        nodes = self._keepers.nodes()
+        by_home = _by_home(placements, nodes)
+        questions: dict[str, KeeperAsk] = {
+            home: Observe(task_ids=tuple(each.task_id for each in those)) for home, those in by_home.items() if home
+        }
+        answers = self._keepers.ask_all(questions, dict[str, Observation])
+        found = {}
+        for home, those in by_home.items():
+            answer = answers.get(home)
+            for placement in those:
+                told = None if answer is None or isinstance(answer, Exception) else answer[placement.task_id]
+                why = str(answer) if isinstance(answer, Exception) else ""
+                found[placement.task_id] = self._judge(placement, told, why, nodes)
+        self._release_ended(found.values())
+        return found
+
+    def _judge(self, placement: Placement, told: Observation | None, why: str, nodes: Nodes) -> Observation:
+        """What is true of a task, from what its node says, or from its silence."""
+        if told is not None and (nodes.is_alive(placement.node_id) or told.phase is TaskPhase.ENDED):
+            return self._remember(told)
+        if nodes.dead_for_s(placement.node_id, time.monotonic()) > self._lease_s + _FENCE_S:
+            return self._give_up(placement, nodes.why_dead(placement.node_id))
+        last = self._last.get(placement.task_id)
+        text = why or f"node {placement.machine} is gone; it is said to be lost when its lease is over"
+        if last is not None:
+            return msgspec.structs.replace(last, message=text)
+        return Observation(task_id=placement.task_id, phase=TaskPhase.STARTING, message=text)
+
+    def _remember(self, seen: Observation) -> Observation:
+        with self._lock:
+            if seen.phase is TaskPhase.ENDED:
+                if len(self._ended) > _MAX_REMEMBERED:
+                    self._ended.clear()
+                self._ended[seen.task_id] = seen
+                self._last.pop(seen.task_id, None)
+            else:
+                self._last[seen.task_id] = seen
+        return seen
+
+    def _give_up(self, placement: Placement, why: str) -> Observation:
+        """The verdict. It is written down first: whatever the node says later, the task has ended."""
+        lost = msgspec.structs.replace(
+            placement, lost_at=time.time(), why_lost=f"node {placement.machine} is lost: {why}"
+        )
+        with self._lock:
+            try:
+                self._placements.write([lost])
+            except OSError as error:
+                raise _translated(error, self._folder) from error
+        verdict = lost.lost()
+        assert verdict is not None
+        return self._remember(verdict)
+
+    def _release_ended(self, seen: Iterable[Observation]) -> None:
+        """Give back what gangs held that are over, once."""
+        ended = {what.task_id for what in seen if what.phase is TaskPhase.ENDED}
+        names = {
+            placement.reservation
+            for task_id in ended
+            if (placement := self._placements.get(task_id)) and placement.reservation
+        }
+        over = tuple(name for name in names - self._released if self._is_over(name))
+        if over:
+            self._link.ask(Release(names=over), tuple[()])
+            self._released.update(over)
+
+    def _release_unused(self) -> None:
+        """Give back what is held for gangs that nobody looked at since they ended, or that were never written down."""
+        held = self._link.ask(ListReservations(), tuple[str, ...])
+        mine = {name: self._placements.of_reservation(name) for name in held}
+        unwritten = tuple(name for name, placements in mine.items() if not placements)
+        self._link.ask(Release(names=unwritten), tuple[()])
+        self._released.difference_update(held)
+        seen = self.observe([placement.task_id for placements in mine.values() for placement in placements])
+        self._release_ended(seen.values())
+
+    def _is_over(self, reservation: str) -> bool:
+        return all(
+            placement.task_id in self._ended or placement.lost_at
+            for placement in self._placements.of_reservation(reservation)
+        )
+
+    def capacity(self) -> Resources:
+        """All that the living nodes have; see the port."""
+        return total(self.machines())
+
+    def machines(self) -> Sequence[Machine]:
+        """The living nodes; see the port. A node's name is Ray's (``ray start --node-name``, else its address)."""
+        machines = self._keepers.nodes().machines()
+        if any(machine.total.gpus for machine in machines):
+            self.abilities |= {Ability.GPU}
+        return machines
+
+    def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
+        """Read output bytes; see the port. Raises `Unavailable` while the task's node is silent."""
+        placement = self._placements.get(task_id)
+        if placement is None:
+            return LogSlice(content=b"", next_offset=offset, total_bytes=offset)
+        home = self._keepers.nodes().home(placement.node_id, placement.machine)
+        if not home:
+            return _lost_log(placement, offset)
+        content = bytearray()
+        while True:
+            wanted = min(limit - len(content), MAX_PIECE_BYTES)
+            part = self._keepers.ask(
+                home, ReadLog(task_id=task_id, offset=offset + len(content), limit=wanted), LogSlice
+            )
+            content += part.content
+            if len(part.content) < wanted or len(content) >= limit:
+                return LogSlice(content=bytes(content), next_offset=offset + len(content), total_bytes=part.total_bytes)
+
+    def read_result(self, task_id: str) -> bytes | None:
+        """Return what the task left; see the port. Raises `Unavailable` while the task's node is silent."""
+        placement = self._placements.get(task_id)
+        home = self._keepers.nodes().home(placement.node_id, placement.machine) if placement else ""
+        return self._keepers.ask(home, ReadResult(task_id=task_id), bytes | None) if home else None
+
+    # --- end -------------------------------------------------------------------------------------------------------------------
+
+    def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
+        """Ask tasks to stop; see the port. A node that is silent ends them by its lease."""
+        known = [placement for task_id in task_ids if (placement := self._placements.get(task_id))]
+        running = [each for each in known if each.task_id not in self._ended and not each.lost_at]
+        if running:
+            by_home = _by_home(running, self._keepers.nodes())
+            self._tell(by_home, lambda those: Stop(task_ids=tuple(each.task_id for each in those), force=force))
+
+    def known(self) -> Sequence[str]:
+        """Ids of all tasks that were sent to a node, or found on one."""
+        return sorted(placement.task_id for placement in self._placements)
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete the files of ended tasks; see the port."""
+        seen = self.observe([task_id for task_id in task_ids if self._placements.get(task_id)])
+        ended = [
+            placement
+            for task_id, what in seen.items()
+            if what.phase is TaskPhase.ENDED and (placement := self._placements.get(task_id))
+        ]
+        if ended:
+            by_home = _by_home(ended, self._keepers.nodes())
+            self._tell(by_home, lambda those: Forget(task_ids=tuple(each.task_id for each in those)))
+        with self._lock:
+            for placement in ended:
+                self._placements.remove(placement.task_id)
+                self._ended.pop(placement.task_id, None)
+
+    def _tell(
+        self, by_home: Mapping[str, Sequence[Placement]], question: Callable[[Sequence[Placement]], KeeperAsk]
+    ) -> None:
+        self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
+
+    def close(self) -> None:
+        """End the bridge. Tasks, keepers and reservations stay."""
+        self._link.close()
+
+
+def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Placement]]:
+    found: dict[str, list[Placement]] = {}
+    for placement in placements:
+        found.setdefault(nodes.home(placement.node_id, placement.machine), []).append(placement)
+    return found
+
+
+def _lost_log(placement: Placement, offset: int) -> LogSlice:
+    """Nothing can be read; whoever begins to read is told why."""
+    if not placement.lost_at:
+        raise Unavailable(
+            f"Node {placement.machine}, which has the output of {placement.task_id}, is not there.",
+            next_action="Try again when the node is back.",
+        )
+    content = _LOST_LOG[offset:]
+    return LogSlice(content=content, next_offset=offset + len(content), total_bytes=max(offset, len(_LOST_LOG)))
+
+
+def _translated(error: OSError, folder: Path) -> SkyloomError:
+    if is_full(error):
+        return StorageFull(
+            f"No room is left in {folder}: nothing was started.", next_action="Free some space, then try again."
+        )
+    return Unavailable(
+        f"The Ray engine cannot use {folder}: {error.strerror or error}.",
+        next_action="Check that the folder exists, is a local disk, and belongs to you.",
+    )

@@ -1,0 +1,15 @@
+"""What planning needs stored, and what it needs to be told."""
+
+from collections.abc import Callable
+
+from skyloom.core.resources import Resources
+from skyloom.ports.store import Collection
+from skyloom.rooms.planning.model import PlanOutcome, TimePlan
+
+TIME_PLANS = Collection("time_plans", TimePlan, indexes=("job_id",))
+PLAN_OUTCOMES = Collection("plan_outcomes", PlanOutcome)
+
+COLLECTIONS = (TIME_PLANS, PLAN_OUTCOMES)
+
+HourPrice = Callable[[Resources], float]
+"""What a worker with these resources costs in an hour, in USD, by the prices of today."""

@@ -1,0 +1,187 @@
+"""The service of planning: keeps plans, compares them with what comes, and says how far off they were."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+
+from skyloom.core.events import Event, TaskEnded
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Page
+from skyloom.ports.clock import Clock
+from skyloom.ports.curves import Curves
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
+from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.planning import accuracy, model, progress, rules, trials
+from skyloom.rooms.planning.model import Aim, Forecast, Measurement, PlanOutcome, TimePlan
+from skyloom.rooms.planning.ports import PLAN_OUTCOMES, TIME_PLANS, HourPrice
+from skyloom.rooms.tracking.model import GetRun, GetSeries
+from skyloom.rooms.tracking.service import Tracking
+
+_REMEMBERED = 64
+_LEARNED_FROM = 200
+
+
+class Planning:
+    """Plans of all projects.
+
+    Args:
+        curves: fits the time models.
+        price: what a worker costs in an hour.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, ids: Ids, curves: Curves, jobs: Jobs, tracking: Tracking, price: HourPrice
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._tracking = tracking
+        self._price = price
+
+        # Computed before the transaction and looked up inside of it: nobody's write waits for mathematics.
+        @lru_cache(maxsize=_REMEMBERED)
+        def forecast(measurements: tuple[Measurement, ...], aim: Aim, run_noise: float) -> Forecast:
+            return rules.forecast(measurements, aim, curves, run_noise)
+
+        self._forecast = forecast
+
+    def handlers(self) -> Handlers:
+        return {
+            model.MakePlan: Change(self.make, before=self.check),
+            model.FollowPlan: Change(self.follow),
+            model.GetPlan: Query(self.get),
+            model.ListPlans: Query(self.list),
+            model.GetAccuracy: Query(self.accuracy),
+        }
+
+    def check(self, ask: model.MakePlan, by: Caller) -> None:
+        """Refuse trials that say nothing and aims that nothing reaches."""
+        self._store.read(lambda view: self._made(view, ask, by))
+
+    def make(self, tx: Transaction, ask: model.MakePlan, by: Caller) -> TimePlan:
+        now, found = self._clock.now(), self._made(tx, ask, by)
+        return tx.insert(
+            TIME_PLANS,
+            TimePlan(
+                id=self._ids.new("plan"),
+                project=by.project,
+                name=ask.name,
+                created_at=now,
+                created_by=by.principal,
+                resources=ask.resources,
+                chosen=found.chosen,
+                predictions=found.predictions,
+                model=found.model,
+                aim=found.aim,
+                notes=found.notes,
+                deadline_at=now + found.aim.deadline_s if found.aim.deadline_s else None,
+                parts=trials.breakdowns(ask.trials),
+            ),
+        )
+
+    def _made(self, view: Snapshot, ask: model.MakePlan, by: Caller) -> Forecast:
+        trials.check(ask.trials)
+        past = view.select(PLAN_OUTCOMES, {"project": by.project}, newest_first=True, limit=_LEARNED_FROM)
+        aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=self._price(ask.resources))
+        aim, note = _less_trials(aim, ask.trials)
+        sizes = {trial.times.batch_size for trial in ask.trials}
+        measured = trials.measurements(ask.trials, by_batch=len(sizes) > 1)
+        found = self._forecast(measured, aim, accuracy.run_noise(past))
+        return msgspec.structs.replace(found, notes=(*found.notes, *note))
+
+    def follow(self, tx: Transaction, ask: model.FollowPlan, by: Caller) -> TimePlan:
+        plan = self.find(tx, ask.plan_id, by.project)
+        run = self._tracking.find(tx, ask.run_id, by.project)
+        if plan.run_id == run.id:
+            return plan
+        if plan.run_id:
+            raise model.PlanFollowed(
+                f"The run {plan.run_id} follows plan {plan.id} already.", next_action="Make a new plan for a new run."
+            )
+        status = self._jobs.status(tx, run.job_id, by.project)
+        facts = {"run_id": run.id, "job_id": run.job_id, "workers": status.job.spec.num_workers}
+        plan = tx.update(TIME_PLANS, changed(plan, facts))
+        self._compare(tx, plan, status)  # a short one may be over before this was said
+        return plan
+
+    def on_task_ended(self, tx: Transaction, event: Event) -> None:
+        """Compare a plan with what came of it, in the transaction that ends its training. Told twice, it says the same."""
+        if isinstance(event.body, TaskEnded):
+            for plan in tx.select(TIME_PLANS, {"project": event.project, "job_id": event.body.job_id}):
+                self._compare(tx, plan, self._jobs.status(tx, plan.job_id, plan.project))
+
+    def _compare(self, tx: Transaction, plan: TimePlan, status: JobStatus) -> None:
+        found = accuracy.outcome(plan, status) if status.state in ENDED else None
+        if found is None:
+            return
+        known = tx.get(PLAN_OUTCOMES, plan.id)
+        if known is None:
+            tx.insert(PLAN_OUTCOMES, found)
+        else:  # a later attempt of the same job
+            tx.update(PLAN_OUTCOMES, changed(found, {"version": known.version}))
+
+    # Looking
+
+    def find(self, view: Snapshot, plan_id: str, project: str) -> TimePlan:
+        """Return a plan of a project. Raises `PlanMissing`."""
+        plan = view.get(TIME_PLANS, plan_id)
+        if plan is None or plan.project != project:
+            raise model.PlanMissing(f"There is no plan {plan_id}.", next_action="List yours: skyloom plan list.")
+        return plan
+
+    def get(self, ask: model.GetPlan, by: Caller) -> model.PlanProgress:
+        def work(view: Snapshot) -> tuple[TimePlan, PlanOutcome | None, JobStatus | None]:
+            plan = self.find(view, ask.plan_id, by.project)
+            status = self._jobs.status(view, plan.job_id, by.project) if plan.job_id else None
+            return plan, view.get(PLAN_OUTCOMES, plan.id), status
+
+        plan, outcome, status = self._store.read(work)
+        runs = status is not None and status.state is JobState.RUNNING
+        return model.PlanProgress(
+            plan=plan,
+            state=status.state.value if status else "",
+            estimate=self._estimate(plan, by) if runs else None,
+            outcome=outcome,
+        )
+
+    def _estimate(self, plan: TimePlan, by: Caller) -> model.NewEstimate | None:
+        """From the newer half of what the run reported: a rate of now, not of its beginning."""
+        latest = self._tracking.get(GetRun(run_id=plan.run_id), by).latest
+        if not latest:
+            return None
+        name, newest = max(latest.items(), key=lambda item: item[1].step)
+        found = self._tracking.series(GetSeries(run_id=plan.run_id, name=name, after_step=newest.step // 2), by)
+        return progress.estimate(plan, found.points, self._clock.now())
+
+    def list(self, ask: model.ListPlans, by: Caller) -> Page[TimePlan]:
+        where = {"project": by.project}
+        return self._store.read(
+            lambda view: page(
+                view.select(TIME_PLANS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1), ask.limit
+            )
+        )
+
+    def accuracy(self, ask: model.GetAccuracy, by: Caller) -> model.Accuracy:
+        where = {"project": by.project}
+        return self._store.read(
+            lambda view: accuracy.accuracy(view.select(PLAN_OUTCOMES, where, newest_first=True, limit=ask.limit))
+        )
+
+
+def _less_trials(aim: Aim, tried: Sequence[model.TrialRun]) -> tuple[Aim, tuple[str, ...]]:
+    """An aim whose budget the trials have been paid from, and a note of it. Raises `AimImpossible` when nothing is left."""
+    worker_s = sum(trial.workers * max(0.0, trial.ended_at - trial.started_at) for trial in tried)
+    spent_usd = worker_s * aim.price_usd_per_worker_hour / 3600
+    if aim.budget_usd is None or not spent_usd:
+        return aim, ()
+    if spent_usd >= aim.budget_usd:
+        raise model.AimImpossible(
+            f"The trials alone cost ${spent_usd:.4g}, and the budget is ${aim.budget_usd:g}.",
+            next_action="Raise the budget.",
+        )
+    left = msgspec.structs.replace(aim, budget_usd=aim.budget_usd - spent_usd)
+    return left, (f"The trials cost ${spent_usd:.4g} of the budget.",)
