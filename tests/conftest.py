@@ -50,3 +50,18 @@ def terminal(
         return Said(main(list(words)), *capfd.readouterr())
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what a test had to tell (`record_property("story", line)`), and which parts of the machine were not there."""
+    for kind in ("passed", "failed"):
+        for report in terminalreporter.stats.get(kind, []):
+            told = [value for name, value in report.user_properties if name == "story" and report.when == "call"]
+            if told:
+                terminalreporter.write_sep("-", report.nodeid)
+            for line in told:
+                terminalreporter.write_line(str(line))
+    for report in terminalreporter.stats.get("skipped", []):
+        why = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if "NOT" in why:
+            terminalreporter.write_line(f"{report.nodeid}: {why}")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from skyloom.engines.local.supervisor import processes
@@ -91,9 +91,26 @@ class RayCluster:
         self.address = f"ray://127.0.0.1:{client}"
         self.direct = f"127.0.0.1:{port}"
         words = ["--head", "--node-ip-address", "127.0.0.1", "--port", str(port)]
-        words += ["--ray-client-server-port", str(client), "--num-cpus", str(num_cpus), "--memory", str(64 * 2**30)]
+        words += [
+            "--ray-client-server-port",
+            str(client),
+            "--num-cpus",
+            str(num_cpus),
+            "--num-gpus",
+            "4",
+            "--memory",
+            str(64 * 2**30),
+        ]
         words += ["--object-store-memory", str(100 * 2**20), "--include-dashboard", "false"]
         self.node = RayProcess([*words, "--temp-dir", str(self.folder / "r")], self.folder / "log", self.token_file)
+
+    def add_node(self, name: str) -> RayProcess:
+        """Start one more node on this machine. The caller ends it."""
+        words = ["--address", self.direct, "--node-name", name, "--num-cpus", "8", "--memory", str(8 * 2**30)]
+        words += ["--object-store-memory", str(80 * 2**20), "--temp-dir", str(self.folder / name[:4])]
+        node = RayProcess(words, self.folder / f"log-{name}", self.token_file)
+        node.wait_started()
+        return node
 
     def end(self) -> None:
         """End it and remove its files."""
@@ -127,9 +144,3 @@ def has_ray() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("ray") is not None
-
-
-def environment_of(pid: int) -> Mapping[str, str]:
-    """The variables that a process was started with."""
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return dict(pair.decode().partition("=")[::2] for pair in pairs if pair)

@@ -164,10 +164,12 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        planning = Planning(store, clock, ids, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings)))
+        planning = Planning(
+            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings))
+        )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
-        self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick}
+        self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick, "planning": planning.tick}
 
     def _build_views(self) -> None:
         """What looks over several rooms."""

@@ -1,18 +1,18 @@
-"""The Ray engine passes the whole contract on a real cluster of one node, through the Ray client and as a node of the cluster."""
+"""The Ray engine passes the whole contract on a real cluster of one node, which it reaches by the Ray client."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from skyloom.core.resources import Resources
 from skyloom.engines.ray import RayEngine
-from skyloom.ports.engine import Ability
-from tests.contracts.engine_contract import ProcessContract, until, wait
+from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
+from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
+from tests.engines.ray_engines import clear, connected, made
 from tests.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -22,43 +22,11 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def connected(engine: RayEngine) -> RayEngine:
-    """Wait for the first connection, which may take longer than one question may."""
-    until(lambda: reaches(engine), "the cluster to be reached")
-    return engine
-
-
-def reaches(engine: RayEngine) -> bool:
-    from skyloom.core.errors import Unavailable
-
-    try:
-        engine.check()
-    except Unavailable as error:
-        assert "not reached yet" in str(error) or "silent" in str(error), error
-        return False
-    return True
-
-
-def made(cluster: RayCluster, folder: Path, address: str = "", **more: object) -> RayEngine:
-    """An engine with an id of its own."""
-    settings = {"engine_id": f"e{next(_numbers)}", "node_folder": str(cluster.folder / "nodes"), "warm": False, **more}
-    return RayEngine(folder, address=address or cluster.address, token_file=cluster.token_file, **settings)  # type: ignore[arg-type]
-
-
-def clear(engine: RayEngine) -> None:
-    """End and forget all that a test left."""
-    engine.stop(engine.known(), force=True)
-    for task_id in engine.known():
-        wait(engine, task_id)
-    engine.forget(engine.known())
-
-
 @pytest.fixture(scope="module")
 def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
-    engine = connected(
-        made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=str(ray_cluster.folder / "shared"))
-    )
-    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
+    shared = str(ray_cluster.folder / "shared")
+    engine = connected(made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=shared, url="http://10.0.0.1:1"))
+    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.GPU}
     yield engine
     engine.close()
 
@@ -68,3 +36,52 @@ class TestRayEngine(ProcessContract):
     def engine(self, shared_engine: RayEngine) -> Iterator[RayEngine]:
         yield shared_engine
         clear(shared_engine)
+
+    def test_task_is_told_where_the_cluster_finds_things(self, engine: RayEngine, ray_cluster: RayCluster) -> None:
+        show = sh('echo "$SKYLOOM_URL $SKYLOOM_SHARED_FOLDER"')
+        engine.launch(
+            one("t", show, environment={"SKYLOOM_URL": "http://127.0.0.1:8470"}, shared_folder="/home/me/job-1")
+        )
+        wait(engine, "t")
+        url, shared = log(engine, "t").decode().split()
+        assert url == "http://10.0.0.1:1"
+        assert shared == f"{ray_cluster.folder}/shared/{engine.engine_id}/job-1"
+
+    def test_gangs_see_the_gpus_that_ray_set_aside_for_them_and_no_others(self, engine: RayEngine) -> None:
+        show = sh('echo "$CUDA_VISIBLE_DEVICES"; exec sleep 1000')
+        gpu = Resources(cpus=0.1, gpus=1, memory_bytes=0)
+        two = [TaskPlan(task_id=f"two.{rank}", entry=show, resources=gpu) for rank in (0, 1)]
+        engine.launch(gang(*two))
+        engine.launch(gang(TaskPlan(task_id="one", entry=show, resources=gpu)))
+        for name in ("two.0", "two.1", "one"):
+            wait(engine, name, TaskPhase.RUNNING)
+        seen = {}
+        for name in ("two.0", "two.1", "one"):
+            while not (line := log(engine, name).decode()).endswith("\n"):
+                assert look(engine, name).phase is TaskPhase.RUNNING
+            seen[name] = set(line.split()[0].split(","))
+        assert seen["two.0"] == seen["two.1"] and len(seen["two.0"]) == 2
+        assert len(seen["one"]) == 1 and not seen["one"] & seen["two.0"]
+
+    def test_gang_larger_than_the_cluster_starts_nothing_and_leaves_room(self, engine: RayEngine) -> None:
+        from skyloom.core.errors import Unavailable
+
+        half = engine.capacity().cpus / 2
+        parts = [
+            TaskPlan(task_id=f"big.{rank}", entry=sh("true"), resources=Resources(cpus=half + 1)) for rank in (0, 1)
+        ]
+        with pytest.raises(Unavailable, match="no room for gang big"):
+            engine.launch(gang(*parts))
+        assert engine.known() == []
+        engine.launch(one("after", sh("true"), resources=Resources(cpus=half + 1)))
+        wait(engine, "after")
+
+    def test_task_goes_to_the_machine_that_its_plan_names(self, engine: RayEngine) -> None:
+        from skyloom.core.errors import Unavailable
+
+        (machine,) = engine.machines()
+        engine.launch(one("here", sh("true"), machine=machine.name))
+        wait(engine, "here")
+        with pytest.raises(Unavailable, match="no machine nowhere"):
+            engine.launch(one("there", sh("true"), machine="nowhere"))
+        assert engine.known() == ["here"]

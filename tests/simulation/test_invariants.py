@@ -14,7 +14,7 @@ from skyloom.rooms.scheduling.scheduler import Scheduler
 from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts, Stretch
 from skyloom.simulation.metrics import report
 from skyloom.simulation.model import Cluster, Played, Scenario, TraceJob
-from skyloom.simulation.play import nodes_of, play
+from skyloom.simulation.play import nodes_of, play, workers_of
 
 EVERY_POLICY = pytest.mark.parametrize("policy", list(Policy))
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -78,11 +78,7 @@ def held(stretches: Sequence[Stretch], at: float) -> list[Stretch]:
 
 
 def assert_gangs_are_whole(played: Played) -> None:
-    elastic = played.scenario.rules.elastic
-    sizes = {
-        job.job_id: ((job.min_gpus or job.num_gpus), (job.max_gpus or job.num_gpus)) if elastic else (job.num_gpus,) * 2
-        for job in played.jobs
-    }
+    sizes = {life.gang: workers_of(job, played.scenario) for job, life in zip(played.jobs, played.lives, strict=True)}
     for stretch in played.outcome.stretches:
         least, most = sizes[stretch.gang]
         assert least <= sum(count for _, count in stretch.placement) <= most
@@ -91,7 +87,7 @@ def assert_gangs_are_whole(played: Played) -> None:
 
 def assert_nothing_is_given_twice(played: Played) -> None:
     """Neither GPUs of a node nor, beyond its ceiling, to a project; nor does a gang run in two places."""
-    tenant = {job.job_id: job.tenant for job in played.jobs}
+    tenant = {life.gang: job.tenant for job, life in zip(played.jobs, played.lives, strict=True)}
     for at in moments(played.outcome.stretches):
         on_node: dict[str, int] = defaultdict(int)
         of_tenant: dict[str, int] = defaultdict(int)
@@ -114,8 +110,8 @@ def assert_service_is_what_was_asked(played: Played) -> None:
         assert life.started_at is not None and life.started_at >= job.submit_s
         assert life.served_s == job.duration_s
     if played.scenario.costs == StopCosts():
-        for job in played.jobs:
-            own = [stretch for stretch in played.outcome.stretches if stretch.gang == job.job_id]
+        for job, life in zip(played.jobs, played.lives, strict=True):
+            own = [stretch for stretch in played.outcome.stretches if stretch.gang == life.gang]
             gpu_s = sum((one.end_at - one.start_at) * sum(count for _, count in one.placement) for one in own)
             assert gpu_s == pytest.approx(job.duration_s * job.num_gpus, abs=1e-5)
 
@@ -150,7 +146,7 @@ def test_no_gpu_idles_while_a_gang_waits_that_it_could_run(policy: Policy, data:
         waiting = [
             job
             for job, life in zip(played.jobs, played.lives, strict=True)
-            if job.submit_s <= at and (life.ended_at or 0) > until and job.job_id not in running
+            if job.submit_s <= at and (life.ended_at or 0) > until and life.gang not in running
         ]
         assert not waiting or len(running) == cluster.num_gpus
 

@@ -88,7 +88,7 @@ def figure(played: Played) -> Figure:
     shown = played.jobs[:MAX_ROWS]
     tenants = list(dict.fromkeys(job.tenant for job in shown))
     colours = {tenant: _COLOURS[min(place, len(_COLOURS) - 1)] for place, tenant in enumerate(tenants)}
-    ran: dict[str, list[tuple[float, float]]] = {job.job_id: [] for job in shown}
+    ran: dict[str, list[tuple[float, float]]] = {life.gang: [] for life in played.lives[: len(shown)]}
     for stretch in played.outcome.stretches:
         if stretch.gang in ran and len(ran[stretch.gang]) < _MAX_BARS // MAX_ROWS:
             ran[stretch.gang].append((stretch.start_at - begin, stretch.end_at - begin))
@@ -97,7 +97,7 @@ def figure(played: Played) -> Figure:
             label=f"{_short(job.job_id)} ({job.num_gpus})",
             colour=colours[job.tenant],
             waited=(job.submit_s - begin, (end if life.ended_at is None else life.ended_at) - begin),
-            ran=tuple(ran[job.job_id]),
+            ran=tuple(ran[life.gang]),
         )
         for job, life in zip(shown, played.lives, strict=False)
     ]

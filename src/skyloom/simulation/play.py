@@ -30,7 +30,7 @@ def play(jobs: Sequence[TraceJob], scenario: Scenario, advance: Callable[[int], 
     fitting, num_too_large = _fitting(jobs, scenario)
     chance = random.Random(scenario.seed)  # noqa: S311  (no secret)
     nodes = nodes_of(scenario.cluster)
-    scripts = [_script(job, scenario, chance) for job in fitting]
+    scripts = [_script(place, job, scenario, chance) for place, job in enumerate(fitting)]
     simulation = Simulation(Scheduler(scenario.rules, nodes), nodes, scripts, scenario.costs)
     advance(num_too_large)
     return Played(
@@ -75,14 +75,14 @@ def _fitting(jobs: Iterable[TraceJob], scenario: Scenario) -> tuple[list[TraceJo
     return fitting, len(too_large)
 
 
-def _script(job: TraceJob, scenario: Scenario, chance: random.Random) -> Script:
+def _script(place: int, job: TraceJob, scenario: Scenario, chance: random.Random) -> Script:
     fewest, most = workers_of(job, scenario)
     rates = _rates(job, scenario) if fewest != most else ()
     believed_s = job.duration_s
     if scenario.estimate_error:
         believed_s *= chance.lognormvariate(0.0, scenario.estimate_error)
     demand = Demand(
-        id=job.job_id,
+        id=f"{place:07} {job.job_id}",  # ids sort by age; of one moment, by the order in the file
         project=job.tenant or _NOBODY,
         resources=_GPU,
         min_workers=fewest,

@@ -126,6 +126,15 @@ def test_choice_whose_interval_reaches_beyond_says_so() -> None:
     assert "probably" in found.chosen.reason
 
 
+def test_choice_never_bets_money() -> None:
+    """The budget pays for the expected cost and not for the longest time to be reckoned with."""
+    some = measured(LAWS["amdahl"], SMALL, 0.05, 4)
+    one = rules.forecast(some, Aim(max_workers=1, price_usd_per_worker_hour=1.0), CURVES).chosen
+    between = (one.cost_usd + one.high_cost_usd) / 2
+    with pytest.raises(AimImpossible, match="does not surely pay"):
+        rules.forecast(some, Aim(max_workers=1, price_usd_per_worker_hour=1.0, budget_usd=between), CURVES)
+
+
 @pytest.mark.parametrize(
     ("aim", "word"),
     [

@@ -3,9 +3,10 @@
 import pytest
 
 from skyloom.core.errors import NotFound
+from skyloom.core.events import Noted
 from skyloom.core.resources import Resources
 from skyloom.curves.scipy import ScipyCurves
-from skyloom.ports.door import Change
+from skyloom.ports.door import EVENTS, Change
 from skyloom.ports.series import Point
 from skyloom.rooms.jobs.model import CancelJob
 from skyloom.rooms.planning import model
@@ -26,7 +27,14 @@ class Place(Workshop):
     def __init__(self) -> None:
         super().__init__()
         self.planning = Planning(
-            self.store, self.clock, self.ids, ScipyCurves(), self.jobs, self.tracking, lambda each: 3.6 * each.cpus
+            self.store,
+            self.clock,
+            self.ids,
+            self.outbox,
+            ScipyCurves(),
+            self.jobs,
+            self.tracking,
+            lambda each: 3.6 * each.cpus,
         )
         self.outbox.subscribers = [self.planning.on_task_ended]
 
@@ -62,11 +70,12 @@ class Place(Workshop):
         self.loop.tick()
         self.loop.tick()
 
-    def report(self, begun: RunProgress, steps: list[int], each_s: float) -> None:
-        start = self.clock.now()
-        points = tuple(Point("train/loss", step, start + step * each_s, 0.5) for step in steps)
-        self.clock.advance(steps[-1] * each_s)
-        self.tracking.log(LogMeasurements(run_id=begun.run.id, source="s", sequence=1, points=points), ANN)
+    def report(self, begun: RunProgress, steps: list[int], each_s: float, sequence: int = 1) -> None:
+        start, first = self.clock.now(), steps[0] if sequence > 1 else 0
+        points = tuple(Point("train/loss", step, start + (step - first) * each_s, 0.5) for step in steps)
+        self.clock.advance((steps[-1] - first) * each_s)
+        ask = LogMeasurements(run_id=begun.run.id, source="s", sequence=sequence, points=points)
+        self.tracking.log(ask, ANN)
 
 
 @pytest.fixture
@@ -182,6 +191,29 @@ def test_deadline_in_danger_is_said_with_the_workers_that_would_help(place: Plac
     assert estimate.danger is Danger.LATE
     assert estimate.recommended_workers in {2, 3, 4}
     assert "The deadline is in danger" in estimate.message
+
+
+def test_danger_is_told_once_when_it_comes_and_when_it_goes(place: Place) -> None:
+    def told() -> list[str]:
+        where = {"subject": begun.run.job_id}
+        found = place.store.read(lambda view: view.entries(EVENTS, where))
+        return [event.body.message for _, event in found if isinstance(event.body, Noted)]
+
+    plan = place.make(Aim(max_workers=4, deadline_s=190))
+    begun = place.go(plan)
+    place.planning.tick()
+    assert told() == []
+    place.report(begun, list(range(10, 301, 10)), 0.2)
+    place.planning.tick()
+    place.planning.tick()
+    assert len(told()) == 1
+    assert "The deadline is in danger" in told()[0]
+    assert place.get(plan).plan.danger is Danger.LATE
+    place.report(begun, list(range(310, 901, 10)), 0.02, sequence=2)
+    place.planning.tick()
+    assert told()[1:] == ["The deadline is not in danger any more."]
+    place.end(begun)
+    assert not place.get(plan).plan.open
 
 
 def test_plan_has_one_run_and_saying_it_again_changes_nothing(place: Place) -> None:

@@ -86,7 +86,7 @@ def test_ends_come_before_arrivals_of_the_same_moment() -> None:
     scripts = [script("a", 0, 0.3), script("b", 0.1 + 0.2, 1)]
     outcome = Simulation(StrictQueue(nodes), nodes, scripts).run()
     assert outcome.lives[1].started_at == pytest.approx(0.3)
-    assert outcome.num_decisions == 3  # at 0, at 0.3 for both, at 1.3
+    assert outcome.usage == ((0, 1), (pytest.approx(1.3), 0))
 
 
 def test_gang_without_a_duration_ends_when_it_starts() -> None:

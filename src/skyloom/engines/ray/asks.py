@@ -66,7 +66,7 @@ class Refuse(msgspec.Struct, frozen=True, kw_only=True, tag="refuse"):
     why: str
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+class StartTasks(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Start the supervisors of prepared tasks that never ran. Answer: nothing."""
 
     task_ids: tuple[str, ...]
@@ -85,7 +85,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     force: bool
 
 
-class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
+class ReadTaskLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
     """Answer: a `LogSlice` of at most `MAX_PIECE_BYTES`."""
 
     task_id: str
@@ -93,7 +93,7 @@ class ReadLog(msgspec.Struct, frozen=True, kw_only=True, tag="read_log"):
     limit: int
 
 
-class ReadResult(msgspec.Struct, frozen=True, kw_only=True, tag="read_result"):
+class ReadTaskResult(msgspec.Struct, frozen=True, kw_only=True, tag="read_result"):
     """Answer: the bytes, or None."""
 
     task_id: str
@@ -140,11 +140,11 @@ KeeperAsk = (
     | Rendezvous
     | Prepare
     | Refuse
-    | Start
+    | StartTasks
     | Observe
     | Stop
-    | ReadLog
-    | ReadResult
+    | ReadTaskLog
+    | ReadTaskResult
     | Forget
     | Upload
     | LeaveMark
@@ -155,7 +155,7 @@ KeeperAsk = (
 MAX_PIECE_BYTES = 4 * 2**20
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class KeeperAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A keeper's answer, encoded, or the error that it raised."""
 
     content: bytes = b""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from skyloom.core.errors import InternalError, SkyloomError, Unavailable
-from skyloom.engines.ray.wire import Channel, Opening, Reply, Request
+from skyloom.engines.ray.wire import BridgeReply, BridgeRequest, Channel, Opening
 
 _NUM_THREADS = 16
 
@@ -28,7 +28,7 @@ def main(descriptor: int) -> int:
     first = channel.receive()
     if first is None:
         return 0
-    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[BridgeRequest] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(channel, requests), daemon=True).start()
     cluster = _connect(channel, msgspec.msgpack.decode(first, type=Opening))
     if cluster is None:
@@ -38,9 +38,9 @@ def main(descriptor: int) -> int:
             threads.submit(_answer, channel, cluster, requests.get())
 
 
-def _receive(channel: Channel, requests: "queue.SimpleQueue[Request]") -> None:
+def _receive(channel: Channel, requests: "queue.SimpleQueue[BridgeRequest]") -> None:
     while (frame := channel.receive()) is not None:
-        requests.put(msgspec.msgpack.decode(frame, type=Request))
+        requests.put(msgspec.msgpack.decode(frame, type=BridgeRequest))
     os._exit(0)  # the control plane is gone, whatever Ray is doing
 
 
@@ -51,7 +51,7 @@ def _connect(channel: Channel, opening: Opening) -> Any:
 
         cluster = RayCluster(opening)
     except SkyloomError as error:
-        channel.send(Reply(number=0, error=error.body()))
+        channel.send(BridgeReply(number=0, error=error.body()))
         return None
     except Exception as error:
         traceback.print_exc()
@@ -59,9 +59,9 @@ def _connect(channel: Channel, opening: Opening) -> Any:
             f"The Ray cluster at {opening.address} cannot be used: {type(error).__name__}: {error}.",
             next_action=_hint(opening.address, error),
         )
-        channel.send(Reply(number=0, error=why.body()))
+        channel.send(BridgeReply(number=0, error=why.body()))
         return None
-    channel.send(Reply(number=0))
+    channel.send(BridgeReply(number=0))
     return cluster
 
 
@@ -73,18 +73,18 @@ def _hint(address: str, error: Exception) -> str:
     return "See bridge.log in the pool's folder."
 
 
-def _answer(channel: Channel, cluster: Any, request: Request) -> None:
+def _answer(channel: Channel, cluster: Any, request: BridgeRequest) -> None:
     try:
-        reply = Reply(number=request.number, answer=msgspec.msgpack.encode(cluster.do(request.ask)))
+        reply = BridgeReply(number=request.number, answer=msgspec.msgpack.encode(cluster.do(request.ask)))
     except SkyloomError as error:
-        reply = Reply(number=request.number, error=error.body())
+        reply = BridgeReply(number=request.number, error=error.body())
     except Exception as error:
         traceback.print_exc()
         defect = InternalError(
             f"The bridge to Ray failed: {type(error).__name__}: {error}.",
             next_action="See bridge.log in the pool's folder.",
         )
-        reply = Reply(number=request.number, error=defect.body())
+        reply = BridgeReply(number=request.number, error=defect.body())
     try:
         channel.send(reply)
     except OSError:

@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from skyloom.core.errors import Unavailable, rebuild
 from skyloom.core.resources import Resources
-from skyloom.engines.ray.asks import MAX_PIECE_BYTES, Answer, Upload
+from skyloom.engines.ray.asks import MAX_PIECE_BYTES, KeeperAnswer, Upload
 from skyloom.engines.ray.keeper import Keeper
 from skyloom.engines.ray.wire import (
     Ask,
@@ -58,7 +58,7 @@ class RayCluster:
     """
 
     def __init__(self, opening: Opening) -> None:
-        _probe(opening.address)
+        _probe(opening.address, opening.token_file)
         self._opening = opening
         self._namespace = f"skyloom-{opening.engine_id}"  # two clouds on one cluster do not see each other's actors
         self._lock = threading.Lock()
@@ -195,7 +195,7 @@ class RayCluster:
                 piece = Upload(name=ask.upload, offset=offset, content=content, is_program=is_program)
                 left_s = max(0.0, deadline - time.monotonic())
                 encoded = ray.get(keeper.do.remote(msgspec.msgpack.encode(piece)), timeout=left_s)
-                answer = msgspec.msgpack.decode(encoded, type=Answer)
+                answer = msgspec.msgpack.decode(encoded, type=KeeperAnswer)
                 if answer.error is not None:
                     raise rebuild(answer.error)
                 if not content:
@@ -219,11 +219,10 @@ def lists_alive(node_id: str) -> bool:
     return any(entry["NodeID"] == node_id and entry["Alive"] for entry in ray.nodes())
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, token_file: str) -> None:
     """Ask once, with the token: Ray itself tries for half a minute and then does not say what was wrong."""
     is_client = address.startswith(_CLIENT)
     method = "/ray.rpc.RayletDriver/ClusterInfo" if is_client else "/ray.rpc.NodeInfoGcsService/CheckAlive"
-    token_file = os.environ["RAY_AUTH_TOKEN_PATH"]
     token = Path(token_file).read_text().strip()
     try:
         with grpc.insecure_channel(address.removeprefix(_CLIENT)) as channel:

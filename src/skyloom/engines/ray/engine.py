@@ -24,8 +24,8 @@ from skyloom.engines.ray.asks import (
     KeeperAsk,
     KeeperPlan,
     Observe,
-    ReadLog,
-    ReadResult,
+    ReadTaskLog,
+    ReadTaskResult,
     Stop,
 )
 from skyloom.engines.ray.gangs import Gangs
@@ -82,15 +82,21 @@ class RayEngine:
             raise InvalidInput(
                 f"{engine_id!r} cannot name an engine.", next_action="Use letters, digits, dot, dash and underscore."
             )
+        self.engine_id = engine_id
         self._folder = folder.absolute()
         self._lease_s = lease_s
         plan = KeeperPlan(engine_id=engine_id, node_folder=node_folder, lease_s=lease_s, warm=warm, version=__version__)
-        opening = Opening(address=address, engine_id=engine_id, keeper=msgspec.msgpack.encode(plan))
+        opening = Opening(
+            address=address,
+            token_file=str(token_file.absolute()),
+            engine_id=engine_id,
+            keeper=msgspec.msgpack.encode(plan),
+        )
         try:
             self._placements = Placements(self._folder / "placements")
         except OSError as error:
             raise _translated(error, self._folder) from error
-        self._link = Link(opening, token_file, self._folder / "bridge.log")
+        self._link = Link(opening, self._folder / "bridge.log")
         self._keepers = Keepers(self._link, self._adopt)
         self._shared = SharedFolder(shared_folder, self._keepers)
         self._gangs = Gangs(
@@ -116,8 +122,8 @@ class RayEngine:
 
         For the moment a pool is added. Returns its machines. Raises `Unavailable` or `NotShared`, which say what is wrong where.
         """
-        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).alive()]
-        self._keepers.greet(node_ids)
+        node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).workers()]
+        self._keepers.greet(node_ids, again=True)
         if self._shared.path:
             self._shared.check(node_ids)
         return self.machines()
@@ -282,7 +288,7 @@ class RayEngine:
         while True:
             wanted = min(limit - len(content), MAX_PIECE_BYTES)
             part = self._keepers.ask(
-                home, ReadLog(task_id=task_id, offset=offset + len(content), limit=wanted), LogSlice
+                home, ReadTaskLog(task_id=task_id, offset=offset + len(content), limit=wanted), LogSlice
             )
             content += part.content
             if len(part.content) < wanted or len(content) >= limit:
@@ -292,7 +298,7 @@ class RayEngine:
         """Return what the task left; see the port. Raises `Unavailable` while the task's node is silent."""
         placement = self._placements.get(task_id)
         home = self._keepers.nodes().home(placement.node_id, placement.machine) if placement else ""
-        return self._keepers.ask(home, ReadResult(task_id=task_id), bytes | None) if home else None
+        return self._keepers.ask(home, ReadTaskResult(task_id=task_id), bytes | None) if home else None
 
     # --- end -------------------------------------------------------------------------------------------------------------------
 
@@ -328,6 +334,11 @@ class RayEngine:
         self, by_home: Mapping[str, Sequence[Placement]], question: Callable[[Sequence[Placement]], KeeperAsk]
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
+
+    @property
+    def bridge_pid(self) -> int:
+        """Pid of the process that speaks to Ray; 0 when there is none."""
+        return self._link.bridge_pid
 
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""

@@ -14,7 +14,7 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.engines.local.prepare import LaunchRefused, Place, check_source
-from skyloom.engines.ray.asks import Greeting, Prepare, Refuse, Rendezvous, Start
+from skyloom.engines.ray.asks import Greeting, Prepare, Refuse, Rendezvous, StartTasks
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.link import ANSWER_S, Link
 from skyloom.engines.ray.placements import Placement, Placements
@@ -163,7 +163,9 @@ class Gangs:
             }
             _all_sure(self._keepers.ask_all(refuse, None))
             return
-        start = {node_id: Start(task_ids=tuple(task.task_id for task in tasks)) for node_id, tasks in by_node.items()}
+        start = {
+            node_id: StartTasks(task_ids=tuple(task.task_id for task in tasks)) for node_id, tasks in by_node.items()
+        }
         answers = self._keepers.ask_all(start, None)
         # Where some started, the launch stands; the others are seen as absent, and launched again.
         if all(isinstance(answer, Exception) for answer in answers.values()):

@@ -25,22 +25,22 @@ from skyloom.engines.local import LocalEngine
 from skyloom.engines.local.prepare import LaunchRefused
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
-    Answer,
     Forget,
     Greet,
     Greeting,
+    KeeperAnswer,
     KeeperAsk,
     KeeperPlan,
     LeaveMark,
     Observe,
     Prepare,
-    ReadLog,
-    ReadResult,
+    ReadTaskLog,
+    ReadTaskResult,
     Refuse,
     RemoveMark,
     Rendezvous,
     SeesMark,
-    Start,
+    StartTasks,
     Stop,
     Upload,
 )
@@ -75,12 +75,12 @@ class Keeper:
         try:
             question: Any = msgspec.msgpack.decode(ask, type=KeeperAsk)
             with self._disk_errors():
-                answer = Answer(content=msgspec.msgpack.encode(_HANDLERS[type(question)](self, question)))
+                answer = KeeperAnswer(content=msgspec.msgpack.encode(_HANDLERS[type(question)](self, question)))
         except SkyloomError as error:
-            answer = Answer(error=error.body())
+            answer = KeeperAnswer(error=error.body())
         except Exception as error:
             what = f"The keeper of {self._address} failed: {type(error).__name__}: {error}."
-            answer = Answer(error=InternalError(what, next_action="See the log of its Ray worker.").body())
+            answer = KeeperAnswer(error=InternalError(what, next_action="See the log of its Ray worker.").body())
         return msgspec.msgpack.encode(answer)
 
     @contextlib.contextmanager
@@ -165,7 +165,7 @@ class Keeper:
         """End tasks that never started."""
         self._tasks().refuse(ask.task_ids, ask.why)
 
-    def start(self, ask: Start) -> None:
+    def start(self, ask: StartTasks) -> None:
         """Start prepared tasks."""
         self._tasks().start(ask.task_ids)
 
@@ -179,11 +179,11 @@ class Keeper:
         """Ask tasks to stop."""
         self._tasks().stop(ask.task_ids, force=ask.force)
 
-    def read_log(self, ask: ReadLog) -> LogSlice:
+    def read_log(self, ask: ReadTaskLog) -> LogSlice:
         """Read a piece of output."""
         return self._tasks().read_log(ask.task_id, ask.offset, min(ask.limit, MAX_PIECE_BYTES))
 
-    def read_result(self, ask: ReadResult) -> bytes | None:
+    def read_result(self, ask: ReadTaskResult) -> bytes | None:
         """Read what a task left."""
         return self._tasks().read_result(ask.task_id)
 
@@ -236,11 +236,11 @@ _HANDLERS: dict[type, Callable[[Keeper, Any], Any]] = {
     Rendezvous: Keeper.rendezvous,
     Prepare: Keeper.prepare,
     Refuse: Keeper.refuse,
-    Start: Keeper.start,
+    StartTasks: Keeper.start,
     Observe: Keeper.observe,
     Stop: Keeper.stop,
-    ReadLog: Keeper.read_log,
-    ReadResult: Keeper.read_result,
+    ReadTaskLog: Keeper.read_log,
+    ReadTaskResult: Keeper.read_result,
     Forget: Keeper.forget,
     Upload: Keeper.upload,
     LeaveMark: Keeper.leave_mark,

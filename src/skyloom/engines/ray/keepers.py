@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from skyloom import __version__
 from skyloom.core.errors import Unavailable, rebuild
-from skyloom.engines.ray.asks import Answer, Greet, Greeting, KeeperAsk
+from skyloom.engines.ray.asks import Greet, Greeting, KeeperAnswer, KeeperAsk
 from skyloom.engines.ray.link import Link
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, RayNode
@@ -43,9 +43,9 @@ class Keepers:
                 self._nodes.update(listed, self._listed)
             return self._nodes
 
-    def greet(self, node_ids: Mapping[str, object] | list[str]) -> dict[str, Greeting]:
-        """Make sure of keepers: each answers and has our version. Raises `Unavailable` that names the node."""
-        new = [node_id for node_id in node_ids if node_id not in self._greetings]
+    def greet(self, node_ids: Sequence[str], *, again: bool = False) -> dict[str, Greeting]:
+        """Make sure of keepers: each answered once, or does ``again``, and has our version. Raises `Unavailable` that names the node."""
+        new = [node_id for node_id in node_ids if again or node_id not in self._greetings]
         for node_id, answer in self.ask_all({node_id: Greet() for node_id in new}, Greeting).items():
             greeting = self._sure(node_id, answer)
             if greeting.version != __version__:
@@ -80,7 +80,7 @@ class Keepers:
                 f"{self.name(node_id)} is silent: {reply.silent}.",
                 next_action="Ray is asked until it answers or is listed as dead.",
             )
-        answer = msgspec.msgpack.decode(reply.answer, type=Answer)
+        answer = msgspec.msgpack.decode(reply.answer, type=KeeperAnswer)
         if answer.error is not None:
             return rebuild(answer.error)
         return msgspec.msgpack.decode(answer.content, type=kind)

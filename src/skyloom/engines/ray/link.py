@@ -1,5 +1,6 @@
 """The control plane's side of a bridge: starts it, asks it, and starts another one when it hangs or is gone. Ray is not imported here."""
 
+import contextlib
 import itertools
 import os
 import socket
@@ -14,13 +15,14 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError, Unavailable, rebuild
 from skyloom.engines.local import environment
-from skyloom.engines.ray.wire import Ask, Channel, Opening, Reply, Request
+from skyloom.engines.ray.wire import Ask, BridgeReply, BridgeRequest, Channel, Opening
 
 T = TypeVar("T")
 ANSWER_S = 9.0  # within this long every question is answered or refused
 _CONNECT_S = 60.0  # after this long a bridge that reached nothing is given up, and the next question starts another
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
+_MOST_BRIDGES = 2  # for one question
 
 
 class Link:
@@ -28,13 +30,12 @@ class Link:
 
     Args:
         opening: which cluster.
-        token_file: the cluster's token.
         log: what the bridge and Ray write.
     """
 
-    def __init__(self, opening: Opening, token_file: Path, log: Path) -> None:
+    def __init__(self, opening: Opening, log: Path) -> None:
         self._opening = opening
-        self._token_file = token_file.absolute()
+        self._token_file = Path(opening.token_file)
         self._log = log
         self._lock = threading.Lock()
         self._bridge: _Bridge | None = None
@@ -44,10 +45,15 @@ class Link:
     def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
         """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
         deadline = time.monotonic() + timeout_s
-        bridge = self._running()
-        bridge.wait_connected(deadline)
-        answer = bridge.ask(question, deadline)
-        return msgspec.msgpack.decode(answer, type=kind)
+        for _ in range(_MOST_BRIDGES):
+            bridge = self._running()
+            bridge.wait_connected(deadline)
+            with contextlib.suppress(_BridgeEnded):  # every question may be asked twice
+                return msgspec.msgpack.decode(bridge.ask(question, deadline), type=kind)
+        raise Unavailable(
+            f"The bridge to the Ray cluster at {self._opening.address} ended while it was asked.",
+            next_action="It is started again; see bridge.log in the pool's folder.",
+        )
 
     def _running(self) -> "_Bridge":
         with self._lock:
@@ -60,7 +66,7 @@ class Link:
                 if self._refusal is not None and time.monotonic() < self._rest_until:
                     raise self._refusal
                 self._check_token_file()
-                self._bridge = _Bridge(self._opening, self._token_file, self._log)
+                self._bridge = _Bridge(self._opening, self._log)
             return self._bridge
 
     def _check_token_file(self) -> None:
@@ -92,10 +98,14 @@ class Link:
             return self._bridge.pid if self._bridge is not None else 0
 
 
+class _BridgeEnded(Exception):
+    """The process is gone, and with it the question."""
+
+
 class _Bridge:
     """One bridge process and the thread that hears it."""
 
-    def __init__(self, opening: Opening, token_file: Path, log: Path) -> None:
+    def __init__(self, opening: Opening, log: Path) -> None:
         self.refusal: SkyloomError | None = None
         self._address = opening.address
         self._started = time.monotonic()
@@ -106,7 +116,7 @@ class _Bridge:
         self._waiting: dict[int, _Waiting] = {}
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(theirs, token_file, log)
+            self._process = _spawn(theirs, opening.token_file, log)
         self.pid = self._process.pid
         self._channel = Channel(ours)
         self._channel.send(opening)
@@ -132,21 +142,25 @@ class _Bridge:
         with self._lock:
             self._waiting[number] = waiting
         try:
-            self._channel.send(Request(number=number, ask=question))
+            self._channel.send(BridgeRequest(number=number, ask=question))
         except OSError:
             self._over = True
-        if self._over or not waiting.done.wait(max(0.0, deadline - time.monotonic())) or waiting.reply is None:
+        if self._over:
+            raise _BridgeEnded
+        if not waiting.done.wait(max(0.0, deadline - time.monotonic())):
             self._over = True
             raise Unavailable(
                 f"The Ray cluster at {self._address} does not answer.", next_action="The connection is made again."
             )
+        if waiting.reply is None:
+            raise _BridgeEnded
         if waiting.reply.error is not None:
             raise rebuild(waiting.reply.error)
         return waiting.reply.answer
 
     def _hear(self) -> None:
         while (frame := self._channel.receive()) is not None:
-            reply = msgspec.msgpack.decode(frame, type=Reply)
+            reply = msgspec.msgpack.decode(frame, type=BridgeReply)
             if reply.number == 0:
                 self.refusal = rebuild(reply.error) if reply.error else None
                 self._over = reply.error is not None
@@ -186,15 +200,15 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.reply: Reply | None = None
+        self.reply: BridgeReply | None = None
 
 
-def _spawn(theirs: socket.socket, token_file: Path, log: Path) -> "subprocess.Popen[bytes]":
+def _spawn(theirs: socket.socket, token_file: str, log: Path) -> "subprocess.Popen[bytes]":
     """Its own session, and an environment of its own: Ray reads dozens of variables, and none is to come in by chance."""
     variables = {
         **environment.base(sys.executable),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_AUTH_TOKEN_PATH": token_file,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }

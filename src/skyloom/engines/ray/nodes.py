@@ -27,13 +27,13 @@ class Nodes:
         """Nodes that work, by name."""
         return sorted((node for node in self._by_id.values() if node.is_alive), key=lambda node: node.machine)
 
+    def workers(self) -> list[RayNode]:
+        """The living that can run something: a head is often told to run nothing."""
+        return [node for node in self.alive() if node.total.cpus or node.total.gpus]
+
     def machines(self) -> tuple[Machine, ...]:
-        """The living that can run something."""
-        return tuple(
-            Machine(name=node.machine, total=node.total, labels=node.labels)
-            for node in self.alive()
-            if node.total.cpus or node.total.gpus
-        )
+        """The workers, as the port names them."""
+        return tuple(Machine(name=node.machine, total=node.total, labels=node.labels) for node in self.workers())
 
     def is_alive(self, node_id: str) -> bool:
         """True for a node that Ray lists as alive."""

@@ -24,11 +24,13 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         address: ``ray://host:port`` of a Ray client server, or ``host:port`` of a head whose cluster this machine is a node of.
+        token_file: the cluster's token.
         engine_id: names all that is ours in that cluster.
         keeper: a `KeeperPlan`, encoded.
     """
 
     address: str
+    token_file: str
     engine_id: str
     keeper: bytes
 
@@ -119,14 +121,14 @@ class ShipFile(msgspec.Struct, frozen=True, kw_only=True, tag="ship_file"):
 Ask = ListNodes | Reserve | Release | ListReservations | AskKeepers | ShipFile
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class BridgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A numbered question; answers may come in another order."""
 
     number: Annotated[int, Meta(ge=1)]
     ask: Ask
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class BridgeReply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request; number 0 says that the cluster is reached, or why it is not."""
 
     number: int

@@ -10,16 +10,17 @@ from skyloom.rooms.planning.model import Aim, AimImpossible, Choice, Estimate
 def choose(estimates: Sequence[Estimate], aim: Aim) -> Choice:
     """Choose among estimates, one for each number of workers.
 
-    The whole interval has to be within the aim; where that is possible for none, its middle has to be. Raises `AimImpossible`.
+    The whole interval has to be within the aim. Where no number of workers is surely in time, one that probably is may be chosen;
+    money is never bet on: even the longest time of the interval has to be paid for. Raises `AimImpossible`.
     """
     if aim.deadline_s is None and aim.budget_usd is None:
         return _choice(knee(estimates), "the knee: more workers cost more than they speed up", sure=True)
     sure = [one for one in estimates if _within(aim, one.high_s, one.high_cost_usd)]
     if sure:
         return _choice(min(sure, key=_wish(aim)), _reason(aim), sure=True)
-    likely = [one for one in estimates if _within(aim, one.seconds, one.cost_usd)]
+    likely = [one for one in estimates if _within(aim, one.seconds, one.high_cost_usd)]
     if likely:
-        best = min(likely, key=lambda one: _excess(aim, one))
+        best = min(likely, key=lambda one: (one.high_s, one.workers))
         return _choice(best, f"{_reason(aim)} — probably, but its interval reaches beyond", sure=False)
     raise _impossible(estimates, aim)
 
@@ -44,13 +45,6 @@ def _wish(aim: Aim) -> Callable[[Estimate], tuple[float, int]]:
     return lambda one: (one.seconds, one.workers)
 
 
-def _excess(aim: Aim, one: Estimate) -> float:
-    """How far the interval reaches beyond the aim, as a factor."""
-    by_time = one.high_s / aim.deadline_s if aim.deadline_s else 0.0
-    by_cost = one.high_cost_usd / aim.budget_usd if aim.budget_usd else 0.0
-    return max(by_time, by_cost)
-
-
 def _reason(aim: Aim) -> str:
     if aim.deadline_s is None:
         return "the fastest within the budget"
@@ -63,10 +57,13 @@ def _choice(one: Estimate, reason: str, *, sure: bool) -> Choice:
 
 def _impossible(estimates: Sequence[Estimate], aim: Aim) -> AimImpossible:
     fastest = min(estimates, key=lambda one: (one.seconds, one.workers))
-    cheapest = min(estimates, key=lambda one: (one.cost_usd, one.workers))
+    cheapest = min(estimates, key=lambda one: (one.high_cost_usd, one.workers))
     span = f"With {estimates[0].workers} to {estimates[-1].workers} workers"
     best_time = f"the fastest is {_count(fastest)} with {_seconds(fastest.seconds)} (${fastest.cost_usd:.4g})"
-    best_cost = f"the cheapest is {_count(cheapest)} for ${cheapest.cost_usd:.4g} ({_seconds(cheapest.seconds)})"
+    most = f"at most about ${cheapest.high_cost_usd:.4g}"
+    best_cost = (
+        f"the cheapest is {_count(cheapest)} for ${cheapest.cost_usd:.4g}, {most} ({_seconds(cheapest.seconds)})"
+    )
     if aim.budget_usd is None:
         return AimImpossible(
             f"{span} the deadline of {_seconds(aim.deadline_s or 0)} cannot be met: {best_time}.",
@@ -74,7 +71,7 @@ def _impossible(estimates: Sequence[Estimate], aim: Aim) -> AimImpossible:
         )
     if aim.deadline_s is None:
         return AimImpossible(
-            f"{span} a budget of ${aim.budget_usd:g} does not pay for it: {best_cost}.",
+            f"{span} a budget of ${aim.budget_usd:g} does not surely pay for it: {best_cost}.",
             next_action="Raise the budget, or do less work.",
         )
     return AimImpossible(

@@ -226,6 +226,14 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     finish_s: float
 
 
+class Danger(enum.StrEnum):
+    """How a running training stands to its deadline."""
+
+    NONE = "none"
+    AT_RISK = "at_risk"  # the interval reaches beyond it
+    LATE = "late"  # the expected end is beyond it
+
+
 class TimePlan(Record, frozen=True, kw_only=True):
     """A forecast that is kept, and the training that follows it.
 
@@ -235,6 +243,8 @@ class TimePlan(Record, frozen=True, kw_only=True):
         deadline_at: Unix seconds; None without one.
         parts: what was tried, by workers.
         run_id, job_id, workers: of the training that follows it; empty and 0 before.
+        open: a training follows it and has not ended.
+        danger: of missing the deadline, when that was looked at last.
     """
 
     name: ShortText
@@ -251,6 +261,8 @@ class TimePlan(Record, frozen=True, kw_only=True):
     run_id: str = ""
     job_id: str = ""
     workers: int = 0
+    open: bool = False
+    danger: Danger = Danger.NONE
 
 
 class PlanOutcome(Record, frozen=True, kw_only=True):
@@ -279,14 +291,6 @@ class PlanOutcome(Record, frozen=True, kw_only=True):
     state: str
     attempts: int = 1
     ended_at: float
-
-
-class Danger(enum.StrEnum):
-    """How a running training stands to its deadline."""
-
-    NONE = "none"
-    AT_RISK = "at_risk"  # the interval reaches beyond it
-    LATE = "late"  # the expected end is beyond it
 
 
 class NewEstimate(msgspec.Struct, frozen=True, kw_only=True):

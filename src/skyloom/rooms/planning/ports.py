@@ -6,7 +6,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.store import Collection
 from skyloom.rooms.planning.model import PlanOutcome, TimePlan
 
-TIME_PLANS = Collection("time_plans", TimePlan, indexes=("job_id",))
+TIME_PLANS = Collection("time_plans", TimePlan, indexes=("job_id", "open"))
 PLAN_OUTCOMES = Collection("plan_outcomes", PlanOutcome)
 
 COLLECTIONS = (TIME_PLANS, PLAN_OUTCOMES)

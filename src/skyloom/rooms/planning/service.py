@@ -1,27 +1,28 @@
 """The service of planning: keeps plans, compares them with what comes, and says how far off they were."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 
-from skyloom.core.events import Event, TaskEnded
+from skyloom.core.events import Event, Noted, TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.curves import Curves
-from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.planning import accuracy, model, progress, rules, trials
-from skyloom.rooms.planning.model import Aim, Forecast, Measurement, PlanOutcome, TimePlan
+from skyloom.rooms.planning.model import Aim, Forecast, Measurement, NewEstimate, PlanOutcome, TimePlan
 from skyloom.rooms.planning.ports import PLAN_OUTCOMES, TIME_PLANS, HourPrice
 from skyloom.rooms.tracking.model import GetRun, GetSeries
 from skyloom.rooms.tracking.service import Tracking
 
 _REMEMBERED = 64
 _LEARNED_FROM = 200
+_BUSY_S, _IDLE_S = 5.0, 30.0
 
 
 class Planning:
@@ -33,11 +34,20 @@ class Planning:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, curves: Curves, jobs: Jobs, tracking: Tracking, price: HourPrice
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        outbox: Outbox,
+        curves: Curves,
+        jobs: Jobs,
+        tracking: Tracking,
+        price: HourPrice,
     ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
+        self._outbox = outbox
         self._jobs = jobs
         self._tracking = tracking
         self._price = price
@@ -103,10 +113,9 @@ class Planning:
                 f"The run {plan.run_id} follows plan {plan.id} already.", next_action="Make a new plan for a new run."
             )
         status = self._jobs.status(tx, run.job_id, by.project)
-        facts = {"run_id": run.id, "job_id": run.job_id, "workers": status.job.spec.num_workers}
+        facts = {"run_id": run.id, "job_id": run.job_id, "workers": status.job.spec.num_workers, "open": True}
         plan = tx.update(TIME_PLANS, changed(plan, facts))
-        self._compare(tx, plan, status)  # a short one may be over before this was said
-        return plan
+        return self._compare(tx, plan, status)  # a short one may be over before this was said
 
     def on_task_ended(self, tx: Transaction, event: Event) -> None:
         """Compare a plan with what came of it, in the transaction that ends its training. Told twice, it says the same."""
@@ -114,15 +123,35 @@ class Planning:
             for plan in tx.select(TIME_PLANS, {"project": event.project, "job_id": event.body.job_id}):
                 self._compare(tx, plan, self._jobs.status(tx, plan.job_id, plan.project))
 
-    def _compare(self, tx: Transaction, plan: TimePlan, status: JobStatus) -> None:
-        found = accuracy.outcome(plan, status) if status.state in ENDED else None
-        if found is None:
-            return
-        known = tx.get(PLAN_OUTCOMES, plan.id)
-        if known is None:
+    def _compare(self, tx: Transaction, plan: TimePlan, status: JobStatus) -> TimePlan:
+        """Keep what came, once the job has ended; a job that begins again after that is compared again at its next end."""
+        if status.state not in ENDED:
+            return plan if plan.open else tx.update(TIME_PLANS, changed(plan, {"open": True}))
+        found, known = accuracy.outcome(plan, status), tx.get(PLAN_OUTCOMES, plan.id)
+        if found is not None and known is None:
             tx.insert(PLAN_OUTCOMES, found)
-        else:  # a later attempt of the same job
+        elif found is not None and known is not None:
             tx.update(PLAN_OUTCOMES, changed(found, {"version": known.version}))
+        return tx.update(TIME_PLANS, changed(plan, {"open": False})) if plan.open else plan
+
+    # The loop
+
+    def tick(self) -> float:
+        """Estimate running trainings anew, and say once when a deadline comes into danger or out of it."""
+        plans = self._store.read(lambda view: view.select(TIME_PLANS, {"open": True}))
+        bound = [plan for plan in plans if plan.deadline_at is not None]
+        for plan in bound:
+            found = self._estimate(plan)
+            if found is not None and found.danger is not plan.danger:
+                self._store.write(partial(self._say, plan_id=plan.id, found=found))
+        return _BUSY_S if bound else _IDLE_S
+
+    def _say(self, tx: Transaction, plan_id: str, found: NewEstimate) -> None:
+        plan = tx.get(TIME_PLANS, plan_id)
+        if plan is not None and plan.open:
+            tx.update(TIME_PLANS, changed(plan, {"danger": found.danger}))
+            news = found.message or "The deadline is not in danger any more."
+            self._outbox.publish(tx, plan.project, plan.job_id, Noted(message=news))
 
     # Looking
 
@@ -141,15 +170,17 @@ class Planning:
 
         plan, outcome, status = self._store.read(work)
         runs = status is not None and status.state is JobState.RUNNING
+        ended = status is not None and status.state in ENDED
         return model.PlanProgress(
             plan=plan,
             state=status.state.value if status else "",
-            estimate=self._estimate(plan, by) if runs else None,
-            outcome=outcome,
+            estimate=self._estimate(plan) if runs else None,
+            outcome=outcome if ended else None,
         )
 
-    def _estimate(self, plan: TimePlan, by: Caller) -> model.NewEstimate | None:
+    def _estimate(self, plan: TimePlan) -> NewEstimate | None:
         """From the newer half of what the run reported: a rate of now, not of its beginning."""
+        by = Caller(principal="planner", project=plan.project, scope=plan.project, rights=frozenset())
         latest = self._tracking.get(GetRun(run_id=plan.run_id), by).latest
         if not latest:
             return None

@@ -24,7 +24,7 @@ from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, remaining_s
 from skyloom.rooms.scheduling.preemption import Claims, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
-from skyloom.rooms.scheduling.vectors import Vector, plus, within
+from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
 # A group's turn against the others': who stays inside a guarantee, priority, who was promised to go on, the policy.
 Rank = tuple[object, ...]
@@ -67,9 +67,12 @@ class Round:
         self.overtook: set[str] = set()
         self.evictions: list[Eviction] = []
         self.refusals: dict[int, Refusal] = {}  # by group
-        self.served: dict[str, Refusal] = {}  # by gang: those for whom others make room
+        self.told: dict[str, Refusal] = {}  # by gang, where it is not that of its group
+        self.served: set[str] = set()  # those for whom others make room
         self._resuming = resuming
         self._owed: list[tuple[Demand, Shape, Refusal]] = []
+        self._asked: dict[str, Vector] = {}  # by project: what it is guaranteed and could not get
+        self._num_told: dict[int, int] = {}
         self._shares: dict[str, float] = {}
         self._full: set[int] = set()  # shapes that do not fit any more
         self._gives_way = rulebook.preempt and rulebook.policy in PREEMPTIVE
@@ -131,8 +134,7 @@ class Round:
         self._resize()
         if explained:
             self.promise_owed()
-        # Those for whom others make room wait like all others, and are explained like them.
-        self._put_back(set(self.served))
+        self._put_back(set(self.told))
 
     def again_at(self) -> float:
         """When time alone may bring another decision."""
@@ -143,7 +145,9 @@ class Round:
         if not group.project:
             return (True, -group.priority, not group.resumed, entry[0])
         standing = self.standings.standing(group.project)
-        borrows = group.project in self._overdrawn or not standing.entitled(group.shape.need)
+        asked = self._asked.get(group.project)
+        need = plus(group.shape.need, asked) if asked else group.shape.need
+        borrows = group.project in self._overdrawn or not standing.entitled(need)
         if self.rules.policy is Policy.FAIR:
             share = self._shares.get(group.project)
             if share is None:
@@ -177,22 +181,38 @@ class Round:
 
     def _pass(self, group: Group, entry: Entry, entitled: bool) -> bool:
         """Look at the first of a group; returns whether its next is to be looked at as well."""
+        gang, shape = entry[2], group.shape
         refusal = self._try(group, entry, entitled)
         if refusal is None:
             return True
-        if entry[2].id in self.served:
-            group.drop(entry[2].id)
-            self._passed.append((group, entry))
-            self.charge(entry[2], group.shape.need)
+        if gang.id in self.served:
+            self._step_aside(group, entry, refusal)
+            self.charge(gang, shape.need)
             return True
-        self.refusals[id(group)] = refusal
-        if refusal.why in (Cause.RESOURCES, Cause.TURN):
-            self._wanted.update(self.floor.pool_names(group.shape))
-            if entitled:
-                self.charge(entry[2], group.shape.need)
+        if refusal.why not in (Cause.RESOURCES, Cause.TURN):
+            self.refusals[id(group)] = refusal
+            return False
+        self._wanted.update(self.floor.pool_names(shape))
+        if entitled and group.project:
+            self._asked[group.project] = plus(self._asked.get(group.project, ZERO), shape.need)
         if refusal.why is Cause.TURN:
             self._overtake(group)
+        if self._is_owed_more(group):
+            # Every pool protects its first in line, and that may be the next of this group.
+            self._step_aside(group, entry, refusal)
+            return True
+        self.refusals[id(group)] = refusal
         return False
+
+    def _step_aside(self, group: Group, entry: Entry, refusal: Refusal) -> None:
+        """Out of the line, as far as this round is concerned; it waits, and is explained by itself."""
+        self.told[entry[2].id] = refusal
+        group.drop(entry[2].id)
+        self._passed.append((group, entry))
+
+    def _is_owed_more(self, group: Group) -> bool:
+        num_told = self._num_told[id(group)] = self._num_told.get(id(group), 0) + 1
+        return num_told < len(self.floor.pool_names(group.shape)) and len(group) > 1
 
     def _try(self, group: Group, entry: Entry, entitled: bool) -> Refusal | None:
         """Start the first of a group, or say why not."""
@@ -232,7 +252,7 @@ class Round:
             room = bool(stopped)
         if room:
             refusal.ahead = ""
-            self.served[gang.id] = refusal
+            self.served.add(gang.id)
         return room
 
     def _await_leaving(self, gang: Demand, shape: Shape, limits: list[Promise]) -> bool:

@@ -318,7 +318,8 @@ class Simulation:
             for admission in decision.admissions:
                 self._start(admission.gang, admission.placement, now)
             freed = [self._stop(eviction, now) for eviction in decision.evictions]
-            if not any(freed):
+            # Who was started may soon have to stop: only a decision that sees it run knows when to look again.
+            if not any(freed) and not decision.admissions:
                 self._rest(decision.again_at, now)
                 break
         else:

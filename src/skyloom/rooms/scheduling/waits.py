@@ -47,10 +47,10 @@ def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
 
 
 def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
-    refusal = turn.served.get(gang.id) or _refusal(turn, group)
-    sentence = sentences.get(id(group))
+    refusal = turn.told.get(gang.id) or _refusal(turn, group)
+    sentence = sentences.get(id(refusal))
     if sentence is None:
-        sentence = sentences[id(group)] = _sentence(turn, group, refusal)
+        sentence = sentences[id(refusal)] = _sentence(turn, group, refusal)
     promised = refusal.promise
     mine = promised if promised is not None and promised.gang == gang.id else None
     turn_text = "next in the queue" if place == 1 else f"number {place} in the queue"
