@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from skyloom.cli import views
+from skyloom.cli.columns import Column
 from skyloom.cli.wording import NOTHING, human, is_risky, safe
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.money import Money
@@ -169,7 +170,7 @@ def _page(value: msgspec.Struct) -> "Iterable[RenderableType]":
         yield from _parts(part)
 
 
-def _table(columns: Sequence[views.Column], items: Iterable[object]) -> "Table":
+def _table(columns: Sequence[Column], items: Iterable[object]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 

@@ -1,57 +1,33 @@
 """What of each noun a person wants to see: columns of lists, and drawn columns. Data, not code; unknown nouns show all they have."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bar, bins, whisker
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
-from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.cost.budget import BudgetStatus
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
 from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
-from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
-from skyloom.rooms.schedules.model import ScheduleStatus
-from skyloom.rooms.secrets.model import SecretStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.simulation.model import SimulationReport, TenantRow
 
 _FEW_ROWS = 12
-
-
-class View(msgspec.Struct, frozen=True):
-    """A page about one noun: pairs, then parts under headings."""
-
-    pairs: Sequence[tuple[str, str]]
-    parts: Sequence[tuple[str, object]]
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of a list, or one pair of a page: a heading and what to write for a noun. ``path`` is empty for a drawn one."""
-
-    heading: str
-    write: Callable[[Any], str]
-    path: str = ""
-
-
-def of(path: str, heading: str | None = None) -> Column:
-    """A column that shows an attribute, or an attribute of an attribute: ``job.spec.name``."""
-    last = path.split(".")[-1]
-    return Column(heading or label(last), lambda noun: human(last, attribute(noun, path)), path)
 
 
 def used_of(status: BudgetStatus) -> str:
@@ -96,40 +72,7 @@ def _say_deadlines(report: SimulationReport) -> str:
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
-    JobStatus: (
-        of("job.id", "job"),
-        of("job.spec.name"),
-        of("state"),
-        of("reason"),
-        of("job.spec.num_workers", "workers"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
-    ArrayStatus: (
-        of("array.id", "array"),
-        of("array.spec.name"),
-        of("state"),
-        of("array.size"),
-        of("num_succeeded", "succeeded"),
-        of("num_failed", "failed"),
-        of("num_cancelled", "cancelled"),
-        of("num_running", "running"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    ScheduleStatus: (
-        of("schedule.name", "schedule"),
-        of("schedule.cron"),
-        of("schedule.time_zone"),
-        of("schedule.paused"),
-        of("schedule.next_at", "next"),
-        of("schedule.last_at", "last"),
-        of("last_state"),
-        of("schedule.message"),
-    ),
-    SecretStatus: (of("name", "secret"), of("number", "version"), of("set_at", "set"), of("set_by")),
-    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
+    **JOB_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -332,67 +275,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
-    JobStatus: (
-        (
-            of("job.id", "job"),
-            of("job.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("job.spec.num_workers", "workers"),
-            of("job.spec.resources", "each with"),
-            of("job.attempt"),
-            of("job.submitted_at"),
-            of("job.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-            of("job.spec.labels"),
-        ),
-        ("tasks",),
-    ),
-    ArrayStatus: (
-        (
-            of("array.id", "array"),
-            of("array.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("array.size"),
-            of("num_succeeded", "succeeded"),
-            of("num_failed", "failed"),
-            of("num_cancelled", "cancelled"),
-            of("num_running", "running"),
-            of("num_waiting", "waiting"),
-            of("array.spec.resources", "each with"),
-            of("array.submitted_at"),
-            of("array.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-        ),
-        ("failures",),
-    ),
-    ScheduleStatus: (
-        (
-            of("schedule.name", "schedule"),
-            of("schedule.id"),
-            of("schedule.cron"),
-            of("schedule.time_zone"),
-            of("schedule.missed"),
-            of("schedule.overlap"),
-            of("schedule.paused_by"),
-            of("schedule.message"),
-            of("schedule.num_runs", "runs"),
-            of("schedule.last_at", "last"),
-            of("schedule.last_job"),
-            of("last_state"),
-            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming), "upcoming"),
-            of("schedule.created_at"),
-            of("schedule.created_by"),
-        ),
-        (),
-    ),
+    **JOB_PAGES,
     RunProgress: (
         (
             of("run.id", "run"),
@@ -555,13 +438,6 @@ def page(noun: msgspec.Struct) -> View:
     fields = [(name, getattr(noun, name)) for name in _told(type(noun))]
     plain = [(label(name), human(name, value)) for name, value in fields if not _is_part(value)]
     return View(plain, [(label(name), value) for name, value in fields if _is_part(value)])
-
-
-def attribute(noun: object, path: str) -> Any:
-    """An attribute of an attribute; None as soon as one of them is."""
-    for name in path.split("."):
-        noun = getattr(noun, name, None)
-    return noun
 
 
 def _told(noun: type[msgspec.Struct]) -> list[str]:

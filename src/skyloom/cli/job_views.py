@@ -1,0 +1,111 @@
+"""What people want to see of jobs, arrays, schedules and secrets: columns of lists, and pages."""
+
+from collections.abc import Mapping, Sequence
+
+from skyloom.cli.columns import Column, of
+from skyloom.cli.wording import human
+from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
+from skyloom.rooms.jobs.model import JobStatus, Task
+from skyloom.rooms.schedules.model import ScheduleStatus
+from skyloom.rooms.secrets.model import SecretStatus
+
+JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
+    JobStatus: (
+        of("job.id", "job"),
+        of("job.spec.name"),
+        of("state"),
+        of("reason"),
+        of("job.spec.num_workers", "workers"),
+        of("started_at"),
+        of("ended_at"),
+    ),
+    Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    ArrayStatus: (
+        of("array.id", "array"),
+        of("array.spec.name"),
+        of("state"),
+        of("array.size"),
+        of("num_succeeded", "succeeded"),
+        of("num_failed", "failed"),
+        of("num_cancelled", "cancelled"),
+        of("num_running", "running"),
+        of("started_at"),
+        of("ended_at"),
+    ),
+    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
+    ScheduleStatus: (
+        of("schedule.name", "schedule"),
+        of("schedule.cron"),
+        of("schedule.time_zone"),
+        of("schedule.paused"),
+        of("schedule.next_at", "next"),
+        of("schedule.last_at", "last"),
+        of("last_state"),
+        of("schedule.message"),
+    ),
+    SecretStatus: (of("name", "secret"), of("number", "version"), of("set_at", "set"), of("set_by")),
+}
+
+JOB_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    JobStatus: (
+        (
+            of("job.id", "job"),
+            of("job.spec.name"),
+            of("state"),
+            of("reason"),
+            of("message"),
+            of("next_action"),
+            of("job.spec.num_workers", "workers"),
+            of("job.spec.resources", "each with"),
+            of("job.attempt"),
+            of("job.submitted_at"),
+            of("job.submitted_by"),
+            of("started_at"),
+            of("ended_at"),
+            of("job.spec.labels"),
+        ),
+        ("tasks",),
+    ),
+    ArrayStatus: (
+        (
+            of("array.id", "array"),
+            of("array.spec.name"),
+            of("state"),
+            of("reason"),
+            of("message"),
+            of("next_action"),
+            of("array.size"),
+            of("num_succeeded", "succeeded"),
+            of("num_failed", "failed"),
+            of("num_cancelled", "cancelled"),
+            of("num_running", "running"),
+            of("num_waiting", "waiting"),
+            of("array.spec.resources", "each with"),
+            of("array.submitted_at"),
+            of("array.submitted_by"),
+            of("started_at"),
+            of("ended_at"),
+        ),
+        ("failures",),
+    ),
+    ScheduleStatus: (
+        (
+            of("schedule.name", "schedule"),
+            of("schedule.id"),
+            of("schedule.cron"),
+            of("schedule.time_zone"),
+            of("schedule.missed"),
+            of("schedule.overlap"),
+            of("schedule.paused_by"),
+            of("schedule.message"),
+            of("schedule.num_runs", "runs"),
+            of("schedule.last_at", "last"),
+            of("schedule.last_job"),
+            of("last_state"),
+            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming), "upcoming"),
+            of("schedule.created_at"),
+            of("schedule.created_by"),
+        ),
+        (),
+    ),
+}
