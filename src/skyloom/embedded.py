@@ -53,6 +53,8 @@ from skyloom.rooms.secrets import ports as secrets_ports
 from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.templates import ports as templates_ports
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
@@ -75,6 +77,7 @@ COLLECTIONS = (
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
+    *templates_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -137,9 +140,10 @@ class Embedded:
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
-        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, self._cost]
+        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "jobs": self._job_loop.tick,
             "budgets": budgets.tick,

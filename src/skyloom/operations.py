@@ -13,6 +13,7 @@ from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
@@ -27,6 +28,7 @@ OPERATIONS = (
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,
+    *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,

@@ -37,6 +37,7 @@ TABLE = (
     Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
+    Row("apply", "skyloom.cli.apply", "Make the jobs, arrays and schedules that a file describes."),
     Row("secret", "skyloom.cli.secret", "Secrets of a project: set, list, delete."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
     Row("project", "skyloom.cli.project", "Projects: create, list."),

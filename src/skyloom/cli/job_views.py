@@ -8,6 +8,7 @@ from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.secrets.model import SecretStatus
+from skyloom.rooms.templates.model import Template, TemplateStep
 
 JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
@@ -32,6 +33,8 @@ JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
         of("started_at"),
         of("ended_at"),
     ),
+    TemplateStep: (of("action"), of("kind"), of("name"), of("id"), of("message")),
+    Template: (of("name", "template"), of("applied_at", "applied"), of("applied_by")),
     ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
     ScheduleStatus: (
         of("schedule.name", "schedule"),
