@@ -11,6 +11,7 @@ from pathlib import Path
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
+from skyloom.core.errors import Unavailable
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.curves.scipy import ScipyCurves
@@ -31,8 +32,10 @@ from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.spending import spenders
 from skyloom.rooms.jobs.waits import Waits
@@ -45,10 +48,16 @@ from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.planning import ports as planning_ports
 from skyloom.rooms.planning.service import Planning
+from skyloom.rooms.pools import ports as pools_ports
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
+from skyloom.rooms.scheduling import ports as scheduling_ports
+from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.rooms.secrets import ports as secrets_ports
 from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
@@ -64,6 +73,7 @@ from skyloom.rooms.training.service import Training
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
+from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
@@ -74,6 +84,8 @@ COLLECTIONS = (
     *cost_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *secrets_ports.COLLECTIONS,
+    *scheduling_ports.COLLECTIONS,
+    *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
@@ -135,16 +147,22 @@ class Embedded:
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets)
         budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
-        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits, secrets, budgets=budgets)
-        self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits, budgets=budgets)
+        tokens = LocalPoolTokens(settings.home / "pools")
+        self._fleet = Fleet(self.engine, engine_of, tokens)
+        self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=budgets)
+        launches = Launches(store, clock, writer, self._fleet, plans, waits)
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
         templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
-        self._services += [self._tenancy, secrets, self._jobs, self._arrays, self._schedules, templates, self._cost]
+        self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
+            "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
             "budgets": budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
@@ -182,7 +200,7 @@ class Embedded:
         overview = Overview(
             self.store,
             self._clock,
-            self.engine.capacity(),
+            self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving),
             counts=_COUNTS,
@@ -192,6 +210,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self._fleet.close()
         self.engine.close()
         self.series.close()
         self.store.close()
@@ -239,6 +258,11 @@ def _capacity(settings: Settings) -> Resources | None:
         return None
     memory_bytes = parse_bytes(settings.memory) if settings.memory else 0
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
+
+
+def engine_of(pool: Pool, token: str) -> Engine:
+    """The engine of a pool; see `rooms.pools.ports.Engines`."""
+    raise Unavailable(f"This installation has no engine for {pool.address}.", next_action="Install skyloom[ray].")
 
 
 def _prices(settings: Settings) -> PriceBook:

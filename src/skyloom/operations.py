@@ -9,8 +9,10 @@ from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.planning import model as planning
+from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
+from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.templates import model as templates
@@ -25,6 +27,8 @@ OPERATIONS = (
     *cost.OPERATIONS,
     *budget.OPERATIONS,
     *secrets.OPERATIONS,
+    *scheduling.OPERATIONS,
+    *pools.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,

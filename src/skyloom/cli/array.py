@@ -1,7 +1,7 @@
 """``skyloom array``: one job many times over."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,10 +45,7 @@ def run(
     Each job reads SKYLOOM_ARRAY_INDEX and SKYLOOM_ARRAY_SIZE. Exits with 0 when all succeeded, else 1, or 130 when cancelled.
     Ctrl-C only stops following: the array goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    options = values.work(command, max_duration)
     with cloud(project) as client:
         status = client.arrays.run(
             size,

@@ -39,8 +39,10 @@ TABLE = (
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
     Row("apply", "skyloom.cli.apply", "Make the jobs, arrays and schedules that a file describes."),
     Row("secret", "skyloom.cli.secret", "Secrets of a project: set, list, delete."),
+    Row("pool", "skyloom.cli.pool", "Pools of machines: add, list, show, remove."),
+    Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
-    Row("project", "skyloom.cli.project", "Projects: create, list."),
+    Row("project", "skyloom.cli.project", "Projects: create, list, quota."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
     Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),
 )

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,13 +14,18 @@ from skyloom.cli.frame import (
     BudgetUsd,
     Cpus,
     Cursor,
+    Deadline,
     Detach,
+    Expected,
     Gpus,
     Isolated,
     Limit,
     MaxDuration,
     Memory,
+    OnPool,
+    Preemptible,
     Project,
+    Require,
     Requirements,
     Workers,
     cloud,
@@ -59,7 +64,7 @@ Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the ga
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
@@ -67,6 +72,11 @@ def run(
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
+    preemptible: Preemptible = True,
+    deadline: Deadline = None,
+    expected: Expected = None,
+    pool: OnPool = None,
+    require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     secret: Secret = None,
     include: Annotated[
@@ -87,10 +97,12 @@ def run(
     126 could not start, 125 lost).
     Ctrl-C only stops following: the job goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    options = values.work(command, max_duration)
+    if deadline is not None:
+        options["deadline_s"] = values.duration_s(deadline)
+    if expected is not None:
+        options["expected_duration_s"] = values.duration_s(expected)
+    smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -99,9 +111,13 @@ def run(
             gpus=gpus,
             memory=values.size(memory),
             name=name,
-            num_workers=workers,
+            num_workers=smallest,
+            max_workers=largest,
             max_retries=retries,
             priority=priority,
+            preemptible=preemptible,
+            pools=tuple(pool or ()),
+            requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
             secrets=values.secrets(secret or ()),
             budget_usd=budget,

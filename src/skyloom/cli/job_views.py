@@ -10,17 +10,32 @@ from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.secrets.model import SecretStatus
 from skyloom.rooms.templates.model import Template, TemplateStep
 
+
+def _workers(status: JobStatus) -> str:
+    """How many workers it has, and of an elastic gang how many it may have."""
+    spec = status.job.spec
+    now = len(status.tasks) or spec.num_workers
+    return f"{now} of {spec.num_workers}-{spec.max_workers}" if spec.max_workers else str(now)
+
+
+def _attempt(status: JobStatus) -> str:
+    """Which attempt, and how many of those before it only made room."""
+    job = status.job
+    return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
+
+
 JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
         of("job.id", "job"),
         of("job.spec.name"),
         of("state"),
         of("reason"),
-        of("job.spec.num_workers", "workers"),
+        Column("workers", _workers, "job.spec.num_workers"),
+        of("place"),
         of("started_at"),
         of("ended_at"),
     ),
-    Task: (of("rank"), of("state"), of("reason"), of("exit_code"), of("pid"), of("peak_memory_bytes"), of("message")),
+    Task: tuple(map(of, ("rank", "state", "reason", "pool", "machine", "exit_code", "peak_memory_bytes", "message"))),
     ArrayStatus: (
         of("array.id", "array"),
         of("array.spec.name"),
@@ -58,9 +73,11 @@ JOB_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("reason"),
             of("message"),
             of("next_action"),
-            of("job.spec.num_workers", "workers"),
+            of("place", "place in the queue"),
+            Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
-            of("job.attempt"),
+            of("job.spec.priority"),
+            Column("attempt", _attempt, "job.attempt"),
             of("job.submitted_at"),
             of("job.submitted_by"),
             of("started_at"),

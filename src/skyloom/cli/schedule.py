@@ -1,7 +1,7 @@
 """``skyloom schedule``: jobs that begin by the clock."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ def create(
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock: Europe/Berlin.")] = "UTC",
     missed: Annotated[Missed, typer.Option("--missed", help="When slots went by while it was down.")] = Missed.SKIP,
     overlap: Annotated[Overlap, typer.Option("--overlap", help="When the earlier job has not ended.")] = Overlap.SKIP,
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
@@ -38,11 +38,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Run a Python script, or any command after `--`, at each slot of a cron line. Options come before NAME."""
-    command = command[1:] if command[0] == "--" and len(command) > 1 else command
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    options = values.work(command, max_duration)
     with cloud(project) as client:
         status = client.schedules.create(
             name,
@@ -55,7 +51,7 @@ def create(
             cpus=cpus,
             gpus=gpus,
             memory=values.size(memory),
-            num_workers=workers,
+            num_workers=values.workers(workers),
             max_retries=retries,
             environment=values.variables(env or ()),
             secrets=values.secrets(secret or ()),

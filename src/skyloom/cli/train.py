@@ -41,7 +41,7 @@ def train(
     parameter: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A parameter; repeat it.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "2GiB",
@@ -76,7 +76,7 @@ def train(
             target=target,
             parameters={key: parameter_value(text) for key, text in values.variables(parameter or (), "--set").items()},
             include=values.files(include or ()),
-            workers=workers,
+            workers=values.workers(workers),
             cpus=cpus,
             gpus=gpus,
             memory=values.size(memory),

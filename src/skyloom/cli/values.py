@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import parse_bytes
@@ -24,6 +25,35 @@ def duration_s(text: str) -> float:
             f"{text!r} is not a duration.", next_action="Write a number and a unit: 90s, 15min, 2h or 1d."
         )
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Read ``3250,7200``. Raises `UnreadableOption`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UnreadableOption(
+            f"{option} {text!r} is no list of numbers.", next_action=f"Write {option} 3250,7200."
+        ) from error
+
+
+def workers(text: str) -> tuple[int, int]:
+    """Read ``4`` or, for an elastic gang, ``1-8``; the second number is 0 for a gang of one size. Raises `UnreadableOption`."""
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+    if match is None or not int(match[1]):
+        raise UnreadableOption(
+            f"{text!r} is no number of workers.", next_action="Write a number, or a smallest and a largest: 4, 1-8."
+        )
+    return int(match[1]), int(match[2] or 0)
+
+
+def work(command: list[str], max_duration: str | None) -> dict[str, Any]:
+    """What ``SCRIPT.py ARGS…`` or ``-- COMMAND ARGS…`` asks for, as options of `JobCalls.run`. Raises `UnreadableOption`."""
+    words = command[1:] if command[0] == "--" and len(command) > 1 else command
+    told: dict[str, Any] = {"command": words}
+    if words[0].endswith(".py"):
+        told = {"script": Path(words[0]), "args": words[1:]}
+    return told if max_duration is None else {**told, "max_duration_s": duration_s(max_duration)}
 
 
 def size(text: str) -> str:

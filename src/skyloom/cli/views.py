@@ -20,6 +20,7 @@ from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus,
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
 from skyloom.rooms.planning.terms import SIGNS
+from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
@@ -182,6 +183,12 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("changed", lambda report: _some(f"{name} ({count})" for name, count in report.num_changed.items())),
         Column("notes", lambda report: _some(report.notes)),
     ),
+    PoolStatus: (
+        *map(of, ("pool.id", "state", "pool.address", "total", "used")),
+        Column("machines", lambda status: str(len(status.machines)), "machines"),
+        *map(of, ("num_tasks", "pool.labels", "message")),
+    ),
+    MachineUse: tuple(map(of, ("name", "total", "used", "num_tasks", "labels"))),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),

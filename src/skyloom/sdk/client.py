@@ -7,6 +7,7 @@ from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
+from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.secrets import SecretCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.templates import TemplateCalls
@@ -26,6 +27,9 @@ class Client:
         self.tokens = TokenCalls(transport)
         self.audit = AuditCalls(transport)
         self.jobs = JobCalls(transport)
+        self.pools = PoolCalls(transport)
+        self.scheduling = SchedulingCalls(transport)
+        self.quotas = QuotaCalls(transport)
         self.arrays = ArrayCalls(transport)
         self.schedules = ScheduleCalls(transport)
         self.secrets = SecretCalls(transport)

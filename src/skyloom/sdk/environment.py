@@ -38,10 +38,12 @@ def python_environment(requirements: Requirements, *, isolated: bool = False) ->
 
 def spec_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a job as fields of its spec: ``requirements`` and ``isolated`` become ``python``, names of secrets what is asked of
-    them; the others stay."""
+    them, ``num_workers=(1, 8)`` the sizes of an elastic gang; the others stay."""
     fields = dict(options)
     if "secrets" in fields:
         fields["secrets"] = secret_uses(fields["secrets"])
+    if isinstance(sizes := fields.get("num_workers"), tuple):
+        fields["num_workers"], fields["max_workers"] = sizes
     asked = python_environment(fields.pop("requirements", None), isolated=fields.pop("isolated", False))
     return {**fields, "python": asked} if asked else fields
 

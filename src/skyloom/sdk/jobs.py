@@ -42,8 +42,9 @@ class JobCalls:
             key: of yours; the same request with the same key gives the same job.
             options: ``script``, a Python file here, which is uploaded and run with ``args``; ``include``, more files to upload, as
                 path in the job → path here; ``cpus``, ``gpus``, ``memory`` of each worker; ``after``, ids of jobs and arrays that have
-                to succeed first; and fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …; and
-                ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
+                to succeed first; and fields of `JobSpec`: ``num_workers`` (``(1, 8)`` for an elastic gang), ``max_retries``,
+                ``max_duration_s``, ``priority``, …;
+                and ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
         """
         return self.submit(job_spec(self._transport, command, **options), key=key)
 

@@ -26,7 +26,7 @@ from skyloom.rooms.templates.model import PlanTemplate, TemplateJob, TemplateSch
 from skyloom.sdk.files import below, read_chunks
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.yaml_nodes import MAX_BYTES, Place, YamlUnreadable, read_yaml
+from skyloom.sdk.yaml_nodes import MAX_BYTES, YamlPlace, YamlUnreadable, read_yaml
 
 S = TypeVar("S", bound=msgspec.Struct)
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
@@ -68,7 +68,7 @@ class _Reader:
         self._transport = transport
         self._folder = folder
 
-    def job(self, place: Place) -> TemplateJob:
+    def job(self, place: YamlPlace) -> TemplateJob:
         known = frozenset({*_SPEC, *_WORK, "after", "size", "max_parallel"})
         fields = place.fields(known)
         asked: dict[str, Any] = {"spec": self._spec(place, fields)}
@@ -81,7 +81,7 @@ class _Reader:
             asked["after"] = _conditions(fields["after"])
         return _checked(place, TemplateJob, asked)
 
-    def schedule(self, place: Place) -> TemplateSchedule:
+    def schedule(self, place: YamlPlace) -> TemplateSchedule:
         own = frozenset({"cron", "time_zone", "missed", "overlap"})
         fields = place.fields(frozenset({*_SPEC, *_WORK}) | own, frozenset({"cron"}))
         asked = {name: fields[name].text() for name in own & fields.keys()}
@@ -90,7 +90,7 @@ class _Reader:
                 raise fields[name].wrong(f"has to be one of: {', '.join(kind)}")
         return _checked(place, TemplateSchedule, {**asked, "spec": self._spec(place, fields)})
 
-    def _spec(self, place: Place, fields: Mapping[str, Place]) -> JobSpec:
+    def _spec(self, place: YamlPlace, fields: Mapping[str, YamlPlace]) -> JobSpec:
         if ("command" in fields) == ("script" in fields):
             raise place.wrong(
                 "needs either a command or a script", "Write command: [program, argument] or script: FILE.py."
@@ -113,7 +113,7 @@ class _Reader:
         except SkyloomError as error:
             raise place.wrong(f"cannot be read: {error.message.rstrip('.')}", error.next_action) from error
 
-    def _include(self, place: Place | None) -> dict[str, Path]:
+    def _include(self, place: YamlPlace | None) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for item in place.items() if place else ():
             name = item.text()
@@ -128,19 +128,19 @@ class _Reader:
         return found
 
 
-def _texts(place: Place | None) -> list[str]:
+def _texts(place: YamlPlace | None) -> list[str]:
     return [item.text() for item in place.items()] if place else []
 
 
-def _pairs(place: Place) -> dict[str, str]:
+def _pairs(place: YamlPlace) -> dict[str, str]:
     return {name: value.text() for name, value in place.fields().items()}
 
 
-def _secrets(place: Place) -> list[str] | dict[str, str]:
+def _secrets(place: YamlPlace) -> list[str] | dict[str, str]:
     return _texts(place) if place.is_list else _pairs(place)
 
 
-def _conditions(place: Place) -> dict[str, Condition]:
+def _conditions(place: YamlPlace) -> dict[str, Condition]:
     if place.is_list:
         return dict.fromkeys(_texts(place), Condition.SUCCEEDED)
     found = {}
@@ -151,7 +151,7 @@ def _conditions(place: Place) -> dict[str, Condition]:
     return found
 
 
-def _size(place: Place) -> str:
+def _size(place: YamlPlace) -> str:
     try:
         parse_bytes(place.text())
     except ValueError as error:
@@ -159,14 +159,14 @@ def _size(place: Place) -> str:
     return place.text()
 
 
-def _duration_s(place: Place) -> float:
+def _duration_s(place: YamlPlace) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h|d)?", place.text())
     if match is None:
         raise place.wrong(f"is no duration: {place.text()!r}", "Write a number and a unit: 90s, 15min, 2h or 1d.")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-def _checked(place: Place, kind: type[S], fields: Mapping[str, Any]) -> S:
+def _checked(place: YamlPlace, kind: type[S], fields: Mapping[str, Any]) -> S:
     """Make the noun, with every bound that it has."""
     try:
         return msgspec.convert(msgspec.to_builtins(kind(**fields)), kind)
@@ -175,7 +175,7 @@ def _checked(place: Place, kind: type[S], fields: Mapping[str, Any]) -> S:
 
 
 _WORK = frozenset({"command", "script", "args", "include", "requirements"})
-_SPEC: Mapping[str, tuple[str, Callable[[Place], Any]]] = {
+_SPEC: Mapping[str, tuple[str, Callable[[YamlPlace], Any]]] = {
     "workers": ("num_workers", lambda place: place.number(int)),
     "cpus": ("cpus", lambda place: place.number(float)),
     "gpus": ("gpus", lambda place: place.number(int)),

@@ -21,7 +21,7 @@ class YamlUnreadable(InvalidInput):
     """The file is no YAML that means a template; the message says where."""
 
 
-class Place:
+class YamlPlace:
     """One node of a file: what is read of it, and where it stands, for whoever has to mend it.
 
     Args:
@@ -46,15 +46,17 @@ class Place:
     def is_list(self) -> bool:
         return bool(self._node.id == "sequence")
 
-    def fields(self, known: frozenset[str] | None = None, required: frozenset[str] = frozenset()) -> dict[str, "Place"]:
+    def fields(
+        self, known: frozenset[str] | None = None, required: frozenset[str] = frozenset()
+    ) -> dict[str, "YamlPlace"]:
         """The values of a map by name. Raises `YamlUnreadable` for another thing, an unknown or missing name, or one given twice."""
         if not self.is_map:
             raise self.wrong("has to be a map of names and values")
-        found: dict[str, Place] = {}
+        found: dict[str, YamlPlace] = {}
         for key, value in self._node.value:
-            name = Place(key, self.path).text()
-            place = Place(value, f"{self.path}.{name}" if self.path else name)
-            here = Place(key, place.path)
+            name = YamlPlace(key, self.path).text()
+            place = YamlPlace(value, f"{self.path}.{name}" if self.path else name)
+            here = YamlPlace(key, place.path)
             if name in found:
                 raise here.wrong("is given twice")
             if known is not None and name not in known:
@@ -65,11 +67,11 @@ class Place:
             raise self.wrong(f"lacks {missing[0]!r}", f"Add it: {missing[0]}: …")
         return found
 
-    def items(self) -> list["Place"]:
+    def items(self) -> list["YamlPlace"]:
         """The items of a list."""
         if not self.is_list:
             raise self.wrong("has to be a list")
-        return [Place(item, f"{self.path}[{index}]") for index, item in enumerate(self._node.value)]
+        return [YamlPlace(item, f"{self.path}[{index}]") for index, item in enumerate(self._node.value)]
 
     def text(self) -> str:
         """A scalar as it is written: ``true`` and ``3`` are texts too."""
@@ -94,7 +96,7 @@ class Place:
         return self.text() == "true"
 
 
-def read_yaml(text: str, name: str) -> Place:
+def read_yaml(text: str, name: str) -> YamlPlace:
     """Read one document. Raises `YamlUnreadable`."""
     import yaml
 
@@ -115,7 +117,7 @@ def read_yaml(text: str, name: str) -> Place:
     if node is None:
         raise YamlUnreadable(f"{name} is empty.", next_action="Describe at least one job.")
     _name_marks(node, name)
-    return Place(node, "")
+    return YamlPlace(node, "")
 
 
 def _check_depth(events: Iterator[Any], name: str) -> None:
@@ -139,7 +141,7 @@ def _name_marks(root: "Node", name: str) -> None:
         node, depth = waiting.pop()
         seen += 1
         node.start_mark.name = name
-        place = Place(node, "a value")
+        place = YamlPlace(node, "a value")
         if seen > MAX_NODES or depth > MAX_DEPTH:
             raise place.wrong("makes too much of the file", "Use fewer aliases.")
         if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in _PLAIN:

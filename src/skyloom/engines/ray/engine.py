@@ -30,7 +30,7 @@ from skyloom.engines.ray.asks import (
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
-from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
@@ -52,7 +52,7 @@ class RayEngine:
     Args:
         folder: the engine's own, on the control plane's disk: where each task was sent, and the log of the bridge.
         address: ``ray://HOST:PORT`` of the cluster's client server; or ``HOST:PORT`` of its head, from a machine that is a node of it.
-        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster without one is refused by Ray.
+        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster that wants none is refused.
         engine_id: names all that is ours in the cluster, so that two clouds may use one cluster. The same id over the same folder
             adopts what runs.
         shared_folder: absolute folder that is the same storage on all nodes (NFS and the like). This is checked for real before a
@@ -63,6 +63,7 @@ class RayEngine:
         lease_s: how long tasks of a node that is cut off go on. NODE_LOST is said when Ray lists the node as dead and the lease
             is over, so a shorter one recovers sooner and suffers more from a head that is slow.
         warm: keep a process with the training imports done on every node that runs something.
+        link: answers instead of a bridge to a real cluster.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class RayEngine:
         node_folder: str = "~/.skyloom/ray",
         lease_s: float = 30.0,
         warm: bool = True,
+        link: Questions | None = None,
     ) -> None:
         if not is_task_id(engine_id):
             raise InvalidInput(
@@ -96,7 +98,8 @@ class RayEngine:
             self._placements = Placements(self._folder / "placements")
         except OSError as error:
             raise _translated(error, self._folder) from error
-        self._link = Link(opening, self._folder / "bridge.log")
+        self._bridge = Link(opening, self._folder / "bridge.log")
+        self._link: Questions = link or self._bridge
         self._keepers = Keepers(self._link, self._adopt)
         self._shared = SharedFolder(shared_folder, self._keepers)
         self._gangs = Gangs(
@@ -338,7 +341,7 @@ class RayEngine:
     @property
     def bridge_pid(self) -> int:
         """Pid of the process that speaks to Ray; 0 when there is none."""
-        return self._link.bridge_pid
+        return self._bridge.bridge_pid
 
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,18 @@ _CONNECT_S = 60.0  # after this long a bridge that reached nothing is given up, 
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
 _MOST_BRIDGES = 2  # for one question
+
+
+class Questions(Protocol):
+    """Whoever answers questions to one cluster."""
+
+    def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
+        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the cluster."""
+        ...
 
 
 class Link:
@@ -43,7 +55,7 @@ class Link:
         self._refusal: SkyloomError | None = None
 
     def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
-        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        """Ask; see `Questions`."""
         deadline = time.monotonic() + timeout_s
         for _ in range(_MOST_BRIDGES):
             bridge = self._running()

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, RelativePath, ShortText
+from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, RelativePath, ShortText
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
@@ -27,6 +27,10 @@ class JobMissing(NotFound):
 
 class ImpossibleRequest(InvalidInput):
     """The job asks for more than the pool could ever give."""
+
+
+class DeadlinePassed(InvalidInput):
+    """The deadline is over already."""
 
 
 class LabelReserved(InvalidInput):
@@ -118,6 +122,12 @@ COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 OWNERS = frozenset({"run", "model", "endpoint", "user"})
 
 Label = Annotated[str, Meta(max_length=200)]
+Workers = Annotated[int, Meta(ge=1, le=1_024)]
+MaxWorkers = Annotated[int, Meta(ge=0, le=1_024)]
+PoolNames = Annotated[tuple[Name, ...], Meta(max_length=100)]
+Requirements = Annotated[dict[Label, Label], Meta(max_length=50)]
+Moment = Annotated[float, Meta(ge=0, le=1e12)]
+Span = Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)]
 
 
 class Condition(enum.StrEnum):
@@ -141,11 +151,18 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         entry: a command, a Python file, a Python module or one call of a Python function.
         files: path below the working folder → digest of uploaded bytes.
         num_workers: size of the gang; all start together or none does.
+        max_workers: of an elastic gang: it starts with as many workers from ``num_workers`` to this as there is room for, and
+            is stopped and started again with another number later; 0 for a gang of one size.
         resources: for each worker.
+        pools: it may run on these only; empty for any.
+        requires: labels that its machines must have.
         max_retries: how many more attempts after the first, when one fails for a reason that a retry can mend.
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
+        preemptible: may be stopped to make room for others; it comes back and resumes from what it left in its shared folder.
+        deadline_at: when it should be done, in Unix seconds; ``deadline_s`` says the same from its submission on.
+        expected_duration_s: how long its owner thinks that it runs, with ``num_workers``.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         secrets: which of the project's secrets it gets, each as a file or as a variable.
@@ -163,12 +180,19 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         ],
         Meta(max_length=200),
     ] = {}
-    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    num_workers: Workers = 1
+    max_workers: MaxWorkers = 0
     resources: Resources = Resources()
+    pools: PoolNames = ()
+    requires: Requirements = {}
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 0
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     grace_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    preemptible: bool = True
+    deadline_at: Moment | None = None
+    deadline_s: Span | None = None
+    expected_duration_s: Span | None = None
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
@@ -234,6 +258,7 @@ class Task(Record, frozen=True, kw_only=True):
         array: that of its job.
         reason: why it ended, or why it waits.
         message: the evidence in one line.
+        pool, machine: where it runs or ran; empty until it starts.
         started_at, ended_at: Unix seconds by the shim's record; None until then.
     """
 
@@ -245,6 +270,8 @@ class Task(Record, frozen=True, kw_only=True):
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""
+    pool: str = ""
+    machine: str = ""
     pid: int | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -260,6 +287,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: derived from the tasks of the newest attempt.
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
+        place: in the queue, 1 is the next; 0 for one that does not wait, or is further back than was looked at.
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """
@@ -269,6 +297,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason = Reason.NONE
     message: str = ""
     next_action: str = ""
+    place: int = 0
     started_at: float | None = None
     ended_at: float | None = None
     tasks: tuple[Task, ...] = ()

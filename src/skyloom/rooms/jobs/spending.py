@@ -6,7 +6,8 @@ from skyloom.ports.store import Snapshot, changed
 from skyloom.rooms.cost.budget import Spender, Wish
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import Job, JobSpec, Task
-from skyloom.rooms.jobs.reading import by_job, held
+from skyloom.rooms.jobs.ports import TASKS
+from skyloom.rooms.jobs.reading import by_job, jobs_of
 from skyloom.rooms.jobs.writing import metered
 
 
@@ -31,14 +32,15 @@ def wish_of(spec: JobSpec, job_id: str, project: str, user: str) -> Wish:
 
 def spenders(view: Snapshot, projects: Iterable[str] | None, now: float) -> list[Spender]:
     """The jobs of some projects, or of all, that hold resources."""
-    jobs, tasks = held(view)
+    holding = view.select(TASKS, {"state": rules.HOLDING})
+    jobs = jobs_of(view, holding)
     wanted = None if projects is None else set(projects)
-    gangs = by_job(tasks).items()
+    gangs = by_job(holding).items()
     return [_spender(jobs[key], gang, now) for key, gang in gangs if wanted is None or jobs[key].project in wanted]
 
 
 def _spender(job: Job, gang: Iterable[Task], now: float) -> Spender:
-    holding = [task for task in gang if task.state in rules.HOLDING]
+    holding = list(gang)
     started = [changed(task, {"ended_at": now}) for task in holding if task.started_at is not None]
     return Spender(
         job_id=job.id,

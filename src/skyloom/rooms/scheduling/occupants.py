@@ -4,11 +4,11 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, merge
-from math import inf
+from math import inf, nextafter
 
 from skyloom.rooms.scheduling.model import Demand, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.placement import Floor
-from skyloom.rooms.scheduling.policies import Key, queue_of, remaining_s, running_key, speed, width
+from skyloom.rooms.scheduling.policies import Key, Seat, queue_of, remaining_s, running_key, speed, width
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 
 # When it is expected to end, when it started, its id: what sorts what runs.
@@ -43,9 +43,9 @@ class Occupant:
         self.started_at = holding.started_at
         self.stopping = holding.stopping
         self.end: End = (self._ends_at(), self.started_at, self.gang.id)
-        # Of LAS alone: its queue, since when it has its place there, and whether it came down in this very round.
+        # Of LAS alone: its queue, its place there, and whether it came down in this very round.
         self.queue = 0
-        self.seat = self.started_at
+        self.seat: Seat = (self.started_at, 0.0)
         self.demoted = False
 
     def _ends_at(self) -> float:
@@ -68,7 +68,8 @@ class Occupants:
         self.num_elastic = 0
         self._ends: dict[str, list[End]] = {}
         self._lines: dict[float, list[tuple[Key, str]]] = {}
-        self._demotions: list[tuple[float, str, float, int]] = []
+        self._num_seats = 0
+        self._demotions: list[tuple[float, float, str, float, int]] = []
         self._demoted: list[Occupant] = []
 
     def add(self, one: Occupant, before: Occupant | None = None) -> None:
@@ -81,6 +82,8 @@ class Occupants:
             self.stopping[gang.id] = one
         insort(self._ends.setdefault(one.pool, []), one.end)
         if self._las:
+            self._num_seats += 1
+            one.seat = (one.started_at, float(self._num_seats))
             one.queue = queue_of(self._rules, gang.attained_gpu_s)
             if before is not None and before.started_at == one.started_at:
                 one.queue, one.seat, one.demoted = before.queue, before.seat, before.demoted
@@ -117,7 +120,7 @@ class Occupants:
 
     def key(self, one: Occupant, now: float) -> Key:
         """Its place among what runs and waits, by a preemptive policy."""
-        return running_key(self._rules, one.gang, one.num_workers, one.end[0] - now, (one.queue, one.demoted, one.seat))
+        return running_key(self._rules, one.gang, one.num_workers, one.end[0] - now, one.queue, one.demoted, one.seat)
 
     def demote(self, now: float) -> float:
         """Move down the LAS queues what has had its share of the one it is in; returns when the next one does.
@@ -132,23 +135,23 @@ class Occupants:
                 self._line_up(one)
         self._demoted = []
         while self._demotions and self._demotions[0][0] <= now:
-            at, gang_id, started_at, queue = heappop(self._demotions)
+            at, _, gang_id, started_at, queue = heappop(self._demotions)
             found = self.all.get(gang_id)
             if found is not None and (found.started_at, found.queue) == (started_at, queue):
                 self._step_out(found)
                 found.queue += 1
-                found.seat, found.demoted = at, True
+                self._num_seats += 1
+                # Behind those who start there at the same moment.
+                found.seat, found.demoted = (nextafter(at, inf), float(self._num_seats)), True
                 self._line_up(found)
                 self._demoted.append(found)
                 self._expect_demotion(found)
         return self._demotions[0][0] if self._demotions else inf
 
     def _expect_demotion(self, one: Occupant) -> None:
-        limits = self._rules.las_limits_gpu_s
-        if one.queue < len(limits):
-            left = limits[one.queue] - one.gang.attained_gpu_s
-            at = one.started_at + left / max(width(one.gang, one.num_workers), 1e-9)
-            heappush(self._demotions, (at, one.gang.id, one.started_at, one.queue))
+        at = demoted_at(self._rules, one.gang, one.queue, one.num_workers, one.started_at)
+        if at < inf:
+            heappush(self._demotions, (at, one.gang.submitted_at, one.gang.id, one.started_at, one.queue))
 
     def _line_up(self, one: Occupant) -> None:
         lane, key = self._place(one)
@@ -164,7 +167,7 @@ class Occupants:
     def _place(self, one: Occupant) -> tuple[float, Key]:
         """A lane in which the order does not change with time, and the place in it."""
         if self._las:
-            return 0.0, (float(one.queue), float(one.demoted), one.seat)
+            return 0.0, (float(one.queue), float(one.demoted), *one.seat)
         lane = width(one.gang, one.num_workers) if self._rules.policy is Policy.SRSF else 0.0
         return lane, (one.end[0],)
 
@@ -175,6 +178,14 @@ class Occupants:
             one.pool = pool_of(one.placement, floor, one.pool)
             floor.take(one.placement, one.worker)
             insort(self._ends.setdefault(one.pool, []), one.end)
+
+
+def demoted_at(rulebook: Rulebook, gang: Demand, queue: int, num_workers: int, started_at: float) -> float:
+    """When a gang has had its share of its LAS queue; `inf` in the last one."""
+    limits = rulebook.las_limits_gpu_s
+    if queue >= len(limits):
+        return inf
+    return started_at + (limits[queue] - gang.attained_gpu_s) / max(width(gang, num_workers), 1e-9)
 
 
 def pool_of(placement: Placement, floor: Floor, unknown: str = "") -> str:

@@ -6,6 +6,8 @@ from math import inf, nextafter
 from skyloom.rooms.scheduling.model import Demand, Policy, Renting, Rulebook
 
 Key = tuple[float | str, ...]
+# Since when a running gang has its place in its LAS queue, and a number that tells places of one moment apart.
+Seat = tuple[float, float]
 
 # Policies that stop running gangs when it is another's turn (`Rulebook.preempt`), as in the papers they come from.
 PREEMPTIVE = frozenset({Policy.SRTF, Policy.SRSF, Policy.LAS})
@@ -22,7 +24,7 @@ def key_of(rulebook: Rulebook, gang: Demand, now: float) -> Key:
         case Policy.SRSF:
             return (remaining_s(gang) * width(gang), *age)
         case Policy.LAS:
-            return waiting_key(queue_of(rulebook, gang.attained_gpu_s), 1.0, gang.submitted_at, 0.0, gang.id)
+            return waiting_key(gang, queue_of(rulebook, gang.attained_gpu_s), 1.0, gang.submitted_at, (0.0, 0.0))
         case Policy.DEADLINE:
             # Earliest deadline first among those that can be met; a lost one must not take another's chance with it.
             return (0.0, gang.deadline_at or 0.0, *age) if now <= latest_start(gang) < inf else (1.0, 0.0, *age)
@@ -31,13 +33,13 @@ def key_of(rulebook: Rulebook, gang: Demand, now: float) -> Key:
 
 
 def running_key(
-    rulebook: Rulebook, gang: Demand, num_workers: int, left_s: float, seat: tuple[int, bool, float]
+    rulebook: Rulebook, gang: Demand, num_workers: int, left_s: float, queue: int, demoted: bool, seat: Seat
 ) -> Key:
     """The place of a running gang in the line of a preemptive policy, comparable with `key_of`.
 
     Args:
         left_s: how long it still runs; `inf` when nobody knows.
-        seat: of LAS: its queue, whether it just came down into it, and since when it has its place there.
+        queue, demoted, seat: of LAS: its queue, whether it just came down into it, and its place there.
     """
     match rulebook.policy:
         case Policy.SRTF:
@@ -45,18 +47,17 @@ def running_key(
         case Policy.SRSF:
             return (max(left_s, 0.0) * width(gang, num_workers), gang.submitted_at, gang.id)
         case _:
-            queue, demoted, since = seat
-            return (float(queue), 2.0 if demoted else 0.0, since, 0.0, 0.0, gang.id)
+            return (float(queue), 2.0 if demoted else 0.0, *seat, gang.id)
 
 
-def waiting_key(queue: int, tail: float, since: float, seat: float, gang_id: str) -> Key:
+def waiting_key(gang: Demand, queue: int, tail: float, since: float, seat: Seat) -> Key:
     """The place of a waiting gang in its LAS queue: behind all that run there.
 
     The rules are those of the discretised 2D-LAS of Gu et al., "Tiresias" (NSDI 2019), as in its public simulator: FIFO in each
     queue, those who run before those who wait; who was stopped for a higher queue is the first to go on (``tail`` 0, the latest
     stopped first); who comes new or comes down from above goes to the tail (``tail`` 1); whatever fits runs, in this order.
     """
-    return (float(queue), 1.0, tail, since, seat, gang_id)
+    return (float(queue), 1.0, tail, since, *seat, gang.id)
 
 
 def turns_at(rulebook: Rulebook, gang: Demand, now: float) -> float:

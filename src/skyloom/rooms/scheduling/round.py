@@ -19,9 +19,9 @@ from skyloom.rooms.scheduling.backfill import Promise, promise
 from skyloom.rooms.scheduling.elasticity import Resizes, Start, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
-from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
-from skyloom.rooms.scheduling.policies import PREEMPTIVE, remaining_s
+from skyloom.rooms.scheduling.policies import PREEMPTIVE, queue_of, remaining_s
 from skyloom.rooms.scheduling.preemption import Claims, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
@@ -138,7 +138,25 @@ class Round:
 
     def again_at(self) -> float:
         """When time alone may bring another decision."""
-        return min(self._stops.again_at, self._resizes.again_at)
+        return min(self._stops.again_at, self._resizes.again_at, self._first_demotion())
+
+    def _first_demotion(self) -> float:
+        """Of those that start now and have others waiting behind them."""
+        if self.rules.policy is not Policy.LAS or len(self.queue) == len(self.starts):
+            return inf
+        return min(
+            (
+                demoted_at(
+                    self.rules,
+                    start.gang,
+                    queue_of(self.rules, start.gang.attained_gpu_s),
+                    sum(count for _, count in start.placement),
+                    self.now,
+                )
+                for start in self.starts
+            ),
+            default=inf,
+        )
 
     def rank(self, group: Group, entry: Entry) -> Rank:
         """Whose turn it is among groups, the smallest first."""

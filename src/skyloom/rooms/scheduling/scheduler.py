@@ -80,7 +80,7 @@ class Scheduler:
         one = self._return(gang_id, now)
         if one is not None and one.stopping and self._rules.policy is Policy.LAS:
             tail, since = (1.0, now) if one.demoted else (0.0, -now)
-            self._came_back[gang_id] = waiting_key(one.queue, tail, since, one.seat, gang_id)
+            self._came_back[gang_id] = waiting_key(one.gang, one.queue, tail, since, one.seat)
 
     def _return(self, gang_id: str, at: float) -> Occupant | None:
         one = self._occupants.drop(gang_id)

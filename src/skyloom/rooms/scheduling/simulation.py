@@ -89,7 +89,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     num_resizes: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Unfolding(msgspec.Struct, frozen=True, kw_only=True):
     """What became of all of them: lives in the order of the scripts, stretches and the amount in use in the order of time.
 
     Attributes:
@@ -236,7 +236,7 @@ class Simulation:
         start_at: float | None = None,
         advance: Callable[[int], None] = lambda count: None,
         max_events: int | None = None,
-    ) -> Outcome:
+    ) -> Unfolding:
         """Play it out until nobody runs and nobody who waits can ever start.
 
         Args:
@@ -260,7 +260,7 @@ class Simulation:
                 self._decide(now)
             if num_done:
                 advance(num_done)
-        return Outcome(
+        return Unfolding(
             lives=tuple(gang.life() for gang in self._gangs.values()),
             stretches=tuple(self._stretches),
             usage=tuple(self._usage),
@@ -318,8 +318,7 @@ class Simulation:
             for admission in decision.admissions:
                 self._start(admission.gang, admission.placement, now)
             freed = [self._stop(eviction, now) for eviction in decision.evictions]
-            # Who was started may soon have to stop: only a decision that sees it run knows when to look again.
-            if not any(freed) and not decision.admissions:
+            if not any(freed):
                 self._rest(decision.again_at, now)
                 break
         else:
