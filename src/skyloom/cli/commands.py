@@ -37,6 +37,8 @@ TABLE = (
     Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
+    Row("apply", "skyloom.cli.apply", "Make the jobs, arrays and schedules that a file describes."),
+    Row("secret", "skyloom.cli.secret", "Secrets of a project: set, list, delete."),
     Row("pool", "skyloom.cli.pool", "Pools of machines: add, list, show, remove."),
     Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),

@@ -6,38 +6,23 @@ import msgspec
 
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
-from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
-from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
-from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.simulation.model import SimulationReport, TenantRow
-
-
-def _workers(status: JobStatus) -> str:
-    """How many workers it has, and of an elastic gang how many it may have."""
-    spec = status.job.spec
-    now = len(status.tasks) or spec.num_workers
-    return f"{now} of {spec.num_workers}-{spec.max_workers}" if spec.max_workers else str(now)
-
-
-def _attempt(status: JobStatus) -> str:
-    """Which attempt, and how many of those before it only made room."""
-    job = status.job
-    return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
 
 
 def _top(row: FeatureDrift) -> float:
@@ -76,40 +61,7 @@ def _say_deadlines(report: SimulationReport) -> str:
 COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
-    JobStatus: (
-        of("job.id", "job"),
-        of("job.spec.name"),
-        of("state"),
-        of("reason"),
-        Column("workers", _workers, "job.spec.num_workers"),
-        of("place"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    Task: tuple(map(of, ("rank", "state", "reason", "pool", "machine", "exit_code", "peak_memory_bytes", "message"))),
-    ArrayStatus: (
-        of("array.id", "array"),
-        of("array.spec.name"),
-        of("state"),
-        of("array.size"),
-        of("num_succeeded", "succeeded"),
-        of("num_failed", "failed"),
-        of("num_cancelled", "cancelled"),
-        of("num_running", "running"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    ScheduleStatus: (
-        of("schedule.name", "schedule"),
-        of("schedule.cron"),
-        of("schedule.time_zone"),
-        of("schedule.paused"),
-        of("schedule.next_at", "next"),
-        of("schedule.last_at", "last"),
-        of("last_state"),
-        of("schedule.message"),
-    ),
-    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
+    **JOB_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -256,70 +208,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **forecasts.PAGES,
     **money_views.PAGES,
-    JobStatus: (
-        (
-            of("job.id", "job"),
-            of("job.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("place", "place in the queue"),
-            Column("workers", _workers, "job.spec.num_workers"),
-            of("job.spec.resources", "each with"),
-            Column("budget", money_views.budget_of, "job.spec.budget_usd"),
-            of("job.spec.priority"),
-            Column("attempt", _attempt, "job.attempt"),
-            of("job.submitted_at"),
-            of("job.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-            of("job.spec.labels"),
-        ),
-        ("tasks",),
-    ),
-    ArrayStatus: (
-        (
-            of("array.id", "array"),
-            of("array.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("array.size"),
-            of("num_succeeded", "succeeded"),
-            of("num_failed", "failed"),
-            of("num_cancelled", "cancelled"),
-            of("num_running", "running"),
-            of("num_waiting", "waiting"),
-            of("array.spec.resources", "each with"),
-            of("array.submitted_at"),
-            of("array.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-        ),
-        ("failures",),
-    ),
-    ScheduleStatus: (
-        (
-            of("schedule.name", "schedule"),
-            of("schedule.id"),
-            of("schedule.cron"),
-            of("schedule.time_zone"),
-            of("schedule.missed"),
-            of("schedule.overlap"),
-            of("schedule.paused_by"),
-            of("schedule.message"),
-            of("schedule.num_runs", "runs"),
-            of("schedule.last_at", "last"),
-            of("schedule.last_job"),
-            of("last_state"),
-            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
-            of("schedule.created_at"),
-            of("schedule.created_by"),
-        ),
-        (),
-    ),
+    **JOB_PAGES,
     RunProgress: (
         (
             of("run.id", "run"),

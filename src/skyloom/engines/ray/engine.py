@@ -348,14 +348,6 @@ class RayEngine:
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
 
-    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
-        """Raises `AbilityMissing`: a channel to another machine is not made yet."""
-        raise _no_inside()
-
-    def connect(self, task_id: str, port: int) -> TaskChannel:
-        """Raises `AbilityMissing`; see `enter`."""
-        raise _no_inside()
-
     @property
     def bridge_pid(self) -> int:
         """Pid of the process that speaks to Ray; 0 when there is none."""
@@ -364,13 +356,6 @@ class RayEngine:
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""
         self._link.close()
-
-
-def _no_inside() -> AbilityMissing:
-    return AbilityMissing(
-        "A task on a Ray cluster cannot be entered yet.",
-        next_action="Read its output; or run it in the pool of this machine.",
-    )
 
 
 def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Placement]]:
