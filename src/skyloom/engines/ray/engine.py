@@ -30,12 +30,13 @@ from skyloom.engines.ray.asks import (
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
-from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
 from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
-from skyloom.ports.engine import Ability, GangPlan, LogSlice, Machine, Observation, TaskPhase
+from skyloom.ports.channel import GuestCommand, TaskChannel
+from skyloom.ports.engine import Ability, AbilityMissing, GangPlan, LogSlice, Machine, Observation, TaskPhase
 
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
 _MAX_REMEMBERED = 20_000
@@ -52,7 +53,7 @@ class RayEngine:
     Args:
         folder: the engine's own, on the control plane's disk: where each task was sent, and the log of the bridge.
         address: ``ray://HOST:PORT`` of the cluster's client server; or ``HOST:PORT`` of its head, from a machine that is a node of it.
-        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster without one is refused by Ray.
+        token_file: the token that the cluster was started with (``RAY_AUTH_MODE=token``). A cluster that wants none is refused.
         engine_id: names all that is ours in the cluster, so that two clouds may use one cluster. The same id over the same folder
             adopts what runs.
         shared_folder: absolute folder that is the same storage on all nodes (NFS and the like). This is checked for real before a
@@ -63,6 +64,7 @@ class RayEngine:
         lease_s: how long tasks of a node that is cut off go on. NODE_LOST is said when Ray lists the node as dead and the lease
             is over, so a shorter one recovers sooner and suffers more from a head that is slow.
         warm: keep a process with the training imports done on every node that runs something.
+        link: answers instead of a bridge to a real cluster.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class RayEngine:
         node_folder: str = "~/.skyloom/ray",
         lease_s: float = 30.0,
         warm: bool = True,
+        link: Questions | None = None,
     ) -> None:
         if not is_task_id(engine_id):
             raise InvalidInput(
@@ -96,7 +99,8 @@ class RayEngine:
             self._placements = Placements(self._folder / "placements")
         except OSError as error:
             raise _translated(error, self._folder) from error
-        self._link = Link(opening, self._folder / "bridge.log")
+        self._bridge = Link(opening, self._folder / "bridge.log")
+        self._link: Questions = link or self._bridge
         self._keepers = Keepers(self._link, self._adopt)
         self._shared = SharedFolder(shared_folder, self._keepers)
         self._gangs = Gangs(
@@ -114,7 +118,8 @@ class RayEngine:
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT} | ({Ability.WARM_START} if warm else set())
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
+            | ({Ability.WARM_START} if warm else set())
         )
 
     def check(self) -> Sequence[Machine]:
@@ -310,6 +315,14 @@ class RayEngine:
             by_home = _by_home(running, self._keepers.nodes())
             self._tell(by_home, lambda those: Stop(task_ids=tuple(each.task_id for each in those), force=force))
 
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Not on a cluster: its bytes would go through Ray. Raises `AbilityMissing`."""
+        raise _no_way_in(task_id)
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Not on a cluster; see `enter`. Raises `AbilityMissing`."""
+        raise _no_way_in(task_id)
+
     def known(self) -> Sequence[str]:
         """Ids of all tasks that were sent to a node, or found on one."""
         return sorted(placement.task_id for placement in self._placements)
@@ -338,7 +351,7 @@ class RayEngine:
     @property
     def bridge_pid(self) -> int:
         """Pid of the process that speaks to Ray; 0 when there is none."""
-        return self._link.bridge_pid
+        return self._bridge.bridge_pid
 
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""
@@ -350,6 +363,13 @@ def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Pl
     for placement in placements:
         found.setdefault(nodes.home(placement.node_id, placement.machine), []).append(placement)
     return found
+
+
+def _no_way_in(task_id: str) -> AbilityMissing:
+    return AbilityMissing(
+        f"{task_id} runs on a Ray cluster, where nobody can go inside of a task yet.",
+        next_action="Run the job on this machine (--pool local), or print what you want to see into its log.",
+    )
 
 
 def _lost_log(placement: Placement, offset: int) -> LogSlice:

@@ -16,7 +16,7 @@ from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.engines.local.prepare import LaunchRefused, Place, check_source
 from skyloom.engines.ray.asks import Greeting, Prepare, Refuse, Rendezvous, StartTasks
 from skyloom.engines.ray.keepers import Keepers
-from skyloom.engines.ray.link import ANSWER_S, Link
+from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import NotShared, SharedFolder
 from skyloom.engines.ray.wire import Bundle, Release, Reserve, Reserved, ShipFile
@@ -37,7 +37,7 @@ class Gangs:
 
     def __init__(
         self,
-        link: Link,
+        link: Questions,
         keepers: Keepers,
         placements: Placements,
         shared: SharedFolder,
@@ -56,9 +56,8 @@ class Gangs:
 
     def start(self, gang: GangPlan, absent: Sequence[str]) -> None:
         """Start the tasks of a gang that never ran. Raises `Unavailable` and `StorageFull`; then none of these was started."""
-        placed = self._place(gang)
         try:
-            self._bring(gang, placed, absent)
+            self._bring(gang, self._place(gang), absent)
         except SkyloomError:
             with contextlib.suppress(SkyloomError):
                 self._link.ask(Release(names=(gang.gang_id,)), tuple[()])

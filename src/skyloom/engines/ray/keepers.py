@@ -10,7 +10,7 @@ import msgspec
 from skyloom import __version__
 from skyloom.core.errors import Unavailable, rebuild
 from skyloom.engines.ray.asks import Greet, Greeting, KeeperAnswer, KeeperAsk
-from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, RayNode
 
@@ -26,7 +26,7 @@ class Keepers:
         met: called with a node and its greeting when it is first spoken to.
     """
 
-    def __init__(self, link: Link, met: Callable[[RayNode, Greeting], None]) -> None:
+    def __init__(self, link: Questions, met: Callable[[RayNode, Greeting], None]) -> None:
         self._link = link
         self._met = met
         self._lock = threading.Lock()
@@ -36,15 +36,21 @@ class Keepers:
 
     def nodes(self, *, fresh: bool = False) -> Nodes:
         """The nodes, at most half a second old. Raises `Unavailable`."""
-        with self._lock:
+        deadline = time.monotonic() + ANSWER_S
+        if not self._lock.acquire(timeout=ANSWER_S):  # somebody else waits for the same list
+            raise Unavailable("The Ray cluster does not answer.", next_action="It is tried again.")
+        try:
             if fresh or not self._listed or time.monotonic() > self._listed + _LIST_AGAIN_S:
-                listed = self._link.ask(ListNodes(), tuple[RayNode, ...])
+                listed = self._link.ask(ListNodes(), tuple[RayNode, ...], deadline - time.monotonic())
                 self._listed = time.monotonic()
                 self._nodes.update(listed, self._listed)
             return self._nodes
+        finally:
+            self._lock.release()
 
     def greet(self, node_ids: Sequence[str], *, again: bool = False) -> dict[str, Greeting]:
         """Make sure of keepers: each answered once, or does ``again``, and has our version. Raises `Unavailable` that names the node."""
+        self.nodes()  # for their names
         new = [node_id for node_id in node_ids if again or node_id not in self._greetings]
         for node_id, answer in self.ask_all({node_id: Greet() for node_id in new}, Greeting).items():
             greeting = self._sure(node_id, answer)
