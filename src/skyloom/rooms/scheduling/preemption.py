@@ -12,6 +12,7 @@ stops of one gang there is progress, and a finite trace has finitely many of the
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from math import inf
 
 from skyloom.rooms.scheduling.backfill import Promise, awaited
@@ -21,6 +22,9 @@ from skyloom.rooms.scheduling.occupants import Occupant, Occupants
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, Key
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
+
+# So few stops at once are looked for in the line as it is; for more, a sorted copy pays.
+_FEW = 32
 
 
 class Claims:
@@ -101,8 +105,8 @@ class Stops:
         self._claims = claims
         self._now = now
         self._by_policy = rulebook.policy in PREEMPTIVE
-        self._lines: dict[bool, list[Occupant]] = {}
-        self._num_left: dict[bool, int] = {}
+        self._lines: dict[tuple[str, bool], list[Occupant]] = {}
+        self._starts: dict[tuple[str, bool], int] = {}
         self._lowest: int | None = None
         self._worst: Key | None = None
         self.again_at = inf
@@ -197,10 +201,9 @@ class Stops:
         At its project's ceiling only its own project's gangs can make room for it.
         """
         held: dict[str, Vector] = {}
-        pool = areas[0].pool
         own_only = not self._standings.standing(gang.project).may_hold(shape.need)
-        for one in self._candidates(gang, key, borrows):
-            if one.pool != pool or (own_only and one.gang.project != gang.project):
+        for one in self._candidates(gang, areas[0].pool, key, borrows):
+            if own_only and one.gang.project != gang.project:
                 continue
             standing = self._standings.standing(one.gang.project)
             now_held = held.get(one.gang.project) or plus(standing.held, self._claims.back(one.gang.project), -1)
@@ -208,42 +211,45 @@ class Stops:
                 held[one.gang.project] = plus(now_held, one.used, -1)
                 yield one
 
-    def _candidates(self, gang: Demand, key: Key, borrows: bool) -> Iterator[Occupant]:
-        """Who can be stopped, the worst in line first, up to where nobody can stand behind this gang any more."""
+    def _candidates(self, gang: Demand, pool: str, key: Key, borrows: bool) -> Iterator[Occupant]:
+        """Who can be stopped in a pool, the worst in line first, up to where nobody can stand behind this gang any more."""
         plain = not self._rules.quotas
-        if self._by_policy and plain and len(self._occupants.priorities) == 1:
+        leaving = self._claims.leaving
+        if self._by_policy and plain and len(self._occupants.priorities) == 1 and len(leaving) < _FEW:
             # The usual case, without looking at each.
-            first = next(iter(self._occupants.priorities))
+            priority = next(iter(self._occupants.priorities))
             for own_key, one in self._occupants.worst_first(self._now):
-                if gang.priority < first or (gang.priority == first and own_key <= key):
+                if gang.priority < priority or (gang.priority == priority and own_key <= key):
                     return
-                if one.gang.id not in self._claims.leaving and self._stoppable(one):
+                if one.pool == pool and one.gang.id not in leaving and self._stoppable(one):
                     yield one
             return
-        for one in self._everybody(borrows):
+        line, start = self._line(pool, borrows)
+        for one in islice(line, start, None):
             if plain and (
                 one.gang.priority > gang.priority or not (self._by_policy or one.gang.priority < gang.priority)
             ):
                 return
-            if one.gang.id not in self._claims.leaving:
+            if one.gang.id not in leaving:
                 yield one
 
-    def _everybody(self, borrows: bool) -> list[Occupant]:
-        """All that can be stopped now: those who borrow first if a guarantee is asked for, then the lowest priority first."""
-        line = self._lines.get(borrows)
+    def _line(self, pool: str, borrows: bool) -> tuple[list[Occupant], int]:
+        """All that can be stopped in a pool, and from where on: who borrows first if a guarantee is asked for, then by priority."""
+        at = pool, borrows
+        line = self._lines.get(at)
         if line is None:
             if self._by_policy:
-                line = [one for _, one in self._occupants.worst_first(self._now)]
+                everybody = [one for _, one in self._occupants.worst_first(self._now)]
             else:
-                line = sorted(self._occupants.all.values(), key=lambda one: (-one.started_at, one.gang.id))
-            line = [one for one in line if self._stoppable(one)]
+                everybody = sorted(self._occupants.all.values(), key=lambda one: (-one.started_at, one.gang.id))
+            line = self._lines[at] = [one for one in everybody if one.pool == pool and self._stoppable(one)]
             line.sort(key=lambda one: (self._safe(one, borrows), one.gang.priority))
-        if len(self._claims.leaving) != self._num_left.get(borrows):
-            # Whoever was told to stop is passed over once, not by everyone who looks for room.
-            line = [one for one in line if one.gang.id not in self._claims.leaving]
-            self._num_left[borrows] = len(self._claims.leaving)
-        self._lines[borrows] = line
-        return line
+        start = self._starts.get(at, 0)
+        # Whoever was told to stop is passed over once, not by everyone who looks for room.
+        while start < len(line) and line[start].gang.id in self._claims.leaving:
+            start += 1
+        self._starts[at] = start
+        return line, start
 
     def _safe(self, one: Occupant, borrows: bool) -> bool:
         return borrows or not _borrowed(self._standings.standing(one.gang.project), None)
