@@ -48,7 +48,9 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [
+        Why(subject=ids[noun]) for noun in ("job", "plan", "array", "schedule", "dataset", "endpoint", "alert")
+    ],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")

@@ -37,8 +37,6 @@ class View(msgspec.Struct, frozen=True):
     parts: Sequence[tuple[str, object]]
 
 
-
-
 def _workers(status: JobStatus) -> str:
     """How many workers it has, and of an elastic gang how many it may have."""
     spec = status.job.spec
