@@ -41,7 +41,7 @@ from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.sessions import Sessions
-from skyloom.rooms.jobs.spending import spenders
+from skyloom.rooms.jobs.spending import lasting, spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -143,18 +143,19 @@ class Embedded:
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
-        budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
-        writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
+        self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
+        plans.lasts_s = lasting(store, self._budgets)
+        writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=budgets)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
-        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=budgets)
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
+        self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         self._services += [self._tenancy, Scheduling(store, clock), self._pools]
@@ -162,7 +163,7 @@ class Embedded:
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
-            "budgets": budgets.tick,
+            "budgets": self._budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -202,7 +203,7 @@ class Embedded:
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
             explainers=_explainers(
-                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving
+                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
             ),
             counts=_COUNTS,
         )
@@ -226,7 +227,13 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, planning: Planning, serving: Serving
+    jobs: Jobs,
+    arrays: Arrays,
+    schedules: Schedules,
+    data: Datasets,
+    planning: Planning,
+    serving: Serving,
+    budgets: Budgets,
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -238,6 +245,7 @@ def _explainers(
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
+        "budget": explainers.of_budgets(budgets),
     }
 
 

@@ -1,11 +1,18 @@
-"""What a list or a page shows of a noun: columns, each a heading and how to write it."""
+"""How a noun is shown: columns of lists and pairs of pages, each a heading and what to write. Data, not code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from skyloom.cli.wording import human, label
+
+
+class View(msgspec.Struct, frozen=True):
+    """A page about one noun: pairs, then parts under headings."""
+
+    pairs: Sequence[tuple[str, str]]
+    parts: Sequence[tuple[str, object]]
 
 
 class Column(msgspec.Struct, frozen=True):

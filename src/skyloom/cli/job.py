@@ -57,6 +57,10 @@ AfterEnded = Annotated[
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
+Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
@@ -68,6 +72,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
+    grace: Grace = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -75,9 +80,7 @@ def run(
     pool: OnPool = None,
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
     mount: Mounts = None,
@@ -120,6 +123,7 @@ def run(
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
             budget_usd=budget,
+            grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
             mounts=values.mounts(mount or ()),

@@ -4,17 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from skyloom.cli import forecasts
-from skyloom.cli.columns import Column, attribute, of
-from skyloom.cli.plots import bar, bins
+from skyloom.cli import forecasts, money_views
+from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.plots import bins
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
-from skyloom.rooms.cost.budget import BudgetStatus
-from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
-from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
@@ -30,13 +27,6 @@ from skyloom.rooms.tracking.model import RunProgress
 from skyloom.simulation.model import SimulationReport, TenantRow
 
 
-class View(msgspec.Struct, frozen=True):
-    """A page about one noun: pairs, then parts under headings."""
-
-    pairs: Sequence[tuple[str, str]]
-    parts: Sequence[tuple[str, object]]
-
-
 def _workers(status: JobStatus) -> str:
     """How many workers it has, and of an elastic gang how many it may have."""
     spec = status.job.spec
@@ -48,14 +38,6 @@ def _attempt(status: JobStatus) -> str:
     """Which attempt, and how many of those before it only made room."""
     job = status.job
     return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
-
-
-def used_of(status: BudgetStatus) -> str:
-    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    limits = status.budget.limits
-    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
-    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
-    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
 
 
 def _top(row: FeatureDrift) -> float:
@@ -93,6 +75,7 @@ def _say_deadlines(report: SimulationReport) -> str:
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
+    **money_views.COLUMNS,
     JobStatus: (
         of("job.id", "job"),
         of("job.spec.name"),
@@ -267,42 +250,12 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
-    CostRow: (
-        of("name"),
-        of("num_tasks", "tasks"),
-        of("num_running", "running"),
-        of("duration_s", "time"),
-        of("cpu_hours"),
-        of("gpu_hours"),
-        of("memory_gib_hours", "GiB hours"),
-        of("cost"),
-    ),
-    DayCost: (of("day"), of("cpu_hours"), of("gpu_hours"), of("cost")),
-    PriceList: (
-        of("pool"),
-        of("tenure"),
-        of("prices.cpu_usd_per_hour", "CPU $/h"),
-        of("prices.gpu_usd_per_hour", "GPU $/h"),
-        of("prices.memory_gib_usd_per_hour", "GiB $/h"),
-        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
-        of("set_by"),
-    ),
-    BudgetStatus: (
-        of("budget.id", "budget"),
-        Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}")),
-        of("budget.period", "per"),
-        of("state"),
-        Column("used", used_of),
-        Column("", lambda status: f"{bar(status.used_share, 12):░<12} {status.used_share:.0%}"),
-        of("reserved"),
-        of("expected", "at month's end"),
-        of("exhausted_at", "used up"),
-    ),
 }
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **forecasts.PAGES,
+    **money_views.PAGES,
     JobStatus: (
         (
             of("job.id", "job"),
@@ -314,6 +267,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("place", "place in the queue"),
             Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
+            Column("budget", money_views.budget_of, "job.spec.budget_usd"),
             of("job.spec.priority"),
             Column("attempt", _attempt, "job.attempt"),
             of("job.submitted_at"),
@@ -442,22 +396,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         (),
     ),
-    BudgetStatus: (
-        (
-            of("budget.id", "budget"),
-            Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}"), "budget.name"),
-            of("budget.period", "per"),
-            of("state"),
-            Column("used", used_of, "spent"),
-            Column("share", lambda status: f"{bar(status.used_share, 20):░<20} {status.used_share:.0%}", "used_share"),
-            of("reserved", "promised to jobs"),
-            of("expected", "at month's end"),
-            of("exhausted_at", "used up"),
-            of("budget.set_by"),
-            of("budget.set_at"),
-        ),
-        (),
-    ),
     SimulationReport: (
         (
             of("policy"),
@@ -528,28 +466,6 @@ def _is_part(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and isinstance(value[0], msgspec.Struct)
     return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
-
-
-def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow]]:
-    """A cost report as one table: its rows with their part of the whole drawn, and the total."""
-    whole = report.total.cost.nano_usd or 1
-    drawn = Column("", lambda row: "" if row is report.total else bar(row.cost.nano_usd / whole))
-    return (*columns(CostRow), drawn), (*report.rows, report.total)
-
-
-def rows_of_days(outlook: CostOutlook) -> tuple[Sequence[Column], Sequence[DayCost]]:
-    """What each day cost as one table, with a bar; days before the first that cost anything are left out."""
-    began = next((place for place, day in enumerate(outlook.days) if day.cost.nano_usd), len(outlook.days) - 1)
-    shown = outlook.days[began:]
-    highest = max((day.cost.nano_usd for day in shown), default=0) or 1
-    return (*columns(DayCost), Column("", lambda day: bar(day.cost.nano_usd / highest, 40))), shown
-
-
-def going(outlook: CostOutlook) -> str:
-    """Where the month is going, in a sentence or two."""
-    way = outlook.forecast
-    between = f" ({way.low} to {way.high})" if way.low is not None else ""
-    return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"
 
 
 def cells(excerpt: Excerpt) -> Sequence[Column]:

@@ -35,7 +35,8 @@ from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
 from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
-from skyloom.ports.engine import Ability, GangPlan, LogSlice, Machine, Observation, TaskPhase
+from skyloom.ports.channel import GuestCommand, TaskChannel
+from skyloom.ports.engine import Ability, AbilityMissing, GangPlan, LogSlice, Machine, Observation, TaskPhase
 
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
 _MAX_REMEMBERED = 20_000
@@ -117,7 +118,8 @@ class RayEngine:
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT} | ({Ability.WARM_START} if warm else set())
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
+            | ({Ability.WARM_START} if warm else set())
         )
 
     def check(self) -> Sequence[Machine]:
@@ -338,6 +340,14 @@ class RayEngine:
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
 
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Raises `AbilityMissing`: a channel to another machine is not made yet."""
+        raise _no_inside()
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Raises `AbilityMissing`; see `enter`."""
+        raise _no_inside()
+
     @property
     def bridge_pid(self) -> int:
         """Pid of the process that speaks to Ray; 0 when there is none."""
@@ -346,6 +356,13 @@ class RayEngine:
     def close(self) -> None:
         """End the bridge. Tasks, keepers and reservations stay."""
         self._link.close()
+
+
+def _no_inside() -> AbilityMissing:
+    return AbilityMissing(
+        "A task on a Ray cluster cannot be entered yet.",
+        next_action="Read its output; or run it in the pool of this machine.",
+    )
 
 
 def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Placement]]:

@@ -9,6 +9,10 @@ from skyloom.rooms.jobs.model import Job, Task
 from skyloom.rooms.pools.model import Pool
 
 
+def _for_ever(_job: Job, _task: Task) -> float | None:
+    return None
+
+
 @dataclass
 class Plans:
     """Makes task plans.
@@ -19,6 +23,7 @@ class Plans:
         task_secret: makes the token of a task.
         url: of the control plane, for the job's own calls, on pools that name none.
         tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
+        lasts_s: how long a task may run until its job's own budget is used up; its machine stops it then, should no control plane.
     """
 
     blobs: Blobs
@@ -26,10 +31,12 @@ class Plans:
     task_secret: Callable[[str], str]
     url: Callable[[], str]
     tables: str = ""
+    lasts_s: Callable[[Job, Task], float | None] = _for_ever
 
     def task(self, job: Job, task: Task, pool: Pool) -> TaskPlan:
         """The plan of one task, for the pool that it is to run on."""
         spec = job.spec
+        ends = [limit for limit in (spec.max_duration_s, self.lasts_s(job, task)) if limit is not None]
         told = {
             "SKYLOOM_URL": pool.advertised_url or self.url(),
             "SKYLOOM_PROJECT": job.project,
@@ -46,7 +53,7 @@ class Plans:
             secret_files={"TOKEN": self.task_secret(task.id)},
             shared_folder=f"{pool.shared_folder or self.shared_root}/{job.id}",
             resources=spec.resources,
-            max_duration_s=spec.max_duration_s,
+            max_duration_s=min(ends, default=None),
             grace_s=spec.grace_s,
             max_log_bytes=spec.max_log_bytes,
             warm=spec.warm,

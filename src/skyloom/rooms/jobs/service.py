@@ -92,7 +92,8 @@ class Jobs:
         """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
         return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
 
-    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
+    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller, *, refuse: bool = True) -> JobStatus:
+        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s."""
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
@@ -100,6 +101,8 @@ class Jobs:
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
+        if not refuse:
+            return self.take_in(tx, job)
         self._promise(tx, job)
         return self._queue(tx, job)
 
