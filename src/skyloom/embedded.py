@@ -195,7 +195,7 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        planning = Planning(
+        planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
@@ -211,7 +211,9 @@ class Embedded:
             self._clock,
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving, self._budgets),
+            explainers=_explainers(
+                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
+            ),
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
@@ -234,7 +236,13 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving, budgets: Budgets
+    jobs: Jobs,
+    arrays: Arrays,
+    schedules: Schedules,
+    data: Datasets,
+    planning: Planning,
+    serving: Serving,
+    budgets: Budgets,
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -242,6 +250,7 @@ def _explainers(
         "array": explainers.of_arrays(arrays),
         "schedule": explainers.of_schedules(schedules),
         "run": explainers.of_runs(jobs),
+        "plan": explainers.of_plans(planning),
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
