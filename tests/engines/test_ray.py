@@ -12,9 +12,9 @@ from skyloom.ports.engine import Ability, AbilityMissing, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
 from tests.engines.ray_engines import clear, connected, made
 from tests.engines.test_local_mounts import TOKEN, Plane
-from tests.ray_cluster import RayCluster
+from tests.ray_cluster import NEEDS_RAY, RayCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = NEEDS_RAY
 
 
 @pytest.fixture
