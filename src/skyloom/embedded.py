@@ -267,9 +267,9 @@ def _engine(settings: Settings) -> LocalEngine:
         warm=settings.warm_pool,
         environments=home / "environments",
         package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
+        max_environment_bytes=parse_bytes(settings.environment_cache),
         mounts=home / "mounts",
-        max_mount_bytes=parse_bytes(settings.mounts),
+        max_mount_bytes=parse_bytes(settings.mount_cache),
     )
 
 
