@@ -50,7 +50,9 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [
+        Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert", "budget")
+    ],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
@@ -73,6 +75,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
     schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.OpenExec: lambda ids: [jobs.OpenExec(job_id=ids["job"], argv=("id",))],
+    jobs.OpenPort: lambda ids: [jobs.OpenPort(job_id=ids["job"], port=80)],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
     registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],
@@ -247,8 +251,8 @@ def test_their_project_looks_as_if_it_were_absent(world: World, kind: type[Opera
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.route.name)
 def test_lists_and_sums_show_nothing_of_theirs(world: World, kind: type[Operation[Any]], role: str) -> None:
     response = world.send(OWN[kind], role)
-    for_all = kind.route.global_ and kind.route.is_change  # needs a token for all projects, which none of these is
-    may = kind.route.right in RIGHTS[tenancy.Role(role)] and not for_all
+    route = kind.route
+    may = route.right in RIGHTS[tenancy.Role(role)] and not (route.global_ and route.is_change)
     assert (response.status_code == 403) != may, response.text
     assert response.status_code < 500
     if kind is registry.RegisterModelVersion:

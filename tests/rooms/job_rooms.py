@@ -1,5 +1,7 @@
 """The service of jobs and its loop over any store and engine."""
 
+from pathlib import Path
+
 from skyloom.core.errors import Unavailable
 from skyloom.core.ids import Ids
 from skyloom.ports.blobs import Blobs
@@ -16,11 +18,21 @@ from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.secrets.service import Secrets
-from skyloom.stores.pool_tokens import MemoryPoolTokens
 from skyloom.stores.sealing import AesGcmSealer
 
 
-def no_engine(pool: Pool, token: str) -> Engine:
+class NoTokens:
+    """A `PoolTokens` that keeps none."""
+
+    def keep(self, pool: str, token: str) -> None: ...
+
+    def file(self, pool: str) -> Path:
+        return Path("/nonexistent") / pool
+
+    def drop(self, pool: str) -> None: ...
+
+
+def no_engine(pool: Pool, token_file: Path, *, check: bool) -> Engine:
     raise Unavailable(f"Nobody answers at {pool.address}.", next_action="Start it.")
 
 
@@ -39,7 +51,7 @@ def job_rooms(
     if plans is not None:
         plans.secrets = secrets
     writer, waits = JobWriter(clock, outbox), Waits()
-    fleet = fleet or Fleet(engine, no_engine, MemoryPoolTokens())
+    fleet = fleet or Fleet(engine, no_engine, NoTokens(), lambda name: None)
     jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits, secrets)
     launches = Launches(store, clock, writer, fleet, plans, waits)
     return jobs, JobLoop(store, clock, writer, fleet, launches, waits)

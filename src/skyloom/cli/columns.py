@@ -1,4 +1,4 @@
-"""Columns: how one thing of a noun is headed and written."""
+"""How a noun is shown: columns of lists and pairs of pages, each a heading and what to write. Data, not code."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -42,6 +42,7 @@ TABLE = (
     Row("pool", "skyloom.cli.pool", "Pools of machines: add, list, show, remove."),
     Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
+    Row("manifest", "skyloom.cli.manifest", "Files that put Skyloom on Kubernetes."),
     Row("project", "skyloom.cli.project", "Projects: create, list, quota."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
     Row("audit", "skyloom.cli.audit", "The newest entries of the audit log."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
@@ -22,6 +22,7 @@ from skyloom.cli.frame import (
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
     OnPool,
     Preemptible,
     Project,
@@ -60,6 +61,10 @@ Secret = Annotated[
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
+Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
@@ -71,6 +76,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
+    grace: Grace = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -78,12 +84,11 @@ def run(
     pool: OnPool = None,
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    include: Include = None,
     secret: Secret = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -97,11 +102,9 @@ def run(
     126 could not start, 125 lost).
     Ctrl-C only stops following: the job goes on.
     """
-    options = values.work(command, max_duration)
-    if deadline is not None:
-        options["deadline_s"] = values.duration_s(deadline)
-    if expected is not None:
-        options["expected_duration_s"] = values.duration_s(expected)
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options = values.work(command, None)
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
@@ -121,8 +124,10 @@ def run(
             environment=values.variables(env or ()),
             secrets=values.secrets(secret or ()),
             budget_usd=budget,
+            grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
             key=key,
         )
@@ -192,6 +197,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
         *(Dependency(id=one) for one in succeeded or ()),
         *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
     )
+
+
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

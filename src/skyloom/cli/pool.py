@@ -8,6 +8,7 @@ import typer
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Limit, cloud, words
 from skyloom.cli.render import show
+from skyloom.rooms.cost.prices import Tenure
 from skyloom.sdk.files import LocalFileMissing
 
 app = words("Pools: this machine, and clusters added to it.")
@@ -25,12 +26,23 @@ def add(
         list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="What its machines are known by; repeat.")
     ] = None,
     url: Annotated[str, typer.Option("--url", help="Where its machines reach this control plane.")] = "",
-    shared_folder: Annotated[str, typer.Option("--shared-folder", help="Folder that all its machines share.")] = "",
+    shared_folder: Annotated[
+        str,
+        typer.Option(
+            "--shared-folder", help="Folder that all its machines share; without one a gang stays on one machine."
+        ),
+    ] = "",
+    cpu_price: Annotated[float | None, typer.Option("--cpu-price", min=0, help="$ for a core and hour.")] = None,
+    gpu_price: Annotated[float | None, typer.Option("--gpu-price", min=0, help="$ for a GPU and hour.")] = None,
+    memory_price: Annotated[float | None, typer.Option("--memory-price", min=0, help="$ for a GiB and hour.")] = None,
+    tenure: Annotated[Tenure, typer.Option("--tenure", help="How its machines are paid for.")] = Tenure.ON_DEMAND,
     as_json: AsJson = False,
 ) -> None:
     """Add a cluster; it is reached first. Jobs are placed on it from then on."""
     if token_file is not None and not token_file.is_file():
         raise LocalFileMissing(f"There is no {token_file}.", next_action="Check the path after --token-file.")
+    prices = {"cpu": cpu_price, "gpu": gpu_price, "memory_gib": memory_price}
+    given = {f"{key}_usd_per_hour": price for key, price in prices.items() if price is not None}
     with cloud() as client:
         made = client.pools.add(
             name,
@@ -40,6 +52,8 @@ def add(
             advertised_url=url,
             shared_folder=shared_folder,
         )
+        if given:
+            client.prices.set(name, tenure=tenure, **given)
         show(made, as_json)
 
 

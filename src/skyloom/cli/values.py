@@ -76,6 +76,24 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
     return found
 
 
+def mounts(pairs: Iterable[str]) -> dict[str, str]:
+    """Read ``data=dataset:digits:3`` words; without a name, the subject's own. Raises `UnreadableOption`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, subject = pair.rpartition("=")
+        kind, _, rest = subject.partition(":")
+        name = name if equals else rest.partition(":")[0]
+        if kind not in ("dataset", "model") or not rest or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            raise UnreadableOption(
+                f"--mount {pair!r} is no folder and its contents.",
+                next_action="Write --mount data=dataset:NAME:VERSION, or --mount old=model:NAME:VERSION.",
+            )
+        if name in found:
+            raise UnreadableOption(f"Two mounts are called {name!r}.", next_action="Give each a name of its own.")
+        found[name] = subject
+    return found
+
+
 def secrets(uses: Iterable[str]) -> tuple[SecretUse, ...]:
     """Read ``NAME`` (a file) and ``NAME=VARIABLE`` words. Raises `UnreadableOption`."""
     found = []

@@ -216,7 +216,7 @@ def test_policy_that_is_changed_holds_from_the_next_round_on(hall: Hall) -> None
     ("options", "said"),
     [
         ({"cpus": 5}, "each worker needs 5 CPUs, 4 on the largest machine"),
-        ({"cpus": 1, "num_workers": 5}, "at most 4 fit (pool local)"),
+        ({"cpus": 1, "num_workers": 5}, "at most 4 fit (local)"),
         ({"num_workers": 3, "max_workers": 2}, "at least 3 workers and at most 2"),
         ({"pools": ("nowhere",)}, "no pool 'nowhere'"),
         ({"requires": {"zone": "eu"}}, "No machine has the labels zone=eu"),

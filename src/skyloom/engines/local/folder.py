@@ -5,6 +5,7 @@ shim.json     who it is; the task ever ran      stop          "polite" or "force
 exit.json     how the task ended; final         output.log    stdout and stderr
 result.json   what the task left                error.json    why it failed, in its own words
 work/         the working folder                secrets/      gone at the end
+mounts/       links to what the task only reads
 """
 
 import contextlib
@@ -93,6 +94,7 @@ class TaskFolder:
         self.path = path
         self.work = path / "work"
         self.secrets = path / "secrets"
+        self.mounts = path / "mounts"
         self.lock = path / "lock"
         self.log = path / "output.log"
         self.result = path / "result.json"

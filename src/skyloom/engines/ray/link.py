@@ -19,10 +19,14 @@ from skyloom.engines.ray.wire import Ask, BridgeReply, BridgeRequest, Channel, O
 
 T = TypeVar("T")
 ANSWER_S = 9.0  # within this long every question is answered or refused
-_CONNECT_S = 60.0  # after this long a bridge that reached nothing is given up, and the next question starts another
+_CONNECT_S = 90.0  # after this long a bridge that reached nothing is given up, and the next question starts another
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
 _MOST_BRIDGES = 2  # for one question
+
+
+class NotReachedYet(Unavailable):
+    """The connection is still being made; nobody has refused it."""
 
 
 class Questions(Protocol):
@@ -141,7 +145,7 @@ class _Bridge:
     def wait_connected(self, deadline: float) -> None:
         """Wait for the cluster. Raises `Unavailable`; the bridge goes on trying when only our patience is over."""
         if not self._connected.wait(max(0.0, deadline - time.monotonic())):
-            raise Unavailable(
+            raise NotReachedYet(
                 f"The Ray cluster at {self._address} is not reached yet.", next_action="It is still tried; ask again."
             )
         if self.refusal is not None:

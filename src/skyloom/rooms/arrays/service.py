@@ -69,7 +69,7 @@ class Arrays:
             Array(
                 id=self._ids.new("array"),
                 project=by.project,
-                spec=ask.spec,
+                spec=self._jobs.pinned(tx, ask.spec, by.project),
                 size=ask.size,
                 max_parallel=ask.max_parallel,
                 inputs=ask.inputs,

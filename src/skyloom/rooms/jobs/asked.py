@@ -29,16 +29,16 @@ def check_deadline(spec: JobSpec, now: float) -> None:
 def check_room(spec: JobSpec, fleet: Fleet) -> None:
     """Raise `ImpossibleRequest`, with the largest that would fit, for what no pool could give even when it is idle.
 
-    A gang never spans pools, a worker never spans machines. Pools that are down count by what was last seen of them.
+    A gang never spans pools, nor machines that share no folder; a worker never spans machines. Pools that are down count by what
+    was last seen of them.
     """
-    machines = fleet.machines(down=True)
     _check_pools(spec, fleet)
     meant: dict[str, list[Resources]] = {}
-    for place, machine in machines:
-        if spec.pools and place.pool not in spec.pools:
+    for name, machine, island in fleet.grounds(down=True):
+        if spec.pools and name.pool not in spec.pools:
             continue
         if all(machine.labels.get(key) == value for key, value in spec.requires.items()):
-            meant.setdefault(place.pool, []).append(machine.total)
+            meant.setdefault(island, []).append(machine.total)
     if not meant:
         wanted = ", ".join(f"{key}={value}" for key, value in spec.requires.items())
         raise ImpossibleRequest(
@@ -52,7 +52,7 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
         pool = max(most, key=lambda name: most[name])
         raise ImpossibleRequest(
             f"The job can never start here: it needs {spec.num_workers} such workers, and at most {most[pool]} fit "
-            f"(pool {pool}).",
+            f"({pool}).",
             next_action=f"Ask for {most[pool]} workers or fewer, or for less for each of them.",
         )
     largest = _largest(total for totals in meant.values() for total in totals)

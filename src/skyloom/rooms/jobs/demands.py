@@ -1,13 +1,14 @@
 """From jobs to what the scheduler understands, and back: demands, holdings, nodes, and halts made of evictions. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from skyloom.ports.engine import Machine
+from skyloom.rooms.cost.prices import PriceBook, PriceHistory, PriceList, Tenure
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
-from skyloom.rooms.pools.fleet import MachineName
+from skyloom.rooms.pools.fleet import Ground, MachineName
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
 
@@ -20,18 +21,45 @@ _WHY: dict[Cause, str] = {
 }
 
 
-def nodes(machines: Iterable[tuple[MachineName, Machine]]) -> list[Node]:
-    """The machines of all pools."""
-    return [
-        Node(name=place.node, pool=place.pool, total=machine.total, labels=machine.labels)
-        for place, machine in machines
-    ]
+def nodes(grounds: Iterable[Ground], prices: PriceHistory, now: float) -> list[Node]:
+    """The machines of all pools, with what they cost now."""
+    return [_node(ground, prices.at(ground.name.pool, now)) for ground in grounds]
 
 
-def demand(gang: LiveGang, expected_s: float | None = None) -> Demand:
+def _node(ground: Ground, valid: PriceList | None) -> Node:
+    total, book = ground.machine.total, valid.prices if valid else PriceBook()
+    usd_per_hour = (
+        total.cpus * book.cpu_usd_per_hour
+        + total.gpus * book.gpu_usd_per_hour
+        + total.memory_bytes / 2**30 * book.memory_gib_usd_per_hour
+    )
+    return Node(
+        name=ground.name.node,
+        pool=ground.island,
+        total=total,
+        labels=ground.machine.labels,
+        usd_per_hour=usd_per_hour,
+        rented=valid is not None and valid.tenure is not Tenure.OWNED and ground.name.pool != LOCAL,
+    )
+
+
+Islands = Mapping[str, tuple[str, ...]]
+"""Name of a pool → what a gang on it never leaves; see `Ground`."""
+
+
+def islands(grounds: Iterable[Ground]) -> Islands:
+    """The islands of every pool."""
+    found: dict[str, dict[str, None]] = {}
+    for ground in grounds:
+        found.setdefault(ground.name.pool, {})[ground.island] = None
+    return {pool: tuple(names) for pool, names in found.items()}
+
+
+def demand(gang: LiveGang, of_pool: Islands = MappingProxyType({}), expected_s: float | None = None) -> Demand:
     """What a job asks for, with what it was given so far.
 
     Args:
+        of_pool: the islands of each pool that is up; one that is not there counts as one island.
         expected_s: how long such jobs run, where its owner does not say.
     """
     job, spec = gang.job, gang.job.spec
@@ -49,17 +77,19 @@ def demand(gang: LiveGang, expected_s: float | None = None) -> Demand:
         expected_s=max(1.0, whole_s - gang.served_s / spec.num_workers) if whole_s else None,
         attained_gpu_s=gang.served_s * each,
         preemptible=spec.preemptible,
-        pools=spec.pools,
+        pools=tuple(island for pool in spec.pools for island in of_pool.get(pool, (pool,))),
         labels=spec.requires,
     )
 
 
-def holding(gang: LiveGang, now: float, expected_s: float | None = None) -> Holding:
+def holding(
+    gang: LiveGang, now: float, of_pool: Islands = MappingProxyType({}), expected_s: float | None = None
+) -> Holding:
     """What a started gang holds; tasks that have ended gave theirs back."""
     live = [task for task in gang.tasks if task.state in rules.HOLDING]
     starts = [task.started_at for task in gang.tasks if task.started_at is not None]
     return Holding(
-        demand=demand(gang, expected_s),
+        demand=demand(gang, of_pool, expected_s),
         placement=tuple(sorted(Counter(place_of(task).node for task in live).items())),
         started_at=min(starts, default=now),
         stopping=gang.job.halt is not None or any(task.state is TaskState.STOPPING for task in live),

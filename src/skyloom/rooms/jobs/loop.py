@@ -9,7 +9,6 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
@@ -19,12 +18,13 @@ from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Observation, TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.ports import PRICES
+from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.spending import has_allowance
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
@@ -60,8 +60,8 @@ class JobLoop:
         self._writer = writer
         self._fleet = fleet
         self._waits = waits
-        self._budgets = budgets
         self._launches = launches
+        self._budgets = budgets
         self._mirror = Mirror()
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
@@ -93,27 +93,10 @@ class JobLoop:
             if self._settle():
                 turns = self._catch_up()
             moved = self._place(turns)
-            look_again_s = self._keep_budgets(gang.job for gang in self._mirror.held())
+            look_again_s = self._keep_budgets()
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
-                return _EAGER_S
+                return min(_EAGER_S, look_again_s)
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
-
-    def _keep_budgets(self, jobs: Iterable[Job]) -> float:
-        """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
-        if self._budgets is None:
-            return _IDLE_S
-        verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs))
-        for job_id, why in verdict.halts.items():
-            halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
-            self._store.write(partial(self._halt, job_id=job_id, halt=halt))
-        if verdict.halts:
-            return 0.0
-        return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
-
-    def _halt(self, tx: Transaction, job_id: str, halt: Halt) -> None:
-        job = tx.get(JOBS, job_id)
-        if job is not None:
-            self._writer.halt(tx, job, halt)
 
     # --- what is true ----------------------------------------------------------------------------------------------------------
 
@@ -121,17 +104,26 @@ class JobLoop:
         """Bring the copy of the store and the scheduler up to date."""
         now = self._clock.now()
         anew = self._clock.monotonic() > self._made_anew_at + _ANEW_S
-        rulebook, moved = self._store.read(lambda view: (current_rulebook(view), self._mirror.refresh(view, anew=anew)))
+        rulebook, prices, moved = self._store.read(
+            lambda view: (
+                current_rulebook(view),
+                PriceHistory(view.select(PRICES)),
+                self._mirror.refresh(view, anew=anew),
+            )
+        )
         if anew:
             self._made_anew_at = self._clock.monotonic()
-        machines = self._fleet.machines()
-        if self._turns is None or self._turns.rulebook != rulebook:
-            self._turns = Turns(rulebook, demands.nodes(machines))
-            self._turns.remember(self._store.read(_past), self._mirror.gangs.values(), now)
-            moved = set(self._mirror.gangs)
-        self._turns.set_machines(machines)
-        self._turns.tell(moved, self._mirror.gangs, now)
-        return self._turns
+        gangs, grounds = self._mirror.gangs, self._fleet.grounds()
+        turns = self._turns
+        if turns is None or turns.rulebook != rulebook:
+            turns = self._turns = Turns(rulebook)
+            turns.set_grounds(grounds, prices, now)
+            turns.remember(self._store.read(_past), gangs.values(), now)
+            moved = set(gangs)
+        elif turns.set_grounds(grounds, prices, now):
+            moved |= {job_id for job_id, gang in gangs.items() if gang.job.spec.pools}
+        turns.tell(moved, gangs, now)
+        return turns
 
     def _observe(self, tasks: Iterable[Task]) -> dict[str, Observation]:
         """What the engines see; nothing about tasks of a pool that is down: they stay as they are."""
@@ -233,6 +225,22 @@ class JobLoop:
                 other = gangs.get(eviction.for_gang)
                 halts.append((gangs[eviction.gang].job, demands.halt(eviction, other.job if other else None, now)))
         self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+
+    def _keep_budgets(self) -> float:
+        """Halt those that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+        if self._budgets is None:
+            return _IDLE_S
+        gangs, now = self._mirror.gangs, self._clock.now()
+        judged = self._budgets.judge(own=any(rules.has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        halts = [
+            (gangs[key].job, Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=now, message=why))
+            for key, why in judged.halts.items()
+            if key in gangs
+        ]
+        self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+        if judged.halts:
+            return 0.0
+        return _IDLE_S if judged.look_again_s is None else max(0.0, judged.look_again_s)
 
 
 def _is_as_read(tx: Transaction, job: Job) -> bool:

@@ -10,6 +10,10 @@ from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.secrets.service import NOTHING_OPENED, Secrets
 
 
+def _for_ever(_job: Job, _task: Task) -> float | None:
+    return None
+
+
 @dataclass
 class Plans:
     """Makes task plans.
@@ -20,6 +24,7 @@ class Plans:
         task_secret: makes the token of a task.
         url: of the control plane, for the job's own calls, on pools that name none.
         tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
+        lasts_s: how long a task may run until its job's own budget is used up; its machine stops it then, should no control plane.
         secrets: opens those that a job asks for.
     """
 
@@ -29,10 +34,12 @@ class Plans:
     url: Callable[[], str]
     tables: str = ""
     secrets: Secrets | None = None
+    lasts_s: Callable[[Job, Task], float | None] = _for_ever
 
     def task(self, job: Job, task: Task, pool: Pool) -> TaskPlan:
         """The plan of one task, for the pool that it is to run on."""
         spec = job.spec
+        ends = [limit for limit in (spec.max_duration_s, self.lasts_s(job, task)) if limit is not None]
         told = {
             "SKYLOOM_URL": pool.advertised_url or self.url(),
             "SKYLOOM_PROJECT": job.project,
@@ -51,10 +58,11 @@ class Plans:
             secret_variables=opened.variables,
             shared_folder=f"{pool.shared_folder or self.shared_root}/{job.id}",
             resources=spec.resources,
-            max_duration_s=spec.max_duration_s,
+            max_duration_s=min(ends, default=None),
             grace_s=spec.grace_s,
             max_log_bytes=spec.max_log_bytes,
             warm=spec.warm,
             machine=task.machine,
             python=spec.python,
+            mounts=job.mounts,
         )

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from skyloom.core.events import Event, TaskEnded
-from skyloom.ports.engine import Machine
+from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
 from skyloom.rooms.jobs.mirror import LiveGang
-from skyloom.rooms.pools.fleet import MachineName
+from skyloom.rooms.pools.fleet import Ground
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -14,10 +14,11 @@ from skyloom.rooms.scheduling.scheduler import Scheduler
 class Turns:
     """One scheduler over live jobs. Not thread-safe."""
 
-    def __init__(self, rulebook: Rulebook, nodes: Sequence[Node]) -> None:
+    def __init__(self, rulebook: Rulebook) -> None:
         self.rulebook = rulebook
-        self._nodes = list(nodes)
-        self._scheduler = Scheduler(rulebook, nodes)
+        self._nodes: Sequence[Node] = ()
+        self._islands: demands.Islands = {}
+        self._scheduler = Scheduler(rulebook)
         self._running: set[str] = set()
 
     def remember(self, past: Iterable[Event], gangs: Iterable[LiveGang], now: float) -> None:
@@ -31,7 +32,7 @@ class Turns:
                 told += [(body.started_at, 1, gang.id, held), (body.ended_at, 0, gang.id, None)]
         for running in gangs:
             if running.holds:
-                held = demands.holding(running, now)
+                held = demands.holding(running, now, self._islands)
                 told.append((held.started_at, 1, held.demand.id, held))
                 self._running.add(held.demand.id)
         for at, _, gang_id, holding in sorted(told, key=lambda item: item[:3]):
@@ -40,26 +41,29 @@ class Turns:
             else:
                 self._scheduler.hold(holding)
 
-    def set_machines(self, machines: Iterable[tuple[MachineName, Machine]]) -> None:
-        """The machines there are now."""
-        nodes = demands.nodes(machines)
+    def set_grounds(self, grounds: Sequence[Ground], prices: PriceHistory, now: float) -> bool:
+        """The machines there are now. True when it matters to jobs that named pools: tell of them again."""
+        nodes, islands = demands.nodes(grounds, prices, now), demands.islands(grounds)
         if nodes != self._nodes:
             self._nodes = nodes
             self._scheduler.set_nodes(nodes)
+        moved = islands != self._islands
+        self._islands = islands
+        return moved
 
     def tell(self, changed: Iterable[str], gangs: Mapping[str, LiveGang], now: float) -> None:
         """These jobs have changed; those that are not among ``gangs`` have ended."""
         for job_id in sorted(changed):
             gang = gangs.get(job_id)
             if gang is not None and gang.holds:
-                self._scheduler.hold(demands.holding(gang, now))
+                self._scheduler.hold(demands.holding(gang, now, self._islands))
                 self._running.add(job_id)
                 continue
             if job_id in self._running:
                 self._running.discard(job_id)
                 self._scheduler.release(job_id, now)
             if gang is not None and gang.waits:
-                self._scheduler.submit(demands.demand(gang))
+                self._scheduler.submit(demands.demand(gang, self._islands))
             else:
                 self._scheduler.withdraw(job_id)
 

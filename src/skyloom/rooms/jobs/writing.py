@@ -10,6 +10,7 @@ from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.pools.model import LOCAL
 
 
 class JobWriter:
@@ -79,6 +80,7 @@ def metered(job: Job, task: Task) -> TaskEnded:
     return TaskEnded(
         job_id=job.id,
         task_id=task.id,
+        pool=task.pool or LOCAL,
         resources=job.spec.resources,
         started_at=task.started_at or 0.0,
         ended_at=task.ended_at or 0.0,

@@ -6,7 +6,7 @@ Nothing here is truth: which pools there are stands in the store; whether one is
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,8 +30,21 @@ class MachineName(NamedTuple):
         return f"{self.pool}/{self.machine}"
 
 
+class Ground(NamedTuple):
+    """A machine as a place to run on.
+
+    Attributes:
+        machine: with its pool's labels, and ``pool`` for its name.
+        island: what a gang never leaves: the pool; or the machine itself, where its pool's machines share no folder.
+    """
+
+    name: MachineName
+    machine: Machine
+    island: str
+
+
 @dataclass(frozen=True)
-class Link:
+class PoolLink:
     """What is known of one pool. ``engine`` is None until it was reached once; ``trouble`` says why it is down."""
 
     pool: Pool
@@ -43,15 +56,23 @@ class Link:
 class Fleet:
     """All engines. Thread-safe: what is known of a pool is replaced, never changed."""
 
-    def __init__(self, local: Engine, make: Engines, tokens: PoolTokens) -> None:
+    def __init__(self, local: Engine, make: Engines, tokens: PoolTokens, stored: Callable[[str], Pool | None]) -> None:
         self._make = make
         self._tokens = tokens
+        self._stored = stored
+        # Reached, and about to be stored: part of the fleet from then on. Lost without harm.
+        self._reached: dict[str, PoolLink] = {}
         pool = Pool(id=LOCAL, project="*", address=LOCAL, added_at=0.0, added_by="install")
-        self._links: dict[str, Link] = {LOCAL: Link(pool, local, tuple(local.machines()))}
+        self._links: dict[str, PoolLink] = {LOCAL: PoolLink(pool, local, tuple(local.machines()))}
         self._lock = threading.Lock()
 
-    def links(self) -> Mapping[str, Link]:
+    def links(self) -> Mapping[str, PoolLink]:
         """What is known of every pool now, by name; this machine first."""
+        for name, link in list(self._reached.items()):
+            pool = self._stored(name)
+            if pool is not None and pool.added_at == link.pool.added_at:
+                self._reached.pop(name, None)
+                self._attach(replace(link, pool=pool))
         with self._lock:
             return dict(self._links)
 
@@ -83,16 +104,20 @@ class Fleet:
                 log.warning("pool %s is down: %s", pool, trouble)
                 self._links[pool] = replace(link, trouble=trouble)
 
-    def reach(self, pool: Pool, token: str) -> Link:
-        """Make the engine of a new pool and look at its machines. Raises what `Engines` raises."""
-        engine = self._make(pool, token)
+    def reached(self, name: str) -> PoolLink | None:
+        """A pool that was reached and is not stored yet."""
+        return self._reached.get(name)
+
+    def reach(self, pool: Pool) -> None:
+        """Make the engine of a new pool and look at its machines; it is used once it is stored. Raises what `Engines` raises."""
+        engine = self._make(pool, self._tokens.file(pool.id), check=True)
         try:
-            return Link(pool, engine, tuple(engine.machines()))
+            self._reached[pool.id] = PoolLink(pool, engine, tuple(engine.machines()))
         except BaseException:
             engine.close()
             raise
 
-    def attach(self, link: Link) -> None:
+    def _attach(self, link: PoolLink) -> None:
         """Take a pool that was reached into the fleet, in the place of an earlier one of its name."""
         with self._lock:
             before = self._links.get(link.pool.id)
@@ -107,28 +132,28 @@ class Fleet:
             if name != LOCAL and name not in wanted:
                 self._let_go(link)
         for name, pool in wanted.items():
-            self._look(self.links().get(name) or Link(pool))
+            self._look(self.links().get(name) or PoolLink(pool))
         self._look(self.links()[LOCAL])
 
-    def _let_go(self, link: Link) -> None:
+    def _let_go(self, link: PoolLink) -> None:
         with self._lock:
             self._links.pop(link.pool.id, None)
         if link.engine is not None:
             link.engine.close()
 
-    def _look(self, link: Link) -> None:
-        name = link.pool.id
+    def _look(self, link: PoolLink) -> None:
+        name, seen = link.pool.id, link
         try:
-            engine = link.engine or self._make(link.pool, self._tokens.token(name))
-            seen = replace(link, engine=engine, machines=tuple(engine.machines()), trouble=None)
+            seen = replace(seen, engine=link.engine or self._make(link.pool, self._tokens.file(name), check=False))
+            seen = replace(seen, machines=tuple(seen.engine.machines()) if seen.engine else (), trouble=None)
         except SkyloomError as trouble:
-            seen = replace(link, trouble=trouble)
+            seen = replace(seen, trouble=trouble)
         except Exception:
             log.exception("pool %s cannot be asked", name)
-            seen = replace(link, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
+            seen = replace(seen, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
         if bool(seen.trouble) != bool(link.trouble):
             log.warning("pool %s is %s", name, f"down: {seen.trouble}" if seen.trouble else "up again")
-        self.attach(seen)
+        self._attach(seen)
 
     def close(self) -> None:
         """Let go of all pools but this machine, which is not ours to close. Tasks go on running."""
@@ -136,18 +161,19 @@ class Fleet:
             if name != LOCAL:
                 self._let_go(link)
 
-    def machines(self, *, down: bool = False) -> Sequence[tuple[MachineName, Machine]]:
-        """All machines of pools that are up, with their pool's labels; with ``down`` the last seen of the others too."""
+    def grounds(self, *, down: bool = False) -> list[Ground]:
+        """All machines of pools that are up; with ``down`` the last seen of the others too."""
         return [
-            (
-                MachineName(name, machine.name),
-                Machine(
-                    name=machine.name,
-                    total=machine.total,
-                    labels={"pool": name, **link.pool.labels, **machine.labels},
-                ),
-            )
-            for name, link in self.links().items()
+            _ground(link, machine)
+            for link in self.links().values()
             if down or not link.trouble
             for machine in link.machines
         ]
+
+
+def _ground(link: PoolLink, machine: Machine) -> Ground:
+    name, labels = MachineName(link.pool.id, machine.name), {"pool": link.pool.id, **link.pool.labels, **machine.labels}
+    alone = link.pool.id != LOCAL and not link.pool.shared_folder
+    return Ground(
+        name, Machine(name=machine.name, total=machine.total, labels=labels), name.node if alone else link.pool.id
+    )

@@ -1,11 +1,12 @@
 """What pools need stored, made and told."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Collection, Snapshot
+from skyloom.ports.store import Collection, Snapshot, Store
 from skyloom.rooms.pools.model import Pool
 
 POOLS = Collection("pools", Pool)
@@ -13,12 +14,20 @@ POOLS = Collection("pools", Pool)
 COLLECTIONS = (POOLS,)
 
 
+def stored_in(store: Store) -> Callable[[str], Pool | None]:
+    """Finds a pool by its name."""
+    return lambda name: store.read(lambda view: view.get(POOLS, name))
+
+
 class Engines(Protocol):
     """Makes the engine of a pool; the composition root knows the classes."""
 
-    def __call__(self, pool: Pool, token: str) -> Engine:
-        """Reach the pool. Blocks for some seconds at most. Raises `Unavailable` when nobody answers there, `Denied` when it wants
-        another token, `InvalidInput` when this installation has no engine for such an address."""
+    def __call__(self, pool: Pool, token_file: Path, *, check: bool) -> Engine:
+        """Make the engine; with ``check`` reach every machine of the pool first, which blocks for some seconds.
+
+        Raises `Unavailable` when nobody answers there, or not to this token, or a machine cannot be used; `InvalidInput` when this
+        installation has no engine for such an address. Without ``check`` nothing is reached, and only the last is raised.
+        """
         ...
 
 
@@ -29,8 +38,8 @@ class PoolTokens(Protocol):
         """Store a token; on disk when this returns. Replaces an earlier one. An empty one is not stored. Raises `StorageFull`."""
         ...
 
-    def token(self, pool: str) -> str:
-        """The token of a pool, or ""."""
+    def file(self, pool: str) -> Path:
+        """Where the token of a pool is, or would be."""
         ...
 
     def drop(self, pool: str) -> None:

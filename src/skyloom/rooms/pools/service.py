@@ -8,7 +8,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Store, Transaction
 from skyloom.rooms.pools import model
-from skyloom.rooms.pools.fleet import Fleet, Link
+from skyloom.rooms.pools.fleet import Fleet, PoolLink
 from skyloom.rooms.pools.model import LOCAL, MachineUse, Pool, PoolState, PoolStatus
 from skyloom.rooms.pools.ports import POOLS, Occupancy, PoolTokens, Use
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
@@ -25,8 +25,6 @@ class Pools:
         self._fleet = fleet
         self._tokens = tokens
         self._occupancy = occupancy
-        # Reached, and about to be stored; lost without harm.
-        self._reached: dict[str, Link] = {}
 
     def handlers(self) -> Handlers:
         return {
@@ -54,26 +52,30 @@ class Pools:
             added_at=self._clock.now(),
             added_by=by.principal,
         )
-        self._reached[ask.name] = self._fleet.reach(pool, ask.token)
         # Kept before the pool is stored: a crash in between leaves a file that the next pool of this name replaces.
         self._tokens.keep(ask.name, ask.token)
+        try:
+            self._fleet.reach(pool)
+        except BaseException:
+            self._tokens.drop(ask.name)
+            raise
 
     def add(self, tx: Transaction, ask: model.AddPool, by: Caller) -> PoolStatus:
-        link = self._reached.get(ask.name)
+        link = self._fleet.reached(ask.name)
         if link is None and tx.get(POOLS, ask.name) is None:
             raise model.PoolDown(f"Pool {ask.name} was not reached.", next_action="Add it again.")
         pool = tx.insert(POOLS, link.pool if link else tx.select(POOLS, {"id": ask.name})[0])
-        return _status(Link(pool, link.engine, link.machines) if link else Link(pool), {})
+        return _status(PoolLink(pool, link.engine, link.machines) if link else PoolLink(pool), {})
 
     def get(self, ask: model.GetPool, by: Caller) -> PoolStatus:
-        link = self._adopted().get(ask.name)
+        link = self._links().get(ask.name)
         if link is None:
             raise _missing(ask.name)
         return _status(link, self._store.read(self._occupancy))
 
     def list(self, ask: model.ListPools, by: Caller) -> Page[PoolStatus]:
         used = self._store.read(self._occupancy)
-        found = [_status(link, used) for link in self._adopted().values()]
+        found = [_status(link, used) for link in self._links().values()]
         return Page(items=tuple(found[: ask.limit]))
 
     def remove(self, tx: Transaction, ask: model.RemovePool, by: Caller) -> Done:
@@ -95,35 +97,30 @@ class Pools:
 
     def capacity(self) -> Resources:
         """All that the machines of pools that are up have."""
-        return sum((machine.total for _, machine in self._fleet.machines()), NOTHING)
+        return sum((ground.machine.total for ground in self._fleet.grounds()), NOTHING)
 
     def tick(self) -> float:
         """Look at every pool. Returns the seconds after which the next look is due."""
         links = self._fleet.links()  # read first: whatever is in it was stored before
         stored = self._store.read(lambda view: view.select(POOLS))
-        for name in links.keys() - {LOCAL} - {pool.id for pool in stored} - self._reached.keys():
-            self._tokens.drop(name)
-        self._adopted()
+        for name in links.keys() - {LOCAL} - {pool.id for pool in stored}:
+            if self._fleet.reached(name) is None:
+                self._tokens.drop(name)
         self._fleet.refresh(stored)
         return _LOOK_S
 
-    def _adopted(self) -> Mapping[str, Link]:
-        """What is known of the pools that are stored and of this machine; takes those in that were reached when they were added."""
+    def _links(self) -> Mapping[str, PoolLink]:
+        """What is known of the pools that are stored, and of this machine."""
         stored = {pool.id: pool for pool in self._store.read(lambda view: view.select(POOLS))}
-        for name, pool in stored.items():
-            reached = self._reached.get(name)
-            if reached is not None and reached.pool.added_at == pool.added_at:
-                del self._reached[name]
-                self._fleet.attach(Link(pool, reached.engine, reached.machines))
         links = self._fleet.links()
-        return {LOCAL: links[LOCAL], **{name: links.get(name) or Link(pool) for name, pool in stored.items()}}
+        return {LOCAL: links[LOCAL], **{name: links.get(name) or PoolLink(pool) for name, pool in stored.items()}}
 
 
 def _missing(name: str) -> model.PoolMissing:
     return model.PoolMissing(f"There is no pool {name!r}.", next_action="List them: skyloom pool list.")
 
 
-def _status(link: Link, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
+def _status(link: PoolLink, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
     name = link.pool.id
     held = {machine: use for (pool, machine), use in used.items() if pool == name}
     machines = [
