@@ -17,6 +17,7 @@ from skyloom.rooms.serving import model as serving
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
+from skyloom.rooms.webhooks import model as webhooks
 
 OPERATIONS = (
     *overview.OPERATIONS,
@@ -26,6 +27,7 @@ OPERATIONS = (
     *scheduling.OPERATIONS,
     *pools.OPERATIONS,
     *budget.OPERATIONS,
+    *webhooks.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,

@@ -94,17 +94,12 @@ def run(
     """Run a Python script, or any command after `--`, as a job.
 
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
-    126 could not start, 125 lost).
-    Ctrl-C only stops following: the job goes on.
+    126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
     script = Path(command[0]) if command[0].endswith(".py") else None
     options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
-    if deadline is not None:
-        options["deadline_s"] = values.duration_s(deadline)
-    if expected is not None:
-        options["expected_duration_s"] = values.duration_s(expected)
+    times = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options |= {field: values.duration_s(text) for field, text in times.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(

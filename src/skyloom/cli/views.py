@@ -26,6 +26,7 @@ from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
+from skyloom.rooms.webhooks.model import Webhook
 from skyloom.simulation.model import SimulationReport, TenantRow
 
 _FEW_ROWS = 12
@@ -121,6 +122,15 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("fired_at", "since"),
         of("times_fired"),
         of("message"),
+    ),
+    Webhook: (
+        of("id", "webhook"),
+        of("url"),
+        of("kinds", "hears of"),
+        of("num_sent", "sent"),
+        of("num_dropped", "dropped"),
+        of("failures"),
+        of("last_error"),
     ),
     FeatureDrift: (
         of("name", "feature"),
