@@ -65,8 +65,12 @@ from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.scheduling.service import Scheduling
+from skyloom.rooms.secrets import ports as secrets_ports
+from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.templates import ports as templates_ports
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
@@ -81,6 +85,7 @@ from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
+from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
@@ -89,11 +94,13 @@ COLLECTIONS = (
     *cost_ports.COLLECTIONS,
     *webhooks_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *secrets_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
     *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
+    *templates_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -148,19 +155,21 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
-        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
+        secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
         self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         plans.lasts_s = lasting(store, self._budgets)
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=self._budgets)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
@@ -168,8 +177,8 @@ class Embedded:
         key = _secret_key(settings.home / "secret")
         webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
         self._services.append(webhooks)
-        self._services += [self._tenancy, Scheduling(store, clock), self._pools]
-        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, self._cost]
+        self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
@@ -198,7 +207,7 @@ class Embedded:
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = Planning(
-            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings))
+            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
@@ -340,9 +349,9 @@ def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book
     return budgets, cost
 
 
-def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+def _hour_price(prices: Prices) -> planning_ports.HourPrice:
     """What a worker costs in an hour."""
-    return lambda resources: worth(resources, 3600, prices).usd
+    return lambda view, resources, pool, now: worth(resources, 3600, prices.history(view).book(pool, now)).usd
 
 
 def _secret_key(path: Path) -> bytes:

@@ -233,6 +233,12 @@ def package_variables(environment: Mapping[str, str] | None = None) -> dict[str,
     return found
 
 
+def trust_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which issuers of certificates this machine trusts beyond the usual ones."""
+    source = os.environ if environment is None else environment
+    return {name: source[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if source.get(name)}
+
+
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
     """This worker's place among the workers of its machine: which GPU is its own."""
     return int((os.environ if environment is None else environment).get("LOCAL_RANK", "0"))

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,6 +54,10 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
@@ -81,6 +85,7 @@ def run(
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Include = None,
+    secret: Secret = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
     mount: Mounts = None,
@@ -96,10 +101,9 @@ def run(
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
     126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    times = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
-    options |= {field: values.duration_s(text) for field, text in times.items() if text is not None}
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options = values.work(command, None)
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
@@ -117,6 +121,7 @@ def run(
             pools=tuple(pool or ()),
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             budget_usd=budget,
             grace_s=values.duration_s(grace),
             requirements=requirements,

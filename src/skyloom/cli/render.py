@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from skyloom.cli import money_views, views
+from skyloom.cli import forecasts, money_views, views
 from skyloom.cli.columns import Column
 from skyloom.cli.wording import NOTHING, human, is_risky, safe
 from skyloom.core.errors import Category, SkyloomError
@@ -120,8 +120,8 @@ def _parts(value: object) -> "Iterable[RenderableType]":
         yield _table(*money_views.rows_of_days(value))
         yield Text(money_views.going(value), style="dim")
     elif isinstance(value, Forecast | TimePlan):
-        yield _table(*views.rows_of_forecast(value))
-        yield _pairs(views.words_of_forecast(value))
+        yield _table(*forecasts.rows_of_forecast(value))
+        yield _pairs(forecasts.words_of_forecast(value))
         if isinstance(value, TimePlan) and value.parts:
             yield Text("\ntried", style="bold")
             yield _table(views.columns(Breakdown), value.parts)

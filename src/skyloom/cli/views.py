@@ -4,45 +4,26 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from skyloom.cli import money_views
+from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
-from skyloom.cli.plots import bins, whisker
+from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
+from skyloom.cli.plots import bins
 from skyloom.cli.wording import NOTHING, human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
-from skyloom.rooms.arrays.model import ArrayFailure, ArrayStatus
 from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
-from skyloom.rooms.jobs.model import JobStatus, Task
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
-from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
-from skyloom.rooms.planning.terms import SIGNS
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
-from skyloom.rooms.schedules.model import ScheduleStatus
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.rooms.webhooks.model import Webhook
 from skyloom.simulation.model import SimulationReport, TenantRow
-
-_FEW_ROWS = 12
-
-
-def _workers(status: JobStatus) -> str:
-    """How many workers it has, and of an elastic gang how many it may have."""
-    spec = status.job.spec
-    now = len(status.tasks) or spec.num_workers
-    return f"{now} of {spec.num_workers}-{spec.max_workers}" if spec.max_workers else str(now)
-
-
-def _attempt(status: JobStatus) -> str:
-    """Which attempt, and how many of those before it only made room."""
-    job = status.job
-    return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
 
 
 def _top(row: FeatureDrift) -> float:
@@ -79,41 +60,9 @@ def _say_deadlines(report: SimulationReport) -> str:
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
+    **forecasts.COLUMNS,
     **money_views.COLUMNS,
-    JobStatus: (
-        of("job.id", "job"),
-        of("job.spec.name"),
-        of("state"),
-        of("reason"),
-        Column("workers", _workers, "job.spec.num_workers"),
-        of("place"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    Task: tuple(map(of, ("rank", "state", "reason", "pool", "machine", "exit_code", "peak_memory_bytes", "message"))),
-    ArrayStatus: (
-        of("array.id", "array"),
-        of("array.spec.name"),
-        of("state"),
-        of("array.size"),
-        of("num_succeeded", "succeeded"),
-        of("num_failed", "failed"),
-        of("num_cancelled", "cancelled"),
-        of("num_running", "running"),
-        of("started_at"),
-        of("ended_at"),
-    ),
-    ScheduleStatus: (
-        of("schedule.name", "schedule"),
-        of("schedule.cron"),
-        of("schedule.time_zone"),
-        of("schedule.paused"),
-        of("schedule.next_at", "next"),
-        of("schedule.last_at", "last"),
-        of("last_state"),
-        of("schedule.message"),
-    ),
-    ArrayFailure: (of("index"), of("job_id", "job"), of("reason"), of("message")),
+    **JOB_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -263,108 +212,13 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("gpu_share", "of all GPU time"),
         of("finish_time_fairness.mean", "mean rho"),
     ),
-    TimePlan: (
-        of("id", "plan"),
-        of("name"),
-        of("chosen.workers", "workers"),
-        Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
-        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
-        of("run_id", "run"),
-        of("created_at"),
-    ),
-    Breakdown: (
-        of("workers"),
-        of("startup_s", "start"),
-        of("step_s", "a step"),
-        of("steps"),
-        of("checkpoints_s", "checkpoints"),
-        of("finish_s", "finish"),
-    ),
-    AccuracyRow: (
-        of("name"),
-        of("num_trainings", "trainings"),
-        Column("median error", lambda row: human("_share", row.median_error_share)),
-        Column("worst", lambda row: human("_share", row.worst_error_share)),
-        Column("inside interval", lambda row: human("_share", row.inside_share)),
-        Column("in time", lambda row: human("_share", row.in_time_share)),
-    ),
-    Estimate: (
-        of("workers"),
-        of("batch_size"),
-        Column("time", lambda one: human("time_s", one.seconds)),
-        Column("from", lambda one: human("low_s", one.low_s)),
-        Column("to", lambda one: human("high_s", one.high_s)),
-        Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
-    ),
 }
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    **forecasts.PAGES,
     **money_views.PAGES,
-    JobStatus: (
-        (
-            of("job.id", "job"),
-            of("job.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("place", "place in the queue"),
-            Column("workers", _workers, "job.spec.num_workers"),
-            of("job.spec.resources", "each with"),
-            Column("budget", money_views.budget_of, "job.spec.budget_usd"),
-            of("job.spec.priority"),
-            Column("attempt", _attempt, "job.attempt"),
-            of("job.submitted_at"),
-            of("job.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-            of("job.spec.labels"),
-        ),
-        ("tasks",),
-    ),
-    ArrayStatus: (
-        (
-            of("array.id", "array"),
-            of("array.spec.name"),
-            of("state"),
-            of("reason"),
-            of("message"),
-            of("next_action"),
-            of("array.size"),
-            of("num_succeeded", "succeeded"),
-            of("num_failed", "failed"),
-            of("num_cancelled", "cancelled"),
-            of("num_running", "running"),
-            of("num_waiting", "waiting"),
-            of("array.spec.resources", "each with"),
-            of("array.submitted_at"),
-            of("array.submitted_by"),
-            of("started_at"),
-            of("ended_at"),
-        ),
-        ("failures",),
-    ),
-    ScheduleStatus: (
-        (
-            of("schedule.name", "schedule"),
-            of("schedule.id"),
-            of("schedule.cron"),
-            of("schedule.time_zone"),
-            of("schedule.missed"),
-            of("schedule.overlap"),
-            of("schedule.paused_by"),
-            of("schedule.message"),
-            of("schedule.num_runs", "runs"),
-            of("schedule.last_at", "last"),
-            of("schedule.last_job"),
-            of("last_state"),
-            Column("next", lambda status: ", ".join(human("at", slot) for slot in status.upcoming)),
-            of("schedule.created_at"),
-            of("schedule.created_by"),
-        ),
-        (),
-    ),
+    **JOB_PAGES,
     RunProgress: (
         (
             of("run.id", "run"),
@@ -399,20 +253,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
-    PlanProgress: (
-        (
-            of("plan.id", "plan"),
-            of("plan.name"),
-            of("plan.run_id", "run"),
-            of("plan.job_id", "job"),
-            of("state"),
-            of("plan.workers"),
-            Column("predicted", lambda told: human("_s", told.plan.chosen.seconds)),
-            of("plan.deadline_at", "deadline"),
-            of("estimate.message"),
-        ),
-        ("estimate", "outcome", "plan"),
-    ),
     DatasetStatus: (
         (
             of("dataset.name"),
@@ -525,34 +365,6 @@ def _is_part(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and isinstance(value[0], msgspec.Struct)
     return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
-
-
-def rows_of_forecast(forecast: Forecast | TimePlan) -> tuple[Sequence[Column], Sequence[Estimate]]:
-    """The curve of a forecast as a table: few of many numbers of workers, the chosen one marked, each time with its interval drawn."""
-    chosen, estimates = forecast.chosen.workers, forecast.predictions
-    counts = {round(step * 2**power) for power in range(12) for step in (1, 1.5)}
-    ends = {estimates[0].workers, estimates[-1].workers, chosen}
-    shown = [one for one in estimates if one.workers in counts | ends or len(estimates) <= _FEW_ROWS]
-    top = 1.25 * max(one.seconds for one in shown)
-    drawn = Column("0 … " + human("_s", top), lambda one: whisker(one.low_s, one.seconds, one.high_s, top))
-    mark = Column("", lambda one: "← chosen" if one.workers == chosen else "")
-    return (*columns(Estimate), drawn, mark), shown
-
-
-def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
-    """What was chosen and why, the law behind it, and what to know before believing it."""
-    chosen, model = forecast.chosen, forecast.model
-    span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"
-    size = f", batch size {chosen.batch_size:,}" if chosen.batch_size else ""
-    law = " + ".join(f"{seconds:.3g}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
-    return [
-        ("", ""),
-        ("chosen", f"{chosen.workers} worker{'s' if chosen.workers > 1 else ''}{size}: {chosen.reason}"),
-        ("takes", f"{human('_s', chosen.seconds)} ({span})"),
-        ("costs", f"${chosen.cost_usd:,.4g}, at most about ${chosen.high_cost_usd:,.4g}"),
-        ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
-        *(("note", note) for note in forecast.notes),
-    ]
 
 
 def cells(excerpt: Excerpt) -> Sequence[Column]:

@@ -112,6 +112,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         environment: variables added to a clean base environment. Never a secret.
         secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
             they are deleted when the task ends.
+        secret_variables: like ``environment``, but never in a plan on disk: they lie beside the secret files, as one file with mode 0600,
+            and only the task's own process takes them.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
@@ -130,6 +132,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     environment: dict[str, str] = {}
     secret_files: dict[str, str] = {}
+    secret_variables: dict[str, str] = {}
     shared_folder: str = ""
     resources: Resources = Resources()
     max_duration_s: float | None = None
@@ -223,7 +226,8 @@ class Engine(Protocol):
     def launch(self, gang: GangPlan) -> None:
         """Start a gang, all tasks or none. Returns when the shims are started, not when user code runs.
 
-        Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, not for the job. A task that cannot
+        Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, and for as long as it takes to send
+        files to another machine; not for the job. A task that cannot
         be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
         `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full, `InvalidInput` for a task id that the
         pool cannot use; then nothing was started. One bad task keeps its whole gang from starting: every task of it is ENDED with
@@ -233,12 +237,15 @@ class Engine(Protocol):
 
     def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
         """Look at tasks; one answer for each id. Never blocks on user code. A task whose shim died without a record is ENDED with
-        SHIM_LOST (NODE_LOST when the whole machine was restarted), and everything it left running is dead before that is said."""
+        SHIM_LOST (NODE_LOST when the whole machine was restarted or is gone), and everything it left running is dead before that is
+        said. A machine that does not answer shows what was seen last, with a message, until it answers or is lost. Raises
+        `Unavailable` when the pool cannot be reached."""
         ...
 
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
         """Ask tasks to stop: SIGTERM, then after their grace SIGKILL for every descendant, setsid and double forks included;
-        ``force`` skips the grace. Returns at once; idempotent; unknown and ended tasks are ignored."""
+        ``force`` skips the grace. Returns at once; idempotent; unknown and ended tasks are ignored. Raises `Unavailable` when the pool
+        cannot be reached; a machine that does not answer is to be asked again."""
         ...
 
     def capacity(self) -> Resources:
@@ -251,11 +258,12 @@ class Engine(Protocol):
         ...
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
-        """Read output bytes. Works while the task runs, after it ended and after any restart. Unknown task: an empty slice."""
+        """Read output bytes. Works while the task runs, after it ended and after any restart. Unknown task: an empty slice. Raises
+        `Unavailable` while the task's machine does not answer; the output of one that is lost for ever is one line that says so."""
         ...
 
     def read_result(self, task_id: str) -> bytes | None:
-        """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
+        """Return what the task left in ``result.json`` (at most 16 MiB), or None. Raises `Unavailable` as `read_log` does."""
         ...
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
@@ -275,7 +283,7 @@ class Engine(Protocol):
         ...
 
     def known(self) -> Sequence[str]:
-        """Ids of all tasks that the pool holds files of, running or ended; for finding orphans after a restart."""
+        """Ids of all tasks that the pool holds files of, running or ended; for finding orphans after a restart. Needs no connection."""
         ...
 
     def forget(self, task_ids: Sequence[str]) -> None:
