@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from skyloom import __version__
@@ -20,6 +21,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
@@ -75,6 +77,9 @@ from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.webhooks import ports as webhooks_ports
+from skyloom.rooms.webhooks.rules import secret_of
+from skyloom.rooms.webhooks.service import Webhooks
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
@@ -87,6 +92,7 @@ from skyloom.tables.lance import LanceTables
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *cost_ports.COLLECTIONS,
+    *webhooks_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *secrets_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
@@ -167,12 +173,17 @@ class Embedded:
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
+        outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
+        key = _secret_key(settings.home / "secret")
+        webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
+        self._services.append(webhooks)
         self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
         self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
             "budgets": self._budgets.tick,
+            "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,

@@ -100,6 +100,12 @@ SETTINGS = (
         _size,
         "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
     ),
+    Setting(
+        "webhook_hosts",
+        "",
+        str,
+        "Hosts, separated by commas, that webhooks may reach although their addresses are none of the public internet.",
+    ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
 

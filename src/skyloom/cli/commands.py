@@ -30,6 +30,7 @@ TABLE = (
     Row("predict", "skyloom.cli.predict", "Ask an endpoint for predictions."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
+    Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),
     Row("cost", "skyloom.cli.cost", "What was used, and what it cost."),
     Row("budget", "skyloom.cli.budget", "Budgets: set, list, show, delete."),
