@@ -23,6 +23,7 @@ from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
+from skyloom.rooms.webhooks.model import Webhook
 
 
 def _top(row: FeatureDrift) -> float:
@@ -42,6 +43,15 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("fired_at", "since"),
         of("times_fired"),
         of("message"),
+    ),
+    Webhook: (
+        of("id", "webhook"),
+        of("url"),
+        of("kinds", "hears of"),
+        of("num_sent", "sent"),
+        of("num_dropped", "dropped"),
+        of("failures"),
+        of("last_error"),
     ),
     FeatureDrift: (
         of("name", "feature"),
