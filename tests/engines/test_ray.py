@@ -1,5 +1,6 @@
 """The Ray engine passes the whole contract on a real cluster of one node, which it reaches by the Ray client."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.engines.ray import RayEngine
+from skyloom.ports.channel import Control, GuestCommand, Stream
 from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
-from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
+from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
+from tests.engines.test_local_inside import outcome, read
 from tests.ray_cluster import NEEDS_RAY, RayCluster
 
 pytestmark = NEEDS_RAY
@@ -85,3 +88,12 @@ class TestRayEngine(ProcessContract):
         with pytest.raises(Unavailable, match="no machine nowhere"):
             engine.launch(one("there", sh("true"), machine="nowhere"))
         assert engine.known() == ["here"]
+
+    def test_command_runs_inside_of_a_task_on_a_node(self, engine: RayEngine) -> None:
+        engine.launch(one("t", sh("echo up; exec sleep 1000"), environment={"COLOUR": "blue"}))
+        until(lambda: log(engine, "t") == b"up\n", "the task to run")
+        channel = engine.enter("t", GuestCommand(argv=("sh", "-c", 'read word; echo "$word $COLOUR"; exit 7')))
+        os.write(channel.input, b"sky\n")
+        assert read(channel, Stream.OUTPUT) == b"sky blue\n"
+        assert outcome(channel) == Control(exit_code=7)
+        channel.close()
