@@ -13,6 +13,7 @@ from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
 from tests.engines.test_local_inside import outcome, read
+from tests.engines.test_local_mounts import TOKEN, Plane
 from tests.ray_cluster import NEEDS_RAY, RayCluster
 
 pytestmark = NEEDS_RAY
@@ -29,9 +30,16 @@ def folder(tmp_path: Path) -> Path:
 def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     shared = str(ray_cluster.folder / "shared")
     engine = connected(made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=shared, url="http://10.0.0.1:1"))
-    assert engine.abilities >= {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.GPU}
+    assert engine.abilities == set(Ability) - {Ability.WARM_START}
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    plane = Plane()
+    yield plane
+    plane.close()
 
 
 class TestRayEngine(ProcessContract):
@@ -49,6 +57,18 @@ class TestRayEngine(ProcessContract):
         url, shared = log(engine, "t").decode().split()
         assert url == "http://10.0.0.1:1"
         assert shared == f"{ray_cluster.folder}/shared/{engine.engine_id}/job-1"
+
+    def test_task_mounts_what_its_node_fetches(self, shared_engine: RayEngine, plane: Plane) -> None:
+        told = {"SKYLOOM_URL": plane.url, "SKYLOOM_PROJECT": "p"}
+        mount = plane.model("old", a=b"bytes")
+        url, shared_engine._gangs._url = shared_engine._gangs._url, ""  # leave the plan's: the server of this test
+        try:
+            entry = sh('cat "$SKYLOOM_MOUNTS/old/a"')
+            shared_engine.launch(one("t", entry, environment=told, secret_files={"TOKEN": TOKEN}, mounts=(mount,)))
+            wait(shared_engine, "t")
+        finally:
+            shared_engine._gangs._url = url
+        assert log(shared_engine, "t").endswith(b"bytes")
 
     def test_gangs_see_the_gpus_that_ray_set_aside_for_them_and_no_others(self, engine: RayEngine) -> None:
         show = sh('echo "$CUDA_VISIBLE_DEVICES"; exec sleep 1000')

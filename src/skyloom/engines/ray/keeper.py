@@ -123,9 +123,9 @@ class Keeper:
                     tasks,
                     warm=self._plan.warm,
                     variables=trust_variables(),
-                    package_variables=package_variables(),
                     lease=lease.file,
                     disowns=True,
+                    package_variables=package_variables(),  # this node's own: it may have another index than the control plane
                 )
             return self._engine
 

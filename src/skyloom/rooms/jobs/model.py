@@ -19,6 +19,7 @@ from skyloom.ports.engine import Entry
 from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.budget import Allowance, Amount
+from skyloom.rooms.secrets.model import SecretUse
 
 
 class JobMissing(NotFound):
@@ -173,6 +174,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
             newest. The job keeps the version that it was at its submission.
+        secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
         budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
@@ -204,6 +206,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
     mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
     budget_usd: Amount | None = None

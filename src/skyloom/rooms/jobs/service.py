@@ -19,6 +19,7 @@ from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
 from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.secrets.service import Secrets
 
 
 class Jobs:
@@ -33,6 +34,7 @@ class Jobs:
         fleet: Fleet,
         blobs: Blobs,
         waits: Waits,
+        secrets: Secrets,
         budgets: Budgets | None = None,
     ) -> None:
         self._store = store
@@ -45,6 +47,7 @@ class Jobs:
         self._waits = waits
         # Set by who knows datasets and models, which are rooms above.
         self.resolve_mount: mounts.Resolve = mounts.none_known
+        self._secrets = secrets
         self._budgets = budgets
 
     def handlers(self) -> Handlers:
@@ -92,7 +95,8 @@ class Jobs:
         """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
         return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
 
-    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
+    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller, *, refuse: bool = True) -> JobStatus:
+        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s."""
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
@@ -100,6 +104,8 @@ class Jobs:
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
+        if not refuse:
+            return self.take_in(tx, job)
         self._promise(tx, job)
         return self._queue(tx, job)
 
@@ -118,10 +124,15 @@ class Jobs:
         return self._queue(tx, job)
 
     def _queue(self, tx: Transaction, job: Job) -> JobStatus:
-        self.dependencies.check(tx, job.spec.after, job.project)
+        self.check_named(tx, job.spec, job.project)
         if job.spec.mounts:
             job = changed(job, {"mounts": mounts.resolved(tx, job.spec, job.project, self.resolve_mount)})
         return rules.status(*self._writer.take_in(tx, job))
+
+    def check_named(self, view: Snapshot, spec: model.JobSpec, project: str) -> None:
+        """Refuse a description that names what the project does not have: jobs to come after, secrets. Raises `NotFound`."""
+        self.dependencies.check(view, spec.after, project)
+        self._secrets.check(view, spec.secrets, project)
 
     def _promise(self, tx: Transaction, job: Job) -> None:
         """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""

@@ -11,8 +11,8 @@ from statistics import NormalDist, fmean
 
 import msgspec
 
-# Beyond the largest quantile durations have a heavy tail (Pareto): what ran twice as long as all others may well go on as long again.
-_TAIL = 1.5
+# Beyond the largest quantile durations have a heavy tail (Pareto): what outlived all others may well go on for long.
+_TAIL = 2.0
 _NUM_QUANTILES = 99
 _ENOUGH = 20  # with so many earlier durations, they are the distribution
 _MAX_KEPT = 200

@@ -16,7 +16,6 @@ from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.scheduler import Scheduler
 from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts
 
-MAX_WAITING = 500
 _ROLLOUTS = (20, 200)
 _EARLY, _LIKELY, _LATE = 0.1, 0.5, 0.9
 # A rollout in which gangs are stopped again and again is cut off after so many times the events that it takes without.
@@ -56,6 +55,7 @@ def forecast(
     *,
     costs: StopCosts | None = None,
     seed: int = 0,
+    max_waiting: int = 500,
     max_events: int = 20_000,
 ) -> dict[str, GangForecast]:
     """Say when each gang will start and end, by gang. Pure, and the same for the same seed; takes seconds at most: not for a tick.
@@ -63,7 +63,7 @@ def forecast(
     Args:
         make: gives a fresh scheduler each time, that has these nodes and its projects' past use, and knows no gang.
         running: all that hold resources.
-        waiting: in the order of the queue; those after the first `MAX_WAITING` are neither played nor answered.
+        waiting: in the order of the queue; those after the first ``max_waiting`` are neither played nor answered.
         durations: by gang; one that is missing is judged by its own ``expected_s``, or by nothing.
         costs: of stopping a gang.
         max_events: how much is played, over all rollouts; fewer gangs get more rollouts.
@@ -71,7 +71,7 @@ def forecast(
     Raises `IllegalDecision`.
     """
     holdings = list(running)
-    queue = list(waiting)[:MAX_WAITING]
+    queue = list(waiting)[:max_waiting]
     gangs = [*(holding.demand for holding in holdings), *queue]
     if not gangs:
         return {}
