@@ -209,7 +209,8 @@ def of_plans(planning: Planning) -> Explainer:
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
         plan = planning.find(view, subject, project)
-        chosen = f"{plan.chosen.workers} workers: {plan.chosen.reason}"
+        workers = plan.chosen.workers
+        chosen = f"{workers} worker{'s' if workers > 1 else ''}: {plan.chosen.reason}"
         in_danger = plan.open and plan.danger is not Danger.NONE
         return Explanation(
             subject=subject,
