@@ -37,6 +37,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
@@ -159,6 +160,7 @@ class Embedded:
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
+            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
             "budgets": budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,

@@ -43,9 +43,10 @@ def job_rooms(
     blobs: Blobs,
     plans: Plans,
     fleet: Fleet | None = None,
+    waits: Waits | None = None,
 ) -> tuple[Jobs, JobLoop]:
     """Wire them as the composition root does."""
-    writer, waits = JobWriter(clock, outbox), Waits()
+    writer, waits = JobWriter(clock, outbox), waits or Waits()
     fleet = fleet or Fleet(engine, no_engine, NoTokens(), lambda name: None)
     jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits)
     launches = Launches(store, clock, writer, fleet, plans, waits)
