@@ -41,7 +41,8 @@ from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
-from skyloom.rooms.jobs.spending import spenders
+from skyloom.rooms.jobs.sessions import Sessions
+from skyloom.rooms.jobs.spending import lasting, spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -57,13 +58,18 @@ from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
+from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.scheduling.service import Scheduling
+from skyloom.rooms.secrets import ports as secrets_ports
+from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.templates import ports as templates_ports
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
@@ -75,6 +81,7 @@ from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
+from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
@@ -82,11 +89,13 @@ COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *cost_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *secrets_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
     *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
+    *templates_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -141,27 +150,31 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
-        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
-        budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
-        writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
+        secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
+        self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
+        plans.lasts_s = lasting(store, self._budgets)
+        writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
+        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=budgets)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
-        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=budgets)
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
+        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
+        self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
-        self._services += [self._tenancy, Scheduling(store, clock), self._pools]
-        self._services += [self._jobs, self._arrays, self._schedules, self._cost]
+        self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
+        self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
             "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
-            "budgets": budgets.tick,
+            "budgets": self._budgets.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -171,11 +184,12 @@ class Embedded:
     def _build_life(self, settings: Settings) -> None:
         """The life of a model: data, runs, models, endpoints, what is seen of them."""
         store, clock, ids = self.store, self._clock, self._ids
-        self._lance = LanceTables(settings.home / "tables")
-        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
+        self.tables = LanceTables(settings.home / "tables")
+        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
         registry = Registry(store, clock, ids, self.blobs)
+        self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
@@ -184,7 +198,7 @@ class Embedded:
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = Planning(
-            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings))
+            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
@@ -193,13 +207,13 @@ class Embedded:
     def _build_views(self) -> None:
         """What looks over several rooms."""
         home: Path = self.settings.home
-        lineage = Lineages(self.store, self._lance, RoomSources(self._serving.find_prediction))
+        lineage = Lineages(self.store, self.tables, RoomSources(self._serving.find_prediction))
         overview = Overview(
             self.store,
             self._clock,
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving),
+            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving, self._budgets),
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
@@ -222,7 +236,7 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
+    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving, budgets: Budgets
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -233,6 +247,7 @@ def _explainers(
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
+        "budget": explainers.of_budgets(budgets),
     }
 
 
@@ -246,6 +261,8 @@ def _engine(settings: Settings) -> LocalEngine:
         environments=home / "environments",
         package_variables=package_variables(),
         max_environment_bytes=parse_bytes(settings.environments),
+        mounts=home / "mounts",
+        max_mount_bytes=parse_bytes(settings.mounts),
     )
 
 
@@ -257,7 +274,7 @@ def _capacity(settings: Settings) -> Resources | None:
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
 
 
-class EngineOf:
+class PoolEngines:
     """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -323,9 +340,9 @@ def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book
     return budgets, cost
 
 
-def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+def _hour_price(prices: Prices) -> planning_ports.HourPrice:
     """What a worker costs in an hour."""
-    return lambda resources: worth(resources, 3600, prices).usd
+    return lambda view, resources, pool, now: worth(resources, 3600, prices.history(view).book(pool, now)).usd
 
 
 def _secret_key(path: Path) -> bytes:

@@ -88,6 +88,12 @@ SETTINGS = (
         str,
         "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
     ),
+    Setting(
+        "mounts",
+        "50GiB",
+        str,
+        "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
+    ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
 
@@ -139,6 +145,7 @@ class TaskEnvironment:
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
         tables: folder of the tables of all datasets, as this machine sees it.
+        mounts: folder of the datasets and models that the job mounts.
         training: JSON of the `TrainingPlan` of a training run.
         array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
         array_offset: this job's place in its file of inputs.
@@ -162,6 +169,7 @@ class TaskEnvironment:
     array_offset: int = 0
     trial: str = ""
     tables: str = ""
+    mounts: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -187,6 +195,7 @@ class TaskEnvironment:
             array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
             trial=source.get("SKYLOOM_TRIAL", ""),
             tables=source.get("SKYLOOM_TABLES", ""),
+            mounts=source.get("SKYLOOM_MOUNTS", ""),
         )
 
 
@@ -216,6 +225,12 @@ def package_variables(environment: Mapping[str, str] | None = None) -> dict[str,
         if value and ours not in found:
             found[ours] = ",".join(value.split()) if ours == "UV_FIND_LINKS" else value
     return found
+
+
+def trust_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which issuers of certificates this machine trusts beyond the usual ones."""
+    source = os.environ if environment is None else environment
+    return {name: source[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if source.get(name)}
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:

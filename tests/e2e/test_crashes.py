@@ -19,7 +19,11 @@ from skyloom.core.resources import Resources
 from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
+from skyloom.rooms.cost import tallies
+from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.ports import LEDGER
+from skyloom.rooms.cost.rules import usage_of
+from skyloom.rooms.cost.usage import Usage
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import MOVES, JobSpec, JobState, JobStatus, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -104,6 +108,7 @@ def check_history(scenario: Scenario) -> int:
         tasks = store.read(lambda view: view.select(TASKS))
         events = [event for _, event in store.read(lambda view: view.entries(EVENTS, limit=100_000))]
         ledger = [entry for _, entry in store.read(lambda view: view.entries(LEDGER, limit=100_000))]
+        summed = store.read(lambda view: tallies.ever(view, "default", CostBy.PROJECT, "default"))
         audit = [entry for _, entry in store.read(lambda view: view.entries(AUDIT, limit=100_000))]
     finally:
         store.close()
@@ -120,6 +125,7 @@ def check_history(scenario: Scenario) -> int:
     metered = {task.id: (task.started_at, task.ended_at) for task in tasks if task.started_at is not None}
     assert {entry.task_id: (entry.started_at, entry.ended_at) for entry in ledger} == metered, "metered wrongly"
     assert len(ledger) == len(metered), "metered twice"
+    assert summed == sum((usage_of(entry) for entry in ledger), Usage()), "the sums are not those of the ledger"
     assert broken_link(audit) is None
     return len(events)
 

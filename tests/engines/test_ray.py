@@ -7,12 +7,14 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.engines.ray import RayEngine
-from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
+from skyloom.ports.channel import GuestCommand
+from skyloom.ports.engine import Ability, AbilityMissing, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
 from tests.engines.ray_engines import clear, connected, made
-from tests.ray_cluster import RayCluster
+from tests.engines.test_local_mounts import TOKEN, Plane
+from tests.ray_cluster import NEEDS_RAY, RayCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = NEEDS_RAY
 
 
 @pytest.fixture
@@ -26,9 +28,16 @@ def folder(tmp_path: Path) -> Path:
 def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     shared = str(ray_cluster.folder / "shared")
     engine = connected(made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=shared, url="http://10.0.0.1:1"))
-    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.GPU}
+    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.GPU}
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    plane = Plane()
+    yield plane
+    plane.close()
 
 
 class TestRayEngine(ProcessContract):
@@ -46,6 +55,24 @@ class TestRayEngine(ProcessContract):
         url, shared = log(engine, "t").decode().split()
         assert url == "http://10.0.0.1:1"
         assert shared == f"{ray_cluster.folder}/shared/{engine.engine_id}/job-1"
+
+    def test_task_mounts_what_its_node_fetches(self, shared_engine: RayEngine, plane: Plane) -> None:
+        told = {"SKYLOOM_URL": plane.url, "SKYLOOM_PROJECT": "p"}
+        mount = plane.model("old", a=b"bytes")
+        url, shared_engine._gangs._url = shared_engine._gangs._url, ""  # leave the plan's: the server of this test
+        try:
+            entry = sh('cat "$SKYLOOM_MOUNTS/old/a"')
+            shared_engine.launch(one("t", entry, environment=told, secret_files={"TOKEN": TOKEN}, mounts=(mount,)))
+            wait(shared_engine, "t")
+        finally:
+            shared_engine._gangs._url = url
+        assert log(shared_engine, "t").endswith(b"bytes")
+
+    def test_nobody_goes_inside_of_a_task_of_a_cluster(self, engine: RayEngine) -> None:
+        with pytest.raises(AbilityMissing):
+            engine.enter("t", GuestCommand(argv=("true",)))
+        with pytest.raises(AbilityMissing):
+            engine.connect("t", 80)
 
     def test_gangs_see_the_gpus_that_ray_set_aside_for_them_and_no_others(self, engine: RayEngine) -> None:
         show = sh('echo "$CUDA_VISIBLE_DEVICES"; exec sleep 1000')

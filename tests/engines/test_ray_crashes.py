@@ -19,9 +19,9 @@ from skyloom.engines.ray import RayEngine
 from skyloom.ports.engine import EndReason, PythonFile, TaskPhase
 from tests.contracts.engine_contract import is_gone, log, look, one, program, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
-from tests.ray_cluster import RayCluster, RayProcess, write_token
+from tests.ray_cluster import NEEDS_RAY, RayCluster, RayProcess, write_token
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = NEEDS_RAY
 MOST_S = 10.0  # within which every question is answered or refused
 HOLD = """
 import sys, time

@@ -31,7 +31,9 @@ from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
+from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
@@ -48,7 +50,9 @@ CONTENTS = Contents(num_rows=1, columns=(), digest=ZERO)
 COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0.1, memory_bytes=2**26))
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
-    Why: lambda ids: [Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert")],
+    Why: lambda ids: [
+        Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert", "budget")
+    ],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
         monitoring.ListAlerts(endpoint=name) for name in (ids["endpoint"], "secret-ep")
@@ -64,11 +68,15 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
+    templates.GetTemplate: lambda _: [templates.GetTemplate(name="secret-template")],
+    secrets.DeleteSecret: lambda _: [secrets.DeleteSecret(name="secret-password")],
     schedules.GetSchedule: lambda _: [schedules.GetSchedule(name="secret-schedule")],
     schedules.PauseSchedule: lambda _: [schedules.PauseSchedule(name="secret-schedule")],
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
     schedules.DeleteSchedule: lambda _: [schedules.DeleteSchedule(name="secret-schedule")],
     jobs.ReadLog: lambda ids: [jobs.ReadLog(job_id=ids["job"])],
+    jobs.OpenExec: lambda ids: [jobs.OpenExec(job_id=ids["job"], argv=("id",))],
+    jobs.OpenPort: lambda ids: [jobs.OpenPort(job_id=ids["job"], port=80)],
     jobs.ReadResult: lambda ids: [jobs.ReadResult(job_id=ids["job"])],
     registry.SetAlias: lambda _: [registry.SetAlias(model="secret-model", alias="champion", number=1)],
     registry.GetModel: lambda _: [registry.GetModel(model="secret-model")],
@@ -150,6 +158,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     scheduling.SetQuota: scheduling.SetQuota(name=OURS, weight=2.0),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
+    templates.PlanTemplate: templates.PlanTemplate(name="own", jobs={"a": templates.TemplateJob(spec=COMMAND)}),
+    templates.ApplyTemplate: templates.ApplyTemplate(name="own", jobs={"a": templates.TemplateJob(spec=COMMAND)}),
+    templates.ListTemplates: templates.ListTemplates(),
+    secrets.SetSecret: secrets.SetSecret(name="own-secret", value="x"),
+    secrets.ListSecrets: secrets.ListSecrets(),
     schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),
     schedules.ListSchedules: schedules.ListSchedules(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(

@@ -42,6 +42,14 @@ Requirements = Annotated[
     ),
 ]
 Isolated = Annotated[bool, typer.Option("--isolated", help="Only those packages: nothing of the pool is visible.")]
+Mounts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mount",
+        metavar="NAME=dataset:NAME[:VERSION]",
+        help="Folder $SKYLOOM_MOUNTS/NAME with a dataset, or with a model:NAME[:VERSION]; read-only; repeat it.",
+    ),
+]
 
 Preemptible = Annotated[
     bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")

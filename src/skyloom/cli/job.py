@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
@@ -22,6 +22,7 @@ from skyloom.cli.frame import (
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
     OnPool,
     Preemptible,
     Project,
@@ -54,7 +55,15 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
+
+
+Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -68,6 +77,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
+    grace: Grace = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
     preemptible: Preemptible = True,
     deadline: Deadline = None,
@@ -75,11 +85,11 @@ def run(
     pool: OnPool = None,
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
+    secret: Secret = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -93,14 +103,9 @@ def run(
     126 could not start, 125 lost).
     Ctrl-C only stops following: the job goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
-    if deadline is not None:
-        options["deadline_s"] = values.duration_s(deadline)
-    if expected is not None:
-        options["expected_duration_s"] = values.duration_s(expected)
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options = values.work(command, None)
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
@@ -118,9 +123,12 @@ def run(
             pools=tuple(pool or ()),
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             budget_usd=budget,
+            grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
             key=key,
         )
@@ -190,6 +198,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
         *(Dependency(id=one) for one in succeeded or ()),
         *(Dependency(id=one, condition=Condition.ENDED) for one in ended or ()),
     )
+
+
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

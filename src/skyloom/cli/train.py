@@ -16,6 +16,7 @@ from skyloom.cli.frame import (
     Isolated,
     MaxDuration,
     Memory,
+    Mounts,
     Project,
     Requirements,
     Workers,
@@ -53,6 +54,7 @@ def train(
     ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -84,6 +86,7 @@ def train(
             budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             **options,
         )
         if detach:

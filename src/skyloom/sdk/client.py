@@ -8,7 +8,9 @@ from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
+from skyloom.sdk.secrets import SecretCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
+from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
@@ -30,6 +32,8 @@ class Client:
         self.quotas = QuotaCalls(transport)
         self.arrays = ArrayCalls(transport)
         self.schedules = ScheduleCalls(transport)
+        self.secrets = SecretCalls(transport)
+        self.templates = TemplateCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.plans = PlanCalls(transport)

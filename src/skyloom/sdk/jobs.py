@@ -9,9 +9,10 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Page
+from skyloom.ports.channel import Size
 from skyloom.ports.engine import PythonCall
 from skyloom.rooms.jobs import model
-from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
+from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus, Session
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.specs import job_spec
@@ -101,6 +102,25 @@ class JobCalls:
     def result(self, job_id: str) -> model.CallResult:
         """What a called function returned, if it has."""
         return self._transport.send(model.ReadResult(job_id=job_id))
+
+    def exec(
+        self,
+        job_id: str,
+        command: Sequence[str],
+        *,
+        rank: int = 0,
+        terminal: Size | None = None,
+        kind_of_terminal: str = "xterm",
+    ) -> Session:
+        """Allow one command inside of a running worker. `skyloom.sdk.tunnel.run_inside` also runs it."""
+        ask = model.OpenExec(
+            job_id=job_id, argv=tuple(command), rank=rank, terminal=terminal, kind_of_terminal=kind_of_terminal
+        )
+        return self._transport.send(ask)
+
+    def forward(self, job_id: str, port: int, *, rank: int = 0) -> Session:
+        """Allow connections to a port of a running worker. `skyloom.sdk.tunnel.Forward` also listens here and connects."""
+        return self._transport.send(model.OpenPort(job_id=job_id, port=port, rank=rank))
 
     def follow(self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0) -> Iterator[str]:
         """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too.

@@ -35,7 +35,8 @@ from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import SharedFolder
 from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
-from skyloom.ports.engine import Ability, GangPlan, LogSlice, Machine, Observation, TaskPhase
+from skyloom.ports.channel import GuestCommand, TaskChannel
+from skyloom.ports.engine import Ability, AbilityMissing, GangPlan, LogSlice, Machine, Observation, TaskPhase
 
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
 _MAX_REMEMBERED = 20_000
@@ -117,7 +118,8 @@ class RayEngine:
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT} | ({Ability.WARM_START} if warm else set())
+            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
+            | ({Ability.WARM_START} if warm else set())
         )
 
     def check(self) -> Sequence[Machine]:
@@ -313,6 +315,14 @@ class RayEngine:
             by_home = _by_home(running, self._keepers.nodes())
             self._tell(by_home, lambda those: Stop(task_ids=tuple(each.task_id for each in those), force=force))
 
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Not on a cluster: its bytes would go through Ray. Raises `AbilityMissing`."""
+        raise _no_way_in(task_id)
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Not on a cluster; see `enter`. Raises `AbilityMissing`."""
+        raise _no_way_in(task_id)
+
     def known(self) -> Sequence[str]:
         """Ids of all tasks that were sent to a node, or found on one."""
         return sorted(placement.task_id for placement in self._placements)
@@ -353,6 +363,13 @@ def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Pl
     for placement in placements:
         found.setdefault(nodes.home(placement.node_id, placement.machine), []).append(placement)
     return found
+
+
+def _no_way_in(task_id: str) -> AbilityMissing:
+    return AbilityMissing(
+        f"{task_id} runs on a Ray cluster, where nobody can go inside of a task yet.",
+        next_action="Run the job on this machine (--pool local), or print what you want to see into its log.",
+    )
 
 
 def _lost_log(placement: Placement, offset: int) -> LogSlice:

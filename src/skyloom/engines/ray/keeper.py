@@ -46,6 +46,7 @@ from skyloom.engines.ray.asks import (
 )
 from skyloom.engines.ray.lease import Lease
 from skyloom.ports.engine import LogSlice, Observation, TaskPlan
+from skyloom.settings import package_variables, trust_variables
 
 _OLD_UPLOAD_S = 3600.0
 
@@ -110,7 +111,14 @@ class Keeper:
                     )
                 lease.keep()
                 tasks = self._root / "tasks"
-                self._engine = LocalEngine(tasks, warm=self._plan.warm, lease=lease.file, disowns=True)
+                self._engine = LocalEngine(
+                    tasks,
+                    warm=self._plan.warm,
+                    variables=trust_variables(),
+                    lease=lease.file,
+                    disowns=True,
+                    package_variables=package_variables(),  # this node's own: it may have another index than the control plane
+                )
             return self._engine
 
     def _sweep_uploads(self) -> None:

@@ -19,7 +19,7 @@ from skyloom.engines.ray.wire import Ask, BridgeReply, BridgeRequest, Channel, O
 
 T = TypeVar("T")
 ANSWER_S = 9.0  # within this long every question is answered or refused
-_CONNECT_S = 60.0  # after this long a bridge that reached nothing is given up, and the next question starts another
+_CONNECT_S = 90.0  # after this long a bridge that reached nothing is given up, and the next question starts another
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
 _MOST_BRIDGES = 2  # for one question

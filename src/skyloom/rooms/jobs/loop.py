@@ -9,7 +9,6 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
@@ -27,7 +26,6 @@ from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.spending import has_allowance
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
@@ -64,8 +62,8 @@ class JobLoop:
         self._writer = writer
         self._fleet = fleet
         self._waits = waits
-        self._budgets = budgets
         self._launches = launches
+        self._budgets = budgets
         self._mirror = Mirror()
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
@@ -98,31 +96,14 @@ class JobLoop:
             if self._settle():
                 turns = self._catch_up()
             moved = self._place(turns)
-            look_again_s = self._keep_budgets(gang.job for gang in self._mirror.held())
+            look_again_s = self._keep_budgets()
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
-                return _EAGER_S
+                return min(_EAGER_S, look_again_s)
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
-
-    def _keep_budgets(self, jobs: Iterable[Job]) -> float:
-        """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
-        if self._budgets is None:
-            return _IDLE_S
-        verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs))
-        for job_id, why in verdict.halts.items():
-            halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
-            self._store.write(partial(self._halt_now, job_id=job_id, halt=halt))
-        if verdict.halts:
-            return 0.0
-        return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
-
-    def _halt_now(self, tx: Transaction, job_id: str, halt: Halt) -> None:
-        job = tx.get(JOBS, job_id)
-        if job is not None:
-            self._writer.halt(tx, job, halt)
 
     def picture(self) -> Picture | None:
         """What is open now, for a forecast; None when nothing waits or runs."""
-        past = self._store.read(partial(_past, limit=_REPLAYED))
+        past = self._store.read(lambda view: _past(view, _REPLAYED))
         with self._tick_lock:
             if self._turns is None or not self._mirror.gangs:
                 return None
@@ -256,6 +237,22 @@ class JobLoop:
                 other = gangs.get(eviction.for_gang)
                 halts.append((gangs[eviction.gang].job, demands.halt(eviction, other.job if other else None, now)))
         self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+
+    def _keep_budgets(self) -> float:
+        """Halt those that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+        if self._budgets is None:
+            return _IDLE_S
+        gangs, now = self._mirror.gangs, self._clock.now()
+        judged = self._budgets.judge(own=any(rules.has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        halts = [
+            (gangs[key].job, Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=now, message=why))
+            for key, why in judged.halts.items()
+            if key in gangs
+        ]
+        self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+        if judged.halts:
+            return 0.0
+        return _IDLE_S if judged.look_again_s is None else max(0.0, judged.look_again_s)
 
 
 def _is_as_read(tx: Transaction, job: Job) -> bool:

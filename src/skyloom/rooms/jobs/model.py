@@ -14,11 +14,13 @@ from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
+from skyloom.ports.channel import Argument, Size
 from skyloom.ports.engine import Entry
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.scheduling.forecast import GangForecast
+from skyloom.rooms.secrets.model import SecretUse
 
 
 class JobMissing(NotFound):
@@ -144,6 +146,12 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     condition: Condition = Condition.SUCCEEDED
 
 
+MountName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$(?!\n)")]
+MountReference = Annotated[
+    str, Meta(pattern=r"^(dataset|model):[a-z0-9._-]{1,80}(:[A-Za-z0-9._-]{1,80})?$(?!\n)", max_length=200)
+]
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -165,6 +173,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         expected_duration_s: how long its owner thinks that it runs, with ``num_workers``.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
+        mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
+            newest. The job keeps the version that it was at its submission.
+        secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
         budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
@@ -196,7 +207,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
     budget_usd: Amount | None = None
     budget_gpu_hours: Amount | None = None
     budget_cpu_hours: Amount | None = None
@@ -237,6 +250,7 @@ class Job(Record, frozen=True, kw_only=True):
         comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
         halt: what the newest attempt was told, if it has to stop.
         array: id of the array that it is one task of, or "".
+        mounts: the versions that its mounts were at its submission.
     """
 
     spec: JobSpec
@@ -246,6 +260,7 @@ class Job(Record, frozen=True, kw_only=True):
     comebacks: int = 0
     halt: Halt | None = None
     array: str = ""
+    mounts: tuple[Mount, ...] = ()
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -388,4 +403,43 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A way into a running task. Its bytes go through the socket ``/v1/projects/{project}/sessions/{id}``, for who opened it.
+
+    Attributes:
+        expires_at: Unix seconds; not used until then, it is forgotten.
+    """
+
+    id: str
+    job_id: str
+    task_id: str
+    expires_at: float
+
+
+@operation("jobs.exec", Right.RUN, "POST /jobs/{job_id}/exec")
+class OpenExec(Operation[Session], frozen=True, kw_only=True):
+    """Allow one command inside of a running worker: as one of its processes, under its limits, ended with it. It starts when the
+    session's socket is opened, within a minute, by the same token.
+
+    Attributes:
+        argv: program and arguments, as they are: no shell.
+        terminal: its size, for a command that talks to a person; None for plain pipes.
+    """
+
+    job_id: Id
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=1_000)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    terminal: Size | None = None
+    kind_of_terminal: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{1,80}$(?!\n)")] = "xterm"
+
+
+@operation("jobs.forward", Right.RUN, "POST /jobs/{job_id}/ports")
+class OpenPort(Operation[Session], frozen=True, kw_only=True):
+    """Allow connections to a TCP port on which a process of a running worker listens, one for each opening of the session's socket."""
+
+    job_id: Id
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult, OpenExec, OpenPort)

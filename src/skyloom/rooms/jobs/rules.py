@@ -267,6 +267,7 @@ def grown(job: Job, tasks: Sequence[Task], num_workers: int, now: float) -> tupl
 def settle(job: Job, tasks: Sequence[Task], seen: Mapping[str, Observation], now: float) -> Settled:
     """Compare what is wanted of a job's newest attempt with what was seen, and say what to write and to do."""
     after = {task.id: _observed(_overtaken(job, task), seen.get(task.id), now) for task in tasks}
+    after = {key: _unpaid(job, task) for key, task in after.items()}
     after = {key: _wanted(job, task, after.values(), now) for key, task in after.items()}
     before = {task.id: task for task in tasks}
     stop = tuple(key for key, task in after.items() if task.state is TaskState.STOPPING)
@@ -310,6 +311,20 @@ def _observed(task: Task, seen: Observation | None, now: float) -> Task:
     reason = Reason((seen.reason or EndReason.SHIM_LOST).value)
     state = TaskState.SUCCEEDED if reason is Reason.COMPLETED else TaskState.FAILED
     return changed(task, {**facts, "state": state, "reason": reason, "message": _evidence(seen, reason)})
+
+
+def _unpaid(job: Job, task: Task) -> Task:
+    """A task that its machine stopped at a time that was not its limit: the one at which the job's budget is used up (`Plans.lasts_s`)."""
+    limit_s = job.spec.max_duration_s
+    if task.reason is not Reason.TIME_LIMIT or not has_allowance(job.spec) or (limit_s and ran_s(task) >= limit_s):
+        return task
+    message = "Its own budget is used up; its machine stopped it, since no control plane had by then"
+    return changed(task, {"reason": Reason.BUDGET_EXHAUSTED, "message": message})
+
+
+def has_allowance(spec: JobSpec) -> bool:
+    """A job has a budget of its own."""
+    return any(limit is not None for limit in (spec.budget_usd, spec.budget_gpu_hours, spec.budget_cpu_hours))
 
 
 def _stopped(task: Task, ended_at: float) -> Task:

@@ -14,7 +14,7 @@ from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
-from skyloom.rooms.jobs import asked, environments, model, rules
+from skyloom.rooms.jobs import asked, environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -23,6 +23,7 @@ from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
 from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.secrets.service import Secrets
 
 
 class Jobs:
@@ -37,6 +38,7 @@ class Jobs:
         fleet: Fleet,
         blobs: Blobs,
         waits: Waits,
+        secrets: Secrets,
         budgets: Budgets | None = None,
     ) -> None:
         self._store = store
@@ -47,6 +49,9 @@ class Jobs:
         self._blobs = blobs
         self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
+        # Set by who knows datasets and models, which are rooms above.
+        self.resolve_mount: mounts.Resolve = mounts.none_known
+        self._secrets = secrets
         self._budgets = budgets
 
     def handlers(self) -> Handlers:
@@ -85,18 +90,26 @@ class Jobs:
                 next_action="Add it to `files` under that very path.",
             )
         environments.check(spec.python, self._fleet.abilities(spec.pools))
+        mounts.check(spec, self._fleet.abilities(spec.pools))
         if budgets := self._budgets:
             wish = wish_of(spec, "", by.project, by.principal)
             self._store.read(lambda view: budgets.check(view, wish))
 
-    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
+    def pinned(self, view: Snapshot, spec: model.JobSpec, project: str) -> model.JobSpec:
+        """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
+        return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
+
+    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller, *, refuse: bool = True) -> JobStatus:
+        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s."""
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
-            spec=ask.spec,
+            spec=self.pinned(tx, ask.spec, by.project),
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
+        if not refuse:
+            return self.take_in(tx, job)
         self._promise(tx, job)
         return self._queue(tx, job)
 
@@ -115,8 +128,15 @@ class Jobs:
         return self._queue(tx, job)
 
     def _queue(self, tx: Transaction, job: Job) -> JobStatus:
-        self.dependencies.check(tx, job.spec.after, job.project)
+        self.check_named(tx, job.spec, job.project)
+        if job.spec.mounts:
+            job = changed(job, {"mounts": mounts.resolved(tx, job.spec, job.project, self.resolve_mount)})
         return rules.status(*self._writer.take_in(tx, job))
+
+    def check_named(self, view: Snapshot, spec: model.JobSpec, project: str) -> None:
+        """Refuse a description that names what the project does not have: jobs to come after, secrets. Raises `NotFound`."""
+        self.dependencies.check(view, spec.after, project)
+        self._secrets.check(view, spec.secrets, project)
 
     def _promise(self, tx: Transaction, job: Job) -> None:
         """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""

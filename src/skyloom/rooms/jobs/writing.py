@@ -80,8 +80,8 @@ def metered(job: Job, task: Task) -> TaskEnded:
     return TaskEnded(
         job_id=job.id,
         task_id=task.id,
-        resources=job.spec.resources,
         pool=task.pool or LOCAL,
+        resources=job.spec.resources,
         started_at=task.started_at or 0.0,
         ended_at=task.ended_at or 0.0,
         labels={**job.spec.labels, "user": job.submitted_by},

@@ -9,12 +9,15 @@ from skyloom.core.events import BudgetReached, EventBody, Moved, Noted, TaskEnde
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.cost.budget import BudgetState
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring import rules as monitoring_rules
+from skyloom.rooms.monitoring.model import Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
 from skyloom.rooms.schedules.service import Schedules
@@ -137,6 +140,24 @@ def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
         next_action=advice if monitoring_rules.is_open(alert) else "",
         evidence=happened(view, alert.id, project),
     )
+
+
+def of_budgets(budgets: Budgets) -> Explainer:
+    """Explains budgets: what is used of them, and when they will be used up."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = budgets.status(view, subject, project)
+        within = status.state is BudgetState.WITHIN
+        return Explanation(
+            subject=subject,
+            noun="budget",
+            state=status.state.value,
+            message=f"{status.used_share:.0%} is used: {status.spent}, and {status.reserved} is promised to jobs.",
+            next_action="" if within else monitoring_rules.NEXT_ACTIONS[Signal.BUDGET],
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
 
 
 def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:

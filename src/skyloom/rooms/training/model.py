@@ -13,7 +13,16 @@ from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
-from skyloom.rooms.jobs.model import MaxWorkers, Moment, PoolNames, Requirements, Span, Workers
+from skyloom.rooms.jobs.model import (
+    MaxWorkers,
+    Moment,
+    MountName,
+    MountReference,
+    PoolNames,
+    Requirements,
+    Span,
+    Workers,
+)
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
 
@@ -103,6 +112,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
+        mounts: more that it reads, as folders; see `JobSpec`.
         trial: try the first steps only; registers nothing and is not tried again.
     """
 
@@ -134,6 +144,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = Allowance(usd=self.budget_usd)  # NaN becomes null on a wire, and would mean no limit there

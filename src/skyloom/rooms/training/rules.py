@@ -107,6 +107,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         expected_duration_s=ask.expected_duration_s,
         labels={**ask.labels, **owners},
         python=ask.python,
+        mounts=ask.mounts,
     )
 
 
