@@ -20,6 +20,8 @@ from skyloom.engines.local.folder import is_task_id
 from skyloom.engines.local.prepare import Place
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
+    ConnectTask,
+    EnterTask,
     Forget,
     Greeting,
     KeeperAsk,
@@ -28,17 +30,20 @@ from skyloom.engines.ray.asks import (
     ReadTaskLog,
     ReadTaskResult,
     Stop,
+    VisitOpen,
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
+from skyloom.engines.ray.remote import RemoteChannel
 from skyloom.engines.ray.shared import SharedFolder
 from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
 from skyloom.ports.channel import GuestCommand, TaskChannel
-from skyloom.ports.engine import Ability, AbilityMissing, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase
+from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskNotThere, TaskPhase
 
+_ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
 _LOST_LOG = b"[skyloom] the output is on a node that is lost\n"
 
@@ -116,10 +121,7 @@ class RayEngine:
         self._lock = threading.Lock()
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
-        self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
-            | ({Ability.WARM_START} if warm else set())
-        )
+        self.abilities = frozenset(_ALWAYS | ({Ability.WARM_START} if warm else set()))
 
     def check(self) -> Sequence[Machine]:
         """Reach every node: its keeper answers, its version is ours, and the shared folder, where there is one, is shared.
@@ -310,14 +312,6 @@ class RayEngine:
             by_home = _by_home(running, self._keepers.nodes())
             self._tell(by_home, lambda those: Stop(task_ids=tuple(each.task_id for each in those), force=force))
 
-    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
-        """Not on a cluster: its bytes would go through Ray. Raises `AbilityMissing`."""
-        raise _no_way_in(task_id)
-
-    def connect(self, task_id: str, port: int) -> TaskChannel:
-        """Not on a cluster; see `enter`. Raises `AbilityMissing`."""
-        raise _no_way_in(task_id)
-
     def known(self) -> Sequence[str]:
         """Ids of all tasks that were sent to a node, or found on one."""
         return sorted(placement.task_id for placement in self._placements)
@@ -342,6 +336,29 @@ class RayEngine:
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
 
+    # --- go inside -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Run a command inside of a running task; see the port. Its bytes go through the keeper of its node."""
+        home = self._home_of_running(task_id)
+        opened = self._keepers.ask(home, EnterTask(task_id=task_id, command=command), VisitOpen)
+        return RemoteChannel(self._keepers, home, opened, terminal=command.terminal is not None, has_outcome=True)
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Connect to a port of a running task; see the port."""
+        home = self._home_of_running(task_id)
+        opened = self._keepers.ask(home, ConnectTask(task_id=task_id, port=port), VisitOpen)
+        return RemoteChannel(self._keepers, home, opened, terminal=False, has_outcome=False)
+
+    def _home_of_running(self, task_id: str) -> str:
+        placement = self._placements.get(task_id)
+        if placement is None or placement.end is not None:
+            raise TaskNotThere(f"{task_id} does not run.", next_action="Look at its job: skyloom job show.")
+        home = self._keepers.nodes().home(placement.node_id, placement.machine)
+        if not home:
+            raise Unavailable(f"Node {placement.machine} is not there.", next_action="Try again when it is back.")
+        return home
+
     @property
     def bridge_pid(self) -> int:
         """Pid of the process that speaks to Ray; 0 when there is none."""
@@ -357,13 +374,6 @@ def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Pl
     for placement in placements:
         found.setdefault(nodes.home(placement.node_id, placement.machine), []).append(placement)
     return found
-
-
-def _no_way_in(task_id: str) -> AbilityMissing:
-    return AbilityMissing(
-        f"{task_id} runs on a Ray cluster, where nobody can go inside of a task yet.",
-        next_action="Run the job on this machine (--pool local), or print what you want to see into its log.",
-    )
 
 
 def _lost_log(placement: Placement, offset: int) -> LogSlice:
