@@ -48,6 +48,9 @@ def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
 
 def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
     refusal = turn.told.get(gang.id) or _refusal(turn, group)
+    if refusal.why is Cause.TURN and turn.floor.find(group.shape, group.shape.min_workers) is None:
+        # It would have fitted, and others who may overtake have taken the room since.
+        refusal.why, refusal.ahead = Cause.RESOURCES, ""
     sentence = sentences.get(id(refusal))
     if sentence is None:
         sentence = sentences[id(refusal)] = _sentence(turn, group, refusal)
