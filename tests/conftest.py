@@ -5,7 +5,7 @@ import pytest
 
 from skyloom.cli import main
 from tests.control_plane import ControlPlane
-from tests.ray_cluster import RayCluster, has_ray
+from tests.ray_cluster import RayCluster
 from tests.terminal import Said, Terminal
 
 
@@ -28,8 +28,6 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[RayCluster]:
     """One cluster of one node for all tests of the Ray engine: it takes some ten seconds to start."""
-    if not has_ray():
-        pytest.skip("RAY IS NOT INSTALLED: the Ray engine is NOT tested here (pip install 'skyloom[ray]')")
     cluster = RayCluster()
     try:
         cluster.node.wait_started()

@@ -1,5 +1,6 @@
 """A real Ray cluster for tests: processes that we start, in a folder of their own, ended by their own pids. Never `ray stop`."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -11,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from skyloom.engines.local.supervisor import processes
 
@@ -139,8 +142,11 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no free ports")
 
 
-def has_ray() -> bool:
-    """True where Ray is installed."""
-    import importlib.util
-
-    return importlib.util.find_spec("ray") is not None
+HAS_RAY = importlib.util.find_spec("ray") is not None
+NEEDS_RAY = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.skipif(
+        not HAS_RAY, reason="RAY IS NOT INSTALLED, its engine is NOT tested: pip install 'skyloom[ray]'"
+    ),
+]

@@ -1,21 +1,27 @@
 """The composition root: an embedded cloud on one machine, in one folder. Every concrete class is named here and nowhere else."""
 
+import importlib.util
 import os
 import secrets
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import Cloud, Loop
+from skyloom.core import digests
+from skyloom.core.errors import InvalidInput
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
+from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
@@ -31,10 +37,14 @@ from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
-from skyloom.rooms.jobs.spending import spenders
+from skyloom.rooms.jobs.sessions import Sessions
+from skyloom.rooms.jobs.spending import lasting, spenders
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -45,32 +55,53 @@ from skyloom.rooms.overview import explainers
 from skyloom.rooms.overview.service import Overview
 from skyloom.rooms.planning import ports as planning_ports
 from skyloom.rooms.planning.service import Planning
+from skyloom.rooms.pools import ports as pools_ports
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
+from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
+from skyloom.rooms.scheduling import ports as scheduling_ports
+from skyloom.rooms.scheduling.service import Scheduling
+from skyloom.rooms.secrets import ports as secrets_ports
+from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.templates import ports as templates_ports
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.webhooks import ports as webhooks_ports
+from skyloom.rooms.webhooks.rules import secret_of
+from skyloom.rooms.webhooks.service import Webhooks
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
+from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
+from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *cost_ports.COLLECTIONS,
+    *webhooks_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *secrets_ports.COLLECTIONS,
+    *scheduling_ports.COLLECTIONS,
+    *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
+    *templates_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -79,6 +110,7 @@ COLLECTIONS = (
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
+_REACH_TRIES = 3  # of ten seconds each
 
 
 class Embedded:
@@ -124,20 +156,36 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
-        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
-        budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
-        writer, waits = JobWriter(clock, self._outbox, budgets), Waits()
-        self._jobs = Jobs(store, clock, ids, writer, self.engine, self.blobs, waits, budgets=budgets)
-        self._job_loop = JobLoop(store, clock, writer, self.engine, plans, waits, budgets=budgets)
+        secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
+        self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
+        plans.lasts_s = lasting(store, self._budgets)
+        writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
+        tokens = LocalPoolTokens(settings.home / "pools")
+        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
+        self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
+        launches = Launches(store, clock, writer, self._fleet, plans, waits)
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        self._cost.unfinished, budgets.spenders = self._jobs.unfinished, spenders
+        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
+        self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
-        self._services += [self._tenancy, self._jobs, self._arrays, self._schedules, self._cost]
+        self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
+        outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
+        key = _secret_key(settings.home / "secret")
+        webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
+        self._services.append(webhooks)
+        self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
+            "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
-            "budgets": budgets.tick,
+            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
+            "budgets": self._budgets.tick,
+            "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -147,11 +195,12 @@ class Embedded:
     def _build_life(self, settings: Settings) -> None:
         """The life of a model: data, runs, models, endpoints, what is seen of them."""
         store, clock, ids = self.store, self._clock, self._ids
-        self._lance = LanceTables(settings.home / "tables")
-        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self._lance, self._jobs)
+        self.tables = LanceTables(settings.home / "tables")
+        self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
         registry = Registry(store, clock, ids, self.blobs)
+        self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
@@ -159,8 +208,8 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        planning = Planning(
-            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(_prices(settings))
+        planning = self._planning = Planning(
+            store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
@@ -169,13 +218,15 @@ class Embedded:
     def _build_views(self) -> None:
         """What looks over several rooms."""
         home: Path = self.settings.home
-        lineage = Lineages(self.store, self._lance, RoomSources(self._serving.find_prediction))
+        lineage = Lineages(self.store, self.tables, RoomSources(self._serving.find_prediction))
         overview = Overview(
             self.store,
             self._clock,
-            self.engine.capacity(),
+            self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving),
+            explainers=_explainers(
+                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
+            ),
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
@@ -183,6 +234,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self._fleet.close()
         self.engine.close()
         self.series.close()
         self.store.close()
@@ -197,7 +249,13 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving
+    jobs: Jobs,
+    arrays: Arrays,
+    schedules: Schedules,
+    data: Datasets,
+    planning: Planning,
+    serving: Serving,
+    budgets: Budgets,
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -205,9 +263,11 @@ def _explainers(
         "array": explainers.of_arrays(arrays),
         "schedule": explainers.of_schedules(schedules),
         "run": explainers.of_runs(jobs),
+        "plan": explainers.of_plans(planning),
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
+        "budget": explainers.of_budgets(budgets),
     }
 
 
@@ -220,7 +280,9 @@ def _engine(settings: Settings) -> LocalEngine:
         warm=settings.warm_pool,
         environments=home / "environments",
         package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
+        max_environment_bytes=parse_bytes(settings.environment_cache),
+        mounts=home / "mounts",
+        max_mount_bytes=parse_bytes(settings.mount_cache),
     )
 
 
@@ -230,6 +292,54 @@ def _capacity(settings: Settings) -> Resources | None:
         return None
     memory_bytes = parse_bytes(settings.memory) if settings.memory else 0
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
+
+
+class PoolEngines:
+    """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
+
+    def __init__(self, settings: Settings) -> None:
+        home = self._home = settings.home
+        self._warm = settings.warm_pool
+        # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
+        self._cloud = digests.of_bytes(b"engine of " + _secret_key(home / "secret")).removeprefix("sha256:")[:12]
+
+    def __call__(self, pool: Pool, token_file: Path, *, check: bool) -> Engine:
+        if importlib.util.find_spec("ray") is None:
+            raise EngineMissing(
+                f"Reaching {pool.address} needs Ray, which is not installed here.",
+                next_action="Install it: pip install 'skyloom[ray]'.",
+            )
+        engine = RayEngine(
+            self._home / "ray" / pool.name,
+            address=pool.address,
+            token_file=token_file,
+            engine_id=f"{pool.name}-{self._cloud}",
+            shared_folder=pool.shared_folder,
+            url=pool.advertised_url,
+            warm=self._warm,
+        )
+        if check:
+            try:
+                _reach(engine)
+            except BaseException:
+                engine.close()
+                raise
+        return engine
+
+
+def _reach(engine: RayEngine) -> None:
+    """Look at every machine of a cluster; making the first connection may take longer than one question."""
+    for patience in range(_REACH_TRIES, 0, -1):
+        try:
+            engine.check()
+            return
+        except NotReachedYet:
+            if patience == 1:
+                raise
+
+
+class EngineMissing(InvalidInput):
+    """This installation has no engine for such a pool."""
 
 
 def _prices(settings: Settings) -> PriceBook:
@@ -250,9 +360,9 @@ def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book
     return budgets, cost
 
 
-def _hour_price(prices: PriceBook) -> planning_ports.HourPrice:
+def _hour_price(prices: Prices) -> planning_ports.HourPrice:
     """What a worker costs in an hour."""
-    return lambda resources: worth(resources, 3600, prices).usd
+    return lambda view, resources, pool, now: worth(resources, 3600, prices.history(view).book(pool, now)).usd
 
 
 def _secret_key(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skyloom.core.errors import InvalidInput
+from skyloom.core.resources import parse_bytes
 
 
 class InvalidSetting(InvalidInput):
@@ -42,6 +43,11 @@ def _price(text: str) -> float:
     if not (math.isfinite(price) and 0 <= price <= 1e6):
         raise ValueError("a price is a number of dollars from 0 up")
     return price
+
+
+def _size(text: str) -> str:
+    parse_bytes(text)  # raises ValueError
+    return text
 
 
 def _path(text: str) -> Path:
@@ -83,10 +89,22 @@ SETTINGS = (
     Setting("price_gpu_usd_per_hour", 2.5, _price, "Price of one GPU for one hour."),
     Setting("price_memory_gib_usd_per_hour", 0.005, _price, "Price of one GiB of memory for one hour."),
     Setting(
-        "environments",
+        "environment_cache",
         "20GiB",
-        str,
+        _size,
         "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
+    ),
+    Setting(
+        "mount_cache",
+        "50GiB",
+        _size,
+        "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
+    ),
+    Setting(
+        "webhook_hosts",
+        "",
+        str,
+        "Hosts, separated by commas, that webhooks may reach although their addresses are none of the public internet.",
     ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
@@ -139,6 +157,7 @@ class TaskEnvironment:
         shared_folder: folder that all ranks and all attempts of the job share.
         url, token: the control plane and this task's own token, which dies with the task.
         tables: folder of the tables of all datasets, as this machine sees it.
+        mounts: folder of the datasets and models that the job mounts.
         training: JSON of the `TrainingPlan` of a training run.
         array_index, array_size: place in an array of jobs; 0 of 0 outside of one.
         array_offset: this job's place in its file of inputs.
@@ -162,6 +181,7 @@ class TaskEnvironment:
     array_offset: int = 0
     trial: str = ""
     tables: str = ""
+    mounts: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> "TaskEnvironment":
@@ -187,6 +207,7 @@ class TaskEnvironment:
             array_offset=int(source.get("SKYLOOM_ARRAY_OFFSET", "0")),
             trial=source.get("SKYLOOM_TRIAL", ""),
             tables=source.get("SKYLOOM_TABLES", ""),
+            mounts=source.get("SKYLOOM_MOUNTS", ""),
         )
 
 
@@ -216,6 +237,12 @@ def package_variables(environment: Mapping[str, str] | None = None) -> dict[str,
         if value and ours not in found:
             found[ours] = ",".join(value.split()) if ours == "UV_FIND_LINKS" else value
     return found
+
+
+def trust_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which issuers of certificates this machine trusts beyond the usual ones."""
+    source = os.environ if environment is None else environment
+    return {name: source[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if source.get(name)}
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:

@@ -13,16 +13,17 @@ import msgspec
 import pytest
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from skyloom.blobs.memory import MemoryBlobs
 from skyloom.cli.commands import TABLE
 from skyloom.core.operation import Operation, Verb
-from skyloom.faces.rest.app import GUARDED, OPEN, make_app
+from skyloom.faces.rest.app import GUARDED, OPEN, SOCKETS, make_app
 from skyloom.operations import OPERATIONS
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.sdk.client import Client
 from skyloom.settings import SETTINGS
+from skyloom.tables.memory import MemoryTables
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.route.name)
@@ -112,14 +113,20 @@ def loose(schema: dict[str, Any], definitions: dict[str, Any], at: str = "") -> 
 
 
 def test_every_route_of_the_app_stands_in_one_table() -> None:
-    app = make_app(None, MemoryBlobs(), OPERATIONS, registry=CollectorRegistry())._app  # type: ignore[arg-type, attr-defined]
+    app = make_app(
+        None, MemoryBlobs(), OPERATIONS, tables=MemoryTables(), sessions=None, registry=CollectorRegistry()
+    )._app  # type: ignore[arg-type, attr-defined]
     doors: list[tuple[str, str]] = []
     for route in app.routes:
-        assert isinstance(route, APIRoute | Route), f"{route} is a mount or a socket: a door in no table"
+        if isinstance(route, WebSocketRoute):
+            doors.append(("SOCKET", route.path))
+            continue
+        assert isinstance(route, APIRoute | Route), f"{route} is a mount: a door in no table"
         doors += [(method, route.path) for method in route.methods or ()]
     allowed = (
         [("GET", path) for path in OPEN]
         + list(GUARDED)
+        + [("SOCKET", path) for path in SOCKETS]
         + [(kind.route.verb.value, kind.route.full_path) for kind in OPERATIONS]
     )
     assert sorted(doors) == sorted(allowed)

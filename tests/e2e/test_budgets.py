@@ -130,6 +130,22 @@ def test_budget_survives_the_control_plane_and_is_kept_to_by_the_next_one(plane:
         assert cloud.jobs.wait(again, timeout_s=30).reason is Reason.TIME_LIMIT
 
 
+def test_own_budget_is_kept_to_while_no_control_plane_runs(plane: ControlPlane) -> None:
+    with plane.client() as cloud:
+        jobs = [cloud.jobs.submit(job(code, cents=4)).job.id for code in (STEPS, DEAF)]
+        wait_for(lambda: all(cloud.jobs.get(key).started_at is not None for key in jobs))
+    plane.kill()
+    for job_id in jobs:
+        wait_for((plane.home / "engine" / f"{job_id}.1.0" / "exit.json").exists)
+    plane.start().ready()
+    with plane.client() as cloud:
+        for job_id in jobs:
+            ended = cloud.jobs.wait(job_id, timeout_s=30)
+            assert (ended.state, ended.reason) == (JobState.FAILED, Reason.BUDGET_EXHAUSTED), ended
+            assert 2 < cents_of(cloud, job_id) <= 4
+        assert (plane.home / "shared" / jobs[0] / "checkpoint").exists()
+
+
 def test_two_projects_spend_each_their_own(plane: ControlPlane) -> None:
     with plane.client() as cloud:
         cloud.projects.create("other")

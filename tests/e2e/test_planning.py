@@ -27,6 +27,9 @@ def test_plan_tries_chooses_starts_and_keeps_how_far_off_it_was(terminal: Termin
     )
     assert said.code == 0, said.err
     plan = json.loads(terminal("plan", "list", "--json").out)["items"][0]
+    job = json.loads(terminal("job", "show", plan["job_id"], "--json").out)["job"]
+    assert job["spec"]["deadline_at"] == plan["deadline_at"]
+    assert 0.99 < job["spec"]["budget_usd"] < 1, "what the trials cost is spent"
     assert plan["name"] == "naps.py"
     assert [part["steps"] for part in plan["parts"]] == [150, 150]
     assert plan["chosen"]["workers"] == 1, "the cheapest in time"
@@ -42,6 +45,9 @@ def test_plan_tries_chooses_starts_and_keeps_how_far_off_it_was(terminal: Termin
     assert row["num_trainings"] == 1
     assert row["median_error_share"] == pytest.approx(outcome["error_share"])
     assert "← chosen" in terminal("plan", "show", plan["id"]).out
+    why = json.loads(terminal("why", plan["id"], "--json").out)
+    assert (why["noun"], why["state"]) == ("plan", "followed")
+    assert "the cheapest in time" in why["message"]
 
 
 def test_plan_of_a_script_that_counts_no_steps_says_what_to_do(terminal: Terminal, tmp_path: Path) -> None:
@@ -66,7 +72,7 @@ def test_plan_of_a_script_that_fails_says_why(terminal: Terminal, tmp_path: Path
     [
         (("--budget", "0"), "budget in USD is 0"),
         (("--workers", "8-2"), "leaves none"),
-        (("--workers", "many"), "is no range"),
+        (("--workers", "many"), "is no number of workers"),
         (("--trial-share", "0"), "--trial-share is 0"),
         (("--trial-workers", "1;2"), "is no list"),
     ],

@@ -29,7 +29,7 @@ class TestColdLocalEngine(ProcessContract):
     @pytest.fixture
     def engine(self, tmp_path: Path) -> Iterator[LocalEngine]:
         engine = LocalEngine(tmp_path / "tasks", warm=False)
-        assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
+        assert engine.abilities == set(Ability) - {Ability.WARM_START, Ability.GPU}
         yield engine
         ended(engine)
 

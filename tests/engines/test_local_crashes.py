@@ -83,7 +83,9 @@ def prepared(tmp_path: Path, entry: Entry, **more: object) -> TaskFolder:
     plan = TaskPlan(task_id="t0", entry=entry, **more)  # type: ignore[arg-type]
     variables = environment.base(sys.executable)
     pythons = Pythons(tmp_path / "environments", sys.executable, {}, variables["PATH"], 2**30)
-    prepare(folder, folder, plan, Host(sys.executable, variables, pythons), Place(0, 1, 0, ()))
+    prepare(
+        folder, folder, plan, Host(sys.executable, variables, pythons, tmp_path / "mounts", 2**30), Place(0, 1, 0, ())
+    )
     return folder
 
 

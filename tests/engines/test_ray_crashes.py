@@ -1,13 +1,16 @@
 """Bridges, keepers, control planes and nodes that are killed or hang; addresses and tokens that are wrong. On a real cluster."""
 
+import concurrent.futures
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from skyloom.core.errors import Unavailable
@@ -16,9 +19,9 @@ from skyloom.engines.ray import RayEngine
 from skyloom.ports.engine import EndReason, PythonFile, TaskPhase
 from tests.contracts.engine_contract import is_gone, log, look, one, program, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
-from tests.ray_cluster import RayCluster, RayProcess, write_token
+from tests.ray_cluster import NEEDS_RAY, RayCluster, RayProcess, write_token
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = NEEDS_RAY
 MOST_S = 10.0  # within which every question is answered or refused
 HOLD = """
 import sys, time
@@ -242,4 +245,49 @@ def test_node_that_dies_loses_its_tasks_only_after_they_ended(ray_cluster: RayCl
     assert connected(again).observe(["there"])["there"].reason is EndReason.NODE_LOST
     again.close()
     clear(engine)
+    engine.close()
+
+
+# A cluster that is no cluster
+
+
+class OpenDoor(grpc.GenericRpcHandler):
+    """Answers whatever is asked, with any token or none, like a Ray that was started without one."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+
+@pytest.mark.parametrize("scheme", ["ray://", ""])
+def test_cluster_that_lets_in_anybody_is_refused(tmp_path: Path, scheme: str) -> None:
+    write_token(tmp_path / "token")
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), handlers=(OpenDoor(),))
+    address = f"{scheme}127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    engine = RayEngine(tmp_path / "p", address=address, token_file=tmp_path / "token", engine_id="e")
+    with pytest.raises(Unavailable, match="wants no token"):
+        engine.machines()
+    engine.close()
+    server.stop(None).wait()
+
+
+def test_something_that_accepts_and_says_nothing_is_unavailable_within_the_bound(tmp_path: Path) -> None:
+    write_token(tmp_path / "token")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"ray://127.0.0.1:{mute.getsockname()[1]}"
+        engine = RayEngine(tmp_path / "p", address=address, token_file=tmp_path / "token", engine_id="e")
+        asked = time.monotonic()
+        with pytest.raises(Unavailable, match="No Ray cluster answers"):
+            engine.machines()
+        assert time.monotonic() - asked < MOST_S
+        engine.close()
+
+
+@pytest.mark.parametrize(("content", "word"), [(None, "cannot be read"), (b"", "is empty"), (b"\xff\xfe", "no text")])
+def test_token_file_that_is_none_is_unavailable_in_words(tmp_path: Path, content: bytes | None, word: str) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    engine = RayEngine(tmp_path / "p", address="ray://127.0.0.1:9", token_file=tmp_path / "token", engine_id="e")
+    with pytest.raises(Unavailable, match=word):
+        engine.machines()
     engine.close()

@@ -12,20 +12,18 @@ import pytest
 
 from skyloom.core.errors import Unavailable
 from skyloom.core.resources import Resources
-from skyloom.engines.ray import RayEngine
+from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.engines.ray.shared import NotShared
 from skyloom.ports.engine import EndReason, GangPlan, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import gang, is_gone, log, look, sh, until, wait
 from tests.engines.ray_engines import connected
 from tests.hosts import Hosts, why_no_hosts
-from tests.ray_cluster import RayProcess, has_ray, write_token
+from tests.ray_cluster import NEEDS_RAY, RayProcess, write_token
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ray,
+    *NEEDS_RAY,
     pytest.mark.timeout(400),
     pytest.mark.skipif(bool(why_no_hosts()), reason=f"THE MULTI-HOST TEST IS NOT RUN: {why_no_hosts()}"),
-    pytest.mark.skipif(not has_ray(), reason="THE MULTI-HOST TEST IS NOT RUN: Ray is not installed"),
 ]
 PORT, CLIENT_PORT = 26_400, 26_401  # in namespaces that nobody else has
 STEPS = 60
@@ -226,7 +224,7 @@ def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud, record_property: Ca
 def names(engine: RayEngine) -> set[str]:
     try:
         return {machine.name for machine in engine.machines()}
-    except Unavailable:
+    except NotReachedYet:
         return set()
 
 

@@ -15,7 +15,6 @@ JOB_CODES: dict[Reason, int] = {
     Reason.LAUNCH_FAILED: 126,
     Reason.CANCELLED: 130,
     Reason.DEPENDENCY_FAILED: 130,
-    Reason.BUDGET_EXHAUSTED: 130,
     Reason.OUT_OF_MEMORY: 137,
     Reason.STOPPED: 143,
 }

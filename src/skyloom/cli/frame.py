@@ -18,7 +18,9 @@ Project = Annotated[
     str | None, typer.Option("--project", help="Project to work in.  [default: SKYLOOM_PROJECT]", show_default=False)
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when it is queued.")]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Size of the gang.")]
+Workers = Annotated[
+    str, typer.Option("--workers", "-w", metavar="N|MIN-MAX", help="Size of the gang; 1-8 for an elastic one.")
+]
 Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
 Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]
@@ -40,6 +42,24 @@ Requirements = Annotated[
     ),
 ]
 Isolated = Annotated[bool, typer.Option("--isolated", help="Only those packages: nothing of the pool is visible.")]
+Mounts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mount",
+        metavar="NAME=dataset:NAME[:VERSION]",
+        help="Folder $SKYLOOM_MOUNTS/NAME with a dataset, or with a model:NAME[:VERSION]; read-only; repeat it.",
+    ),
+]
+
+Preemptible = Annotated[
+    bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
+]
+Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")]
+Expected = Annotated[str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")]
+OnPool = Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")]
+Require = Annotated[
+    list[str] | None, typer.Option("--require", metavar="NAME=VALUE", help="Label its machines must have; repeat.")
+]
 
 
 def word(help: str) -> typer.Typer:  # noqa: A002  (typer's own word)

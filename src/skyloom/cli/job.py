@@ -4,23 +4,29 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from skyloom.cli import exits, values
+from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
     Cpus,
     Cursor,
+    Deadline,
     Detach,
+    Expected,
     Gpus,
     Isolated,
     Limit,
     MaxDuration,
     Memory,
+    Mounts,
+    OnPool,
+    Preemptible,
     Project,
+    Require,
     Requirements,
     Workers,
     cloud,
@@ -30,6 +36,7 @@ from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
+from skyloom.sdk.jobs import waits_for
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
@@ -48,27 +55,41 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
+]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
+
+
+Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     budget: BudgetUsd = None,
+    grace: Grace = "10s",
     priority: Annotated[int, typer.Option("--priority", help="Larger goes first.")] = 0,
+    preemptible: Preemptible = True,
+    deadline: Deadline = None,
+    expected: Expected = None,
+    pool: OnPool = None,
+    require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
+    secret: Secret = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -79,13 +100,12 @@ def run(
     """Run a Python script, or any command after `--`, as a job.
 
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
-    126 could not start, 125 lost).
-    Ctrl-C only stops following: the job goes on.
+    126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options = values.work(command, None)
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
+    smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -94,13 +114,20 @@ def run(
             gpus=gpus,
             memory=values.size(memory),
             name=name,
-            num_workers=workers,
+            num_workers=smallest,
+            max_workers=largest,
             max_retries=retries,
             priority=priority,
+            preemptible=preemptible,
+            pools=tuple(pool or ()),
+            requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             budget_usd=budget,
+            grace_s=values.duration_s(grace),
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
             key=key,
         )
@@ -172,6 +199,10 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
     )
 
 
+app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("port-forward")(inside.port_forward)
+
+
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
     """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
     try:
@@ -200,7 +231,7 @@ def _say_what_it_waits_for(client: Client, job_id: str) -> None:
     while (status := client.jobs.get(job_id)).state is JobState.QUEUED and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     if status.state is JobState.QUEUED:
-        typer.echo(f"queued: {status.message or 'waiting'}. {status.next_action} Why: skyloom why {job_id}.", err=True)
+        typer.echo(f"queued: {waits_for(status)}. {status.next_action} Why: skyloom why {job_id}.", err=True)
 
 
 def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """``skyloom plan``: how long will it take, what will it cost, how many workers suit it."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -67,6 +68,10 @@ WorkerRange = Annotated[
 MaxWorkers = Annotated[int | None, typer.Option("--max-workers", help="The same as --workers 1-MOST.")]
 TrialShare = Annotated[float, typer.Option("--trial-share", help="Of the steps, tried with each number of workers.")]
 TrialWorkers = Annotated[str | None, typer.Option("--trial-workers", metavar="1,2,4", help="Try with these.")]
+TrialSizes = Annotated[
+    str | None,
+    typer.Option("--batch-sizes", metavar="64,128", help="May be chosen: each is tried. Needs --set epochs."),
+]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN")]
 
 
@@ -92,6 +97,7 @@ def make(
     steps: Annotated[int, typer.Option("--steps", min=0, help="In all, where the script cannot say it.")] = 0,
     trial_share: TrialShare = 0.05,
     trial_on: TrialWorkers = None,
+    batch_sizes: TrialSizes = None,
     go: Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")] = False,
     plot: Picture = None,
     cpus: Cpus = 1.0,
@@ -134,8 +140,8 @@ def make(
         fits = workers_that_fit(client.overview.status().capacity, each)
         aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
         check_aim(_by(ends_at, aim))  # before the long work, not after it
-        counts = _counts(trial_on) or trial_workers(least, aim.max_workers, fits)
-        trials = _try_out(client, counts, order, training, as_json)
+        counts = _numbers(trial_on, "--trial-workers") or trial_workers(least, aim.max_workers, fits)
+        trials = _try_out(client, counts, _numbers(batch_sizes, "--batch-sizes"), order, training, as_json)
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
         if go:
@@ -197,12 +203,18 @@ def _training(
 
 
 def _try_out(
-    client: Client, counts: Sequence[int], order: TrialOrder, training: dict[str, Any], quiet: bool
+    client: Client,
+    counts: Sequence[int],
+    sizes: Sequence[int],
+    order: TrialOrder,
+    training: dict[str, Any],
+    quiet: bool,
 ) -> list[TrialRun]:
     found = []
-    with progress("Trying", len(counts), quiet) as advance:
-        for count in counts:
-            found.append(client.plans.try_out(workers=count, order=order, **training))
+    each = [(count, size) for count in counts for size in (sizes or (None,))]
+    with progress("Trying", len(each), quiet) as advance:
+        for count, size in each:
+            found.append(client.plans.try_out(workers=count, batch_size=size, order=order, **training))
             advance(1)
     return found
 
@@ -210,14 +222,35 @@ def _try_out(
 def _start(
     client: Client, plan: TimePlan, training: dict[str, Any], model: str | None, detach: bool, as_json: bool
 ) -> None:
-    training = {**training, "model": model} if model else training
-    begun = client.trainings.start(workers=plan.chosen.workers, **training)
+    """Start what was planned, held to its budget and queued by its deadline, and follow it."""
+    training = {**training, **_batch(plan, training["parameters"]), **({"model": model} if model else {})}
+    begun = client.trainings.start(
+        workers=plan.chosen.workers,
+        deadline_at=plan.deadline_at,
+        expected_duration_s=plan.chosen.seconds,
+        budget_usd=plan.aim.budget_usd,
+        **training,
+    )
     client.plans.follow(plan.id, begun.run.id)
     if detach:
         return show(client.plans.get(plan.id) if as_json else begun, as_json)
     if not as_json:
         typer.echo(f"{begun.run.id} in {begun.run.job_id}. How it goes: skyloom plan show {plan.id}", err=True)
     attend(client, begun.run.job_id, as_json)
+
+
+def _batch(plan: TimePlan, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a training whose batch size was chosen too: its rows teach less, so it takes more epochs."""
+    size = plan.chosen.batch_size
+    if size is None:
+        return {}
+    if "epochs" not in parameters and plan.epochs_factor > 1:
+        raise PlanUnclear(
+            f"A batch size of {size} needs {plan.epochs_factor:.3g} times the epochs, and nothing says how many there are.",
+            next_action="Give --set epochs=N too, or start it yourself.",
+        )
+    more = {"epochs": math.ceil(parameters["epochs"] * plan.epochs_factor)} if "epochs" in parameters else {}
+    return {"parameters": {**parameters, "batch_size": size, **more}}
 
 
 def _name(what: str, dataset: str | None) -> str:
@@ -230,12 +263,10 @@ def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None
     """The least and the most workers; None for the most when nothing says it."""
     if workers is None:
         return 1, max_workers
-    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", workers.strip())
-    if match is None or max_workers is not None:
-        raise values.UnreadableOption(
-            f"--workers {workers!r} is no range, or --max-workers says it again.", next_action="Write 4, or 1-8."
-        )
-    return int(match[1]), int(match[2] or match[1])
+    if max_workers is not None:
+        raise PlanUnclear("--workers and --max-workers say the same.", next_action="Give one of them.")
+    least, most = values.workers(workers)
+    return least, most or least
 
 
 def _order(share: float, steps: int) -> TrialOrder:
@@ -244,11 +275,11 @@ def _order(share: float, steps: int) -> TrialOrder:
     return TrialOrder(share=share, total_steps=steps)
 
 
-def _counts(text: str | None) -> tuple[int, ...]:
+def _numbers(text: str | None, option: str) -> tuple[int, ...]:
     if text is None:
         return ()
-    if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3}){0,15}", text):
-        raise values.UnreadableOption(f"--trial-workers {text!r} is no list.", next_action="Write 1,2,4.")
+    if not re.fullmatch(r"[1-9]\d{0,7}(,[1-9]\d{0,7}){0,15}", text):
+        raise values.UnreadableOption(f"{option} {text!r} is no list.", next_action="Write 1,2,4.")
     return tuple(sorted({int(word) for word in text.split(",")}))
 
 

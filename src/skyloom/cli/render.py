@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from skyloom.cli import views
+from skyloom.cli import forecasts, money_views, views
+from skyloom.cli.columns import Column
 from skyloom.cli.wording import NOTHING, human, is_risky, safe
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.money import Money
@@ -114,13 +115,13 @@ def _parts(value: object) -> "Iterable[RenderableType]":
     if isinstance(value, Done):
         yield Text("done")
     elif isinstance(value, CostReport):
-        yield _table(*views.rows_of_cost(value))
+        yield _table(*money_views.rows_of_cost(value))
     elif isinstance(value, CostOutlook):
-        yield _table(*views.rows_of_days(value))
-        yield Text(views.going(value), style="dim")
+        yield _table(*money_views.rows_of_days(value))
+        yield Text(money_views.going(value), style="dim")
     elif isinstance(value, Forecast | TimePlan):
-        yield _table(*views.rows_of_forecast(value))
-        yield _pairs(views.words_of_forecast(value))
+        yield _table(*forecasts.rows_of_forecast(value))
+        yield _pairs(forecasts.words_of_forecast(value))
         if isinstance(value, TimePlan) and value.parts:
             yield Text("\ntried", style="bold")
             yield _table(views.columns(Breakdown), value.parts)
@@ -169,7 +170,7 @@ def _page(value: msgspec.Struct) -> "Iterable[RenderableType]":
         yield from _parts(part)
 
 
-def _table(columns: Sequence[views.Column], items: Iterable[object]) -> "Table":
+def _table(columns: Sequence[Column], items: Iterable[object]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 

@@ -16,6 +16,7 @@ from skyloom.cli.frame import (
     Isolated,
     MaxDuration,
     Memory,
+    Mounts,
     Project,
     Requirements,
     Workers,
@@ -41,7 +42,7 @@ def train(
     parameter: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A parameter; repeat it.")
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
     memory: Memory = "2GiB",
@@ -53,6 +54,7 @@ def train(
     ] = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
+    mount: Mounts = None,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -76,7 +78,7 @@ def train(
             target=target,
             parameters={key: parameter_value(text) for key, text in values.variables(parameter or (), "--set").items()},
             include=values.files(include or ()),
-            workers=workers,
+            workers=values.workers(workers),
             cpus=cpus,
             gpus=gpus,
             memory=values.size(memory),
@@ -84,6 +86,7 @@ def train(
             budget_usd=budget,
             requirements=requirements,
             isolated=isolated,
+            mounts=values.mounts(mount or ()),
             **options,
         )
         if detach:

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import parse_bytes
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.sdk.files import LocalFileMissing, below
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
@@ -23,6 +25,35 @@ def duration_s(text: str) -> float:
             f"{text!r} is not a duration.", next_action="Write a number and a unit: 90s, 15min, 2h or 1d."
         )
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Read ``3250,7200``. Raises `UnreadableOption`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UnreadableOption(
+            f"{option} {text!r} is no list of numbers.", next_action=f"Write {option} 3250,7200."
+        ) from error
+
+
+def workers(text: str) -> tuple[int, int]:
+    """Read ``4`` or, for an elastic gang, ``1-8``; the second number is 0 for a gang of one size. Raises `UnreadableOption`."""
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+    if match is None or not int(match[1]):
+        raise UnreadableOption(
+            f"{text!r} is no number of workers.", next_action="Write a number, or a smallest and a largest: 4, 1-8."
+        )
+    return int(match[1]), int(match[2] or 0)
+
+
+def work(command: list[str], max_duration: str | None) -> dict[str, Any]:
+    """What ``SCRIPT.py ARGS…`` or ``-- COMMAND ARGS…`` asks for, as options of `JobCalls.run`. Raises `UnreadableOption`."""
+    words = command[1:] if command[0] == "--" and len(command) > 1 else command
+    told: dict[str, Any] = {"command": words}
+    if words[0].endswith(".py"):
+        told = {"script": Path(words[0]), "args": words[1:]}
+    return told if max_duration is None else {**told, "max_duration_s": duration_s(max_duration)}
 
 
 def size(text: str) -> str:
@@ -43,6 +74,39 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
             raise UnreadableOption(f"{option} {pair!r} is no NAME=value.", next_action=f"Write {option} NAME=value.")
         found[name] = value
     return found
+
+
+def mounts(pairs: Iterable[str]) -> dict[str, str]:
+    """Read ``data=dataset:digits:3`` words; without a name, the subject's own. Raises `UnreadableOption`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, subject = pair.rpartition("=")
+        kind, _, rest = subject.partition(":")
+        name = name if equals else rest.partition(":")[0]
+        if kind not in ("dataset", "model") or not rest or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            raise UnreadableOption(
+                f"--mount {pair!r} is no folder and its contents.",
+                next_action="Write --mount data=dataset:NAME:VERSION, or --mount old=model:NAME:VERSION.",
+            )
+        if name in found:
+            raise UnreadableOption(f"Two mounts are called {name!r}.", next_action="Give each a name of its own.")
+        found[name] = subject
+    return found
+
+
+def secrets(uses: Iterable[str]) -> tuple[SecretUse, ...]:
+    """Read ``NAME`` (a file) and ``NAME=VARIABLE`` words. Raises `UnreadableOption`."""
+    found = []
+    for word in uses:
+        name, equals, variable = word.partition("=")
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) or (
+            equals and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable)
+        ):
+            raise UnreadableOption(
+                f"--secret {name!r} is no secret.", next_action="Write --secret NAME, or --secret NAME=VARIABLE."
+            )
+        found.append(SecretUse(name=name, variable=variable or None))
+    return tuple(found)
 
 
 def files(paths: Iterable[Path]) -> dict[str, Path]:

@@ -8,7 +8,18 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.resources import Resources
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase, TaskPlan
+from skyloom.ports.channel import GuestCommand, TaskChannel
+from skyloom.ports.engine import (
+    Ability,
+    AbilityMissing,
+    EndReason,
+    GangPlan,
+    LogSlice,
+    Machine,
+    Observation,
+    TaskPhase,
+    TaskPlan,
+)
 
 
 class MemoryEngine:
@@ -99,6 +110,14 @@ class MemoryEngine:
         """The result from `finish`."""
         with self._lock:
             return self._results.get(task_id)
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Its tasks have no inside. Raises `AbilityMissing`."""
+        raise AbilityMissing("This engine runs no processes.", next_action="Use another pool.")
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Its tasks have no ports. Raises `AbilityMissing`."""
+        raise AbilityMissing("This engine runs no processes.", next_action="Use another pool.")
 
     def known(self) -> Sequence[str]:
         """Ids in the table."""

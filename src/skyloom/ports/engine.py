@@ -16,8 +16,10 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.resources import Resources
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.channel import Argument, GuestCommand, TaskChannel
+from skyloom.ports.environment import Mount, PythonEnvironment
 
 
 class Ability(enum.StrEnum):
@@ -27,10 +29,17 @@ class Ability(enum.StrEnum):
     GPU = "gpu"
     MEMORY_LIMIT = "memory_limit"
     PYTHON_ENVIRONMENT = "python_environment"
+    MOUNTS = "mounts"
+    EXEC = "exec"
+    CONNECT = "connect"
 
 
-# The kernel takes no longer one, and none with a zero byte.
-Argument = Annotated[str, Meta(max_length=100_000, pattern=r"^[^\x00]*$")]
+class TaskNotThere(NotFound):
+    """The task does not run here, or nothing in it listens on that port."""
+
+
+class AbilityMissing(InvalidInput):
+    """This engine cannot do that; `Engine.abilities` says so beforehand."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
@@ -103,6 +112,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         environment: variables added to a clean base environment. Never a secret.
         secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
             they are deleted when the task ends.
+        secret_variables: like ``environment``, but never in a plan on disk: they lie beside the secret files, as one file with mode 0600,
+            and only the task's own process takes them.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
@@ -111,6 +122,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         warm: may start from the warm pool (same interpreter, imports done); a hint.
         python: packages for the program, built at the task's start under its own limits, once for each machine; the log says what is
             done, and what cannot be built ends the task with LAUNCH_FAILED. None for the pool's own Python.
+        mounts: folders to read, each at its name below ``SKYLOOM_MOUNTS``: fetched from the control plane at the task's start with the
+            task's own token, checked by digest, kept once for each machine, read-only.
         machine: name of the machine to run on, one of `Engine.machines`; empty leaves it to the engine.
     """
 
@@ -119,6 +132,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     environment: dict[str, str] = {}
     secret_files: dict[str, str] = {}
+    secret_variables: dict[str, str] = {}
     shared_folder: str = ""
     resources: Resources = Resources()
     max_duration_s: float | None = None
@@ -126,6 +140,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int = 2 * 2**30
     warm: bool = True
     python: PythonEnvironment | None = None
+    mounts: tuple[Mount, ...] = ()
     machine: str = ""
 
 
@@ -211,7 +226,8 @@ class Engine(Protocol):
     def launch(self, gang: GangPlan) -> None:
         """Start a gang, all tasks or none. Returns when the shims are started, not when user code runs.
 
-        Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, not for the job. A task that cannot
+        Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, and for as long as it takes to send
+        files to another machine; not for the job. A task that cannot
         be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
         `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full, `InvalidInput` for a task id that the
         pool cannot use; then nothing was started. One bad task keeps its whole gang from starting: every task of it is ENDED with
@@ -221,12 +237,15 @@ class Engine(Protocol):
 
     def observe(self, task_ids: Sequence[str]) -> Mapping[str, Observation]:
         """Look at tasks; one answer for each id. Never blocks on user code. A task whose shim died without a record is ENDED with
-        SHIM_LOST (NODE_LOST when the whole machine was restarted), and everything it left running is dead before that is said."""
+        SHIM_LOST (NODE_LOST when the whole machine was restarted or is gone), and everything it left running is dead before that is
+        said. A machine that does not answer shows what was seen last, with a message, until it answers or is lost. Raises
+        `Unavailable` when the pool cannot be reached."""
         ...
 
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
         """Ask tasks to stop: SIGTERM, then after their grace SIGKILL for every descendant, setsid and double forks included;
-        ``force`` skips the grace. Returns at once; idempotent; unknown and ended tasks are ignored."""
+        ``force`` skips the grace. Returns at once; idempotent; unknown and ended tasks are ignored. Raises `Unavailable` when the pool
+        cannot be reached; a machine that does not answer is to be asked again."""
         ...
 
     def capacity(self) -> Resources:
@@ -239,15 +258,32 @@ class Engine(Protocol):
         ...
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
-        """Read output bytes. Works while the task runs, after it ended and after any restart. Unknown task: an empty slice."""
+        """Read output bytes. Works while the task runs, after it ended and after any restart. Unknown task: an empty slice. Raises
+        `Unavailable` while the task's machine does not answer; the output of one that is lost for ever is one line that says so."""
         ...
 
     def read_result(self, task_id: str) -> bytes | None:
-        """Return what the task left in ``result.json`` (at most 16 MiB), or None."""
+        """Return what the task left in ``result.json`` (at most 16 MiB), or None. Raises `Unavailable` as `read_log` does."""
+        ...
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Run a command inside of a running task (`Ability.EXEC`): as one more of its processes, in its working folder, with its
+        variables, under its limits. It ends with the task, and when the channel is closed.
+
+        Blocks until it has started, for seconds at most. Raises `TaskNotThere`, `InvalidInput` for a command that cannot be run,
+        `Unavailable`, `AbilityMissing`.
+        """
+        ...
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Connect to a TCP port that a process of a running task listens on (`Ability.CONNECT`), and to no other.
+
+        Blocks for seconds at most. Raises `TaskNotThere`, `Unavailable`, `AbilityMissing`.
+        """
         ...
 
     def known(self) -> Sequence[str]:
-        """Ids of all tasks that the pool holds files of, running or ended; for finding orphans after a restart."""
+        """Ids of all tasks that the pool holds files of, running or ended; for finding orphans after a restart. Needs no connection."""
         ...
 
     def forget(self, task_ids: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
-"""What a task brings beside its program: the Python packages it needs, and folders it reads. Plain data; engines make them real."""
+"""What a task has around its program: the Python packages it needs, and folders it reads. Plain data; engines make them real."""
 
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from skyloom.core.bounds import Digest, RelativePath
 
 MAX_REQUIREMENTS_CHARACTERS = 100_000
 
@@ -25,3 +27,31 @@ class PythonEnvironment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     pyproject: Annotated[str, Meta(max_length=MAX_REQUIREMENTS_CHARACTERS, pattern=r"^[^\x00]*$")] = ""
     version: Annotated[str, Meta(pattern=r"^(3\.[0-9]{1,2})?$(?!\n)")] = ""
     isolated: bool = False
+
+
+class MountFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a mount.
+
+    Attributes:
+        digest: of its bytes; of its rows (`skyloom.tables.rows.ContentDigest`) when ``is_rows``.
+        route: where the control plane answers with its bytes, below the project.
+        is_rows: it is a Parquet file, whose bytes depend on who writes it and whose rows do not.
+    """
+
+    path: RelativePath
+    digest: Digest
+    route: Annotated[str, Meta(min_length=1, max_length=600)]
+    is_rows: bool = False
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder that a task only reads: exactly this version of a dataset, or of a model. Its files never change.
+
+    Attributes:
+        name: of the folder, below ``SKYLOOM_MOUNTS``.
+        subject: what it is: ``dataset:digits:3``.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$(?!\n)")]
+    subject: Annotated[str, Meta(max_length=300)]
+    files: Annotated[tuple[MountFile, ...], Meta(min_length=1, max_length=1_000)]

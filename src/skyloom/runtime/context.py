@@ -16,6 +16,7 @@ class Context:
         rank, world_size: place in the gang; 0 of 1 outside of a job.
         shared_folder: folder of the whole job, the same for all ranks and all attempts; checkpoints go here.
         task_folder: folder of this rank's attempt; ``result.json`` in it is the task's answer.
+        mounts: folder of what the job mounts, read-only, each by its name.
         url, token: the control plane and this task's own token; empty outside of a job.
     """
 
@@ -28,6 +29,7 @@ class Context:
     world_size: int
     shared_folder: Path
     task_folder: Path
+    mounts: Path
     url: str
     token: str
 
@@ -59,6 +61,7 @@ def context() -> Context:
         world_size=told.world_size,
         shared_folder=Path(told.shared_folder) if told.shared_folder else outside,
         task_folder=Path(told.task_folder) if told.task_folder else outside / f"rank-{told.rank}",
+        mounts=Path(told.mounts) if told.mounts else outside / "mounts",
         url=told.url,
         token=told.token,
     )

@@ -1,6 +1,7 @@
 """Jobs from Python: submit, wait, follow, cancel; and calls of single functions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,46 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Page
+from skyloom.ports.channel import Size
 from skyloom.ports.engine import PythonCall
 from skyloom.rooms.jobs import model
-from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
+from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus, Session
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.waiting import pauses, wait_until
+from skyloom.sdk.waiting import pauses, say, wait_until
+
+_SOON_S, _OFTEN_S = 2.0, 10.0
 
 
 class JobFailed(SkyloomError):
     """A job that was waited for ended without success. ``status`` says why."""
 
     status: JobStatus | None = None
+
+
+class News:
+    """Tells what a job waits for: after a moment, then when it changes, and not too often."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+        self._said = ""
+        self._due = time.monotonic() + _SOON_S
+
+    def of(self, status: JobStatus) -> JobStatus:
+        """Look at the job; gives it back."""
+        if self._tell is not None and status.state is JobState.QUEUED and time.monotonic() > self._due:
+            line = f"job {status.job.id} waits: {waits_for(status)}"
+            if line != self._said:
+                self._tell(line)
+                self._said, self._due = line, time.monotonic() + _OFTEN_S
+        return status
+
+
+def waits_for(status: JobStatus) -> str:
+    """What a queued job waits for and when it will start, in a line."""
+    return "; ".join(words for words in (status.message or "for its turn", status.outlook) if words)
 
 
 class JobCalls:
@@ -42,8 +69,9 @@ class JobCalls:
             key: of yours; the same request with the same key gives the same job.
             options: ``script``, a Python file here, which is uploaded and run with ``args``; ``include``, more files to upload, as
                 path in the job → path here; ``cpus``, ``gpus``, ``memory`` of each worker; ``after``, ids of jobs and arrays that have
-                to succeed first; and fields of `JobSpec`: ``num_workers``, ``max_retries``, ``max_duration_s``, ``priority``, …; and
-                ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
+                to succeed first; and fields of `JobSpec`: ``num_workers`` (``(1, 8)`` for an elastic gang), ``max_retries``,
+                ``max_duration_s``, ``priority``, …;
+                and ``requirements``: a file here or a list of packages, for an environment of the job's own (``isolated`` from the pool's).
         """
         return self.submit(job_spec(self._transport, command, **options), key=key)
 
@@ -75,6 +103,25 @@ class JobCalls:
         """What a called function returned, if it has."""
         return self._transport.send(model.ReadResult(job_id=job_id))
 
+    def exec(
+        self,
+        job_id: str,
+        command: Sequence[str],
+        *,
+        rank: int = 0,
+        terminal: Size | None = None,
+        kind_of_terminal: str = "xterm",
+    ) -> Session:
+        """Allow one command inside of a running worker. `skyloom.sdk.tunnel.run_inside` also runs it."""
+        ask = model.OpenExec(
+            job_id=job_id, argv=tuple(command), rank=rank, terminal=terminal, kind_of_terminal=kind_of_terminal
+        )
+        return self._transport.send(ask)
+
+    def forward(self, job_id: str, port: int, *, rank: int = 0) -> Session:
+        """Allow connections to a port of a running worker. `skyloom.sdk.tunnel.Forward` also listens here and connects."""
+        return self._transport.send(model.OpenPort(job_id=job_id, port=port, rank=rank))
+
     def follow(self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0) -> Iterator[str]:
         """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too.
 
@@ -101,18 +148,31 @@ class JobCalls:
                 next(waiting)
             offset = chunk.next_offset
 
-    def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
-        """Wait until a job has ended, and return how. Raises ``TimeoutError``."""
+    def wait(
+        self, job_id: str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = None
+    ) -> JobStatus:
+        """Wait until a job has ended, and return how. Raises ``TimeoutError``.
+
+        Args:
+            tell: is told, in a line, what a job waits for that does not start soon, and again when that changes.
+        """
+        news = News(tell)
         return wait_until(
             lambda status: status.state in ENDED,
-            lambda: self.get(job_id),
+            lambda: news.of(self.get(job_id)),
             timeout_s,
             lambda status: f"job {job_id} is still {status.state.value}",
         )
 
-    def finish(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
-        """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``."""
-        status = self.wait(job_id, timeout_s=timeout_s)
+    def finish(
+        self, job_id: str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = say
+    ) -> JobStatus:
+        """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``.
+
+        Args:
+            tell: as in `wait`; a job that waits says so on stderr, by default.
+        """
+        status = self.wait(job_id, timeout_s=timeout_s, tell=tell)
         if status.state is not JobState.SUCCEEDED:
             error = JobFailed(
                 f"Job {job_id} {status.state.value}: {status.message}.",

@@ -46,12 +46,23 @@ class PlanCalls:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def try_out(self, recipe: str = "", *, workers: int = 1, order: TrialOrder = _USUAL, **options: Any) -> TrialRun:
+    def try_out(
+        self,
+        recipe: str = "",
+        *,
+        workers: int = 1,
+        batch_size: int | None = None,
+        order: TrialOrder = _USUAL,
+        **options: Any,
+    ) -> TrialRun:
         """Run the first steps of a training as a job, and wait for their times. Takes what ``cloud.trainings.start`` takes.
 
+        A ``batch_size`` is given to the training as the parameter of that name.
         Raises `TrialFailed`. When the wait is broken off, the job is cancelled.
         """
         jobs = JobCalls(self._transport)
+        if batch_size is not None:
+            options["parameters"] = {**options.get("parameters", {}), "batch_size": batch_size}
         run = TrainingCalls(self._transport).start(recipe, workers=workers, trial=order, **options).run
         try:
             status = jobs.wait(run.job_id)
@@ -66,8 +77,14 @@ class PlanCalls:
                 next_action=f"See: skyloom job logs {run.job_id}. A script has to use skyloom.runtime: fit, steps or report.",
             )
         times = msgspec.convert(told["trial"], StepTimes)
+        times = msgspec.structs.replace(times, batch_size=batch_size or times.batch_size)
         return TrialRun(
-            workers=workers, started_at=status.started_at, ended_at=status.ended_at, times=times, job_id=run.job_id
+            workers=workers,
+            started_at=status.started_at,
+            ended_at=status.ended_at,
+            times=times,
+            job_id=run.job_id,
+            pool=next((task.pool for task in status.tasks if task.pool), "local"),
         )
 
     def make(

@@ -33,7 +33,7 @@ class TrainingCalls:
         args: Sequence[str] = (),
         include: Mapping[str, str | Path] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        workers: int = 1,
+        workers: int | tuple[int, int] = 1,
         cpus: float = 1.0,
         gpus: int = 0,
         memory: str = "2GiB",
@@ -45,6 +45,7 @@ class TrainingCalls:
             script: a Python file here; it is uploaded and run as every worker, with ``args``.
             include: more files to upload, as path in the job → path here.
             parameters: of the recipe or script.
+            workers: size of the gang; ``(1, 8)`` for an elastic one.
             options: more fields of `Train`: ``version``, ``model``, ``max_retries``, ``max_duration_s``, ``labels``, …; and
                 ``requirements``: a file here or a list of packages, for an environment of the training's own.
         """
@@ -57,9 +58,8 @@ class TrainingCalls:
             args=tuple(args),
             files=upload_all(self._transport, local),
             parameters=dict(parameters or {}),
-            num_workers=workers,
             resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
-            **spec_fields(options),
+            **spec_fields({"num_workers": workers, **options}),
         )
         return self._transport.send(ask)
 

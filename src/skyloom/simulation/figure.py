@@ -185,6 +185,7 @@ def _write_png(drawn: Figure, path: Path) -> None:
     _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Picture
+    from matplotlib.patches import Patch
 
     picture = Picture(figsize=(12, 3 + 0.2 * len(drawn.strips)), layout="constrained")
     FigureCanvasAgg(picture)
@@ -199,6 +200,10 @@ def _write_png(drawn: Figure, path: Path) -> None:
         below.broken_barh([(start, end - start) for start, end in strip.ran], (row - 0.4, 0.8), color=strip.colour)
     below.set_yticks(range(len(drawn.strips)), [strip.label for strip in drawn.strips], fontsize=7, parse_math=False)
     below.invert_yaxis()
+    if len(drawn.tenants) > 1:
+        shown = drawn.tenants[: len(_COLOURS)]
+        for text in below.legend([Patch(color=colour) for _, colour in shown], [name for name, _ in shown]).get_texts():
+            text.set_parse_math(False)
     below.set_xlabel(f"seconds; {drawn.note}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the font lacks is drawn as boxes

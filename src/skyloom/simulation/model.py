@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput
 from skyloom.rooms.scheduling.model import Policy, Rulebook
-from skyloom.rooms.scheduling.simulation import Life, Outcome, StopCosts
+from skyloom.rooms.scheduling.simulation import Life, StopCosts, Unfolding
 
 MAX_JOBS = 2_000_000
 MAX_GPUS = 100_000
@@ -143,7 +143,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     scenario: Scenario
     jobs: tuple[TraceJob, ...]
     num_too_large: int
-    outcome: Outcome
+    outcome: Unfolding
 
     @property
     def lives(self) -> tuple[Life, ...]:

@@ -153,7 +153,7 @@ def test_job_within_its_promise_goes_on_while_a_loose_one_stops(place: Place):
     place.submit("job_2")
     place.start("job_1")
     place.start("job_2")
-    assert set(live(place, 38)) == {"job_2"}
+    assert set(live(place, 37)) == {"job_2"}
     place.end("job_2")
     assert live(place, 19) == {}
     assert place.jobs["job_1"].told_at is None

@@ -1,10 +1,7 @@
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyloom.core.resources import Resources
 from skyloom.ports.engine import Command, EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
 from skyloom.rooms.jobs import rules
@@ -193,35 +190,3 @@ def test_status_failed_gang_blames_the_worker_that_failed_first() -> None:
 def test_every_reason_has_a_next_action_entry() -> None:
     assert set(rules.NEXT_ACTIONS) == set(Reason)
     assert {reason.value for reason in EndReason} <= {reason.value for reason in Reason}
-
-
-gangs = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4), st.integers(-1, 1), st.integers(0, 50)), max_size=12)
-
-
-@given(gangs=gangs, cpus=st.integers(1, 8))
-def test_place_never_exceeds_capacity_nor_splits_nor_overtakes(
-    gangs: list[tuple[int, int, int, int]], cpus: int
-) -> None:
-    waiting = []
-    for index, (workers, cpu, priority, at) in enumerate(gangs):
-        spec = JobSpec(
-            entry=Command(argv=("x",)),
-            num_workers=workers,
-            priority=priority,
-            resources=Resources(cpus=cpu, memory_bytes=0),
-        )
-        job = Job(id=f"job_{index:02}", project="p", spec=spec, submitted_at=at, submitted_by="me")
-        waiting.append((job, rules.tasks_of(job, 0)))
-    capacity = Resources(cpus=cpus, memory_bytes=0)
-    chosen, left = rules.place(waiting, capacity, Resources(cpus=0, memory_bytes=0))
-    assert sum(job.spec.resources.cpus * len(tasks) for job, tasks in chosen) <= cpus
-    assert all(len(tasks) == job.spec.num_workers for job, tasks in chosen)
-    assert len(chosen) + len(left) == len(waiting)
-    order = lambda job: (-job.spec.priority, job.id)  # noqa: E731
-    for (job, _), other in itertools.product(chosen, left):
-        assert order(job) < order(other.job)
-    assert all(item.message for item in left)
-    if left:
-        head = left[0].job
-        used = sum(job.spec.resources.cpus * len(tasks) for job, tasks in chosen)
-        assert used + head.spec.resources.cpus * head.spec.num_workers > cpus

@@ -9,6 +9,7 @@ from skyloom.ports.engine import Command, TaskPlan
 from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import Job, JobSpec, JobState, ListJobs, Reason, SubmitJob, Task
+from skyloom.rooms.pools.model import Pool
 from skyloom.stores.memory import MemoryStore
 from tests.rooms.workshop import ANN, BOB, Workshop
 
@@ -27,10 +28,10 @@ def test_job_whose_launch_always_raises_does_not_block_the_others(
 ) -> None:
     plan = shop.plans.task
 
-    def refusing(job: Job, task: Task) -> TaskPlan:
+    def refusing(job: Job, task: Task, pool: Pool) -> TaskPlan:
         if job.spec.name == "bad":
             raise RuntimeError("a defect")
-        return plan(job, task)
+        return plan(job, task, pool)
 
     monkeypatch.setattr(shop.plans, "task", refusing)
     bad, good = submit(shop, "bad"), submit(shop, "good")

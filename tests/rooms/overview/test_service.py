@@ -37,13 +37,13 @@ class House:
         self.store = MemoryStore()
         self.clock = MemoryClock()
         self.outbox = Outbox(self.clock)
-        engine: Any = SimpleNamespace(capacity=lambda: CAPACITY)
+        engine: Any = SimpleNamespace(capacity=lambda: CAPACITY, machines=lambda: (), abilities=frozenset())
         nothing: Any = None
         jobs, _ = job_rooms(self.store, self.clock, CountingIds(), self.outbox, engine, nothing, nothing)
         self.overview = Overview(
             self.store,
             self.clock,
-            CAPACITY,
+            lambda: CAPACITY,
             about=lambda: ("1.2.3", "http://here", 77),
             explainers={"job": explainers.of_jobs(jobs), "run": explainers.of_runs(jobs)},
             counts={"jobs": explainers.count_jobs},

@@ -8,6 +8,7 @@ from skyloom.core.resources import Resources
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.ports.door import EVENTS, Change
 from skyloom.ports.series import Point
+from skyloom.ports.store import Snapshot
 from skyloom.rooms.jobs.model import CancelJob
 from skyloom.rooms.planning import model
 from skyloom.rooms.planning.model import Aim, Danger, MakePlan, PlanProgress, TimePlan
@@ -34,9 +35,12 @@ class Place(Workshop):
             ScipyCurves(),
             self.jobs,
             self.tracking,
-            lambda each: 3.6 * each.cpus,
+            self.price,
         )
         self.outbox.subscribers = [self.planning.on_task_ended]
+
+    def price(self, _view: Snapshot, each: Resources, pool: str, _now: float) -> float:
+        return 3.6 * each.cpus * (2 if pool == "rented" else 1)
 
     def make(self, aim: Aim = Aim(max_workers=4), name: str = "digits") -> TimePlan:  # noqa: B008
         ask = MakePlan(name=name, trials=TRIALS, aim=aim, resources=Resources(cpus=1))
@@ -91,6 +95,30 @@ def test_plan_is_priced_by_the_price_book_whatever_is_asked(place: Place) -> Non
     assert first.cost_usd == pytest.approx(first.seconds / 1_000)
     assert [part.workers for part in plan.parts] == [1, 2, 4]
     assert place.planning.list(model.ListPlans(), ANN).items == (plan,)
+
+
+def test_plan_is_priced_by_the_dearest_pool_that_it_was_tried_on(place: Place) -> None:
+    ask = MakePlan(name="digits", trials=(trial(1), trial(2, pool="rented")), resources=Resources(cpus=1))
+    assert place.store.write(lambda tx: place.planning.make(tx, ask, ANN)).aim.price_usd_per_worker_hour == 7.2
+
+
+def test_batch_size_is_chosen_by_goodput_and_says_how_many_more_epochs_it_needs(place: Place) -> None:
+    """A step costs 50 ms whatever its rows and 1 ms a row; 4,096 rows an epoch, ten epochs; a noise scale of 500 rows."""
+    some = tuple(
+        trial(n, (0.05 + 0.001 * size / n,) * 18, steps=40_960 // size, batch_size=size)
+        for n in (1, 2, 4)
+        for size in (32, 128, 512)
+    )
+    ask = MakePlan(
+        name="digits", trials=some, aim=Aim(max_workers=4, noise_scale_rows=500), resources=Resources(cpus=1)
+    )
+    plan = place.store.write(lambda tx: place.planning.make(tx, ask, ANN))
+    sizes = [one.batch_size for one in plan.predictions]
+    assert set(sizes) <= {32, 128, 512}, "only what was tried"
+    assert sizes == sorted(sizes), "more workers are worth larger batches"
+    assert plan.chosen.batch_size is not None
+    assert plan.epochs_factor == pytest.approx((500 + plan.chosen.batch_size) / (500 + 32))
+    assert any("times the epochs" in note for note in plan.notes)
 
 
 def test_plan_pays_its_trials_from_the_budget(place: Place) -> None:

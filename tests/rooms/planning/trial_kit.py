@@ -16,6 +16,7 @@ def trial(
     num_checkpoints: int = 4,
     first_step: int = 0,
     batch_size: int = 0,
+    pool: str = "local",
 ) -> TrialRun:
     """A trial that began at 1,000 s; the program's own part lasted a second whatever its steps say."""
     began = 1_000 + startup_s
@@ -31,4 +32,4 @@ def trial(
         batch_size=batch_size,
     )
     ended = began + 1 + checkpoint_s + finish_s
-    return TrialRun(workers=workers, started_at=1_000.0, ended_at=ended, times=times)
+    return TrialRun(workers=workers, started_at=1_000.0, ended_at=ended, times=times, pool=pool)

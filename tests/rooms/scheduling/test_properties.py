@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skyloom.core.resources import Resources
 from skyloom.rooms.scheduling.model import Allotment, Demand, Node, Policy, Quota, Renting, Rulebook
-from skyloom.rooms.scheduling.simulation import Outcome, Script, Simulation, StopCosts
+from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts, Unfolding
 from tests.rooms.scheduling.witness import PromiseWitness, Witness
 
 POOLS, PROJECTS = ("a", "b"), ("p", "q", "r")
@@ -93,7 +93,7 @@ class Chance(random.Random):
         )
 
 
-def play(witness: Witness, trace: list[Script], costs: StopCosts) -> Outcome:
+def play(witness: Witness, trace: list[Script], costs: StopCosts) -> Unfolding:
     return Simulation(witness, witness.nodes, trace, costs).run(max_events=20_000)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.rooms.scheduling.model import Admission, Cause, Decision, Demand, Eviction, Holding, Node
-from skyloom.rooms.scheduling.simulation import IllegalDecision, Life, Outcome, Script, Simulation, StopCosts, Stretch
+from skyloom.rooms.scheduling.simulation import IllegalDecision, Life, Script, Simulation, StopCosts, Stretch, Unfolding
 from tests.rooms.scheduling.strict import StrictQueue
 
 GPU = Resources(cpus=0, gpus=1, memory_bytes=0)
@@ -57,11 +57,11 @@ def start(gang: str, *placement: tuple[str, int]) -> Admission:
     return Admission(gang=gang, placement=placement or (("a", 1),))
 
 
-def ends(outcome: Outcome) -> dict[str, float | None]:
+def ends(outcome: Unfolding) -> dict[str, float | None]:
     return {life.gang: life.ended_at for life in outcome.lives}
 
 
-def played(scripts: list[Script], told: Told, costs: StopCosts | None = None) -> tuple[Outcome, Scripted]:
+def played(scripts: list[Script], told: Told, costs: StopCosts | None = None) -> tuple[Unfolding, Scripted]:
     scheduler = Scripted([machine()], told)
     return Simulation(scheduler, [machine()], scripts, costs).run(), scheduler
 

@@ -16,18 +16,30 @@ from typing import BinaryIO
 from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.durable import is_full
-from skyloom.engines.local import environment, machine
+from skyloom.engines.local import environment, inside, machine
 from skyloom.engines.local.claims import Claims
-from skyloom.engines.local.folder import ExitRecord, TaskFolder, ended, is_task_id
+from skyloom.engines.local.folder import ExitRecord, ShimRecord, TaskFolder, ended, is_task_id
 from skyloom.engines.local.lost import end_lost
 from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
 from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
 from skyloom.engines.local.warm import WarmPool
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskPhase, TaskPlan
+from skyloom.ports.channel import GuestCommand, TaskChannel
+from skyloom.ports.engine import (
+    Ability,
+    EndReason,
+    GangPlan,
+    LogSlice,
+    Machine,
+    Observation,
+    TaskNotThere,
+    TaskPhase,
+    TaskPlan,
+)
 
 MAX_RESULT_BYTES = 16 * 2**20
+_ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
 _MAX_REMEMBERED = 20_000  # ends kept in memory; the others are read from disk again
 
 
@@ -46,6 +58,8 @@ class LocalEngine:
         environments: folder of the Python environments that jobs bring; None for one beside ``folder``.
         package_variables: for uv, which builds them: indexes, caches, proxies.
         max_environment_bytes: disk that they may take.
+        mounts: folder of the datasets and models that tasks read; None for one beside ``folder``.
+        max_mount_bytes: disk that they may take.
     """
 
     def __init__(
@@ -61,6 +75,8 @@ class LocalEngine:
         environments: Path | None = None,
         package_variables: Mapping[str, str] | None = None,
         max_environment_bytes: int = 20 * 2**30,
+        mounts: Path | None = None,
+        max_mount_bytes: int = 50 * 2**30,
     ) -> None:
         self._python = python or sys.executable
         self._capacity = machine.capacity(capacity)
@@ -69,7 +85,9 @@ class LocalEngine:
         places = environments or self._tasks.with_name(f"{self._tasks.name}-environments")
         search, told = self._variables["PATH"], package_variables or {}
         pythons = Pythons(places, self._python, told, search, max_environment_bytes)
-        self._host = Host(self._python, self._variables, pythons, str(lease.absolute()) if lease else "")
+        kept = mounts or self._tasks.with_name(f"{self._tasks.name}-mounts")
+        lent = str(lease.absolute()) if lease else ""
+        self._host = Host(self._python, self._variables, pythons, kept.absolute(), max_mount_bytes, lent)
         self._launch_lock = threading.Lock()
         self._ended: dict[str, Observation] = {}
         try:
@@ -82,9 +100,7 @@ class LocalEngine:
         with self._only_launcher():
             self._adopt()
         self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT}
-            | ({Ability.WARM_START} if warm else set())
-            | ({Ability.GPU} if self._capacity.gpus else set())
+            _ALWAYS | ({Ability.WARM_START} if warm else set()) | ({Ability.GPU} if self._capacity.gpus else set())
         )
 
     def _adopt(self) -> None:
@@ -314,6 +330,23 @@ class LocalEngine:
             content = file.read(MAX_RESULT_BYTES + 1)
             return content if len(content) <= MAX_RESULT_BYTES else None
         return None
+
+    # --- go inside -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Run a command inside of a running task; see the port."""
+        return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Connect to a port of a running task; see the port."""
+        return inside.connect(self._folder(task_id), self._supervisor(task_id), port)
+
+    def _supervisor(self, task_id: str) -> ShimRecord:
+        folder = self._folder(task_id)
+        shim = folder.shim() if folder.exists() and folder.exit() is None and folder.is_supervised() else None
+        if shim is None or shim.boot_id != processes.boot_id():
+            raise TaskNotThere(f"{task_id} does not run.", next_action="Look at its job: skyloom job show.")
+        return shim
 
     # --- end -------------------------------------------------------------------------------------------------------------------
 

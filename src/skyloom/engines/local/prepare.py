@@ -13,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from skyloom.core import digests
 from skyloom.engines.local import environment
 from skyloom.engines.local.folder import ShimPlan, TaskFolder
 from skyloom.engines.local.pythons import PlannedPython, Pythons, PythonUnusable
 from skyloom.engines.local.supervisor import processes
+from skyloom.engines.local.supervisor.files import HIDDEN_VARIABLES
 from skyloom.engines.local.supervisor.start import VARIABLES
 from skyloom.ports.engine import Command, PythonCall, PythonFile, PythonModule, TaskPlan
+from skyloom.ports.environment import Mount
 
 SUPERVISOR = Path(processes.__file__).parent
+_MOUNT_LAYOUT = 1  # another number when a folder of an older Skyloom must not be used
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -57,12 +63,15 @@ class Host:
         python: interpreter of user code.
         variables: the clean base environment.
         pythons: plans environments of jobs that bring one.
+        mounts: folder of the datasets and models that tasks read, and the disk that they may take.
         lease: file that says until when tasks may run here; empty for ever.
     """
 
     python: str
     variables: Mapping[str, str]
     pythons: Pythons
+    mounts: Path
+    max_mount_bytes: int
     lease: str = ""
 
 
@@ -74,6 +83,8 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
         _place(folder.work / _contained(relative), Path(source), relative)
     for name, content in task.secret_files.items():
         _write_secret(folder, name, content)
+    if task.secret_variables:
+        _write_variables(folder, HIDDEN_VARIABLES, _checked(task.secret_variables))
     _make_shared(task.shared_folder)
     marker = secrets.token_hex(16)
     temporary = str(Path(variables["TMPDIR"]) / f"skyloom-{marker[:12]}")
@@ -87,13 +98,19 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
         "SKYLOOM_TASK_ID": task.task_id,
         "SKYLOOM_TASK_FOLDER": str(home.path),
         "SKYLOOM_SHARED_FOLDER": task.shared_folder,
+        "SKYLOOM_MOUNTS": str(home.mounts),
         processes.MARKER_VARIABLE: marker,
     }
     python = planned.python if planned else host.python
     argv, inside = _program(task, home, folder, python, complete)
-    start = {"python": planned.start if planned else None, "argv": argv} if planned else None
-    if start is not None:
-        _write_variables(folder, host.pythons.build_variables(temporary))
+    start: dict[str, Any] | None = None
+    if _is_made_first(task):
+        start = {
+            "python": planned.start if planned else None,
+            "mounts": _planned_mounts(task, home, host),
+            "argv": argv,
+        }
+        _write_variables(folder, VARIABLES, host.pythons.build_variables(temporary) if planned else {})
     folder.write_plan(
         ShimPlan(
             task_id=task.task_id,
@@ -101,6 +118,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
             python=inside,
             cwd=str(home.work),
             environment=complete,
+            secret_variables=str(home.secrets / HIDDEN_VARIABLES) if task.secret_variables else "",
             temporary=temporary,
             marker=marker,
             memory_bytes=task.resources.memory_bytes,
@@ -130,8 +148,33 @@ def _planned_python(task: TaskPlan, host: Host) -> PlannedPython | None:
         raise LaunchRefused(str(error)) from None
 
 
-def _write_variables(folder: TaskFolder, variables: Mapping[str, str]) -> None:
-    file = folder.secrets / VARIABLES
+def _is_made_first(task: TaskPlan) -> bool:
+    """The task needs something that has to be made or fetched before its program can run."""
+    return task.python is not None or bool(task.mounts)
+
+
+def _planned_mounts(task: TaskPlan, home: TaskFolder, host: Host) -> dict[str, Any]:
+    mounts = [
+        {
+            "name": mount.name,
+            "subject": mount.subject,
+            "key": _mount_key(mount),
+            "files": [msgspec.to_builtins(file) for file in mount.files],
+        }
+        for mount in task.mounts
+    ]
+    kept = {"root": str(host.mounts), "max_bytes": host.max_mount_bytes}
+    return {**kept, "folder": str(home.mounts), "base": host.python, "all": mounts, "variables": dict(host.variables)}
+
+
+def _mount_key(mount: Mount) -> str:
+    """What names the folder of a mount: the same files have the same, whoever mounts them and by whatever name."""
+    told = sorted((file.path, file.digest, file.is_rows) for file in mount.files)
+    return digests.of_value([_MOUNT_LAYOUT, told]).removeprefix("sha256:")[:32]
+
+
+def _write_variables(folder: TaskFolder, name: str, variables: Mapping[str, str]) -> None:
+    file = folder.secrets / name
     file.touch(mode=0o600, exist_ok=False)
     file.write_text(json.dumps(dict(variables)))
 
@@ -209,11 +252,11 @@ def _program(
     entry = task.entry
     if any("\0" in word for word in _words(entry)):
         raise LaunchRefused("an argument holds a zero byte")
-    is_made_first = task.python is not None
+    is_made_first = _is_made_first(task)
     if isinstance(entry, Command):
         # A program that its own environment brings cannot be looked for before it is built: the start of the task finds it, or says so.
-        return (entry.argv if is_made_first and entry.argv else _command(entry, folder, variables)), None
-    warm = task.warm and environment.allows_warm(task.environment) and not is_made_first
+        return (entry.argv if task.python is not None and entry.argv else _command(entry, folder, variables)), None
+    warm = task.warm and environment.allows_warm({**task.environment, **task.secret_variables}) and not is_made_first
     if isinstance(entry, PythonModule):
         inside: dict[str, Any] = {"kind": "module", "module": entry.module, "args": entry.args}
         return (python, "-m", entry.module, *entry.args), inside if warm else None

@@ -58,7 +58,7 @@ class RayCluster:
     """
 
     def __init__(self, opening: Opening) -> None:
-        _probe(opening.address, opening.token_file)
+        probe(opening.address, opening.token_file)
         self._opening = opening
         self._namespace = f"skyloom-{opening.engine_id}"  # two clouds on one cluster do not see each other's actors
         self._lock = threading.Lock()
@@ -159,10 +159,12 @@ class RayCluster:
 
     def ask_keepers(self, ask: AskKeepers) -> tuple[KeeperReply, ...]:
         """Ask all at once, then collect."""
-        deadline = time.monotonic() + ask.timeout_s
+        asked = time.monotonic()
         pending = [self._keeper(call.node_id).do.remote(call.ask) for call in ask.calls]
         pairs = zip(ask.calls, pending, strict=True)
-        return tuple(self._reply(call.node_id, call.ask, reference, deadline) for call, reference in pairs)
+        return tuple(
+            self._reply(call.node_id, call.ask, reference, asked + call.timeout_s) for call, reference in pairs
+        )
 
     def _reply(self, node_id: str, ask: bytes, reference: Any, deadline: float) -> KeeperReply:
         """Wait for an answer; a keeper that was just killed is asked again once Ray has restarted it."""
@@ -219,25 +221,43 @@ def lists_alive(node_id: str) -> bool:
     return any(entry["NodeID"] == node_id and entry["Alive"] for entry in ray.nodes())
 
 
-def _probe(address: str, token_file: str) -> None:
-    """Ask once, with the token: Ray itself tries for half a minute and then does not say what was wrong."""
-    is_client = address.startswith(_CLIENT)
-    method = "/ray.rpc.RayletDriver/ClusterInfo" if is_client else "/ray.rpc.NodeInfoGcsService/CheckAlive"
-    token = Path(token_file).read_text().strip()
-    try:
-        with grpc.insecure_channel(address.removeprefix(_CLIENT)) as channel:
-            channel.unary_unary(method)(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=_PROBE_S)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise Unavailable(
-                f"The Ray cluster at {address} wants another token than the one in {token_file}.",
-                next_action="Put the token that the cluster was started with (RAY_AUTH_TOKEN_PATH) into that file.",
-            ) from None
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+def probe(address: str, token_file: str) -> None:
+    """Ask once with the token and once without: Ray itself tries for half a minute and then does not say what was wrong.
+
+    Raises `Unavailable` when nobody answers, when another token is wanted, and when none is: whoever reaches such a cluster can run
+    programs on it (ShadowRay, CVE-2023-48022).
+    """
+    method = (
+        "/ray.rpc.RayletDriver/ClusterInfo" if address.startswith(_CLIENT) else "/ray.rpc.NodeInfoGcsService/CheckAlive"
+    )
+    with grpc.insecure_channel(address.removeprefix(_CLIENT)) as channel:
+        call = channel.unary_unary(method)
+        code = _code(call, {"authorization": f"Bearer {Path(token_file).read_text().strip()}"})
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise Unavailable(
                 f"No Ray cluster answers at {address}.",
                 next_action="Check the address and the port, that the cluster runs, and that a firewall lets you through.",
-            ) from None
+            )
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            raise Unavailable(
+                f"The Ray cluster at {address} wants another token than the one in {token_file}.",
+                next_action="Put the token that the cluster was started with (RAY_AUTH_TOKEN_PATH) into that file.",
+            )
+        if _code(call, {}) is not grpc.StatusCode.UNAUTHENTICATED:
+            raise Unavailable(
+                f"The Ray cluster at {address} wants no token: whoever reaches it can run programs there. It is not used.",
+                next_action="Start all of its nodes with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH.",
+            )
+
+
+def _code(call: Any, metadata: Mapping[str, str]) -> grpc.StatusCode:
+    """How a call ends that asks for nothing."""
+    try:
+        call(b"", metadata=tuple(metadata.items()), timeout=_PROBE_S)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
 
 
 def _machine_names(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:

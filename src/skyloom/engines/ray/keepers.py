@@ -10,13 +10,14 @@ import msgspec
 from skyloom import __version__
 from skyloom.core.errors import Unavailable, rebuild
 from skyloom.engines.ray.asks import Greet, Greeting, KeeperAnswer, KeeperAsk
-from skyloom.engines.ray.link import Link
+from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, RayNode
 
 T = TypeVar("T")
 _KEEPER_S = 6.0
 _LIST_AGAIN_S = 0.5
+_AGAIN_S = 1.0
 
 
 class Keepers:
@@ -26,25 +27,32 @@ class Keepers:
         met: called with a node and its greeting when it is first spoken to.
     """
 
-    def __init__(self, link: Link, met: Callable[[RayNode, Greeting], None]) -> None:
+    def __init__(self, link: Questions, met: Callable[[RayNode, Greeting], None]) -> None:
         self._link = link
         self._met = met
         self._lock = threading.Lock()
         self._nodes = Nodes()
         self._listed = 0.0
         self._greetings: dict[str, Greeting] = {}
+        self._silent: set[str] = set()  # did not answer the last time: nobody waits long for them again
 
     def nodes(self, *, fresh: bool = False) -> Nodes:
         """The nodes, at most half a second old. Raises `Unavailable`."""
-        with self._lock:
+        deadline = time.monotonic() + ANSWER_S
+        if not self._lock.acquire(timeout=ANSWER_S):  # somebody else waits for the same list
+            raise Unavailable("The Ray cluster does not answer.", next_action="It is tried again.")
+        try:
             if fresh or not self._listed or time.monotonic() > self._listed + _LIST_AGAIN_S:
-                listed = self._link.ask(ListNodes(), tuple[RayNode, ...])
+                listed = self._link.ask(ListNodes(), tuple[RayNode, ...], deadline - time.monotonic())
                 self._listed = time.monotonic()
                 self._nodes.update(listed, self._listed)
             return self._nodes
+        finally:
+            self._lock.release()
 
     def greet(self, node_ids: Sequence[str], *, again: bool = False) -> dict[str, Greeting]:
         """Make sure of keepers: each answered once, or does ``again``, and has our version. Raises `Unavailable` that names the node."""
+        self.nodes()  # for their names
         new = [node_id for node_id in node_ids if again or node_id not in self._greetings]
         for node_id, answer in self.ask_all({node_id: Greet() for node_id in new}, Greeting).items():
             greeting = self._sure(node_id, answer)
@@ -68,10 +76,16 @@ class Keepers:
         if not questions:
             return {}
         calls = tuple(
-            KeeperCall(node_id=node_id, ask=msgspec.msgpack.encode(question)) for node_id, question in questions.items()
+            KeeperCall(
+                node_id=node_id,
+                ask=msgspec.msgpack.encode(question),
+                timeout_s=_AGAIN_S if node_id in self._silent else timeout_s,
+            )
+            for node_id, question in questions.items()
         )
-        asked = AskKeepers(calls=calls, timeout_s=timeout_s)
-        replies = self._link.ask(asked, tuple[KeeperReply, ...], timeout_s + 3.0)
+        replies = self._link.ask(AskKeepers(calls=calls), tuple[KeeperReply, ...], timeout_s + 3.0)
+        for node_id, reply in zip(questions, replies, strict=True):
+            (self._silent.add if reply.answer is None else self._silent.discard)(node_id)
         return {node_id: self._read(node_id, reply, kind) for node_id, reply in zip(questions, replies, strict=True)}
 
     def _read(self, node_id: str, reply: KeeperReply, kind: Any) -> Any:

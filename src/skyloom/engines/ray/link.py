@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -19,10 +19,26 @@ from skyloom.engines.ray.wire import Ask, BridgeReply, BridgeRequest, Channel, O
 
 T = TypeVar("T")
 ANSWER_S = 9.0  # within this long every question is answered or refused
-_CONNECT_S = 60.0  # after this long a bridge that reached nothing is given up, and the next question starts another
+_CONNECT_S = 90.0  # after this long a bridge that reached nothing is given up, and the next question starts another
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
 _MOST_BRIDGES = 2  # for one question
+
+
+class NotReachedYet(Unavailable):
+    """The connection is still being made; nobody has refused it."""
+
+
+class Questions(Protocol):
+    """Whoever answers questions to one cluster."""
+
+    def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
+        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the cluster."""
+        ...
 
 
 class Link:
@@ -43,7 +59,7 @@ class Link:
         self._refusal: SkyloomError | None = None
 
     def ask(self, question: Ask, kind: type[T], timeout_s: float = ANSWER_S) -> T:
-        """Ask, and wait at most ``timeout_s`` for the answer. Raises `Unavailable` and whatever the other side raised."""
+        """Ask; see `Questions`."""
         deadline = time.monotonic() + timeout_s
         for _ in range(_MOST_BRIDGES):
             bridge = self._running()
@@ -129,7 +145,7 @@ class _Bridge:
     def wait_connected(self, deadline: float) -> None:
         """Wait for the cluster. Raises `Unavailable`; the bridge goes on trying when only our patience is over."""
         if not self._connected.wait(max(0.0, deadline - time.monotonic())):
-            raise Unavailable(
+            raise NotReachedYet(
                 f"The Ray cluster at {self._address} is not reached yet.", next_action="It is still tried; ask again."
             )
         if self.refusal is not None:

@@ -1,6 +1,6 @@
-"""The REST app: a route for every operation, and the few others that stand in `OPEN` and `GUARDED`.
+"""The REST app: a route for every operation, and the few others that stand in `OPEN`, `GUARDED` and `SOCKETS`.
 
-Every route of the app is in exactly one of these three; a test walks the app and fails on any other door.
+Every route of the app is in exactly one of these four; a test walks the app and fails on any other door.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,18 +23,26 @@ from skyloom.faces.rest import openapi
 from skyloom.faces.rest.errors import InvalidRequest, answer
 from skyloom.faces.rest.guard import Asgi, Guard
 from skyloom.faces.rest.metrics import Requests, written
-from skyloom.faces.rest.requests import read
+from skyloom.faces.rest.requests import checked, read, secret_of
+from skyloom.faces.rest.sockets import attend
 from skyloom.ports.blobs import BlobMissing, Blobs
+from skyloom.ports.tables import Tables
+from skyloom.rooms.data.model import GetDataset, GetVersion
+from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
+from skyloom.tables.parquet import as_parquet
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
+_ROWS = "/v1/projects/{project}/datasets/{dataset}/versions/{reference}/rows.parquet"
 GUARDED: dict[tuple[str, str], Right] = {
     ("GET", "/metrics"): Right.READ,
     ("PUT", "/v1/projects/{project}/blobs/{digest}"): Right.WRITE,
     ("HEAD", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
     ("GET", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
+    ("GET", _ROWS): Right.READ,
 }
+SOCKETS: dict[str, Right] = {"/v1/projects/{project}/sessions/{session_id}": Right.RUN}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -43,6 +51,8 @@ def make_app(
     blobs: Blobs,
     operations: Sequence[type[Operation[Any]]],
     *,
+    tables: Tables,
+    sessions: Sessions,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
 ) -> Asgi:
@@ -60,14 +70,16 @@ def make_app(
         )
     # Made when somebody asks: it takes as long as all the rest of the app.
     _add_open_routes(app, cloud, cache(partial(openapi.document, operations, __version__)))
-    _add_guarded_routes(app, cloud, blobs, registry)
+    _add_guarded_routes(app, cloud, blobs, tables, registry)
+    for path, right in SOCKETS.items():
+        app.router.add_websocket_route(path, partial(attend, cloud, sessions, right))
     app.add_exception_handler(Exception, lambda _request, error: answer(error))
     return Guard(app, hosts)
 
 
 async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Request) -> Response:
     try:
-        secret, project = _secret(request), request.path_params.get("project", "")
+        secret, project = secret_of(request), request.path_params.get("project", "")
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= 200:
             raise InvalidRequest("The Idempotency-Key is empty or too long.", next_action="Use 1 to 200 characters.")
@@ -84,11 +96,6 @@ async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Req
         return Response(made, media_type="application/json")
     except Exception as error:
         return answer(error)
-
-
-def _secret(request: Request) -> str:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" and len(secret) < 1_000 else ""
 
 
 def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes]) -> None:
@@ -112,10 +119,10 @@ def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes])
     )
 
 
-def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: CollectorRegistry) -> None:
+def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> None:
     async def admit(request: Request, right: Right) -> Caller:
         by = await anyio.to_thread.run_sync(
-            cloud.authenticate, _secret(request), request.path_params.get("project", "")
+            cloud.authenticate, secret_of(request), request.path_params.get("project", "")
         )
         permit_right(right, by, request.url.path)
         return by
@@ -141,7 +148,18 @@ def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, registry: Coll
             return Response(None, 200, headers, "application/octet-stream")
         return StreamingResponse(blobs.open(digest), 200, headers, "application/octet-stream")
 
-    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download}
+    async def rows(request: Request) -> Response:
+        by = await admit(request, Right.READ)
+
+        def opened() -> Iterator[bytes]:
+            asked = {name: request.path_params[name] for name in ("dataset", "reference")}
+            version = cloud.do(checked(GetVersion, asked), by)
+            table = cloud.do(GetDataset(dataset=version.dataset_id), by).table
+            return as_parquet(tables, table, version.number)
+
+        return StreamingResponse(await anyio.to_thread.run_sync(opened), 200, {}, "application/vnd.apache.parquet")
+
+    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _ROWS: rows}
     for method, path in GUARDED:
         app.add_api_route(
             path, _answering(routes.get(path) or routes[method]), methods=[method], include_in_schema=False

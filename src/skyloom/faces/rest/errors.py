@@ -2,10 +2,12 @@
 
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from fastapi import Response
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from skyloom.core.errors import Category, InternalError, InvalidInput, SkyloomError
 
@@ -40,11 +42,21 @@ class HostRefused(InvalidInput):
     """The Host header names no address of this server."""
 
 
+class OriginRefused(InvalidInput):
+    """A web page tries what only programs may."""
+
+
 class HeaderTwice(InvalidInput):
     """A header that decides something came more than once."""
 
 
-_STATUS_OF_CODE = {BodyTooLarge.code: 413, ContentTypeRefused.code: 415, HostRefused.code: 421, HeaderTwice.code: 400}
+_STATUS_OF_CODE = {
+    BodyTooLarge.code: 413,
+    ContentTypeRefused.code: 415,
+    HostRefused.code: 421,
+    HeaderTwice.code: 400,
+    OriginRefused.code: 403,
+}
 
 
 def answer(error: Exception) -> Response:
@@ -63,3 +75,19 @@ def answer(error: Exception) -> Response:
     if status == 503:
         headers["retry-after"] = "1"
     return Response(msgspec.json.encode(error.body()), status, headers, "application/json")
+
+
+def refuse(error: Exception) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Any exception as the refusal of a socket, before it is accepted."""
+    response = answer(error)
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        start = {
+            "type": "websocket.http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": response.body})
+
+    return refusing

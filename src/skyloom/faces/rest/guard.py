@@ -8,7 +8,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from skyloom.core.errors import SkyloomError
-from skyloom.faces.rest.errors import BodyTooLarge, ContentTypeRefused, HeaderTwice, HostRefused, answer
+from skyloom.faces.rest.errors import (
+    BodyTooLarge,
+    ContentTypeRefused,
+    HeaderTwice,
+    HostRefused,
+    OriginRefused,
+    answer,
+    refuse,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,6 +46,9 @@ class Guard:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -49,8 +60,22 @@ class Guard:
             return
         await self._app(scope, receive if is_upload else _bounded(receive), _with_headers(send))
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A socket is no place for web pages: a browser always says where a page comes from, and other programs do not."""
+        try:
+            if b"origin" in _check_address(scope, self._hosts):
+                raise OriginRefused(
+                    "Web pages may not open a socket here.",
+                    next_action="Use skyloom job exec, or skyloom job port-forward.",
+                )
+        except SkyloomError as error:
+            await refuse(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
-def _check(scope: Scope, hosts: frozenset[str]) -> bool:
+
+def _check_address(scope: Scope, hosts: frozenset[str]) -> dict[bytes, bytes]:
+    """The headers of a request whose deciding ones came once, and whose Host is one of ours."""
     names = [name for name, _ in scope["headers"]]
     twice = next((name for name in _ONCE if names.count(name) > 1), None)
     if twice is not None:
@@ -65,6 +90,11 @@ def _check(scope: Scope, hosts: frozenset[str]) -> bool:
             f"This server does not answer for the host {host[:100]!r}.",
             next_action="Use the address that `skyloom status` shows.",
         )
+    return headers
+
+
+def _check(scope: Scope, hosts: frozenset[str]) -> bool:
+    headers = _check_address(scope, hosts)
     is_upload = scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"]) is not None
     if scope["method"] not in {"GET", "HEAD", "DELETE"} and not is_upload:
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()

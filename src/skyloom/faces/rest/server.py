@@ -97,7 +97,14 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    app = make_app(embedded.cloud, embedded.blobs, OPERATIONS, registry=registry)
+    app = make_app(
+        embedded.cloud,
+        embedded.blobs,
+        OPERATIONS,
+        tables=embedded.tables,
+        sessions=embedded.sessions,
+        registry=registry,
+    )
     embedded.cloud.start()
     config = uvicorn.Config(
         app,
@@ -107,6 +114,9 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
         lifespan="off",
         timeout_graceful_shutdown=5,
         timeout_keep_alive=30,
+        ws="websockets-sansio",
+        ws_max_size=2**20,
+        ws_per_message_deflate=False,
     )
 
     def announce() -> None:

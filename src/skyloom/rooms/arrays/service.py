@@ -63,13 +63,13 @@ class Arrays:
             )
 
     def submit(self, tx: Transaction, ask: model.SubmitArray, by: Caller) -> ArrayStatus:
-        self._jobs.dependencies.check(tx, ask.spec.after, by.project)
+        self._jobs.check_named(tx, ask.spec, by.project)
         array = tx.insert(
             ARRAYS,
             Array(
                 id=self._ids.new("array"),
                 project=by.project,
-                spec=ask.spec,
+                spec=self._jobs.pinned(tx, ask.spec, by.project),
                 size=ask.size,
                 max_parallel=ask.max_parallel,
                 inputs=ask.inputs,

@@ -13,7 +13,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost import budget as model
-from skyloom.rooms.cost import limits, rules
+from skyloom.rooms.cost import limits, rules, tallies
 from skyloom.rooms.cost.budget import (
     THRESHOLDS,
     Budget,
@@ -27,12 +27,13 @@ from skyloom.rooms.cost.budget import (
     Wish,
 )
 from skyloom.rooms.cost.limits import Pot
-from skyloom.rooms.cost.model import LedgerEntry
+from skyloom.rooms.cost.model import CostBy, LedgerEntry
 from skyloom.rooms.cost.ports import BUDGETS, PLEDGES, RESERVATIONS, Spenders
 from skyloom.rooms.cost.pots import Pots, name_of, period_of
 from skyloom.rooms.cost.pricing import Prices
 
 _LONGEST_S = 3_600.0
+_LEAST_S = 0.1
 
 
 class Budgets:
@@ -93,6 +94,18 @@ class Budgets:
                 )
         return wanted
 
+    def lasts_s(self, view: Snapshot, wish: Wish) -> float | None:
+        """How long a job's own budget pays for it from now on until it has to begin to stop; None without one.
+
+        A little later than `judge` would say so: for a machine that has to stop it when no control plane does.
+        """
+        per_s = Pots(view, self._prices.history(view), self._clock.now()).rate(
+            wish.pool, wish.resources, wish.num_workers
+        )
+        used = limits.metered(tallies.ever(view, wish.project, CostBy.JOB, wish.job_id))
+        lasts = limits.lasts_s(wish.limits, used, per_s)
+        return None if lasts is None else max(_LEAST_S, lasts - wish.grace_s - model.NOTICE_S / 2)
+
     def release(self, tx: Transaction, job_id: str) -> None:
         """Take back what is left of a promise, in the transaction that ends its job for good. Safe to repeat."""
         known = tx.get(RESERVATIONS, job_id)
@@ -121,9 +134,12 @@ class Budgets:
             left = limits.at_least_nothing(limits.plus(known.left, used, -1))
             tx.update(RESERVATIONS, changed(known, {"left": left}))
             self._pledge(tx, known.project, known.user, limits.plus(left, known.left, -1))
+        covering = _covering(tx, first.project, first.user)
+        if not covering:
+            return
         now = self._clock.now()
         pots = Pots(tx, self._prices.history(tx), now)
-        for budget in _covering(tx, first.project, first.user):
+        for budget in covering:
             self._say(tx, budget, pots.of_budget(budget, ()), 0.0, now)
 
     # The loop
@@ -169,10 +185,11 @@ class Budgets:
         return pots.status(self._say(tx, stored, pot, 0.0, now), pot)
 
     def get(self, ask: model.GetBudget, by: Caller) -> BudgetStatus:
-        def work(view: Snapshot) -> BudgetStatus:
-            return self._statuses(view, [_own(view, ask.budget_id, by.project)], by.project)[0]
+        return self._store.read(lambda view: self.status(view, ask.budget_id, by.project))
 
-        return self._store.read(work)
+    def status(self, view: Snapshot, budget_id: str, project: str) -> BudgetStatus:
+        """A budget of a project, and what has become of it. Raises `BudgetMissing`."""
+        return self._statuses(view, [_own(view, budget_id, project)], project)[0]
 
     def delete(self, tx: Transaction, ask: model.DeleteBudget, by: Caller) -> Done:
         budget = _own(tx, ask.budget_id, by.project)

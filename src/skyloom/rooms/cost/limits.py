@@ -175,6 +175,13 @@ def exhausted_in_s(pot: Pot) -> float | None:
     return min(found, default=None)
 
 
+def lasts_s(allowance: Allowance, used: Meters, per_s: Meters) -> float | None:
+    """How long what is left of an allowance pays for; None when it is never used up."""
+    rates = {meter: getattr(per_s, meter) for meter in METERS}
+    left = {meter: limit - getattr(used, meter) for meter, limit in limits_of(allowance).items() if rates[meter]}
+    return min((float(amount / rates[meter]) for meter, amount in left.items()), default=None)
+
+
 def used_share(pot: Pot) -> float:
     """How much of the nearest limit is used."""
     return max((getattr(pot.spent, meter) / limit for meter, limit in pot.limits.items() if limit), default=0.0)

@@ -48,7 +48,9 @@ def usage_of(entry: LedgerEntry, since: float = -math.inf, until: float = math.i
     The task counts where its entry ends.
     """
     first, last = (_offset_us(entry, moment) for moment in (since, until))
-    part = held(entry.resources, last, entry.prices) - held(entry.resources, first, entry.prices)
+    part = held(entry.resources, last, entry.prices)
+    if first:
+        part -= held(entry.resources, first, entry.prices)
     ends_here = entry.is_last and since < _end(entry) <= until
     return part + Usage(num_tasks=1) if ends_here else part
 

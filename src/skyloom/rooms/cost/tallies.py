@@ -20,15 +20,23 @@ def record(tx: Transaction, entry: LedgerEntry) -> None:
 
 
 def _sum_up(tx: Transaction, entry: LedgerEntry, number: int) -> None:
+    """Add an entry to all sums that it belongs to: read in one query, each written once."""
     days = list(by_day(entry))
+    whole = days[0][1] if len(days) == 1 else usage_of(entry)
+    parts: dict[str, tuple[CostBy, str, str, Usage]] = {}
     for by in CostBy:
         name = name_of(by, entry)
         if not name:
             continue  # what belongs to nothing is the project's sum without that of all the others
-        for day, usage in days:
-            _add(tx, entry.project, by, name, day, usage, number)
-        if by in _WHOLE:
-            _add(tx, entry.project, by, name, _EVER, usage_of(entry), number)
+        for day, usage in (*days, (_EVER, whole)) if by in _WHOLE else days:
+            parts[_id(entry.project, by, name, day)] = (by, name, day, usage)
+    known = {tally.id: tally for ids in _parts(list(parts)) for tally in tx.select(TALLIES, {"id": ids})}
+    for key, (by, name, day, usage) in parts.items():
+        if key in known:
+            more = {"usage": known[key].usage + usage, "last_entry": number}
+            tx.update(TALLIES, changed(known[key], more))
+        else:
+            tx.insert(TALLIES, _first(key, entry.project, by, name, day, usage, number))
 
 
 def ever(view: Snapshot, project: str, by: CostBy, name: str) -> Usage:
@@ -104,25 +112,18 @@ def _all(view: Snapshot) -> Iterator[tuple[int, LedgerEntry]]:
         after = chunk[-1][0]
 
 
-def _add(tx: Transaction, project: str, by: CostBy, name: str, day: str, usage: Usage, number: int) -> None:
-    known = tx.get(TALLIES, _id(project, by, name, day))
-    if known is not None:
-        tx.update(TALLIES, changed(known, {"usage": known.usage + usage, "last_entry": number}))
-        return
-    tx.insert(
-        TALLIES,
-        Tally(
-            id=_id(project, by, name, day),
-            project=project,
-            by=by,
-            name=name,
-            day=day,
-            shelf=f"{project}/{by.value}/{day}",
-            subject=f"{project}/{by.value}/{name}",
-            usage=usage,
-            first_entry=number,
-            last_entry=number,
-        ),
+def _first(key: str, project: str, by: CostBy, name: str, day: str, usage: Usage, number: int) -> Tally:
+    return Tally(
+        id=key,
+        project=project,
+        by=by,
+        name=name,
+        day=day,
+        shelf=f"{project}/{by.value}/{day}",
+        subject=f"{project}/{by.value}/{name}",
+        usage=usage,
+        first_entry=number,
+        last_entry=number,
     )
 
 

@@ -1,18 +1,21 @@
 """Launching gangs: what goes wrong with one of them stops nobody else's."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 
 from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.ports.clock import Clock
-from skyloom.ports.engine import Engine, GangPlan
+from skyloom.ports.engine import GangPlan
 from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.jobs.model import Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import LOCAL
 
 log = logging.getLogger("skyloom.jobs")
 _MOST_FAULTS = 5
@@ -21,13 +24,11 @@ _MOST_FAULTS = 5
 class Launches:
     """Hands gangs whose start is written down to their engine; gives up on those that never can be."""
 
-    def __init__(
-        self, store: Store, clock: Clock, writer: JobWriter, engine: Engine, plans: Plans, waits: Waits
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, writer: JobWriter, fleet: Fleet, plans: Plans, waits: Waits) -> None:
         self._store = store
         self._clock = clock
         self._writer = writer
-        self._engine = engine
+        self._fleet = fleet
         self._plans = plans
         self._waits = waits
         # How often in a row launching a job raised what it should not, by job id: forgotten at a restart, without harm.
@@ -36,11 +37,16 @@ class Launches:
     def launch(self, job: Job, gang: Sequence[Task]) -> None:
         """Start the tasks of an attempt that are meant to run."""
         # The intent stands whatever goes wrong; the next tick finds the tasks absent and launches them again.
+        pool = gang[0].pool or LOCAL
         try:
-            tasks = tuple(self._plans.task(job, task) for task in sorted(gang, key=lambda task: task.rank))
-            self._engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
+            engine, about = self._fleet.engine(pool), self._fleet.links()[pool].pool
+            tasks = tuple(self._plans.task(job, task, about) for task in sorted(gang, key=lambda task: task.rank))
+            engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
             self._faults.pop(job.id, None)
-        except (StorageFull, Unavailable) as error:
+        except Unavailable as error:
+            self._fleet.suspect(pool, error)
+            self._waits.add(job.id, str(error))
+        except StorageFull as error:
             self._waits.add(job.id, str(error))
         except Exception as error:
             log.exception("job %s cannot be launched; the other jobs go on", job.id)
@@ -51,7 +57,8 @@ class Launches:
     def _give_up(self, job: Job, gang: Sequence[Task], error: Exception) -> None:
         """End an attempt that cannot be launched for a reason that time does not mend."""
         del self._faults[job.id]
-        self._engine.stop([task.id for task in gang], force=True)
+        with contextlib.suppress(Unavailable):
+            self._fleet.engine(gang[0].pool).stop([task.id for task in gang], force=True)
         message = str(error) if isinstance(error, SkyloomError) else "the log of the control plane says why"
         end = {
             "state": TaskState.FAILED,

@@ -1,113 +1,173 @@
 """The loop of jobs: brings what runs to what is wanted.
 
-Each tick reads one snapshot, looks at the engine, lets `rules` decide, commits, and only then acts. A crash at any point between two
-of these is mended by the next tick: what was committed but not done is done again (the engine runs a task id at most once), and
-what was done but not committed is seen again.
+Each tick catches up with the store, looks at the engines, lets `rules` and the scheduler decide, commits, and only then acts. A crash
+at any point between two of these is mended by the next tick: what was committed but not done is done again (an engine runs a task
+id at most once), and what was done but not committed is seen again.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from skyloom.core.errors import StorageFull, Unavailable
+from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
-from skyloom.ports.engine import Engine, Observation, TaskPhase
-from skyloom.ports.store import Store, Transaction, changed
+from skyloom.ports.door import EVENTS
+from skyloom.ports.engine import Observation, TaskPhase
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
-from skyloom.rooms.jobs import rules
+from skyloom.rooms.cost.ports import PRICES
+from skyloom.rooms.cost.prices import PriceHistory
+from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
+from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
-from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.reading import by_job, held, queue
-from skyloom.rooms.jobs.spending import has_allowance
+from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import LOCAL
+from skyloom.rooms.scheduling.model import Decision, Placement
+from skyloom.rooms.scheduling.ports import current_rulebook
 
 log = logging.getLogger("skyloom.jobs")
 P = TypeVar("P")
 R = TypeVar("R")
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
+_ANEW_S = 60.0  # after this long the copy of the store is made anew
+_REPLAYED = 1_000  # and before every forecast
+_REMEMBERED = 20_000  # events of the past that fairness is told of after a start
 
 
 class JobLoop:
-    """Starts, watches and ends the gangs of all projects."""
+    """Starts, watches, halts and ends the gangs of all projects, on all pools."""
 
     def __init__(
         self,
         store: Store,
         clock: Clock,
         writer: JobWriter,
-        engine: Engine,
-        plans: Plans,
+        fleet: Fleet,
+        launches: Launches,
         waits: Waits,
         budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._writer = writer
-        self._engine = engine
-        self._capacity = engine.capacity()
+        self._fleet = fleet
         self._waits = waits
+        self._launches = launches
         self._budgets = budgets
-        self._launches = Launches(store, clock, writer, engine, plans, waits)
+        self._mirror = Mirror()
+        self._turns: Turns | None = None
+        self._made_anew_at = float("-inf")
+        self._adopted: set[str] = set()
+        self._order: tuple[str, ...] = ()
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
-        """After a start: end what runs without any record of it (a restored or removed database), keep all the rest."""
-        known = self._engine.known()
-        seen = self._engine.observe(known)
-        alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
-        live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
-        self._engine.stop([key for key in alive if key not in live], force=True)
+        """End what runs without any record of it (a restored or removed database), keep all the rest; once for every pool."""
+        for name, engine in self._fleet.up().items():
+            if name in self._adopted:
+                continue
+            try:
+                known = engine.known()
+                seen = engine.observe(known)
+                alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
+                live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
+                engine.stop([key for key in alive if key not in live], force=True)
+            except Unavailable as trouble:
+                self._fleet.suspect(name, trouble)
+            else:
+                self._adopted.add(name)
 
     def tick(self) -> float:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
-            jobs, tasks = self._store.read(held)
-            seen = self._engine.observe([task.id for task in tasks]) if tasks else {}
-            self._settle(jobs, tasks, seen)
-            started = self._place()
-            look_again_s = self._keep_budgets(jobs)
-            states = {task.state for task in tasks}
-            if started or states & {TaskState.STARTING, TaskState.STOPPING}:
-                return _EAGER_S
+            self.adopt()
+            turns = self._catch_up()
+            states = {task.state for gang in self._mirror.held() for task in gang.tasks}
+            if self._settle():
+                turns = self._catch_up()
+            moved = self._place(turns)
+            look_again_s = self._keep_budgets()
+            if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
+                return min(_EAGER_S, look_again_s)
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
 
-    def _keep_budgets(self, jobs: Mapping[str, Job]) -> float:
-        """Tell those to stop that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
-        if self._budgets is None:
-            return _IDLE_S
-        verdict = self._budgets.judge(own=any(has_allowance(job.spec) for job in jobs.values()))
-        for job_id, why in verdict.halts.items():
-            halt = Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=self._clock.now(), message=why)
-            self._store.write(partial(self._halt, job_id=job_id, halt=halt))
-        if verdict.halts:
-            return 0.0
-        return _IDLE_S if verdict.look_again_s is None else max(0.0, verdict.look_again_s)
+    def picture(self) -> Picture | None:
+        """What is open now, for a forecast; None when nothing waits or runs."""
+        past = self._store.read(lambda view: _past(view, _REPLAYED))
+        with self._tick_lock:
+            if self._turns is None or not self._mirror.gangs:
+                return None
+            return self._turns.picture(self._mirror.gangs, self._order, past, self._clock.now())
 
-    def _halt(self, tx: Transaction, job_id: str, halt: Halt) -> None:
-        job = tx.get(JOBS, job_id)
-        if job is not None:
-            self._writer.halt(tx, job, halt)
+    # --- what is true ----------------------------------------------------------------------------------------------------------
 
-    def _settle(self, jobs: Mapping[str, Job], tasks: Sequence[Task], seen: Mapping[str, Observation]) -> None:
+    def _catch_up(self) -> Turns:
+        """Bring the copy of the store and the scheduler up to date."""
         now = self._clock.now()
-        decisions = [
-            (jobs[job_id], rules.settle(jobs[job_id], gang, seen, now)) for job_id, gang in by_job(tasks).items()
-        ]
-        to_write = [(job, made) for job, made in decisions if made.tasks or made.again is not None]
+        anew = self._clock.monotonic() > self._made_anew_at + _ANEW_S
+        rulebook, prices, moved = self._store.read(
+            lambda view: (
+                current_rulebook(view),
+                PriceHistory(view.select(PRICES)),
+                self._mirror.refresh(view, anew=anew),
+            )
+        )
+        if anew:
+            self._made_anew_at = self._clock.monotonic()
+        gangs, grounds = self._mirror.gangs, self._fleet.grounds()
+        turns = self._turns
+        if turns is None or turns.rulebook != rulebook:
+            turns = self._turns = Turns(rulebook, self._mirror.history)
+            turns.set_grounds(grounds, prices, now)
+            turns.remember(self._store.read(_past), gangs.values(), now)
+            moved = set(gangs)
+        elif turns.set_grounds(grounds, prices, now):
+            moved |= {job_id for job_id, gang in gangs.items() if gang.job.spec.pools}
+        turns.tell(moved, gangs, now)
+        return turns
+
+    def _observe(self, tasks: Iterable[Task]) -> dict[str, Observation]:
+        """What the engines see; nothing about tasks of a pool that is down: they stay as they are."""
+        seen: dict[str, Observation] = {}
+        for pool, ids in _by_pool(tasks).items():
+            try:
+                seen.update(self._fleet.engine(pool).observe(ids))
+            except Unavailable as trouble:
+                self._fleet.suspect(pool, trouble)
+        return seen
+
+    # --- what it means ---------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> bool:
+        """Write down what was seen and do what follows from it; True when something changed."""
+        gangs, now = self._mirror.held(), self._clock.now()
+        seen = self._observe(task for gang in gangs for task in gang.tasks)
+        decisions = [(gang, rules.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
+        to_write = [(gang.job, made) for gang, made in decisions if made.changes]
         written = self._each(to_write, lambda tx, pair: self._write(tx, *pair))
-        agreed = [
-            (job, made) for job, made in decisions if written.get(job.id, not (made.tasks or made.again is not None))
-        ]
-        self._engine.stop([task_id for _, made in agreed for task_id in made.stop])
-        for job, made in agreed:
+        agreed = [(gang, made) for gang, made in decisions if written.get(gang.job.id, not made.changes)]
+        self._stop(task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
+        for gang, made in agreed:
             if made.launch:
-                self._launches.launch(job, [task for task in tasks if task.job_id == job.id])
+                self._launches.launch(gang.job, gang.tasks)
+        return bool(to_write)
+
+    def _stop(self, tasks: Iterable[Task]) -> None:
+        for pool, ids in _by_pool(tasks).items():
+            try:
+                self._fleet.engine(pool).stop(ids)
+            except Unavailable as trouble:
+                self._fleet.suspect(pool, trouble)  # asked again every round, until it is reached
 
     def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
         """Do the work of every job in one transaction; when one of them fails, each in its own, so that it stops nobody else's."""
@@ -126,34 +186,86 @@ class JobLoop:
 
     def _write(self, tx: Transaction, job: Job, made: rules.Settled) -> bool:
         current = [tx.get(TASKS, task.id) for task in made.tasks]
-        fresh = tx.get(JOBS, job.id)
         stale = any(
             then is None or then.version != task.version for then, task in zip(current, made.tasks, strict=True)
         )
-        if stale or fresh is None or fresh.version != job.version:
+        if stale or not _is_as_read(tx, job):
             return False  # somebody was quicker; the next tick decides on what is true then
         self._writer.moves(tx, job, made.tasks, comes_again=made.again is not None)
         if made.again is not None:
             self._writer.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
         return True
 
-    def _place(self) -> int:
-        """Start the gangs whose turn it is; returns how many."""
-        waiting, jobs, holding = self._store.read(lambda view: (queue(view), *held(view)))
-        chosen, left = rules.place(waiting, self._capacity, rules.used_by(jobs, holding))
-        self._waits.tell({item.job.id: item.message for item in left}, len(waiting))
-        if not chosen:
-            return 0
-        started = self._each(chosen, lambda tx, pair: self._start(tx, *pair))
-        for job, gang in chosen:
-            if started.get(job.id):
-                self._launches.launch(job, gang)
-        return sum(started.values())
+    # --- what is next ----------------------------------------------------------------------------------------------------------
 
-    def _start(self, tx: Transaction, job: Job, gang: Sequence[Task]) -> bool:
-        fresh = tx.get(JOBS, job.id)
-        if fresh is None or fresh.version != job.version:
+    def _place(self, turns: Turns) -> bool:
+        """Start the gangs whose turn it is, halt those that have to make room; True when there were any."""
+        now = self._clock.now()
+        decision = turns.decide(now)
+        self._order = tuple(wait.gang for wait in decision.waits)
+        self._waits.tell(decision.waits, len(self._mirror.gangs))
+        self._evict(decision, now)
+        gangs = self._mirror.gangs
+        chosen = [(gangs[item.gang].job, item.placement) for item in decision.admissions if item.gang in gangs]
+        started = self._each(chosen, lambda tx, pair: self._start(tx, *pair, now))
+        if any(started.values()):
+            self._catch_up()
+            for job, _ in chosen:
+                if started.get(job.id) and job.id in gangs:
+                    self._launches.launch(gangs[job.id].job, gangs[job.id].tasks)
+        return bool(chosen or decision.evictions)
+
+    def _start(self, tx: Transaction, job: Job, placement: Placement, now: float) -> bool:
+        places = demands.places(placement)
+        tasks = rules.newest(job, tx.select(TASKS, {"job_id": job.id}))
+        if not _is_as_read(tx, job) or any(task.state is not TaskState.QUEUED for task in tasks):
             return False
+        more = [tx.insert(TASKS, task) for task in rules.grown(job, tasks, len(places), now)]
         begun = {"state": TaskState.STARTING, "reason": Reason.NONE, "message": ""}
-        self._writer.moves(tx, job, [changed(task, begun) for task in gang])
+        starting = [
+            changed(task, {**begun, "pool": place.pool, "machine": place.machine})
+            for task, place in zip((*tasks, *more), places, strict=True)
+        ]
+        self._writer.moves(tx, job, starting)
         return True
+
+    def _evict(self, decision: Decision, now: float) -> None:
+        gangs = self._mirror.gangs
+        halts: list[tuple[Job, Halt]] = []
+        for eviction in decision.evictions:
+            if eviction.gang in gangs:
+                other = gangs.get(eviction.for_gang)
+                halts.append((gangs[eviction.gang].job, demands.halt(eviction, other.job if other else None, now)))
+        self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+
+    def _keep_budgets(self) -> float:
+        """Halt those that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+        if self._budgets is None:
+            return _IDLE_S
+        gangs, now = self._mirror.gangs, self._clock.now()
+        judged = self._budgets.judge(own=any(rules.has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        halts = [
+            (gangs[key].job, Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=now, message=why))
+            for key, why in judged.halts.items()
+            if key in gangs
+        ]
+        self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
+        if judged.halts:
+            return 0.0
+        return _IDLE_S if judged.look_again_s is None else max(0.0, judged.look_again_s)
+
+
+def _is_as_read(tx: Transaction, job: Job) -> bool:
+    fresh = tx.get(JOBS, job.id)
+    return fresh is not None and fresh.version == job.version
+
+
+def _by_pool(tasks: Iterable[Task]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        found[task.pool or LOCAL].append(task.id)
+    return found
+
+
+def _past(view: Snapshot, limit: int = _REMEMBERED) -> list[Event]:
+    return [event for _, event in view.entries(EVENTS, limit=limit, newest_first=True)]

@@ -9,15 +9,18 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, RelativePath, ShortText
+from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, RelativePath, ShortText
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
+from skyloom.ports.channel import Argument, Size
 from skyloom.ports.engine import Entry
-from skyloom.ports.environment import PythonEnvironment
+from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.budget import Allowance, Amount
+from skyloom.rooms.scheduling.forecast import GangForecast
+from skyloom.rooms.secrets.model import SecretUse
 
 
 class JobMissing(NotFound):
@@ -26,6 +29,10 @@ class JobMissing(NotFound):
 
 class ImpossibleRequest(InvalidInput):
     """The job asks for more than the pool could ever give."""
+
+
+class DeadlinePassed(InvalidInput):
+    """The deadline is over already."""
 
 
 class LabelReserved(InvalidInput):
@@ -117,6 +124,12 @@ COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 OWNERS = frozenset({"run", "model", "endpoint", "user"})
 
 Label = Annotated[str, Meta(max_length=200)]
+Workers = Annotated[int, Meta(ge=1, le=1_024)]
+MaxWorkers = Annotated[int, Meta(ge=0, le=1_024)]
+PoolNames = Annotated[tuple[Name, ...], Meta(max_length=100)]
+Requirements = Annotated[dict[Label, Label], Meta(max_length=50)]
+Moment = Annotated[float, Meta(ge=0, le=1e12)]
+Span = Annotated[float, Meta(gt=0, le=100 * 366 * 86_400)]
 
 
 class Condition(enum.StrEnum):
@@ -133,6 +146,12 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     condition: Condition = Condition.SUCCEEDED
 
 
+MountName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$(?!\n)")]
+MountReference = Annotated[
+    str, Meta(pattern=r"^(dataset|model):[a-z0-9._-]{1,80}(:[A-Za-z0-9._-]{1,80})?$(?!\n)", max_length=200)
+]
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -140,13 +159,23 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         entry: a command, a Python file, a Python module or one call of a Python function.
         files: path below the working folder → digest of uploaded bytes.
         num_workers: size of the gang; all start together or none does.
+        max_workers: of an elastic gang: it starts with as many workers from ``num_workers`` to this as there is room for, and
+            is stopped and started again with another number later; 0 for a gang of one size.
         resources: for each worker.
+        pools: it may run on these only; empty for any.
+        requires: labels that its machines must have.
         max_retries: how many more attempts after the first, when one fails for a reason that a retry can mend.
         max_duration_s: end an attempt after this long.
         grace_s: time between the polite stop and the hard one.
         priority: larger goes first.
+        preemptible: may be stopped to make room for others; it comes back and resumes from what it left in its shared folder.
+        deadline_at: when it should be done, in Unix seconds; ``deadline_s`` says the same from its submission on.
+        expected_duration_s: how long its owner thinks that it runs, with ``num_workers``.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
+        mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
+            newest. The job keeps the version that it was at its submission.
+        secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
         budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
@@ -161,17 +190,26 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         ],
         Meta(max_length=200),
     ] = {}
-    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    num_workers: Workers = 1
+    max_workers: MaxWorkers = 0
     resources: Resources = Resources()
+    pools: PoolNames = ()
+    requires: Requirements = {}
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 0
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     grace_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    preemptible: bool = True
+    deadline_at: Moment | None = None
+    deadline_s: Span | None = None
+    expected_duration_s: Span | None = None
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
     budget_usd: Amount | None = None
     budget_gpu_hours: Amount | None = None
     budget_cpu_hours: Amount | None = None
@@ -212,6 +250,7 @@ class Job(Record, frozen=True, kw_only=True):
         comebacks: how many attempts ended because the gang made room or changed its size; these count as no retry.
         halt: what the newest attempt was told, if it has to stop.
         array: id of the array that it is one task of, or "".
+        mounts: the versions that its mounts were at its submission.
     """
 
     spec: JobSpec
@@ -221,6 +260,7 @@ class Job(Record, frozen=True, kw_only=True):
     comebacks: int = 0
     halt: Halt | None = None
     array: str = ""
+    mounts: tuple[Mount, ...] = ()
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -231,6 +271,7 @@ class Task(Record, frozen=True, kw_only=True):
         array: that of its job.
         reason: why it ended, or why it waits.
         message: the evidence in one line.
+        pool, machine: where it runs or ran; empty until it starts.
         started_at, ended_at: Unix seconds by the shim's record; None until then.
     """
 
@@ -242,6 +283,8 @@ class Task(Record, frozen=True, kw_only=True):
     state: TaskState = TaskState.QUEUED
     reason: Reason = Reason.NONE
     message: str = ""
+    pool: str = ""
+    machine: str = ""
     pid: int | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -257,6 +300,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: derived from the tasks of the newest attempt.
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
+        place: in the queue, 1 is the next; 0 for one that does not wait, or is further back than was looked at.
+        forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
+            empty for one that has ended, or is too far back.
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """
@@ -266,6 +312,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason = Reason.NONE
     message: str = ""
     next_action: str = ""
+    place: int = 0
+    forecast: GangForecast | None = None
+    outlook: str = ""
     started_at: float | None = None
     ended_at: float | None = None
     tasks: tuple[Task, ...] = ()
@@ -354,4 +403,43 @@ class ReadResult(Operation[CallResult], frozen=True, kw_only=True):
     job_id: Id
 
 
-OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult)
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A way into a running task. Its bytes go through the socket ``/v1/projects/{project}/sessions/{id}``, for who opened it.
+
+    Attributes:
+        expires_at: Unix seconds; not used until then, it is forgotten.
+    """
+
+    id: str
+    job_id: str
+    task_id: str
+    expires_at: float
+
+
+@operation("jobs.exec", Right.RUN, "POST /jobs/{job_id}/exec")
+class OpenExec(Operation[Session], frozen=True, kw_only=True):
+    """Allow one command inside of a running worker: as one of its processes, under its limits, ended with it. It starts when the
+    session's socket is opened, within a minute, by the same token.
+
+    Attributes:
+        argv: program and arguments, as they are: no shell.
+        terminal: its size, for a command that talks to a person; None for plain pipes.
+    """
+
+    job_id: Id
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=1_000)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    terminal: Size | None = None
+    kind_of_terminal: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{1,80}$(?!\n)")] = "xterm"
+
+
+@operation("jobs.forward", Right.RUN, "POST /jobs/{job_id}/ports")
+class OpenPort(Operation[Session], frozen=True, kw_only=True):
+    """Allow connections to a TCP port on which a process of a running worker listens, one for each opening of the session's socket."""
+
+    job_id: Id
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    rank: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+OPERATIONS = (SubmitJob, GetJob, ListJobs, CancelJob, RerunJob, ReadLog, ReadResult, OpenExec, OpenPort)

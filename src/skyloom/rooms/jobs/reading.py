@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.model import Job, Task, TaskState
+from skyloom.rooms.jobs.model import Job, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-
-_LOOKAHEAD = 64
+from skyloom.rooms.pools.model import LOCAL
+from skyloom.rooms.pools.ports import Use
 
 
 def jobs_of(view: Snapshot, tasks: Iterable[Task]) -> dict[str, Job]:
@@ -39,9 +39,13 @@ def held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
     return jobs, [task for task in peers if (task.job_id, task.attempt) in attempts]
 
 
-def queue(view: Snapshot) -> list[tuple[Job, tuple[Task, ...]]]:
-    """The gangs at the head of the queue; a look at all of it would cost the more the longer it is."""
-    first = view.select(TASKS, {"state": TaskState.QUEUED}, order="turn", limit=_LOOKAHEAD)
-    jobs = jobs_of(view, first)
-    tasks = by_job(view.select(TASKS, {"job_id": tuple(jobs)}))
-    return [(job, rules.newest(job, tasks[job.id])) for job in jobs.values()]
+def occupancy(view: Snapshot) -> dict[tuple[str, str], Use]:
+    """What started tasks hold, by (pool, machine)."""
+    holding = view.select(TASKS, {"state": rules.HOLDING})
+    jobs = jobs_of(view, holding)
+    found: dict[tuple[str, str], Use] = {}
+    for task in holding:
+        place = (task.pool or LOCAL, task.machine)
+        before = found.get(place, Use())
+        found[place] = Use(before.resources + jobs[task.job_id].spec.resources, before.num_tasks + 1)
+    return found

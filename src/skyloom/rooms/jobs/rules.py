@@ -29,6 +29,7 @@ from skyloom.rooms.jobs.model import (
     Task,
     TaskState,
 )
+from skyloom.rooms.scheduling.forecast import GangForecast
 
 LIVE = MOVES.live
 MAX_PRIORITY = 1_000
@@ -130,12 +131,15 @@ def state_of(tasks: Iterable[Task]) -> JobState:
     return JobState.CANCELLED if TaskState.CANCELLED in states else JobState.SUCCEEDED
 
 
-def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
+def status(
+    job: Job, all_tasks: Sequence[Task], waiting: str = "", place: int = 0, forecast: GangForecast | None = None
+) -> JobStatus:
     """A job and what has become of it.
 
     Args:
         all_tasks: of every attempt.
-        waiting: what a queued job waits for, if that is known.
+        waiting, place: what a queued job waits for and its place in the queue, if that is known.
+        forecast: when it will start and end, if that is known.
     """
     tasks = newest(job, all_tasks)
     state = state_of(tasks)
@@ -143,7 +147,7 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
         state = JobState.STOPPING
     decisive = deciding(tasks)
     reason = decisive.reason if decisive else Reason.NONE
-    message = explain(job, decisive) if decisive else ""
+    message = explain(job, decisive, len(tasks)) if decisive else ""
     if state is JobState.QUEUED and waiting:
         message = f"{waiting}; {message}" if message else waiting
         reason = Reason.WAITING_FOR_RESOURCES
@@ -159,6 +163,8 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "") -> JobStatus:
         next_action=NEXT_ACTIONS[reason].format(id=job.id),
         started_at=min(starts, default=None),
         ended_at=max(ends, default=None) if state in ENDED else None,
+        place=place if state is JobState.QUEUED else 0,
+        forecast=forecast if state not in ENDED else None,
         tasks=tasks,
     )
 
@@ -167,6 +173,28 @@ def waits_for(after: Sequence[Dependency]) -> str:
     """What something comes after, in words."""
     words = [f"{one.id} to {'succeed' if one.condition is Condition.SUCCEEDED else 'end'}" for one in after[:3]]
     return f"waits for {', '.join(words)}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")
+
+
+def foreseen(status: JobStatus, now: float) -> str:
+    """When a job will start or end, in words: "likely to start in 3 min (1 min to 10 min)"; empty when nobody can say."""
+    known = status.forecast
+    if known is None:
+        return ""
+    when, word = (known.starts, "start") if status.state is JobState.QUEUED else (known.ends, "end")
+    if when.likely_at is None:
+        return ""
+    early, likely, late = (
+        None if at is None else _span(at - now) for at in (when.early_at, when.likely_at, when.late_at)
+    )
+    return f"likely to {word} in {likely} ({early or '0 s'} to {late or 'much later'})"
+
+
+def _span(duration_s: float) -> str:
+    """A duration for people, with one unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if duration_s >= 2 * size:
+            return f"{duration_s / size:.0f} {unit}"
+    return f"{max(0.0, duration_s):.0f} s"
 
 
 def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:
@@ -182,11 +210,11 @@ def deciding(tasks: Iterable[Task]) -> Task | None:
     return min(speaking, key=lambda t: (order.get(t.reason, 1), t.ended_at or 0.0, t.rank), default=None)
 
 
-def explain(job: Job, task: Task) -> str:
+def explain(job: Job, task: Task, size: int) -> str:
     """The evidence, in one sentence."""
     if task.reason in HALTS:
         return task.message  # all of the gang was told the same
-    who = f"Worker {task.rank} of {job.spec.num_workers}: " if job.spec.num_workers > 1 else ""
+    who = f"Worker {task.rank} of {size}: " if size > 1 else ""
     tries = f" (attempt {task.attempt - job.comebacks} of {job.spec.max_retries + 1})" if job.spec.max_retries else ""
     return f"{who}{task.message}{tries}"
 
@@ -207,14 +235,43 @@ class Settled:
     stop: tuple[str, ...] = ()
     launch: tuple[str, ...] = ()
 
+    @property
+    def changes(self) -> bool:
+        """There is something to write."""
+        return bool(self.tasks) or self.again is not None
+
+
+def ran_s(task: Task) -> float:
+    """For how long a task that has ended ran, in seconds; 0 for one that never started or still runs."""
+    if task.started_at is None or task.ended_at is None:
+        return 0.0
+    return max(0.0, task.ended_at - task.started_at)
+
+
+def deadline_of(job: Job) -> float | None:
+    """When a job should be done, in Unix seconds."""
+    if job.spec.deadline_s is not None:
+        return job.submitted_at + job.spec.deadline_s
+    return job.spec.deadline_at
+
+
+def grown(job: Job, tasks: Sequence[Task], num_workers: int, now: float) -> tuple[Task, ...]:
+    """The tasks that an elastic gang needs beside those it queued with, to start with that many workers."""
+    (first, *_) = tasks
+    return tuple(
+        changed(first, {"id": f"{job.id}.{job.attempt}.{rank}", "rank": rank, "version": 0, "created_at": now})
+        for rank in range(len(tasks), num_workers)
+    )
+
 
 def settle(job: Job, tasks: Sequence[Task], seen: Mapping[str, Observation], now: float) -> Settled:
     """Compare what is wanted of a job's newest attempt with what was seen, and say what to write and to do."""
     after = {task.id: _observed(_overtaken(job, task), seen.get(task.id), now) for task in tasks}
+    after = {key: _unpaid(job, task) for key, task in after.items()}
     after = {key: _wanted(job, task, after.values(), now) for key, task in after.items()}
     before = {task.id: task for task in tasks}
     stop = tuple(key for key, task in after.items() if task.state is TaskState.STOPPING)
-    absent = {key for key in after if key not in seen or seen[key].phase is TaskPhase.ABSENT}
+    absent = {key for key in after if key in seen and seen[key].phase is TaskPhase.ABSENT}
     launch = tuple(key for key in after if after[key].state is TaskState.STARTING and key in absent)
     return Settled(
         tasks=tuple(task for key, task in after.items() if task != before[key]),
@@ -254,6 +311,20 @@ def _observed(task: Task, seen: Observation | None, now: float) -> Task:
     reason = Reason((seen.reason or EndReason.SHIM_LOST).value)
     state = TaskState.SUCCEEDED if reason is Reason.COMPLETED else TaskState.FAILED
     return changed(task, {**facts, "state": state, "reason": reason, "message": _evidence(seen, reason)})
+
+
+def _unpaid(job: Job, task: Task) -> Task:
+    """A task that its machine stopped at a time that was not its limit: the one at which the job's budget is used up (`Plans.lasts_s`)."""
+    limit_s = job.spec.max_duration_s
+    if task.reason is not Reason.TIME_LIMIT or not has_allowance(job.spec) or (limit_s and ran_s(task) >= limit_s):
+        return task
+    message = "Its own budget is used up; its machine stopped it, since no control plane had by then"
+    return changed(task, {"reason": Reason.BUDGET_EXHAUSTED, "message": message})
+
+
+def has_allowance(spec: JobSpec) -> bool:
+    """A job has a budget of its own."""
+    return any(limit is not None for limit in (spec.budget_usd, spec.budget_gpu_hours, spec.budget_cpu_hours))
 
 
 def _stopped(task: Task, ended_at: float) -> Task:
@@ -308,38 +379,6 @@ def next_attempt(job: Job, again: Reason) -> Job:
     """The job as its next attempt begins; coming back from a halt counts as no retry."""
     comebacks = job.comebacks + (again in COME_BACK)
     return changed(job, {"attempt": job.attempt + 1, "comebacks": comebacks, "halt": None})
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A gang that has not been started, and why."""
-
-    job: Job
-    message: str
-
-
-def place(
-    waiting: Sequence[tuple[Job, tuple[Task, ...]]], capacity: Resources, used: Resources
-) -> tuple[list[tuple[Job, tuple[Task, ...]]], list[Waiting]]:
-    """Choose the gangs to start now: by priority, then by age; whole gangs only.
-
-    Strictly in order: the first that does not fit keeps its turn, and nothing overtakes it, so that a large gang cannot starve.
-    """
-    free = capacity.minus(used)
-    chosen: list[tuple[Job, tuple[Task, ...]]] = []
-    left: list[Waiting] = []
-    in_order = sorted(waiting, key=lambda pair: turn_of(pair[0]))
-    for position, (job, tasks) in enumerate(in_order):
-        need = job.spec.resources.times(len(tasks))
-        missing = need.shortfall(free)
-        if left:
-            left.append(Waiting(job, f"number {position + 1 - len(chosen)} in the queue"))
-        elif missing:
-            left.append(Waiting(job, f"next in the queue: {', '.join(missing)}"))
-        else:
-            free = free.minus(need)
-            chosen.append((job, tasks))
-    return chosen, left
 
 
 def used_by(jobs: Mapping[str, Job], tasks: Iterable[Task]) -> Resources:

@@ -1,5 +1,9 @@
 """The service of jobs: takes them in, tells how they stand, and writes down that they are to stop. `loop` does the rest."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from skyloom.core.events import TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -10,18 +14,20 @@ from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
-from skyloom.rooms.jobs import environments, model, rules
+from skyloom.rooms.jobs import asked, environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
-from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
+from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
 from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.secrets.service import Secrets
 
 
 class Jobs:
-    """Jobs of all projects on one pool."""
+    """Jobs of all projects."""
 
     def __init__(
         self,
@@ -29,20 +35,23 @@ class Jobs:
         clock: Clock,
         ids: Ids,
         writer: JobWriter,
-        engine: Engine,
+        fleet: Fleet,
         blobs: Blobs,
         waits: Waits,
+        secrets: Secrets,
         budgets: Budgets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._writer = writer
-        self._engine = engine
+        self._fleet = fleet
         self._blobs = blobs
-        self._capacity = engine.capacity()
         self.dependencies = Dependencies(store, clock, writer)
         self._waits = waits
+        # Set by who knows datasets and models, which are rooms above.
+        self.resolve_mount: mounts.Resolve = mounts.none_known
+        self._secrets = secrets
         self._budgets = budgets
 
     def handlers(self) -> Handlers:
@@ -66,12 +75,9 @@ class Jobs:
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
         spec = ask.spec
-        missing = spec.resources.times(spec.num_workers).shortfall(self._capacity)
-        if missing:
-            raise model.ImpossibleRequest(
-                f"The job can never start here: it {', '.join(missing)} in all.".replace(" free", ""),
-                next_action="Ask for less, or for fewer workers; skyloom status shows what this machine has.",
-            )
+        asked.check_size(spec)
+        asked.check_deadline(spec, self._clock.now())
+        asked.check_room(spec, self._fleet)
         absent = [path for path, digest in spec.files.items() if self._blobs.size(digest) is None]
         if absent:
             raise model.FileMissing(
@@ -83,19 +89,27 @@ class Jobs:
                 f"The job is to run {spec.entry.path!r}, which is not among its files.",
                 next_action="Add it to `files` under that very path.",
             )
-        environments.check(spec.python, self._engine.abilities)
+        environments.check(spec.python, self._fleet.abilities(spec.pools))
+        mounts.check(spec, self._fleet.abilities(spec.pools))
         if budgets := self._budgets:
             wish = wish_of(spec, "", by.project, by.principal)
             self._store.read(lambda view: budgets.check(view, wish))
 
-    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller) -> JobStatus:
+    def pinned(self, view: Snapshot, spec: model.JobSpec, project: str) -> model.JobSpec:
+        """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""
+        return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
+
+    def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller, *, refuse: bool = True) -> JobStatus:
+        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s."""
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
-            spec=ask.spec,
+            spec=self.pinned(tx, ask.spec, by.project),
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
         )
+        if not refuse:
+            return self.take_in(tx, job)
         self._promise(tx, job)
         return self._queue(tx, job)
 
@@ -114,8 +128,15 @@ class Jobs:
         return self._queue(tx, job)
 
     def _queue(self, tx: Transaction, job: Job) -> JobStatus:
-        self.dependencies.check(tx, job.spec.after, job.project)
+        self.check_named(tx, job.spec, job.project)
+        if job.spec.mounts:
+            job = changed(job, {"mounts": mounts.resolved(tx, job.spec, job.project, self.resolve_mount)})
         return rules.status(*self._writer.take_in(tx, job))
+
+    def check_named(self, view: Snapshot, spec: model.JobSpec, project: str) -> None:
+        """Refuse a description that names what the project does not have: jobs to come after, secrets. Raises `NotFound`."""
+        self.dependencies.check(view, spec.after, project)
+        self._secrets.check(view, spec.secrets, project)
 
     def _promise(self, tx: Transaction, job: Job) -> None:
         """Have its budgets promise what it needs. Raises `BudgetExhausted`, having written nothing."""
@@ -155,7 +176,12 @@ class Jobs:
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""
         job = self.find(view, job_id, project)
-        return rules.status(job, view.select(TASKS, {"job_id": job.id}), self._waits.of(job.id))
+        return self._told(job, view.select(TASKS, {"job_id": job.id}))
+
+    def _told(self, job: Job, tasks: Sequence[Task]) -> JobStatus:
+        """A job with what is known of its waiting and of its future."""
+        status = rules.status(job, tasks, *self._waits.of(job.id))
+        return msgspec.structs.replace(status, outlook=rules.foreseen(status, self._clock.now()))
 
     def get(self, ask: model.GetJob, by: Caller) -> JobStatus:
         return self._store.read(lambda view: self.status(view, ask.job_id, by.project))
@@ -173,7 +199,7 @@ class Jobs:
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
             gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, gangs[job.id], self._waits.of(job.id)) for job in jobs.items]
+            items = [self._told(job, gangs[job.id]) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)
@@ -181,7 +207,8 @@ class Jobs:
     def read_log(self, ask: model.ReadLog, by: Caller) -> model.LogChunk:
         status = self._store.read(lambda view: self.status(view, ask.job_id, by.project))
         attempt = ask.attempt or status.job.attempt
-        part = self._engine.read_log(f"{ask.job_id}.{attempt}.{ask.rank}", ask.offset, ask.limit)
+        task_id = f"{ask.job_id}.{attempt}.{ask.rank}"
+        part = self._engine_of(task_id).read_log(task_id, ask.offset, ask.limit)
         over = status.state in model.ENDED or attempt < status.job.attempt
         at_end = part.next_offset >= part.total_bytes
         text, used = _whole_characters(part.content, final=over and at_end)
@@ -189,10 +216,16 @@ class Jobs:
 
     def read_result(self, ask: model.ReadResult, by: Caller) -> model.CallResult:
         status = self._store.read(lambda view: self.status(view, ask.job_id, by.project))
-        found = self._engine.read_result(f"{ask.job_id}.{status.job.attempt}.0")
+        task_id = f"{ask.job_id}.{status.job.attempt}.0"
+        found = self._engine_of(task_id).read_result(task_id)
         if found is None or status.state not in model.ENDED:
             return model.CallResult(ready=False)
         return model.CallResult(ready=True, result_json=found.decode("utf-8", "replace"))
+
+    def _engine_of(self, task_id: str) -> Engine:
+        """The engine of the pool where a task ran. Raises `PoolDown`."""
+        task = self._store.read(lambda view: view.get(TASKS, task_id))
+        return self._fleet.engine(task.pool if task else "")
 
     def project_of_live_task(self, task_id: str) -> str | None:
         """The project of a task that may still speak: it has not ended, and no newer attempt has begun."""

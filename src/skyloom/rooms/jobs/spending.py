@@ -1,49 +1,51 @@
 """Jobs as the room of cost sees them: what one asks for when it is let in, and which of them hold resources now."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from skyloom.ports.store import Snapshot, changed
+import msgspec
+
+from skyloom.ports.store import Snapshot, Store, changed
 from skyloom.rooms.cost.budget import Spender, Wish
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import Job, JobSpec, Task
-from skyloom.rooms.jobs.reading import by_job, held
+from skyloom.rooms.jobs.ports import TASKS
+from skyloom.rooms.jobs.reading import by_job, jobs_of
 from skyloom.rooms.jobs.writing import metered
-
-
-def has_allowance(spec: JobSpec) -> bool:
-    """A job has a budget of its own."""
-    return any(limit is not None for limit in (spec.budget_usd, spec.budget_gpu_hours, spec.budget_cpu_hours))
+from skyloom.rooms.pools.model import LOCAL
 
 
 def wish_of(spec: JobSpec, job_id: str, project: str, user: str) -> Wish:
-    """What a job asks for when it is let in."""
+    """What a job asks for when it is let in: of several pools that it may run on nobody knows yet which, so the first is priced."""
     return Wish(
         job_id=job_id,
         project=project,
         user=user,
+        pool=spec.pools[0] if spec.pools else LOCAL,
         resources=spec.resources,
-        num_workers=spec.num_workers,
+        num_workers=max(spec.num_workers, spec.max_workers),
         grace_s=spec.grace_s,
-        expected_s=spec.max_duration_s,
+        expected_s=spec.expected_duration_s or spec.max_duration_s,
         limits=spec.allowance,
     )
 
 
 def spenders(view: Snapshot, projects: Iterable[str] | None, now: float) -> list[Spender]:
     """The jobs of some projects, or of all, that hold resources."""
-    jobs, tasks = held(view)
+    holding = view.select(TASKS, {"state": rules.HOLDING})
+    jobs = jobs_of(view, holding)
     wanted = None if projects is None else set(projects)
-    gangs = by_job(tasks).items()
+    gangs = by_job(holding).items()
     return [_spender(jobs[key], gang, now) for key, gang in gangs if wanted is None or jobs[key].project in wanted]
 
 
-def _spender(job: Job, gang: Iterable[Task], now: float) -> Spender:
-    holding = [task for task in gang if task.state in rules.HOLDING]
+def _spender(job: Job, holding: Sequence[Task], now: float) -> Spender:
     started = [changed(task, {"ended_at": now}) for task in holding if task.started_at is not None]
     return Spender(
         job_id=job.id,
         project=job.project,
         user=job.submitted_by,
+        pool=holding[0].pool or LOCAL,  # a gang never spans pools
         resources=job.spec.resources,
         num_held=len(holding),
         running=tuple(metered(job, task) for task in started),
@@ -51,3 +53,20 @@ def _spender(job: Job, gang: Iterable[Task], now: float) -> Spender:
         limits=job.spec.allowance,
         told_at=job.halt.at if job.halt and job.halt.is_final else None,
     )
+
+
+def lasting(store: Store, budgets: Budgets) -> Callable[[Job, Task], float | None]:
+    """What `Plans.lasts_s` is: how long a gang can run on its job's own budget, at the price of its pool."""
+
+    def lasts_s(job: Job, task: Task) -> float | None:
+        if not rules.has_allowance(job.spec):
+            return None
+        return store.read(lambda view: budgets.lasts_s(view, _wish_of_gang(view, job, task)))
+
+    return lasts_s
+
+
+def _wish_of_gang(view: Snapshot, job: Job, task: Task) -> Wish:
+    wish = wish_of(job.spec, job.id, job.project, job.submitted_by)
+    gang = rules.newest(job, view.select(TASKS, {"job_id": job.id}))
+    return msgspec.structs.replace(wish, pool=task.pool or LOCAL, num_workers=len(gang))

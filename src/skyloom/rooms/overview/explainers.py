@@ -5,18 +5,23 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skyloom.core.events import BudgetReached, EventBody, Moved, Noted, TaskEnded
+from skyloom.core.events import BudgetReached, EventBody, JobEnded, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.cost.budget import BudgetState
+from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring import rules as monitoring_rules
+from skyloom.rooms.monitoring.model import Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.planning.model import Danger
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
@@ -44,7 +49,7 @@ def of_jobs(jobs: Jobs) -> Explainer:
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message=status.message,
+            message="; ".join(words for words in (status.message, status.outlook) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
@@ -139,6 +144,24 @@ def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
     )
 
 
+def of_budgets(budgets: Budgets) -> Explainer:
+    """Explains budgets: what is used of them, and when they will be used up."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        status = budgets.status(view, subject, project)
+        within = status.state is BudgetState.WITHIN
+        return Explanation(
+            subject=subject,
+            noun="budget",
+            state=status.state.value,
+            message=f"{status.used_share:.0%} is used: {status.spent}, and {status.reserved} is promised to jobs.",
+            next_action="" if within else monitoring_rules.NEXT_ACTIONS[Signal.BUDGET],
+            evidence=happened(view, subject, project),
+        )
+
+    return explain
+
+
 def count_alerts(view: Snapshot, project: str) -> Mapping[str, int]:
     """Open alerts by state."""
     found = view.select(ALERTS, {"state": monitoring_rules.OPEN, **_within(project)})
@@ -181,6 +204,27 @@ def _within(project: str) -> dict[str, str]:
     return {} if project == ALL_PROJECTS else {"project": project}
 
 
+def of_plans(planning: Planning) -> Explainer:
+    """Explains plans: what was chosen, and how the training that follows stands to its deadline."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        plan = planning.find(view, subject, project)
+        workers = plan.chosen.workers
+        chosen = f"{workers} worker{'s' if workers > 1 else ''}: {plan.chosen.reason}"
+        in_danger = plan.open and plan.danger is not Danger.NONE
+        return Explanation(
+            subject=subject,
+            noun="plan",
+            state="running" if plan.open else "followed" if plan.run_id else "made",
+            reason=f"deadline {plan.danger.value.replace('_', ' ')}" if in_danger else "",
+            message=chosen,
+            next_action=f"See: skyloom plan show {subject}.",
+            evidence=happened(view, plan.job_id, project) if plan.job_id else (),
+        )
+
+    return explain
+
+
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:
     """The newest events of a subject, oldest first."""
     found = view.entries(EVENTS, {"project": project, "subject": subject}, limit=_NEWEST, newest_first=True)
@@ -197,3 +241,5 @@ def _words(body: EventBody) -> str:
             return f"{body.task_id} ran for {body.ended_at - body.started_at:.1f} s"
         case Noted() | BudgetReached():
             return body.message
+        case JobEnded():
+            return f"ended for good: {body.state}"

@@ -17,6 +17,7 @@ class Overview:
     """The whole at a glance.
 
     Args:
+        capacity: all that the pools have, when asked.
         about: version and address of this control plane, and the free bytes of its disk, when asked.
         explainers: prefix of an id (``job``) → who explains such things.
         counts: noun in the plural → who counts them.
@@ -26,7 +27,7 @@ class Overview:
         self,
         store: Store,
         clock: Clock,
-        capacity: Resources,
+        capacity: Callable[[], Resources],
         about: Callable[[], tuple[str, str, int]],
         explainers: Mapping[str, Explainer],
         counts: Mapping[str, Count],
@@ -50,7 +51,7 @@ class Overview:
                 version=version,
                 url=url,
                 uptime_s=self._clock.monotonic() - self._started,
-                capacity=self._capacity,
+                capacity=self._capacity(),
                 used=_used(view),
                 disk_free_bytes=disk_free_bytes,
                 counts={noun: dict(count(view, by.scope)) for noun, count in self._counts.items()},

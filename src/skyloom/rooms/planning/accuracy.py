@@ -13,7 +13,7 @@ _USUAL_NOISE, _USUAL_WORTH = 0.03, 5
 
 def outcome(plan: TimePlan, status: JobStatus) -> PlanOutcome | None:
     """Compare a plan with the job that followed it, once that ended; None for a job that never started, or not with planned workers."""
-    workers = status.job.spec.num_workers
+    workers = len(status.tasks)  # of an elastic gang, those of its last attempt
     predicted = next((one for one in plan.predictions if one.workers == workers), None)
     if predicted is None or status.started_at is None or status.ended_at is None:
         return None

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Id, Limit, ShortText
+from skyloom.core.bounds import Cursor, Id, Limit, Name, ShortText
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
@@ -199,6 +199,7 @@ class TrialRun(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         started_at, ended_at: Unix seconds of the job's first process and of its last.
+        pool: where it ran; its prices count.
     """
 
     workers: Workers
@@ -206,6 +207,7 @@ class TrialRun(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: Moment
     times: StepTimes
     job_id: Annotated[str, Meta(max_length=120)] = ""
+    pool: Name = "local"
 
 
 class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +221,7 @@ class Breakdown(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     workers: int
+    batch_size: int = 0
     startup_s: float
     step_s: float
     steps: int
@@ -242,6 +245,7 @@ class TimePlan(Record, frozen=True, kw_only=True):
         resources: of each worker.
         deadline_at: Unix seconds; None without one.
         parts: what was tried, by workers.
+        epochs_factor: how many times the epochs that the chosen batch size needs, since its rows teach less; 1 for the usual one.
         run_id, job_id, workers: of the training that follows it; empty and 0 before.
         open: a training follows it and has not ended.
         danger: of missing the deadline, when that was looked at last.
@@ -258,6 +262,7 @@ class TimePlan(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     deadline_at: float | None = None
     parts: tuple[Breakdown, ...] = ()
+    epochs_factor: float = 1.0
     run_id: str = ""
     job_id: str = ""
     workers: int = 0

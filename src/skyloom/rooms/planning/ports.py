@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from skyloom.core.resources import Resources
-from skyloom.ports.store import Collection
+from skyloom.ports.store import Collection, Snapshot
 from skyloom.rooms.planning.model import PlanOutcome, TimePlan
 
 TIME_PLANS = Collection("time_plans", TimePlan, indexes=("job_id", "open"))
@@ -11,5 +11,5 @@ PLAN_OUTCOMES = Collection("plan_outcomes", PlanOutcome)
 
 COLLECTIONS = (TIME_PLANS, PLAN_OUTCOMES)
 
-HourPrice = Callable[[Resources], float]
-"""What a worker with these resources costs in an hour, in USD, by the prices of today."""
+HourPrice = Callable[[Snapshot, Resources, str, float], float]
+"""What a worker with these resources costs in an hour on a pool at a moment, in USD: (view, resources, pool, now)."""

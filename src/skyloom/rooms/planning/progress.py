@@ -15,12 +15,13 @@ _NORMAL_90 = 1.645
 
 def estimate(plan: TimePlan, points: Sequence[Point], now: float) -> NewEstimate | None:
     """Estimate the end anew from reported steps; None before there are enough of them."""
-    part = nearest(plan.parts, plan.workers)
+    part = nearest(plan.parts, plan.workers, plan.chosen.batch_size or 0)
     rate = _rate(points)
     if part is None or rate is None:
         return None
     step, at, seconds_each, spread = rate
-    left = max(0, part.steps - step)
+    total = round(part.steps * plan.epochs_factor)
+    left = max(0, total - step)
     ahead_s = left * seconds_each + part.finish_s
     reach_s = _NORMAL_90 * max(spread, _SURE_SHARE) * left * seconds_each + 0.5 * part.finish_s
     finish_at = max(now, at + ahead_s)
@@ -31,7 +32,7 @@ def estimate(plan: TimePlan, points: Sequence[Point], now: float) -> NewEstimate
     better = _recommended(plan, part, left, slowdown, now) if danger is not Danger.NONE else None
     return NewEstimate(
         step=step,
-        total_steps=part.steps,
+        total_steps=total,
         steps_per_s=1 / seconds_each,
         slowdown=slowdown,
         finish_at=finish_at,
@@ -43,9 +44,10 @@ def estimate(plan: TimePlan, points: Sequence[Point], now: float) -> NewEstimate
     )
 
 
-def nearest(parts: Sequence[Breakdown], workers: int) -> Breakdown | None:
-    """What was tried with the number of workers that comes closest."""
-    return min(parts, key=lambda part: abs(math.log(part.workers / max(1, workers))), default=None)
+def nearest(parts: Sequence[Breakdown], workers: int, batch_size: int = 0) -> Breakdown | None:
+    """What was tried with the batch size, where that was a choice, and the number of workers that comes closest."""
+    fitting = [part for part in parts if part.batch_size == batch_size] or parts
+    return min(fitting, key=lambda part: abs(math.log(part.workers / max(1, workers))), default=None)
 
 
 def _rate(points: Sequence[Point]) -> tuple[int, float, float, float] | None:
@@ -72,7 +74,8 @@ def _planned_step_s(plan: TimePlan, part: Breakdown) -> float:
     planned = _of(plan.predictions, plan.workers)
     if planned is None or plan.workers == part.workers:
         return part.step_s
-    return max(0.0, planned.seconds - part.startup_s - part.finish_s - part.checkpoints_s) / max(1, part.steps)
+    steps_s = planned.seconds - part.startup_s - part.finish_s - part.checkpoints_s
+    return max(0.0, steps_s) / max(1, round(part.steps * plan.epochs_factor))
 
 
 def _danger(deadline_at: float | None, finish_at: float, high_at: float) -> Danger:
@@ -84,7 +87,7 @@ def _danger(deadline_at: float | None, finish_at: float, high_at: float) -> Dang
 def _recommended(plan: TimePlan, part: Breakdown, left: int, slowdown: float, now: float) -> int | None:
     """The fewest workers with which the rest, after another start, would still be in time."""
     time_left_s = (plan.deadline_at or math.inf) - now
-    share = left / max(1, part.steps)
+    share = left / max(1, round(part.steps * plan.epochs_factor))
     for one in plan.predictions:
         steps_s = max(0.0, one.seconds - part.startup_s - part.finish_s) * share * slowdown
         if one.workers > plan.workers and part.startup_s + steps_s + part.finish_s <= time_left_s:

@@ -22,17 +22,24 @@ from skyloom.rooms.planning.terms import Load
 _BATCH_SIZES = 16  # tried between the smallest and the largest that was measured
 
 
-def forecast(measurements: Sequence[Measurement], aim: Aim, curves: Curves, run_noise: float = 0.0) -> Forecast:
+def forecast(
+    measurements: Sequence[Measurement],
+    aim: Aim,
+    curves: Curves,
+    run_noise: float = 0.0,
+    tried_sizes: tuple[int, ...] = (),
+) -> Forecast:
     """Fit, predict every number of workers, choose. Raises `MeasurementsUnusable`, `AimUnclear`, `AimImpossible`.
 
     Args:
         run_noise: how much whole runs differ beyond what the measurements can show, as a share of their time.
+        tried_sizes: the batch sizes to choose from; by default any between the smallest measured and the largest.
     """
     checking.check(measurements, aim)
     model = msgspec.structs.replace(fit(measurements, curves), run_noise_share=run_noise)
     if checking.needs_more(measurements, aim):
         raise _too_few(measurements, aim, model, curves)
-    sizes = batch_sizes(measurements) if model.by_batch else (0,)
+    sizes = (tried_sizes or batch_sizes(measurements)) if model.by_batch else (0,)
     span = range(aim.min_workers, aim.max_workers + 1)
     predictions = tuple(_best(model, workers, sizes, aim, curves) for workers in span)
     chosen = choose(predictions, aim)
@@ -49,6 +56,26 @@ def priced(estimate: Estimate, usd_per_worker_hour: float) -> Estimate:
 def efficiency(batch_size: int, base: int, noise_scale_rows: float) -> float:
     """How much a row of a larger batch teaches, against one of the base batch (Pollux, OSDI 2021): (φ+B₀)/(φ+B)."""
     return (noise_scale_rows + base) / (noise_scale_rows + batch_size)
+
+
+def epochs_factor(found: Forecast) -> float:
+    """How many times the epochs the chosen batch size needs to learn as much; 1 where the batch size never changes."""
+    aim, size = found.aim, found.chosen.batch_size
+    if size is None or aim.noise_scale_rows is None or aim.base_batch_size is None:
+        return 1.0
+    return 1 / efficiency(size, aim.base_batch_size, aim.noise_scale_rows)
+
+
+def notes_on_batch(found: Forecast) -> tuple[str, ...]:
+    """What a person has to know who lets the batch size change."""
+    aim, size = found.aim, found.chosen.batch_size
+    if not found.model.by_batch:
+        return ()
+    if aim.noise_scale_rows is None:
+        return (f"The gradient noise scale is not known, so the batch size stays {size}; two workers measure it.",)
+    factor = epochs_factor(found)
+    told = f"gradient noise scale {aim.noise_scale_rows:.4g} rows; it is small in the first steps, and grows"
+    return (f"A batch of {size} needs {factor:.3g} times the epochs of one of {aim.base_batch_size} ({told}).",)
 
 
 def batch_sizes(measurements: Sequence[Measurement]) -> tuple[int, ...]:

@@ -54,8 +54,10 @@ class Planning:
 
         # Computed before the transaction and looked up inside of it: nobody's write waits for mathematics.
         @lru_cache(maxsize=_REMEMBERED)
-        def forecast(measurements: tuple[Measurement, ...], aim: Aim, run_noise: float) -> Forecast:
-            return rules.forecast(measurements, aim, curves, run_noise)
+        def forecast(
+            measurements: tuple[Measurement, ...], aim: Aim, run_noise: float, sizes: tuple[int, ...]
+        ) -> Forecast:
+            return rules.forecast(measurements, aim, curves, run_noise, sizes)
 
         self._forecast = forecast
 
@@ -90,18 +92,27 @@ class Planning:
                 notes=found.notes,
                 deadline_at=now + found.aim.deadline_s if found.aim.deadline_s else None,
                 parts=trials.breakdowns(ask.trials),
+                epochs_factor=rules.epochs_factor(found),
             ),
         )
 
     def _made(self, view: Snapshot, ask: model.MakePlan, by: Caller) -> Forecast:
         trials.check(ask.trials)
         past = view.select(PLAN_OUTCOMES, {"project": by.project}, newest_first=True, limit=_LEARNED_FROM)
-        aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=self._price(ask.resources))
+        now = self._clock.now()
+        # The dearest of the pools that it was tried on: where the training itself will find room is not known yet.
+        price = max(self._price(view, ask.resources, trial.pool, now) for trial in ask.trials)
+        aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=price)
         aim, note = _less_trials(aim, ask.trials)
-        sizes = {trial.times.batch_size for trial in ask.trials}
-        measured = trials.measurements(ask.trials, by_batch=len(sizes) > 1)
-        found = self._forecast(measured, aim, accuracy.run_noise(past))
-        return msgspec.structs.replace(found, notes=(*found.notes, *note))
+        sizes = tuple(sorted({trial.times.batch_size for trial in ask.trials}))
+        by_batch = len(sizes) > 1
+        if by_batch:
+            noise = trials.noise_scale(ask.trials) if aim.noise_scale_rows is None else aim.noise_scale_rows
+            base = aim.base_batch_size or sizes[0]
+            aim = msgspec.structs.replace(aim, noise_scale_rows=noise, base_batch_size=base)
+        measured = trials.measurements(ask.trials, by_batch=by_batch)
+        found = self._forecast(measured, aim, accuracy.run_noise(past), sizes)
+        return msgspec.structs.replace(found, notes=(*found.notes, *note, *rules.notes_on_batch(found)))
 
     def follow(self, tx: Transaction, ask: model.FollowPlan, by: Caller) -> TimePlan:
         plan = self.find(tx, ask.plan_id, by.project)
@@ -113,7 +124,7 @@ class Planning:
                 f"The run {plan.run_id} follows plan {plan.id} already.", next_action="Make a new plan for a new run."
             )
         status = self._jobs.status(tx, run.job_id, by.project)
-        facts = {"run_id": run.id, "job_id": run.job_id, "workers": status.job.spec.num_workers, "open": True}
+        facts = {"run_id": run.id, "job_id": run.job_id, "workers": len(status.tasks), "open": True}
         plan = tx.update(TIME_PLANS, changed(plan, facts))
         return self._compare(tx, plan, status)  # a short one may be over before this was said
 

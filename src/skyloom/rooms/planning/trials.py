@@ -52,6 +52,7 @@ def _part(trial: TrialRun) -> Breakdown:
     middle = median(_blocks(times.step_s))
     return Breakdown(
         workers=trial.workers,
+        batch_size=times.batch_size,
         # A script that only reports is timed from its first report on; the steps before it are no start-up.
         startup_s=max(0.0, times.began_at - trial.started_at - times.first_step * middle),
         step_s=middle,
@@ -59,6 +60,12 @@ def _part(trial: TrialRun) -> Breakdown:
         checkpoints_s=times.checkpoint_s * times.num_checkpoints,
         finish_s=max(0.0, trial.ended_at - times.ended_at - times.checkpoint_s),
     )
+
+
+def noise_scale(trials: Sequence[TrialRun]) -> float | None:
+    """The middle of the gradient noise scales that trials of several workers measured."""
+    known = [trial.times.noise_scale_rows for trial in trials if trial.times.noise_scale_rows is not None]
+    return median(known) if known else None
 
 
 def measurements(trials: Sequence[TrialRun], *, by_batch: bool = False) -> tuple[Measurement, ...]:

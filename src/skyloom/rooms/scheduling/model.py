@@ -1,4 +1,4 @@
-"""Nouns of scheduling. Plain frozen values: a demand (a gang that wants to run), a node it could run on, what runs, what was decided."""
+"""Nouns of scheduling, plain frozen values: a gang that asks to run, a node to run on, what runs, and what was decided."""
 
 import enum
 from typing import Annotated

@@ -33,6 +33,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
     """The job of one replica. A replica that ends is replaced by a new one, so the job itself never tries again."""
     files = {f"{_BUNDLE}/{path}": digest for path, digest in revision.files.items()}
     return JobSpec(
+        preemptible=False,
         entry=PythonModule(module=MODULE, args=(_PLAN_FILE,)),
         name=f"{endpoint.name} revision {revision.number}",
         files={**files, _PLAN_FILE: plan_digest},

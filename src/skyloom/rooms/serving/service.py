@@ -286,7 +286,9 @@ class Serving:
             tx.update(REPLICAS, replica)
             self._jobs.cancel(tx, CancelJob(job_id=replica.job_id), caller)
         for replica_id, plan_digest in plans[: steps.num_starts]:
-            job = self._jobs.submit(tx, SubmitJob(spec=spec_of(endpoint, revision, plan_digest)), caller).job
+            job = self._jobs.submit(
+                tx, SubmitJob(spec=spec_of(endpoint, revision, plan_digest)), caller, refuse=False
+            ).job
             tx.insert(
                 REPLICAS,
                 Replica(

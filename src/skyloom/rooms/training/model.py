@@ -13,6 +13,16 @@ from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.cost.budget import Allowance, Amount
 from skyloom.rooms.data.making import TRAINING_PART, ColumnName
 from skyloom.rooms.data.model import NEWEST, Reference
+from skyloom.rooms.jobs.model import (
+    MaxWorkers,
+    Moment,
+    MountName,
+    MountReference,
+    PoolNames,
+    Requirements,
+    Span,
+    Workers,
+)
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
 
 
@@ -98,9 +108,11 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
+        num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
         budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
+        mounts: more that it reads, as folders; see `JobSpec`.
         trial: try the first steps only; registers nothing and is not tried again.
     """
 
@@ -116,15 +128,23 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     parameters: Parameters = msgspec.field(default_factory=dict)
     model: Annotated[str, Meta(max_length=80, pattern=r"^([a-z0-9]([a-z0-9._-]*[a-z0-9])?|-)$(?!\n)")] | None = None
     name: ShortText = ""
-    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    num_workers: Workers = 1
+    max_workers: MaxWorkers = 0
+    pools: PoolNames = ()
+    requires: Requirements = msgspec.field(default_factory=dict)
     resources: Resources = Resources(memory_bytes=2 * 2**30)
     max_retries: Annotated[int, Meta(ge=0, le=1_000)] = 2
     max_duration_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     budget_usd: Amount | None = None
     priority: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    preemptible: bool = True
+    deadline_at: Moment | None = None
+    deadline_s: Span | None = None
+    expected_duration_s: Span | None = None
     trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None
+    mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = Allowance(usd=self.budget_usd)  # NaN becomes null on a wire, and would mean no limit there

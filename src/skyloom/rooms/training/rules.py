@@ -93,13 +93,21 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         files=ask.files,
         environment={PLAN_VARIABLE: msgspec.json.encode(made).decode(), **_trial(ask)},
         num_workers=ask.num_workers,
+        max_workers=ask.max_workers,
+        pools=ask.pools,
+        requires=ask.requires,
         resources=ask.resources,
         max_retries=0 if ask.trial else ask.max_retries,
         max_duration_s=ask.max_duration_s,
         budget_usd=ask.budget_usd,
         priority=ask.priority,
+        preemptible=ask.preemptible,
+        deadline_at=ask.deadline_at,
+        deadline_s=ask.deadline_s,
+        expected_duration_s=ask.expected_duration_s,
         labels={**ask.labels, **owners},
         python=ask.python,
+        mounts=ask.mounts,
     )
 
 

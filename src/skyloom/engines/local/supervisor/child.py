@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from .files import complete_environment
 from .processes import die_with_parent
 
 _ALL_SIGNALS = range(1, signal.NSIG)
@@ -29,6 +30,49 @@ def fork_user(plan: dict[str, object], warm: bool, output: int) -> tuple[int, in
     return pid, go_write, error_read
 
 
+def fork_guest(plan: dict[str, object], streams: list[int], has_terminal: bool) -> tuple[int, int, int]:
+    """Fork a command that runs beside the user's process. Returns what `fork_user` does.
+
+    Args:
+        plan: ``argv``, ``environment``, ``cwd``.
+        streams: its three standard streams; the first is its terminal if it has one.
+    """
+    go_read, go_write = os.pipe()
+    error_read, error_write = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_guest(plan, streams, has_terminal, parent, (go_read, go_write, error_write))
+    os.close(go_read)
+    os.close(error_write)
+    return pid, go_write, error_read
+
+
+def _become_guest(
+    plan: dict[str, object], streams: list[int], has_terminal: bool, parent: int, pipes: tuple[int, int, int]
+) -> None:
+    """Runs in the child and never returns."""
+    go_read, go_write, error_write = pipes
+    try:
+        os.close(go_write)
+        die_with_parent()
+        if os.getppid() != parent or os.read(go_read, 1) != b"g":
+            os._exit(125)
+        _clean(streams, error_write)
+        if has_terminal:
+            import fcntl
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        os.chdir(str(plan["cwd"]))
+        _become_program(plan)
+    except OSError as error:
+        os.write(error_write, (error.strerror or str(error)).encode())
+    except BaseException as error:
+        os.write(error_write, str(error).encode())
+    os._exit(126)
+
+
 def _become_user(
     plan: dict[str, object], warm: bool, parent: int, output: int, go_read: int, go_write: int, error_write: int
 ) -> None:
@@ -38,22 +82,28 @@ def _become_user(
         die_with_parent()
         if os.getppid() != parent or os.read(go_read, 1) != b"g":
             os._exit(125)  # the supervisor is gone, or decided against it
-        _clean(output, error_write)
+        null = os.open(os.devnull, os.O_RDONLY)
+        _clean([null, output, output], error_write)
         os.chdir(str(plan["cwd"]))
         if warm:
             os.close(error_write)
-            _run_warm(plan)
-        environment = plan["environment"]
-        argv = plan["argv"]
-        assert isinstance(environment, dict) and isinstance(argv, list)
-        os.execvpe(argv[0], argv, environment)  # noqa: S606 (no shell is what is wanted)
+            _run_warm({**plan, "environment": complete_environment(plan)})
+        # What prepares the task first gets no secret; it hands them to the task's own program.
+        _become_program(plan if plan.get("start") else {**plan, "environment": complete_environment(plan)})
     except BaseException as error:
         os.write(error_write, str(error).encode())
     os._exit(126)
 
 
-def _clean(output: int, error_write: int) -> None:
-    """Own session, default signals, no inherited descriptor, output to the pipe, first in line when memory runs out."""
+def _become_program(plan: dict[str, object]) -> None:
+    environment = plan["environment"]
+    argv = plan["argv"]
+    assert isinstance(environment, dict) and isinstance(argv, list)
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 (no shell is what is wanted)
+
+
+def _clean(streams: list[int], error_write: int) -> None:
+    """Own session, default signals, no inherited descriptor but the three streams, first in line when memory runs out."""
     os.setsid()
     os.umask(0o077)
     signal.set_wakeup_fd(-1)
@@ -62,8 +112,7 @@ def _clean(output: int, error_write: int) -> None:
             continue
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (output, 1), (output, 2)):
+    for target, source in enumerate(streams):  # each lies above 2: a supervisor has its own three open
         os.dup2(source, target)
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != error_write:

@@ -14,6 +14,7 @@ import time
 
 from . import files, processes
 from .child import fork_user
+from .guests import Guests
 from .memory import MemoryCgroup, proportional_bytes, resident_bytes, show_bytes
 from .output import Output
 
@@ -60,6 +61,7 @@ class Shim:
         self._message = ""
         self._quotes = False  # the message is to end with the last line of output
         self._status: int | None = None  # of the main process
+        self._guests = Guests(folder, plan, self._contain)
         self._kill_at: float | None = None  # monotonic: from then on, SIGKILL
         self._lease = str(plan.get("lease") or "")
         self._lease_until = 0.0  # seconds since boot
@@ -155,8 +157,13 @@ class Shim:
                 os.read(wake, 4096)
             if self._output.pipe in ready and not self._output.move():
                 poll.unregister(self._output.pipe)
+            for visitor in filter(self._guests.is_visitor, ready):
+                if not self._guests.serve(visitor):
+                    poll.unregister(visitor)
             if wake in ready or time.monotonic() >= next_tick:
                 self._obey()
+                for visitor in self._guests.look(bool(self._reason)):
+                    poll.register(visitor, select.POLLIN)
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick_s()
                 self._check_memory()
@@ -187,6 +194,7 @@ class Shim:
                 return False
             if pid == 0:
                 return True
+            self._guests.ended(pid, status)
             if pid == self._pid:
                 self._main_ended(status, usage.ru_maxrss * 1024)
 
@@ -205,6 +213,11 @@ class Shim:
                 self._end(reason, message, _LEFTOVER_GRACE_S)
             else:
                 self._end("completed", "", _LEFTOVER_GRACE_S)
+
+    def _contain(self, pid: int) -> None:
+        """Put a guest where the task's memory is counted."""
+        if self._cgroup is not None:
+            self._cgroup.add(pid)
 
     def _requested(self) -> str:
         """What the engine asks for: "", "polite" or "force"."""

@@ -1,0 +1,104 @@
+"""What of costs, prices and budgets a person wants to see."""
+
+from collections.abc import Mapping, Sequence
+
+from skyloom.cli.columns import Column, of
+from skyloom.cli.plots import bar
+from skyloom.cli.wording import human, safe
+from skyloom.core.money import Money
+from skyloom.rooms.cost.budget import BudgetStatus
+from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
+from skyloom.rooms.cost.prices import PriceList
+from skyloom.rooms.jobs.model import JobStatus
+
+
+def used_of(status: BudgetStatus) -> str:
+    """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
+    limits = status.budget.limits
+    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
+    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
+    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
+
+
+def budget_of(status: JobStatus) -> str:
+    """A job's own budget: ``$2.00, 3 GPU-hours``."""
+    own = status.job.spec.allowance
+    usd = [str(Money(round(own.usd * 1e9)))] if own.usd is not None else []
+    hours = ((own.gpu_hours, "GPU-hours"), (own.cpu_hours, "CPU-hours"))
+    return ", ".join([*usd, *(f"{amount:g} {unit}" for amount, unit in hours if amount is not None)])
+
+
+COLUMNS: Mapping[type, Sequence[Column]] = {
+    CostRow: (
+        of("name"),
+        of("num_tasks", "tasks"),
+        of("num_running", "running"),
+        of("duration_s", "time"),
+        of("cpu_hours"),
+        of("gpu_hours"),
+        of("memory_gib_hours", "GiB hours"),
+        of("cost"),
+    ),
+    DayCost: (of("day"), of("cpu_hours"), of("gpu_hours"), of("cost")),
+    PriceList: (
+        of("pool"),
+        of("tenure"),
+        of("prices.cpu_usd_per_hour", "CPU $/h"),
+        of("prices.gpu_usd_per_hour", "GPU $/h"),
+        of("prices.memory_gib_usd_per_hour", "GiB $/h"),
+        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
+        of("set_by"),
+    ),
+    BudgetStatus: (
+        of("budget.id", "budget"),
+        Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}")),
+        of("budget.period", "per"),
+        of("state"),
+        Column("used", used_of),
+        Column("", lambda status: f"{bar(status.used_share, 12):░<12} {status.used_share:.0%}"),
+        of("reserved"),
+        of("expected", "at month's end"),
+        of("exhausted_at", "used up"),
+    ),
+}
+
+PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    BudgetStatus: (
+        (
+            of("budget.id", "budget"),
+            Column("of", lambda status: safe(f"{status.budget.scope.value} {status.budget.name}"), "budget.name"),
+            of("budget.period", "per"),
+            of("state"),
+            Column("used", used_of, "spent"),
+            Column("share", lambda status: f"{bar(status.used_share, 20):░<20} {status.used_share:.0%}", "used_share"),
+            of("reserved", "promised to jobs"),
+            of("expected", "at month's end"),
+            of("exhausted_at", "used up"),
+            of("budget.set_by"),
+            of("budget.set_at"),
+        ),
+        (),
+    ),
+}
+
+
+def rows_of_cost(report: CostReport) -> tuple[Sequence[Column], Sequence[CostRow]]:
+    """A cost report as one table: its rows with their part of the whole drawn, and the total."""
+    whole = report.total.cost.nano_usd or 1
+    drawn = Column("", lambda row: "" if row is report.total else bar(row.cost.nano_usd / whole))
+    return (*COLUMNS[CostRow], drawn), (*report.rows, report.total)
+
+
+def rows_of_days(outlook: CostOutlook) -> tuple[Sequence[Column], Sequence[DayCost]]:
+    """What each day cost as one table, with a bar; days before the first that cost anything are left out."""
+    began = next((place for place, day in enumerate(outlook.days) if day.cost.nano_usd), len(outlook.days) - 1)
+    shown = outlook.days[began:]
+    highest = max((day.cost.nano_usd for day in shown), default=0) or 1
+    return (*COLUMNS[DayCost], Column("", lambda day: bar(day.cost.nano_usd / highest, 40))), shown
+
+
+def going(outlook: CostOutlook) -> str:
+    """Where the month is going, in a sentence or two."""
+    way = outlook.forecast
+    between = f" ({way.low} to {way.high})" if way.low is not None else ""
+    return f"{way.month}: {way.spent} so far, {way.expected} at its end{between}. {way.message}"

@@ -1,0 +1,78 @@
+"""``skyloom pool``: the machines that jobs run on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skyloom.cli import values
+from skyloom.cli.frame import AsJson, Limit, cloud, words
+from skyloom.cli.render import show
+from skyloom.rooms.cost.prices import Tenure
+from skyloom.sdk.files import LocalFileMissing
+
+app = words("Pools: this machine, and clusters added to it.")
+Name = Annotated[str, typer.Argument(metavar="POOL")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, '-'.")],
+    address: Annotated[str, typer.Argument(metavar="ray://HOST:PORT")],
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with the token that the pool wants to be shown.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="What its machines are known by; repeat.")
+    ] = None,
+    url: Annotated[str, typer.Option("--url", help="Where its machines reach this control plane.")] = "",
+    shared_folder: Annotated[
+        str,
+        typer.Option(
+            "--shared-folder", help="Folder that all its machines share; without one a gang stays on one machine."
+        ),
+    ] = "",
+    cpu_price: Annotated[float | None, typer.Option("--cpu-price", min=0, help="$ for a core and hour.")] = None,
+    gpu_price: Annotated[float | None, typer.Option("--gpu-price", min=0, help="$ for a GPU and hour.")] = None,
+    memory_price: Annotated[float | None, typer.Option("--memory-price", min=0, help="$ for a GiB and hour.")] = None,
+    tenure: Annotated[Tenure, typer.Option("--tenure", help="How its machines are paid for.")] = Tenure.ON_DEMAND,
+    as_json: AsJson = False,
+) -> None:
+    """Add a cluster; it is reached first. Jobs are placed on it from then on."""
+    if token_file is not None and not token_file.is_file():
+        raise LocalFileMissing(f"There is no {token_file}.", next_action="Check the path after --token-file.")
+    prices = {"cpu": cpu_price, "gpu": gpu_price, "memory_gib": memory_price}
+    given = {f"{key}_usd_per_hour": price for key, price in prices.items() if price is not None}
+    with cloud() as client:
+        made = client.pools.add(
+            name,
+            address,
+            token=token_file.read_text().strip() if token_file else "",
+            labels=values.variables(label or (), "--label"),
+            advertised_url=url,
+            shared_folder=shared_folder,
+        )
+        if given:
+            client.prices.set(name, tenure=tenure, **given)
+        show(made, as_json)
+
+
+@app.command("list")
+def list_(limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List pools with their machines, and what is used of them."""
+    with cloud() as client:
+        show(client.pools.list(limit), as_json)
+
+
+@app.command("show")
+def show_(pool: Name, as_json: AsJson = False) -> None:
+    """Show a pool and its machines."""
+    with cloud() as client:
+        show(client.pools.get(pool), as_json)
+
+
+@app.command()
+def remove(pool: Name, as_json: AsJson = False) -> None:
+    """Remove a pool. Refused while jobs run there; its machines go on."""
+    with cloud() as client:
+        show(client.pools.remove(pool), as_json)

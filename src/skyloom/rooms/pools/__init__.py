@@ -1,0 +1,1 @@
+"""Pools: where jobs may run. This machine is one; clusters are added to it."""

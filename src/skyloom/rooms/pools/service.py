@@ -1,0 +1,147 @@
+"""The service of pools: adds them, tells how they stand, removes them, and keeps looking at them."""
+
+from collections.abc import Mapping
+
+from skyloom.core.operation import Caller, Done, Page
+from skyloom.core.resources import NOTHING, Resources
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Store, Transaction
+from skyloom.rooms.pools import model
+from skyloom.rooms.pools.fleet import Fleet, PoolLink
+from skyloom.rooms.pools.model import LOCAL, MachineUse, Pool, PoolState, PoolStatus
+from skyloom.rooms.pools.ports import POOLS, Occupancy, PoolTokens, Use
+from skyloom.rooms.tenancy.rules import ALL_PROJECTS
+
+_LOOK_S = 2.0
+
+
+class Pools:
+    """All pools of a cloud."""
+
+    def __init__(self, store: Store, clock: Clock, fleet: Fleet, tokens: PoolTokens, occupancy: Occupancy) -> None:
+        self._store = store
+        self._clock = clock
+        self._fleet = fleet
+        self._tokens = tokens
+        self._occupancy = occupancy
+
+    def handlers(self) -> Handlers:
+        return {
+            model.AddPool: Change(self.add, before=self.reach),
+            model.GetPool: Query(self.get),
+            model.ListPools: Query(self.list),
+            model.RemovePool: Change(self.remove),
+        }
+
+    def reach(self, ask: model.AddPool, by: Caller) -> None:
+        """Refuse a name that is taken, an address where nobody answers, and a token that is not the pool's."""
+        if ask.name == LOCAL:
+            raise model.PoolReserved(
+                "The pool 'local' is this machine itself; it is always there.", next_action="Choose another name."
+            )
+        if self._store.read(lambda view: view.get(POOLS, ask.name)) is not None:
+            return  # the insert says so
+        pool = Pool(
+            id=ask.name,
+            project=ALL_PROJECTS,
+            address=ask.address,
+            labels=ask.labels,
+            advertised_url=ask.advertised_url.rstrip("/"),
+            shared_folder=ask.shared_folder,
+            added_at=self._clock.now(),
+            added_by=by.principal,
+        )
+        # Kept before the pool is stored: a crash in between leaves a file that the next pool of this name replaces.
+        self._tokens.keep(ask.name, ask.token)
+        try:
+            self._fleet.reach(pool)
+        except BaseException:
+            self._tokens.drop(ask.name)
+            raise
+
+    def add(self, tx: Transaction, ask: model.AddPool, by: Caller) -> PoolStatus:
+        link = self._fleet.reached(ask.name)
+        if link is None and tx.get(POOLS, ask.name) is None:
+            raise model.PoolDown(f"Pool {ask.name} was not reached.", next_action="Add it again.")
+        pool = tx.insert(POOLS, link.pool if link else tx.select(POOLS, {"id": ask.name})[0])
+        return _status(PoolLink(pool, link.engine, link.machines) if link else PoolLink(pool), {})
+
+    def get(self, ask: model.GetPool, by: Caller) -> PoolStatus:
+        link = self._links().get(ask.name)
+        if link is None:
+            raise _missing(ask.name)
+        return _status(link, self._store.read(self._occupancy))
+
+    def list(self, ask: model.ListPools, by: Caller) -> Page[PoolStatus]:
+        used = self._store.read(self._occupancy)
+        found = [_status(link, used) for link in self._links().values()]
+        return Page(items=tuple(found[: ask.limit]))
+
+    def remove(self, tx: Transaction, ask: model.RemovePool, by: Caller) -> Done:
+        if ask.name == LOCAL:
+            raise model.PoolReserved(
+                "The pool 'local' is this machine itself; it is always there.",
+                next_action="Give its work elsewhere with --pool; it cannot be removed.",
+            )
+        if tx.get(POOLS, ask.name) is None:
+            raise _missing(ask.name)
+        busy = sum(use.num_tasks for (pool, _), use in self._occupancy(tx).items() if pool == ask.name)
+        if busy:
+            raise model.PoolBusy(
+                f"{busy} task{'s run' if busy > 1 else ' runs'} on pool {ask.name}.",
+                next_action=f"Wait for them or cancel them (skyloom pool show {ask.name}), then remove it.",
+            )
+        tx.delete(POOLS, ask.name)
+        return Done()
+
+    def capacity(self) -> Resources:
+        """All that the machines of pools that are up have."""
+        return sum((ground.machine.total for ground in self._fleet.grounds()), NOTHING)
+
+    def tick(self) -> float:
+        """Look at every pool. Returns the seconds after which the next look is due."""
+        links = self._fleet.links()  # read first: whatever is in it was stored before
+        stored = self._store.read(lambda view: view.select(POOLS))
+        for name in links.keys() - {LOCAL} - {pool.id for pool in stored}:
+            if self._fleet.reached(name) is None:
+                self._tokens.drop(name)
+        self._fleet.refresh(stored)
+        return _LOOK_S
+
+    def _links(self) -> Mapping[str, PoolLink]:
+        """What is known of the pools that are stored, and of this machine."""
+        stored = {pool.id: pool for pool in self._store.read(lambda view: view.select(POOLS))}
+        links = self._fleet.links()
+        return {LOCAL: links[LOCAL], **{name: links.get(name) or PoolLink(pool) for name, pool in stored.items()}}
+
+
+def _missing(name: str) -> model.PoolMissing:
+    return model.PoolMissing(f"There is no pool {name!r}.", next_action="List them: skyloom pool list.")
+
+
+def _status(link: PoolLink, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
+    name = link.pool.id
+    held = {machine: use for (pool, machine), use in used.items() if pool == name}
+    machines = [
+        MachineUse(
+            name=machine.name,
+            total=machine.total,
+            used=held.get(machine.name, Use()).resources,
+            num_tasks=held.get(machine.name, Use()).num_tasks,
+            labels=machine.labels,
+        )
+        for machine in link.machines
+    ]
+    trouble = link.trouble
+    down = trouble is not None or link.engine is None
+    return PoolStatus(
+        pool=link.pool,
+        state=PoolState.DOWN if down else PoolState.UP,
+        message=trouble.message if trouble else ("It is not connected yet." if down else ""),
+        next_action=trouble.next_action if trouble else "",
+        total=sum((machine.total for machine in link.machines), NOTHING),
+        used=sum((use.resources for use in held.values()), NOTHING),
+        num_tasks=sum(use.num_tasks for use in held.values()),
+        machines=tuple(machines),
+    )

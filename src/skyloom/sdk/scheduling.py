@@ -1,0 +1,94 @@
+"""Pools, the rules of scheduling, and quotas from Python."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from skyloom.core.operation import Done, Page
+from skyloom.rooms.pools import model as pools
+from skyloom.rooms.scheduling import rulebook
+from skyloom.rooms.scheduling.model import Allotment, Rulebook
+from skyloom.sdk.transport import Transport
+
+
+class PoolCalls:
+    """``cloud.pools``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add(
+        self,
+        name: str,
+        address: str,
+        *,
+        token: str = "",
+        labels: Mapping[str, str] | None = None,
+        advertised_url: str = "",
+        shared_folder: str = "",
+    ) -> pools.PoolStatus:
+        """Add a pool (``ray://host:port``); it is reached before it is added. Raises `Unavailable`, `Denied`, `AlreadyExists`.
+
+        Args:
+            token: what the pool wants to be shown; kept in a private file, never told again.
+            labels: what its machines are known by: ``{"zone": "eu"}``.
+            advertised_url: where its machines reach this control plane.
+            shared_folder: absolute folder that all its machines share.
+        """
+        ask = pools.AddPool(
+            name=name,
+            address=address,
+            token=token,
+            labels=dict(labels or {}),
+            advertised_url=advertised_url,
+            shared_folder=shared_folder,
+        )
+        return self._transport.send(ask)
+
+    def get(self, name: str) -> pools.PoolStatus:
+        """A pool, its machines, and what they are used for."""
+        return self._transport.send(pools.GetPool(name=name))
+
+    def list(self, limit: int = 100) -> Page[pools.PoolStatus]:
+        """All pools, this machine first."""
+        return self._transport.send(pools.ListPools(limit=limit))
+
+    def remove(self, name: str) -> Done:
+        """Remove a pool. Raises `PoolBusy` while jobs run there."""
+        return self._transport.send(pools.RemovePool(name=name))
+
+
+class SchedulingCalls:
+    """``cloud.scheduling``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self) -> Rulebook:
+        """How the cloud schedules."""
+        return self._transport.send(rulebook.GetScheduling())
+
+    def set(self, **rules: Any) -> Rulebook:
+        """Change how the cloud schedules: fields of `SetScheduling`; what is left out stays as it is."""
+        return self._transport.send(rulebook.SetScheduling(**rules))
+
+
+class QuotaCalls:
+    """``cloud.quotas``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, name: str) -> rulebook.ProjectQuota:
+        """What a project is guaranteed, may hold at most, and weighs."""
+        return self._transport.send(rulebook.GetQuota(name=name))
+
+    def set(
+        self,
+        name: str,
+        *,
+        guaranteed: Allotment | None = None,
+        ceiling: Allotment | None = None,
+        weight: float = 1.0,
+    ) -> rulebook.ProjectQuota:
+        """Replace a project's quota."""
+        return self._transport.send(rulebook.SetQuota(name=name, guaranteed=guaranteed, ceiling=ceiling, weight=weight))

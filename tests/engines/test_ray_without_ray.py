@@ -1,0 +1,420 @@
+"""What the Ray engine decides by itself, on a cluster of keepers without Ray: crashes, silence, lost nodes, shared folders, leases."""
+
+import ast
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import skyloom
+from skyloom.core.errors import InvalidInput, Unavailable
+from skyloom.core.resources import Resources
+from skyloom.engines.local.supervisor.files import read_moment, write_moment
+from skyloom.engines.ray import RayEngine
+from skyloom.engines.ray.keeper import interface_of
+from skyloom.engines.ray.lease import Lease
+from skyloom.engines.ray.nodes import Nodes
+from skyloom.engines.ray.shared import NotShared
+from skyloom.engines.ray.wire import RayNode
+from skyloom.ports.engine import EndReason, PythonFile, TaskPhase, TaskPlan
+from tests.contracts.engine_contract import gang, is_gone, log, look, one, sh, until, wait
+from tests.crashing import calls_until_done, run_and_crash
+from tests.engines.fake_ray import FakeCluster
+
+NODES = {"n1": "a", "n2": "b"}
+
+
+def engine_of(tmp_path: Path, cluster: FakeCluster, **more: object) -> RayEngine:
+    settings = {"lease_s": cluster.lease_s, "shared_folder": str(tmp_path / "shared"), "engine_id": "e", **more}
+    return RayEngine(
+        tmp_path / "pool",
+        address="ray://nowhere:1",
+        token_file=tmp_path / "token",
+        link=cluster,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> FakeCluster:
+    return FakeCluster(tmp_path / "nodes", NODES)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, cluster: FakeCluster) -> Iterator[RayEngine]:
+    engine = engine_of(tmp_path, cluster)
+    yield engine
+    cluster.down, cluster.room = False, 100.0
+    cluster.silent.clear()
+    engine.stop(engine.known(), force=True)
+    for task_id in engine.known():
+        until(lambda task_id=task_id: look(engine, task_id).phase is not TaskPhase.RUNNING, "the end")  # type: ignore[misc]
+
+
+def pair(entry: str = "exec sleep 1000", name: str = "g") -> tuple[TaskPlan, TaskPlan]:
+    """A gang over both machines."""
+    first, second = (TaskPlan(task_id=f"{name}.{rank}", entry=sh(entry), machine="ab"[rank]) for rank in (0, 1))
+    return first, second
+
+
+# Gangs over machines
+
+
+def test_gang_over_machines_meets_at_rank_zero_and_counts_locally(engine: RayEngine, cluster: FakeCluster) -> None:
+    show = 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $GLOO_SOCKET_IFNAME"'
+    tasks = [TaskPlan(task_id=f"g.{rank}", entry=sh(show), machine=machine) for rank, machine in enumerate("aba")]
+    engine.launch(gang(*tasks))
+    said = []
+    for task in tasks:
+        wait(engine, task.task_id)
+        said.append(log(engine, task.task_id).decode().split())
+    assert [words[:4] for words in said] == [["0", "3", "0", "2"], ["1", "3", "0", "1"], ["2", "3", "1", "2"]]
+    assert {tuple(words[4:]) for words in said} == {("127.0.0.1", said[0][5], "lo")}
+    assert cluster.held == {}
+
+
+def test_one_bad_task_keeps_its_gang_from_starting_on_every_machine(engine: RayEngine, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    good, _ = pair(f"touch {mark}")
+    bad = TaskPlan(task_id="g.1", entry=sh("true"), files={"x": "/nowhere"}, machine="b")
+    worse = TaskPlan(task_id="g.2", entry=PythonFile(path="missing.py"), machine="b")
+    for tasks in ((good, bad), (good, worse)):
+        engine.launch(gang(*tasks))
+        for task in tasks:
+            seen = look(engine, task.task_id)
+            assert seen.reason is EndReason.LAUNCH_FAILED and tasks[1].task_id in seen.message
+        engine.forget([task.task_id for task in tasks])
+    assert not mark.exists()
+
+
+def test_gang_over_machines_without_a_shared_folder_is_refused(tmp_path: Path, cluster: FakeCluster) -> None:
+    engine = engine_of(tmp_path, cluster, shared_folder="")
+    engine.launch(gang(*pair()))
+    seen = look(engine, "g.1")
+    assert seen.reason is EndReason.LAUNCH_FAILED and "no shared folder" in seen.message
+    engine.launch(one("alone", sh('echo "$SKYLOOM_SHARED_FOLDER"'), shared_folder="/x/job-1"))
+    wait(engine, "alone")
+    assert log(engine, "alone").decode().strip() == f"{tmp_path}/nodes/e/a/shared/job-1"
+
+
+def test_folder_that_one_machine_does_not_share_is_named(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyloom.engines.ray.shared._PATIENCE_S", 0.1)
+    blind = cluster.keeper("n2")
+    monkeypatch.setattr(blind, "_root", tmp_path / "elsewhere")
+    monkeypatch.setitem(
+        sys.modules["skyloom.engines.ray.keeper"]._HANDLERS,  # type: ignore[attr-defined]
+        sys.modules["skyloom.engines.ray.asks"].SeesMark,  # type: ignore[attr-defined]
+        lambda keeper, _: keeper is not blind,
+    )
+    engine = engine_of(tmp_path, cluster)
+    with pytest.raises(NotShared, match="node b does not see what node a wrote"):
+        engine.check()
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_shared_folder_is_checked_once_for_each_node(engine: RayEngine, tmp_path: Path) -> None:
+    assert [machine.name for machine in engine.check()] == ["a", "b"]
+    (tmp_path / "shared").rmdir()
+    engine.launch(gang(*pair("true")))
+    assert {wait(engine, f"g.{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}
+
+
+# Room
+
+
+def test_cluster_without_room_starts_nothing_and_gang_may_try_again(engine: RayEngine, cluster: FakeCluster) -> None:
+    cluster.room = 1
+    with pytest.raises(Unavailable, match="no room for gang g"):
+        engine.launch(gang(*pair("true")))
+    assert engine.known() == [] and cluster.held == {}
+    cluster.room = 2
+    engine.launch(gang(*pair("true")))
+    assert {wait(engine, f"g.{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}
+    assert cluster.held == {}
+
+
+def test_room_that_nobody_uses_any_more_is_given_back_first(engine: RayEngine, cluster: FakeCluster) -> None:
+    cluster.room = 1
+    cluster.held["forgotten"], cluster.sizes["forgotten"] = (
+        ("n1",),
+        1.0,
+    )  # a crash between reserving and writing it down
+    engine.launch(one("first", sh("true")))
+    until(lambda: log(engine, "first") == b"" and _is_over(cluster, "first"), "its end, which nobody looks at")
+    engine.launch(one("second", sh("true")))
+    wait(engine, "second")
+
+
+def _is_over(cluster: FakeCluster, task_id: str) -> bool:
+    return (cluster.root / "e" / "a" / "tasks" / task_id / "exit.json").exists()
+
+
+# Silence and loss
+
+
+def test_silent_node_shows_what_was_seen_last(engine: RayEngine, cluster: FakeCluster) -> None:
+    engine.launch(gang(*pair()))
+    pid = wait(engine, "g.1", TaskPhase.RUNNING).pid
+    wait(engine, "g.0", TaskPhase.RUNNING)
+    cluster.silent.add("n2")
+    seen = look(engine, "g.1")
+    assert (seen.phase, seen.pid) == (TaskPhase.RUNNING, pid) and "silent" in seen.message
+    assert look(engine, "g.0").message == ""
+    with pytest.raises(Unavailable, match="node b is silent"):
+        engine.read_log("g.1", 0, 10)
+
+
+def test_node_that_is_silent_at_the_launch_starts_nothing_anywhere(
+    engine: RayEngine, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    engine.check()
+    cluster.silent.add("n2")
+    with pytest.raises(Unavailable, match="node b is silent"):
+        engine.launch(gang(*pair(f"echo x >> {tmp_path}/runs")))
+    assert cluster.held == {} and not (tmp_path / "runs").exists()
+    cluster.silent.clear()
+    engine.launch(gang(*pair(f"echo x >> {tmp_path}/runs")))
+    assert {wait(engine, f"g.{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}
+    assert (tmp_path / "runs").read_text() == "x\n" * 2
+
+
+def test_lost_node_is_said_after_the_lease_and_stays_said(tmp_path: Path) -> None:
+    cluster = FakeCluster(tmp_path / "nodes", NODES, lease_s=1.0)
+    engine = engine_of(tmp_path, cluster)
+    engine.launch(gang(*pair()))
+    pid = wait(engine, "g.1", TaskPhase.RUNNING).pid
+    assert pid is not None
+    cluster.dead.add("n2")
+    until(lambda: "lease" in look(engine, "g.1").message, "the engine to notice")
+    assert look(engine, "g.1").phase is TaskPhase.RUNNING
+    was_gone = False
+    while look(engine, "g.1").phase is not TaskPhase.ENDED:
+        was_gone = is_gone(pid)
+    seen = look(engine, "g.1")
+    assert was_gone, "the verdict came before the end"
+    assert seen.reason is EndReason.NODE_LOST and "killed by the test" in seen.message
+    assert log(engine, "g.1").startswith(b"[skyloom]")
+    cluster.machines["n3"] = "b"  # Ray runs there again
+    again = engine_of(tmp_path, cluster)
+    assert look(again, "g.1").reason is EndReason.NODE_LOST
+    again.launch(gang(*pair("echo a second run")))
+    assert log(again, "g.1") == b""
+    again.stop(["g.0"], force=True)
+    wait(again, "g.0")
+
+
+def test_task_that_ended_before_its_node_was_restarted_keeps_its_own_end(
+    engine: RayEngine, cluster: FakeCluster
+) -> None:
+    engine.launch(one("t", sh("echo done; exit 3"), machine="b"))
+    until(lambda: (cluster.root / "e" / "b" / "tasks" / "t" / "exit.json").exists(), "the end, which nobody looks at")
+    cluster.dead.add("n2")
+    cluster.machines["n3"] = "b"
+    seen = wait(engine, "t")
+    assert (seen.reason, seen.exit_code) == (EndReason.EXIT_CODE, 3)
+    assert log(engine, "t") == b"done\n"
+
+
+def test_end_that_was_seen_stays_when_its_node_is_gone_for_good(
+    engine: RayEngine, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    engine.launch(one("t", sh("exit 3"), machine="b"))
+    seen = wait(engine, "t")
+    del cluster.machines["n2"]
+    cluster.down = True
+    assert look(engine_of(tmp_path, cluster), "t") == seen
+    engine.stop(["t"], force=True)
+
+
+def test_cluster_that_is_down_is_unavailable_and_known_is_not(engine: RayEngine, cluster: FakeCluster) -> None:
+    engine.launch(one("over", sh("true")))
+    wait(engine, "over")
+    engine.launch(one("t", sh("exec sleep 1000")))
+    cluster.down = True
+    assert engine.known() == ["over", "t"]
+    assert look(engine, "over").reason is EndReason.COMPLETED
+    time.sleep(0.6)  # the list of nodes is half a second old at most
+    for call in (
+        lambda: look(engine, "t"),
+        lambda: engine.stop(["t"]),
+        lambda: engine.read_log("t", 0, 1),
+        lambda: engine.launch(one("new", sh("true"))),
+        engine.capacity,
+    ):
+        with pytest.raises(Unavailable):
+            call()
+
+
+def test_node_with_another_version_is_refused_by_name(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyloom.engines.ray.keeper.__version__", "0.0.1")
+    with pytest.raises(Unavailable, match=r"node a has Skyloom 0\.0\.1"):
+        engine.launch(one("t", sh("true")))
+    assert cluster.held == {}
+
+
+@pytest.mark.parametrize("task_id", ["../up", "", ".hidden", "a/b", "x" * 200])
+def test_task_id_that_names_no_folder_is_invalid(engine: RayEngine, task_id: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot name a task"):
+        engine.launch(one(task_id, sh("true")))
+    assert look(engine, task_id).phase is TaskPhase.ABSENT
+    assert engine.read_log(task_id, 5, 1).next_offset == 5 and engine.read_result(task_id) is None
+    engine.stop([task_id])
+    engine.forget([task_id])
+    assert engine.known() == []
+
+
+# The control plane is killed
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from skyloom.ports.engine import GangPlan, TaskPlan
+from tests.contracts.engine_contract import sh
+from tests.engines.fake_ray import FakeCluster
+from tests.engines.test_ray_without_ray import NODES, engine_of
+folder = Path(sys.argv[1])
+engine = engine_of(folder, FakeCluster(folder / "nodes", NODES))
+say = sh(f"echo x >> {folder}/runs; echo $MASTER_PORT >> {folder}/ports")
+tasks = tuple(TaskPlan(task_id=f"t{rank}", entry=say, machine="ab"[rank]) for rank in (0, 1))
+engine.launch(GangPlan(gang_id="g", tasks=tasks))
+"""
+
+
+@pytest.mark.slow
+def test_launch_killed_at_any_disk_call_runs_each_task_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control plane and keepers die together, at each write of either; the reservation is forgotten too."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(skyloom.__file__).parents[1]}:{Path(__file__).parents[2]}")
+    (tmp_path / "unharmed").mkdir()
+    total = calls_until_done(LAUNCH, tmp_path / "unharmed")
+    assert total >= 30
+    for k in range(1, total + 1, 6):  # the local engine's own writes are all tried in test_local_crashes
+        base = tmp_path / str(k)
+        base.mkdir()
+        run_and_crash(LAUNCH, base, k)
+        engine = engine_of(base, FakeCluster(base / "nodes", NODES))
+        say = sh(f"echo x >> {base}/runs; echo $MASTER_PORT >> {base}/ports")
+        tasks = [TaskPlan(task_id=f"t{rank}", entry=say, machine="ab"[rank]) for rank in (0, 1)]
+        engine.launch(gang(*tasks))
+        assert {wait(engine, f"t{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}, f"killed at call {k}"
+        assert (base / "runs").read_text() == "x\n" * 2, f"killed at call {k}"
+        assert len(set((base / "ports").read_text().split())) == 1, f"killed at call {k}"
+
+
+def test_damaged_placement_is_found_again_on_its_node(tmp_path: Path, engine: RayEngine, cluster: FakeCluster) -> None:
+    engine.launch(one("t", sh("echo once"), machine="b"))
+    wait(engine, "t")
+    (tmp_path / "pool" / "placements" / "t.json").write_text('{"task_id": ')
+    again = engine_of(tmp_path, cluster)
+    assert again.known() == []
+    again.check()
+    again.launch(one("t", sh("echo twice"), machine="a"))
+    assert log(again, "t") == b"once\n"
+
+
+# Leases
+
+
+def test_lease_counts_from_before_the_question(tmp_path: Path) -> None:
+    moments: list[float] = []
+
+    def is_alive() -> bool:
+        moments.append(time.clock_gettime(time.CLOCK_BOOTTIME))
+        time.sleep(0.05)
+        return len(moments) < 3
+
+    lease = Lease(tmp_path / "lease", 10.0, is_alive)
+    assert lease.renew() and lease.renew()
+    until_when = read_moment(str(lease.file))
+    assert until_when is not None and until_when <= moments[1] + 10.0
+    assert not lease.renew()
+    assert read_moment(str(lease.file)) == until_when
+
+
+def test_lease_is_renewed_until_the_head_is_out_of_reach(tmp_path: Path) -> None:
+    asked, reached = threading.Event(), threading.Event()
+    reached.set()
+
+    def is_alive() -> bool:
+        asked.set()
+        if not reached.is_set():
+            raise ConnectionError("no route")
+        return True
+
+    lease = Lease(tmp_path / "lease", 0.05, is_alive)
+    lease.keep()
+    until(lambda: read_moment(str(lease.file)) is not None, "the first renewal")
+    reached.clear()
+    asked.clear()
+    assert asked.wait(10)
+    last = read_moment(str(lease.file))
+    asked.clear()
+    assert asked.wait(10)
+    assert read_moment(str(lease.file)) == last
+    lease.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 32, b"soon"])
+def test_moment_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lease").write_bytes(content)
+    assert read_moment(str(tmp_path / "lease")) is None
+    write_moment(str(tmp_path / "lease"), 123.5)
+    assert read_moment(str(tmp_path / "lease")) == 123.5
+
+
+# Nodes
+
+
+def node(node_id: str, machine: str, is_alive: bool = True) -> RayNode:
+    return RayNode(node_id=node_id, machine=machine, address="10.0.0.1", is_alive=is_alive, total=Resources(cpus=1))
+
+
+def test_node_that_is_listed_no_more_counts_as_dead_from_the_first_look() -> None:
+    nodes = Nodes()
+    nodes.update([node("1", "a"), node("2", "b", False)], 100.0)
+    assert nodes.dead_for_s("1", 150.0) == 0.0 and nodes.dead_for_s("2", 150.0) == 50.0
+    assert nodes.dead_for_s("gone", 150.0) == 0.0 and nodes.dead_for_s("gone", 170.0) == 20.0
+    nodes.update([node("3", "b")], 200.0)
+    assert nodes.dead_for_s("2", 200.0) == 100.0
+    assert nodes.home("2", "b") == "3" and nodes.home("1", "a") == ""
+
+
+def test_head_without_cpus_is_no_machine() -> None:
+    nodes = Nodes()
+    head = RayNode(
+        node_id="h", machine="head", address="10.0.0.1", is_alive=True, total=Resources(cpus=0, memory_bytes=9)
+    )
+    nodes.update([head, node("1", "a")], 0.0)
+    assert [machine.name for machine in nodes.machines()] == ["a"]
+
+
+def test_interface_is_the_one_with_the_address() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("192.0.2.200") == ""
+
+
+# Where Ray is
+
+
+def test_ray_is_imported_in_one_module_only() -> None:
+    root = Path(skyloom.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        for part in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in part.names] if isinstance(part, ast.Import) else []
+            names += [part.module or ""] if isinstance(part, ast.ImportFrom) and not part.level else []
+            if any(name.split(".")[0] == "ray" for name in names):
+                found.add(path.relative_to(root).as_posix())
+    assert found == {"engines/ray/cluster.py"}
+
+
+def test_engine_is_made_without_importing_ray() -> None:
+    code = "import sys; import skyloom.engines.ray; sys.exit('ray' in sys.modules or 'grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

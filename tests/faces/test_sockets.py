@@ -1,0 +1,263 @@
+"""The socket into a task from outside: who is let in before anything is accepted, and what goes through. A real server."""
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from skyloom.core.errors import Conflict, NotFound, SkyloomError, Unavailable
+from skyloom.ports.channel import Control, Stream
+from skyloom.rooms.jobs.model import JobState, Session
+from skyloom.rooms.tenancy.model import Role
+from skyloom.sdk.client import Client
+from skyloom.sdk.http import HttpTransport
+from skyloom.sdk.transport import InProcess
+from skyloom.sdk.tunnel import Forward, TunnelClosed, open_tunnel, run_inside
+from tests.control_plane import ControlPlane
+
+SERVER = """
+import http.server
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"from inside " + self.path.encode())
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(cloud_process: ControlPlane) -> Iterator[Client]:
+    with cloud_process.client() as client:
+        yield client
+
+
+def running(cloud: Client, *command: str) -> str:
+    job_id = cloud.jobs.run(command, cpus=0.1, memory="128MiB").job.id
+    deadline = time.monotonic() + 30
+    while cloud.jobs.get(job_id).state is not JobState.RUNNING:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return job_id
+
+
+@pytest.fixture(scope="module")
+def job(cloud: Client) -> Iterator[str]:
+    job_id = running(cloud, "sleep", "1000")
+    yield job_id
+    cloud.jobs.cancel(job_id)
+
+
+@pytest.fixture(scope="module")
+def server(cloud: Client) -> Iterator[tuple[str, int]]:
+    job_id = running(cloud, "python", "-c", SERVER)
+    port = int(next(iter(cloud.jobs.follow(job_id))))
+    yield job_id, port
+    cloud.jobs.cancel(job_id)
+
+
+@contextlib.contextmanager
+def dial(
+    plane: ControlPlane, session: str, token: str, project: str = "default", **headers: str
+) -> Iterator[ClientConnection]:
+    address = f"{plane.url.replace('http', 'ws')}/v1/projects/{project}/sessions/{session}"
+    shown = {"authorization": f"Bearer {token}"} if token else {}
+    with connect(address, additional_headers={**shown, **headers}, proxy=None, user_agent_header=None) as opened:
+        yield opened
+
+
+def refused(plane: ControlPlane, session: str, token: str, project: str = "default", **headers: str) -> tuple[int, Any]:
+    with pytest.raises(InvalidStatus) as caught, dial(plane, session, token, project, **headers):
+        pass
+    response = caught.value.response
+    return response.status_code, msgspec.json.decode(response.body or b"null")
+
+
+def said(tunnel_of: Session, cloud: Client, text: bytes = b"") -> tuple[bytes, bytes, Control]:
+    output, errors = io.BytesIO(), io.BytesIO()
+    source = iter([text])
+    with open_tunnel(cloud.transport, tunnel_of) as tunnel:
+        end = run_inside(tunnel, lambda: next(source, b""), output, errors)
+    return output.getvalue(), errors.getvalue(), end
+
+
+def test_command_gets_its_input_and_its_streams_come_apart(cloud: Client, job: str) -> None:
+    session = cloud.jobs.exec(job, ["sh", "-c", "tr a-z A-Z; echo no >&2; exit 9"])
+    assert said(session, cloud, b"hello") == (b"HELLO", b"no\n", Control(exit_code=9))
+
+
+def test_large_streams_arrive_whole_in_both_directions(cloud: Client, job: str) -> None:
+    content = bytes(range(256)) * 20_000
+    session = cloud.jobs.exec(job, ["cat"])
+    assert said(session, cloud, content) == (content, b"", Control(exit_code=0))
+
+
+def test_command_that_leaves_a_process_with_its_output_still_ends(cloud: Client, job: str) -> None:
+    session = cloud.jobs.exec(job, ["sh", "-c", "sleep 1000 & echo done"])
+    assert said(session, cloud)[0] == b"done\n"
+
+
+def test_session_of_a_command_is_good_once(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    said(session, cloud)
+    assert refused(cloud_process, session.id, cloud_process.token)[0] == 404
+
+
+def test_socket_without_or_with_a_wrong_token_is_shut(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    for token in ("", "wrong", "sky_task.x.1.0.forged"):
+        status, body = refused(cloud_process, session.id, token)
+        assert (status, body["category"]) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8470"])
+def test_web_page_is_refused_whatever_it_holds(
+    cloud: Client, job: str, cloud_process: ControlPlane, origin: str
+) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    status, body = refused(cloud_process, session.id, cloud_process.token, origin=origin)
+    assert (status, body["code"]) == (403, "origin_refused")
+
+
+def test_foreign_host_name_is_refused(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    port = cloud_process.url.rsplit(":", 1)[1]
+    address = f"ws://evil.example/v1/projects/default/sessions/{session.id}"
+    raw = socket.create_connection(("127.0.0.1", int(port)))
+    shown = {"authorization": f"Bearer {cloud_process.token}"}
+    with pytest.raises(InvalidStatus) as caught, connect(address, sock=raw, additional_headers=shown):
+        pass
+    assert caught.value.response.status_code == 421
+    raw.close()
+
+
+def test_session_of_another_token_project_or_nobody_is_absent(
+    cloud: Client, job: str, cloud_process: ControlPlane
+) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    editor = cloud.tokens.create("another", Role.EDITOR).secret
+    mine = refused(cloud_process, "nothing", editor)
+    theirs = refused(cloud_process, session.id, editor)
+    assert theirs[0] == mine[0] == 404
+    assert theirs[1]["message"].replace(session.id, "nothing") == mine[1]["message"]
+    cloud.projects.create("elsewhere")
+    assert refused(cloud_process, session.id, cloud_process.token, "elsewhere")[0] == 404
+
+
+def test_token_without_the_right_to_run_cannot_open_or_attach(
+    cloud: Client, job: str, cloud_process: ControlPlane
+) -> None:
+    viewer = cloud.tokens.create("viewer-of-jobs", Role.VIEWER).secret
+    with Client(HttpTransport(cloud_process.url, viewer, "default")) as looking:
+        for ask in (lambda: looking.jobs.exec(job, ["id"]), lambda: looking.jobs.forward(job, 80)):
+            with pytest.raises(SkyloomError) as caught:
+                ask()
+            assert caught.value.code == "right_missing"
+    session = cloud.jobs.exec(job, ["true"])
+    assert refused(cloud_process, session.id, viewer)[0] == 403
+
+
+def test_revoked_token_closes_what_it_opened(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    issued = cloud.tokens.create("short-lived", Role.EDITOR)
+    with Client(HttpTransport(cloud_process.url, issued.secret, "default")) as editing:
+        session = editing.jobs.exec(job, ["sleep", "1000"])
+        with open_tunnel(editing.transport, session) as tunnel:
+            cloud.tokens.revoke(issued.token.id)
+            frames = list_until_closed(tunnel)
+    assert frames and frames[-1][0] is Stream.CONTROL
+    assert "revoked" in msgspec.json.decode(frames[-1][1], type=Control).message
+
+
+def list_until_closed(tunnel: Any) -> list[tuple[Stream, bytes]]:
+    found = []
+    try:
+        for frame in tunnel:
+            found.append(frame)
+    except TunnelClosed:
+        pass
+    return found
+
+
+def test_nonsense_frames_do_no_harm(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    session = cloud.jobs.exec(job, ["cat"])
+    with dial(cloud_process, session.id, cloud_process.token) as opened:
+        for frame in (b"", b"\x07nonsense", b"\x03{not json", b'\x03{"size": {"rows": 0}}', b"\x03[]", "text"):
+            opened.send(frame)
+        opened.send(b"\x00fine")
+        assert opened.recv(timeout=20) == b"\x01fine"
+
+
+def test_oversized_frame_closes_the_socket_only(cloud: Client, job: str, cloud_process: ControlPlane) -> None:
+    session = cloud.jobs.exec(job, ["cat"])
+    with dial(cloud_process, session.id, cloud_process.token) as opened:
+        opened.send(b"\x00" * (2**20 + 1))
+        with pytest.raises(ConnectionClosed):
+            while True:
+                opened.recv(timeout=20)
+    assert said(cloud.jobs.exec(job, ["echo", "alive"]), cloud)[0] == b"alive\n"
+
+
+def test_only_running_workers_have_an_inside(cloud: Client, job: str) -> None:
+    over = cloud.jobs.run(["true"], cpus=0.1, memory="64MiB").job.id
+    cloud.jobs.wait(over, timeout_s=30)
+    with pytest.raises(Conflict, match="not running"):
+        cloud.jobs.exec(over, ["true"])
+    with pytest.raises(NotFound, match="has no worker 7"):
+        cloud.jobs.exec(job, ["true"], rank=7)
+    with pytest.raises(NotFound):
+        cloud.jobs.forward("job_nothing", 80)
+
+
+def test_many_connections_go_through_one_forwarded_port(cloud: Client, server: tuple[str, int]) -> None:
+    forward = Forward(cloud, *server)
+    told: list[SkyloomError] = []
+    thread = threading.Thread(target=forward.serve, args=(told.append,))
+    thread.start()
+    try:
+        answers = [
+            httpx.get(f"http://127.0.0.1:{forward.local_port}/{n}", trust_env=False, timeout=20).text for n in range(20)
+        ]
+    finally:
+        forward.close()
+        thread.join(10)
+    assert answers == [f"from inside /{n}" for n in range(20)]
+    assert told == [] and not thread.is_alive()
+
+
+def test_port_where_nothing_listens_is_said(cloud: Client, job: str) -> None:
+    session = cloud.jobs.forward(job, 1)
+    with pytest.raises(NotFound, match="listens on port 1"):
+        open_tunnel(cloud.transport, session)
+
+
+def test_port_of_the_control_plane_itself_is_no_port_of_a_job(
+    cloud: Client, job: str, cloud_process: ControlPlane
+) -> None:
+    session = cloud.jobs.forward(job, int(cloud_process.url.rsplit(":", 1)[1]))
+    with pytest.raises(NotFound, match="listens on port"):
+        open_tunnel(cloud.transport, session)
+
+
+def test_taken_local_port_is_said(cloud: Client, server: tuple[str, int]) -> None:
+    with pytest.raises(Unavailable, match="cannot be listened on"):
+        Forward(cloud, *server, local_port=server[1])
+
+
+def test_client_without_a_control_plane_has_no_way_in(cloud: Client, job: str) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    with pytest.raises(Unavailable):
+        open_tunnel(InProcess(None, type("By", (), {"project": "p"})(), None), session)  # type: ignore[arg-type]
+
+
+def test_audit_says_who_went_inside(cloud: Client, job: str) -> None:
+    session = cloud.jobs.exec(job, ["true"])
+    assert ("jobs.exec", session.id) in [(entry.operation, entry.subject) for entry in cloud.audit.list(50).items]

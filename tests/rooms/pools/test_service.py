@@ -1,0 +1,280 @@
+"""Several pools at once: added, down and up again, placed on by policy, removed. Engines in memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skyloom.core.errors import AlreadyExists, InvalidInput, Unavailable
+from skyloom.core.ids import CountingIds
+from skyloom.core.operation import Caller
+from skyloom.core.resources import Resources
+from skyloom.engines.memory import MemoryEngine
+from skyloom.ports.door import Change, Outbox
+from skyloom.ports.engine import Command, GangPlan, Machine, Observation
+from skyloom.rooms.cost.model import SetPrices
+from skyloom.rooms.cost.pricing import Prices
+from skyloom.rooms.jobs.model import CancelJob, ImpossibleRequest, JobSpec, JobState, JobStatus, SubmitJob
+from skyloom.rooms.jobs.reading import occupancy
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import AddPool, GetPool, ListPools, Pool, PoolBusy, PoolMissing, PoolReserved, RemovePool
+from skyloom.rooms.pools.model import PoolState as State
+from skyloom.rooms.pools.ports import POOLS, stored_in
+from skyloom.rooms.pools.service import Pools
+from skyloom.stores.pool_tokens import LocalPoolTokens
+from tests.rooms.job_rooms import job_rooms
+from tests.rooms.workshop import ANN, Workshop
+
+OWNER = Caller(principal="owner", project="", scope="*", rights=frozenset())
+TOKEN = "the-token-of-the-cluster"
+
+
+class Cluster(MemoryEngine):
+    """A pool of two machines that can be down."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(Resources(cpus=16, gpus=4, memory_bytes=2**36), **options)
+        self.down = False
+        self.closed = False
+
+    def _reach(self) -> None:
+        if self.down:
+            raise Unavailable("Nobody answers.", next_action="Start it.")
+
+    def machines(self) -> Sequence[Machine]:
+        self._reach()
+        half = Resources(cpus=8, gpus=2, memory_bytes=2**35)
+        return (Machine(name="one", total=half), Machine(name="two", total=half, labels={"disk": "fast"}))
+
+    def launch(self, gang: GangPlan) -> None:
+        self._reach()
+        super().launch(gang)
+
+    def observe(self, task_ids: Sequence[str]) -> dict[str, Observation]:
+        self._reach()
+        return dict(super().observe(task_ids))
+
+    def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
+        self._reach()
+        super().stop(task_ids, force=force)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Land(Workshop):
+    """A workshop whose jobs may also run on clusters, by address."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.clusters = {f"ray://{name}:10001": Cluster(now=self.clock.now) for name in "abc"}
+        self.start()
+
+    def start(self) -> None:
+        """A new control plane over what is stored."""
+        self.tokens = LocalPoolTokens(self.folder)
+        self.fleet = Fleet(self.engine, self.reach, self.tokens, stored_in(self.store))
+        self.pools = Pools(self.store, self.clock, self.fleet, self.tokens, occupancy)
+        self.prices = Prices(self.store, self.clock, CountingIds())
+        outbox = Outbox(self.clock)
+        self.jobs, self.loop = job_rooms(
+            self.store, self.clock, self.ids, outbox, self.engine, self.blobs, self.plans, self.fleet
+        )
+
+    def reach(self, pool: Pool, token_file: Path, *, check: bool) -> Cluster:
+        if pool.address not in self.clusters:
+            raise Unavailable(f"Nobody answers at {pool.address}.", next_action="Check the address.")
+        if token_file.read_text() != TOKEN:
+            raise Unavailable(f"{pool.address} wants another token.", next_action="Give that.")
+        return self.clusters[pool.address]
+
+    def do(self, ask: Any, by: Caller = OWNER) -> Any:
+        handler = self.pools.handlers()[type(ask)]
+        if not isinstance(handler, Change):
+            return handler.run(ask, by)
+        if handler.before:
+            handler.before(ask, by)
+        return self.store.write(lambda tx: handler.run(tx, ask, by))
+
+    def add(self, name: str, host: str = "a", **options: Any) -> Any:
+        fields = {"address": f"ray://{host}:10001", "token": TOKEN, "shared_folder": "/nfs", **options}
+        return self.do(AddPool(name=name, **fields))
+
+    def submit(self, cpus: float = 1, gpus: int = 0, **options: Any) -> str:
+        resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=2**20)
+        ask = SubmitJob(spec=JobSpec(entry=Command(argv=("true",)), resources=resources, **options))
+        self.jobs.check(ask, ANN)
+        return self.store.write(lambda tx: self.jobs.submit(tx, ask, ANN)).job.id
+
+    def rounds(self, count: int = 3) -> None:
+        for _ in range(count):
+            self.pools.tick()
+            self.loop.tick()
+            self.clock.advance(1)
+
+    def of(self, job_id: str) -> JobStatus:
+        return self.store.read(lambda view: self.jobs.status(view, job_id, "p"))
+
+    def where(self, job_id: str) -> list[str]:
+        return [f"{task.pool}/{task.machine}" for task in self.of(job_id).tasks]
+
+
+@pytest.fixture
+def land(tmp_path: Path) -> Land:
+    return Land(tmp_path / "pools")
+
+
+def test_jobs_run_on_the_pool_that_has_what_they_need(land: Land) -> None:
+    added = land.add("cluster", labels={"zone": "eu"})
+    assert (added.state, len(added.machines), added.total.gpus) == (State.UP, 2, 4)
+    gpu, here, fast = land.submit(gpus=1), land.submit(pools=("local",)), land.submit(requires={"disk": "fast"})
+    zone = land.submit(requires={"zone": "eu"})
+    land.rounds()
+    assert land.where(here) == ["local/memory"]
+    assert land.where(fast) == ["cluster/two"]
+    assert land.where(gpu)[0].startswith("cluster/") and land.where(zone)[0].startswith("cluster/")
+    assert {land.of(job).state for job in (gpu, here, fast, zone)} == {JobState.RUNNING}
+    plans = {plan.task_id: plan for plan in land.clusters["ray://a:10001"].launched}
+    assert plans[f"{fast}.1.0"].machine == "two"
+    shown = land.do(GetPool(name="cluster"))
+    assert shown.num_tasks == 3 and shown.used.gpus == 1
+    assert [item.pool.name for item in land.do(ListPools()).items] == ["local", "cluster"]
+    for job in (gpu, fast, zone):
+        land.clusters["ray://a:10001"].finish(f"{job}.1.0", output=b"hello")
+    land.rounds()
+    assert {land.of(job).state for job in (gpu, fast, zone)} == {JobState.SUCCEEDED}
+
+
+def test_gang_never_spans_pools_nor_machines_that_share_no_folder(land: Land) -> None:
+    land.add("shared")
+    land.add("apart", "b", shared_folder="")
+    wide = land.submit(cpus=6, num_workers=2)
+    land.rounds()
+    assert sorted(land.where(wide)) == ["shared/one", "shared/two"]
+    with pytest.raises(ImpossibleRequest, match="at most 1 fit"):
+        land.submit(cpus=6, num_workers=2, pools=("apart",))
+    narrow = land.submit(cpus=4, num_workers=2, pools=("apart",))
+    land.rounds()
+    assert len(set(land.where(narrow))) == 1
+
+
+def test_cheap_machines_of_ones_own_are_filled_before_rented_ones(land: Land) -> None:
+    land.add("rented")
+    prices = SetPrices(pool="rented", cpu_usd_per_hour=1.0)
+    land.store.write(lambda tx: land.prices.set(tx, prices, OWNER))
+    jobs = [land.submit(cpus=2) for _ in range(4)]
+    land.rounds()
+    places = [land.where(job)[0].split("/")[0] for job in jobs]
+    assert sorted(places) == ["local", "local", "rented", "rented"]
+
+
+def test_pool_that_is_down_keeps_its_jobs_and_stops_nobody_else(land: Land) -> None:
+    land.add("cluster")
+    cluster = land.clusters["ray://a:10001"]
+    there = land.submit(gpus=1)
+    land.rounds()
+    cluster.down = True
+    here = land.submit(pools=("local",))
+    land.rounds()
+    shown = land.do(GetPool(name="cluster"))
+    assert (shown.state, shown.message, len(shown.machines)) == (State.DOWN, "Nobody answers.", 2)
+    assert (land.of(there).state, land.of(here).state) == (JobState.RUNNING, JobState.RUNNING)
+    waits = land.submit(gpus=1)  # taken in by what was last seen of the pool
+    land.rounds()
+    assert land.of(waits).state is JobState.QUEUED and land.of(waits).message
+    cluster.finish(f"{there}.1.0")
+    land.rounds()
+    assert land.of(there).state is JobState.RUNNING
+    cluster.down = False
+    land.rounds(4)
+    assert land.do(GetPool(name="cluster")).state is State.UP
+    assert (land.of(there).state, land.of(waits).state) == (JobState.SUCCEEDED, JobState.RUNNING)
+
+
+def test_job_cancelled_while_its_pool_is_down_ends_when_the_pool_is_back(land: Land) -> None:
+    land.add("cluster")
+    cluster = land.clusters["ray://a:10001"]
+    there = land.submit(gpus=1)
+    land.rounds()
+    cluster.down = True
+    land.store.write(lambda tx: land.jobs.cancel(tx, CancelJob(job_id=there), ANN))
+    land.rounds()
+    assert land.of(there).state is JobState.STOPPING
+    cluster.down = False
+    land.rounds(4)
+    assert land.of(there).state is JobState.CANCELLED
+
+
+def test_restart_with_a_pool_that_is_down_finds_its_jobs_again(land: Land) -> None:
+    land.add("cluster")
+    cluster = land.clusters["ray://a:10001"]
+    there = land.submit(gpus=1)
+    land.rounds()
+    cluster.down = True
+    land.start()
+    land.rounds()
+    assert land.of(there).state is JobState.RUNNING
+    assert land.do(GetPool(name="cluster")).state is State.DOWN
+    cluster.down = False
+    land.rounds()
+    cluster.finish(f"{there}.1.0")
+    land.rounds()
+    assert land.of(there).state is JobState.SUCCEEDED
+    assert len(cluster.launched) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"name": "x", "host": "nowhere"}, Unavailable, "Nobody answers at ray://nowhere"),
+        ({"name": "x", "token": "another"}, Unavailable, "wants another token"),
+        ({"name": "local"}, PoolReserved, "this machine itself"),
+    ],
+)
+def test_pool_that_cannot_be_reached_is_refused_and_leaves_nothing(
+    land: Land, options: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        land.add(**options)
+    assert [item.pool.name for item in land.do(ListPools()).items] == ["local"]
+    assert list(land.folder.iterdir()) == []
+
+
+def test_second_pool_of_a_name_is_refused_and_the_first_keeps_its_token(land: Land) -> None:
+    land.add("cluster")
+    with pytest.raises(AlreadyExists):
+        land.add("cluster", "b")
+    land.rounds()
+    assert land.tokens.file("cluster").read_text() == TOKEN
+    assert land.do(GetPool(name="cluster")).pool.address == "ray://a:10001"
+
+
+def test_token_is_in_a_private_file_and_nowhere_else(land: Land) -> None:
+    added = land.add("cluster")
+    assert land.tokens.file("cluster").stat().st_mode & 0o777 == 0o600
+    assert TOKEN not in repr(added) + repr(land.do(ListPools()))
+    assert TOKEN not in repr(land.store.read(lambda view: view.select(POOLS)))
+
+
+def test_pool_is_removed_only_when_nothing_runs_there(land: Land) -> None:
+    land.add("cluster")
+    cluster = land.clusters["ray://a:10001"]
+    job = land.submit(gpus=1)
+    land.rounds()
+    with pytest.raises(PoolBusy, match="1 task runs"):
+        land.do(RemovePool(name="cluster"))
+    cluster.finish(f"{job}.1.0")
+    land.rounds()
+    land.do(RemovePool(name="cluster"))
+    land.rounds()
+    assert cluster.closed and not land.tokens.file("cluster").exists()
+    with pytest.raises(PoolMissing):
+        land.do(GetPool(name="cluster"))
+    with pytest.raises(PoolMissing):
+        land.do(RemovePool(name="cluster"))
+    with pytest.raises(PoolReserved):
+        land.do(RemovePool(name="local"))
+    with pytest.raises(InvalidInput):
+        land.submit(gpus=1)
