@@ -169,7 +169,7 @@ class Resizes:
             self._occupants.all.values(), key=lambda one: (-gain(one.gang, one.num_workers), one.gang.id)
         ):
             if (
-                one.num_workers < one.gang.max_workers
+                one.gang.min_workers <= one.num_workers < one.gang.max_workers
                 and one.pool not in wanted
                 and one.gang.id not in self._claims.leaving
             ):
