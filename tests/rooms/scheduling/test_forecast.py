@@ -76,15 +76,22 @@ def test_gang_that_can_never_start_has_no_moments() -> None:
 
 
 def test_forecast_is_the_same_for_the_same_seed_and_bounded() -> None:
-    queue = [demand(f"x{number:02}", number) for number in range(20)]
+    queue = [demand(f"x{number:02}", number) for number in range(30)]
 
     def told(seed: int) -> dict[str, GangForecast]:
-        return forecast(fresh(), NODES, [], queue, {}, 0.0, seed=seed, max_waiting=12, max_events=1)
+        return forecast(fresh(), NODES, [], queue, {}, 0.0, seed=seed, max_events=480)
 
     first = told(1)
     assert first == told(1) != told(2)
     assert sorted(first) == [gang.id for gang in queue[:12]]
     assert first["x00"].num_rollouts == 20
+
+
+def test_gangs_on_nodes_that_are_gone_or_too_small_now_are_forecast_all_the_same() -> None:
+    held = [running("big", 990.0, 6), Holding(demand=demand("lost"), placement=(("z", 1),), started_at=990.0)]
+    told = forecast(fresh(), NODES, held, [demand("x", workers=4)], {"big": ABOUT_100, "x": ABOUT_100}, 1_000.0)
+    assert told["lost"].ends.likely_at
+    assert told["x"].starts.likely_at == pytest.approx(1_090, abs=0.1)
 
 
 def test_nothing_to_say_of_nothing() -> None:

@@ -49,7 +49,7 @@ def of_jobs(jobs: Jobs) -> Explainer:
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message=status.message,
+            message="; ".join(words for words in (status.message, status.outlook) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
@@ -209,7 +209,8 @@ def of_plans(planning: Planning) -> Explainer:
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
         plan = planning.find(view, subject, project)
-        chosen = f"{plan.chosen.workers} workers: {plan.chosen.reason}"
+        workers = plan.chosen.workers
+        chosen = f"{workers} worker{'s' if workers > 1 else ''}: {plan.chosen.reason}"
         in_danger = plan.open and plan.danger is not Danger.NONE
         return Explanation(
             subject=subject,

@@ -18,7 +18,7 @@ from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Placement, P
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.policies import speed, width
-from skyloom.rooms.scheduling.preemption import Claims
+from skyloom.rooms.scheduling.preemption import Handover
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
 
@@ -54,7 +54,7 @@ class Resizes:
         queue: Queue,
         occupants: Occupants,
         standings: Standings,
-        claims: Claims,
+        claims: Handover,
         now: float,
     ) -> None:
         self._rules = rulebook
@@ -220,7 +220,7 @@ def _first_workers(placement: Placement, count: int) -> Placement:
     return tuple(kept)
 
 
-class Start(msgspec.Struct, kw_only=True):
+class Widening(msgspec.Struct, kw_only=True):
     """A gang that starts now; ``most`` is how many workers it may have at once."""
 
     gang: Demand
@@ -229,7 +229,7 @@ class Start(msgspec.Struct, kw_only=True):
     most: int
 
 
-def widen(floor: Floor, standings: Standings, starts: list[Start]) -> None:
+def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
     """Give gangs that start now what is left, worker by worker, to the one that gains the most.
 
     The floor holds them with their fewest before, and as they are in ``starts`` after.
@@ -255,7 +255,7 @@ def widen(floor: Floor, standings: Standings, starts: list[Start]) -> None:
             _line_up(line, at, start, count)
 
 
-def _line_up(line: list[tuple[float, int, int]], at: int, start: Start, num_workers: int) -> None:
+def _line_up(line: list[tuple[float, int, int]], at: int, start: Widening, num_workers: int) -> None:
     more = next_useful(start.gang, num_workers)
     if more is not None and more <= start.most:
         heappush(line, (-gain(start.gang, num_workers), at, more))

@@ -27,7 +27,7 @@ from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
 _FEW = 32
 
 
-class Claims:
+class Handover:
     """What will be free soon because somebody was told to stop, and for whom it is kept.
 
     Attributes:
@@ -96,7 +96,7 @@ class Stops:
     """Finds who has to stop, by the rules above."""
 
     def __init__(
-        self, rulebook: Rulebook, floor: Floor, occupants: Occupants, standings: Standings, claims: Claims, now: float
+        self, rulebook: Rulebook, floor: Floor, occupants: Occupants, standings: Standings, claims: Handover, now: float
     ) -> None:
         self._rules = rulebook
         self._floor = floor

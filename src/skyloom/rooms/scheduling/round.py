@@ -16,13 +16,13 @@ from heapq import heapify, heappop, heappush, merge
 from math import inf
 
 from skyloom.rooms.scheduling.backfill import Promise, promise
-from skyloom.rooms.scheduling.elasticity import Resizes, Start, widen
+from skyloom.rooms.scheduling.elasticity import Resizes, Widening, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, queue_of, remaining_s
-from skyloom.rooms.scheduling.preemption import Claims, Stops
+from skyloom.rooms.scheduling.preemption import Handover, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
@@ -63,7 +63,7 @@ class Round:
         self.occupants = occupants
         self.standings = standings
         self.now = now
-        self.starts: list[Start] = []
+        self.starts: list[Widening] = []
         self.overtook: set[str] = set()
         self.evictions: list[Eviction] = []
         self.refusals: dict[int, Refusal] = {}  # by group
@@ -83,7 +83,7 @@ class Round:
         self._at_ceiling: dict[str, str] = {}
         self._overdrawn: set[str] = set()
         self._wanted: set[str] = set()
-        self._claims = Claims(floor)
+        self._claims = Handover(floor)
         self._claims.leave(occupants.stopping.values())
         self._stops = Stops(rulebook, floor, occupants, standings, self._claims, now)
         self._resizes = Resizes(rulebook, floor, queue, occupants, standings, self._claims, now)
@@ -367,7 +367,9 @@ class Round:
         group.drop(gang.id)
         self._passed.append((group, entry))
         self.starts.append(
-            Start(gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers))
+            Widening(
+                gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers)
+            )
         )
         one = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
         self._started.setdefault(pool, []).append(one)
@@ -384,7 +386,7 @@ class Round:
         if self.rules.preempt:
             self.evictions += self._resizes.grow(limits, self._wanted)
 
-    def _widen(self, elastic: list[Start], limits: list[Promise]) -> None:
+    def _widen(self, elastic: list[Widening], limits: list[Promise]) -> None:
         for start in elastic:
             wanted = not self._wanted.isdisjoint(self.floor.ground.pool_names(start.shape))
             if not wanted:
