@@ -28,7 +28,7 @@ class JobFailed(SkyloomError):
     status: JobStatus | None = None
 
 
-class News:
+class JobNews:
     """Tells what a job waits for: after a moment, then when it changes, and not too often."""
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:
@@ -156,7 +156,7 @@ class JobCalls:
         Args:
             tell: is told, in a line, what a job waits for that does not start soon, and again when that changes.
         """
-        news = News(tell)
+        news = JobNews(tell)
         return wait_until(
             lambda status: status.state in ENDED,
             lambda: news.of(self.get(job_id)),

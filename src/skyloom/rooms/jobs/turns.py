@@ -8,7 +8,7 @@ from skyloom.rooms.jobs import demands
 from skyloom.rooms.jobs.history import History, kind_of
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.picture import Picture
-from skyloom.rooms.pools.fleet import Ground
+from skyloom.rooms.pools.fleet import PoolMachine
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -39,7 +39,7 @@ class Turns:
         self._history = history
         self._nodes: Sequence[Node] = ()
         self._islands: demands.Islands = {}
-        self._grounds: Sequence[Ground] = ()
+        self._grounds: Sequence[PoolMachine] = ()
         self._priced: object = None
         self._scheduler = Scheduler(rulebook)
         self._running: set[str] = set()
@@ -50,7 +50,7 @@ class Turns:
         replay(self._scheduler, past, running)
         self._running.update(holding.demand.id for holding in running)
 
-    def set_grounds(self, grounds: Sequence[Ground], prices: PriceHistory, now: float) -> bool:
+    def set_grounds(self, grounds: Sequence[PoolMachine], prices: PriceHistory, now: float) -> bool:
         """The machines there are now. True when it matters to jobs that named pools: tell of them again."""
         priced = (tuple(prices.current(now)), list(prices.changes_after(now)))
         if grounds is self._grounds and priced == self._priced:

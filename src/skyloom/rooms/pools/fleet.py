@@ -31,7 +31,7 @@ class MachineName(NamedTuple):
         return f"{self.pool}/{self.machine}"
 
 
-class Ground(NamedTuple):
+class PoolMachine(NamedTuple):
     """A machine as a place to run on.
 
     Attributes:
@@ -63,7 +63,7 @@ class Fleet:
         self._stored = stored
         # Reached, and about to be stored: part of the fleet from then on. Lost without harm.
         self._reached: dict[str, PoolLink] = {}
-        self._grounds: dict[bool, tuple[tuple[PoolLink, ...], list[Ground]]] = {}
+        self._grounds: dict[bool, tuple[tuple[PoolLink, ...], list[PoolMachine]]] = {}
         pool = Pool(id=LOCAL, project="*", address=LOCAL, added_at=0.0, added_by="install")
         self._links: dict[str, PoolLink] = {LOCAL: PoolLink(pool, local, tuple(local.machines()))}
         self._lock = threading.Lock()
@@ -164,7 +164,7 @@ class Fleet:
             if name != LOCAL:
                 self._let_go(link)
 
-    def grounds(self, *, down: bool = False) -> list[Ground]:
+    def grounds(self, *, down: bool = False) -> list[PoolMachine]:
         """All machines of pools that are up; with ``down`` the last seen of the others too. The same list while nothing changes."""
         links = tuple(self.links().values())
         known = self._grounds.get(down)
@@ -174,9 +174,9 @@ class Fleet:
         return known[1]
 
 
-def _ground(link: PoolLink, machine: Machine) -> Ground:
+def _ground(link: PoolLink, machine: Machine) -> PoolMachine:
     name, labels = MachineName(link.pool.id, machine.name), {"pool": link.pool.id, **link.pool.labels, **machine.labels}
     alone = link.pool.id != LOCAL and not link.pool.shared_folder
-    return Ground(
+    return PoolMachine(
         name, Machine(name=machine.name, total=machine.total, labels=labels), name.node if alone else link.pool.id
     )
