@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from skyloom.core import digests
 from skyloom.core.errors import Conflict, SkyloomError, Unavailable
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
@@ -127,7 +126,7 @@ class Cloud:
         return answer  # type: ignore[no-any-return]
 
     def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, replay_id: str) -> Any:
-        request = digests.of_bytes(msgspec.json.encode([ask.route.name, ask]))
+        request = self.tenancy.fingerprint(ask)
         earlier = tx.get(REPLAYS, replay_id) if replay_id else None
         if earlier is not None:
             if earlier.request != request:

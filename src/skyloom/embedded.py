@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from skyloom import __version__
@@ -20,6 +21,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
@@ -37,6 +39,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
@@ -63,31 +66,42 @@ from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.scheduling.service import Scheduling
+from skyloom.rooms.secrets import ports as secrets_ports
+from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.service import Serving
+from skyloom.rooms.templates import ports as templates_ports
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.webhooks import ports as webhooks_ports
+from skyloom.rooms.webhooks.rules import secret_of
+from skyloom.rooms.webhooks.service import Webhooks
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
+from skyloom.stores.sealing import AesGcmSealer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *cost_ports.COLLECTIONS,
+    *webhooks_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
+    *secrets_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
     *pools_ports.COLLECTIONS,
     *jobs_ports.COLLECTIONS,
     *arrays_ports.COLLECTIONS,
     *schedules_ports.COLLECTIONS,
+    *templates_ports.COLLECTIONS,
     *data_ports.COLLECTIONS,
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
@@ -142,28 +156,36 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
-        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables)
+        secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
+        plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
         self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         plans.lasts_s = lasting(store, self._budgets)
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
+        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, budgets=self._budgets)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
-        self._services += [self._tenancy, Scheduling(store, clock), self._pools]
-        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, self._cost]
+        outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
+        key = _secret_key(settings.home / "secret")
+        webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
+        self._services.append(webhooks)
+        self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
+        self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
+            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
             "budgets": self._budgets.tick,
+            "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -258,9 +280,9 @@ def _engine(settings: Settings) -> LocalEngine:
         warm=settings.warm_pool,
         environments=home / "environments",
         package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
+        max_environment_bytes=parse_bytes(settings.environment_cache),
         mounts=home / "mounts",
-        max_mount_bytes=parse_bytes(settings.mounts),
+        max_mount_bytes=parse_bytes(settings.mount_cache),
     )
 
 
@@ -272,7 +294,7 @@ def _capacity(settings: Settings) -> Resources | None:
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
 
 
-class EngineOf:
+class PoolEngines:
     """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
 
     def __init__(self, settings: Settings) -> None:

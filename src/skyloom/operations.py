@@ -13,22 +13,28 @@ from skyloom.rooms.pools import model as pools
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
+from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
+from skyloom.rooms.webhooks import model as webhooks
 
 OPERATIONS = (
     *overview.OPERATIONS,
     *tenancy.OPERATIONS,
     *monitoring.OPERATIONS,
     *cost.OPERATIONS,
+    *secrets.OPERATIONS,
     *scheduling.OPERATIONS,
     *pools.OPERATIONS,
     *budget.OPERATIONS,
+    *webhooks.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,
+    *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *tracking.OPERATIONS,

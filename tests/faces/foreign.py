@@ -87,10 +87,17 @@ class World:
         yield "job", self._made(f"{place}/jobs", {"spec": SLEEP})["job"]["id"]
         array = {"spec": {**SLEEP, "name": "secret-array"}, "size": 3, "max_parallel": 1}
         yield "array", self._made(f"{place}/arrays", array)["array"]["id"]
+        put = self.http.put(f"{place}/secrets/secret-password", json={"value": "theirs"}, headers=self.owner)
+        assert put.status_code == 200, put.text
+        template = {"jobs": {"secret-job": {"spec": {**SLEEP, "entry": {"type": "command", "argv": ["true"]}}}}}
+        put = self.http.put(f"{place}/templates/secret-template", json=template, headers=self.owner)
+        assert put.status_code == 200, put.text
         schedule = {"name": "secret-schedule", "cron": "@yearly", "spec": SLEEP}
         yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        hook = {"url": "https://93.184.215.14/secret-hook", "kinds": ["budget"]}
+        yield "webhook", self._made(f"{place}/webhooks", hook)["webhook"]["id"]
         limits = {"limits": {"usd": 1e6}}
         answer = self.http.put(f"{place}/budgets", json=limits, headers=self.owner)
         yield "budget", answer.json()["budget"]["id"]

@@ -31,11 +31,14 @@ from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
+from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
+from skyloom.rooms.webhooks import model as webhooks
 from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
 
@@ -59,6 +62,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     monitoring.AcknowledgeAlert: lambda ids: [monitoring.AcknowledgeAlert(alert_id=ids["alert"])],
     monitoring.GetMonitor: lambda ids: [monitoring.GetMonitor(name=name) for name in (ids["endpoint"], "secret-ep")],
     monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
+    webhooks.DeleteWebhook: lambda ids: [webhooks.DeleteWebhook(webhook_id=ids["webhook"])],
     budget.GetBudget: lambda ids: [budget.GetBudget(budget_id=ids["budget"])],
     budget.DeleteBudget: lambda ids: [budget.DeleteBudget(budget_id=ids["budget"])],
     jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
@@ -67,6 +71,8 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     arrays.GetArray: lambda ids: [arrays.GetArray(array_id=ids["array"])],
     arrays.CancelArray: lambda ids: [arrays.CancelArray(array_id=ids["array"])],
     arrays.ReadArrayResults: lambda ids: [arrays.ReadArrayResults(array_id=ids["array"])],
+    templates.GetTemplate: lambda _: [templates.GetTemplate(name="secret-template")],
+    secrets.DeleteSecret: lambda _: [secrets.DeleteSecret(name="secret-password")],
     schedules.GetSchedule: lambda _: [schedules.GetSchedule(name="secret-schedule")],
     schedules.PauseSchedule: lambda _: [schedules.PauseSchedule(name="secret-schedule")],
     schedules.ResumeSchedule: lambda _: [schedules.ResumeSchedule(name="secret-schedule")],
@@ -143,6 +149,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     ListPrices: ListPrices(),
     budget.SetBudget: budget.SetBudget(limits=budget.Allowance(usd=1e6)),
     budget.ListBudgets: budget.ListBudgets(),
+    webhooks.CreateWebhook: webhooks.CreateWebhook(url="https://93.184.215.14/hook", kinds=(webhooks.NewsKind.BUDGET,)),
+    webhooks.ListWebhooks: webhooks.ListWebhooks(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
     pools.AddPool: pools.AddPool(name="cluster", address="ray://127.0.0.1:1"),
@@ -155,6 +163,11 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     scheduling.SetQuota: scheduling.SetQuota(name=OURS, weight=2.0),
     arrays.SubmitArray: arrays.SubmitArray(spec=COMMAND, size=2),
     arrays.ListArrays: arrays.ListArrays(),
+    templates.PlanTemplate: templates.PlanTemplate(name="own", jobs={"a": templates.TemplateJob(spec=COMMAND)}),
+    templates.ApplyTemplate: templates.ApplyTemplate(name="own", jobs={"a": templates.TemplateJob(spec=COMMAND)}),
+    templates.ListTemplates: templates.ListTemplates(),
+    secrets.SetSecret: secrets.SetSecret(name="own-secret", value="x"),
+    secrets.ListSecrets: secrets.ListSecrets(),
     schedules.CreateSchedule: schedules.CreateSchedule(name="own-schedule", cron="@yearly", spec=COMMAND),
     schedules.ListSchedules: schedules.ListSchedules(),
     registry.RegisterModelVersion: registry.RegisterModelVersion(

@@ -17,6 +17,8 @@ from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.secrets.service import Secrets
+from skyloom.stores.sealing import AesGcmSealer
 
 
 class NoTokens:
@@ -41,12 +43,16 @@ def job_rooms(
     outbox: Outbox,
     engine: Engine,
     blobs: Blobs,
-    plans: Plans,
+    plans: Plans | None,
     fleet: Fleet | None = None,
+    waits: Waits | None = None,
 ) -> tuple[Jobs, JobLoop]:
     """Wire them as the composition root does."""
-    writer, waits = JobWriter(clock, outbox), Waits()
+    secrets = Secrets(store, clock, ids, AesGcmSealer(), b"k" * 32)
+    if plans is not None:
+        plans.secrets = secrets
+    writer, waits = JobWriter(clock, outbox), waits or Waits()
     fleet = fleet or Fleet(engine, no_engine, NoTokens(), lambda name: None)
-    jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits)
+    jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits, secrets)
     launches = Launches(store, clock, writer, fleet, plans, waits)
     return jobs, JobLoop(store, clock, writer, fleet, launches, waits)

@@ -1,13 +1,13 @@
 """``skyloom array``: one job many times over."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from skyloom.cli import exits, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Limit, MaxDuration, Memory, Project, cloud, words
-from skyloom.cli.job import After, AfterEnded, Key, after_of
+from skyloom.cli.job import After, AfterEnded, Key, Secret, after_of
 from skyloom.cli.render import progress, show
 from skyloom.sdk.client import Client
 
@@ -29,6 +29,7 @@ def run(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts for each that fails.")] = 0,
     max_duration: MaxDuration = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    secret: Secret = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
@@ -44,10 +45,7 @@ def run(
     Each job reads SKYLOOM_ARRAY_INDEX and SKYLOOM_ARRAY_SIZE. Exits with 0 when all succeeded, else 1, or 130 when cancelled.
     Ctrl-C only stops following: the array goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    options = values.work(command, max_duration)
     with cloud(project) as client:
         status = client.arrays.run(
             size,
@@ -61,6 +59,7 @@ def run(
             name=name,
             max_retries=retries,
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             after=after_of(after, after_ended),
         )
         if detach:

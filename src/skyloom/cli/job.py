@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,6 +36,7 @@ from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
+from skyloom.sdk.jobs import waits_for
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
@@ -53,6 +54,10 @@ After = Annotated[
 ]
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
+]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
 ]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
@@ -81,6 +86,7 @@ def run(
     require: Require = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
     include: Include = None,
+    secret: Secret = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
     mount: Mounts = None,
@@ -94,17 +100,11 @@ def run(
     """Run a Python script, or any command after `--`, as a job.
 
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
-    126 could not start, 125 lost).
-    Ctrl-C only stops following: the job goes on.
+    126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
-    if deadline is not None:
-        options["deadline_s"] = values.duration_s(deadline)
-    if expected is not None:
-        options["expected_duration_s"] = values.duration_s(expected)
+    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    options = values.work(command, None)
+    options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
     smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
@@ -122,6 +122,7 @@ def run(
             pools=tuple(pool or ()),
             requires=values.variables(require or (), "--require"),
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
             budget_usd=budget,
             grace_s=values.duration_s(grace),
             requirements=requirements,
@@ -230,7 +231,7 @@ def _say_what_it_waits_for(client: Client, job_id: str) -> None:
     while (status := client.jobs.get(job_id)).state is JobState.QUEUED and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     if status.state is JobState.QUEUED:
-        typer.echo(f"queued: {status.message or 'waiting'}. {status.next_action} Why: skyloom why {job_id}.", err=True)
+        typer.echo(f"queued: {waits_for(status)}. {status.next_action} Why: skyloom why {job_id}.", err=True)
 
 
 def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """``skyloom schedule``: jobs that begin by the clock."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Gpus, Limit, MaxDuration, Memory, Project, Workers, cloud, words
+from skyloom.cli.job import Secret
 from skyloom.cli.render import show
 from skyloom.rooms.schedules.model import Missed, Overlap
 
@@ -29,6 +30,7 @@ def create(
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
     env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    secret: Secret = None,
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
@@ -36,11 +38,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Run a Python script, or any command after `--`, at each slot of a cron line. Options come before NAME."""
-    command = command[1:] if command[0] == "--" and len(command) > 1 else command
-    script = Path(command[0]) if command[0].endswith(".py") else None
-    options: dict[str, Any] = {"script": script, "args": command[1:]} if script else {"command": command}
-    if max_duration is not None:
-        options["max_duration_s"] = values.duration_s(max_duration)
+    options = values.work(command, max_duration)
     with cloud(project) as client:
         status = client.schedules.create(
             name,
@@ -56,6 +54,7 @@ def create(
             num_workers=values.workers(workers),
             max_retries=retries,
             environment=values.variables(env or ()),
+            secrets=values.secrets(secret or ()),
         )
         show(status, as_json)
 

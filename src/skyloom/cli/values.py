@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import parse_bytes
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.sdk.files import LocalFileMissing, below
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
@@ -45,6 +47,15 @@ def workers(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
+def work(command: list[str], max_duration: str | None) -> dict[str, Any]:
+    """What ``SCRIPT.py ARGS…`` or ``-- COMMAND ARGS…`` asks for, as options of `JobCalls.run`. Raises `UnreadableOption`."""
+    words = command[1:] if command[0] == "--" and len(command) > 1 else command
+    told: dict[str, Any] = {"command": words}
+    if words[0].endswith(".py"):
+        told = {"script": Path(words[0]), "args": words[1:]}
+    return told if max_duration is None else {**told, "max_duration_s": duration_s(max_duration)}
+
+
 def size(text: str) -> str:
     """Check ``512MiB`` and give it back. Raises `UnreadableOption`."""
     try:
@@ -81,6 +92,21 @@ def mounts(pairs: Iterable[str]) -> dict[str, str]:
             raise UnreadableOption(f"Two mounts are called {name!r}.", next_action="Give each a name of its own.")
         found[name] = subject
     return found
+
+
+def secrets(uses: Iterable[str]) -> tuple[SecretUse, ...]:
+    """Read ``NAME`` (a file) and ``NAME=VARIABLE`` words. Raises `UnreadableOption`."""
+    found = []
+    for word in uses:
+        name, equals, variable = word.partition("=")
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) or (
+            equals and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable)
+        ):
+            raise UnreadableOption(
+                f"--secret {name!r} is no secret.", next_action="Write --secret NAME, or --secret NAME=VARIABLE."
+            )
+        found.append(SecretUse(name=name, variable=variable or None))
+    return tuple(found)
 
 
 def files(paths: Iterable[Path]) -> dict[str, Path]:

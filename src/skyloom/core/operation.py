@@ -64,6 +64,7 @@ class Route(msgspec.Struct, frozen=True):
         path: below ``/v1/projects/{project}`` unless ``global_`` is set; ``{field}`` takes a field of the request.
         global_: not inside a project.
         audited: changes leave an audit record; measurements, which are no decisions, do not.
+        private: the request holds a secret, so what is kept of it is not even a plain digest, which could be guessed at.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Route(msgspec.Struct, frozen=True):
     answer: Any
     global_: bool = False
     audited: bool = True
+    private: bool = False
 
     @property
     def full_path(self) -> str:
@@ -104,14 +106,14 @@ class Operation(
 
 
 def operation(
-    name: str, right: Right, http: str, *, global_: bool = False, audited: bool = True
+    name: str, right: Right, http: str, *, global_: bool = False, audited: bool = True, private: bool = False
 ) -> Callable[[Ask], Ask]:
     """Give an operation class its name, right and route (``"POST /jobs"``)."""
 
     def place(cls: Ask) -> Ask:
         verb, path = http.split(" ", 1)
         answer = next(get_args(base)[0] for base in cls.__orig_bases__ if get_args(base))  # type: ignore[attr-defined]
-        cls.route = Route(name, right, Verb(verb), path, answer, global_, audited)
+        cls.route = Route(name, right, Verb(verb), path, answer, global_, audited, private)
         return cls
 
     return place

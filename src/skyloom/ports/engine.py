@@ -112,6 +112,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
         environment: variables added to a clean base environment. Never a secret.
         secret_files: name → content, written with mode 0600 beside the task; the variable ``SKYLOOM_<NAME>_FILE`` points at each;
             they are deleted when the task ends.
+        secret_variables: like ``environment``, but never in a plan on disk: they lie beside the secret files, as one file with mode 0600,
+            and only the task's own process takes them.
         shared_folder: absolute folder that all attempts and ranks of the job share (checkpoints live there); made when missing.
         resources: what one task may use; memory is a hard limit when not 0.
         max_duration_s: killed with `EndReason.TIME_LIMIT` after this long; None for no limit.
@@ -130,6 +132,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     environment: dict[str, str] = {}
     secret_files: dict[str, str] = {}
+    secret_variables: dict[str, str] = {}
     shared_folder: str = ""
     resources: Resources = Resources()
     max_duration_s: float | None = None

@@ -8,11 +8,14 @@ from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
+from skyloom.sdk.secrets import SecretCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
+from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import AlertCalls, LineageCalls
+from skyloom.sdk.webhooks import WebhookCalls
 
 
 class Client:
@@ -30,6 +33,8 @@ class Client:
         self.quotas = QuotaCalls(transport)
         self.arrays = ArrayCalls(transport)
         self.schedules = ScheduleCalls(transport)
+        self.secrets = SecretCalls(transport)
+        self.templates = TemplateCalls(transport)
         self.trainings = TrainingCalls(transport)
         self.runs = RunCalls(transport)
         self.plans = PlanCalls(transport)
@@ -38,6 +43,7 @@ class Client:
         self.costs = CostCalls(transport)
         self.prices = PriceCalls(transport)
         self.budgets = BudgetCalls(transport)
+        self.webhooks = WebhookCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.predictions = PredictionCalls(transport)

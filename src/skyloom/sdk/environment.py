@@ -7,6 +7,7 @@ from typing import Any
 from skyloom.core.errors import InvalidInput
 from skyloom.ports.environment import MAX_REQUIREMENTS_CHARACTERS, PythonEnvironment
 from skyloom.sdk.files import read_chunks
+from skyloom.sdk.secrets import secret_uses
 
 Requirements = str | Path | Sequence[str] | None
 
@@ -36,9 +37,11 @@ def python_environment(requirements: Requirements, *, isolated: bool = False) ->
 
 
 def spec_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a job as fields of its spec: ``requirements`` and ``isolated`` become ``python``, ``num_workers=(1, 8)`` the sizes of
-    an elastic gang, the others stay."""
+    """Options of a job as fields of its spec: ``requirements`` and ``isolated`` become ``python``, names of secrets what is asked of
+    them, ``num_workers=(1, 8)`` the sizes of an elastic gang; the others stay."""
     fields = dict(options)
+    if "secrets" in fields:
+        fields["secrets"] = secret_uses(fields["secrets"])
     if isinstance(sizes := fields.get("num_workers"), tuple):
         fields["num_workers"], fields["max_workers"] = sizes
     asked = python_environment(fields.pop("requirements", None), isolated=fields.pop("isolated", False))

@@ -31,6 +31,7 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
         argv: the program for a cold start; with ``start``, the one that makes what the task needs and then becomes the task's own.
         start: what has to be made first, and the task's own program; None when nothing has.
         python: the same as ``kind``, ``path``, … for a warm one; None for programs that are not Python.
+        secret_variables: file of more variables, which only the task's own process takes; empty for none.
         temporary: the task's own folder for temporary files; short, because socket paths may have only 108 bytes.
         marker: 32 random hex digits in the environment of every process of the task.
         port, gpus: what the gang holds as long as one of its tasks lives.
@@ -42,6 +43,7 @@ class ShimPlan(msgspec.Struct, frozen=True, kw_only=True):
     python: dict[str, Any] | None
     cwd: str
     environment: dict[str, str]
+    secret_variables: str = ""
     temporary: str
     marker: str
     memory_bytes: int

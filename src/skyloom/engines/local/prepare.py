@@ -20,6 +20,7 @@ from skyloom.engines.local import environment
 from skyloom.engines.local.folder import ShimPlan, TaskFolder
 from skyloom.engines.local.pythons import PlannedPython, Pythons, PythonUnusable
 from skyloom.engines.local.supervisor import processes
+from skyloom.engines.local.supervisor.files import HIDDEN_VARIABLES
 from skyloom.engines.local.supervisor.start import VARIABLES
 from skyloom.ports.engine import Command, PythonCall, PythonFile, PythonModule, TaskPlan
 from skyloom.ports.environment import Mount
@@ -82,6 +83,8 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
         _place(folder.work / _contained(relative), Path(source), relative)
     for name, content in task.secret_files.items():
         _write_secret(folder, name, content)
+    if task.secret_variables:
+        _write_variables(folder, HIDDEN_VARIABLES, _checked(task.secret_variables))
     _make_shared(task.shared_folder)
     marker = secrets.token_hex(16)
     temporary = str(Path(variables["TMPDIR"]) / f"skyloom-{marker[:12]}")
@@ -107,7 +110,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
             "mounts": _planned_mounts(task, home, host),
             "argv": argv,
         }
-        _write_variables(folder, host.pythons.build_variables(temporary) if planned else {})
+        _write_variables(folder, VARIABLES, host.pythons.build_variables(temporary) if planned else {})
     folder.write_plan(
         ShimPlan(
             task_id=task.task_id,
@@ -115,6 +118,7 @@ def prepare(folder: TaskFolder, home: TaskFolder, task: TaskPlan, host: Host, pl
             python=inside,
             cwd=str(home.work),
             environment=complete,
+            secret_variables=str(home.secrets / HIDDEN_VARIABLES) if task.secret_variables else "",
             temporary=temporary,
             marker=marker,
             memory_bytes=task.resources.memory_bytes,
@@ -169,8 +173,8 @@ def _mount_key(mount: Mount) -> str:
     return digests.of_value([_MOUNT_LAYOUT, told]).removeprefix("sha256:")[:32]
 
 
-def _write_variables(folder: TaskFolder, variables: Mapping[str, str]) -> None:
-    file = folder.secrets / VARIABLES
+def _write_variables(folder: TaskFolder, name: str, variables: Mapping[str, str]) -> None:
+    file = folder.secrets / name
     file.touch(mode=0o600, exist_ok=False)
     file.write_text(json.dumps(dict(variables)))
 
@@ -252,7 +256,7 @@ def _program(
     if isinstance(entry, Command):
         # A program that its own environment brings cannot be looked for before it is built: the start of the task finds it, or says so.
         return (entry.argv if task.python is not None and entry.argv else _command(entry, folder, variables)), None
-    warm = task.warm and environment.allows_warm(task.environment) and not is_made_first
+    warm = task.warm and environment.allows_warm({**task.environment, **task.secret_variables}) and not is_made_first
     if isinstance(entry, PythonModule):
         inside: dict[str, Any] = {"kind": "module", "module": entry.module, "args": entry.args}
         return (python, "-m", entry.module, *entry.args), inside if warm else None

@@ -63,7 +63,7 @@ class Arrays:
             )
 
     def submit(self, tx: Transaction, ask: model.SubmitArray, by: Caller) -> ArrayStatus:
-        self._jobs.dependencies.check(tx, ask.spec.after, by.project)
+        self._jobs.check_named(tx, ask.spec, by.project)
         array = tx.insert(
             ARRAYS,
             Array(

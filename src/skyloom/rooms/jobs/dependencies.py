@@ -73,9 +73,10 @@ class Dependencies:
     def check(self, view: Snapshot, after: Iterable[Dependency], project: str) -> None:
         """Raise `NotFound` unless each thing exists in the project; somebody else's looks absent."""
         for one in after:
-            self._state(view, one.id, project)
+            self.state(view, one.id, project)
 
-    def _state(self, view: Snapshot, subject: str, project: str) -> JobState:
+    def state(self, view: Snapshot, subject: str, project: str) -> JobState:
+        """The state of a job or an array of a project. Raises its own `NotFound`."""
         tell = self.kinds.get(subject.partition("_")[0])
         if tell is None:
             raise JobMissing(f"There is no job {subject}.", next_action="List yours: skyloom job list.")
@@ -87,7 +88,7 @@ class Dependencies:
 
     def _known(self, view: Snapshot, subject: str, project: str) -> JobState | None:
         try:
-            return self._state(view, subject, project)
+            return self.state(view, subject, project)
         except NotFound:
             return None
 

@@ -19,6 +19,8 @@ from skyloom.ports.engine import Entry
 from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.budget import Allowance, Amount
+from skyloom.rooms.scheduling.forecast import GangForecast
+from skyloom.rooms.secrets.model import SecretUse
 
 
 class JobMissing(NotFound):
@@ -173,6 +175,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
             newest. The job keeps the version that it was at its submission.
+        secrets: which of the project's secrets it gets, each as a file or as a variable.
         labels: free, but for ``OWNERS``, which Skyloom itself sets and which show up in costs.
         budget_usd, budget_gpu_hours, budget_cpu_hours: what all of its attempts together may use; it is stopped in time, with its grace.
     """
@@ -204,6 +207,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True
     after: Annotated[tuple[Dependency, ...], Meta(max_length=1_000)] = ()
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=100)] = ()
     python: PythonEnvironment | None = None
     mounts: Annotated[dict[MountName, MountReference], Meta(max_length=50)] = {}
     budget_usd: Amount | None = None
@@ -297,6 +301,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: derived from the tasks of the newest attempt.
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
         place: in the queue, 1 is the next; 0 for one that does not wait, or is further back than was looked at.
+        forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
+            empty for one that has ended, or is too far back.
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """
@@ -307,6 +313,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     next_action: str = ""
     place: int = 0
+    forecast: GangForecast | None = None
+    outlook: str = ""
     started_at: float | None = None
     ended_at: float | None = None
     tasks: tuple[Task, ...] = ()

@@ -7,6 +7,7 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.engine import TaskPlan
 from skyloom.rooms.jobs.model import Job, Task
 from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.secrets.service import NOTHING_OPENED, Secrets
 
 
 def _for_ever(_job: Job, _task: Task) -> float | None:
@@ -24,6 +25,7 @@ class Plans:
         url: of the control plane, for the job's own calls, on pools that name none.
         tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
         lasts_s: how long a task may run until its job's own budget is used up; its machine stops it then, should no control plane.
+        secrets: opens those that a job asks for.
     """
 
     blobs: Blobs
@@ -31,6 +33,7 @@ class Plans:
     task_secret: Callable[[str], str]
     url: Callable[[], str]
     tables: str = ""
+    secrets: Secrets | None = None
     lasts_s: Callable[[Job, Task], float | None] = _for_ever
 
     def task(self, job: Job, task: Task, pool: Pool) -> TaskPlan:
@@ -45,12 +48,14 @@ class Plans:
             "SKYLOOM_TABLES": self.tables,
             "SKYLOOM_RUN": spec.labels.get("run", ""),
         }
+        opened = self.secrets.open(spec.secrets, job.project) if self.secrets else NOTHING_OPENED
         return TaskPlan(
             task_id=task.id,
             entry=spec.entry,
             files={path: self.blobs.path(digest) or "" for path, digest in spec.files.items()},
             environment={**spec.environment, **told},
-            secret_files={"TOKEN": self.task_secret(task.id)},
+            secret_files={"TOKEN": self.task_secret(task.id), **opened.files},
+            secret_variables=opened.variables,
             shared_folder=f"{pool.shared_folder or self.shared_root}/{job.id}",
             resources=spec.resources,
             max_duration_s=min(ends, default=None),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skyloom.core.events import BudgetReached, EventBody, Moved, Noted, TaskEnded
+from skyloom.core.events import BudgetReached, EventBody, JobEnded, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
@@ -49,7 +49,7 @@ def of_jobs(jobs: Jobs) -> Explainer:
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message=status.message,
+            message="; ".join(words for words in (status.message, status.outlook) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
@@ -241,3 +241,5 @@ def _words(body: EventBody) -> str:
             return f"{body.task_id} ran for {body.ended_at - body.started_at:.1f} s"
         case Noted() | BudgetReached():
             return body.message
+        case JobEnded():
+            return f"ended for good: {body.state}"

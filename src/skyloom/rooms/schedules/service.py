@@ -55,6 +55,7 @@ class Schedules:
         self._jobs.check_asked(jobs_model.SubmitJob(spec=ask.spec), by)
 
     def create(self, tx: Transaction, ask: model.CreateSchedule, by: Caller) -> ScheduleStatus:
+        self._jobs.check_named(tx, ask.spec, by.project)
         now = self._clock.now()
         schedule = tx.insert(
             SCHEDULES,

@@ -70,7 +70,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One change, or one refusal. Each entry holds the hash of the one before, so a removed or edited entry shows.
 
     Attributes:
-        request: SHA-256 of the request's canonical JSON; the request itself may hold what nobody else may read.
+        request: SHA-256 of the request's canonical JSON, which may hold what nobody else may read; of a secret's, a MAC.
         outcome: "done", or the code of the error that refused it.
     """
 

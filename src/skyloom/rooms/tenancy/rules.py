@@ -81,6 +81,11 @@ def task_secret(key: bytes, task_id: str) -> str:
     return f"sky_task.{task_id}.{mac}"
 
 
+def keyed_digest(key: bytes, content: bytes) -> str:
+    """A digest that nobody can make without the key, so that nobody can try out what was digested."""
+    return "hmac-sha256:" + hmac.new(key, b"request:" + content, "sha256").hexdigest()
+
+
 def task_of_secret(key: bytes, secret: str) -> str | None:
     """The task that a task token speaks for, or None when it is forged."""
     prefix, _, rest = secret.partition(".")

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from .files import complete_environment
 from .processes import die_with_parent
 
 _ALL_SIGNALS = range(1, signal.NSIG)
@@ -86,8 +87,9 @@ def _become_user(
         os.chdir(str(plan["cwd"]))
         if warm:
             os.close(error_write)
-            _run_warm(plan)
-        _become_program(plan)
+            _run_warm({**plan, "environment": complete_environment(plan)})
+        # What prepares the task first gets no secret; it hands them to the task's own program.
+        _become_program(plan if plan.get("start") else {**plan, "environment": complete_environment(plan)})
     except BaseException as error:
         os.write(error_write, str(error).encode())
     os._exit(126)

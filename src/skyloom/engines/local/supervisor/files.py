@@ -24,6 +24,20 @@ def read_json(path: str) -> dict[str, object] | None:
     return value
 
 
+HIDDEN_VARIABLES = ".variables"  # in the folder of secrets
+
+
+def complete_environment(plan: dict[str, object]) -> dict[str, str]:
+    """The variables of the user's process: those of the plan, and the secret ones, which stand in a file of their own."""
+    environment = plan["environment"]
+    assert isinstance(environment, dict)
+    path = str(plan.get("secret_variables") or "")
+    if not path:
+        return environment
+    with open(path, "rb") as file:
+        return {**environment, **json.loads(file.read())}
+
+
 def read_error(path: str) -> tuple[str, str] | None:
     """Reason and message of an end, from what a program left about its failure; None when that is nothing of use.
 

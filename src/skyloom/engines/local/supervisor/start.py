@@ -13,7 +13,7 @@ from typing import Any
 
 from . import building, cache
 from .building import BuildFailed, say
-from .files import write_durable
+from .files import complete_environment, write_durable
 
 VARIABLES = ".start"  # in the folder of secrets: the machine's settings for package indexes may hold passwords
 
@@ -37,7 +37,7 @@ def main(folder: str) -> int:
             return _refuse(folder, f"{mount['subject']} could not be mounted", error)
     argv = start["argv"]
     try:
-        os.execvpe(argv[0], argv, plan["environment"])  # noqa: S606 (no shell is what is wanted)
+        os.execvpe(argv[0], argv, complete_environment(plan))  # noqa: S606 (no shell is what is wanted)
     except OSError as error:
         return _refuse(folder, f"cannot run {argv[0]!r}", error.strerror)
 
