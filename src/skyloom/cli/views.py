@@ -317,6 +317,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         ("tenants", "what_if"),
     ),
+    Webhook: (
+        (
+            of("id", "webhook"),
+            of("url"),
+            of("kinds", "hears of"),
+            of("num_sent", "sent"),
+            of("num_dropped", "dropped"),
+            of("failures"),
+            of("last_error"),
+            of("created_by"),
+            of("created_at"),
+        ),
+        (),
+    ),
     EndpointStatus: (
         (
             of("endpoint.name"),

@@ -80,6 +80,11 @@ def test_cost_by_project_shows_all_that_a_token_opens_and_no_more(place: Place):
     assert place.report(CostBy.JOB).total.duration_s == 60
 
 
+def test_cost_since_the_far_future_is_nothing(place: Place):
+    place.publish(task("t1", 900, 960))
+    assert place.report(since=1e12).total.num_tasks == 0
+
+
 def test_cost_of_other_events_is_nothing(place: Place):
     place.publish(Moved(before="queued", after="running"))
     assert place.report().rows == ()

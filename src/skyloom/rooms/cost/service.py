@@ -71,10 +71,11 @@ class Cost:
     def get(self, ask: model.GetCost, by: Caller) -> model.CostReport:
         def work(view: Snapshot) -> model.CostReport:
             now = self._clock.now()
+            since = min(ask.since, now)  # the far future is no day of any calendar
             history = self._prices.history(view)
             used, running = dict[str, Usage](), list[LedgerEntry]()
             for project in _projects(view, ask.by, by):
-                used |= tallies.used_since(view, project, ask.by, ask.since)
+                used |= tallies.used_since(view, project, ask.by, since)
                 running += self._running(view, project, now, history)
             if ask.by is CostBy.MODEL:
                 used, running = self._with_models(view, by.project, used, running)
@@ -82,7 +83,7 @@ class Cost:
                 ask.by,
                 used,
                 running,
-                since=ask.since,
+                since=since,
                 until=now,
                 limit=ask.limit,
                 prices=history.book(ANY_POOL, now),
