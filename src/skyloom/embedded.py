@@ -39,6 +39,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
@@ -161,7 +162,7 @@ class Embedded:
         plans.lasts_s = lasting(store, self._budgets)
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
+        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
@@ -182,6 +183,7 @@ class Embedded:
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
+            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
             "budgets": self._budgets.tick,
             "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
@@ -206,7 +208,7 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        planning = Planning(
+        planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
@@ -222,7 +224,9 @@ class Embedded:
             self._clock,
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving, self._budgets),
+            explainers=_explainers(
+                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
+            ),
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
@@ -245,7 +249,13 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving, budgets: Budgets
+    jobs: Jobs,
+    arrays: Arrays,
+    schedules: Schedules,
+    data: Datasets,
+    planning: Planning,
+    serving: Serving,
+    budgets: Budgets,
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -253,6 +263,7 @@ def _explainers(
         "array": explainers.of_arrays(arrays),
         "schedule": explainers.of_schedules(schedules),
         "run": explainers.of_runs(jobs),
+        "plan": explainers.of_plans(planning),
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
@@ -269,9 +280,9 @@ def _engine(settings: Settings) -> LocalEngine:
         warm=settings.warm_pool,
         environments=home / "environments",
         package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
+        max_environment_bytes=parse_bytes(settings.environment_cache),
         mounts=home / "mounts",
-        max_mount_bytes=parse_bytes(settings.mounts),
+        max_mount_bytes=parse_bytes(settings.mount_cache),
     )
 
 
@@ -283,7 +294,7 @@ def _capacity(settings: Settings) -> Resources | None:
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
 
 
-class EngineOf:
+class PoolEngines:
     """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
 
     def __init__(self, settings: Settings) -> None:

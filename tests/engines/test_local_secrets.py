@@ -6,7 +6,9 @@ import pytest
 
 from skyloom.engines.local import LocalEngine
 from skyloom.ports.engine import Command, EndReason, Entry, PythonCall, PythonFile, TaskPlan
+from skyloom.ports.environment import PythonEnvironment
 from tests.contracts.engine_contract import gang, log, program, sh, wait
+from tests.engines.packages import offline, wheel
 
 CANARY = "c4nary-v4lue"
 SOURCE = "import os\ndef tell():\n    print(len(os.environ['PASSWORD']))\nif __name__ == '__main__':\n    tell()\n"
@@ -36,3 +38,20 @@ def test_secret_variable_with_an_impossible_name_is_refused_without_its_value(tm
     assert seen.reason is EndReason.LAUNCH_FAILED
     assert CANARY not in seen.message
     engine.close()
+
+
+def test_secret_variable_reaches_a_task_with_an_environment_of_its_own(tmp_path: Path) -> None:
+    wheel(tmp_path / "links", "alpha")
+    engine = LocalEngine(tmp_path / "tasks", warm=False, package_variables=offline(tmp_path / "links", tmp_path / "uv"))
+    source = "import alpha, os; print(len(os.environ['PASSWORD']))"
+    plan = TaskPlan(
+        task_id="t",
+        entry=Command(argv=("python", "-c", source)),
+        python=PythonEnvironment(requirements="alpha"),
+        secret_variables={"PASSWORD": CANARY},
+    )
+    engine.launch(gang(plan))
+    assert wait(engine, "t").reason is EndReason.COMPLETED, log(engine, "t")
+    assert log(engine, "t").split()[-1] == str(len(CANARY)).encode()
+    engine.close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]

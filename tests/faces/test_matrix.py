@@ -52,7 +52,8 @@ COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
     Why: lambda ids: [
-        Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert", "budget")
+        Why(subject=ids[noun])
+        for noun in ("job", "plan", "array", "schedule", "dataset", "endpoint", "alert", "budget")
     ],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [

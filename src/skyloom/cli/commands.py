@@ -43,6 +43,7 @@ TABLE = (
     Row("pool", "skyloom.cli.pool", "Pools of machines: add, list, show, remove."),
     Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
+    Row("notebook", "skyloom.cli.notebook", "JupyterLab as a job, in this machine's browser."),
     Row("manifest", "skyloom.cli.manifest", "Files that put Skyloom on Kubernetes."),
     Row("project", "skyloom.cli.project", "Projects: create, list, quota."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),

@@ -20,6 +20,8 @@ from skyloom.rooms.monitoring import rules as monitoring_rules
 from skyloom.rooms.monitoring.model import Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.planning.model import Danger
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
@@ -47,7 +49,7 @@ def of_jobs(jobs: Jobs) -> Explainer:
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message=status.message,
+            message="; ".join(words for words in (status.message, status.outlook) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
@@ -200,6 +202,27 @@ def count_endpoints(view: Snapshot, project: str) -> Mapping[str, int]:
 
 def _within(project: str) -> dict[str, str]:
     return {} if project == ALL_PROJECTS else {"project": project}
+
+
+def of_plans(planning: Planning) -> Explainer:
+    """Explains plans: what was chosen, and how the training that follows stands to its deadline."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        plan = planning.find(view, subject, project)
+        workers = plan.chosen.workers
+        chosen = f"{workers} worker{'s' if workers > 1 else ''}: {plan.chosen.reason}"
+        in_danger = plan.open and plan.danger is not Danger.NONE
+        return Explanation(
+            subject=subject,
+            noun="plan",
+            state="running" if plan.open else "followed" if plan.run_id else "made",
+            reason=f"deadline {plan.danger.value.replace('_', ' ')}" if in_danger else "",
+            message=chosen,
+            next_action=f"See: skyloom plan show {subject}.",
+            evidence=happened(view, plan.job_id, project) if plan.job_id else (),
+        )
+
+    return explain
 
 
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:
