@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from skyloom import __version__
@@ -20,6 +21,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
@@ -75,6 +77,9 @@ from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.webhooks import ports as webhooks_ports
+from skyloom.rooms.webhooks.rules import secret_of
+from skyloom.rooms.webhooks.service import Webhooks
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
 from skyloom.stores.folder_lock import FolderLock
@@ -87,6 +92,7 @@ from skyloom.tables.lance import LanceTables
 COLLECTIONS = (
     *tenancy_ports.COLLECTIONS,
     *cost_ports.COLLECTIONS,
+    *webhooks_ports.COLLECTIONS,
     *monitoring_ports.COLLECTIONS,
     *secrets_ports.COLLECTIONS,
     *scheduling_ports.COLLECTIONS,
@@ -167,12 +173,17 @@ class Embedded:
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
+        outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
+        key = _secret_key(settings.home / "secret")
+        webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
+        self._services.append(webhooks)
         self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
         self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
             "budgets": self._budgets.tick,
+            "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
             "arrays": self._arrays.tick,
             "schedules": self._schedules.tick,
@@ -195,7 +206,7 @@ class Embedded:
         )
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
-        planning = Planning(
+        planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_task_ended)
@@ -211,7 +222,9 @@ class Embedded:
             self._clock,
             self._pools.capacity,
             about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
-            explainers=_explainers(self._jobs, self._arrays, self._schedules, self._data, self._serving, self._budgets),
+            explainers=_explainers(
+                self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
+            ),
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
@@ -234,7 +247,13 @@ _COUNTS = {
 
 
 def _explainers(
-    jobs: Jobs, arrays: Arrays, schedules: Schedules, data: Datasets, serving: Serving, budgets: Budgets
+    jobs: Jobs,
+    arrays: Arrays,
+    schedules: Schedules,
+    data: Datasets,
+    planning: Planning,
+    serving: Serving,
+    budgets: Budgets,
 ) -> dict[str, explainers.Explainer]:
     """Who answers `skyloom why`, by the prefix of an id."""
     return {
@@ -242,6 +261,7 @@ def _explainers(
         "array": explainers.of_arrays(arrays),
         "schedule": explainers.of_schedules(schedules),
         "run": explainers.of_runs(jobs),
+        "plan": explainers.of_plans(planning),
         "dataset": explainers.of_datasets(data),
         "ep": explainers.of_endpoints(serving),
         "alert": explainers.explain_alert,
@@ -258,9 +278,9 @@ def _engine(settings: Settings) -> LocalEngine:
         warm=settings.warm_pool,
         environments=home / "environments",
         package_variables=package_variables(),
-        max_environment_bytes=parse_bytes(settings.environments),
+        max_environment_bytes=parse_bytes(settings.environment_cache),
         mounts=home / "mounts",
-        max_mount_bytes=parse_bytes(settings.mounts),
+        max_mount_bytes=parse_bytes(settings.mount_cache),
     )
 
 

@@ -19,6 +19,7 @@ from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
+from skyloom.rooms.webhooks import model as webhooks
 
 OPERATIONS = (
     *overview.OPERATIONS,
@@ -29,6 +30,7 @@ OPERATIONS = (
     *scheduling.OPERATIONS,
     *pools.OPERATIONS,
     *budget.OPERATIONS,
+    *webhooks.OPERATIONS,
     *jobs.OPERATIONS,
     *arrays.OPERATIONS,
     *schedules.OPERATIONS,

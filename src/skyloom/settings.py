@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skyloom.core.errors import InvalidInput
+from skyloom.core.resources import parse_bytes
 
 
 class InvalidSetting(InvalidInput):
@@ -42,6 +43,11 @@ def _price(text: str) -> float:
     if not (math.isfinite(price) and 0 <= price <= 1e6):
         raise ValueError("a price is a number of dollars from 0 up")
     return price
+
+
+def _size(text: str) -> str:
+    parse_bytes(text)  # raises ValueError
+    return text
 
 
 def _path(text: str) -> Path:
@@ -83,16 +89,22 @@ SETTINGS = (
     Setting("price_gpu_usd_per_hour", 2.5, _price, "Price of one GPU for one hour."),
     Setting("price_memory_gib_usd_per_hour", 0.005, _price, "Price of one GiB of memory for one hour."),
     Setting(
-        "environments",
+        "environment_cache",
         "20GiB",
-        str,
+        _size,
         "Disk that built Python environments of jobs may take; the longest unused go first, never one in use.",
     ),
     Setting(
-        "mounts",
+        "mount_cache",
         "50GiB",
-        str,
+        _size,
         "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
+    ),
+    Setting(
+        "webhook_hosts",
+        "",
+        str,
+        "Hosts, separated by commas, that webhooks may reach although their addresses are none of the public internet.",
     ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )

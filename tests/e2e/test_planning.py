@@ -45,6 +45,9 @@ def test_plan_tries_chooses_starts_and_keeps_how_far_off_it_was(terminal: Termin
     assert row["num_trainings"] == 1
     assert row["median_error_share"] == pytest.approx(outcome["error_share"])
     assert "← chosen" in terminal("plan", "show", plan["id"]).out
+    why = json.loads(terminal("why", plan["id"], "--json").out)
+    assert (why["noun"], why["state"]) == ("plan", "followed")
+    assert "the cheapest in time" in why["message"]
 
 
 def test_plan_of_a_script_that_counts_no_steps_says_what_to_do(terminal: Terminal, tmp_path: Path) -> None:

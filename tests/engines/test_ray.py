@@ -1,5 +1,6 @@
 """The Ray engine passes the whole contract on a real cluster of one node, which it reaches by the Ray client."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.engines.ray import RayEngine
-from skyloom.ports.channel import GuestCommand
-from skyloom.ports.engine import Ability, AbilityMissing, TaskPhase, TaskPlan
-from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, wait
+from skyloom.ports.channel import Control, GuestCommand, Stream
+from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
+from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
+from tests.engines.test_local_inside import outcome, read
 from tests.engines.test_local_mounts import TOKEN, Plane
 from tests.ray_cluster import NEEDS_RAY, RayCluster
 
@@ -28,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     shared = str(ray_cluster.folder / "shared")
     engine = connected(made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=shared, url="http://10.0.0.1:1"))
-    assert engine.abilities == {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.GPU}
+    assert engine.abilities == set(Ability) - {Ability.WARM_START}
     yield engine
     engine.close()
 
@@ -68,12 +70,6 @@ class TestRayEngine(ProcessContract):
             shared_engine._gangs._url = url
         assert log(shared_engine, "t").endswith(b"bytes")
 
-    def test_nobody_goes_inside_of_a_task_of_a_cluster(self, engine: RayEngine) -> None:
-        with pytest.raises(AbilityMissing):
-            engine.enter("t", GuestCommand(argv=("true",)))
-        with pytest.raises(AbilityMissing):
-            engine.connect("t", 80)
-
     def test_gangs_see_the_gpus_that_ray_set_aside_for_them_and_no_others(self, engine: RayEngine) -> None:
         show = sh('echo "$CUDA_VISIBLE_DEVICES"; exec sleep 1000')
         gpu = Resources(cpus=0.1, gpus=1, memory_bytes=0)
@@ -112,3 +108,12 @@ class TestRayEngine(ProcessContract):
         with pytest.raises(Unavailable, match="no machine nowhere"):
             engine.launch(one("there", sh("true"), machine="nowhere"))
         assert engine.known() == ["here"]
+
+    def test_command_runs_inside_of_a_task_on_a_node(self, engine: RayEngine) -> None:
+        engine.launch(one("t", sh("echo up; exec sleep 1000"), environment={"COLOUR": "blue"}))
+        until(lambda: log(engine, "t") == b"up\n", "the task to run")
+        channel = engine.enter("t", GuestCommand(argv=("sh", "-c", 'read word; echo "$word $COLOUR"; exit 7')))
+        os.write(channel.input, b"sky\n")
+        assert read(channel, Stream.OUTPUT) == b"sky blue\n"
+        assert outcome(channel) == Control(exit_code=7)
+        channel.close()

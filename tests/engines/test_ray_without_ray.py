@@ -221,6 +221,17 @@ def test_task_that_ended_before_its_node_was_restarted_keeps_its_own_end(
     assert log(engine, "t") == b"done\n"
 
 
+def test_end_that_was_seen_stays_when_its_node_is_gone_for_good(
+    engine: RayEngine, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    engine.launch(one("t", sh("exit 3"), machine="b"))
+    seen = wait(engine, "t")
+    del cluster.machines["n2"]
+    cluster.down = True
+    assert look(engine_of(tmp_path, cluster), "t") == seen
+    engine.stop(["t"], force=True)
+
+
 def test_cluster_that_is_down_is_unavailable_and_known_is_not(engine: RayEngine, cluster: FakeCluster) -> None:
     engine.launch(one("over", sh("true")))
     wait(engine, "over")

@@ -96,6 +96,8 @@ class World:
         yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        hook = {"url": "https://93.184.215.14/secret-hook", "kinds": ["budget"]}
+        yield "webhook", self._made(f"{place}/webhooks", hook)["webhook"]["id"]
         limits = {"limits": {"usd": 1e6}}
         answer = self.http.put(f"{place}/budgets", json=limits, headers=self.owner)
         yield "budget", answer.json()["budget"]["id"]

@@ -38,6 +38,7 @@ from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
+from skyloom.rooms.webhooks import model as webhooks
 from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
 
@@ -51,7 +52,8 @@ COMMAND = jobs.JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=0
 
 FOREIGN: dict[type[Operation[Any]], Asks] = {
     Why: lambda ids: [
-        Why(subject=ids[noun]) for noun in ("job", "array", "schedule", "dataset", "endpoint", "alert", "budget")
+        Why(subject=ids[noun])
+        for noun in ("job", "plan", "array", "schedule", "dataset", "endpoint", "alert", "budget")
     ],
     tenancy.RevokeToken: lambda ids: [tenancy.RevokeToken(token_id=ids["token"])],
     monitoring.ListAlerts: lambda ids: [
@@ -60,6 +62,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     monitoring.AcknowledgeAlert: lambda ids: [monitoring.AcknowledgeAlert(alert_id=ids["alert"])],
     monitoring.GetMonitor: lambda ids: [monitoring.GetMonitor(name=name) for name in (ids["endpoint"], "secret-ep")],
     monitoring.SetAlertRules: lambda ids: [monitoring.SetAlertRules(name=ids["endpoint"], rules=())],
+    webhooks.DeleteWebhook: lambda ids: [webhooks.DeleteWebhook(webhook_id=ids["webhook"])],
     budget.GetBudget: lambda ids: [budget.GetBudget(budget_id=ids["budget"])],
     budget.DeleteBudget: lambda ids: [budget.DeleteBudget(budget_id=ids["budget"])],
     jobs.GetJob: lambda ids: [jobs.GetJob(job_id=ids["job"])],
@@ -146,6 +149,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     ListPrices: ListPrices(),
     budget.SetBudget: budget.SetBudget(limits=budget.Allowance(usd=1e6)),
     budget.ListBudgets: budget.ListBudgets(),
+    webhooks.CreateWebhook: webhooks.CreateWebhook(url="https://93.184.215.14/hook", kinds=(webhooks.NewsKind.BUDGET,)),
+    webhooks.ListWebhooks: webhooks.ListWebhooks(),
     jobs.SubmitJob: jobs.SubmitJob(spec=COMMAND),
     jobs.ListJobs: jobs.ListJobs(),
     pools.AddPool: pools.AddPool(name="cluster", address="ray://127.0.0.1:1"),

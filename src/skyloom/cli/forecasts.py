@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import whisker
 from skyloom.cli.wording import human
-from skyloom.rooms.planning.model import AccuracyRow, Breakdown, Estimate, Forecast, PlanProgress, TimePlan
+from skyloom.rooms.planning.model import (
+    AccuracyRow,
+    Breakdown,
+    Estimate,
+    Forecast,
+    NewEstimate,
+    PlanOutcome,
+    PlanProgress,
+    TimePlan,
+)
 from skyloom.rooms.planning.terms import SIGNS
 
 _FEW_ROWS = 12
@@ -48,6 +57,33 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 }
 
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    PlanOutcome: (
+        (
+            of("workers"),
+            Column("predicted", lambda came: f"{human('_s', came.predicted_s)}, ${came.predicted_usd:,.4g}"),
+            Column("interval", lambda came: f"{human('_s', came.low_s)} to {human('_s', came.high_s)}"),
+            Column("came", lambda came: f"{human('_s', came.actual_s)}, ${came.actual_usd:,.4g}"),
+            Column("off by", lambda came: human("_share", came.error_share)),
+            of("inside", "in the interval"),
+            of("in_time"),
+            of("state"),
+            of("attempts"),
+            of("ended_at"),
+        ),
+        (),
+    ),
+    NewEstimate: (
+        (
+            Column("done", lambda now: f"{now.step:,} of {now.total_steps:,} steps"),
+            of("steps_per_s"),
+            Column("steps take", lambda now: f"{now.slowdown:.3g} times what was planned"),
+            of("finish_at", "ends"),
+            Column("between", lambda now: f"{human('_at', now.finish_low_at)} and {human('_at', now.finish_high_at)}"),
+            of("danger"),
+            of("recommended_workers", "in time with workers"),
+        ),
+        (),
+    ),
     PlanProgress: (
         (
             of("plan.id", "plan"),

@@ -99,8 +99,7 @@ def run(
     """Run a Python script, or any command after `--`, as a job.
 
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
-    126 could not start, 125 lost).
-    Ctrl-C only stops following: the job goes on.
+    126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
     durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
     options = values.work(command, None)

@@ -24,6 +24,20 @@ def _attempt(status: JobStatus) -> str:
     return f"{job.attempt} ({job.comebacks} made room)" if job.comebacks else str(job.attempt)
 
 
+def _packages(status: JobStatus) -> str:
+    """What its Python environment is made of, in a few words."""
+    asked = status.job.spec.python
+    if asked is None:
+        return ""
+    lines = [line for line in asked.requirements.splitlines() if line.strip() and not line.strip().startswith("#")]
+    parts = [*lines[:3], *(["…"] if len(lines) > 3 else []), *(["pyproject.toml"] if asked.pyproject else [])]
+    return ", ".join([*parts, *(["isolated"] if asked.isolated else [])])
+
+
+def _mounts(status: JobStatus) -> str:
+    return ", ".join(f"{mount.name} = {mount.subject}" for mount in status.job.mounts)
+
+
 JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
     JobStatus: (
         of("job.id", "job"),
@@ -82,6 +96,8 @@ JOB_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("job.submitted_by"),
             of("started_at"),
             of("ended_at"),
+            Column("packages", _packages, "job.spec.python"),
+            Column("mounts", _mounts, "job.mounts"),
             of("job.spec.labels"),
         ),
         ("tasks",),

@@ -8,7 +8,8 @@ from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
-from skyloom.cli.wording import NOTHING, human, label, safe
+from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
+from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
@@ -22,46 +23,18 @@ from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
-from skyloom.simulation.model import SimulationReport, TenantRow
+from skyloom.rooms.webhooks.model import Webhook
 
 
 def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
-def _share(share: float) -> str:
-    return f"{share * 100:.1f}%"
-
-
-def _say_jobs(report: SimulationReport) -> str:
-    left = report.num_jobs - report.num_finished - report.num_too_large
-    parts = [f"{report.num_finished:,} of {report.num_jobs:,} finished"]
-    parts += [f"{report.num_too_large:,} too large for the cluster"] if report.num_too_large else []
-    parts += [f"{left:,} could never start"] if left else []
-    return ", ".join(parts)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _gpu_hours(gpu_s: float) -> str:
-    return f"{gpu_s / 3_600:,.4g} GPU hours" if gpu_s else NOTHING
-
-
-def _say_rho(report: SimulationReport) -> str:
-    rho = report.finish_time_fairness
-    return NOTHING if rho.mean is None else f"rho {rho.mean:.4g} on average, {rho.max:.4g} at most"
-
-
-def _say_deadlines(report: SimulationReport) -> str:
-    return f"{report.deadlines_met:,} of {report.num_deadlines:,}" if report.num_deadlines else NOTHING
-
-
 COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
     **JOB_COLUMNS,
+    **SIMULATION_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "endpoint"),
@@ -70,6 +43,15 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("fired_at", "since"),
         of("times_fired"),
         of("message"),
+    ),
+    Webhook: (
+        of("id", "webhook"),
+        of("url"),
+        of("kinds", "hears of"),
+        of("num_sent", "sent"),
+        of("num_dropped", "dropped"),
+        of("failures"),
+        of("last_error"),
     ),
     FeatureDrift: (
         of("name", "feature"),
@@ -180,28 +162,6 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
     AuditEntry: (of("at"), of("principal"), of("operation"), of("subject"), of("outcome")),
-    SimulationReport: (
-        of("nodes"),
-        of("num_finished", "finished"),
-        of("num_too_large", "too large"),
-        of("avg_jct_s", "avg JCT"),
-        of("median_jct_s", "median"),
-        of("p99_jct_s", "p99"),
-        of("makespan_s", "makespan"),
-        Column("utilisation", lambda report: _share(report.utilisation)),
-        of("avg_wait_s", "avg wait"),
-        of("num_preemptions", "preemptions"),
-        Column("deadlines met", _say_deadlines),
-    ),
-    TenantRow: (
-        Column("tenant", lambda row: safe(row.tenant) or NOTHING),
-        of("num_jobs", "jobs"),
-        of("num_finished", "finished"),
-        of("avg_jct_s", "avg JCT"),
-        of("avg_wait_s", "avg wait"),
-        of("gpu_share", "of all GPU time"),
-        of("finish_time_fairness.mean", "mean rho"),
-    ),
 }
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
@@ -209,6 +169,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **forecasts.PAGES,
     **money_views.PAGES,
     **JOB_PAGES,
+    **SIMULATION_PAGES,
     RunProgress: (
         (
             of("run.id", "run"),
@@ -284,28 +245,6 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("draft.job_id", "job"),
         ),
         (),
-    ),
-    SimulationReport: (
-        (
-            of("policy"),
-            Column("cluster", lambda report: f"{_many(report.nodes, 'node')} × {_many(report.gpus_per_node, 'GPU')}"),
-            Column("jobs", _say_jobs),
-            of("avg_jct_s", "avg JCT"),
-            of("median_jct_s", "median JCT"),
-            of("p99_jct_s", "p99 JCT"),
-            of("avg_wait_s", "avg wait"),
-            of("makespan_s", "makespan"),
-            Column(
-                "utilisation", lambda report: f"{_share(report.utilisation)}  {bins(report.utilisation_curve, 1.0, 60)}"
-            ),
-            of("num_preemptions", "preemptions"),
-            Column("resizes", lambda report: human("", report.num_resizes or None)),
-            Column("lost to stops", lambda report: _gpu_hours(report.lost_gpu_s)),
-            Column("Jain fairness", lambda report: human("", report.jain_fairness)),
-            Column("finish-time fairness", _say_rho),
-            Column("deadlines met", _say_deadlines),
-        ),
-        ("tenants", "what_if"),
     ),
     EndpointStatus: (
         (

@@ -56,7 +56,15 @@ class BudgetReached(msgspec.Struct, frozen=True, kw_only=True, tag="budget_reach
     over: bool = False
 
 
-EventBody = TaskEnded | Moved | Noted | BudgetReached
+class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag="job_ended"):
+    """A job is over for good: no other attempt follows."""
+
+    state: str
+    reason: str = ""
+    message: str = ""
+
+
+EventBody = TaskEnded | Moved | Noted | BudgetReached | JobEnded
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

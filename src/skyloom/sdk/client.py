@@ -15,6 +15,7 @@ from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import AlertCalls, LineageCalls
+from skyloom.sdk.webhooks import WebhookCalls
 
 
 class Client:
@@ -42,6 +43,7 @@ class Client:
         self.costs = CostCalls(transport)
         self.prices = PriceCalls(transport)
         self.budgets = BudgetCalls(transport)
+        self.webhooks = WebhookCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.predictions = PredictionCalls(transport)

@@ -216,3 +216,11 @@ def test_efficiency_of_a_larger_batch_falls_from_one() -> None:
     assert rules.efficiency(64, 64, 500) == 1
     assert rules.efficiency(1064, 64, 500) == pytest.approx(564 / 1564)
     assert rules.efficiency(128, 64, 0) == 0.5
+
+
+def test_measurements_of_which_only_some_name_a_batch_size_are_refused() -> None:
+    some = [
+        Measurement(workers=n, data_fraction=1.0, seconds=9.0 / n, batch_size=64 if n > 1 else None) for n in (1, 2)
+    ]
+    with pytest.raises(MeasurementsUnusable, match="batch size"):
+        rules.forecast(some, Aim(), CURVES)

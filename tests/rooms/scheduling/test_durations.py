@@ -43,9 +43,9 @@ def test_history_counts_only_its_newest_part() -> None:
     assert from_history([1e6] * 300 + [10.0] * 200, "jobs").at(0.5) == pytest.approx(10, rel=1e-3)
 
 
-def test_one_that_ran_longer_than_all_others_is_given_as_long_again_and_more() -> None:
+def test_one_that_ran_longer_than_all_others_is_given_more_by_how_long_it_ran() -> None:
     known = from_history([100.0] * 30, "jobs")
-    assert known.left_s(1_000, 0.5) == pytest.approx(1_000 * (2 ** (1 / 1.5) - 1))
+    assert known.left_s(1_000, 0.5) == pytest.approx(1_000 * (2**0.5 - 1))
 
 
 def test_estimates_are_believed_within_a_factor_and_nothing_within_hours() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.rooms.scheduling.durations import Durations, from_history
-from skyloom.rooms.scheduling.forecast import MAX_WAITING, GangForecast, forecast
+from skyloom.rooms.scheduling.forecast import GangForecast, forecast
 from skyloom.rooms.scheduling.model import Demand, Holding, Node, Policy, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 from skyloom.rooms.scheduling.simulation import Script, Simulation
@@ -76,15 +76,22 @@ def test_gang_that_can_never_start_has_no_moments() -> None:
 
 
 def test_forecast_is_the_same_for_the_same_seed_and_bounded() -> None:
-    queue = [demand(f"x{number:04}", number) for number in range(MAX_WAITING + 50)]
+    queue = [demand(f"x{number:02}", number) for number in range(30)]
 
     def told(seed: int) -> dict[str, GangForecast]:
-        return forecast(fresh(), NODES, [], queue, {}, 0.0, seed=seed, max_events=1)
+        return forecast(fresh(), NODES, [], queue, {}, 0.0, seed=seed, max_events=480)
 
     first = told(1)
     assert first == told(1) != told(2)
-    assert len(first) == MAX_WAITING
-    assert first["x0000"].num_rollouts == 20
+    assert sorted(first) == [gang.id for gang in queue[:12]]
+    assert first["x00"].num_rollouts == 20
+
+
+def test_gangs_on_nodes_that_are_gone_or_too_small_now_are_forecast_all_the_same() -> None:
+    held = [running("big", 990.0, 6), Holding(demand=demand("lost"), placement=(("z", 1),), started_at=990.0)]
+    told = forecast(fresh(), NODES, held, [demand("x", workers=4)], {"big": ABOUT_100, "x": ABOUT_100}, 1_000.0)
+    assert told["lost"].ends.likely_at
+    assert told["x"].starts.likely_at == pytest.approx(1_090, abs=0.1)
 
 
 def test_nothing_to_say_of_nothing() -> None:
@@ -109,7 +116,7 @@ class Cloud:
 
     def draw(self, gang: str, more_than: float = 0.0) -> None:
         centre = self.chance.uniform(3.5, 6)
-        self.known[gang] = from_history([self.chance.lognormvariate(centre, 0.6) for _ in range(12)], "jobs")
+        self.known[gang] = from_history([self.chance.lognormvariate(centre, 0.6) for _ in range(30)], "jobs")
         self.real[gang] = 0.0
         while self.real[gang] <= more_than:
             self.real[gang] = self.chance.lognormvariate(centre, 0.6)
@@ -131,13 +138,13 @@ def test_ends_are_between_early_and_late_in_eighty_of_a_hundred(policy: Policy) 
     rules = Rulebook(policy=policy, backfill=policy is not Policy.FIFO, elastic=False, las_limits_gpu_s=(100.0, 400.0))
     chance = random.Random(policy.value)
     hits = tries = 0
-    for _ in range(45):
+    for _ in range(40):
         cloud = Cloud(chance)
-        told = forecast(fresh(rules), NODES, cloud.holdings, cloud.queue, cloud.known, 1_000.0, max_events=800)
+        told = forecast(fresh(rules), NODES, cloud.holdings, cloud.queue, cloud.known, 1_000.0, max_events=1)
         ended = cloud.ends(rules)
         for gang, one in told.items():
             assert one.ends.early_at is not None and one.ends.late_at is not None
             hits += one.ends.early_at <= ended[gang] <= one.ends.late_at
             tries += 1
-    assert tries > 350
+    assert tries > 300
     assert hits / tries == pytest.approx(0.8, abs=0.06)

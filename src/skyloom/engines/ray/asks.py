@@ -4,6 +4,7 @@ import msgspec
 
 from skyloom.core.errors import ErrorBody
 from skyloom.engines.local.prepare import Place
+from skyloom.ports.channel import GuestCommand, Size
 from skyloom.ports.engine import TaskPlan
 
 
@@ -135,6 +136,43 @@ class RemoveMark(msgspec.Struct, frozen=True, kw_only=True, tag="remove_mark"):
     word: str
 
 
+class EnterTask(msgspec.Struct, frozen=True, kw_only=True, tag="enter_task"):
+    """Answer: `VisitOpen`."""
+
+    task_id: str
+    command: GuestCommand
+
+
+class ConnectTask(msgspec.Struct, frozen=True, kw_only=True, tag="connect_task"):
+    """Answer: `VisitOpen`."""
+
+    task_id: str
+    port: int
+
+
+class VisitOpen(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel that the keeper holds open, and the streams that come from it."""
+
+    visit: str
+    streams: tuple[int, ...]
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
+    """Give bytes to a visit, and take what it has if somebody listens. Answer: `Heard`."""
+
+    visit: str
+    given: bytes
+    ends: bool
+    size: Size | None
+    listens: bool
+
+
+class LeaveTask(msgspec.Struct, frozen=True, kw_only=True, tag="leave_task"):
+    """Answer: nothing."""
+
+    visit: str
+
+
 KeeperAsk = (
     Greet
     | Rendezvous
@@ -150,6 +188,10 @@ KeeperAsk = (
     | LeaveMark
     | SeesMark
     | RemoveMark
+    | EnterTask
+    | ConnectTask
+    | Exchange
+    | LeaveTask
 )
 
 MAX_PIECE_BYTES = 4 * 2**20

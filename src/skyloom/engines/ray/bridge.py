@@ -56,13 +56,17 @@ def _connect(channel: Channel, opening: Opening) -> Any:
     except Exception as error:
         traceback.print_exc()
         why = Unavailable(
-            f"The Ray cluster at {opening.address} cannot be used: {type(error).__name__}: {error}.",
+            f"The Ray cluster at {opening.address} cannot be used: {type(error).__name__}: {_first_line(error)}.",
             next_action=_hint(opening.address, error),
         )
         channel.send(BridgeReply(number=0, error=why.body()))
         return None
     channel.send(BridgeReply(number=0))
     return cluster
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")[:300]
 
 
 def _hint(address: str, error: Exception) -> str:

@@ -159,10 +159,12 @@ class RayCluster:
 
     def ask_keepers(self, ask: AskKeepers) -> tuple[KeeperReply, ...]:
         """Ask all at once, then collect."""
-        deadline = time.monotonic() + ask.timeout_s
+        asked = time.monotonic()
         pending = [self._keeper(call.node_id).do.remote(call.ask) for call in ask.calls]
         pairs = zip(ask.calls, pending, strict=True)
-        return tuple(self._reply(call.node_id, call.ask, reference, deadline) for call, reference in pairs)
+        return tuple(
+            self._reply(call.node_id, call.ask, reference, asked + call.timeout_s) for call, reference in pairs
+        )
 
     def _reply(self, node_id: str, ask: bytes, reference: Any, deadline: float) -> KeeperReply:
         """Wait for an answer; a keeper that was just killed is asked again once Ray has restarted it."""

@@ -4,6 +4,7 @@ Each node has a keeper that runs the local engine over a folder of that node, so
 the same ends as on a laptop. A gang holds one placement group; nothing of a task lives in a process that Ray would kill.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from skyloom.engines.local.folder import is_task_id
 from skyloom.engines.local.prepare import Place
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
+    ConnectTask,
+    EnterTask,
     Forget,
     Greeting,
     KeeperAsk,
@@ -27,19 +30,21 @@ from skyloom.engines.ray.asks import (
     ReadTaskLog,
     ReadTaskResult,
     Stop,
+    VisitOpen,
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes, total
 from skyloom.engines.ray.placements import Placement, Placements
+from skyloom.engines.ray.remote import RemoteChannel
 from skyloom.engines.ray.shared import SharedFolder
 from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
 from skyloom.ports.channel import GuestCommand, TaskChannel
-from skyloom.ports.engine import Ability, AbilityMissing, GangPlan, LogSlice, Machine, Observation, TaskPhase
+from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskNotThere, TaskPhase
 
+_ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
-_MAX_REMEMBERED = 20_000
 _LOST_LOG = b"[skyloom] the output is on a node that is lost\n"
 
 
@@ -114,13 +119,9 @@ class RayEngine:
         )
         self._launch_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._ended: dict[str, Observation] = {}
         self._last: dict[str, Observation] = {}
         self._released: set[str] = set()
-        self.abilities = frozenset(
-            {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS}
-            | ({Ability.WARM_START} if warm else set())
-        )
+        self.abilities = frozenset(_ALWAYS | ({Ability.WARM_START} if warm else set()))
 
     def check(self) -> Sequence[Machine]:
         """Reach every node: its keeper answers, its version is ours, and the shared folder, where there is one, is shared.
@@ -176,11 +177,10 @@ class RayEngine:
         unknown: list[Placement] = []
         for task_id in task_ids:
             placement = self._placements.get(task_id)
-            known = self._ended.get(task_id) or (placement.lost() if placement else None)
             if placement is None:
                 found[task_id] = Observation(task_id=task_id, phase=TaskPhase.ABSENT)
-            elif known is not None:
-                found[task_id] = known
+            elif placement.end is not None:
+                found[task_id] = placement.end
             else:
                 unknown.append(placement)
         if unknown:
@@ -207,7 +207,7 @@ class RayEngine:
     def _judge(self, placement: Placement, told: Observation | None, why: str, nodes: Nodes) -> Observation:
         """What is true of a task, from what its node says, or from its silence."""
         if told is not None and (nodes.is_alive(placement.node_id) or told.phase is TaskPhase.ENDED):
-            return self._remember(told)
+            return self._remember(placement, told)
         if nodes.dead_for_s(placement.node_id, time.monotonic()) > self._lease_s + _FENCE_S:
             return self._give_up(placement, nodes.why_dead(placement.node_id))
         last = self._last.get(placement.task_id)
@@ -216,39 +216,39 @@ class RayEngine:
             return msgspec.structs.replace(last, message=text)
         return Observation(task_id=placement.task_id, phase=TaskPhase.STARTING, message=text)
 
-    def _remember(self, seen: Observation) -> Observation:
+    def _remember(self, placement: Placement, seen: Observation) -> Observation:
         with self._lock:
-            if seen.phase is TaskPhase.ENDED:
-                if len(self._ended) > _MAX_REMEMBERED:
-                    self._ended.clear()
-                self._ended[seen.task_id] = seen
-                self._last.pop(seen.task_id, None)
-            else:
+            if seen.phase is not TaskPhase.ENDED:
                 self._last[seen.task_id] = seen
+                return seen
+            self._last.pop(seen.task_id, None)
+            if self._placements.get(seen.task_id) is not None:  # else it was forgotten meanwhile
+                # Without room it is not written, and asked for again after a restart: nothing to stop the others for.
+                with contextlib.suppress(OSError):
+                    self._placements.write([msgspec.structs.replace(placement, end=seen)])
         return seen
 
     def _give_up(self, placement: Placement, why: str) -> Observation:
-        """The verdict. It is written down first: whatever the node says later, the task has ended."""
-        lost = msgspec.structs.replace(
-            placement, lost_at=time.time(), why_lost=f"node {placement.machine} is lost: {why}"
+        """The verdict. It is written down before it is told: whatever the node says later, the task has ended."""
+        verdict = Observation(
+            task_id=placement.task_id,
+            phase=TaskPhase.ENDED,
+            reason=EndReason.NODE_LOST,
+            ended_at=time.time(),
+            message=f"node {placement.machine} is lost: {why}",
         )
         with self._lock:
+            self._last.pop(placement.task_id, None)
             try:
-                self._placements.write([lost])
+                self._placements.write([msgspec.structs.replace(placement, end=verdict)])
             except OSError as error:
                 raise _translated(error, self._folder) from error
-        verdict = lost.lost()
-        assert verdict is not None
-        return self._remember(verdict)
+        return verdict
 
     def _release_ended(self, seen: Iterable[Observation]) -> None:
         """Give back what gangs held that are over, once."""
-        ended = {what.task_id for what in seen if what.phase is TaskPhase.ENDED}
-        names = {
-            placement.reservation
-            for task_id in ended
-            if (placement := self._placements.get(task_id)) and placement.reservation
-        }
+        found = (self._placements.get(what.task_id) for what in seen if what.phase is TaskPhase.ENDED)
+        names = {placement.reservation for placement in found if placement and placement.reservation}
         over = tuple(name for name in names - self._released if self._is_over(name))
         if over:
             self._link.ask(Release(names=over), tuple[()])
@@ -265,10 +265,7 @@ class RayEngine:
         self._release_ended(seen.values())
 
     def _is_over(self, reservation: str) -> bool:
-        return all(
-            placement.task_id in self._ended or placement.lost_at
-            for placement in self._placements.of_reservation(reservation)
-        )
+        return all(placement.end is not None for placement in self._placements.of_reservation(reservation))
 
     def capacity(self) -> Resources:
         """All that the living nodes have; see the port."""
@@ -310,18 +307,10 @@ class RayEngine:
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
         """Ask tasks to stop; see the port. A node that is silent ends them by its lease."""
         known = [placement for task_id in task_ids if (placement := self._placements.get(task_id))]
-        running = [each for each in known if each.task_id not in self._ended and not each.lost_at]
+        running = [each for each in known if each.end is None]
         if running:
             by_home = _by_home(running, self._keepers.nodes())
             self._tell(by_home, lambda those: Stop(task_ids=tuple(each.task_id for each in those), force=force))
-
-    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
-        """Not on a cluster: its bytes would go through Ray. Raises `AbilityMissing`."""
-        raise _no_way_in(task_id)
-
-    def connect(self, task_id: str, port: int) -> TaskChannel:
-        """Not on a cluster; see `enter`. Raises `AbilityMissing`."""
-        raise _no_way_in(task_id)
 
     def known(self) -> Sequence[str]:
         """Ids of all tasks that were sent to a node, or found on one."""
@@ -341,12 +330,34 @@ class RayEngine:
         with self._lock:
             for placement in ended:
                 self._placements.remove(placement.task_id)
-                self._ended.pop(placement.task_id, None)
 
     def _tell(
         self, by_home: Mapping[str, Sequence[Placement]], question: Callable[[Sequence[Placement]], KeeperAsk]
     ) -> None:
         self._keepers.ask_all({home: question(those) for home, those in by_home.items() if home}, None)
+
+    # --- go inside -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
+        """Run a command inside of a running task; see the port. Its bytes go through the keeper of its node."""
+        home = self._home_of_running(task_id)
+        opened = self._keepers.ask(home, EnterTask(task_id=task_id, command=command), VisitOpen)
+        return RemoteChannel(self._keepers, home, opened, terminal=command.terminal is not None, has_outcome=True)
+
+    def connect(self, task_id: str, port: int) -> TaskChannel:
+        """Connect to a port of a running task; see the port."""
+        home = self._home_of_running(task_id)
+        opened = self._keepers.ask(home, ConnectTask(task_id=task_id, port=port), VisitOpen)
+        return RemoteChannel(self._keepers, home, opened, terminal=False, has_outcome=False)
+
+    def _home_of_running(self, task_id: str) -> str:
+        placement = self._placements.get(task_id)
+        if placement is None or placement.end is not None:
+            raise TaskNotThere(f"{task_id} does not run.", next_action="Look at its job: skyloom job show.")
+        home = self._keepers.nodes().home(placement.node_id, placement.machine)
+        if not home:
+            raise Unavailable(f"Node {placement.machine} is not there.", next_action="Try again when it is back.")
+        return home
 
     @property
     def bridge_pid(self) -> int:
@@ -365,16 +376,9 @@ def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Pl
     return found
 
 
-def _no_way_in(task_id: str) -> AbilityMissing:
-    return AbilityMissing(
-        f"{task_id} runs on a Ray cluster, where nobody can go inside of a task yet.",
-        next_action="Run the job on this machine (--pool local), or print what you want to see into its log.",
-    )
-
-
 def _lost_log(placement: Placement, offset: int) -> LogSlice:
     """Nothing can be read; whoever begins to read is told why."""
-    if not placement.lost_at:
+    if placement.end is None or placement.end.reason is not EndReason.NODE_LOST:
         raise Unavailable(
             f"Node {placement.machine}, which has the output of {placement.task_id}, is not there.",
             next_action="Try again when the node is back.",

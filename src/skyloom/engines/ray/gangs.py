@@ -14,17 +14,18 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.engines.local.prepare import LaunchRefused, Place, check_source
-from skyloom.engines.ray.asks import Greeting, Prepare, Refuse, Rendezvous, StartTasks
+from skyloom.engines.ray.asks import Greeting, Observe, Prepare, Refuse, Rendezvous, StartTasks
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import NotShared, SharedFolder
 from skyloom.engines.ray.wire import Bundle, Release, Reserve, Reserved, ShipFile
-from skyloom.ports.engine import GangPlan, TaskPlan
+from skyloom.ports.engine import GangPlan, Observation, TaskPlan
 
 _RESERVE_S = 2.0
 _SHIP_BYTES_PER_S = 5e6
-_PREPARE_S = 60.0  # copies and disk syncs; a silent node is noticed by Ray long before
+_PREPARE_S = 30.0  # copies and disk syncs; that the node answers at all was seen before
+_PING_S = 3.0
 
 
 class Gangs:
@@ -181,6 +182,8 @@ class Gangs:
             return f"{gang.tasks[0].task_id}: {error}"
         except LaunchRefused as refusal:
             return str(refusal)
+        ping = {node_id: Observe(task_ids=()) for node_id in by_node}
+        _all_sure(self._keepers.ask_all(ping, dict[str, Observation], _PING_S))
         questions = {}
         for node_id, tasks in by_node.items():
             sent = self._ship(node_id, tasks)

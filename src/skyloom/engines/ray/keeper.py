@@ -25,6 +25,9 @@ from skyloom.engines.local import LocalEngine
 from skyloom.engines.local.prepare import LaunchRefused
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
+    ConnectTask,
+    EnterTask,
+    Exchange,
     Forget,
     Greet,
     Greeting,
@@ -32,6 +35,7 @@ from skyloom.engines.ray.asks import (
     KeeperAsk,
     KeeperPlan,
     LeaveMark,
+    LeaveTask,
     Observe,
     Prepare,
     ReadTaskLog,
@@ -43,8 +47,11 @@ from skyloom.engines.ray.asks import (
     StartTasks,
     Stop,
     Upload,
+    VisitOpen,
 )
 from skyloom.engines.ray.lease import Lease
+from skyloom.engines.ray.visits import Heard, Visits
+from skyloom.ports.channel import TaskChannel
 from skyloom.ports.engine import LogSlice, Observation, TaskPlan
 from skyloom.settings import package_variables, trust_variables
 
@@ -70,6 +77,7 @@ class Keeper:
         self._is_alive = is_alive
         self._opening = threading.Lock()
         self._engine: LocalEngine | None = None
+        self._visits = Visits()
 
     def do(self, ask: bytes) -> bytes:
         """Answer one `KeeperAsk`; every error is an answer too."""
@@ -181,6 +189,7 @@ class Keeper:
 
     def observe(self, ask: Observe) -> dict[str, Observation]:
         """Look at tasks."""
+        self._visits.sweep()
         return dict(self._tasks().observe(ask.task_ids))
 
     def stop(self, ask: Stop) -> None:
@@ -198,6 +207,27 @@ class Keeper:
     def forget(self, ask: Forget) -> None:
         """Delete the files of ended tasks."""
         self._tasks().forget(ask.task_ids)
+
+    # --- go inside -------------------------------------------------------------------------------------------------------------
+
+    def enter_task(self, ask: EnterTask) -> VisitOpen:
+        """Run a command inside of a task."""
+        return self._visit(self._tasks().enter(ask.task_id, ask.command))
+
+    def connect_task(self, ask: ConnectTask) -> VisitOpen:
+        """Connect to a port of a task."""
+        return self._visit(self._tasks().connect(ask.task_id, ask.port))
+
+    def _visit(self, channel: TaskChannel) -> VisitOpen:
+        return VisitOpen(visit=self._visits.add(channel), streams=tuple(int(kind) for kind in channel.outputs))
+
+    def exchange(self, ask: Exchange) -> Heard:
+        """Move bytes into a task and out of it."""
+        return self._visits.exchange(ask.visit, ask.given, ask.ends, ask.size, ask.listens)
+
+    def leave_task(self, ask: LeaveTask) -> None:
+        """Close a channel."""
+        self._visits.close(ask.visit)
 
     # --- the shared folder -----------------------------------------------------------------------------------------------------
 
@@ -254,4 +284,8 @@ _HANDLERS: dict[type, Callable[[Keeper, Any], Any]] = {
     LeaveMark: Keeper.leave_mark,
     SeesMark: Keeper.sees_mark,
     RemoveMark: Keeper.remove_mark,
+    EnterTask: Keeper.enter_task,
+    ConnectTask: Keeper.connect_task,
+    Exchange: Keeper.exchange,
+    LeaveTask: Keeper.leave_task,
 }

@@ -17,6 +17,7 @@ from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNo
 T = TypeVar("T")
 _KEEPER_S = 6.0
 _LIST_AGAIN_S = 0.5
+_AGAIN_S = 1.0
 
 
 class Keepers:
@@ -33,6 +34,7 @@ class Keepers:
         self._nodes = Nodes()
         self._listed = 0.0
         self._greetings: dict[str, Greeting] = {}
+        self._silent: set[str] = set()  # did not answer the last time: nobody waits long for them again
 
     def nodes(self, *, fresh: bool = False) -> Nodes:
         """The nodes, at most half a second old. Raises `Unavailable`."""
@@ -74,10 +76,16 @@ class Keepers:
         if not questions:
             return {}
         calls = tuple(
-            KeeperCall(node_id=node_id, ask=msgspec.msgpack.encode(question)) for node_id, question in questions.items()
+            KeeperCall(
+                node_id=node_id,
+                ask=msgspec.msgpack.encode(question),
+                timeout_s=_AGAIN_S if node_id in self._silent else timeout_s,
+            )
+            for node_id, question in questions.items()
         )
-        asked = AskKeepers(calls=calls, timeout_s=timeout_s)
-        replies = self._link.ask(asked, tuple[KeeperReply, ...], timeout_s + 3.0)
+        replies = self._link.ask(AskKeepers(calls=calls), tuple[KeeperReply, ...], timeout_s + 3.0)
+        for node_id, reply in zip(questions, replies, strict=True):
+            (self._silent.add if reply.answer is None else self._silent.discard)(node_id)
         return {node_id: self._read(node_id, reply, kind) for node_id, reply in zip(questions, replies, strict=True)}
 
     def _read(self, node_id: str, reply: KeeperReply, kind: Any) -> Any:

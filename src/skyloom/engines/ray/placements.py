@@ -10,7 +10,7 @@ import msgspec
 
 from skyloom.engines.local.prepare import Place
 from skyloom.engines.local.supervisor import files
-from skyloom.ports.engine import EndReason, Observation, TaskPhase
+from skyloom.ports.engine import Observation
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reservation: name of what Ray holds for the gang; empty for a task that was found on a node without a record here.
         node_id: Ray's name of the node; it changes when Ray is restarted there, ``machine`` does not.
-        lost_at: Unix seconds of the verdict that the node is lost; 0 while there is none. A verdict is final.
+        end: how the task ended, once that was seen or the node was given up. It is final, whatever the node says later, or does not.
     """
 
     task_id: str
@@ -27,20 +27,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     machine: str
     place: Place
-    lost_at: float = 0.0
-    why_lost: str = ""
-
-    def lost(self) -> Observation | None:
-        """The end that the verdict is."""
-        if not self.lost_at:
-            return None
-        return Observation(
-            task_id=self.task_id,
-            phase=TaskPhase.ENDED,
-            reason=EndReason.NODE_LOST,
-            ended_at=self.lost_at,
-            message=self.why_lost,
-        )
+    end: Observation | None = None
 
 
 class Placements:
@@ -49,8 +36,16 @@ class Placements:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = (_read(path) for path in folder.glob("*.json"))
-        self._by_task = {placement.task_id: placement for placement in found if placement is not None}
+        self._by_task: dict[str, Placement] = {}
+        self._by_reservation: dict[str, set[str]] = {}
+        for placement in map(_read, folder.glob("*.json")):
+            if placement is not None:
+                self._note(placement)
+
+    def _note(self, placement: Placement) -> None:
+        self._by_task[placement.task_id] = placement
+        if placement.reservation:
+            self._by_reservation.setdefault(placement.reservation, set()).add(placement.task_id)
 
     def get(self, task_id: str) -> Placement | None:
         """One task's; None when it was never sent anywhere."""
@@ -61,17 +56,22 @@ class Placements:
 
     def of_reservation(self, name: str) -> list[Placement]:
         """All tasks of one gang."""
-        return [placement for placement in self if placement.reservation == name]
+        return [self._by_task[task_id] for task_id in sorted(self._by_reservation.get(name, ()))]
 
     def write(self, placements: Sequence[Placement]) -> None:
         """Add or replace; on disk when this returns."""
         for placement in placements:
             files.write_durable(str(self._path(placement.task_id)), msgspec.to_builtins(placement))
-            self._by_task[placement.task_id] = placement
+            self._note(placement)
 
     def remove(self, task_id: str) -> None:
         """Forget one."""
-        self._by_task.pop(task_id, None)
+        placement = self._by_task.pop(task_id, None)
+        if placement is not None and placement.reservation:
+            tasks = self._by_reservation[placement.reservation]
+            tasks.discard(task_id)
+            if not tasks:
+                del self._by_reservation[placement.reservation]
         self._path(task_id).unlink(missing_ok=True)
 
     def _path(self, task_id: str) -> Path:

@@ -15,7 +15,7 @@ from msgspec import Meta
 from skyloom.core.errors import ErrorBody
 from skyloom.core.resources import Resources
 
-MAX_FRAME_BYTES = 64 * 2**20
+MAX_FRAME_BYTES = 2**30  # a gang's plans on one node are one frame; files are not in it
 _HEADER = struct.Struct(">I")
 
 
@@ -93,13 +93,13 @@ class KeeperCall(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: str
     ask: bytes
+    timeout_s: float
 
 
 class AskKeepers(msgspec.Struct, frozen=True, kw_only=True, tag="ask_keepers"):
     """Ask several keepers at once; keepers that are missing are started. Answer: a `KeeperReply` for each call."""
 
     calls: tuple[KeeperCall, ...]
-    timeout_s: float
 
 
 class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from skyloom.rooms.cost.prices import PriceBook, PriceHistory, PriceList, Tenure
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
-from skyloom.rooms.pools.fleet import Ground, MachineName
+from skyloom.rooms.pools.fleet import MachineName, PoolMachine
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
 
@@ -21,12 +21,12 @@ _WHY: dict[Cause, str] = {
 }
 
 
-def nodes(grounds: Iterable[Ground], prices: PriceHistory, now: float) -> list[Node]:
+def nodes(grounds: Iterable[PoolMachine], prices: PriceHistory, now: float) -> list[Node]:
     """The machines of all pools, with what they cost now."""
     return [_node(ground, prices.at(ground.name.pool, now)) for ground in grounds]
 
 
-def _node(ground: Ground, valid: PriceList | None) -> Node:
+def _node(ground: PoolMachine, valid: PriceList | None) -> Node:
     total, book = ground.machine.total, valid.prices if valid else PriceBook()
     usd_per_hour = (
         total.cpus * book.cpu_usd_per_hour
@@ -44,10 +44,10 @@ def _node(ground: Ground, valid: PriceList | None) -> Node:
 
 
 Islands = Mapping[str, tuple[str, ...]]
-"""Name of a pool → what a gang on it never leaves; see `Ground`."""
+"""Name of a pool → what a gang on it never leaves; see `PoolMachine`."""
 
 
-def islands(grounds: Iterable[Ground]) -> Islands:
+def islands(grounds: Iterable[PoolMachine]) -> Islands:
     """The islands of every pool."""
     found: dict[str, dict[str, None]] = {}
     for ground in grounds:

@@ -27,7 +27,7 @@ MOST_CONNECTIONS = 64  # to one port; a browser opens a dozen
 MOST_OPEN = 256
 
 
-class EngineOf(Protocol):
+class TaskEngines(Protocol):
     """The fleet, as sessions see it."""
 
     def engine(self, pool: str) -> Engine:
@@ -74,7 +74,7 @@ class Sessions:
     """
 
     def __init__(
-        self, clock: Clock, ids: Ids, engines: EngineOf, status: Callable[[Snapshot, str, str], JobStatus]
+        self, clock: Clock, ids: Ids, engines: TaskEngines, status: Callable[[Snapshot, str, str], JobStatus]
     ) -> None:
         self._clock = clock
         self._ids = ids

@@ -6,7 +6,7 @@ from skyloom.core.events import Event, TaskEnded
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
 from skyloom.rooms.jobs.mirror import LiveGang
-from skyloom.rooms.pools.fleet import Ground
+from skyloom.rooms.pools.fleet import PoolMachine
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -41,7 +41,7 @@ class Turns:
             else:
                 self._scheduler.hold(holding)
 
-    def set_grounds(self, grounds: Sequence[Ground], prices: PriceHistory, now: float) -> bool:
+    def set_grounds(self, grounds: Sequence[PoolMachine], prices: PriceHistory, now: float) -> bool:
         """The machines there are now. True when it matters to jobs that named pools: tell of them again."""
         nodes, islands = demands.nodes(grounds, prices, now), demands.islands(grounds)
         if nodes != self._nodes:

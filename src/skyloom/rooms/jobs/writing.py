@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from skyloom.core.events import Moved, TaskEnded
+from skyloom.core.events import JobEnded, Moved, TaskEnded
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Transaction, changed
@@ -61,8 +61,17 @@ class JobWriter:
         for task in tasks:
             self._move(tx, job, task)
         ended = any(MOVES.is_terminal(task.state) for task in tasks)
-        if self._budgets and ended and not comes_again and not tx.count(TASKS, {"job_id": job.id, "state": rules.LIVE}):
+        if ended and not comes_again and not tx.count(TASKS, {"job_id": job.id, "state": rules.LIVE}):
+            self._over(tx, job)
+
+    def _over(self, tx: Transaction, job: Job) -> None:
+        """A job has ended for good: it gives back what it was promised, and says so unless its array speaks for it."""
+        if self._budgets:
             self._budgets.release(tx, job.id)
+        if not job.array:
+            status = rules.status(job, tx.select(TASKS, {"job_id": job.id}))
+            news = JobEnded(state=status.state, reason=status.reason, message=status.message)
+            self._outbox.publish(tx, job.project, job.id, news)
 
     def _move(self, tx: Transaction, job: Job, task: Task) -> None:
         before = tx.get(TASKS, task.id)

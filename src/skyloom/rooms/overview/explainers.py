@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skyloom.core.events import BudgetReached, EventBody, Moved, Noted, TaskEnded
+from skyloom.core.events import BudgetReached, EventBody, JobEnded, Moved, Noted, TaskEnded
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
@@ -20,6 +20,8 @@ from skyloom.rooms.monitoring import rules as monitoring_rules
 from skyloom.rooms.monitoring.model import Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.overview.model import Evidence, Explanation
+from skyloom.rooms.planning.model import Danger
+from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.service import Serving
@@ -202,6 +204,27 @@ def _within(project: str) -> dict[str, str]:
     return {} if project == ALL_PROJECTS else {"project": project}
 
 
+def of_plans(planning: Planning) -> Explainer:
+    """Explains plans: what was chosen, and how the training that follows stands to its deadline."""
+
+    def explain(view: Snapshot, subject: str, project: str) -> Explanation:
+        plan = planning.find(view, subject, project)
+        workers = plan.chosen.workers
+        chosen = f"{workers} worker{'s' if workers > 1 else ''}: {plan.chosen.reason}"
+        in_danger = plan.open and plan.danger is not Danger.NONE
+        return Explanation(
+            subject=subject,
+            noun="plan",
+            state="running" if plan.open else "followed" if plan.run_id else "made",
+            reason=f"deadline {plan.danger.value.replace('_', ' ')}" if in_danger else "",
+            message=chosen,
+            next_action=f"See: skyloom plan show {subject}.",
+            evidence=happened(view, plan.job_id, project) if plan.job_id else (),
+        )
+
+    return explain
+
+
 def happened(view: Snapshot, subject: str, project: str) -> tuple[Evidence, ...]:
     """The newest events of a subject, oldest first."""
     found = view.entries(EVENTS, {"project": project, "subject": subject}, limit=_NEWEST, newest_first=True)
@@ -218,3 +241,5 @@ def _words(body: EventBody) -> str:
             return f"{body.task_id} ran for {body.ended_at - body.started_at:.1f} s"
         case Noted() | BudgetReached():
             return body.message
+        case JobEnded():
+            return f"ended for good: {body.state}"

@@ -43,6 +43,11 @@ def check(measurements: Sequence[Measurement], aim: Aim) -> None:
             f"There are {len(measurements)} measurements; a plan needs 2 to {MAX_MEASUREMENTS:,}.",
             next_action="Measure at two or more numbers of workers, or leave some out.",
         )
+    if len({one.batch_size is None for one in measurements}) > 1:
+        raise MeasurementsUnusable(
+            "Some measurements name a batch size and others do not.",
+            next_action="Name it for all of them, or for none.",
+        )
     for place, one in enumerate(measurements, 1):
         for name in ("workers", "data_fraction", "seconds"):
             _check_number(f"Measurement {place}", name, getattr(one, name))

@@ -30,7 +30,7 @@ class MachineName(NamedTuple):
         return f"{self.pool}/{self.machine}"
 
 
-class Ground(NamedTuple):
+class PoolMachine(NamedTuple):
     """A machine as a place to run on.
 
     Attributes:
@@ -161,7 +161,7 @@ class Fleet:
             if name != LOCAL:
                 self._let_go(link)
 
-    def grounds(self, *, down: bool = False) -> list[Ground]:
+    def grounds(self, *, down: bool = False) -> list[PoolMachine]:
         """All machines of pools that are up; with ``down`` the last seen of the others too."""
         return [
             _ground(link, machine)
@@ -171,9 +171,9 @@ class Fleet:
         ]
 
 
-def _ground(link: PoolLink, machine: Machine) -> Ground:
+def _ground(link: PoolLink, machine: Machine) -> PoolMachine:
     name, labels = MachineName(link.pool.id, machine.name), {"pool": link.pool.id, **link.pool.labels, **machine.labels}
     alone = link.pool.id != LOCAL and not link.pool.shared_folder
-    return Ground(
+    return PoolMachine(
         name, Machine(name=machine.name, total=machine.total, labels=labels), name.node if alone else link.pool.id
     )

@@ -89,7 +89,7 @@ def awaited(
         freed.append(one)
         for name, count in one.placement:
             place = floor.place_of.get(name)
-            if place is None or floor.area(place) not in areas:
+            if place is None or floor.ground.area_of[place] not in areas:
                 continue
             before = free.get(place, floor.free[place])
             after = free[place] = plus(before, one.worker, count)

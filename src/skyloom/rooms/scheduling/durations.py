@@ -11,8 +11,8 @@ from statistics import NormalDist, fmean
 
 import msgspec
 
-# Beyond the largest quantile durations have a heavy tail (Pareto): what ran twice as long as all others may well go on as long again.
-_TAIL = 1.5
+# Beyond the largest quantile durations have a heavy tail (Pareto): what outlived all others may well go on for long.
+_TAIL = 2.0
 _NUM_QUANTILES = 99
 _ENOUGH = 20  # with so many earlier durations, they are the distribution
 _MAX_KEPT = 200
@@ -62,7 +62,7 @@ class Durations(msgspec.Struct, frozen=True, kw_only=True):
 def from_history(durations_s: Sequence[float], like: str) -> Durations:
     """What earlier durations, newest last, say about the next. ``like`` ends the sentence "from 12 earlier …"."""
     kept = [max(_SHORTEST_S, value) for value in durations_s[-_MAX_KEPT:]]
-    basis = f"from {len(kept)} earlier {like}"
+    basis = f"from {len(kept)} earlier {like if len(kept) > 1 else like.replace('jobs', 'job', 1)}"
     if len(kept) >= _ENOUGH:
         return Durations(quantiles_s=_ascending(sorted(kept)), basis=basis)
     logs = [math.log(value) for value in kept]

@@ -18,7 +18,7 @@ from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Placement, P
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.policies import speed, width
-from skyloom.rooms.scheduling.preemption import Claims
+from skyloom.rooms.scheduling.preemption import Handover
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
 
@@ -54,7 +54,7 @@ class Resizes:
         queue: Queue,
         occupants: Occupants,
         standings: Standings,
-        claims: Claims,
+        claims: Handover,
         now: float,
     ) -> None:
         self._rules = rulebook
@@ -75,7 +75,7 @@ class Resizes:
             return []
         if not self._standings.standing(gang.project).may_hold(shape.need):
             return []
-        for areas in self._floor.pools(shape):
+        for areas in self._floor.ground.pools(shape):
             found = self._in_pool(gang, shape, areas, limits)
             if found is None:
                 continue
@@ -94,35 +94,36 @@ class Resizes:
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], limits: list[Promise]
     ) -> tuple[list[tuple[Occupant, Placement]], Placement] | None:
         shrunk: list[tuple[Occupant, Placement]] = []
-        with self._floor.imagined():
-            self._claims.foresee()
+        soon = self._claims.soon()
+        with soon.imagined():
             for one in self._givers(gang, areas[0].pool):
                 least = _first_workers(one.placement, one.gang.min_workers)
-                self._floor.give(one.placement, one.worker)
-                self._floor.take(least, one.worker)
+                soon.give(one.placement, one.worker)
+                soon.take(least, one.worker)
                 shrunk.append((one, least))
-                if self._floor.find_in(areas, shape.worker, shape.min_workers) is not None:
+                if soon.find_in(areas, shape.worker, shape.min_workers) is not None:
                     break
             else:
                 return None
             for at, (one, least) in reversed(list(enumerate(shrunk))):
                 shrunk[at] = (one, self._ease(one, least, shape, areas))
             for held in limits:
-                held.narrow(self._floor)
-            placement = self._floor.find_in(areas, shape.worker, shape.min_workers)
+                held.narrow(soon)
+            placement = soon.find_in(areas, shape.worker, shape.min_workers)
         kept = [(one, own) for one, own in shrunk if own != one.placement]
         return (kept, placement) if placement is not None else None
 
     def _ease(self, one: Occupant, least: Placement, shape: Shape, areas: tuple[Area, ...]) -> Placement:
         """As many workers as it can keep so that the other still fits."""
-        self._floor.give(least, one.worker)
+        soon = self._claims.soon()
+        soon.give(least, one.worker)
         for count in range(one.num_workers, one.gang.min_workers, -1):
             own = _first_workers(one.placement, count)
-            self._floor.take(own, one.worker)
-            if self._floor.find_in(areas, shape.worker, shape.min_workers) is not None:
+            soon.take(own, one.worker)
+            if soon.find_in(areas, shape.worker, shape.min_workers) is not None:
                 return own
-            self._floor.give(own, one.worker)
-        self._floor.take(least, one.worker)
+            soon.give(own, one.worker)
+        soon.take(least, one.worker)
         return least
 
     def _givers(self, gang: Demand, pool: str) -> Iterable[Occupant]:
@@ -179,21 +180,21 @@ class Resizes:
     def _wider(self, one: Occupant, limits: list[Promise]) -> Placement | None:
         """Where it would go on with more workers, if that is worth a restart."""
         standing = self._standings.standing(one.gang.project)
-        shape = self._queue.shape(one.gang, self._floor.rents(one.pool))
-        areas = next((areas for areas in self._floor.pools(shape) if areas[0].pool == one.pool), None)
+        shape = self._queue.shape(one.gang, self._floor.ground.rents(one.pool))
+        areas = next((areas for areas in self._floor.ground.pools(shape) if areas[0].pool == one.pool), None)
         if areas is None or one.stopping or not one.gang.preemptible:
             return None
-        with self._floor.imagined():
-            self._claims.foresee()
-            self._floor.give(one.placement, one.worker)
+        soon = self._claims.soon()
+        with soon.imagined():
+            soon.give(one.placement, one.worker)
             for held in limits:
-                held.narrow(self._floor)
-            room = self._floor.room(areas, one.worker, one.gang.max_workers)
+                held.narrow(soon)
+            room = soon.room(areas, one.worker, one.gang.max_workers)
             for count in range(most_useful(one.gang, min(room, one.gang.max_workers)), one.num_workers, -1):
                 if not standing.may_hold(plus(ZERO, one.worker, count - one.num_workers)):
                     continue
                 if self._pays(one, count):
-                    return self._floor.find_in(areas, one.worker, count)
+                    return soon.find_in(areas, one.worker, count)
         return None
 
     def _pays(self, one: Occupant, num_workers: int) -> bool:
@@ -219,7 +220,7 @@ def _first_workers(placement: Placement, count: int) -> Placement:
     return tuple(kept)
 
 
-class Start(msgspec.Struct, kw_only=True):
+class Widening(msgspec.Struct, kw_only=True):
     """A gang that starts now; ``most`` is how many workers it may have at once."""
 
     gang: Demand
@@ -228,7 +229,7 @@ class Start(msgspec.Struct, kw_only=True):
     most: int
 
 
-def widen(floor: Floor, standings: Standings, starts: list[Start]) -> None:
+def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
     """Give gangs that start now what is left, worker by worker, to the one that gains the most.
 
     The floor holds them with their fewest before, and as they are in ``starts`` after.
@@ -254,7 +255,7 @@ def widen(floor: Floor, standings: Standings, starts: list[Start]) -> None:
             _line_up(line, at, start, count)
 
 
-def _line_up(line: list[tuple[float, int, int]], at: int, start: Start, num_workers: int) -> None:
+def _line_up(line: list[tuple[float, int, int]], at: int, start: Widening, num_workers: int) -> None:
     more = next_useful(start.gang, num_workers)
     if more is not None and more <= start.most:
         heappush(line, (-gain(start.gang, num_workers), at, more))

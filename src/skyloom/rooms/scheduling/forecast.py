@@ -7,6 +7,7 @@ and plays all of them out. It is assumed that nothing else is submitted: those w
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -16,8 +17,8 @@ from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.scheduler import Scheduler
 from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts
 
-MAX_WAITING = 500
 _ROLLOUTS = (20, 200)
+_FEWEST = 10  # waiting gangs that are played, whatever that costs
 _EARLY, _LIKELY, _LATE = 0.1, 0.5, 0.9
 # A rollout in which gangs are stopped again and again is cut off after so many times the events that it takes without.
 _PATIENCE = 20
@@ -63,15 +64,15 @@ def forecast(
     Args:
         make: gives a fresh scheduler each time, that has these nodes and its projects' past use, and knows no gang.
         running: all that hold resources.
-        waiting: in the order of the queue; those after the first `MAX_WAITING` are neither played nor answered.
+        waiting: in the order of the queue; as many of the first are played and answered as ``max_events`` allows.
         durations: by gang; one that is missing is judged by its own ``expected_s``, or by nothing.
         costs: of stopping a gang.
-        max_events: how much is played, over all rollouts; fewer gangs get more rollouts.
+        max_events: how much is played, over all rollouts, about 100 µs each; fewer gangs get more rollouts.
 
     Raises `IllegalDecision`.
     """
     holdings = list(running)
-    queue = list(waiting)[:MAX_WAITING]
+    queue = list(islice(waiting, max(_FEWEST, (max_events // _ROLLOUTS[0] - len(holdings)) // 2)))
     gangs = [*(holding.demand for holding in holdings), *queue]
     if not gangs:
         return {}

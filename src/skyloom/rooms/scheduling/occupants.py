@@ -193,5 +193,5 @@ def pool_of(placement: Placement, floor: Floor, unknown: str = "") -> str:
     for name, _ in placement:
         place = floor.place_of.get(name)
         if place is not None:
-            return floor.nodes[place].pool
+            return floor.ground.nodes[place].pool
     return unknown

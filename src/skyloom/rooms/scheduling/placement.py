@@ -34,16 +34,16 @@ class Shape:
 class Area:
     """Nodes that differ in nothing but their names and what is free on them."""
 
-    __slots__ = ("labels", "levels", "pool", "rates", "rented", "totals")
+    __slots__ = ("labels", "number", "pool", "rates", "rented", "totals")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, number: int, node: Node) -> None:
         gpus, cpus, _ = vector(node.total)
+        self.number = number
         self.pool = node.pool
         self.labels = node.labels
         self.rented = node.rented
         # The price of one GPU for gangs with GPUs, of one CPU for the others: a node of eight is not dearer than one of one.
         self.rates = (node.usd_per_hour / max(gpus, 1), node.usd_per_hour / max(cpus, 1))
-        self.levels: dict[Vector, list[int]] = {}
         self.totals: dict[Vector, int] = {}
 
     def serves(self, shape: Shape) -> bool:
@@ -56,8 +56,8 @@ class Area:
         return all(self.labels.get(key) == value for key, value in shape.labels.items())
 
 
-class Floor:
-    """What is free on every node, and where a gang of some shape would go.
+class Ground:
+    """The nodes there are, and where gangs of each shape may run. What is free on them is the `Floor`'s.
 
     A node is known inside by its place in the order of names, so that equal choices fall the same way every time.
     """
@@ -65,40 +65,91 @@ class Floor:
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
         self.nodes = tuple(sorted(nodes, key=lambda node: node.name))
         self.place_of = {node.name: place for place, node in enumerate(self.nodes)}
-        self.free: list[Vector] = []
         self.total: Vector = ZERO
-        self.news = 0  # grows whenever something becomes free: what did not fit before, still does not fit until then
-        self._areas: list[Area] = []
-        self._area_of: list[Area] = []
-        self._journal: list[tuple[int, Vector]] | None = None
-        self._imagined = 0  # moves that will be undone
+        self.areas: list[Area] = []
+        self.area_of: list[Area] = []
         self._pools: dict[int, tuple[tuple[Area, ...], ...]] = {}
         self._shapes: list[Shape] = []
         self._pool_names: dict[int, frozenset[str]] = {}
         self._ever: dict[int, bool] = {}
-        self._settle()
-
-    def _settle(self) -> None:
         kinds: dict[tuple[object, ...], Area] = {}
-        for place, node in enumerate(self.nodes):
-            kind = (
-                node.pool,
-                node.usd_per_hour,
-                node.rented,
-                node.total.gpus,
-                node.total.cpus,
-                *sorted(node.labels.items()),
+        for node in self.nodes:
+            self._settle(node, kinds)
+
+    def _settle(self, node: Node, kinds: dict[tuple[object, ...], Area]) -> None:
+        labels = sorted(node.labels.items())
+        kind = (node.pool, node.usd_per_hour, node.rented, node.total.gpus, node.total.cpus, *labels)
+        area = kinds.get(kind)
+        if area is None:
+            area = kinds[kind] = Area(len(self.areas), node)
+            self.areas.append(area)
+        whole = vector(node.total)
+        self.total = plus(self.total, whole)
+        self.area_of.append(area)
+        area.totals[whole] = area.totals.get(whole, 0) + 1
+
+    def pools(self, shape: Shape) -> tuple[tuple[Area, ...], ...]:
+        """Where such gangs may run: the areas of each pool, the cheapest pool first."""
+        found = self._pools.get(id(shape))
+        if found is None:
+            kind = 0 if shape.worker[0] else 1
+            by_pool: dict[str, list[Area]] = {}
+            for area in sorted(self.areas, key=lambda area: (area.rented, area.rates[kind], area.pool)):
+                if area.serves(shape):
+                    by_pool.setdefault(area.pool, []).append(area)
+            found = self._pools[id(shape)] = tuple(tuple(areas) for areas in by_pool.values())
+            self._shapes.append(shape)  # kept, so that its id stays its own
+        return found
+
+    def pool_names(self, shape: Shape) -> frozenset[str]:
+        """The names of the pools where such gangs may run."""
+        known = self._pool_names.get(id(shape))
+        if known is None:
+            known = self._pool_names[id(shape)] = frozenset(areas[0].pool for areas in self.pools(shape))
+        return known
+
+    def rents(self, pool: str) -> bool:
+        """Whether some node of a pool is rented."""
+        return any(area.rented for area in self.areas if area.pool == pool)
+
+    def can_ever(self, shape: Shape) -> bool:
+        """Whether some pool would hold its fewest workers if nothing else ran."""
+        known = self._ever.get(id(shape))
+        if known is None:
+            known = self._ever[id(shape)] = any(
+                sum(times_in(whole, shape.worker) * count for area in areas for whole, count in area.totals.items())
+                >= shape.min_workers
+                for areas in self.pools(shape)
             )
-            area = kinds.get(kind)
-            if area is None:
-                area = kinds[kind] = Area(node)
+        return known
+
+
+class Floor:
+    """What is free on every node, and where a gang of some shape would go."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.place_of = ground.place_of
+        self.free: list[Vector] = []
+        self.news = 0  # grows whenever something becomes free: what did not fit before, still does not fit until then
+        self._levels: list[dict[Vector, list[int]]] = [{} for _ in ground.areas]
+        self._journal: list[tuple[int, Vector]] | None = None
+        self._imagined = 0  # moves that will be undone
+        self._lasts = True
+        for place, (node, area) in enumerate(zip(ground.nodes, ground.area_of, strict=True)):
             whole = vector(node.total)
-            self.total = plus(self.total, whole)
             self.free.append(whole)
-            self._area_of.append(area)
-            area.levels.setdefault(whole, []).append(place)
-            area.totals[whole] = area.totals.get(whole, 0) + 1
-        self._areas = list(kinds.values())
+            self._levels[area.number].setdefault(whole, []).append(place)
+
+    def copy(self) -> "Floor":
+        """As it is now, to try something on."""
+        other = object.__new__(Floor)
+        other.ground, other.place_of = self.ground, self.place_of
+        other.free = list(self.free)
+        other.news = self.news
+        other._levels = [{level: list(places) for level, places in levels.items()} for levels in self._levels]
+        other._journal, other._imagined, other._lasts = None, 0, False
+        return other
 
     def take(self, placement: Placement, worker: Vector) -> None:
         """Use up; nodes that are gone are passed over."""
@@ -124,7 +175,7 @@ class Floor:
         if self._journal is not None:
             self._journal.append((place, old))
             self._imagined += 1
-        levels = self._area_of[place].levels
+        levels = self._levels[self.ground.area_of[place].number]
         level = levels[old]
         if len(level) == 1:
             del levels[old]
@@ -151,49 +202,16 @@ class Floor:
             self._imagined -= len(journal)
             self._journal, self.news = outer, news
 
-    def pools(self, shape: Shape) -> tuple[tuple[Area, ...], ...]:
-        """Where such gangs may run: the areas of each pool, the cheapest pool first."""
-        found = self._pools.get(id(shape))
-        if found is None:
-            kind = 0 if shape.worker[0] else 1
-            by_pool: dict[str, list[Area]] = {}
-            for area in sorted(self._areas, key=lambda area: (area.rented, area.rates[kind], area.pool)):
-                if area.serves(shape):
-                    by_pool.setdefault(area.pool, []).append(area)
-            found = self._pools[id(shape)] = tuple(tuple(areas) for areas in by_pool.values())
-            self._shapes.append(shape)  # kept, so that its id stays its own
-        return found
-
-    def pool_names(self, shape: Shape) -> frozenset[str]:
-        """The names of the pools where such gangs may run."""
-        known = self._pool_names.get(id(shape))
-        if known is None:
-            known = self._pool_names[id(shape)] = frozenset(areas[0].pool for areas in self.pools(shape))
-        return known
-
-    def area(self, place: int) -> Area:
-        """The area of a node."""
-        return self._area_of[place]
-
-    def rents(self, pool: str) -> bool:
-        """Whether some node of a pool is rented."""
-        return any(area.rented for area in self._areas if area.pool == pool)
-
-    def can_ever(self, shape: Shape) -> bool:
-        """Whether some pool would hold its fewest workers if nothing else ran."""
-        known = self._ever.get(id(shape))
-        if known is None:
-            known = self._ever[id(shape)] = any(
-                sum(times_in(whole, shape.worker) * count for area in areas for whole, count in area.totals.items())
-                >= shape.min_workers
-                for areas in self.pools(shape)
-            )
-        return known
+    def levels(self, areas: tuple[Area, ...]) -> Iterator[Vector]:
+        """The different amounts that are free on nodes there."""
+        return (level for area in areas for level in self._levels[area.number])
 
     def room(self, areas: tuple[Area, ...], worker: Vector, most: int) -> int:
         """How many such workers fit there, counting no node for more than ``most``."""
         return sum(
-            min(times_in(level, worker), most) * len(places) for area in areas for level, places in area.levels.items()
+            min(times_in(level, worker), most) * len(places)
+            for area in areas
+            for level, places in self._levels[area.number].items()
         )
 
     def find(self, shape: Shape, num_workers: int, closed: Collection[str] = ()) -> Placement | None:
@@ -205,13 +223,13 @@ class Floor:
         least = num_workers == shape.min_workers
         if least and shape.refused == (self, self.news):
             return None
-        for areas in self.pools(shape):
+        for areas in self.ground.pools(shape):
             if areas[0].pool in closed:
                 continue
             placement = self.find_in(areas, shape.worker, num_workers)
             if placement is not None:
                 return placement
-        if least and not closed and not self._imagined:
+        if least and not closed and not self._imagined and self._lasts:
             shape.refused = (self, self.news)
         return None
 
@@ -220,34 +238,35 @@ class Floor:
         if num_workers == 1:
             return self._one(areas, worker)
         room = [
-            (times, rank, level, area)
+            (times, rank, level, places)
             for rank, area in enumerate(areas)
-            for level in area.levels
+            for level, places in self._levels[area.number].items()
             if (times := times_in(level, worker))
         ]
-        if sum(min(times, num_workers) * len(area.levels[level]) for times, _, level, area in room) < num_workers:
+        if sum(min(times, num_workers) * len(places) for times, _, _, places in room) < num_workers:
             return None
-        return self._few(room, worker, num_workers)
+        return self._few(room, num_workers)
 
     def _one(self, areas: tuple[Area, ...], worker: Vector) -> Placement | None:
         for area in areas:
-            tightest = min((level for level in area.levels if within(worker, level) and min(level) >= 0), default=None)
+            levels = self._levels[area.number]
+            tightest = min((level for level in levels if within(worker, level) and min(level) >= 0), default=None)
             if tightest is not None:
-                return ((self.nodes[area.levels[tightest][0]].name, 1),)
+                return ((self.ground.nodes[levels[tightest][0]].name, 1),)
         return None
 
-    def _few(self, room: list[tuple[int, int, Vector, Area]], worker: Vector, num_workers: int) -> Placement | None:
+    def _few(self, room: list[tuple[int, int, Vector, list[int]]], num_workers: int) -> Placement | None:
         """Fill the roomiest hosts whole, then put the rest on the host that it fits most tightly."""
+        nodes = self.ground.nodes
         room.sort(key=lambda item: (-min(item[0], num_workers), item[1], item[2]))
         used: list[tuple[str, int]] = []
         left = num_workers
-        for at, (times, _, level, area) in enumerate(room):
-            places = area.levels[level]
+        for at, (times, _, _, places) in enumerate(room):
             for place in places:
                 if left <= times:
                     tight = min((item for item in room[at:] if left <= item[0]), key=lambda item: (item[1], item[2]))
-                    last = place if tight is room[at] else tight[3].levels[tight[2]][0]
-                    return (*used, (self.nodes[last].name, left))
-                used.append((self.nodes[place].name, times))
+                    last = place if tight is room[at] else tight[3][0]
+                    return (*used, (nodes[last].name, left))
+                used.append((nodes[place].name, times))
                 left -= times
         return None

@@ -12,6 +12,7 @@ stops of one gang there is progress, and a finite trace has finitely many of the
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from math import inf
 
 from skyloom.rooms.scheduling.backfill import Promise, awaited
@@ -22,49 +23,80 @@ from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, Key
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
 
+# So few stops at once are looked for in the line as it is; for more, a sorted copy pays.
+_FEW = 32
 
-class Claims:
-    """What will be free soon because somebody was told to stop, and for whom it is kept."""
+
+class Handover:
+    """What will be free soon because somebody was told to stop, and for whom it is kept.
+
+    Attributes:
+        promise: what is kept, as a limit for all others.
+    """
 
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
+        self._soon: Floor | None = None
+        self._kept: set[int] = set()
+        self._given_back: dict[str, Vector] = {}
         self.leaving: dict[str, Occupant] = {}
-        self.given_back: dict[str, Vector] = {}  # by project
-        self._kept: list[tuple[Placement, Vector]] = []
         self.promise = Promise("", "", -inf, (), {})
+
+    def soon(self) -> Floor:
+        """The floor as it will be when all have left, less what is kept."""
+        if self._soon is None:
+            self._soon = self._floor.copy()
+            for one in self.leaving.values():
+                self._soon.give(one.placement, one.worker)
+        return self._soon
+
+    def view(self) -> Floor:
+        """The same; the floor as it is now when nobody leaves."""
+        return self.soon() if self.leaving else self._floor
+
+    def back(self, project: str) -> Vector:
+        """What a project gives back."""
+        return self._given_back.get(project, ZERO)
 
     def leave(self, ones: Iterable[Occupant]) -> None:
         """These give back what they hold, sooner or later."""
         for one in ones:
             self.leaving[one.gang.id] = one
-            self.given_back[one.gang.project] = plus(self.given_back.get(one.gang.project, ZERO), one.used)
-
-    def back(self, project: str) -> Vector:
-        """What a project gives back."""
-        return self.given_back.get(project, ZERO)
-
-    def foresee(self) -> None:
-        """The floor as it will be when all have left, less what is kept; to be undone by the caller."""
-        for one in self.leaving.values():
-            self._floor.give(one.placement, one.worker)
-        for placement, worker in self._kept:
-            self._floor.take(placement, worker)
+            self._given_back[one.gang.project] = plus(self.back(one.gang.project), one.used)
+            if self._soon is not None:
+                self._soon.give(one.placement, one.worker)
+                self._look(one.placement)
 
     def keep(self, gang_id: str, placement: Placement, worker: Vector) -> None:
         """That is for this gang, and nobody else may start there meanwhile."""
-        self._kept.append((placement, worker))
-        with self._floor.imagined():
-            self.foresee()
-            places = {self._floor.place_of.get(name) for kept, _ in self._kept for name, _ in kept}
-            spare = {place: self._floor.free[place] for place in places if place is not None}
-        self.promise = Promise(gang_id, "", -inf, placement, spare)
+        self.soon().take(placement, worker)
+        self._kept.update(self._places(placement))
+        self._look(placement)
+        self.promise.gang = gang_id
+
+    def take(self, placement: Placement, worker: Vector, sign: int = 1) -> None:
+        """Somebody starts there now (or, with ``sign`` -1, does not after all)."""
+        if self._soon is not None:
+            if sign > 0:
+                self._soon.take(placement, worker)
+            else:
+                self._soon.give(placement, worker)
+            self._look(placement)
+
+    def _places(self, placement: Placement) -> Iterator[int]:
+        return (place for name, _ in placement if (place := self._floor.place_of.get(name)) is not None)
+
+    def _look(self, placement: Placement) -> None:
+        for place in self._places(placement):
+            if place in self._kept:
+                self.promise.spare[place] = self.soon().free[place]
 
 
 class Stops:
     """Finds who has to stop, by the rules above."""
 
     def __init__(
-        self, rulebook: Rulebook, floor: Floor, occupants: Occupants, standings: Standings, claims: Claims, now: float
+        self, rulebook: Rulebook, floor: Floor, occupants: Occupants, standings: Standings, claims: Handover, now: float
     ) -> None:
         self._rules = rulebook
         self._floor = floor
@@ -73,6 +105,8 @@ class Stops:
         self._claims = claims
         self._now = now
         self._by_policy = rulebook.policy in PREEMPTIVE
+        self._lines: dict[tuple[str, bool], list[Occupant]] = {}
+        self._starts: dict[tuple[str, bool], int] = {}
         self._lowest: int | None = None
         self._worst: Key | None = None
         self.again_at = inf
@@ -88,7 +122,7 @@ class Stops:
         if not self.could(gang, key, borrows):
             return []
         best: tuple[list[Occupant], Placement] | None = None
-        for areas in self._floor.pools(shape):
+        for areas in self._floor.ground.pools(shape):
             found = self._in_pool(gang, shape, areas, key, borrows, limits)
             if found is not None and (best is None or len(found[0]) < len(best[0])):
                 best = found
@@ -115,30 +149,30 @@ class Stops:
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], key: Key, borrows: bool, limits: list[Promise]
     ) -> tuple[list[Occupant], Placement] | None:
         """Who stops, and where it would start then."""
-        with self._floor.imagined():
-            self._claims.foresee()
+        soon = self._claims.soon()
+        with soon.imagined():
             freed = self._enough(gang, shape, areas, self._behind(gang, shape, areas, key, borrows))
             for held in limits:
-                held.narrow(self._floor)
-            placement = self._floor.find_in(areas, shape.worker, shape.min_workers) if freed else None
+                held.narrow(soon)
+            placement = soon.find_in(areas, shape.worker, shape.min_workers) if freed else None
         return (freed, placement) if placement is not None else None
 
     def _enough(
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], victims: Iterator[Occupant]
     ) -> list[Occupant]:
         """The first of these that make room, without those it fits without; they have left the floor then."""
-        standing = self._standings.standing(gang.project)
+        standing, soon = self._standings.standing(gang.project), self._claims.soon()
         freed: list[Occupant] = []
         back = ZERO
         if standing.may_hold(shape.need):
-            freed, _ = awaited(self._floor, shape, areas, victims)
+            freed, _ = awaited(soon, shape, areas, victims)
             for one in freed:
-                self._floor.give(one.placement, one.worker)
+                soon.give(one.placement, one.worker)
                 back = plus(back, one.used)
         else:
             for one in victims:
                 freed.append(one)
-                self._floor.give(one.placement, one.worker)
+                soon.give(one.placement, one.worker)
                 back = plus(back, one.used)
                 if self._fits(standing, shape, areas, back):
                     break
@@ -146,18 +180,18 @@ class Stops:
                 return []
         # The better one's place in line, the sooner it is spared. The last one is needed: without it, it did not fit.
         for one in reversed(freed[:-1]):
-            self._floor.take(one.placement, one.worker)
+            soon.take(one.placement, one.worker)
             if self._fits(standing, shape, areas, plus(back, one.used, -1)):
                 freed.remove(one)
                 back = plus(back, one.used, -1)
             else:
-                self._floor.give(one.placement, one.worker)
+                soon.give(one.placement, one.worker)
         return freed
 
     def _fits(self, standing: Standing, shape: Shape, areas: tuple[Area, ...], back: Vector) -> bool:
         if not standing.may_hold(plus(shape.need, back, -1)):
             return False
-        return self._floor.find_in(areas, shape.worker, shape.min_workers) is not None
+        return self._claims.soon().find_in(areas, shape.worker, shape.min_workers) is not None
 
     def _behind(
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], key: Key, borrows: bool
@@ -167,41 +201,58 @@ class Stops:
         At its project's ceiling only its own project's gangs can make room for it.
         """
         held: dict[str, Vector] = {}
-        pool = areas[0].pool
         own_only = not self._standings.standing(gang.project).may_hold(shape.need)
-        for own_key, one in self._candidates(gang, borrows):
-            if self._by_policy and own_key is not None and own_key <= key:
-                return
-            if (
-                one.pool != pool
-                or (own_only and one.gang.project != gang.project)
-                or one.gang.id in self._claims.leaving
-            ):
+        for one in self._candidates(gang, areas[0].pool, key, borrows):
+            if own_only and one.gang.project != gang.project:
                 continue
             standing = self._standings.standing(one.gang.project)
             now_held = held.get(one.gang.project) or plus(standing.held, self._claims.back(one.gang.project), -1)
-            if self._precedes(gang, one, key, borrows, _borrowed(standing, now_held)) and self._stoppable(one):
+            if self._precedes(gang, one, key, borrows, _borrowed(standing, now_held)):
                 held[one.gang.project] = plus(now_held, one.used, -1)
                 yield one
 
-    def _candidates(self, gang: Demand, borrows: bool) -> Iterator[tuple[Key | None, Occupant]]:
-        """Occupants, the worst in line first; with their keys where only those are of interest that the policy puts behind."""
-        priorities = self._occupants.priorities
-        plain = len(priorities) == 1 and gang.priority in priorities and not self._rules.quotas
-        if self._by_policy and plain:
-            return self._occupants.worst_first(self._now)
-        everybody = list(self._occupants.all.values())
-        if self._by_policy:
-            everybody = [one for _, one in self._occupants.worst_first(self._now)]
-        else:
-            everybody.sort(key=lambda one: (-one.started_at, one.gang.id))
-        everybody.sort(
-            key=lambda one: (
-                borrows or not _borrowed(self._standings.standing(one.gang.project), None),
-                one.gang.priority,
-            )
-        )
-        return ((None, one) for one in everybody)
+    def _candidates(self, gang: Demand, pool: str, key: Key, borrows: bool) -> Iterator[Occupant]:
+        """Who can be stopped in a pool, the worst in line first, up to where nobody can stand behind this gang any more."""
+        plain = not self._rules.quotas
+        leaving = self._claims.leaving
+        if self._by_policy and plain and len(self._occupants.priorities) == 1 and len(leaving) < _FEW:
+            # The usual case, without looking at each.
+            priority = next(iter(self._occupants.priorities))
+            for own_key, one in self._occupants.worst_first(self._now):
+                if gang.priority < priority or (gang.priority == priority and own_key <= key):
+                    return
+                if one.pool == pool and one.gang.id not in leaving and self._stoppable(one):
+                    yield one
+            return
+        line, start = self._line(pool, borrows)
+        for one in islice(line, start, None):
+            if plain and (
+                one.gang.priority > gang.priority or not (self._by_policy or one.gang.priority < gang.priority)
+            ):
+                return
+            if one.gang.id not in leaving:
+                yield one
+
+    def _line(self, pool: str, borrows: bool) -> tuple[list[Occupant], int]:
+        """All that can be stopped in a pool, and from where on: who borrows first if a guarantee is asked for, then by priority."""
+        at = pool, borrows
+        line = self._lines.get(at)
+        if line is None:
+            if self._by_policy:
+                everybody = [one for _, one in self._occupants.worst_first(self._now)]
+            else:
+                everybody = sorted(self._occupants.all.values(), key=lambda one: (-one.started_at, one.gang.id))
+            line = self._lines[at] = [one for one in everybody if one.pool == pool and self._stoppable(one)]
+            line.sort(key=lambda one: (self._safe(one, borrows), one.gang.priority))
+        start = self._starts.get(at, 0)
+        # Whoever was told to stop is passed over once, not by everyone who looks for room.
+        while start < len(line) and line[start].gang.id in self._claims.leaving:
+            start += 1
+        self._starts[at] = start
+        return line, start
+
+    def _safe(self, one: Occupant, borrows: bool) -> bool:
+        return borrows or not _borrowed(self._standings.standing(one.gang.project), None)
 
     def _precedes(self, gang: Demand, one: Occupant, key: Key, borrows: bool, victim_borrows: bool) -> bool:
         if one.gang.project != gang.project and borrows != victim_borrows:

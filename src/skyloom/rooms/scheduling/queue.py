@@ -144,7 +144,7 @@ class Queue:
         if rents_from(self._rules, gang) <= now <= gang.deadline_at:
             return True
         # What no owned node can ever hold need not wait for one.
-        return not self._floor.can_ever(self.shape(gang, False))
+        return not self._floor.ground.can_ever(self.shape(gang, False))
 
     def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
         shape = self.shape(gang, renting)

@@ -16,13 +16,13 @@ from heapq import heapify, heappop, heappush, merge
 from math import inf
 
 from skyloom.rooms.scheduling.backfill import Promise, promise
-from skyloom.rooms.scheduling.elasticity import Resizes, Start, widen
+from skyloom.rooms.scheduling.elasticity import Resizes, Widening, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of
 from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, queue_of, remaining_s
-from skyloom.rooms.scheduling.preemption import Claims, Stops
+from skyloom.rooms.scheduling.preemption import Handover, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
@@ -63,7 +63,7 @@ class Round:
         self.occupants = occupants
         self.standings = standings
         self.now = now
-        self.starts: list[Start] = []
+        self.starts: list[Widening] = []
         self.overtook: set[str] = set()
         self.evictions: list[Eviction] = []
         self.refusals: dict[int, Refusal] = {}  # by group
@@ -83,7 +83,7 @@ class Round:
         self._at_ceiling: dict[str, str] = {}
         self._overdrawn: set[str] = set()
         self._wanted: set[str] = set()
-        self._claims = Claims(floor)
+        self._claims = Handover(floor)
         self._claims.leave(occupants.stopping.values())
         self._stops = Stops(rulebook, floor, occupants, standings, self._claims, now)
         self._resizes = Resizes(rulebook, floor, queue, occupants, standings, self._claims, now)
@@ -210,7 +210,7 @@ class Round:
         if refusal.why not in (Cause.RESOURCES, Cause.TURN):
             self.refusals[id(group)] = refusal
             return False
-        self._wanted.update(self.floor.pool_names(shape))
+        self._wanted.update(self.floor.ground.pool_names(shape))
         if entitled and group.project:
             self._asked[group.project] = plus(self._asked.get(group.project, ZERO), shape.need)
         if refusal.why is Cause.TURN:
@@ -230,13 +230,13 @@ class Round:
 
     def _is_owed_more(self, group: Group) -> bool:
         num_told = self._num_told[id(group)] = self._num_told.get(id(group), 0) + 1
-        return num_told < len(self.floor.pool_names(group.shape)) and len(group) > 1
+        return num_told < len(self.floor.ground.pool_names(group.shape)) and len(group) > 1
 
     def _try(self, group: Group, entry: Entry, entitled: bool) -> Refusal | None:
         """Start the first of a group, or say why not."""
         gang, shape = entry[2], group.shape
         standing = self.standings.standing(gang.project)
-        if not within(shape.need, standing.ceiling) or not self.floor.can_ever(shape):
+        if not within(shape.need, standing.ceiling) or not self.floor.ground.can_ever(shape):
             return Refusal(Cause.IMPOSSIBLE)
         ahead = self._at_ceiling.get(gang.project)
         if ahead is not None:
@@ -276,11 +276,11 @@ class Round:
     def _await_leaving(self, gang: Demand, shape: Shape, limits: list[Promise]) -> bool:
         if not self._claims.leaving or not self.standings.standing(gang.project).may_hold(shape.need):
             return False
-        with self.floor.imagined():
-            self._claims.foresee()
+        soon = self._claims.soon()
+        with soon.imagined():
             for held in limits:
-                held.narrow(self.floor)
-            placement = self.floor.find(shape, shape.min_workers)
+                held.narrow(soon)
+            placement = soon.find(shape, shape.min_workers)
         if placement is not None:
             self._claims.keep(gang.id, placement, shape.worker)
         return placement is not None
@@ -304,21 +304,20 @@ class Round:
         for gang, shape, refusal in self._owed:
             if self._gives_way and not self.queue.num_fixed:
                 break
-            if not self._promises.keys() >= self.floor.pool_names(shape):
+            if not self._promises.keys() >= self.floor.ground.pool_names(shape):
                 refusal.promise = self._promise(gang, shape)
         self._owed.clear()
 
     def _promise(self, gang: Demand, shape: Shape) -> Promise | None:
         """Promise room where it can start the soonest, in a pool that protects nobody yet."""
         found: Promise | None = None
-        with self.floor.imagined():
-            self._claims.foresee()
-            for areas in self.floor.pools(shape):
-                pool = areas[0].pool
-                if pool not in self._promises:
-                    made = promise(self.floor, gang.id, shape, areas, self._by_end(pool), self.now)
-                    if made is not None and (found is None or made.at < found.at):
-                        found = made
+        floor = self._claims.view()
+        for areas in floor.ground.pools(shape):
+            pool = areas[0].pool
+            if pool not in self._promises:
+                made = promise(floor, gang.id, shape, areas, self._by_end(pool), self.now)
+                if made is not None and (found is None or made.at < found.at):
+                    found = made
         if found is not None:
             self._promises[found.pool] = found
         return found
@@ -358,16 +357,19 @@ class Round:
     def _admit(self, group: Group, entry: Entry, placement: Placement) -> None:
         gang, worker = entry[2], group.shape.worker
         pool = pool_of(placement, self.floor)
-        for held in (self._claims.promise, *self._limits(gang)):
+        for held in self._limits(gang):
             held.use(self.floor, placement, worker)
         if pool in self._wanted:
             self.overtook.add(gang.id)
         self.floor.take(placement, worker)
+        self._claims.take(placement, worker)
         self.charge(gang, group.shape.need)
         group.drop(gang.id)
         self._passed.append((group, entry))
         self.starts.append(
-            Start(gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers))
+            Widening(
+                gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers)
+            )
         )
         one = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
         self._started.setdefault(pool, []).append(one)
@@ -384,9 +386,9 @@ class Round:
         if self.rules.preempt:
             self.evictions += self._resizes.grow(limits, self._wanted)
 
-    def _widen(self, elastic: list[Start], limits: list[Promise]) -> None:
+    def _widen(self, elastic: list[Widening], limits: list[Promise]) -> None:
         for start in elastic:
-            wanted = not self._wanted.isdisjoint(self.floor.pool_names(start.shape))
+            wanted = not self._wanted.isdisjoint(self.floor.ground.pool_names(start.shape))
             if not wanted:
                 start.most = start.gang.max_workers
             elif self._gives_way:
@@ -399,6 +401,8 @@ class Round:
         for (placement, worker), start in zip(before, elastic, strict=True):
             self.floor.give(placement, worker)
             self.floor.take(start.placement, worker)
+            self._claims.take(placement, worker, -1)
+            self._claims.take(start.placement, worker)
 
     def _put_back(self, gang_ids: set[str]) -> None:
         kept = []

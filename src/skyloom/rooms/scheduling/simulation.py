@@ -21,6 +21,8 @@ from skyloom.rooms.scheduling.scheduler import Scheduler
 _END, _FREED, _ARRIVAL = range(3)
 _DIGITS = 9  # moments are rounded to nanoseconds, so that 0.1 + 0.2 is the same moment as 0.3
 _SOON = 1e-6  # who wants to look again now, looks again so much later
+_GONE = (0.0, 0.0, 0.0)
+_SLOWEST = 1e-9
 _NUM_ROUNDS = 1_000  # decisions at one moment; a scheduler that needs more gives and takes in a circle
 
 
@@ -148,7 +150,9 @@ class _Gang:
 
     def _relative(self, num_workers: int) -> float:
         """How fast it is with so many workers, by what its script's duration is for."""
-        return speed(self.demand, num_workers) / speed(self.demand, self.script.num_workers)
+        return max(
+            _SLOWEST, speed(self.demand, num_workers) / max(_SLOWEST, speed(self.demand, self.script.num_workers))
+        )
 
     def begin(self, placement: Placement, now: float, restart_s: float) -> float:
         """Put it on its nodes and return when it will be done."""
@@ -219,7 +223,9 @@ class Simulation:
         costs: StopCosts | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._free = {node.name: [node.total.gpus, node.total.cpus, node.total.memory_bytes] for node in nodes}
+        self._free = {
+            node.name: [*map(float, (node.total.gpus, node.total.cpus, node.total.memory_bytes))] for node in nodes
+        }
         self._costs = costs or StopCosts()
         self._look_at = math.inf
         self._num_idle_looks = 0
@@ -276,7 +282,7 @@ class Simulation:
                 at = gang.demand.submitted_at
                 self._push(at if start_at is None else max(start_at, at), _ARRIVAL, gang)
                 continue
-            self._take(gang, holding.placement)
+            self._move(gang, holding.placement)  # whether that is too much or not: it is a fact
             gang.begin(holding.placement, now, 0.0)
             gang.started_at = gang.first_at = holding.started_at
             gang.bias_s -= max(0.0, now - holding.started_at) * gang.speed  # that much of what was expected is done
@@ -384,22 +390,30 @@ class Simulation:
         self._scheduler.submit(gang.waiting(self._costs.restart_s))
 
     def _give_back(self, gang: _Gang, now: float) -> None:
-        self._take(gang, gang.placement, -1)
+        self._move(gang, gang.placement, -1)
         self._stretches.append(gang.finish_run(now))
         self._scheduler.release(gang.demand.id, now)
 
-    def _take(self, gang: _Gang, placement: Placement, sign: int = 1) -> None:
-        """Move a gang's resources from what is free, or back."""
+    def _take(self, gang: _Gang, placement: Placement) -> None:
+        """Use up what a decision gives a gang."""
+        self._move(gang, placement)
+        for name, _ in placement:
+            free = self._free.get(name, _GONE)
+            if free[0] < 0 or free[1] < -_SOON or free[2] < 0:
+                raise IllegalDecision(
+                    f"{name} is given more than it has, for {gang.demand.id}.",
+                    next_action="Report it with the trace and the policy.",
+                )
+
+    def _move(self, gang: _Gang, placement: Placement, sign: int = 1) -> None:
+        """Move a gang's resources from what is free, or back. On a node that is gone nothing is free, before and after."""
         each = gang.demand.resources
         for name, workers in placement:
             free = self._free.get(name)
-            if free is None:
-                continue  # a node that is gone; what runs on it is held until it ends
-            free[0] -= sign * workers * each.gpus
-            free[1] -= sign * workers * each.cpus
-            free[2] -= sign * workers * each.memory_bytes
-            if sign > 0 and (free[0] < 0 or free[1] < -1e-6 or free[2] < 0):
-                raise _broken(f"{name} is given more than it has, for {gang.demand.id}", gang.demand.submitted_at)
+            if free is not None:
+                free[0] -= sign * workers * each.gpus
+                free[1] -= sign * workers * each.cpus
+                free[2] -= sign * workers * each.memory_bytes
             self._in_use += sign * workers * gang.unit
 
 

@@ -5,10 +5,10 @@ from heapq import heapify, heappop, heappush
 from math import inf
 
 from skyloom.rooms.scheduling.model import Cause, Demand, Wait
-from skyloom.rooms.scheduling.placement import Area, Shape
+from skyloom.rooms.scheduling.placement import Shape
 from skyloom.rooms.scheduling.queue import Entry, Group
 from skyloom.rooms.scheduling.round import Refusal, Round
-from skyloom.rooms.scheduling.vectors import ZERO, Vector, count_of, shortfall, times_in
+from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, Vector, count_of, shortfall, times_in
 
 
 def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
@@ -85,11 +85,11 @@ def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
 
 def _missing(turn: Round, shape: Shape) -> str:
     """``needs 4 GPUs, 2 free on the node with most``."""
-    pools = turn.floor.pools(shape)
+    pools = turn.floor.ground.pools(shape)
     if shape.min_workers == 1:
-        level = max((level for areas in pools for area in areas for level in area.levels), default=ZERO)
+        level = max((most for areas in pools for most in turn.floor.levels(areas)), default=ZERO)
         return f"{_worker(shape.worker, level)} on the node with most"
-    fit = max(_room(areas, shape.worker) for areas in pools)
+    fit = max(turn.floor.room(areas, shape.worker, BOUNDLESS) for areas in pools)
     where = " in the pool with most" if len(pools) > 1 else ""
     each = (
         shortfall(shape.worker, ZERO)[0].partition(",")[0].removeprefix("needs ") if any(shape.worker) else "any size"
@@ -101,17 +101,13 @@ def _worker(need: Vector, free: Vector) -> str:
     return ", ".join(shortfall(need, free)) or ", ".join(shortfall(need, ZERO))
 
 
-def _room(areas: tuple[Area, ...], worker: Vector) -> int:
-    return sum(times_in(level, worker) * len(places) for area in areas for level, places in area.levels.items())
-
-
 def _never(turn: Round, group: Group) -> str:
     shape = group.shape
     standing = turn.standings.standing(group.project)
     missing = shortfall(shape.need, standing.ceiling)
     if missing and group.project:
         return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
-    pools = turn.floor.pools(shape)
+    pools = turn.floor.ground.pools(shape)
     if not pools:
         return "can never start: no node that it may use has the labels that it asks for"
     whole = max(total for areas in pools for area in areas for total in area.totals)

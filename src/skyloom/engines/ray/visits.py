@@ -1,0 +1,125 @@
+"""Open channels into tasks of this node: the keeper's side, which moves bytes when it is asked to and never waits."""
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+
+import msgspec
+
+from skyloom.core.errors import NotFound
+from skyloom.ports.channel import Control, Size, Stream, TaskChannel
+
+MAX_MOVED_BYTES = 2**18
+_FORGOTTEN_S = 30.0  # without a word from the control plane, which may have been killed
+
+
+class VisitOver(NotFound):
+    """The channel into a task is not open any more."""
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel had to say.
+
+    Attributes:
+        taken: how many of the given bytes went in; the others are to be given again.
+        outputs: stream → bytes; ``ended``: streams from which nothing more comes.
+        outcome: how the command ended.
+    """
+
+    taken: int = 0
+    outputs: dict[int, bytes] = {}
+    ended: tuple[int, ...] = ()
+    outcome: Control | None = None
+
+
+class Visits:
+    """All of them, by id. Thread-safe. One that nobody asks about for half a minute is closed, and its command with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, _Visit] = {}
+
+    def add(self, channel: TaskChannel) -> str:
+        """Hold an open channel; returns its id."""
+        visit = secrets.token_hex(16)
+        with self._lock:
+            self._open[visit] = _Visit(channel)
+        return visit
+
+    def exchange(self, visit: str, given: bytes, ends: bool, size: Size | None, listens: bool) -> Heard:
+        """Give, and take unless nobody listens, what is possible now. Raises `VisitOver`."""
+        with self._lock:
+            held = self._open.get(visit)
+        if held is None:
+            raise VisitOver("The connection to the task is gone.", next_action="Connect again.")
+        return held.exchange(given, ends, size, listens)
+
+    def close(self, visit: str) -> None:
+        """Let go of one."""
+        with self._lock:
+            held = self._open.pop(visit, None)
+        if held is not None:
+            held.close()
+
+    def sweep(self) -> None:
+        """Close what was forgotten."""
+        now = time.monotonic()
+        with self._lock:
+            forgotten = [visit for visit, held in self._open.items() if now > held.asked + _FORGOTTEN_S]
+        for visit in forgotten:
+            self.close(visit)
+
+
+class _Visit:
+    def __init__(self, channel: TaskChannel) -> None:
+        self.asked = time.monotonic()
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._ended: set[int] = set()
+        self._closed = False
+
+    def exchange(self, given: bytes, ends: bool, size: Size | None, listens: bool) -> Heard:
+        with self._lock:
+            self.asked = time.monotonic()
+            if self._closed:
+                return Heard(outcome=Control(message="the connection was closed"))
+            if size is not None:
+                self._channel.resize(size)
+            taken = self._give(given)
+            if ends and taken == len(given):
+                self._channel.end_input()
+            # Asked before the outputs are read: what the command wrote before its end is then among them.
+            outcome = self._channel.outcome() if self._channel.over >= 0 else None
+            streams = self._channel.outputs.items() if listens else ()
+            outputs = {int(kind): part for kind, number in streams if (part := self._take(kind, number))}
+            return Heard(taken=taken, outputs=outputs, ended=tuple(self._ended), outcome=outcome)
+
+    def _give(self, given: bytes) -> int:
+        if not given or self._channel.input < 0:
+            return len(given)
+        try:
+            return os.write(self._channel.input, given)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(given)  # it reads no more
+
+    def _take(self, kind: Stream, number: int) -> bytes:
+        if kind in self._ended:
+            return b""
+        try:
+            part = os.read(number, MAX_MOVED_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            part = b""  # a terminal whose last process is gone
+        if not part:
+            self._ended.add(int(kind))
+        return part
+
+    def close(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._closed = True
+            self._channel.close()

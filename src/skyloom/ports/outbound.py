@@ -1,0 +1,26 @@
+"""Requests to the outside: to addresses that users name. Nothing inside may be reached by them."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from skyloom.core.errors import InvalidInput
+
+
+class AddressRefused(InvalidInput):
+    """The address is none of the public internet's, or is written in a way that hides what it is."""
+
+
+class Outbound(Protocol):
+    """Sends requests to the outside. Thread-safe. Never used inside of a transaction."""
+
+    def check(self, url: str) -> None:
+        """Raise `AddressRefused` for an address that could never be sent to, by what is written; a name is not looked up."""
+        ...
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
+        """Send ``body`` and return the status of the answer, whose body is not read. Not idempotent. Follows no redirect.
+
+        The name is looked up now, every address that it has must be public, and it is one of these that is connected to. Blocks for
+        ``timeout_s`` at most for each of connecting, sending and waiting. Raises `AddressRefused`; `Unavailable` without an answer.
+        """
+        ...

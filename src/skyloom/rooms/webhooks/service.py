@@ -1,0 +1,148 @@
+"""The service of webhooks: keeps them, and in a loop sends what happened since.
+
+The log of events is the queue, and each webhook's cursor is its place in it. A request is sent outside of any transaction and the cursor
+moves after it was taken: a crash in between sends it again, with the same id. Nothing waits for this loop.
+"""
+
+from collections.abc import Callable
+
+from skyloom.core.errors import SkyloomError
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Done, Page
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import EVENTS, Change, Handlers, Query
+from skyloom.ports.outbound import Outbound
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
+from skyloom.rooms.webhooks import model, rules
+from skyloom.rooms.webhooks.model import News, Webhook
+from skyloom.rooms.webhooks.ports import WEBHOOKS
+
+_TICK_S = 1.0
+_TIMEOUT_S = 5.0
+_AT_ONCE = 20  # news that one webhook may send before the next has its turn
+_CHUNK = 1_000
+
+
+class Webhooks:
+    """The webhooks of all projects.
+
+    Args:
+        secret_of: the secret of a webhook, by its id.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, ids: Ids, outbound: Outbound, secret_of: Callable[[str], str]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._outbound = outbound
+        self._secret_of = secret_of
+
+    def handlers(self) -> Handlers:
+        return {
+            model.CreateWebhook: Change(
+                self.create,
+                before=self.check,
+                kept=lambda made: model.IssuedWebhook(webhook=made.webhook, secret=""),
+                shown=self._with_secret,
+            ),
+            model.ListWebhooks: Query(self.list),
+            model.DeleteWebhook: Change(self.delete),
+        }
+
+    # Operations
+
+    def check(self, ask: model.CreateWebhook, by: Caller) -> None:
+        """Refuse an address that nothing may be sent to."""
+        self._outbound.check(ask.url)
+
+    def create(self, tx: Transaction, ask: model.CreateWebhook, by: Caller) -> model.IssuedWebhook:
+        if tx.count(WEBHOOKS, {"project": by.project}) >= model.MAX_WEBHOOKS:
+            raise model.TooManyWebhooks(
+                f"A project has {model.MAX_WEBHOOKS} webhooks at most.", next_action="Delete one: skyloom webhook list."
+            )
+        newest = tx.entries(EVENTS, limit=1, newest_first=True)
+        made = Webhook(
+            id=self._ids.new("hook"),
+            project=by.project,
+            url=ask.url,
+            kinds=tuple(dict.fromkeys(ask.kinds)),
+            created_by=by.principal,
+            created_at=self._clock.now(),
+            cursor=newest[0][0] if newest else 0,
+        )
+        return self._with_secret(model.IssuedWebhook(webhook=tx.insert(WEBHOOKS, made), secret=""))
+
+    def delete(self, tx: Transaction, ask: model.DeleteWebhook, by: Caller) -> Done:
+        found = tx.get(WEBHOOKS, ask.webhook_id)
+        if found is None or found.project != by.project:
+            raise model.WebhookMissing(
+                f"There is no webhook {ask.webhook_id}.", next_action="List them: skyloom webhook list."
+            )
+        tx.delete(WEBHOOKS, found.id)
+        return Done()
+
+    # The loop
+
+    def tick(self) -> float:
+        """Send what there is to send. Returns the seconds until there may be more."""
+        now = self._clock.now()
+        waits = [_TICK_S]
+        for webhook in self._store.read(lambda view: view.select(WEBHOOKS)):
+            if webhook.next_try_at <= now:
+                waits.append(self._send_some(webhook))
+        return min(waits)
+
+    def _send_some(self, webhook: Webhook) -> float:
+        for _ in range(_AT_ONCE):
+            number, news = self._store.read(lambda view, hook=webhook: _next(view, hook))  # type: ignore[misc]
+            if news is None:
+                if number > webhook.cursor:
+                    self._keep(changed(webhook, {"cursor": number}))
+                return _TICK_S
+            after = self._sent(webhook, number, news)
+            kept = self._keep(after)
+            if kept is None or after.failures:
+                return _TICK_S
+            webhook = kept
+        return 0.0
+
+    def _sent(self, webhook: Webhook, number: int, news: News) -> Webhook:
+        """Send one; returns the webhook as it is then."""
+        body, now = rules.body_of(news), self._clock.now()
+        headers = rules.signed(body, self._secret_of(webhook.id), now)
+        try:
+            status = self._outbound.post(webhook.url, body, headers, _TIMEOUT_S)
+        except SkyloomError as error:
+            return rules.failed(webhook, number, news, error.message, now)
+        if 200 <= status < 300:
+            return rules.taken(webhook, number)
+        return rules.failed(webhook, number, news, f"It answered {status}.", now)
+
+    def _keep(self, webhook: Webhook) -> Webhook | None:
+        """Write down how it went; None when the webhook was deleted meanwhile. Nobody but this loop changes one."""
+
+        def work(tx: Transaction) -> Webhook | None:
+            return tx.update(WEBHOOKS, webhook) if tx.get(WEBHOOKS, webhook.id) is not None else None
+
+        return self._store.write(work)
+
+    def _with_secret(self, issued: model.IssuedWebhook) -> model.IssuedWebhook:
+        return model.IssuedWebhook(webhook=issued.webhook, secret=self._secret_of(issued.webhook.id))
+
+    def list(self, ask: model.ListWebhooks, by: Caller) -> Page[Webhook]:
+        found = self._store.read(lambda view: view.select(WEBHOOKS, {"project": by.project}, limit=ask.limit))
+        return Page(items=tuple(found))
+
+
+def _next(view: Snapshot, webhook: Webhook) -> tuple[int, News | None]:
+    """The next news for a webhook with the number of its event; without any, the number up to which there is none."""
+    after = webhook.cursor
+    while chunk := view.entries(EVENTS, {"project": webhook.project}, after=after, limit=_CHUNK):
+        for number, event in chunk:
+            news = rules.news_of(number, event)
+            if news is not None and news.kind in webhook.kinds:
+                return number, news
+        after = chunk[-1][0]
+    return after, None
