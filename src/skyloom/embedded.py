@@ -39,6 +39,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
@@ -161,7 +162,7 @@ class Embedded:
         plans.lasts_s = lasting(store, self._budgets)
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, EngineOf(settings), tokens, pools_ports.stored_in(store))
+        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
@@ -182,6 +183,7 @@ class Embedded:
         self._ticks |= {
             "pools": self._pools.tick,
             "jobs": self._job_loop.tick,
+            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
             "budgets": self._budgets.tick,
             "webhooks": webhooks.tick,
             "dependencies": self._jobs.dependencies.tick,
@@ -292,7 +294,7 @@ def _capacity(settings: Settings) -> Resources | None:
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
 
 
-class EngineOf:
+class PoolEngines:
     """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
 
     def __init__(self, settings: Settings) -> None:

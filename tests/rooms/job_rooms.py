@@ -45,12 +45,13 @@ def job_rooms(
     blobs: Blobs,
     plans: Plans | None,
     fleet: Fleet | None = None,
+    waits: Waits | None = None,
 ) -> tuple[Jobs, JobLoop]:
     """Wire them as the composition root does."""
     secrets = Secrets(store, clock, ids, AesGcmSealer(), b"k" * 32)
     if plans is not None:
         plans.secrets = secrets
-    writer, waits = JobWriter(clock, outbox), Waits()
+    writer, waits = JobWriter(clock, outbox), waits or Waits()
     fleet = fleet or Fleet(engine, no_engine, NoTokens(), lambda name: None)
     jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits, secrets)
     launches = Launches(store, clock, writer, fleet, plans, waits)

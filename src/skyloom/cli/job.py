@@ -36,6 +36,7 @@ from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
+from skyloom.sdk.jobs import waits_for
 
 app = words("Jobs: a command, a script or a gang of workers.")
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
@@ -230,7 +231,7 @@ def _say_what_it_waits_for(client: Client, job_id: str) -> None:
     while (status := client.jobs.get(job_id)).state is JobState.QUEUED and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
     if status.state is JobState.QUEUED:
-        typer.echo(f"queued: {status.message or 'waiting'}. {status.next_action} Why: skyloom why {job_id}.", err=True)
+        typer.echo(f"queued: {waits_for(status)}. {status.next_action} Why: skyloom why {job_id}.", err=True)
 
 
 def _attempts(client: Client, job_id: str, rank: int, attempt: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Jobs from Python: submit, wait, follow, cancel; and calls of single functions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,38 @@ from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.waiting import pauses, wait_until
+from skyloom.sdk.waiting import pauses, say, wait_until
+
+_SOON_S, _OFTEN_S = 2.0, 10.0
 
 
 class JobFailed(SkyloomError):
     """A job that was waited for ended without success. ``status`` says why."""
 
     status: JobStatus | None = None
+
+
+class JobNews:
+    """Tells what a job waits for: after a moment, then when it changes, and not too often."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+        self._said = ""
+        self._due = time.monotonic() + _SOON_S
+
+    def of(self, status: JobStatus) -> JobStatus:
+        """Look at the job; gives it back."""
+        if self._tell is not None and status.state is JobState.QUEUED and time.monotonic() > self._due:
+            line = f"job {status.job.id} waits: {waits_for(status)}"
+            if line != self._said:
+                self._tell(line)
+                self._said, self._due = line, time.monotonic() + _OFTEN_S
+        return status
+
+
+def waits_for(status: JobStatus) -> str:
+    """What a queued job waits for and when it will start, in a line."""
+    return "; ".join(words for words in (status.message or "for its turn", status.outlook) if words)
 
 
 class JobCalls:
@@ -122,18 +148,31 @@ class JobCalls:
                 next(waiting)
             offset = chunk.next_offset
 
-    def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
-        """Wait until a job has ended, and return how. Raises ``TimeoutError``."""
+    def wait(
+        self, job_id: str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = None
+    ) -> JobStatus:
+        """Wait until a job has ended, and return how. Raises ``TimeoutError``.
+
+        Args:
+            tell: is told, in a line, what a job waits for that does not start soon, and again when that changes.
+        """
+        news = JobNews(tell)
         return wait_until(
             lambda status: status.state in ENDED,
-            lambda: self.get(job_id),
+            lambda: news.of(self.get(job_id)),
             timeout_s,
             lambda status: f"job {job_id} is still {status.state.value}",
         )
 
-    def finish(self, job_id: str, *, timeout_s: float | None = None) -> JobStatus:
-        """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``."""
-        status = self.wait(job_id, timeout_s=timeout_s)
+    def finish(
+        self, job_id: str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = say
+    ) -> JobStatus:
+        """Wait until a job has succeeded. Raises `JobFailed` when it ended in another way, ``TimeoutError``.
+
+        Args:
+            tell: as in `wait`; a job that waits says so on stderr, by default.
+        """
+        status = self.wait(job_id, timeout_s=timeout_s, tell=tell)
         if status.state is not JobState.SUCCEEDED:
             error = JobFailed(
                 f"Job {job_id} {status.state.value}: {status.message}.",

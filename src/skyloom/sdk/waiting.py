@@ -1,5 +1,6 @@
 """Waiting for something far away: look, pause a little longer each time, look again."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -15,6 +16,11 @@ def pauses() -> Iterator[None]:
         time.sleep(pause_s)
         yield
         pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+
+
+def say(line: str) -> None:
+    """Tell who waits, on stderr."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def wait_until(

@@ -13,7 +13,9 @@ from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.engine import Command
 from skyloom.rooms.jobs import model, rules
 from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason, SubmitJob, TaskState
+from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.ports import TASKS
+from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.scheduling.rulebook import SetScheduling
 from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.stores.sqlite import SqliteStore
@@ -290,3 +292,48 @@ def test_burst_of_ten_thousand_jobs_loses_none(hall: Hall, tmp_path: Path) -> No
     store.close()
     assert {task.job_id for task in tasks if task.state is TaskState.SUCCEEDED} == jobs
     assert len(tasks) == len(jobs) == len(hall.engine.launched)
+
+
+def test_waiting_and_running_jobs_tell_when_they_will_start_and_end(hall: Hall) -> None:
+    waits = Waits()
+    hall.jobs, hall.loop = job_rooms(
+        hall.store, hall.clock, hall.ids, Outbox(hall.clock), hall.engine, hall.blobs, hall.plans, waits=waits
+    )
+    outlook = JobOutlook(hall.clock, waits, hall.loop.picture)
+    for _ in range(8):
+        job = hall.submit("known", cpus=4)
+        hall.rounds(1)
+        hall.clock.advance(100)
+        hall.finish(job)
+        hall.rounds(1)
+    runs, waiting = hall.submit("known", cpus=4), hall.submit("known", cpus=4)
+    hall.rounds(2)
+    assert hall.of(waiting).forecast is None
+    outlook.tick()
+    told = hall.jobs.get(model.GetJob(job_id=waiting), ANN)
+    assert told.forecast is not None and told.forecast.basis == "from 8 earlier jobs named known"
+    now, starts, ends = hall.clock.now(), told.forecast.starts, told.forecast.ends
+    assert starts.early_at is not None and starts.likely_at is not None and starts.late_at is not None
+    assert now < starts.early_at <= starts.likely_at <= starts.late_at
+    assert 60 < starts.likely_at - now < 150
+    assert ends.likely_at is not None and 150 < ends.likely_at - now < 300
+    assert told.outlook.startswith("likely to start in ")
+    assert hall.jobs.get(model.GetJob(job_id=runs), ANN).outlook.startswith("likely to end in ")
+    hall.finish(runs)
+    hall.rounds(3)
+    hall.finish(waiting)
+    hall.rounds(3)
+    assert hall.jobs.get(model.GetJob(job_id=waiting), ANN).forecast is None
+
+
+def test_forecast_knows_durations_again_after_a_restart(hall: Hall) -> None:
+    job = hall.submit("known", cpus=4)
+    hall.rounds(1)
+    hall.clock.advance(100)
+    hall.finish(job)
+    hall.rounds(2)
+    hall.restart()
+    again = hall.submit("known", cpus=4)
+    hall.rounds(1)
+    known = hall.loop._mirror.history.expected_s(hall.of(again).job)
+    assert known == pytest.approx(100, abs=3)

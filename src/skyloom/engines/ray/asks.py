@@ -157,8 +157,8 @@ class VisitOpen(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[int, ...]
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
-    """Give bytes to a visit, and take what it has if somebody listens. Answer: `Heard`."""
+class KeeperExchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
+    """Give bytes to a visit, and take what it has if somebody listens. Answer: `KeeperHeard`."""
 
     visit: str
     given: bytes
@@ -190,7 +190,7 @@ KeeperAsk = (
     | RemoveMark
     | EnterTask
     | ConnectTask
-    | Exchange
+    | KeeperExchange
     | LeaveTask
 )
 

@@ -27,12 +27,12 @@ from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
     ConnectTask,
     EnterTask,
-    Exchange,
     Forget,
     Greet,
     Greeting,
     KeeperAnswer,
     KeeperAsk,
+    KeeperExchange,
     KeeperPlan,
     LeaveMark,
     LeaveTask,
@@ -50,7 +50,7 @@ from skyloom.engines.ray.asks import (
     VisitOpen,
 )
 from skyloom.engines.ray.lease import Lease
-from skyloom.engines.ray.visits import Heard, Visits
+from skyloom.engines.ray.visits import KeeperHeard, Visits
 from skyloom.ports.channel import TaskChannel
 from skyloom.ports.engine import LogSlice, Observation, TaskPlan
 from skyloom.settings import package_variables, trust_variables
@@ -221,7 +221,7 @@ class Keeper:
     def _visit(self, channel: TaskChannel) -> VisitOpen:
         return VisitOpen(visit=self._visits.add(channel), streams=tuple(int(kind) for kind in channel.outputs))
 
-    def exchange(self, ask: Exchange) -> Heard:
+    def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Move bytes into a task and out of it."""
         return self._visits.exchange(ask.visit, ask.given, ask.ends, ask.size, ask.listens)
 
@@ -286,6 +286,6 @@ _HANDLERS: dict[type, Callable[[Keeper, Any], Any]] = {
     RemoveMark: Keeper.remove_mark,
     EnterTask: Keeper.enter_task,
     ConnectTask: Keeper.connect_task,
-    Exchange: Keeper.exchange,
+    KeeperExchange: Keeper.exchange,
     LeaveTask: Keeper.leave_task,
 }

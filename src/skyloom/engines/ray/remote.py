@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 
 from skyloom.core.errors import SkyloomError
-from skyloom.engines.ray.asks import Exchange, LeaveTask, VisitOpen
+from skyloom.engines.ray.asks import KeeperExchange, LeaveTask, VisitOpen
 from skyloom.engines.ray.keepers import Keepers
-from skyloom.engines.ray.visits import MAX_MOVED_BYTES, Heard
+from skyloom.engines.ray.visits import MAX_MOVED_BYTES, KeeperHeard
 from skyloom.ports.channel import Control, Size, Stream
 
 _LEAST_PAUSE_S = 0.01
@@ -105,8 +105,8 @@ class RemoteChannel:
         ends = is_end and not self._input_ended and len(given) == len(self._pending)
         size, self._size = self._size, None
         listens = not any(self._backlog.values())
-        ask = Exchange(visit=self._visit, given=given, ends=ends, size=size, listens=listens)
-        heard: Heard = self._keepers.ask(self._home, ask, Heard)
+        ask = KeeperExchange(visit=self._visit, given=given, ends=ends, size=size, listens=listens)
+        heard: KeeperHeard = self._keepers.ask(self._home, ask, KeeperHeard)
         self._pending = self._pending[heard.taken :]
         if ends and heard.taken == len(given):
             self._ends_asked, self._input_ended = False, not self._terminal  # a terminal's input may go on
@@ -125,7 +125,7 @@ class RemoteChannel:
         self._pending += part
         self._input_open = bool(part)
 
-    def _show(self, heard: Heard) -> bool:
+    def _show(self, heard: KeeperHeard) -> bool:
         """Pass on what came; True when something moved. Who reads slowly here makes the other side wait, and nothing else."""
         moved = False
         for kind, part in heard.outputs.items():

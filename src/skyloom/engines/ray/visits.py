@@ -19,7 +19,7 @@ class VisitOver(NotFound):
     """The channel into a task is not open any more."""
 
 
-class Heard(msgspec.Struct, frozen=True, kw_only=True):
+class KeeperHeard(msgspec.Struct, frozen=True, kw_only=True):
     """What a channel had to say.
 
     Attributes:
@@ -48,7 +48,7 @@ class Visits:
             self._open[visit] = _Visit(channel)
         return visit
 
-    def exchange(self, visit: str, given: bytes, ends: bool, size: Size | None, listens: bool) -> Heard:
+    def exchange(self, visit: str, given: bytes, ends: bool, size: Size | None, listens: bool) -> KeeperHeard:
         """Give, and take unless nobody listens, what is possible now. Raises `VisitOver`."""
         with self._lock:
             held = self._open.get(visit)
@@ -80,11 +80,11 @@ class _Visit:
         self._ended: set[int] = set()
         self._closed = False
 
-    def exchange(self, given: bytes, ends: bool, size: Size | None, listens: bool) -> Heard:
+    def exchange(self, given: bytes, ends: bool, size: Size | None, listens: bool) -> KeeperHeard:
         with self._lock:
             self.asked = time.monotonic()
             if self._closed:
-                return Heard(outcome=Control(message="the connection was closed"))
+                return KeeperHeard(outcome=Control(message="the connection was closed"))
             if size is not None:
                 self._channel.resize(size)
             taken = self._give(given)
@@ -94,7 +94,7 @@ class _Visit:
             outcome = self._channel.outcome() if self._channel.over >= 0 else None
             streams = self._channel.outputs.items() if listens else ()
             outputs = {int(kind): part for kind, number in streams if (part := self._take(kind, number))}
-            return Heard(taken=taken, outputs=outputs, ended=tuple(self._ended), outcome=outcome)
+            return KeeperHeard(taken=taken, outputs=outputs, ended=tuple(self._ended), outcome=outcome)
 
     def _give(self, given: bytes) -> int:
         if not given or self._channel.input < 0:

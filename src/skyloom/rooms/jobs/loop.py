@@ -24,6 +24,7 @@ from skyloom.rooms.jobs import demands, rules
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
+from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
@@ -39,6 +40,7 @@ R = TypeVar("R")
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
 _ANEW_S = 60.0  # after this long the copy of the store is made anew
+_REPLAYED = 1_000  # and before every forecast
 _REMEMBERED = 20_000  # events of the past that fairness is told of after a start
 
 
@@ -66,6 +68,7 @@ class JobLoop:
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
         self._adopted: set[str] = set()
+        self._order: tuple[str, ...] = ()
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
@@ -98,6 +101,14 @@ class JobLoop:
                 return min(_EAGER_S, look_again_s)
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
 
+    def picture(self) -> Picture | None:
+        """What is open now, for a forecast; None when nothing waits or runs."""
+        past = self._store.read(lambda view: _past(view, _REPLAYED))
+        with self._tick_lock:
+            if self._turns is None or not self._mirror.gangs:
+                return None
+            return self._turns.picture(self._mirror.gangs, self._order, past, self._clock.now())
+
     # --- what is true ----------------------------------------------------------------------------------------------------------
 
     def _catch_up(self) -> Turns:
@@ -116,7 +127,7 @@ class JobLoop:
         gangs, grounds = self._mirror.gangs, self._fleet.grounds()
         turns = self._turns
         if turns is None or turns.rulebook != rulebook:
-            turns = self._turns = Turns(rulebook)
+            turns = self._turns = Turns(rulebook, self._mirror.history)
             turns.set_grounds(grounds, prices, now)
             turns.remember(self._store.read(_past), gangs.values(), now)
             moved = set(gangs)
@@ -191,6 +202,7 @@ class JobLoop:
         """Start the gangs whose turn it is, halt those that have to make room; True when there were any."""
         now = self._clock.now()
         decision = turns.decide(now)
+        self._order = tuple(wait.gang for wait in decision.waits)
         self._waits.tell(decision.waits, len(self._mirror.gangs))
         self._evict(decision, now)
         gangs = self._mirror.gangs
@@ -255,5 +267,5 @@ def _by_pool(tasks: Iterable[Task]) -> Mapping[str, list[str]]:
     return found
 
 
-def _past(view: Snapshot) -> list[Event]:
-    return [event for _, event in view.entries(EVENTS, limit=_REMEMBERED, newest_first=True)]
+def _past(view: Snapshot, limit: int = _REMEMBERED) -> list[Event]:
+    return [event for _, event in view.entries(EVENTS, limit=limit, newest_first=True)]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs.history import History
 from skyloom.rooms.jobs.model import Job, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, parts
@@ -48,6 +49,7 @@ class Mirror:
         self.gangs: dict[str, LiveGang] = {}
         self._held: set[str] = set()
         self._seen = -1
+        self.history = History()
 
     def held(self) -> list[LiveGang]:
         """The gangs that have been started and have not wholly ended, the oldest first."""
@@ -56,6 +58,8 @@ class Mirror:
     def refresh(self, view: Snapshot, *, anew: bool = False) -> set[str]:
         """Catch up with the store; returns the ids of jobs that changed, those that have ended among them."""
         if self._seen < 0 or anew:
+            if self._seen < 0:
+                self.history.load(view)
             newest = view.entries(EVENTS, limit=1, newest_first=True)
             self._seen = newest[0][0] if newest else 0
             live = {task.job_id for task in view.select(TASKS, {"state": rules.LIVE})}
@@ -78,6 +82,8 @@ class Mirror:
             tasks = by_job(view.select(TASKS, {"job_id": part}))
             for job_id in part:
                 gang = _gang(jobs[job_id], tasks[job_id]) if job_id in jobs else None
+                if gang is None and job_id in self._held and job_id in jobs:
+                    self.history.note(jobs[job_id], tasks[job_id])
                 self._keep(job_id, gang)
 
     def _keep(self, job_id: str, gang: LiveGang | None) -> None:

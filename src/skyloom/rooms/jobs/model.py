@@ -19,6 +19,7 @@ from skyloom.ports.engine import Entry
 from skyloom.ports.environment import Mount, PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.cost.budget import Allowance, Amount
+from skyloom.rooms.scheduling.forecast import GangForecast
 from skyloom.rooms.secrets.model import SecretUse
 
 
@@ -300,6 +301,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: derived from the tasks of the newest attempt.
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
         place: in the queue, 1 is the next; 0 for one that does not wait, or is further back than was looked at.
+        forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
+            empty for one that has ended, or is too far back.
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """
@@ -310,6 +313,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     next_action: str = ""
     place: int = 0
+    forecast: GangForecast | None = None
+    outlook: str = ""
     started_at: float | None = None
     ended_at: float | None = None
     tasks: tuple[Task, ...] = ()

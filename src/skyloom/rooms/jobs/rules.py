@@ -29,6 +29,7 @@ from skyloom.rooms.jobs.model import (
     Task,
     TaskState,
 )
+from skyloom.rooms.scheduling.forecast import GangForecast
 
 LIVE = MOVES.live
 MAX_PRIORITY = 1_000
@@ -130,12 +131,15 @@ def state_of(tasks: Iterable[Task]) -> JobState:
     return JobState.CANCELLED if TaskState.CANCELLED in states else JobState.SUCCEEDED
 
 
-def status(job: Job, all_tasks: Sequence[Task], waiting: str = "", place: int = 0) -> JobStatus:
+def status(
+    job: Job, all_tasks: Sequence[Task], waiting: str = "", place: int = 0, forecast: GangForecast | None = None
+) -> JobStatus:
     """A job and what has become of it.
 
     Args:
         all_tasks: of every attempt.
         waiting, place: what a queued job waits for and its place in the queue, if that is known.
+        forecast: when it will start and end, if that is known.
     """
     tasks = newest(job, all_tasks)
     state = state_of(tasks)
@@ -160,6 +164,7 @@ def status(job: Job, all_tasks: Sequence[Task], waiting: str = "", place: int = 
         started_at=min(starts, default=None),
         ended_at=max(ends, default=None) if state in ENDED else None,
         place=place if state is JobState.QUEUED else 0,
+        forecast=forecast if state not in ENDED else None,
         tasks=tasks,
     )
 
@@ -168,6 +173,28 @@ def waits_for(after: Sequence[Dependency]) -> str:
     """What something comes after, in words."""
     words = [f"{one.id} to {'succeed' if one.condition is Condition.SUCCEEDED else 'end'}" for one in after[:3]]
     return f"waits for {', '.join(words)}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")
+
+
+def foreseen(status: JobStatus, now: float) -> str:
+    """When a job will start or end, in words: "likely to start in 3 min (1 min to 10 min)"; empty when nobody can say."""
+    known = status.forecast
+    if known is None:
+        return ""
+    when, word = (known.starts, "start") if status.state is JobState.QUEUED else (known.ends, "end")
+    if when.likely_at is None:
+        return ""
+    early, likely, late = (
+        None if at is None else _span(at - now) for at in (when.early_at, when.likely_at, when.late_at)
+    )
+    return f"likely to {word} in {likely} ({early or '0 s'} to {late or 'much later'})"
+
+
+def _span(duration_s: float) -> str:
+    """A duration for people, with one unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if duration_s >= 2 * size:
+            return f"{duration_s / size:.0f} {unit}"
+    return f"{max(0.0, duration_s):.0f} s"
 
 
 def newest(job: Job, tasks: Iterable[Task]) -> tuple[Task, ...]:

@@ -1,5 +1,9 @@
 """The service of jobs: takes them in, tells how they stand, and writes down that they are to stop. `loop` does the rest."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from skyloom.core.events import TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -12,7 +16,7 @@ from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import asked, environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
-from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason
+from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import by_job, jobs_of
 from skyloom.rooms.jobs.spending import wish_of
@@ -172,7 +176,12 @@ class Jobs:
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""
         job = self.find(view, job_id, project)
-        return rules.status(job, view.select(TASKS, {"job_id": job.id}), *self._waits.of(job.id))
+        return self._told(job, view.select(TASKS, {"job_id": job.id}))
+
+    def _told(self, job: Job, tasks: Sequence[Task]) -> JobStatus:
+        """A job with what is known of its waiting and of its future."""
+        status = rules.status(job, tasks, *self._waits.of(job.id))
+        return msgspec.structs.replace(status, outlook=rules.foreseen(status, self._clock.now()))
 
     def get(self, ask: model.GetJob, by: Caller) -> JobStatus:
         return self._store.read(lambda view: self.status(view, ask.job_id, by.project))
@@ -190,7 +199,7 @@ class Jobs:
             found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
             jobs = page(found, ask.limit)
             gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [rules.status(job, gangs[job.id], *self._waits.of(job.id)) for job in jobs.items]
+            items = [self._told(job, gangs[job.id]) for job in jobs.items]
             return Page(items=tuple(items), next_cursor=jobs.next_cursor)
 
         return self._store.read(work)

@@ -5,17 +5,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from skyloom.core.events import Event, TaskEnded
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
+from skyloom.rooms.jobs.history import History
 from skyloom.rooms.jobs.mirror import LiveGang
+from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.pools.fleet import PoolMachine
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
 
+def replay(scheduler: Scheduler, past: Iterable[Event], running: Iterable[Holding] = ()) -> None:
+    """Tell a scheduler what was used and what is, in the order it happened."""
+    told: list[tuple[float, int, str, Holding | None]] = [
+        (holding.started_at, 1, holding.demand.id, holding) for holding in running
+    ]
+    for event in past:
+        body = event.body
+        if isinstance(body, TaskEnded) and body.ended_at > body.started_at:
+            gang = Demand(id=body.task_id, project=event.project, resources=body.resources)
+            held = Holding(demand=gang, placement=(("past", 1),), started_at=body.started_at)
+            told += [(body.started_at, 1, gang.id, held), (body.ended_at, 0, gang.id, None)]
+    for at, _, gang_id, holding in sorted(told, key=lambda item: item[:3]):
+        if holding is None:
+            scheduler.release(gang_id, at)
+        else:
+            scheduler.hold(holding)
+
+
 class Turns:
     """One scheduler over live jobs. Not thread-safe."""
 
-    def __init__(self, rulebook: Rulebook) -> None:
+    def __init__(self, rulebook: Rulebook, history: History) -> None:
         self.rulebook = rulebook
+        self._history = history
         self._nodes: Sequence[Node] = ()
         self._islands: demands.Islands = {}
         self._scheduler = Scheduler(rulebook)
@@ -23,23 +44,9 @@ class Turns:
 
     def remember(self, past: Iterable[Event], gangs: Iterable[LiveGang], now: float) -> None:
         """Tell what was used before, and by whom, in the order it happened: fairness remembers, whoever was restarted."""
-        told: list[tuple[float, int, str, Holding | None]] = []
-        for event in past:
-            body = event.body
-            if isinstance(body, TaskEnded) and body.ended_at > body.started_at:
-                gang = Demand(id=body.task_id, project=event.project, resources=body.resources)
-                held = Holding(demand=gang, placement=(("past", 1),), started_at=body.started_at)
-                told += [(body.started_at, 1, gang.id, held), (body.ended_at, 0, gang.id, None)]
-        for running in gangs:
-            if running.holds:
-                held = demands.holding(running, now, self._islands)
-                told.append((held.started_at, 1, held.demand.id, held))
-                self._running.add(held.demand.id)
-        for at, _, gang_id, holding in sorted(told, key=lambda item: item[:3]):
-            if holding is None:
-                self._scheduler.release(gang_id, at)
-            else:
-                self._scheduler.hold(holding)
+        running = [self._holding(gang, now) for gang in gangs if gang.holds]
+        replay(self._scheduler, past, running)
+        self._running.update(holding.demand.id for holding in running)
 
     def set_grounds(self, grounds: Sequence[PoolMachine], prices: PriceHistory, now: float) -> bool:
         """The machines there are now. True when it matters to jobs that named pools: tell of them again."""
@@ -56,17 +63,33 @@ class Turns:
         for job_id in sorted(changed):
             gang = gangs.get(job_id)
             if gang is not None and gang.holds:
-                self._scheduler.hold(demands.holding(gang, now, self._islands))
+                self._scheduler.hold(self._holding(gang, now))
                 self._running.add(job_id)
                 continue
             if job_id in self._running:
                 self._running.discard(job_id)
                 self._scheduler.release(job_id, now)
             if gang is not None and gang.waits:
-                self._scheduler.submit(demands.demand(gang, self._islands))
+                self._scheduler.submit(self._demand(gang))
             else:
                 self._scheduler.withdraw(job_id)
 
     def decide(self, now: float) -> Decision:
         """What to start and to stop now, and why the others wait."""
         return self._scheduler.decide(now)
+
+    def picture(
+        self, gangs: Mapping[str, LiveGang], order: Sequence[str], past: Sequence[Event], now: float
+    ) -> Picture:
+        """All that a forecast needs to know; ``order`` is that of the queue."""
+        running = [self._holding(gang, now) for gang in gangs.values() if gang.holds]
+        waiting = [gangs[job_id] for job_id in order if job_id in gangs and gangs[job_id].waits]
+        open_jobs = [gangs[holding.demand.id].job for holding in running] + [gang.job for gang in waiting]
+        durations = {job.id: known for job in open_jobs if (known := self._history.durations(job))}
+        return Picture(self.rulebook, self._nodes, running, [self._demand(gang) for gang in waiting], durations, past)
+
+    def _demand(self, gang: LiveGang) -> Demand:
+        return demands.demand(gang, self._islands, self._history.expected_s(gang.job))
+
+    def _holding(self, gang: LiveGang, now: float) -> Holding:
+        return demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))

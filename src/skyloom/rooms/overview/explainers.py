@@ -49,7 +49,7 @@ def of_jobs(jobs: Jobs) -> Explainer:
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message=status.message,
+            message="; ".join(words for words in (status.message, status.outlook) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
