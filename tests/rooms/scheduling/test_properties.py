@@ -18,7 +18,7 @@ from tests.rooms.scheduling.witness import PromiseWitness, Witness
 
 POOLS, PROJECTS = ("a", "b"), ("p", "q", "r")
 SEEDS = st.integers(0, 2**32)
-QUIETLY = settings(max_examples=90, deadline=None, suppress_health_check=list(HealthCheck))
+QUIETLY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Chance(random.Random):
