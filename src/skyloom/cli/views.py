@@ -247,6 +247,20 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
         (),
     ),
+    Webhook: (
+        (
+            of("id", "webhook"),
+            of("url"),
+            of("kinds", "hears of"),
+            of("num_sent", "sent"),
+            of("num_dropped", "dropped"),
+            of("failures"),
+            of("last_error"),
+            of("created_by"),
+            of("created_at"),
+        ),
+        (),
+    ),
     EndpointStatus: (
         (
             of("endpoint.name"),
