@@ -62,7 +62,7 @@ class Area:
         return all(self.labels.get(key) == value for key, value in shape.labels.items())
 
 
-class PoolMachine:
+class Ground:
     """The nodes there are, and where gangs of each shape may run. What is free on them is the `Floor`'s.
 
     A node is known inside by its place in the order of names, so that equal choices fall the same way every time.
@@ -132,7 +132,7 @@ class PoolMachine:
 class Floor:
     """What is free on every node, and where a gang of some shape would go."""
 
-    def __init__(self, ground: PoolMachine) -> None:
+    def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.place_of = ground.place_of
         self.free: list[Vector] = []
