@@ -154,7 +154,8 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("notes", lambda report: _some(report.notes)),
     ),
     PoolStatus: (
-        *map(of, ("pool.id", "state", "pool.address", "total", "used")),
+        of("pool.id", "pool"),
+        *map(of, ("state", "pool.address", "total", "used")),
         Column("machines", lambda status: str(len(status.machines)), "machines"),
         *map(of, ("num_tasks", "pool.labels", "message")),
     ),
