@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
-from benchmarks import compute, measures, predicting, simulate_philly
+from benchmarks import compute, measures, predicting, scheduling, simulate_philly
 from benchmarks.measures import Sample
 
 from skyloom import __version__
@@ -72,6 +72,7 @@ COMPUTE: Groups = {
     "burst": lambda quick: compute.burst(500 if quick else 10_000),
     "starts": lambda quick: measures.starts(5 if quick else 50),
     "gang": lambda quick: compute.gang_overhead(2 if quick else 10),
+    "decisions": lambda quick: scheduling.decisions(5 if quick else 50),
     "simulation": simulate_philly.samples,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import Unavailable
@@ -19,10 +20,14 @@ from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.ports import LEDGER, PLEDGES, RESERVATIONS, TALLIES
 from skyloom.rooms.cost.usage import Usage
 from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason
+from skyloom.rooms.registry.bundle import Manifest
+from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.sdk.client import Client
+from skyloom.sdk.files import upload_file
 from skyloom.sdk.http import HttpTransport
 from skyloom.stores.sqlite import SqliteStore
 from tests.control_plane import ControlPlane
+from tests.inference.serving import write_bundle
 
 A = TypeVar("A")
 # A tenth of a CPU costs one cent in a second.
@@ -183,6 +188,25 @@ def test_submission_that_no_budget_pays_for_is_refused_for_what_it_is(plane: Con
         with pytest.raises(BudgetExhausted, match="The budget of user owner"):
             cloud.jobs.submit(job(STEPS, max_duration_s=60))
         assert cloud.jobs.list().items == ()
+
+
+def test_replicas_that_no_budget_pays_for_stop_and_their_endpoint_says_why(plane: ControlPlane, tmp_path: Path) -> None:
+    with plane.client() as cloud:
+        bundle = write_bundle(tmp_path / "bundle")
+        manifest = msgspec.json.decode((bundle / "manifest.json").read_bytes(), type=Manifest)
+        for file in manifest.files:
+            upload_file(cloud.transport, bundle / file.path)
+        cloud.transport.send(RegisterModelVersion(model="toy", manifest=manifest))
+        cloud.endpoints.deploy("toy", num_replicas=1, cpus=0.1, memory="512MiB")
+        cloud.endpoints.wait("toy", timeout_s=60)
+        cloud.budgets.set(usd=0.01)
+        wait_for(lambda: "budget of project default" in cloud.endpoints.get("toy").message)
+        ends = {status.reason for status in cloud.jobs.list().items if status.state is JobState.CANCELLED}
+        assert ends == {Reason.BUDGET_EXHAUSTED}
+        with pytest.raises(BudgetExhausted):
+            cloud.endpoints.deploy("toy", name="another", cpus=0.1, memory="512MiB")
+        models = {row.name: row for row in cloud.costs.get(by="model").rows}
+        assert models["toy"].cost.nano_usd > 0
 
 
 def check_books(home: Path) -> int:

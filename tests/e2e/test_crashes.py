@@ -119,7 +119,7 @@ def run_making_room(home: Path, crash_at: str) -> Scenario:
     try:
         scenario.ask(lambda: plane.ready())
         scenario.ask(lambda: plane.client(0.3).scheduling.set(min_run_s=0.0, restart_s=0.0))
-        scenario.submit("low", comes_back, num_workers=2, priority=-1, cpus=2.0)
+        scenario.submit("low", comes_back, num_workers=2, priority=-1, cpus=1.5)
         scenario.submit("elastic", comes_back, num_workers=1, max_workers=2, priority=-1, cpus=2.0)
         scenario.submit("doomed", "trap : TERM; sleep 60 & wait; sleep 60", priority=-2, cpus=0.5, grace_s=1.0)
         scenario.until("doomed", JobState.RUNNING)

@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Script
 from skyloom.rooms.scheduling.model import Allotment, Demand, Node, Policy, Quota, Renting, Rulebook
-from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts, Unfolding
+from skyloom.rooms.scheduling.simulation import Simulation, StopCosts, Unfolding
 from tests.rooms.scheduling.witness import PromiseWitness, Witness
 
 POOLS, PROJECTS = ("a", "b"), ("p", "q", "r")
 SEEDS = st.integers(0, 2**32)
-QUIETLY = settings(max_examples=90, deadline=None, suppress_health_check=list(HealthCheck))
+QUIETLY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Chance(random.Random):

@@ -44,6 +44,7 @@ class Pots:
         self._view = view
         self._history = history
         self._now = now
+        self._known: dict[tuple[str, float], Usage] = {}
 
     def rate(self, pool: str, resources: Resources, count: int) -> Meters:
         """What so many tasks use up in a second, at the prices of now."""
@@ -106,10 +107,13 @@ class Pots:
         return tallies.in_days(self._view, budget.project, by, budget.name, rules.month_so_far(self._now))
 
     def _used(self, spender: Spender, since: float) -> Usage:
-        entries = (
-            entry for task in spender.running for entry in rules.ledger_entries(spender.project, task, self._history)
-        )
-        return sum((rules.usage_of(entry, since) for entry in entries), rules.NOTHING)
+        """What a job's running tasks have used since a moment; several budgets ask."""
+        key = (spender.job_id, since)
+        if key not in self._known:
+            lives = (rules.ledger_entries(spender.project, task, self._history) for task in spender.running)
+            parts = (rules.usage_of(entry, since) for entries in lives for entry in entries)
+            self._known[key] = sum(parts, rules.NOTHING)
+        return self._known[key]
 
     def _member(self, spender: Spender, *, promised: bool) -> Member:
         known = self._view.get(RESERVATIONS, spender.job_id) if promised else None

@@ -17,18 +17,23 @@ from skyloom.rooms.scheduling.fairness import Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
-from skyloom.rooms.scheduling.policies import speed, width
+from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.preemption import Handover
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus
 
+_PERFECT = 1.0 + 1e-6
+
 
 def gain(gang: Demand, num_workers: int) -> float:
-    """How much faster it is for each GPU (CPU) that it gets beyond so many workers, up to the next number that helps at all."""
+    """What each GPU (CPU) adds that it gets beyond so many workers, up to the next number that helps at all.
+
+    In what a GPU of its fewest workers does: 1 is perfect scaling, and what a gang that waits would do with it.
+    """
     more = next_useful(gang, num_workers)
     if more is None:
         return 0.0
-    return (speed(gang, more) - speed(gang, num_workers)) / max(width(gang, more - num_workers), 1e-9)
+    return (speed(gang, more) - speed(gang, num_workers)) * gang.min_workers / (more - num_workers)
 
 
 def next_useful(gang: Demand, num_workers: int) -> int | None:
@@ -127,7 +132,6 @@ class Resizes:
         return least
 
     def _givers(self, gang: Demand, pool: str) -> Iterable[Occupant]:
-        own_gain = 1.0 / max(width(gang), 1e-9)
         found = []
         for one in self._occupants.all.values():
             if one.pool != pool or one.num_workers <= one.gang.min_workers or one.gang.priority > gang.priority:
@@ -137,9 +141,9 @@ class Resizes:
             if one.left_s(self._now) <= self._rules.restart_s and one.end[0] < inf:
                 continue
             given = one.num_workers - one.gang.min_workers
-            loss = (speed(one.gang, one.num_workers) - 1.0) / max(width(one.gang, given), 1e-9)
-            if self._rules.policy is Policy.ELASTIC and loss > own_gain:
-                continue
+            loss = (speed(one.gang, one.num_workers) - 1.0) * one.gang.min_workers / given
+            if self._rules.policy is Policy.ELASTIC and loss > _PERFECT:
+                continue  # it does more with them than the other would
             found.append((loss, -one.started_at, one.gang.id, one))
         return [one for *_, one in sorted(found, key=lambda item: item[:3])]
 
@@ -165,7 +169,7 @@ class Resizes:
             self._occupants.all.values(), key=lambda one: (-gain(one.gang, one.num_workers), one.gang.id)
         ):
             if (
-                one.num_workers < one.gang.max_workers
+                one.gang.min_workers <= one.num_workers < one.gang.max_workers
                 and one.pool not in wanted
                 and one.gang.id not in self._claims.leaving
             ):
@@ -234,12 +238,12 @@ def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
 
     The floor holds them with their fewest before, and as they are in ``starts`` after.
     """
-    line: list[tuple[float, int, int]] = []
+    line: list[tuple[float, int, int, int]] = []
     for at, start in enumerate(starts):
         _line_up(line, at, start, start.shape.min_workers)
     held: dict[str, Vector] = {}
     while line:
-        _, at, count = heappop(line)
+        _, _, at, count = heappop(line)
         start = starts[at]
         gang, worker = start.gang, start.shape.worker
         added = count - sum(here for _, here in start.placement)
@@ -255,7 +259,7 @@ def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
             _line_up(line, at, start, count)
 
 
-def _line_up(line: list[tuple[float, int, int]], at: int, start: Widening, num_workers: int) -> None:
+def _line_up(line: list[tuple[float, int, int, int]], at: int, start: Widening, num_workers: int) -> None:
     more = next_useful(start.gang, num_workers)
     if more is not None and more <= start.most:
-        heappush(line, (-gain(start.gang, num_workers), at, more))
+        heappush(line, (-gain(start.gang, num_workers), num_workers, at, more))

@@ -18,7 +18,7 @@ class Policy(enum.StrEnum):
     LAS = "las"  # least attained service first, in discrete queues, FIFO inside each (Tiresias, NSDI 2019)
     FAIR = "fair"  # weighted dominant-resource fairness over projects, with decayed history (DRF, NSDI 2011)
     DEADLINE = "deadline"  # the earliest deadline that can still be met first
-    ELASTIC = "elastic"  # workers where they speed up most (marginal goodput)
+    ELASTIC = "elastic"  # the oldest first; workers go, and stay, where they speed up most (marginal goodput)
 
 
 class Cause(enum.StrEnum):

@@ -11,6 +11,8 @@ from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.policies import Key, Seat, queue_of, remaining_s, running_key, speed, width
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 
+_SAME_S = 1e-6  # so near, two moments are one
+
 # When it is expected to end, when it started, its id: what sorts what runs.
 End = tuple[float, float, str]
 
@@ -141,10 +143,11 @@ class Occupants:
                 self._step_out(found)
                 found.queue += 1
                 self._num_seats += 1
-                # Behind those who start there at the same moment.
-                found.seat, found.demoted = (nextafter(at, inf), float(self._num_seats)), True
+                # Behind those who start there at the same moment. Who came down while nobody waited has its place already.
+                found.seat, found.demoted = (nextafter(at, inf), float(self._num_seats)), at >= now - _SAME_S
                 self._line_up(found)
-                self._demoted.append(found)
+                if found.demoted:
+                    self._demoted.append(found)
                 self._expect_demotion(found)
         return self._demotions[0][0] if self._demotions else inf
 

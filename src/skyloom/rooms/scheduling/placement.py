@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from skyloom.rooms.scheduling.model import Demand, Node, Placement
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, times_in, vector, within
 
+Price = tuple[bool, float]
+
 
 class Shape:
     """What a gang needs of nodes: all gangs of one shape fit, or do not fit, in the same places."""
@@ -46,6 +48,10 @@ class Area:
         self.rates = (node.usd_per_hour / max(gpus, 1), node.usd_per_hour / max(cpus, 1))
         self.totals: dict[Vector, int] = {}
 
+    def price(self, worker: Vector) -> Price:
+        """What sorts areas for such workers: owned before rented, then the cheapest."""
+        return self.rented, self.rates[0 if worker[0] else 1]
+
     def serves(self, shape: Shape) -> bool:
         """Whether gangs of this shape may run here."""
         if shape.pools:
@@ -56,7 +62,7 @@ class Area:
         return all(self.labels.get(key) == value for key, value in shape.labels.items())
 
 
-class Ground:
+class PoolMachine:
     """The nodes there are, and where gangs of each shape may run. What is free on them is the `Floor`'s.
 
     A node is known inside by its place in the order of names, so that equal choices fall the same way every time.
@@ -92,9 +98,8 @@ class Ground:
         """Where such gangs may run: the areas of each pool, the cheapest pool first."""
         found = self._pools.get(id(shape))
         if found is None:
-            kind = 0 if shape.worker[0] else 1
             by_pool: dict[str, list[Area]] = {}
-            for area in sorted(self.areas, key=lambda area: (area.rented, area.rates[kind], area.pool)):
+            for area in sorted(self.areas, key=lambda area: (area.price(shape.worker), area.pool)):
                 if area.serves(shape):
                     by_pool.setdefault(area.pool, []).append(area)
             found = self._pools[id(shape)] = tuple(tuple(areas) for areas in by_pool.values())
@@ -127,7 +132,7 @@ class Ground:
 class Floor:
     """What is free on every node, and where a gang of some shape would go."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: PoolMachine) -> None:
         self.ground = ground
         self.place_of = ground.place_of
         self.free: list[Vector] = []
@@ -238,8 +243,8 @@ class Floor:
         if num_workers == 1:
             return self._one(areas, worker)
         room = [
-            (times, rank, level, places)
-            for rank, area in enumerate(areas)
+            (times, area.price(worker), level, places)
+            for area in areas
             for level, places in self._levels[area.number].items()
             if (times := times_in(level, worker))
         ]
@@ -248,14 +253,19 @@ class Floor:
         return self._few(room, num_workers)
 
     def _one(self, areas: tuple[Area, ...], worker: Vector) -> Placement | None:
+        best: tuple[Price, Vector, int] | None = None
         for area in areas:
+            price = area.price(worker)
+            if best is not None and price > best[0]:
+                break
             levels = self._levels[area.number]
             tightest = min((level for level in levels if within(worker, level) and min(level) >= 0), default=None)
             if tightest is not None:
-                return ((self.ground.nodes[levels[tightest][0]].name, 1),)
-        return None
+                found = price, tightest, levels[tightest][0]
+                best = found if best is None else min(best, found)
+        return ((self.ground.nodes[best[2]].name, 1),) if best is not None else None
 
-    def _few(self, room: list[tuple[int, int, Vector, list[int]]], num_workers: int) -> Placement | None:
+    def _few(self, room: list[tuple[int, Price, Vector, list[int]]], num_workers: int) -> Placement | None:
         """Fill the roomiest hosts whole, then put the rest on the host that it fits most tightly."""
         nodes = self.ground.nodes
         room.sort(key=lambda item: (-min(item[0], num_workers), item[1], item[2]))

@@ -17,7 +17,7 @@ def key_of(rulebook: Rulebook, gang: Demand, now: float) -> Key:
     """The place of a waiting gang among those of its group; what never changes but for `turns_at`."""
     age: Key = (gang.submitted_at, gang.id)
     match rulebook.policy:
-        case Policy.FIFO | Policy.FAIR:
+        case Policy.FIFO | Policy.FAIR | Policy.ELASTIC:
             return age
         case Policy.SRTF:
             return (remaining_s(gang), *age)
@@ -28,8 +28,6 @@ def key_of(rulebook: Rulebook, gang: Demand, now: float) -> Key:
         case Policy.DEADLINE:
             # Earliest deadline first among those that can be met; a lost one must not take another's chance with it.
             return (0.0, gang.deadline_at or 0.0, *age) if now <= latest_start(gang) < inf else (1.0, 0.0, *age)
-        case Policy.ELASTIC:
-            return (-1.0 / max(width(gang), 1e-9), *age)
 
 
 def running_key(

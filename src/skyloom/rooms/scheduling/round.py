@@ -26,6 +26,8 @@ from skyloom.rooms.scheduling.preemption import Handover, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
 
+OTHERS = "others"  # who stands before a gang, where it is not one in particular
+
 # A group's turn against the others': who stays inside a guarantee, priority, who was promised to go on, the policy.
 Rank = tuple[object, ...]
 
@@ -352,7 +354,7 @@ class Round:
             for held in limits:
                 held.narrow(self.floor)
             allowed = self.floor.find(shape, shape.min_workers, closed)
-        return allowed, "" if allowed else (limits[0].gang if limits else "others")
+        return allowed, "" if allowed else (limits[0].gang if limits else OTHERS)
 
     def _admit(self, group: Group, entry: Entry, placement: Placement) -> None:
         gang, worker = entry[2], group.shape.worker

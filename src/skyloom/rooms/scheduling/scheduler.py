@@ -17,7 +17,7 @@ from skyloom.rooms.scheduling.model import (
     Wait,
 )
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of
-from skyloom.rooms.scheduling.placement import Floor, Ground
+from skyloom.rooms.scheduling.placement import Floor, PoolMachine
 from skyloom.rooms.scheduling.policies import Key, queue_of, waiting_key
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.round import Round
@@ -35,7 +35,7 @@ class Scheduler:
 
     def __init__(self, rulebook: Rulebook, nodes: Iterable[Node] = ()) -> None:
         self._rules = rulebook
-        self._floor = Floor(Ground(nodes))
+        self._floor = Floor(PoolMachine(nodes))
         self._queue = Queue(rulebook, self._floor)
         self._occupants = Occupants(rulebook)
         self._standings = Standings(rulebook, self._floor.ground.total)
@@ -45,7 +45,7 @@ class Scheduler:
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """The nodes there are now; what is held on a node that is gone stays held until its gang is released."""
-        self._floor = Floor(Ground(nodes))
+        self._floor = Floor(PoolMachine(nodes))
         self._standings.total = self._floor.ground.total
         self._occupants.moved(self._floor)
         self._queue.moved(self._floor, self._now)

@@ -7,7 +7,7 @@ from math import inf
 from skyloom.rooms.scheduling.model import Cause, Demand, Wait
 from skyloom.rooms.scheduling.placement import Shape
 from skyloom.rooms.scheduling.queue import Entry, Group
-from skyloom.rooms.scheduling.round import Refusal, Round
+from skyloom.rooms.scheduling.round import OTHERS, Refusal, Round
 from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, Vector, count_of, shortfall, times_in
 
 
@@ -48,6 +48,9 @@ def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
 
 def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
     refusal = turn.told.get(gang.id) or _refusal(turn, group)
+    if refusal.why is Cause.TURN and turn.floor.find(group.shape, group.shape.min_workers) is None:
+        # It would have fitted, and others who may overtake have taken the room since.
+        refusal.why, refusal.ahead = Cause.RESOURCES, ""
     sentence = sentences.get(id(refusal))
     if sentence is None:
         sentence = sentences[id(refusal)] = _sentence(turn, group, refusal)
@@ -78,6 +81,8 @@ def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
         if refusal.left is None:
             return f"waits behind {refusal.ahead} of its project, which waits for its quota"
         return f"its project holds all that it may: {', '.join(shortfall(shape.need, refusal.left))} under its ceiling"
+    if refusal.why is Cause.TURN and refusal.ahead == OTHERS:
+        return "would fit, but others wait for the same pool, and nobody overtakes here"
     if refusal.why is Cause.TURN and refusal.ahead:
         return f"would fit, but would delay {refusal.ahead}, which comes first"
     return _missing(turn, shape)
