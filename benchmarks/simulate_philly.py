@@ -61,7 +61,7 @@ def samples(quick: bool) -> Iterator[Sample]:
 
 
 def like_philly(count: int) -> list[TraceJob]:
-    """Jobs as the log has them in number, size and tenant, and about its load (345 GPUs on average, the log 377); larger jobs are longer."""
+    """Jobs as the log has them in number, size and tenant, and about its load: 345 GPUs on average; the larger are the longer."""
     chance = random.Random(2017)
     arrivals = sorted(chance.uniform(0.0, _SPAN_S * count / _NUM_JOBS) for _ in range(count))
     sizes = chance.choices(list(_SIZES), list(_SIZES.values()), k=count)

@@ -143,7 +143,7 @@ class Cloud:
                 Replay(id=replay_id, project=by.project, request=request, answer=made, made_at=self._clock.now()),
             )
         if ask.route.audited:
-            self.tenancy.audit(tx, ask, by, _subject(answer), "done")
+            self.tenancy.audit(tx, ask, by, _subject(answer) or str(getattr(ask, "name", "")), "done")
         return answer
 
     def check(self) -> None:
@@ -167,7 +167,7 @@ class Cloud:
             loop.close()
 
 
-_SUBJECTS = ("run", "job", "token", "draft", "dataset", "endpoint")
+_SUBJECTS = ("run", "job", "array", "schedule", "token", "draft", "dataset", "endpoint")
 
 
 def _subject(answer: Any) -> str:

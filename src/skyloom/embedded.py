@@ -309,6 +309,11 @@ class PoolEngines:
                 f"Reaching {pool.address} needs Ray, which is not installed here.",
                 next_action="Install it: pip install 'skyloom[ray]'.",
             )
+        if check and not token_file.exists():
+            raise PoolTokenMissing(
+                f"Pool {pool.name} is given no token, and a Ray cluster is reached with one only.",
+                next_action="Give the token that the cluster was started with: --token-file FILE.",
+            )
         engine = RayEngine(
             self._home / "ray" / pool.name,
             address=pool.address,
@@ -336,6 +341,10 @@ def _reach(engine: RayEngine) -> None:
         except NotReachedYet:
             if patience == 1:
                 raise
+
+
+class PoolTokenMissing(InvalidInput):
+    """A pool of a kind that wants a token was given none."""
 
 
 class EngineMissing(InvalidInput):

@@ -144,7 +144,7 @@ print(os.get_terminal_size())
 
 
 def test_interrupt_character_reaches_a_guest_with_a_terminal(engine: LocalEngine, task: str) -> None:
-    channel = engine.enter("t", GuestCommand(argv=("sh", "-c", "echo on; sleep 1000"), terminal=Size()))
+    channel = engine.enter("t", GuestCommand(argv=("sh", "-c", "echo on; exec sleep 1000"), terminal=Size()))
     read(channel, Stream.OUTPUT, b"on")
     os.write(channel.input, b"\x03")
     assert outcome(channel).signal == 2

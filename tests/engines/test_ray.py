@@ -9,7 +9,8 @@ import pytest
 from skyloom.core.resources import Resources
 from skyloom.engines.ray import RayEngine
 from skyloom.ports.channel import Control, GuestCommand, Stream
-from skyloom.ports.engine import Ability, TaskPhase, TaskPlan
+from skyloom.ports.engine import Ability, Command, EndReason, TaskPhase, TaskPlan
+from skyloom.ports.environment import PythonEnvironment
 from tests.contracts.engine_contract import ProcessContract, gang, log, look, one, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
 from tests.engines.test_local_inside import outcome, read
@@ -58,17 +59,25 @@ class TestRayEngine(ProcessContract):
         assert url == "http://10.0.0.1:1"
         assert shared == f"{ray_cluster.folder}/shared/{engine.engine_id}/job-1"
 
-    def test_task_mounts_what_its_node_fetches(self, shared_engine: RayEngine, plane: Plane) -> None:
+    def test_task_mounts_what_its_node_fetches(self, engine: RayEngine, plane: Plane) -> None:
         told = {"SKYLOOM_URL": plane.url, "SKYLOOM_PROJECT": "p"}
         mount = plane.model("old", a=b"bytes")
-        url, shared_engine._gangs._url = shared_engine._gangs._url, ""  # leave the plan's: the server of this test
+        url, engine._gangs._url = engine._gangs._url, ""  # leave the plan's: the server of this test
         try:
             entry = sh('cat "$SKYLOOM_MOUNTS/old/a"')
-            shared_engine.launch(one("t", entry, environment=told, secret_files={"TOKEN": TOKEN}, mounts=(mount,)))
-            wait(shared_engine, "t")
+            engine.launch(one("t", entry, environment=told, secret_files={"TOKEN": TOKEN}, mounts=(mount,)))
+            wait(engine, "t")
         finally:
-            shared_engine._gangs._url = url
-        assert log(shared_engine, "t").endswith(b"bytes")
+            engine._gangs._url = url
+        assert log(engine, "t").endswith(b"bytes")
+
+    def test_task_runs_in_an_environment_that_its_node_builds(self, engine: RayEngine) -> None:
+        wanted = PythonEnvironment(requirements="numpy")  # which the pool has: no index is needed
+        program = Command(argv=("python", "-c", "import numpy, skyloom, sys; print(sys.prefix)"))
+        engine.launch(one("t", program, python=wanted))
+        assert wait(engine, "t").reason is EndReason.COMPLETED, log(engine, "t")
+        said = log(engine, "t").decode()
+        assert "building the Python environment" in said and said.rstrip().endswith("/venv")
 
     def test_gangs_see_the_gpus_that_ray_set_aside_for_them_and_no_others(self, engine: RayEngine) -> None:
         show = sh('echo "$CUDA_VISIBLE_DEVICES"; exec sleep 1000')

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Script, Stretch
 from skyloom.rooms.scheduling.model import Allotment, Decision, Demand, Policy, Quota, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
-from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts, Stretch
+from skyloom.rooms.scheduling.simulation import Simulation, StopCosts
 from skyloom.simulation.metrics import report
 from skyloom.simulation.model import Cluster, Played, Scenario, TraceJob
 from skyloom.simulation.play import nodes_of, play, workers_of

@@ -12,7 +12,9 @@ app = word("Explain why something is in its state.")
 
 @app.command()
 def why(
-    subject: Annotated[str, typer.Argument(metavar="ID", help="Id of a job, task, run, dataset, endpoint or alert.")],
+    subject: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a job, task, array, schedule, run, dataset, endpoint or alert.")
+    ],
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:

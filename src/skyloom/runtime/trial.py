@@ -79,6 +79,7 @@ class Trial:
     def saw_checkpoint(self, duration_s: float, count: int) -> None:
         """One checkpoint took so long; the whole training writes ``count``."""
         self._checkpoint_s, self._checkpoints = duration_s, count
+        self._ended_at = time.time()
 
     def saw_gradients(self, small_rows: float, small: float, big_rows: float, big: float) -> None:
         """Squared norms of the mean gradients of one share of a batch and of all of it."""

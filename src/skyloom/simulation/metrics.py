@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from statistics import fmean, median
 
-from skyloom.rooms.scheduling.simulation import Life
+from skyloom.rooms.scheduling.course import Life
 from skyloom.simulation.model import Played, Rho, SimulationReport, TenantRow, TraceJob
 
 _NUM_POINTS = 60

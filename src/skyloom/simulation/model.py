@@ -6,8 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput
+from skyloom.rooms.scheduling.course import Life
 from skyloom.rooms.scheduling.model import Policy, Rulebook
-from skyloom.rooms.scheduling.simulation import Life, StopCosts, Unfolding
+from skyloom.rooms.scheduling.simulation import StopCosts, Unfolding
 
 MAX_JOBS = 2_000_000
 MAX_GPUS = 100_000

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Script
 from skyloom.rooms.scheduling.model import Demand, Node
 from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.scheduler import Scheduler
-from skyloom.rooms.scheduling.simulation import Script, Simulation
+from skyloom.rooms.scheduling.simulation import Simulation
 from skyloom.simulation.model import Cluster, JobTooLarge, Played, Scenario, TraceJob
 from skyloom.simulation.trace import TraceUnreadable
 

@@ -1,6 +1,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from skyloom.rooms.cost.model import CostBy, GetOutlook, ListPrices, SetPrices, 
 from skyloom.rooms.cost.ports import LEDGER, TALLIES
 from skyloom.rooms.cost.prices import ANY_POOL, PriceBook, PriceUnclear
 from skyloom.rooms.cost.usage import Usage
+from skyloom.rooms.tenancy.model import Project
+from skyloom.rooms.tenancy.ports import PROJECTS
 from tests.rooms.cost.place import ANN, Place, task
 
 NAMES = st.sampled_from(["", "a", "b"])
@@ -65,6 +68,21 @@ def test_cost_of_a_running_task_grows_and_is_not_counted_again_when_it_ends(plac
 def test_cost_of_another_project_is_not_shown(place: Place):
     place.publish(task("t1", 900, 960), project="q")
     assert place.report().total.num_tasks == 0
+
+
+def test_cost_by_project_shows_all_that_a_token_opens_and_no_more(place: Place):
+    place.store.write(lambda tx: [tx.insert(PROJECTS, Project(id=name, project=name, created_at=0)) for name in "pq"])
+    place.publish(task("t1", 900, 960))
+    place.publish(task("t2", 900, 990), project="q")
+    assert {row.name: row.duration_s for row in place.report(CostBy.PROJECT).rows} == {"q": 90, "p": 60}
+    member = msgspec.structs.replace(ANN, scope="p")
+    assert [row.name for row in place.report(CostBy.PROJECT, who=member).rows] == ["p"]
+    assert place.report(CostBy.JOB).total.duration_s == 60
+
+
+def test_cost_since_the_far_future_is_nothing(place: Place):
+    place.publish(task("t1", 900, 960))
+    assert place.report(since=1e12).total.num_tasks == 0
 
 
 def test_cost_of_other_events_is_nothing(place: Place):

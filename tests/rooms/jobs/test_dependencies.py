@@ -1,10 +1,11 @@
 """What comes after what, over memory adapters."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.ports.engine import Command
+from skyloom.rooms.jobs import dependencies
 from skyloom.rooms.jobs.dependencies import Verdict, verdict
 from skyloom.rooms.jobs.model import (
     ENDED,
@@ -39,6 +40,7 @@ def rounds(shop: Workshop, count: int = 3) -> None:
         shop.jobs.dependencies.tick()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(Condition), st.sampled_from([None, *JobState])), max_size=6))
 def test_verdict_begins_only_when_all_hold_and_gives_up_only_when_one_cannot(
     given_: list[tuple[Condition, JobState | None]],
@@ -160,6 +162,18 @@ def test_rerun_of_a_job_that_works_for_a_run_is_refused(shop: Workshop) -> None:
     owned = submit(shop, labels={"run": "run_1"})
     with pytest.raises(NotRepeatable):
         shop.jobs.check_rerun(RerunJob(job_id=owned), ANN)
+
+
+def test_many_that_wait_do_not_hide_one_whose_time_has_come(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "_MOST_AT_ONCE", 3)
+    done, endless = submit(shop), submit(shop)
+    rounds(shop)
+    for _ in range(10):
+        submit(shop, endless)
+    last = submit(shop, done)
+    shop.engine.finish(f"{done}.1.0")
+    rounds(shop)
+    assert status(shop, last).state is JobState.RUNNING
 
 
 @pytest.fixture

@@ -31,5 +31,5 @@ def trial(
         num_checkpoints=num_checkpoints,
         batch_size=batch_size,
     )
-    ended = began + 1 + checkpoint_s + finish_s
+    ended = began + 1 + finish_s
     return TrialRun(workers=workers, started_at=1_000.0, ended_at=ended, times=times, pool=pool)

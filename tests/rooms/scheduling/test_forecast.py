@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Script
 from skyloom.rooms.scheduling.durations import Durations, from_history
 from skyloom.rooms.scheduling.forecast import GangForecast, forecast
 from skyloom.rooms.scheduling.model import Demand, Holding, Node, Policy, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
-from skyloom.rooms.scheduling.simulation import Script, Simulation
+from skyloom.rooms.scheduling.simulation import Simulation
 
 GPU = Resources(cpus=0, gpus=1, memory_bytes=0)
 NODES = [Node(name="a", total=Resources(cpus=0, gpus=4, memory_bytes=0))]

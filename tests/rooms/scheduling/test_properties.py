@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Script
 from skyloom.rooms.scheduling.model import Allotment, Demand, Node, Policy, Quota, Renting, Rulebook
-from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts, Unfolding
+from skyloom.rooms.scheduling.simulation import Simulation, StopCosts, Unfolding
 from tests.rooms.scheduling.witness import PromiseWitness, Witness
 
 POOLS, PROJECTS = ("a", "b"), ("p", "q", "r")

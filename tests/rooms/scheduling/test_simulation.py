@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.scheduling.course import Life, Script, Stretch
 from skyloom.rooms.scheduling.model import Admission, Cause, Decision, Demand, Eviction, Holding, Node
-from skyloom.rooms.scheduling.simulation import IllegalDecision, Life, Script, Simulation, StopCosts, Stretch, Unfolding
+from skyloom.rooms.scheduling.simulation import IllegalDecision, Simulation, StopCosts, Unfolding
 from tests.rooms.scheduling.strict import StrictQueue
 
 GPU = Resources(cpus=0, gpus=1, memory_bytes=0)

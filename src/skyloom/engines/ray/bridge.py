@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.core.errors import InternalError, SkyloomError, Unavailable
+from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.engines.ray.wire import BridgeReply, BridgeRequest, Channel, Opening
 
 _NUM_THREADS = 16
@@ -78,21 +78,24 @@ def _hint(address: str, error: Exception) -> str:
 
 
 def _answer(channel: Channel, cluster: Any, request: BridgeRequest) -> None:
+    is_sound = True
     try:
         reply = BridgeReply(number=request.number, answer=msgspec.msgpack.encode(cluster.do(request.ask)))
     except SkyloomError as error:
         reply = BridgeReply(number=request.number, error=error.body())
     except Exception as error:
         traceback.print_exc()
-        defect = InternalError(
-            f"The bridge to Ray failed: {type(error).__name__}: {error}.",
-            next_action="See bridge.log in the pool's folder.",
+        defect = Unavailable(
+            f"The connection to Ray failed: {type(error).__name__}: {_first_line(error)}.",
+            next_action="It is made again; see bridge.log in the pool's folder.",
         )
-        reply = BridgeReply(number=request.number, error=defect.body())
+        reply, is_sound = BridgeReply(number=request.number, error=defect.body()), False
     try:
         channel.send(reply)
     except OSError:
         os._exit(0)  # the control plane is gone
+    if not is_sound:
+        os._exit(1)  # nobody knows what Ray's client is in now; a new bridge is
 
 
 if __name__ == "__main__":

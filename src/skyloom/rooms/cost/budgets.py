@@ -251,9 +251,10 @@ class Budgets:
             f"{limits.amount(meter, getattr(pot.spent, meter))} of {limits.amount(meter, limit)}"
             for meter, limit in pot.limits.items()
         )
-        news = BudgetReached(
-            budget=pot.name, threshold=threshold, share=share, message=f"{pot.name} is at {share:.0%}: {used}."
-        )
+        truly = limits.used_share(pot)
+        early = "" if truly >= threshold else " What was left paid for stopping in time what ran."
+        message = f"{pot.name} is used up to {truly:.0%}: {used}.{early}"
+        news = BudgetReached(budget=pot.name, threshold=threshold, share=share, message=message)
         self._outbox.publish(tx, budget.project, budget.id, news)
 
     def _clear(self, tx: Transaction, budget: Budget, above: float, now: float) -> Budget:

@@ -160,7 +160,7 @@ class CostOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 @operation("costs.get", Right.READ, "GET /costs")
 class GetCost(Operation[CostReport], frozen=True, kw_only=True):
-    """Show what the project spent, in parts and in total."""
+    """Show what the project spent, in parts and in total; by project, all projects that the token opens."""
 
     by: CostBy = CostBy.JOB
     since: Annotated[float, Meta(ge=0, le=1e12, description="Unix seconds; 0 for everything.")] = 0.0

@@ -22,7 +22,7 @@ from skyloom.rooms.cost.limits import Member, Pot
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.ports import PLEDGES, RESERVATIONS
 from skyloom.rooms.cost.prices import PriceHistory
-from skyloom.rooms.cost.usage import Usage
+from skyloom.rooms.cost.usage import Usage, held, microseconds
 
 _BY = {BudgetScope.PROJECT: CostBy.PROJECT, BudgetScope.USER: CostBy.USER}
 
@@ -44,6 +44,7 @@ class Pots:
         self._view = view
         self._history = history
         self._now = now
+        self._known: dict[tuple[str, float], Usage] = {}
 
     def rate(self, pool: str, resources: Resources, count: int) -> Meters:
         """What so many tasks use up in a second, at the prices of now."""
@@ -106,10 +107,17 @@ class Pots:
         return tallies.in_days(self._view, budget.project, by, budget.name, rules.month_so_far(self._now))
 
     def _used(self, spender: Spender, since: float) -> Usage:
-        entries = (
-            entry for task in spender.running for entry in rules.ledger_entries(spender.project, task, self._history)
-        )
-        return sum((rules.usage_of(entry, since) for entry in entries), rules.NOTHING)
+        """What a job's running tasks have used since a moment; several budgets ask."""
+        key = (spender.job_id, since)
+        if key not in self._known:
+            periods = (
+                self._history.periods(task.pool, max(task.started_at, since), task.ended_at) for task in spender.running
+            )
+            parts = (
+                held(spender.resources, microseconds(start, end), book) for life in periods for start, end, book in life
+            )
+            self._known[key] = sum(parts, rules.NOTHING)
+        return self._known[key]
 
     def _member(self, spender: Spender, *, promised: bool) -> Member:
         known = self._view.get(RESERVATIONS, spender.job_id) if promised else None

@@ -18,12 +18,21 @@ from skyloom.rooms.cost.ports import LEDGER, TALLIES, ModelsOfRuns, Unfinished
 from skyloom.rooms.cost.prices import ANY_POOL, PriceHistory
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.usage import Usage
+from skyloom.rooms.tenancy.ports import PROJECTS
+from skyloom.rooms.tenancy.rules import ALL_PROJECTS
 
 log = logging.getLogger("skyloom.cost")
 
 
 def _none(_view: Snapshot, _project: str, _runs: Iterable[str]) -> Mapping[str, str]:
     return {}
+
+
+def _projects(view: Snapshot, kind: CostBy, by: Caller) -> list[str]:
+    """The projects of a report: the caller's, or by project all that his token opens."""
+    if kind is CostBy.PROJECT and by.scope == ALL_PROJECTS:
+        return [project.id for project in view.select(PROJECTS)] or [by.project]
+    return [by.project]
 
 
 class Cost:
@@ -62,16 +71,19 @@ class Cost:
     def get(self, ask: model.GetCost, by: Caller) -> model.CostReport:
         def work(view: Snapshot) -> model.CostReport:
             now = self._clock.now()
+            since = min(ask.since, now)  # the far future is no day of any calendar
             history = self._prices.history(view)
-            used = tallies.used_since(view, by.project, ask.by, ask.since)
-            running = self._running(view, by.project, now, history)
+            used, running = dict[str, Usage](), list[LedgerEntry]()
+            for project in _projects(view, ask.by, by):
+                used |= tallies.used_since(view, project, ask.by, since)
+                running += self._running(view, project, now, history)
             if ask.by is CostBy.MODEL:
                 used, running = self._with_models(view, by.project, used, running)
             return rules.report(
                 ask.by,
                 used,
                 running,
-                since=ask.since,
+                since=since,
                 until=now,
                 limit=ask.limit,
                 prices=history.book(ANY_POOL, now),

@@ -24,6 +24,7 @@ from skyloom.rooms.data.model import Dataset, DatasetVersion, Draft, DraftStatus
 from skyloom.rooms.data.ports import DATASETS, DRAFTS, PROGRAM, VERSIONS
 from skyloom.rooms.jobs.model import ENDED, JobSpec, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
+from skyloom.rooms.pools.model import LOCAL
 
 _RETRIES = 2
 _SHOWN_DRAFTS = 20
@@ -134,6 +135,7 @@ class Datasets:
             resources=resources,
             max_retries=_RETRIES,
             labels={"dataset": name},
+            pools=(LOCAL,),  # where the tables are
         )
 
     # Taking in what a job made

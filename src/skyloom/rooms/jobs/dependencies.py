@@ -6,7 +6,7 @@ A cycle cannot be made of jobs that exist already; who submits several at once r
 """
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
 from skyloom.core.errors import NotFound
 from skyloom.ports.clock import Clock
@@ -16,6 +16,7 @@ from skyloom.rooms.jobs.model import (
     ENDED,
     Condition,
     Dependency,
+    Job,
     JobMissing,
     JobState,
     Reason,
@@ -28,7 +29,7 @@ from skyloom.rooms.jobs.writing import JobWriter
 StateOf = Callable[[Snapshot, str, str], JobState]
 """The state of a thing with an id, in a project. Raises its own `NotFound`."""
 
-_MOST_AT_ONCE = 5_000
+_MOST_AT_ONCE = 2_000
 _PART = 500
 _SHORTEST_S, _IDLE_S, _SHARE = 0.1, 2.0, 10.0
 
@@ -104,10 +105,9 @@ class Dependencies:
         return max(_SHORTEST_S, _SHARE * (self._clock.monotonic() - began)) if waits else _IDLE_S
 
     def _decided(self, view: Snapshot) -> list[tuple[str, Verdict, str]]:
-        tasks = view.select(TASKS, {"state": TaskState.WAITING}, limit=_MOST_AT_ONCE)
         states: dict[tuple[str, str], JobState | None] = {}
         decided: list[tuple[str, Verdict, str]] = []
-        for job in jobs_of(view, tasks).values():
+        for job in _waiting(view):
             for one in job.spec.after:
                 if (one.id, job.project) not in states:
                     states[one.id, job.project] = self._known(view, one.id, job.project)
@@ -127,6 +127,14 @@ class Dependencies:
                 after["ended_at"] = self._clock.now()
             if job is not None:
                 self._writer.moves(tx, job, [changed(task, after) for task in waiting])
+
+
+def _waiting(view: Snapshot) -> Iterator[Job]:
+    """The jobs that wait, in the order of their ids; so many at a time that they do not fill the memory."""
+    after: str | None = None
+    while tasks := view.select(TASKS, {"state": TaskState.WAITING}, after=after, limit=_MOST_AT_ONCE):
+        after = tasks[-1].id
+        yield from jobs_of(view, tasks).values()
 
 
 def job_state(view: Snapshot, job_id: str, project: str) -> JobState:

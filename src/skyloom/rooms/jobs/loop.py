@@ -64,6 +64,7 @@ class JobLoop:
         self._waits = waits
         self._launches = launches
         self._budgets = budgets
+        self._judge_at = float("-inf")
         self._mirror = Mirror()
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
@@ -93,10 +94,11 @@ class JobLoop:
             self.adopt()
             turns = self._catch_up()
             states = {task.state for gang in self._mirror.held() for task in gang.tasks}
-            if self._settle():
+            settled = self._settle()
+            if settled:
                 turns = self._catch_up()
             moved = self._place(turns)
-            look_again_s = self._keep_budgets()
+            look_again_s = self._keep_budgets(changed=settled or moved)
             if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
                 return min(_EAGER_S, look_again_s)
             return min(_BUSY_S if states else _IDLE_S, look_again_s)
@@ -238,12 +240,24 @@ class JobLoop:
                 halts.append((gangs[eviction.gang].job, demands.halt(eviction, other.job if other else None, now)))
         self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
 
-    def _keep_budgets(self) -> float:
-        """Halt those that budgets no longer pay for. Returns the seconds until it may have to be looked at again."""
+    def _keep_budgets(self, *, changed: bool) -> float:
+        """Halt those that budgets no longer pay for. Returns the seconds until it may have to be looked at again.
+
+        Looks when something started or ended, at the moment that was computed for it, and once a second for what people change.
+        """
         if self._budgets is None:
             return _IDLE_S
+        wait_s = self._judge_at - self._clock.monotonic()
+        if wait_s > 0 and not changed:
+            return wait_s
+        look_again_s = self._judge(self._budgets)
+        self._judge_at = self._clock.monotonic() + look_again_s
+        return look_again_s
+
+    def _judge(self, budgets: Budgets) -> float:
+        """Ask who has to stop, and tell them; the seconds until something may change by itself."""
         gangs, now = self._mirror.gangs, self._clock.now()
-        judged = self._budgets.judge(own=any(rules.has_allowance(gang.job.spec) for gang in self._mirror.held()))
+        judged = budgets.judge(own=any(rules.has_allowance(gang.job.spec) for gang in self._mirror.held()))
         halts = [
             (gangs[key].job, Halt(reason=Reason.BUDGET_EXHAUSTED, by="budget", at=now, message=why))
             for key, why in judged.halts.items()
@@ -252,7 +266,7 @@ class JobLoop:
         self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
         if judged.halts:
             return 0.0
-        return _IDLE_S if judged.look_again_s is None else max(0.0, judged.look_again_s)
+        return _IDLE_S if judged.look_again_s is None else min(_IDLE_S, max(0.0, judged.look_again_s))
 
 
 def _is_as_read(tx: Transaction, job: Job) -> bool:

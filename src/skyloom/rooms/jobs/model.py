@@ -300,7 +300,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: derived from the tasks of the newest attempt.
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
-        place: in the queue, 1 is the next; 0 for one that does not wait, or is further back than was looked at.
+        place: in the queue, 1 is the next; None for one that does not wait, or is further back than was looked at.
         forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
             empty for one that has ended, or is too far back.
         tasks: of the newest attempt, by rank.
@@ -312,7 +312,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason = Reason.NONE
     message: str = ""
     next_action: str = ""
-    place: int = 0
+    place: int | None = None
     forecast: GangForecast | None = None
     outlook: str = ""
     started_at: float | None = None

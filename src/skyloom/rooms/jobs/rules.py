@@ -163,7 +163,7 @@ def status(
         next_action=NEXT_ACTIONS[reason].format(id=job.id),
         started_at=min(starts, default=None),
         ended_at=max(ends, default=None) if state in ENDED else None,
-        place=place if state is JobState.QUEUED else 0,
+        place=place or None if state is JobState.QUEUED else None,
         forecast=forecast if state not in ENDED else None,
         tasks=tasks,
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from skyloom.core.events import Event, TaskEnded
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
-from skyloom.rooms.jobs.history import History
+from skyloom.rooms.jobs.history import History, kind_of
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.pools.fleet import PoolMachine
@@ -39,6 +39,8 @@ class Turns:
         self._history = history
         self._nodes: Sequence[Node] = ()
         self._islands: demands.Islands = {}
+        self._grounds: Sequence[PoolMachine] = ()
+        self._priced: object = None
         self._scheduler = Scheduler(rulebook)
         self._running: set[str] = set()
 
@@ -50,6 +52,10 @@ class Turns:
 
     def set_grounds(self, grounds: Sequence[PoolMachine], prices: PriceHistory, now: float) -> bool:
         """The machines there are now. True when it matters to jobs that named pools: tell of them again."""
+        priced = (tuple(prices.current(now)), list(prices.changes_after(now)))
+        if grounds is self._grounds and priced == self._priced:
+            return False
+        self._grounds, self._priced = grounds, priced
         nodes, islands = demands.nodes(grounds, prices, now), demands.islands(grounds)
         if nodes != self._nodes:
             self._nodes = nodes
@@ -85,7 +91,9 @@ class Turns:
         running = [self._holding(gang, now) for gang in gangs.values() if gang.holds]
         waiting = [gangs[job_id] for job_id in order if job_id in gangs and gangs[job_id].waits]
         open_jobs = [gangs[holding.demand.id].job for holding in running] + [gang.job for gang in waiting]
-        durations = {job.id: known for job in open_jobs if (known := self._history.durations(job))}
+        kinds = {(job.project, kind_of(job)): job for job in open_jobs}
+        by_kind = {kind: self._history.durations(job) for kind, job in kinds.items()}
+        durations = {job.id: known for job in open_jobs if (known := by_kind[job.project, kind_of(job)])}
         return Picture(self.rulebook, self._nodes, running, [self._demand(gang) for gang in waiting], durations, past)
 
     def _demand(self, gang: LiveGang) -> Demand:

@@ -175,7 +175,7 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         total_steps: of the whole training; 0 when the program did not say.
         first_step, last_step: between them, the steps were timed.
-        began_at, ended_at: Unix seconds of these two.
+        began_at, ended_at: Unix seconds of these two; checkpoints that were tried after the last step count to it.
         step_s: durations of single steps, the warm-up left out.
         checkpoint_s: what one checkpoint takes; the whole training writes ``num_checkpoints``.
         noise_scale_rows: the gradient noise scale in the first steps; None when it was not measured.

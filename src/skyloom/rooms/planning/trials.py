@@ -58,7 +58,7 @@ def _part(trial: TrialRun) -> Breakdown:
         step_s=middle,
         steps=times.total_steps,
         checkpoints_s=times.checkpoint_s * times.num_checkpoints,
-        finish_s=max(0.0, trial.ended_at - times.ended_at - times.checkpoint_s),
+        finish_s=max(0.0, trial.ended_at - times.ended_at),
     )
 
 

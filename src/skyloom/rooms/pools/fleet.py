@@ -5,6 +5,7 @@ Nothing here is truth: which pools there are stands in the store; whether one is
 """
 
 import logging
+import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ class Fleet:
         self._stored = stored
         # Reached, and about to be stored: part of the fleet from then on. Lost without harm.
         self._reached: dict[str, PoolLink] = {}
+        self._grounds: dict[bool, tuple[tuple[PoolLink, ...], list[PoolMachine]]] = {}
         pool = Pool(id=LOCAL, project="*", address=LOCAL, added_at=0.0, added_by="install")
         self._links: dict[str, PoolLink] = {LOCAL: PoolLink(pool, local, tuple(local.machines()))}
         self._lock = threading.Lock()
@@ -153,7 +155,8 @@ class Fleet:
             seen = replace(seen, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
         if bool(seen.trouble) != bool(link.trouble):
             log.warning("pool %s is %s", name, f"down: {seen.trouble}" if seen.trouble else "up again")
-        self._attach(seen)
+        if seen != link or link.engine is None:
+            self._attach(seen)
 
     def close(self) -> None:
         """Let go of all pools but this machine, which is not ours to close. Tasks go on running."""
@@ -162,13 +165,13 @@ class Fleet:
                 self._let_go(link)
 
     def grounds(self, *, down: bool = False) -> list[PoolMachine]:
-        """All machines of pools that are up; with ``down`` the last seen of the others too."""
-        return [
-            _ground(link, machine)
-            for link in self.links().values()
-            if down or not link.trouble
-            for machine in link.machines
-        ]
+        """All machines of pools that are up; with ``down`` the last seen of the others too. The same list while nothing changes."""
+        links = tuple(self.links().values())
+        known = self._grounds.get(down)
+        if known is None or len(known[0]) != len(links) or any(map(operator.is_not, known[0], links)):
+            found = [_ground(link, machine) for link in links if down or not link.trouble for machine in link.machines]
+            known = self._grounds[down] = (links, found)
+        return known[1]
 
 
 def _ground(link: PoolLink, machine: Machine) -> PoolMachine:

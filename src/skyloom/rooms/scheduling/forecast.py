@@ -11,11 +11,12 @@ from itertools import islice
 
 import msgspec
 
+from skyloom.rooms.scheduling.course import Script
 from skyloom.rooms.scheduling.durations import Durations, from_estimate, from_nothing
 from skyloom.rooms.scheduling.model import Demand, Holding, Node
 from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.scheduler import Scheduler
-from skyloom.rooms.scheduling.simulation import Script, Simulation, StopCosts
+from skyloom.rooms.scheduling.simulation import Simulation, StopCosts
 
 _ROLLOUTS = (20, 200)
 _FEWEST = 10  # waiting gangs that are played, whatever that costs

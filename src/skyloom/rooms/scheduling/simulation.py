@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
 
 import msgspec
 
 from skyloom.core.errors import InternalError
+from skyloom.rooms.scheduling.course import Course, Life, Script, Stretch
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
-from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
 # Of what happens at one moment, ends come first: room is free before anybody asks for it.
@@ -22,28 +21,11 @@ _END, _FREED, _ARRIVAL = range(3)
 _DIGITS = 9  # moments are rounded to nanoseconds, so that 0.1 + 0.2 is the same moment as 0.3
 _SOON = 1e-6  # who wants to look again now, looks again so much later
 _GONE = (0.0, 0.0, 0.0)
-_SLOWEST = 1e-9
 _NUM_ROUNDS = 1_000  # decisions at one moment; a scheduler that needs more gives and takes in a circle
 
 
 class IllegalDecision(InternalError):
     """The scheduler decided what cannot be: too many workers on a node, a gang that does not wait, a circle without end."""
-
-
-class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """What one gang will do. The scheduler is told its demand and never its script.
-
-    Attributes:
-        demand: arrives at ``submitted_at``; its ``expected_s`` is what the scheduler believes, right or wrong.
-        duration_s: how long it really runs from the beginning of the simulation on, were it never stopped.
-        num_workers: how many workers that duration is for.
-        holding: where it runs already when the simulation begins; None for a gang that waits or comes later.
-    """
-
-    demand: Demand
-    duration_s: float
-    num_workers: int = 1
-    holding: Holding | None = None
 
 
 class StopCosts(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,39 +38,6 @@ class StopCosts(msgspec.Struct, frozen=True, kw_only=True):
 
     checkpoint_s: float = 0.0
     restart_s: float = 0.0
-
-
-class Stretch(NamedTuple):
-    """A time in which a gang held resources without a break."""
-
-    gang: str
-    start_at: float
-    end_at: float
-    placement: Placement
-
-
-class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a gang.
-
-    Attributes:
-        started_at: its first start; None when it never ran.
-        ended_at: None when it was not done.
-        held_s: how long it held resources, over all its runs.
-        held_gpu_s: the same times the GPUs (CPUs where it has none) it held.
-        served_s: how much of its duration it got, by its script's measure.
-        num_preemptions: how often it was stopped for others.
-        num_resizes: how often it was stopped to go on with more or fewer workers.
-    """
-
-    gang: str
-    submitted_at: float
-    started_at: float | None
-    ended_at: float | None
-    held_s: float
-    held_gpu_s: float
-    served_s: float
-    num_preemptions: int
-    num_resizes: int
 
 
 class Unfolding(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,105 +53,6 @@ class Unfolding(msgspec.Struct, frozen=True, kw_only=True):
     usage: tuple[tuple[float, float], ...]
     num_decisions: int
     complete: bool = True
-
-
-class _Gang:
-    """A script and how far it has come. One object for a gang, changed in place: there may be 100,000."""
-
-    __slots__ = (
-        "attained",
-        "bias_s",
-        "demand",
-        "ended_at",
-        "epoch",
-        "first_at",
-        "held_s",
-        "left_s",
-        "num_preemptions",
-        "num_resizes",
-        "placement",
-        "productive_at",
-        "script",
-        "speed",
-        "started_at",
-        "stopping",
-        "unit",
-        "workers",
-    )
-
-    def __init__(self, script: Script) -> None:
-        demand = script.demand
-        self.script = script
-        self.demand = demand
-        self.left_s = script.duration_s
-        self.attained = demand.attained_gpu_s
-        self.bias_s = 0.0
-        if demand.expected_s is not None:
-            self.bias_s = demand.expected_s * self._relative(demand.min_workers) - script.duration_s
-        self.unit = demand.resources.gpus or demand.resources.cpus
-        self.first_at: float | None = None
-        self.ended_at: float | None = None
-        self.held_s = 0.0
-        self.epoch = 0
-        self.num_preemptions = self.num_resizes = 0
-        self.placement: Placement = ()
-        self.stopping = False
-
-    def _relative(self, num_workers: int) -> float:
-        """How fast it is with so many workers, by what its script's duration is for."""
-        return max(
-            _SLOWEST, speed(self.demand, num_workers) / max(_SLOWEST, speed(self.demand, self.script.num_workers))
-        )
-
-    def begin(self, placement: Placement, now: float, restart_s: float) -> float:
-        """Put it on its nodes and return when it will be done."""
-        self.placement = placement
-        self.workers = sum(workers for _, workers in placement)
-        self.speed = self._relative(self.workers)
-        self.started_at = now
-        if self.first_at is None:
-            self.first_at = now
-            restart_s = 0.0
-        self.productive_at = now + restart_s
-        return self.productive_at + self.left_s / self.speed
-
-    def advance(self, now: float) -> None:
-        """Count the work it did until now."""
-        if now > self.productive_at:
-            self.left_s = max(0.0, self.left_s - (now - self.productive_at) * self.speed)
-            self.productive_at = now
-
-    def finish_run(self, now: float) -> Stretch:
-        """Take it off its nodes."""
-        held_s = now - self.started_at
-        self.held_s += held_s
-        self.attained += held_s * self.workers * self.unit
-        self.epoch += 1
-        stretch = Stretch(self.demand.id, self.started_at, now, self.placement)
-        self.placement, self.stopping = (), False
-        return stretch
-
-    def waiting(self, restart_s: float) -> Demand:
-        """What it asks for after a stop."""
-        expected_s = self.demand.expected_s
-        if expected_s is not None:
-            left_s = max(0.0, self.left_s + self.bias_s)
-            expected_s = restart_s + left_s / self._relative(self.demand.min_workers)
-        self.demand = msgspec.structs.replace(self.demand, attained_gpu_s=self.attained, expected_s=expected_s)
-        return self.demand
-
-    def life(self) -> Life:
-        return Life(
-            gang=self.demand.id,
-            submitted_at=self.demand.submitted_at,
-            started_at=self.first_at,
-            ended_at=self.ended_at,
-            held_s=self.held_s,
-            held_gpu_s=self.attained - self.script.demand.attained_gpu_s,
-            served_s=self.script.duration_s - self.left_s,
-            num_preemptions=self.num_preemptions,
-            num_resizes=self.num_resizes,
-        )
 
 
 class Simulation:
@@ -229,8 +79,8 @@ class Simulation:
         self._costs = costs or StopCosts()
         self._look_at = math.inf
         self._num_idle_looks = 0
-        self._gangs = {script.demand.id: _Gang(script) for script in scripts}
-        self._events: list[tuple[float, int, int, _Gang, int]] = []
+        self._gangs = {script.demand.id: Course(script) for script in scripts}
+        self._events: list[tuple[float, int, int, Course, int]] = []
         self._order = count()
         self._num_decisions = 0
         self._in_use = 0.0
@@ -298,10 +148,10 @@ class Simulation:
     def _next_moment(self) -> float:
         return min(self._events[0][0], self._look_at) if self._events else self._look_at
 
-    def _push(self, at: float, kind: int, gang: _Gang) -> None:
+    def _push(self, at: float, kind: int, gang: Course) -> None:
         heappush(self._events, (round(at, _DIGITS), kind, next(self._order), gang, gang.epoch))
 
-    def _tell(self, kind: int, gang: _Gang, epoch: int, now: float) -> bool:
+    def _tell(self, kind: int, gang: Course, epoch: int, now: float) -> bool:
         """Tell the scheduler what happened; returns whether that calls for a decision."""
         if epoch != gang.epoch:
             return False
@@ -356,12 +206,12 @@ class Simulation:
         self._scheduler.hold(Holding(demand=self._told(gang, again), placement=placement, started_at=now))
         self._push(ends_at, _END, gang)
 
-    def _told(self, gang: _Gang, again: bool) -> Demand:
+    def _told(self, gang: Course, again: bool) -> Demand:
         """Its demand while it runs. Restarting takes as long however many workers do it, so it is told in their seconds."""
         demand, restart_s = gang.demand, self._costs.restart_s
         if not (again and restart_s) or demand.expected_s is None:
             return demand
-        scale = gang.speed / gang._relative(demand.min_workers)
+        scale = gang.speed / gang.pace(demand.min_workers)
         return msgspec.structs.replace(demand, expected_s=demand.expected_s - restart_s + restart_s * scale)
 
     def _stop(self, eviction: Eviction, now: float) -> bool:
@@ -385,16 +235,16 @@ class Simulation:
         self._push(now + self._costs.checkpoint_s, _FREED, gang)
         return False
 
-    def _requeue(self, gang: _Gang, now: float) -> None:
+    def _requeue(self, gang: Course, now: float) -> None:
         self._give_back(gang, now)
         self._scheduler.submit(gang.waiting(self._costs.restart_s))
 
-    def _give_back(self, gang: _Gang, now: float) -> None:
+    def _give_back(self, gang: Course, now: float) -> None:
         self._move(gang, gang.placement, -1)
         self._stretches.append(gang.finish_run(now))
         self._scheduler.release(gang.demand.id, now)
 
-    def _take(self, gang: _Gang, placement: Placement) -> None:
+    def _take(self, gang: Course, placement: Placement) -> None:
         """Use up what a decision gives a gang."""
         self._move(gang, placement)
         for name, _ in placement:
@@ -405,7 +255,7 @@ class Simulation:
                     next_action="Report it with the trace and the policy.",
                 )
 
-    def _move(self, gang: _Gang, placement: Placement, sign: int = 1) -> None:
+    def _move(self, gang: Course, placement: Placement, sign: int = 1) -> None:
         """Move a gang's resources from what is free, or back. On a node that is gone nothing is free, before and after."""
         each = gang.demand.resources
         for name, workers in placement:

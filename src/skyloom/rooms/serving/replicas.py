@@ -10,6 +10,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.engine import PythonModule
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, ReportTraffic, Revision
@@ -34,6 +35,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
     files = {f"{_BUNDLE}/{path}": digest for path, digest in revision.files.items()}
     return JobSpec(
         preemptible=False,
+        pools=(LOCAL,),  # replicas share this machine's port and request logs
         entry=PythonModule(module=MODULE, args=(_PLAN_FILE,)),
         name=f"{endpoint.name} revision {revision.number}",
         files={**files, _PLAN_FILE: plan_digest},

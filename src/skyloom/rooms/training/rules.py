@@ -6,6 +6,7 @@ from skyloom.core import digests
 from skyloom.ports.engine import Entry, PythonFile, PythonModule
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.jobs.rules import check_labels
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.training.model import (
     FoundVersion,
@@ -94,7 +95,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         environment={PLAN_VARIABLE: msgspec.json.encode(made).decode(), **_trial(ask)},
         num_workers=ask.num_workers,
         max_workers=ask.max_workers,
-        pools=ask.pools,
+        pools=ask.pools or ((LOCAL,) if ask.dataset else ()),  # where the tables are, unless its owner knows better
         requires=ask.requires,
         resources=ask.resources,
         max_retries=0 if ask.trial else ask.max_retries,

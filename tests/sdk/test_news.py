@@ -1,0 +1,38 @@
+"""What the SDK says while a job waits."""
+
+import itertools
+
+import msgspec
+import pytest
+
+from skyloom.ports.engine import Command
+from skyloom.rooms.jobs.model import Job, JobSpec, JobState, JobStatus
+from skyloom.sdk.jobs import JobNews
+
+JOB = Job(id="job_a", project="p", spec=JobSpec(entry=Command(argv=("x",))), submitted_at=1.0, submitted_by="me")
+QUEUED = JobStatus(job=JOB, state=JobState.QUEUED, message="needs 4 GPUs, 2 free", outlook="likely to start in 3 min")
+
+
+def test_job_that_waits_is_told_of_after_a_moment_when_it_changes_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("skyloom.sdk.jobs.time.monotonic", lambda: float(next(seconds)))
+    said: list[str] = []
+    news = JobNews(said.append)
+    for _ in range(30):
+        assert news.of(QUEUED) is QUEUED
+    assert said == ["job job_a waits: needs 4 GPUs, 2 free; likely to start in 3 min"]
+    other = msgspec.structs.replace(QUEUED, message="needs 4 GPUs, 3 free")
+    for _ in range(30):
+        news.of(other)
+    assert len(said) == 2
+    news.of(msgspec.structs.replace(QUEUED, state=JobState.RUNNING, message=""))
+    assert len(said) == 2
+
+
+def test_job_that_starts_at_once_is_not_told_of() -> None:
+    said: list[str] = []
+    JobNews(said.append).of(QUEUED)
+    JobNews(None).of(QUEUED)
+    assert said == []
