@@ -104,6 +104,12 @@ def test_digest_of_value_ignores_key_order() -> None:
     assert digests.of_chunks([b"ab", b"c"]) == digests.of_bytes(b"abc")
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-0.1", "cheap"])
+def test_settings_price_that_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="SKYLOOM_PRICE_GPU_USD_PER_HOUR"):
+        Settings.read({"SKYLOOM_PRICE_GPU_USD_PER_HOUR": text})
+
+
 def test_settings_environment_wins_over_default_and_override_over_both() -> None:
     assert Settings.read({"SKYLOOM_PORT": "1"}).port == 1
     assert Settings.read({"SKYLOOM_PORT": "1"}, port=2).port == 2

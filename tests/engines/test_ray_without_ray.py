@@ -209,6 +209,21 @@ def test_lost_node_is_said_after_the_lease_and_stays_said(tmp_path: Path) -> Non
     wait(again, "g.0")
 
 
+def test_lease_that_counts_is_the_one_the_node_was_told(
+    engine: RayEngine, tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper lives longer than the control plane that made it, whose successor may think of a shorter lease."""
+    engine.launch(one("t", sh("exec sleep 1000"), machine="b"))
+    wait(engine, "t", TaskPhase.RUNNING)
+    monkeypatch.setattr("skyloom.engines.ray.engine._FENCE_S", 0.0)
+    hasty = engine_of(tmp_path, cluster, lease_s=0.0)
+    wait(hasty, "t", TaskPhase.RUNNING)
+    cluster.dead.add("n2")
+    until(lambda: "lease" in look(hasty, "t").message, "the engine to notice")
+    assert look(hasty, "t").phase is TaskPhase.RUNNING
+    cluster.dead.clear()
+
+
 def test_task_that_ended_before_its_node_was_restarted_keeps_its_own_end(
     engine: RayEngine, cluster: FakeCluster
 ) -> None:

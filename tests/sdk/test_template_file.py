@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.core.errors import SkyloomError
@@ -132,6 +132,7 @@ def test_alias_that_stays_small_is_allowed(tmp_path: Path) -> None:
     assert made.jobs["a"] == made.jobs["c"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("[]{}:,-&*!|>'\"#%@`ab\n \t?"), max_size=60))
 def test_any_text_is_read_or_refused_with_words(text: str) -> None:
     try:

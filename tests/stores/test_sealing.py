@@ -1,7 +1,7 @@
 """What is sealed can be opened with the same key in the same place, and in no other way."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.ports.sealing import SealBroken
@@ -11,6 +11,7 @@ SEALER = AesGcmSealer()
 KEY = SEALER.new_key()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=50))
 def test_sealed_bytes_are_opened_again_and_do_not_show_what_they_hold(content: bytes, place: str) -> None:
     sealed = SEALER.seal(KEY, content, place)
@@ -19,6 +20,7 @@ def test_sealed_bytes_are_opened_again_and_do_not_show_what_they_hold(content: b
     assert SEALER.seal(KEY, content, place) != sealed
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_sealed_bytes_that_were_changed_are_refused(data: st.DataObject) -> None:
     sealed = bytearray(SEALER.seal(KEY, b"a password", "here"))

@@ -6,7 +6,22 @@ from typing import Annotated
 import typer
 
 from skyloom.cli import exits, values
-from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Limit, MaxDuration, Memory, Project, cloud, words
+from skyloom.cli.frame import (
+    AsJson,
+    Cpus,
+    Cursor,
+    Detach,
+    Gpus,
+    Isolated,
+    Limit,
+    MaxDuration,
+    Memory,
+    Mounts,
+    Project,
+    Requirements,
+    cloud,
+    words,
+)
 from skyloom.cli.job import After, AfterEnded, Key, Secret, after_of
 from skyloom.cli.render import progress, show
 from skyloom.sdk.client import Client
@@ -33,6 +48,9 @@ def run(
     include: Annotated[
         list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
     ] = None,
+    requirements: Requirements = None,
+    isolated: Isolated = False,
+    mount: Mounts = None,
     after: After = None,
     after_ended: AfterEnded = None,
     key: Key = None,
@@ -60,6 +78,9 @@ def run(
             max_retries=retries,
             environment=values.variables(env or ()),
             secrets=values.secrets(secret or ()),
+            requirements=requirements,
+            isolated=isolated,
+            mounts=values.mounts(mount or ()),
             after=after_of(after, after_ended),
         )
         if detach:

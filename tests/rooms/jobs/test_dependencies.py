@@ -1,7 +1,7 @@
 """What comes after what, over memory adapters."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.ports.engine import Command
@@ -40,6 +40,7 @@ def rounds(shop: Workshop, count: int = 3) -> None:
         shop.jobs.dependencies.tick()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(Condition), st.sampled_from([None, *JobState])), max_size=6))
 def test_verdict_begins_only_when_all_hold_and_gives_up_only_when_one_cannot(
     given_: list[tuple[Condition, JobState | None]],

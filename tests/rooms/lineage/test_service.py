@@ -109,6 +109,7 @@ class MemorySources:
     def __init__(self) -> None:
         self.version = model_version()
         self.runs = [RUN]
+        self.mounts: list[str] = []
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         if (prediction_id, by.project) != ("pred_1_0", "p"):
@@ -129,6 +130,9 @@ class MemorySources:
 
     def run(self, view: Snapshot, run_id: str, project: str) -> Run | None:
         return next((run for run in self.runs if run.id == run_id and project == "p"), None)
+
+    def mounted(self, view: Snapshot, job_id: str, project: str) -> Sequence[str]:
+        return self.mounts
 
     def trained_on(self, view: Snapshot, dataset: str, number: int, project: str) -> Sequence[Run]:
         return [run for run in self.runs if (run.dataset, run.dataset_version) == (dataset, number)]
@@ -188,6 +192,12 @@ def test_lineage_of_anything_walks_down_to_the_rows(place: Place, subject: str, 
     assert found.rows is not None
     assert (found.rows.row_ids, found.rows.num_rows, found.rows.is_proven) == ((0, 2, 3, 5), 4, True)
     assert found.rows.where == "split = 'train'"
+
+
+def test_lineage_of_a_run_tells_what_its_job_mounted(place: Place):
+    assert "mounts" not in place.back("run_1").subject.facts
+    place.sources.mounts = ["dataset:more:2", "model:old:1"]
+    assert place.back("run_1").subject.facts["mounts"] == "dataset:more:2, model:old:1"
 
 
 def test_lineage_rows_come_in_pages_of_any_split(place: Place):

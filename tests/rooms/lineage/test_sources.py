@@ -4,12 +4,16 @@ import msgspec
 import pytest
 
 from skyloom.core.operation import Caller
+from skyloom.ports.engine import Command
+from skyloom.ports.environment import Mount, MountFile
 from skyloom.ports.store import Transaction
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Deduplicate, DropMissing, Format, Ingest, SourceFile, Split
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
+from skyloom.rooms.jobs.model import Job, JobSpec
+from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.lineage.rules import line_of
 from skyloom.rooms.lineage.sources import RoomSources
 from skyloom.rooms.registry.ports import VERSIONS as MODEL_VERSIONS
@@ -128,3 +132,15 @@ def test_held_versions_say_what_made_them_and_from_which(store: MemoryStore, sou
 
 def test_prediction_is_asked_of_serving(sources: RoomSources):
     assert sources.prediction("pred_1_0", ANN).replica == REPLICA
+
+
+def test_mounts_of_a_job_are_told_to_its_own_project(store: MemoryStore) -> None:
+    file = MountFile(path="a", digest=f"sha256:{'0' * 64}", route="blobs/x")
+    mount = Mount(name="old", subject="model:reader:1", files=(file,))
+    spec = JobSpec(entry=Command(argv=("true",)))
+    job = Job(id="job_7", project="p", spec=spec, submitted_at=1.0, submitted_by="ann", mounts=(mount,))
+    store.write(lambda tx: tx.insert(JOBS, job))
+    sources = RoomSources(find_prediction)
+    assert store.read(lambda view: sources.mounted(view, "job_7", "p")) == ["model:reader:1"]
+    assert store.read(lambda view: sources.mounted(view, "job_7", "q")) == []
+    assert store.read(lambda view: sources.mounted(view, "job_8", "p")) == []

@@ -5,7 +5,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.ports.engine import Command
@@ -69,12 +69,14 @@ def test_slots_every_half_hour_go_on_through_the_hour_that_comes_twice() -> None
     assert {later - earlier for earlier, later in itertools.pairwise(found)} == {1_800}
 
 
+@settings(deadline=None)
 @given(LINES, ZONES, st.floats(1.5e9, 2e9))
 def test_slots_only_ever_grow(cron: str, zone: str, now: float) -> None:
     found = (now, *rules.upcoming(cron, zone, now, 8))
     assert all(later > earlier for earlier, later in itertools.pairwise(found))
 
 
+@settings(deadline=None)
 @given(
     LINES,
     ZONES,
@@ -155,6 +157,7 @@ def test_cron_line_that_is_none_is_refused(cron: str) -> None:
         rules.check(cron, "UTC", SPEC, 0.0)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100))
 def test_any_text_is_a_cron_line_or_refused(cron: str) -> None:
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.ports.engine import Command
@@ -39,6 +39,7 @@ def actions(asked: PlanTemplate, before: Template | None, states: Mapping[str, J
     return {step.name: step.action for step in rules.steps(asked, before, states, {})}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=14))
 def test_order_stands_each_after_what_it_comes_after_or_refuses_a_cycle(
     count: int, edges: set[tuple[int, int]]

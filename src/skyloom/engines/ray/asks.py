@@ -37,11 +37,13 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
         version: its Skyloom's.
         known: ids of all tasks that it holds files of.
         interface: the network interface that has the node's address; empty when none has.
+        lease_s: what the keeper was told when it was made; it lives longer than the control plane that made it.
     """
 
     version: str
     known: tuple[str, ...]
     interface: str
+    lease_s: float
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True, tag="rendezvous"):

@@ -24,6 +24,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from skyloom import __version__
 from skyloom.core.errors import Unavailable, rebuild
 from skyloom.core.resources import Resources
 from skyloom.engines.ray.asks import MAX_PIECE_BYTES, KeeperAnswer, Upload
@@ -48,6 +49,7 @@ _PROBE_S = 3.0
 _LEAST_CPUS = 0.001  # a bundle of nothing is refused by Ray
 _NUM_KEEPER_THREADS = 8
 _AGAIN_S = 0.1
+_GPUS_S = 6.0  # a worker of Ray may have to start for it
 _NODE_LABEL = "ray.io/node-id"
 
 
@@ -105,7 +107,7 @@ class RayCluster:
             return Reserved()
         placed: Mapping[int, str] = placement_group_table(group)["bundles_to_node_id"]
         node_ids = tuple(placed[index] for index in range(len(ask.bundles)))
-        return Reserved(node_ids=node_ids, gpus=_gpus(group, ask.bundles, ask.timeout_s))
+        return Reserved(node_ids=node_ids, gpus=_gpus(group, ask.bundles))
 
     def _full_name(self, name: str) -> str:
         return f"{self._namespace}:{name}"
@@ -144,7 +146,7 @@ class RayCluster:
 
     def _start_keeper(self, node: RayNode) -> Any:
         options = {
-            "name": f"keeper-{node.node_id}",
+            "name": f"keeper-{__version__}-{node.node_id}",  # another version has another, beside the old one
             "namespace": self._namespace,
             "lifetime": "detached",
             "get_if_exists": True,
@@ -291,7 +293,7 @@ def _amounts(resources: Resources) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount} or {"CPU": _LEAST_CPUS}
 
 
-def _gpus(group: PlacementGroup, bundles: Sequence[Bundle], timeout_s: float) -> tuple[tuple[int, ...], ...]:
+def _gpus(group: PlacementGroup, bundles: Sequence[Bundle]) -> tuple[tuple[int, ...], ...]:
     """Which GPUs Ray set aside: only a task inside of the bundle is told."""
     wanted = {
         index: ray.remote(_own_gpus)
@@ -304,7 +306,7 @@ def _gpus(group: PlacementGroup, bundles: Sequence[Bundle], timeout_s: float) ->
         for index, bundle in enumerate(bundles)
         if bundle.resources.gpus
     }
-    told = dict(zip(wanted, ray.get(list(wanted.values()), timeout=timeout_s), strict=True))
+    told = dict(zip(wanted, ray.get(list(wanted.values()), timeout=_GPUS_S), strict=True))
     return tuple(told.get(index, ()) for index in range(len(bundles)))
 
 

@@ -92,7 +92,6 @@ class RayEngine:
             )
         self.engine_id = engine_id
         self._folder = folder.absolute()
-        self._lease_s = lease_s
         plan = KeeperPlan(engine_id=engine_id, node_folder=node_folder, lease_s=lease_s, warm=warm, version=__version__)
         opening = Opening(
             address=address,
@@ -138,7 +137,12 @@ class RayEngine:
         """Tasks that a node has and we do not know: our folder was lost, or restored from an older copy."""
         found = [
             Placement(
-                task_id=task_id, reservation="", node_id=node.node_id, machine=node.machine, place=Place(0, 0, 0, ())
+                task_id=task_id,
+                reservation="",
+                node_id=node.node_id,
+                machine=node.machine,
+                place=Place(0, 0, 0, ()),
+                lease_s=greeting.lease_s,
             )
             for task_id in greeting.known
             if self._placements.get(task_id) is None
@@ -208,7 +212,7 @@ class RayEngine:
         """What is true of a task, from what its node says, or from its silence."""
         if told is not None and (nodes.is_alive(placement.node_id) or told.phase is TaskPhase.ENDED):
             return self._remember(placement, told)
-        if nodes.dead_for_s(placement.node_id, time.monotonic()) > self._lease_s + _FENCE_S:
+        if nodes.dead_for_s(placement.node_id, time.monotonic()) > placement.lease_s + _FENCE_S:
             return self._give_up(placement, nodes.why_dead(placement.node_id))
         last = self._last.get(placement.task_id)
         text = why or f"node {placement.machine} is gone; it is said to be lost when its lease is over"

@@ -145,6 +145,7 @@ class Gangs:
                 node_id=node.node_id,
                 machine=node.machine,
                 place=place,
+                lease_s=greetings[node.node_id].lease_s,
             )
         return made
 

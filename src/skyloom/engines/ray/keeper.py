@@ -138,7 +138,12 @@ class Keeper:
 
     def greet(self, _: Greet) -> Greeting:
         """Who we are and what we hold."""
-        return Greeting(version=__version__, known=tuple(self._tasks().known()), interface=interface_of(self._address))
+        return Greeting(
+            version=__version__,
+            known=tuple(self._tasks().known()),
+            interface=interface_of(self._address),
+            lease_s=self._plan.lease_s,
+        )
 
     def rendezvous(self, ask: Rendezvous) -> int:
         """A free port of this node."""

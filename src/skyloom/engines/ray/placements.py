@@ -19,6 +19,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reservation: name of what Ray holds for the gang; empty for a task that was found on a node without a record here.
         node_id: Ray's name of the node; it changes when Ray is restarted there, ``machine`` does not.
+        lease_s: how long its node's tasks go on without news from the head.
         end: how the task ended, once that was seen or the node was given up. It is final, whatever the node says later, or does not.
     """
 
@@ -27,6 +28,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     machine: str
     place: Place
+    lease_s: float
     end: Observation | None = None
 
 

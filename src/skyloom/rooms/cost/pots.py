@@ -22,7 +22,7 @@ from skyloom.rooms.cost.limits import Member, Pot
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.ports import PLEDGES, RESERVATIONS
 from skyloom.rooms.cost.prices import PriceHistory
-from skyloom.rooms.cost.usage import Usage
+from skyloom.rooms.cost.usage import Usage, held, microseconds
 
 _BY = {BudgetScope.PROJECT: CostBy.PROJECT, BudgetScope.USER: CostBy.USER}
 
@@ -110,8 +110,12 @@ class Pots:
         """What a job's running tasks have used since a moment; several budgets ask."""
         key = (spender.job_id, since)
         if key not in self._known:
-            lives = (rules.ledger_entries(spender.project, task, self._history) for task in spender.running)
-            parts = (rules.usage_of(entry, since) for entries in lives for entry in entries)
+            periods = (
+                self._history.periods(task.pool, max(task.started_at, since), task.ended_at) for task in spender.running
+            )
+            parts = (
+                held(spender.resources, microseconds(start, end), book) for life in periods for start, end, book in life
+            )
             self._known[key] = sum(parts, rules.NOTHING)
         return self._known[key]
 

@@ -61,6 +61,7 @@ class PriceHistory:
 
     def __init__(self, lists: Iterable[PriceList]) -> None:
         self._by_pool: dict[str, list[PriceList]] = {}
+        self._changes: dict[str, list[float]] = {}
         for item in sorted(lists, key=lambda item: (item.valid_from, item.id)):
             self._by_pool.setdefault(item.pool, []).append(item)
 
@@ -75,8 +76,12 @@ class PriceHistory:
 
     def periods(self, pool: str, start: float, end: float) -> Iterator[tuple[float, float, PriceBook]]:
         """Cut a time where the price of a pool changes. At least one period, even of an empty time."""
-        changes = {item.valid_from for name in (pool, ANY_POOL) for item in self._by_pool.get(name, ())}
-        borders = [start, *sorted(moment for moment in changes if start < moment < end), end]
+        changes = self._changes_of(pool)
+        first, last = bisect.bisect_right(changes, start), bisect.bisect_left(changes, end)
+        if first >= last:  # as nearly always
+            yield start, end, self.book(pool, start)
+            return
+        borders = [start, *changes[first:last], end]
         pieces = [(since, until, self.book(pool, since)) for since, until in itertools.pairwise(borders)]
         for prices, group in itertools.groupby(pieces, key=lambda piece: piece[2]):
             same = list(group)
@@ -90,6 +95,12 @@ class PriceHistory:
         """The valid list of every pool that has one, by name."""
         found = (self._valid(pool, moment) for pool in sorted(self._by_pool))
         return tuple(item for item in found if item is not None)
+
+    def _changes_of(self, pool: str) -> list[float]:
+        if pool not in self._changes:
+            lists = (*self._by_pool.get(pool, ()), *self._by_pool.get(ANY_POOL, ()))
+            self._changes[pool] = sorted({item.valid_from for item in lists})
+        return self._changes[pool]
 
     def _valid(self, pool: str, moment: float) -> PriceList | None:
         lists = self._by_pool.get(pool, [])

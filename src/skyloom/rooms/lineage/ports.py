@@ -51,6 +51,10 @@ class Sources(Protocol):
         """A run by its id."""
         ...
 
+    def mounted(self, view: Snapshot, job_id: str, project: str) -> Sequence[str]:
+        """What a job had as folders, each an exact version: ``dataset:digits:3``."""
+        ...
+
     def trained_on(self, view: Snapshot, dataset: str, number: int, project: str) -> Sequence[Run]:
         """The runs on a dataset version."""
         ...

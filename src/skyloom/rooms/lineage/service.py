@@ -58,7 +58,8 @@ class Lineages:
             path.append(rules.of_model_version(version))
         run = self._sources.run(view, version.run_id if version else subject, project)
         if run is not None:
-            path.append(rules.of_run(run, version))
+            mounted = self._sources.mounted(view, run.job_id, project)
+            path.append(rules.with_facts(rules.of_run(run, version), {"mounts": ", ".join(mounted)} if mounted else {}))
             registered = () if version else self._sources.registered(view, run.id, project)
             version = version or next(iter(registered), None)
         origin = run or (version.provenance if version else None)

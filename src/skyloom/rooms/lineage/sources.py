@@ -8,6 +8,7 @@ from skyloom.rooms.data.making import Clean, Ingest, Making
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
+from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.registry.ports import VERSIONS as MODEL_VERSIONS
@@ -64,6 +65,10 @@ class RoomSources:
 
     def run(self, view: Snapshot, run_id: str, project: str) -> Run | None:
         return _mine(view.get(RUNS, run_id), project)
+
+    def mounted(self, view: Snapshot, job_id: str, project: str) -> Sequence[str]:
+        job = _mine(view.get(JOBS, job_id), project)
+        return [mount.subject for mount in job.mounts] if job else []
 
     def trained_on(self, view: Snapshot, dataset: str, number: int, project: str) -> Sequence[Run]:
         runs = view.select(RUNS, {"project": project, "dataset": dataset})

@@ -14,8 +14,8 @@ from skyloom.ports.curves import Curves, LinearFit
 from skyloom.rooms.planning.model import Law, Measurement, TimeModel
 from skyloom.rooms.planning.terms import Load, Term, candidates, row
 
-# Measurements that agree by chance prove no precision: what is known before is a noise of about 1 %, worth one measurement.
-PRIOR_NOISE, PRIOR_DEGREES = 0.01, 1.0
+# Measurements that agree by chance prove no precision: what is known before is a noise of half a percent, worth one measurement.
+PRIOR_NOISE, PRIOR_DEGREES = 0.005, 1.0
 _LEAST_WEIGHT = 0.01
 
 
