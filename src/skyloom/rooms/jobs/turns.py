@@ -44,6 +44,7 @@ class Turns:
         self._islands: demands.Islands = {}
         self._grounds: Sequence[PoolMachine] = ()
         self._priced: object = None
+        self._here: list[str] = []  # the nodes of the local pool
         self._scheduler = Scheduler(rulebook)
         self._running: set[str] = set()
 
@@ -59,6 +60,7 @@ class Turns:
         if grounds is self._grounds and priced == self._priced:
             return False
         self._grounds, self._priced = grounds, priced
+        self._here = [ground.name.node for ground in grounds if ground.name.pool == LOCAL]
         nodes, islands = demands.nodes(grounds, prices, now), demands.islands(grounds)
         if nodes != self._nodes:
             self._nodes = nodes
@@ -105,6 +107,8 @@ class Turns:
     def _holding(self, gang: LiveGang, now: float) -> Holding:
         holding = demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))
         # This machine may have been given another name since; it is still the same one.
-        here = next((ground.name.node for ground in self._grounds if ground.name.pool == LOCAL), "")
-        moved = [(here if node.startswith(f"{LOCAL}/") and here else node, count) for node, count in holding.placement]
-        return msgspec.structs.replace(holding, placement=tuple(moved))
+        gone = [node for node, _ in holding.placement if node not in self._here and node.startswith(f"{LOCAL}/")]
+        if not gone or len(self._here) != 1:
+            return holding
+        moved = tuple((self._here[0] if node in gone else node, count) for node, count in holding.placement)
+        return msgspec.structs.replace(holding, placement=moved)
