@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from skyloom.core.events import Event, TaskEnded
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
@@ -9,6 +11,7 @@ from skyloom.rooms.jobs.history import History, kind_of
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.pools.fleet import PoolMachine
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -100,4 +103,8 @@ class Turns:
         return demands.demand(gang, self._islands, self._history.expected_s(gang.job))
 
     def _holding(self, gang: LiveGang, now: float) -> Holding:
-        return demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))
+        holding = demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))
+        # This machine may have been given another name since; it is still the same one.
+        here = next((ground.name.node for ground in self._grounds if ground.name.pool == LOCAL), "")
+        moved = [(here if node.startswith(f"{LOCAL}/") and here else node, count) for node, count in holding.placement]
+        return msgspec.structs.replace(holding, placement=tuple(moved))
