@@ -337,3 +337,37 @@ def test_forecast_knows_durations_again_after_a_restart(hall: Hall) -> None:
     hall.rounds(1)
     known = hall.loop._mirror.history.expected_s(hall.of(again).job)
     assert known == pytest.approx(100, abs=3)
+
+
+def stubborn(hall: Hall) -> None:
+    """Tasks that end when they are told to by the test, and not by themselves."""
+    hall.engine = MemoryEngine(Resources(cpus=4, memory_bytes=8 * 2**30), now=hall.clock.now, obeys=False)
+    hall.restart()
+
+
+def test_job_cancelled_while_it_makes_room_ends_as_soon_as_it_has_stopped(hall: Hall) -> None:
+    stubborn(hall)
+    low = hall.submit("low", cpus=4)
+    hall.rounds(2, 60)
+    hall.submit("high", cpus=4, priority=5)
+    hall.rounds(2)
+    assert hall.of(low).reason is Reason.PREEMPTED
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=low), ANN))
+    hall.rounds(1, 0.0)
+    hall.engine.finish(f"{low}.1.0", 143)
+    hall.rounds(2, 0.0)  # and not only when the copy of the store is made anew
+    assert (hall.of(low).state, hall.of(low).reason) == (JobState.CANCELLED, Reason.CANCELLED)
+
+
+def test_gang_cancelled_while_it_stops_for_a_failed_worker_ends_as_soon_as_it_has_stopped(hall: Hall) -> None:
+    stubborn(hall)
+    gang = hall.submit("gang", num_workers=2, max_retries=3)
+    hall.rounds(2)
+    hall.engine.finish(f"{gang}.1.0", 1)
+    hall.rounds(2)
+    assert hall.of(gang).state is JobState.STOPPING
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=gang), ANN))
+    hall.rounds(1, 0.0)
+    hall.engine.finish(f"{gang}.1.1", 143)
+    hall.rounds(2, 0.0)
+    assert (hall.of(gang).state, hall.of(gang).job.attempt) == (JobState.FAILED, 1)
