@@ -371,3 +371,9 @@ def test_gang_cancelled_while_it_stops_for_a_failed_worker_ends_as_soon_as_it_ha
     hall.engine.finish(f"{gang}.1.1", 143)
     hall.rounds(2, 0.0)
     assert (hall.of(gang).state, hall.of(gang).job.attempt) == (JobState.FAILED, 1)
+
+
+def test_worker_that_needs_next_to_nothing_is_counted_and_not_an_error(hall: Hall) -> None:
+    nothing = Resources(cpus=5e-324, memory_bytes=0)
+    spec = JobSpec(entry=Command(argv=("true",)), resources=nothing, num_workers=4)
+    hall.jobs.check(SubmitJob(spec=spec), ANN)
