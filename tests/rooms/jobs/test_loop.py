@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from skyloom.core.errors import InternalError
 from skyloom.core.events import Moved
 from skyloom.core.resources import Resources
 from skyloom.embedded import COLLECTIONS, LOGS
@@ -16,10 +17,12 @@ from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason, Submi
 from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.scheduling.rulebook import SetScheduling
 from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.stores.sqlite import SqliteStore
-from tests.rooms.job_rooms import job_rooms
+from tests.rooms.job_rooms import NoTokens, job_rooms
 from tests.rooms.workshop import ANN, BOB, Workshop
 
 CPU = Resources(cpus=1, memory_bytes=2**20)
@@ -377,3 +380,27 @@ def test_worker_that_needs_next_to_nothing_is_counted_and_not_an_error(hall: Hal
     nothing = Resources(cpus=5e-324, memory_bytes=0)
     spec = JobSpec(entry=Command(argv=("true",)), resources=nothing, num_workers=4)
     hall.jobs.check(SubmitJob(spec=spec), ANN)
+
+
+@pytest.mark.parametrize("trouble", [InternalError("It broke.", next_action="Report it."), ValueError("not foreseen")])
+@pytest.mark.parametrize("method", ["known", "observe", "stop"])
+def test_pool_that_fails_in_whatever_way_holds_up_no_other_pool(hall: Hall, method: str, trouble: Exception) -> None:
+    far = MemoryEngine(Resources(cpus=4, memory_bytes=2**30), now=hall.clock.now)
+    fleet = Fleet(hall.engine, lambda pool, file, check: far, NoTokens(), lambda name: None)
+    fleet.refresh([Pool(id="far", project="*", address="ray://far:1", added_at=0.0, added_by="ann")])
+    hall.jobs, hall.loop = job_rooms(
+        hall.store, hall.clock, hall.ids, Outbox(hall.clock), hall.engine, hall.blobs, hall.plans, fleet
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise trouble
+
+    if method == "known":
+        far.known = fail  # type: ignore[method-assign, assignment]
+    away = hall.submit("away", pools=("far",))
+    hall.rounds(2)
+    setattr(far, method, fail)
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=away), ANN))
+    here = hall.submit("here", pools=("local",), by=BOB)
+    hall.rounds(3)
+    assert hall.of(here, "q").state is JobState.RUNNING
