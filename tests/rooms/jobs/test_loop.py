@@ -19,6 +19,7 @@ from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.rulebook import SetScheduling
 from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.stores.sqlite import SqliteStore
@@ -387,7 +388,10 @@ def test_worker_that_needs_next_to_nothing_is_counted_and_not_an_error(hall: Hal
 def test_pool_that_fails_in_whatever_way_holds_up_no_other_pool(hall: Hall, method: str, trouble: Exception) -> None:
     far = MemoryEngine(Resources(cpus=4, memory_bytes=2**30), now=hall.clock.now)
     fleet = Fleet(hall.engine, lambda pool, file, check: far, NoTokens(), lambda name: None)
-    fleet.refresh([Pool(id="far", project="*", address="ray://far:1", added_at=0.0, added_by="ann")])
+    pool = hall.store.write(
+        lambda tx: tx.insert(POOLS, Pool(id="far", project="*", address="ray://far:1", added_at=0.0, added_by="ann"))
+    )
+    fleet.refresh([pool])
     hall.jobs, hall.loop = job_rooms(
         hall.store, hall.clock, hall.ids, Outbox(hall.clock), hall.engine, hall.blobs, hall.plans, fleet
     )

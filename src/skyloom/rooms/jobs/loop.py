@@ -31,6 +31,7 @@ from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import LOCAL, PoolDown
+from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.model import Decision, Placement
 from skyloom.rooms.scheduling.ports import current_rulebook
 
@@ -231,6 +232,8 @@ class JobLoop:
         tasks = rules.newest(job, tx.select(TASKS, {"job_id": job.id}))
         if not _is_as_read(tx, job) or any(task.state is not TaskState.QUEUED for task in tasks):
             return False
+        if any(pool != LOCAL and tx.get(POOLS, pool) is None for pool in {place.pool for place in places}):
+            return False  # removed since the machines were looked at: nobody would see these tasks again
         more = [tx.insert(TASKS, task) for task in rules.grown(job, tasks, len(places), now)]
         begun = {"state": TaskState.STARTING, "reason": Reason.NONE, "message": ""}
         starting = [
