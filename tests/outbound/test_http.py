@@ -1,6 +1,8 @@
 """F01: nothing inside can be reached through an address that a user names, however it is written or resolved."""
 
+import contextlib
 import ipaddress
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +39,7 @@ INSIDE = [
     "64:ff9b::a9fe:a9fe",
     "2002:7f00:1::",
     "2002:a00:1::1",
+    "fec0::1",
 ]
 
 
@@ -74,6 +77,8 @@ def test_address_inside_of_another_is_judged_as_itself(address: ipaddress.IPv4Ad
         "http://example.org\\@127.0.0.1/",
         "http://example.org:99999/",
         "http://exa mple.org/",
+        "http://[2606:4700::1111]x/",  # an address to one reader and none to the other
+        "http://08.8.8.8/",
     ],
 )
 def test_address_that_leads_inside_or_hides_it_is_refused_as_written(url: str):
@@ -157,3 +162,28 @@ def test_redirect_is_an_answer_and_is_not_followed(receiver: tuple[int, list[tup
 def test_address_where_nobody_listens_is_tried_again_later():
     with pytest.raises(Unavailable, match="does not answer"):
         HttpOutbound(allowed=["127.0.0.1"]).post("http://127.0.0.1:9/", b"", {}, 1.0)
+
+
+def test_receiver_that_answers_a_byte_at_a_time_is_left_when_the_time_is_over():
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                for _ in range(600):
+                    connection.sendall(b"H")
+                    if done.wait(0.05):
+                        return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            with pytest.raises(Unavailable, match="does not answer"):
+                HttpOutbound(allowed=["127.0.0.1"]).post(
+                    f"http://127.0.0.1:{listening.getsockname()[1]}/", b"", {}, 0.3
+                )
+            assert not done.is_set() and thread.is_alive()  # it had not said all that it had to say
+        finally:
+            done.set()
+            thread.join()

@@ -1,6 +1,7 @@
 """Requests to the outside over HTTP. A name is resolved once, judged, and the judged address is the one that is connected to, so that a
 name server that answers differently the second time gains nothing."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -48,14 +49,10 @@ class HttpOutbound:
         pinned = httpx.URL(url).copy_with(host=address)
         sent = {**headers, "Host": parts.netloc}
         extensions = {"sni_hostname": host} if parts.scheme == "https" else {}
+        request = httpx.Request("POST", pinned, content=body, headers=sent, extensions=extensions)
         try:
-            # No proxy, cookie or credential of this machine goes along, and no redirect leads elsewhere.
-            with (
-                httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False) as client,
-                client.stream("POST", pinned, content=body, headers=sent, extensions=extensions) as answer,
-            ):
-                return answer.status_code
-        except httpx.HTTPError as error:
+            return asyncio.run(_status(request, timeout_s))
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Unavailable(
                 f"{host} does not answer ({type(error).__name__}).", next_action="It is tried again by itself."
             ) from error
@@ -76,6 +73,15 @@ class HttpOutbound:
         return found[0]
 
 
+async def _status(request: httpx.Request, timeout_s: float) -> int:
+    """Send a request and return the status of the answer. One limit holds for all of it: who answers a byte at a time holds up nobody."""
+    # No proxy, cookie or credential of this machine goes along, and no redirect leads elsewhere.
+    async with asyncio.timeout(timeout_s), httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        answer = await client.send(request, stream=True, follow_redirects=False)
+        await answer.aclose()
+        return answer.status_code
+
+
 def is_public(address: Address) -> bool:
     """True for an address that anybody on the internet could reach; what is carried inside of another address counts."""
     if isinstance(address, ipaddress.IPv6Address):
@@ -86,6 +92,8 @@ def is_public(address: Address) -> bool:
             inner = address.teredo[1]
         if inner is not None:
             return is_public(inner)
+        if address.is_site_local:
+            return False  # fec0::/10, which `is_private` does not know
     special = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
     return address.is_global and not special and not address.is_link_local and not address.is_private
 
@@ -93,8 +101,8 @@ def is_public(address: Address) -> bool:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
+        _ = parts.port, httpx.URL(url)  # two readers of one address have to agree that it is one
+    except (ValueError, httpx.InvalidURL) as error:
         raise _refused(url, str(error)) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _refused(url, "only http and https with a host can be sent to")

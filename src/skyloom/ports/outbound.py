@@ -21,6 +21,6 @@ class Outbound(Protocol):
         """Send ``body`` and return the status of the answer, whose body is not read. Not idempotent. Follows no redirect.
 
         The name is looked up now, every address that it has must be public, and it is one of these that is connected to. Blocks for
-        ``timeout_s`` at most for each of connecting, sending and waiting. Raises `AddressRefused`; `Unavailable` without an answer.
+        ``timeout_s`` at most, beside the look-up. Raises `AddressRefused`; `Unavailable` without an answer.
         """
         ...

@@ -10,6 +10,7 @@ from skyloom.rooms.arrays.model import ArrayMissing, ArrayStatus, CancelArray, G
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.jobs.model import Dependency, JobMissing, JobSpec, JobState, ListJobs, Reason, SubmitJob
 from skyloom.rooms.jobs.ports import JOBS
+from skyloom.rooms.secrets.model import DeleteSecret, SecretUse, SetSecret
 from tests.rooms.workshop import ANN, BOB, Workshop
 
 SPEC = JobSpec(entry=Command(argv=("true",)))
@@ -187,3 +188,27 @@ def test_job_after_an_array_waits_for_all_of_it(bench: Bench) -> None:
     bench.finish(array_id, 1)
     bench.round()
     assert bench.shop.store.read(lambda view: bench.shop.jobs.status(view, job.job.id, "p")).state is JobState.STARTING
+
+
+def test_array_whose_secret_is_gone_stops_and_holds_up_no_other_array(bench: Bench) -> None:
+    secrets = bench.shop.jobs._secrets
+    bench.shop.store.write(lambda tx: secrets.set(tx, SetSecret(name="key", value="v"), ANN))
+    spec = JobSpec(entry=Command(argv=("true",)), secrets=(SecretUse(name="key"),))
+    broken, other = bench.submit(4, spec=spec, max_parallel=1), bench.submit(3, BOB, max_parallel=1)
+    bench.round()
+    bench.shop.store.write(lambda tx: secrets.delete(tx, DeleteSecret(name="key"), ANN))
+    for array_id in (broken, other):
+        bench.finish(array_id, 0)
+    bench.round()
+    told = bench.get(broken)
+    assert (told.state, told.reason, told.num_succeeded, told.num_cancelled) == (
+        JobState.CANCELLED,
+        Reason.LAUNCH_FAILED,
+        1,
+        3,
+    )
+    assert "no secret 'key'" in told.message
+    for index in (1, 2):
+        bench.round()
+        bench.finish(other, index)
+    assert bench.get(other, BOB).num_succeeded == 3

@@ -49,6 +49,13 @@ def test_password_in_an_address_is_refused_and_not_repeated() -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_password_in_an_address_of_a_pyproject_is_refused_and_not_repeated() -> None:
+    text = '[project]\nname = "mine"\n[[tool.uv.index]]\nurl = "https://me:secret@packages.example/simple"\n'
+    with pytest.raises(EnvironmentRefused, match="every reader") as refused:
+        check(PythonEnvironment(pyproject=text), ABLE)
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", ["", " \n\n"])
 def test_empty_requirements_are_refused(text: str) -> None:
     with pytest.raises(EnvironmentRefused, match="empty"):

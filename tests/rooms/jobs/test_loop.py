@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from skyloom.core.errors import InternalError
 from skyloom.core.events import Moved
 from skyloom.core.resources import Resources
 from skyloom.embedded import COLLECTIONS, LOGS
@@ -16,10 +17,13 @@ from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason, Submi
 from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.rulebook import SetScheduling
 from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.stores.sqlite import SqliteStore
-from tests.rooms.job_rooms import job_rooms
+from tests.rooms.job_rooms import NoTokens, job_rooms
 from tests.rooms.workshop import ANN, BOB, Workshop
 
 CPU = Resources(cpus=1, memory_bytes=2**20)
@@ -348,3 +352,70 @@ def test_machine_that_got_another_name_still_holds_what_runs_on_it(hall: Hall, m
     waiting = hall.submit("waiting", cpus=2)
     hall.rounds(2)
     assert (hall.of(running).state, hall.of(waiting).state) == (JobState.RUNNING, JobState.QUEUED)
+
+
+def stubborn(hall: Hall) -> None:
+    """Tasks that end when they are told to by the test, and not by themselves."""
+    hall.engine = MemoryEngine(Resources(cpus=4, memory_bytes=8 * 2**30), now=hall.clock.now, obeys=False)
+    hall.restart()
+
+
+def test_job_cancelled_while_it_makes_room_ends_as_soon_as_it_has_stopped(hall: Hall) -> None:
+    stubborn(hall)
+    low = hall.submit("low", cpus=4)
+    hall.rounds(2, 60)
+    hall.submit("high", cpus=4, priority=5)
+    hall.rounds(2)
+    assert hall.of(low).reason is Reason.PREEMPTED
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=low), ANN))
+    hall.rounds(1, 0.0)
+    hall.engine.finish(f"{low}.1.0", 143)
+    hall.rounds(2, 0.0)  # and not only when the copy of the store is made anew
+    assert (hall.of(low).state, hall.of(low).reason) == (JobState.CANCELLED, Reason.CANCELLED)
+
+
+def test_gang_cancelled_while_it_stops_for_a_failed_worker_ends_as_soon_as_it_has_stopped(hall: Hall) -> None:
+    stubborn(hall)
+    gang = hall.submit("gang", num_workers=2, max_retries=3)
+    hall.rounds(2)
+    hall.engine.finish(f"{gang}.1.0", 1)
+    hall.rounds(2)
+    assert hall.of(gang).state is JobState.STOPPING
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=gang), ANN))
+    hall.rounds(1, 0.0)
+    hall.engine.finish(f"{gang}.1.1", 143)
+    hall.rounds(2, 0.0)
+    assert (hall.of(gang).state, hall.of(gang).job.attempt) == (JobState.FAILED, 1)
+
+
+def test_worker_that_needs_next_to_nothing_is_counted_and_not_an_error(hall: Hall) -> None:
+    nothing = Resources(cpus=5e-324, memory_bytes=0)
+    spec = JobSpec(entry=Command(argv=("true",)), resources=nothing, num_workers=4)
+    hall.jobs.check(SubmitJob(spec=spec), ANN)
+
+
+@pytest.mark.parametrize("trouble", [InternalError("It broke.", next_action="Report it."), ValueError("not foreseen")])
+@pytest.mark.parametrize("method", ["known", "observe", "stop"])
+def test_pool_that_fails_in_whatever_way_holds_up_no_other_pool(hall: Hall, method: str, trouble: Exception) -> None:
+    far = MemoryEngine(Resources(cpus=4, memory_bytes=2**30), now=hall.clock.now)
+    fleet = Fleet(hall.engine, lambda pool, file, check: far, NoTokens(), lambda name: None)
+    pool = hall.store.write(
+        lambda tx: tx.insert(POOLS, Pool(id="far", project="*", address="ray://far:1", added_at=0.0, added_by="ann"))
+    )
+    fleet.refresh([pool])
+    hall.jobs, hall.loop = job_rooms(
+        hall.store, hall.clock, hall.ids, Outbox(hall.clock), hall.engine, hall.blobs, hall.plans, fleet
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise trouble
+
+    if method == "known":
+        far.known = fail  # type: ignore[method-assign, assignment]
+    away = hall.submit("away", pools=("far",))
+    hall.rounds(2)
+    setattr(far, method, fail)
+    hall.store.write(lambda tx: hall.jobs.cancel(tx, model.CancelJob(job_id=away), ANN))
+    here = hall.submit("here", pools=("local",), by=BOB)
+    hall.rounds(3)
+    assert hall.of(here, "q").state is JobState.RUNNING

@@ -13,6 +13,7 @@ from skyloom.rooms.jobs.model import JobSpec, OpenExec, OpenPort, Session, Submi
 from skyloom.rooms.jobs.sessions import (
     IDLE_S,
     MOST_CONNECTIONS,
+    MOST_OPEN_OF_PROJECT,
     MOST_SESSIONS,
     UNUSED_S,
     SessionMissing,
@@ -152,3 +153,16 @@ def test_pool_without_the_ability_says_so(hall: Hall) -> None:
     hall.exec()
     with pytest.raises(AbilityMissing, match="'connect'"):
         hall.port()
+
+
+def test_project_that_opens_all_it_may_leaves_the_others_theirs(hall: Hall) -> None:
+    mine = [hall.port() for _ in range(MOST_SESSIONS)]
+    for session in mine[: MOST_OPEN_OF_PROJECT // MOST_CONNECTIONS]:
+        for _ in range(MOST_CONNECTIONS):
+            hall.sessions.attach(session.id, ANN)
+    with pytest.raises(TooManySessions):
+        hall.sessions.attach(mine[-1].id, ANN)
+    ask = SubmitJob(spec=JobSpec(entry=Command(argv=("true",))))
+    hall.job = hall.shop.store.write(lambda tx: hall.shop.jobs.submit(tx, ask, BOB)).job.id
+    hall.run()
+    hall.sessions.attach(hall.port(by=BOB).id, BOB)

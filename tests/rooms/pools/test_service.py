@@ -301,3 +301,17 @@ def test_pool_is_removed_only_when_nothing_runs_there(land: Land) -> None:
         land.do(RemovePool(name="local"))
     with pytest.raises(InvalidInput):
         land.submit(gpus=1)
+
+
+def test_nothing_starts_on_a_pool_that_was_removed_a_moment_ago(land: Land) -> None:
+    land.add("a")
+    land.pools.tick()
+    waiting = land.submit(gpus=2, pools=("a",))
+    land.do(RemovePool(name="a"))
+    land.loop.tick()  # before anybody looked at the pools again
+    assert land.of(waiting).state is JobState.QUEUED
+    land.pools.tick()
+    land.loop.tick()
+    land.store.write(lambda tx: land.jobs.cancel(tx, CancelJob(job_id=waiting), ANN))
+    land.loop.tick()
+    assert land.of(waiting).state is JobState.CANCELLED

@@ -10,10 +10,11 @@ from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller
 from skyloom.ports.door import Outbox
 from skyloom.ports.engine import Command
-from skyloom.ports.store import Transaction
+from skyloom.ports.store import Transaction, changed
 from skyloom.rooms.jobs.model import JobSpec, ListJobs
 from skyloom.rooms.schedules import model
 from skyloom.rooms.schedules.model import CreateSchedule, Missed, ScheduleMissing, ScheduleStatus
+from skyloom.rooms.schedules.ports import SCHEDULES
 from skyloom.rooms.schedules.service import Schedules
 from tests.rooms.workshop import ANN, BOB, Workshop
 
@@ -131,3 +132,12 @@ def test_slot_whose_job_is_refused_goes_by_and_says_why(bench: Bench, monkeypatc
     told = bench.get()
     assert told.schedule.message == "The budget is spent. Raise it."
     assert told.schedule.next_at == 7_200.0
+
+
+def test_schedule_whose_time_zone_is_gone_holds_up_no_other_one(bench: Bench) -> None:
+    broken = bench.create(by=BOB).schedule
+    bench.change(lambda tx: tx.update(SCHEDULES, changed(broken, {"time_zone": "Gone/Away", "next_at": 1_500.0})))
+    bench.create()
+    bench.shop.clock.advance(2_600)
+    bench.schedules.tick()
+    assert len(bench.jobs()) == 1

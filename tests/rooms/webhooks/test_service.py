@@ -1,5 +1,7 @@
 """Webhooks, with the room's own clock and an outside in memory: at least once, in order, never lost, never in the way."""
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -216,3 +218,22 @@ def test_news_arrives_at_least_once_and_in_order_whatever_fails(what: list[tuple
         news = msgspec.json.decode(sent.body, type=News)
         first.setdefault(news.id, news)
     assert [news.what for news in first.values()] == [str(number) for number in range(len(what))]
+
+
+def test_webhook_that_breaks_the_sender_holds_up_no_other_one() -> None:
+    class Broken(MemoryOutbound):
+        def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
+            if "broken" in url:
+                raise ValueError("not foreseen")
+            return super().post(url, body, headers, timeout_s)
+
+    post = Post()
+    post.outside = Broken([])
+    post.room = Webhooks(post.store, post.clock, CountingIds(), post.outside, lambda key: f"secret of {key}")
+    first, second = post.create(url="https://broken.example/in"), post.create(by=BOB)
+    for project in ("p", "q"):
+        post.happen("job_1", project=project)
+    post.room.tick()
+    kept = post.store.read(lambda view: {hook.id: hook for hook in view.select(WEBHOOKS)})
+    assert (kept[first.id].failures, kept[second.id].num_sent) == (1, 1)
+    assert "not foreseen" not in kept[first.id].last_error

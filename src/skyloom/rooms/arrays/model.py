@@ -70,7 +70,8 @@ class ArrayProgress(Record, frozen=True, kw_only=True):
         num_succeeded, num_failed, num_cancelled: of all others below ``next_index``; an end is final, so they only grow.
         failures: the first few.
         active: something is left to do.
-        stopped: why no more jobs are made: `Reason.CANCELLED`, or that what it came after failed.
+        stopped: why no more jobs are made: `Reason.CANCELLED`, that what it came after failed, or `Reason.LAUNCH_FAILED`: it names
+            what is no longer there.
     """
 
     next_index: int = 0

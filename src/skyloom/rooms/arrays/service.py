@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from skyloom.core.errors import AlreadyExists, StaleVersion
+from skyloom.core.errors import AlreadyExists, SkyloomError, StaleVersion, StorageFull, Unavailable
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
@@ -182,6 +182,12 @@ class Arrays:
                 self._round(progress.id)
             except (StaleVersion, AlreadyExists):
                 log.debug("array %s was changed meanwhile; the next round looks again", progress.id)
+            except (StorageFull, Unavailable):
+                raise  # nobody's own fault: the whole round is done again
+            except SkyloomError as error:
+                self._give_up(progress.id, str(error))
+            except Exception:
+                log.exception("array %s is left as it is; the other arrays go on", progress.id)
         return _BUSY_S if active else _IDLE_S
 
     def _round(self, array_id: str) -> None:
@@ -199,6 +205,16 @@ class Arrays:
             for end in ends:
                 tx.append(ENDS, end)
             tx.update(PROGRESS, self._go_on(tx, array, after))
+
+        self._store.write(work)
+
+    def _give_up(self, array_id: str, why: str) -> None:
+        """Make no more jobs of an array that names what is no longer there (a secret, a version); those that it has go on."""
+
+        def work(tx: Transaction) -> None:
+            array, progress = tx.get(ARRAYS, array_id), tx.get(PROGRESS, array_id)
+            if array is not None and progress is not None and progress.active and not progress.stopped:
+                tx.update(PROGRESS, rules.stopped(array, progress, Reason.LAUNCH_FAILED, why, self._clock.now()))
 
         self._store.write(work)
 

@@ -7,6 +7,8 @@ from skyloom.rooms.jobs.model import DeadlinePassed, ImpossibleRequest, JobSpec
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import PoolDown
 
+_MOST = 1_024  # as many workers as a gang may have
+
 
 def check_size(spec: JobSpec) -> None:
     """Raise `ImpossibleRequest` when an elastic gang has a largest size below its smallest."""
@@ -93,7 +95,7 @@ def _count(worker: Resources, total: Resources) -> int:
         )
         if need
     ]
-    return int(min(fits, default=1_024))
+    return int(min([*fits, _MOST]))  # of what is next to nothing, more would fit than a number can say
 
 
 def _largest(totals: Iterable[Resources]) -> Resources:

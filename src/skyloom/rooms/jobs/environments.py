@@ -37,6 +37,8 @@ def check(wanted: PythonEnvironment | None, abilities: Collection[Ability]) -> N
         )
     for line in _lines(wanted.requirements):
         _check_line(line)
+    for line in wanted.pyproject.splitlines():
+        _check_password(line.strip())
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -52,6 +54,10 @@ def _check_line(line: str) -> None:
             f"The requirement {_shown(line)} names a file of this machine.",
             next_action="Name packages and versions; write out what included files say; bring own code with --include.",
         )
+    _check_password(line)
+
+
+def _check_password(line: str) -> None:
     if _PASSWORD.search(line):
         raise EnvironmentRefused(
             f"The requirement {_shown(_PASSWORD.sub('://…@', line))} holds a user name or password, "

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from skyloom.core.errors import StorageFull, Unavailable
+from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS
@@ -30,7 +30,8 @@ from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import LOCAL
+from skyloom.rooms.pools.model import LOCAL, PoolDown
+from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.model import Decision, Placement
 from skyloom.rooms.scheduling.ports import current_rulebook
 
@@ -83,8 +84,8 @@ class JobLoop:
                 alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
                 live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
                 engine.stop([key for key in alive if key not in live], force=True)
-            except Unavailable as trouble:
-                self._fleet.suspect(name, trouble)
+            except Exception as trouble:
+                self._distrust(name, trouble)
             else:
                 self._adopted.add(name)
 
@@ -144,9 +145,18 @@ class JobLoop:
         for pool, ids in _by_pool(tasks).items():
             try:
                 seen.update(self._fleet.engine(pool).observe(ids))
-            except Unavailable as trouble:
-                self._fleet.suspect(pool, trouble)
+            except Exception as trouble:
+                self._distrust(pool, trouble)
         return seen
+
+    def _distrust(self, pool: str, trouble: Exception) -> None:
+        """A pool that fails, in whatever way, counts as down and holds up no other; what fails on this machine is told as it is."""
+        if isinstance(trouble, StorageFull) or (pool == LOCAL and not isinstance(trouble, Unavailable)):
+            raise trouble
+        if not isinstance(trouble, SkyloomError):
+            log.error("pool %s fails", pool, exc_info=trouble)
+            trouble = PoolDown(f"Asking pool {pool} failed.", next_action="Read the control plane's log.")
+        self._fleet.suspect(pool, trouble)
 
     # --- what it means ---------------------------------------------------------------------------------------------------------
 
@@ -168,8 +178,8 @@ class JobLoop:
         for pool, ids in _by_pool(tasks).items():
             try:
                 self._fleet.engine(pool).stop(ids)
-            except Unavailable as trouble:
-                self._fleet.suspect(pool, trouble)  # asked again every round, until it is reached
+            except Exception as trouble:
+                self._distrust(pool, trouble)  # asked again every round, until it is reached
 
     def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
         """Do the work of every job in one transaction; when one of them fails, each in its own, so that it stops nobody else's."""
@@ -222,6 +232,8 @@ class JobLoop:
         tasks = rules.newest(job, tx.select(TASKS, {"job_id": job.id}))
         if not _is_as_read(tx, job) or any(task.state is not TaskState.QUEUED for task in tasks):
             return False
+        if any(pool != LOCAL and tx.get(POOLS, pool) is None for pool in {place.pool for place in places}):
+            return False  # removed since the machines were looked at: nobody would see these tasks again
         more = [tx.insert(TASKS, task) for task in rules.grown(job, tasks, len(places), now)]
         begun = {"state": TaskState.STARTING, "reason": Reason.NONE, "message": ""}
         starting = [

@@ -22,8 +22,9 @@ from skyloom.rooms.jobs.model import JobStatus, Session, Task, TaskState
 
 UNUSED_S = 60.0  # a command that nobody came for is not run any more
 IDLE_S = 3_600.0  # a connection without a byte is closed, a port without a connection forgotten
-MOST_SESSIONS = 64
+MOST_SESSIONS = 64  # of one project, so that nobody uses up everybody's
 MOST_CONNECTIONS = 64  # to one port; a browser opens a dozen
+MOST_OPEN_OF_PROJECT = 128
 MOST_OPEN = 256
 
 
@@ -115,9 +116,10 @@ class Sessions:
         )
         with self._lock:
             self._open = {key: one for key, one in self._open.items() if one.connections or one.expires_at > now}
-            if len(self._open) >= MOST_SESSIONS:
+            if len(self._of(by.project)) >= MOST_SESSIONS:
                 raise TooManySessions(
-                    f"{MOST_SESSIONS} sessions are open.", next_action="Close one, or try again in a minute."
+                    f"{MOST_SESSIONS} sessions of the project are open.",
+                    next_action="Close one, or try again in a minute.",
                 )
             self._open[session.id] = _Open(session, task.pool, _owner(by), command, port, session.expires_at)
         return session
@@ -159,6 +161,7 @@ class Sessions:
                 )
             if (
                 one.connections >= MOST_CONNECTIONS
+                or sum(each.connections for each in self._of(by.project)) >= MOST_OPEN_OF_PROJECT
                 or sum(each.connections for each in self._open.values()) >= MOST_OPEN
             ):
                 raise TooManySessions("Too many connections are open.", next_action="Close some of them first.")
@@ -172,6 +175,9 @@ class Sessions:
         except BaseException:
             self.leave(session_id)
             raise
+
+    def _of(self, project: str) -> list[_Open]:
+        return [one for one in self._open.values() if one.owner[0] == project]
 
     def leave(self, session_id: str) -> None:
         """A connection is closed."""

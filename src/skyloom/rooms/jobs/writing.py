@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from skyloom.core.events import JobEnded, Moved, TaskEnded
+from skyloom.core.events import JobEnded, Moved, Noted, TaskEnded
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Transaction, changed
@@ -38,8 +38,13 @@ class JobWriter:
         if not tasks or (job.halt and (job.halt.is_final or not halt.is_final)):
             return job
         job = tx.update(JOBS, changed(job, {"halt": halt}))
-        settled = rules.settle(job, rules.newest(job, tx.select(TASKS, {"job_id": job.id})), {}, halt.at)
+        gang = rules.newest(job, tx.select(TASKS, {"job_id": job.id}))
+        settled = rules.settle(job, gang, {}, halt.at)
         self.moves(tx, job, settled.tasks)
+        states = {task.id: task.state for task in gang}
+        if all(task.state is states[task.id] for task in settled.tasks):
+            # It was stopping already, so no task moves; the loop knows of a job what events name, and has to read this one again.
+            self._outbox.publish(tx, job.project, job.id, Noted(message=halt.message))
         return job
 
     def requeue(self, tx: Transaction, job: Job, again: Reason, message: str = "") -> Job:

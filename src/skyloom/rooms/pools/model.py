@@ -105,7 +105,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     machines: tuple[MachineUse, ...] = ()
 
 
-@operation("pools.add", Right.ADMIN, "POST /pools", global_=True)
+@operation("pools.add", Right.ADMIN, "POST /pools", global_=True, private=True)
 class AddPool(Operation[PoolStatus], frozen=True, kw_only=True):
     """Add a pool of machines; it is reached before it is added. Jobs are placed on it from then on.
 

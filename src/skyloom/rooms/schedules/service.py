@@ -150,7 +150,7 @@ class Schedules:
         for schedule in waiting:
             if schedule.next_at > now:
                 return min(_LONGEST_S, max(_SHORTEST_S, schedule.next_at - now))
-            self._begin(schedule)
+            self._begin_safely(schedule)
         return _LONGEST_S if len(waiting) < _AT_ONCE else _SHORTEST_S
 
     def _begin(self, schedule: Schedule) -> None:
@@ -163,6 +163,15 @@ class Schedules:
         except SkyloomError as error:
             why = str(error)
             self._store.write(lambda tx: self._refused(tx, schedule, why))
+
+    def _begin_safely(self, schedule: Schedule) -> None:
+        """What no schedule should do stops this one only: a time zone that the system no longer knows, say."""
+        try:
+            self._begin(schedule)
+        except (StorageFull, Unavailable):
+            raise
+        except Exception:
+            log.exception("schedule %s begins nothing; the others do, and the next round tries again", schedule.id)
 
     def _fire(self, tx: Transaction, schedule: Schedule) -> None:
         after, job = rules.fired(schedule, self._last(tx, schedule), self._clock.now())

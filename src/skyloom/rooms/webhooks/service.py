@@ -4,6 +4,7 @@ The log of events is the queue, and each webhook's cursor is its place in it. A 
 moves after it was taken: a crash in between sends it again, with the same id. Nothing waits for this loop.
 """
 
+import logging
 from collections.abc import Callable
 
 from skyloom.core.errors import SkyloomError
@@ -17,6 +18,7 @@ from skyloom.rooms.webhooks import model, rules
 from skyloom.rooms.webhooks.model import News, Webhook
 from skyloom.rooms.webhooks.ports import WEBHOOKS
 
+log = logging.getLogger("skyloom.webhooks")
 _TICK_S = 1.0
 _TIMEOUT_S = 5.0
 _AT_ONCE = 20  # news that one webhook may send before the next has its turn
@@ -116,6 +118,9 @@ class Webhooks:
             status = self._outbound.post(webhook.url, body, headers, _TIMEOUT_S)
         except SkyloomError as error:
             return rules.failed(webhook, number, news, error.message, now)
+        except Exception:
+            log.exception("webhook %s cannot be sent to; the others go on", webhook.id)
+            return rules.failed(webhook, number, news, "Sending failed; the log of the control plane says why.", now)
         if 200 <= status < 300:
             return rules.taken(webhook, number)
         return rules.failed(webhook, number, news, f"It answered {status}.", now)
