@@ -17,10 +17,10 @@ demo: $(READY) ## the main job: raw data to a live, monitored model
 	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 test-quick: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
 
 check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/ruff format --check .
@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/reference.py --check
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .

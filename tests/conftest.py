@@ -50,6 +50,13 @@ def terminal(
     return run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of one Ray cluster go to one worker of the suite, first; the other workers do the rest meanwhile."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what a test had to tell (`record_property("story", line)`), and which parts of the machine were not there."""
     for kind in ("passed", "failed"):

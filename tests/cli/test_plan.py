@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from skyloom.cli import main
+from skyloom.cli.plan import _workers
 from skyloom.core.resources import Resources
-from skyloom.sdk.planning import trial_workers, workers_that_fit
+from skyloom.rooms.planning.model import Aim, Measurement, TimePlan
+from skyloom.sdk.planning import forecast, trial_workers, workers_that_fit
 from tests.rooms.planning.laws import LAWS, SMALL, measured
 from tests.terminal import Said, Terminal
 
@@ -119,3 +121,29 @@ def test_workers_to_try_double_and_fit_into_the_pool() -> None:
     assert workers_that_fit(pool, Resources(cpus=0.1, gpus=1, memory_bytes=2**30)) == 4
     assert workers_that_fit(pool, Resources(cpus=3, memory_bytes=2**30)) == 2
     assert workers_that_fit(pool, Resources(cpus=99)) == 1
+
+
+def test_elastic_start_offers_every_planned_number_of_workers_with_its_worth():
+    times = [
+        Measurement(workers=workers, data_fraction=share, seconds=2 + 100 * share / workers)
+        for workers in (1, 2, 4)
+        for share in (0.1, 0.2)
+    ]
+    found = forecast(times, Aim(min_workers=2, max_workers=4))
+    plan = TimePlan(
+        id="plan_1",
+        project="p",
+        name="x",
+        resources=Resources(),
+        chosen=found.chosen,
+        predictions=found.predictions,
+        model=found.model,
+        aim=found.aim,
+        created_at=0.0,
+        created_by="ann",
+    )
+    options = _workers(plan, elastic=True)
+    assert options["workers"] == (2, 4)
+    assert [round(speed, 1) for speed in options["speedups"]] == [0.5, 1.0, 1.5, 1.9]
+    assert options["expected_duration_s"] == found.predictions[0].seconds
+    assert _workers(plan, elastic=False)["workers"] == found.chosen.workers

@@ -99,6 +99,10 @@ def make(
     trial_on: TrialWorkers = None,
     batch_sizes: TrialSizes = None,
     go: Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")] = False,
+    elastic: Annotated[
+        bool,
+        typer.Option("--elastic", help="With --go: the scheduler may give it any of the planned numbers of workers."),
+    ] = False,
     plot: Picture = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
@@ -145,7 +149,7 @@ def make(
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
         if go:
-            _start(client, plan, training, model, detach, as_json)
+            _start(client, plan, {**training, **_workers(plan, elastic)}, model, detach, as_json)
 
 
 def _told(found: Forecast | TimePlan, plot: Path | None, as_json: bool, *, quiet: bool = False) -> None:
@@ -225,9 +229,7 @@ def _start(
     """Start what was planned, held to its budget and queued by its deadline, and follow it."""
     training = {**training, **_batch(plan, training["parameters"]), **({"model": model} if model else {})}
     begun = client.trainings.start(
-        workers=plan.chosen.workers,
         deadline_at=plan.deadline_at,
-        expected_duration_s=plan.chosen.seconds,
         budget_usd=plan.aim.budget_usd,
         **training,
     )
@@ -237,6 +239,19 @@ def _start(
     if not as_json:
         typer.echo(f"{begun.run.id} in {begun.run.job_id}. How it goes: skyloom plan show {plan.id}", err=True)
     attend(client, begun.run.job_id, as_json)
+
+
+def _workers(plan: TimePlan, elastic: bool) -> dict[str, Any]:
+    """The chosen workers; or any of the planned numbers, with what each of them was found to be worth."""
+    if not elastic:
+        return {"workers": plan.chosen.workers, "expected_duration_s": plan.chosen.seconds}
+    least, most = plan.predictions[0], plan.predictions[-1]
+    below = tuple(count / least.workers for count in range(1, least.workers))
+    return {
+        "workers": (least.workers, most.workers),
+        "expected_duration_s": least.seconds,
+        "speedups": (*below, *(least.seconds / one.seconds for one in plan.predictions)),
+    }
 
 
 def _batch(plan: TimePlan, parameters: dict[str, Any]) -> dict[str, Any]:

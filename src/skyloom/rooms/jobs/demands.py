@@ -75,6 +75,7 @@ def demand(gang: LiveGang, of_pool: Islands = MappingProxyType({}), expected_s: 
         submitted_at=job.submitted_at,
         deadline_at=rules.deadline_of(job),
         expected_s=max(1.0, whole_s - gang.served_s / spec.num_workers) if whole_s else None,
+        rates=spec.speedups,
         attained_gpu_s=gang.served_s * each,
         preemptible=spec.preemptible,
         pools=tuple(island for pool in spec.pools for island in of_pool.get(pool, (pool,))),

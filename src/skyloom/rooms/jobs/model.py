@@ -152,6 +152,9 @@ MountReference = Annotated[
 ]
 
 
+Speedups = Annotated[tuple[Annotated[float, Meta(gt=0, le=1e6)], ...], Meta(max_length=1_024)]
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What to run and on how much.
 
@@ -171,6 +174,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         preemptible: may be stopped to make room for others; it comes back and resumes from what it left in its shared folder.
         deadline_at: when it should be done, in Unix seconds; ``deadline_s`` says the same from its submission on.
         expected_duration_s: how long its owner thinks that it runs, with ``num_workers``.
+        speedups: of an elastic gang: how fast it is with 1, 2, … workers, in any one unit, as its plan measured; empty means that
+            each helps as much as the first.
         after: what has to end first; a job whose conditions can no longer come true is cancelled.
         python: packages that the job needs beside those of the pool; built at its start, once for each machine.
         mounts: folder below ``SKYLOOM_MOUNTS`` → what is in it: ``dataset:digits:3``, ``model:digits:champion``; without a version the
@@ -203,6 +208,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     deadline_at: Moment | None = None
     deadline_s: Span | None = None
     expected_duration_s: Span | None = None
+    speedups: Speedups = ()
     labels: Annotated[dict[Label, Label], Meta(max_length=50)] = {}
     max_log_bytes: Annotated[int, Meta(ge=1_024, le=2**40)] = 2 * 2**30
     warm: bool = True

@@ -21,6 +21,7 @@ from skyloom.rooms.jobs.model import (
     PoolNames,
     Requirements,
     Span,
+    Speedups,
     Workers,
 )
 from skyloom.rooms.tracking.model import Labels, Parameters, RunProgress
@@ -108,7 +109,8 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
         dataset, version: what to train on; a number or a tag. A script may do without.
         parameters: of the recipe or script.
         model: name to register the result under; by default the dataset's name; ``-`` registers nothing.
-        num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s: see `JobSpec`.
+        num_workers, max_workers, pools, requires, priority, preemptible, deadline_at, deadline_s, expected_duration_s,
+        speedups: see `JobSpec`.
         budget_usd: what all attempts together may cost; before that it writes a checkpoint and stops.
         max_retries: how often the gang starts again after a failure; it resumes from its newest checkpoint.
         python: packages that the training needs beside those of the pool.
@@ -141,6 +143,7 @@ class Train(Operation[RunProgress], frozen=True, kw_only=True):
     deadline_at: Moment | None = None
     deadline_s: Span | None = None
     expected_duration_s: Span | None = None
+    speedups: Speedups = ()
     trial: TrialOrder | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     python: PythonEnvironment | None = None

@@ -106,6 +106,7 @@ def job(ask: Train, made: TrainingPlan, run_id: str) -> JobSpec:
         deadline_at=ask.deadline_at,
         deadline_s=ask.deadline_s,
         expected_duration_s=ask.expected_duration_s,
+        speedups=ask.speedups,
         labels={**ask.labels, **owners},
         python=ask.python,
         mounts=ask.mounts,
