@@ -72,6 +72,8 @@ TrialSizes = Annotated[
     str | None,
     typer.Option("--batch-sizes", metavar="64,128", help="May be chosen: each is tried. Needs --set epochs."),
 ]
+Go = Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")]
+GoElastic = Annotated[bool, typer.Option("--elastic", help="With --go: any planned number of workers may be given.")]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN")]
 
 
