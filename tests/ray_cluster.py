@@ -18,6 +18,8 @@ import pytest
 from skyloom.engines.local.supervisor import processes
 
 START_S = 90.0
+# Ray would start an idle Python for every CPU that it is told of as soon as somebody connects.
+NO_PRESTART = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
 # A dead node is noticed after about six seconds, so that tests need not wait for half a minute.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -43,6 +45,7 @@ class RayProcess:
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             **HEALTH,
+            **NO_PRESTART,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token_file),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -86,7 +89,7 @@ class RayCluster:
         direct: of the head, for a machine that is a node.
     """
 
-    def __init__(self, *, num_cpus: int = 64) -> None:
+    def __init__(self, *, num_cpus: int = 16) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
         self.token_file = self.folder / "token"
         write_token(self.token_file)

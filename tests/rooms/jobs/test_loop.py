@@ -11,7 +11,7 @@ from skyloom.core.resources import Resources
 from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import EVENTS, Outbox
-from skyloom.ports.engine import Command
+from skyloom.ports.engine import Command, Machine
 from skyloom.rooms.jobs import model, rules
 from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason, SubmitJob, TaskState
 from skyloom.rooms.jobs.outlook import JobOutlook
@@ -341,6 +341,17 @@ def test_forecast_knows_durations_again_after_a_restart(hall: Hall) -> None:
     hall.rounds(1)
     known = hall.loop._mirror.history.expected_s(hall.of(again).job)
     assert known == pytest.approx(100, abs=3)
+
+
+def test_machine_that_got_another_name_still_holds_what_runs_on_it(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = hall.submit("running", cpus=3)
+    hall.rounds(2)
+    machine = Machine(name="renamed", total=hall.engine.capacity())
+    monkeypatch.setattr(hall.engine, "machines", lambda: (machine,))
+    hall.restart()
+    waiting = hall.submit("waiting", cpus=2)
+    hall.rounds(2)
+    assert (hall.of(running).state, hall.of(waiting).state) == (JobState.RUNNING, JobState.QUEUED)
 
 
 def stubborn(hall: Hall) -> None:

@@ -18,7 +18,17 @@ from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.jobs.model import CancelJob, ImpossibleRequest, JobSpec, JobState, JobStatus, SubmitJob
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import AddPool, GetPool, ListPools, Pool, PoolBusy, PoolMissing, PoolReserved, RemovePool
+from skyloom.rooms.pools.model import (
+    AddPool,
+    GetPool,
+    ListPools,
+    Pool,
+    PoolBusy,
+    PoolDown,
+    PoolMissing,
+    PoolReserved,
+    RemovePool,
+)
 from skyloom.rooms.pools.model import PoolState as State
 from skyloom.rooms.pools.ports import POOLS, stored_in
 from skyloom.rooms.pools.service import Pools
@@ -240,6 +250,19 @@ def test_pool_that_cannot_be_reached_is_refused_and_leaves_nothing(
         land.add(**options)
     assert [item.pool.name for item in land.do(ListPools()).items] == ["local"]
     assert list(land.folder.iterdir()) == []
+
+
+def test_job_for_a_pool_that_was_not_seen_since_the_start_is_to_come_again(land: Land) -> None:
+    land.add("cluster")
+    land.clusters["ray://a:10001"].down = True
+    land.start()
+    land.pools.tick()
+    with pytest.raises(PoolDown, match="not reached yet"):
+        land.submit(gpus=1)
+    assert land.submit(cpus=1)
+    land.clusters["ray://a:10001"].down = False
+    land.pools.tick()
+    assert land.submit(gpus=1)
 
 
 def test_second_pool_of_a_name_is_refused_and_the_first_keeps_its_token(land: Land) -> None:

@@ -114,3 +114,23 @@ def test_gain_looks_past_a_plateau() -> None:
     assert next_useful(demand, 3) is None
     assert gain(demand, 3) == 0.0
     assert most_useful(demand, 4) == 3
+
+
+def test_a_gang_that_was_to_grow_and_is_stopped_for_another_stands_behind_that_one() -> None:
+    scheduler = scene(Rulebook(policy=Policy.SRTF, min_run_s=0), [node("a", 4)])
+    long = run(scheduler, wide("long", 4, expected_s=1e4), a=2)
+    assert [each.why for each in scheduler.decide(10.0).evictions] == [Cause.GROW]
+    # Nobody carries that out; then somebody comes whose turn it is.
+    scheduler.submit(gang("short", 4, at=20.0, expected_s=5.0))
+    assert [each.why for each in scheduler.decide(20.0).evictions] == [Cause.POLICY]
+    stop(scheduler, long, 0.0, 20.0, a=2)
+    assert started(scheduler.decide(20.0)) == ["short"]
+
+
+def test_it_takes_what_is_promised_to_others_only_if_it_ends_in_time() -> None:
+    for expected_s, size in ((60.0, 4), (200.0, 1), (None, 1)):
+        scheduler = scene(FIFO, [node("a")])
+        run(scheduler, gang("runs", 4, expected_s=100.0), a=1)
+        scheduler.submit(gang("large", 7, at=1.0))
+        scheduler.submit(wide("wide", 4, at=2.0, expected_s=expected_s))
+        assert sizes(scheduler.decide(3.0)) == {"wide": size}

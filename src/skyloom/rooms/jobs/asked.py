@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.rooms.jobs.model import DeadlinePassed, ImpossibleRequest, JobSpec
 from skyloom.rooms.pools.fleet import Fleet
+from skyloom.rooms.pools.model import PoolDown
 
 _MOST = 1_024  # as many workers as a gang may have
 
@@ -32,7 +33,7 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
     """Raise `ImpossibleRequest`, with the largest that would fit, for what no pool could give even when it is idle.
 
     A gang never spans pools, nor machines that share no folder; a worker never spans machines. Pools that are down count by what
-    was last seen of them.
+    was last seen of them. Raises `PoolDown` while one that may fit was never seen.
     """
     _check_pools(spec, fleet)
     meant: dict[str, list[Resources]] = {}
@@ -42,6 +43,7 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
         if all(machine.labels.get(key) == value for key, value in spec.requires.items()):
             meant.setdefault(island, []).append(machine.total)
     if not meant:
+        _check_seen(spec, fleet)
         wanted = ", ".join(f"{key}={value}" for key, value in spec.requires.items())
         raise ImpossibleRequest(
             f"No machine has the labels {wanted}." if wanted else "The pools it may run on have no machines.",
@@ -50,6 +52,7 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
     most = {pool: sum(_count(spec.resources, total) for total in totals) for pool, totals in meant.items()}
     if max(most.values()) >= spec.num_workers:
         return
+    _check_seen(spec, fleet)
     if max(most.values()) > 0:
         pool = max(most, key=lambda name: most[name])
         raise ImpossibleRequest(
@@ -63,6 +66,16 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
         f"The job can never start here: each worker {', '.join(missing)} on the largest machine.".replace(" free", ""),
         next_action="Ask for less for each worker; skyloom status shows what there is.",
     )
+
+
+def _check_seen(spec: JobSpec, fleet: Fleet) -> None:
+    """Raise `PoolDown` when a pool that might have what is asked for was never seen since the start."""
+    for name, link in fleet.links().items():
+        if not link.machines and (not spec.pools or name in spec.pools):
+            raise PoolDown(
+                f"Pool {name} was not reached yet, and no other has what this job needs.",
+                next_action=f"Try again when it is up: skyloom pool show {name}.",
+            )
 
 
 def _check_pools(spec: JobSpec, fleet: Fleet) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from skyloom.core.events import Event, TaskEnded
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands
@@ -9,6 +11,7 @@ from skyloom.rooms.jobs.history import History, kind_of
 from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.pools.fleet import PoolMachine
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
@@ -41,6 +44,7 @@ class Turns:
         self._islands: demands.Islands = {}
         self._grounds: Sequence[PoolMachine] = ()
         self._priced: object = None
+        self._here: list[str] = []  # the nodes of the local pool
         self._scheduler = Scheduler(rulebook)
         self._running: set[str] = set()
 
@@ -56,6 +60,7 @@ class Turns:
         if grounds is self._grounds and priced == self._priced:
             return False
         self._grounds, self._priced = grounds, priced
+        self._here = [ground.name.node for ground in grounds if ground.name.pool == LOCAL]
         nodes, islands = demands.nodes(grounds, prices, now), demands.islands(grounds)
         if nodes != self._nodes:
             self._nodes = nodes
@@ -100,4 +105,10 @@ class Turns:
         return demands.demand(gang, self._islands, self._history.expected_s(gang.job))
 
     def _holding(self, gang: LiveGang, now: float) -> Holding:
-        return demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))
+        holding = demands.holding(gang, now, self._islands, self._history.expected_s(gang.job))
+        # This machine may have been given another name since; it is still the same one.
+        gone = [node for node, _ in holding.placement if node not in self._here and node.startswith(f"{LOCAL}/")]
+        if not gone or len(self._here) != 1:
+            return holding
+        moved = tuple((self._here[0] if node in gone else node, count) for node, count in holding.placement)
+        return msgspec.structs.replace(holding, placement=moved)

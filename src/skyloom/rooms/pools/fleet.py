@@ -134,6 +134,9 @@ class Fleet:
             if name != LOCAL and name not in wanted:
                 self._let_go(link)
         for name, pool in wanted.items():
+            if name not in self.links():
+                self._attach(PoolLink(pool))  # known at once, though it may take long to be reached
+        for name, pool in wanted.items():
             self._look(self.links().get(name) or PoolLink(pool))
         self._look(self.links()[LOCAL])
 

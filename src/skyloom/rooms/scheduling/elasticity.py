@@ -15,7 +15,7 @@ import msgspec
 from skyloom.rooms.scheduling.backfill import Promise
 from skyloom.rooms.scheduling.fairness import Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Placement, Policy, Rulebook
-from skyloom.rooms.scheduling.occupants import Occupant, Occupants
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, pool_of, size
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.policies import speed
 from skyloom.rooms.scheduling.preemption import Handover
@@ -90,7 +90,7 @@ class Resizes:
                 self._claims.keep(one.gang.id, own, one.worker)
             self._claims.keep(gang.id, placement, shape.worker)
             return [
-                Eviction(gang=one.gang.id, why=Cause.SHRINK, for_gang=gang.id, num_workers=sum(n for _, n in own))
+                Eviction(gang=one.gang.id, why=Cause.SHRINK, for_gang=gang.id, num_workers=size(own))
                 for one, own in kept
             ]
         return []
@@ -177,7 +177,7 @@ class Resizes:
                 if placement is not None:
                     self._claims.leave([one])
                     self._claims.keep(one.gang.id, placement, one.worker)
-                    count = sum(n for _, n in placement)
+                    count = size(placement)
                     grown.append(Eviction(gang=one.gang.id, why=Cause.GROW, for_gang=one.gang.id, num_workers=count))
         return grown
 
@@ -225,12 +225,19 @@ def _first_workers(placement: Placement, count: int) -> Placement:
 
 
 class Widening(msgspec.Struct, kw_only=True):
-    """A gang that starts now; ``most`` is how many workers it may have at once."""
+    """A gang that starts now.
+
+    Attributes:
+        placement: with its fewest workers at first.
+        most: how many workers it may have at once.
+        stays: only adds workers: others wait for its pools, and were refused as it stood.
+    """
 
     gang: Demand
     shape: Shape
     placement: Placement
     most: int
+    stays: bool = False
 
 
 def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
@@ -245,18 +252,36 @@ def widen(floor: Floor, standings: Standings, starts: list[Widening]) -> None:
     while line:
         _, _, at, count = heappop(line)
         start = starts[at]
-        gang, worker = start.gang, start.shape.worker
-        added = count - sum(here for _, here in start.placement)
-        more = plus(held.get(gang.project, ZERO), worker, added)
-        if not standings.standing(gang.project).may_hold(more):
+        project, worker = start.gang.project, start.shape.worker
+        more = plus(held.get(project, ZERO), worker, count - size(start.placement))
+        if not standings.standing(project).may_hold(more):
             continue
-        floor.give(start.placement, worker)
-        wider = floor.find(start.shape, count)
-        floor.take(wider or start.placement, worker)
+        wider = _added(floor, start, count) if start.stays else _anew(floor, start, count)
         if wider is not None:
+            floor.give(start.placement, worker)
+            floor.take(wider, worker)
             start.placement = wider
-            held[gang.project] = more
+            held[project] = more
             _line_up(line, at, start, count)
+
+
+def _anew(floor: Floor, start: Widening, num_workers: int) -> Placement | None:
+    with floor.imagined():
+        floor.give(start.placement, start.shape.worker)
+        return floor.find(start.shape, num_workers)
+
+
+def _added(floor: Floor, start: Widening, num_workers: int) -> Placement | None:
+    """Beside those that it has; on their hosts, or on others of the pool."""
+    pool = pool_of(start.placement, floor)
+    areas = next(areas for areas in floor.ground.pools(start.shape) if areas[0].pool == pool)
+    added = floor.find_in(areas, start.shape.worker, num_workers - size(start.placement))
+    if added is None:
+        return None
+    workers = dict(start.placement)
+    for name, count in added:
+        workers[name] = workers.get(name, 0) + count
+    return tuple(workers.items())
 
 
 def _line_up(line: list[tuple[float, int, int, int]], at: int, start: Widening, num_workers: int) -> None:

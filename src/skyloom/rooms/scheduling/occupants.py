@@ -40,7 +40,7 @@ class Occupant:
         self.placement: Placement = holding.placement
         self.pool = pool
         self.worker: Vector = vector(holding.demand.resources)
-        self.num_workers = sum(count for _, count in holding.placement)
+        self.num_workers = size(holding.placement)
         self.used = plus(ZERO, self.worker, self.num_workers)
         self.started_at = holding.started_at
         self.stopping = holding.stopping
@@ -181,6 +181,11 @@ class Occupants:
             one.pool = pool_of(one.placement, floor, one.pool)
             floor.take(one.placement, one.worker)
             insort(self._ends.setdefault(one.pool, []), one.end)
+
+
+def size(placement: Placement) -> int:
+    """How many workers are there."""
+    return sum(count for _, count in placement)
 
 
 def demoted_at(rulebook: Rulebook, gang: Demand, queue: int, num_workers: int, started_at: float) -> float:

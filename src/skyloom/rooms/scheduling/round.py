@@ -19,7 +19,7 @@ from skyloom.rooms.scheduling.backfill import Promise, promise
 from skyloom.rooms.scheduling.elasticity import Resizes, Widening, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
-from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of
+from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of, size
 from skyloom.rooms.scheduling.placement import Floor, Shape
 from skyloom.rooms.scheduling.policies import PREEMPTIVE, queue_of, remaining_s
 from skyloom.rooms.scheduling.preemption import Handover, Stops
@@ -152,7 +152,7 @@ class Round:
                     self.rules,
                     start.gang,
                     queue_of(self.rules, start.gang.attained_gpu_s),
-                    sum(count for _, count in start.placement),
+                    size(start.placement),
                     self.now,
                 )
                 for start in self.starts
@@ -383,14 +383,17 @@ class Round:
             return
         self.promise_owed()
         limits = [*self._promises.values(), self._claims.promise]
-        if elastic:
-            self._widen(elastic, limits)
+        # Who is out of everybody's way in time even with its fewest workers may use what is promised meanwhile.
+        in_time = [start for start in elastic if not self._limits(start.gang)]
+        self._widen(in_time, [self._claims.promise])
+        self._widen([start for start in elastic if start not in in_time], limits)
         if self.rules.preempt:
             self.evictions += self._resizes.grow(limits, self._wanted)
 
     def _widen(self, elastic: list[Widening], limits: list[Promise]) -> None:
         for start in elastic:
             wanted = not self._wanted.isdisjoint(self.floor.ground.pool_names(start.shape))
+            start.stays = wanted
             if not wanted:
                 start.most = start.gang.max_workers
             elif self._gives_way:
@@ -405,6 +408,7 @@ class Round:
             self.floor.take(start.placement, worker)
             self._claims.take(placement, worker, -1)
             self._claims.take(start.placement, worker)
+            self.charge(start.gang, plus(ZERO, worker, size(start.placement) - size(placement)))
 
     def _put_back(self, gang_ids: set[str]) -> None:
         kept = []

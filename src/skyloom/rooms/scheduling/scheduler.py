@@ -115,3 +115,6 @@ class Scheduler:
         for eviction in evictions:
             if eviction.why in (Cause.SHRINK, Cause.GROW) and eviction.num_workers is not None:
                 self._resuming[eviction.gang] = eviction.num_workers
+            else:
+                # It stops for another: it has to stand behind that one when it is back, whatever it was promised before.
+                self._resuming.pop(eviction.gang, None)
