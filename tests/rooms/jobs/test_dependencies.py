@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyloom.core.events import Event, Moved
 from skyloom.ports.engine import Command
+from skyloom.ports.store import Transaction
 from skyloom.rooms.jobs import dependencies
 from skyloom.rooms.jobs.dependencies import Verdict, verdict
 from skyloom.rooms.jobs.model import (
@@ -179,3 +181,19 @@ def test_many_that_wait_do_not_hide_one_whose_time_has_come(shop: Workshop, monk
 @pytest.fixture
 def shop() -> Workshop:
     return Workshop()
+
+
+def test_job_that_cannot_be_released_holds_up_no_other_one(shop: Workshop) -> None:
+    first = submit(shop)
+    broken, other = submit(shop, first), submit(shop, first)
+
+    def refuse(tx: Transaction, event: Event) -> None:
+        if event.subject == broken and isinstance(event.body, Moved):
+            raise ValueError("not foreseen")
+
+    rounds(shop)
+    shop.outbox.subscribers = [*shop.outbox.subscribers, refuse]
+    shop.engine.finish(f"{first}.1.0")
+    rounds(shop)
+    assert status(shop, other).state is JobState.RUNNING
+    assert status(shop, broken).state is JobState.WAITING

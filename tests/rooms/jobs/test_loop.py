@@ -419,3 +419,15 @@ def test_pool_that_fails_in_whatever_way_holds_up_no_other_pool(hall: Hall, meth
     here = hall.submit("here", pools=("local",), by=BOB)
     hall.rounds(3)
     assert hall.of(here, "q").state is JobState.RUNNING
+
+
+def test_job_that_makes_room_for_another_project_learns_no_id_of_it(hall: Hall) -> None:
+    low = hall.submit("low", cpus=4)
+    hall.rounds(2, 60)
+    high = hall.submit("high", cpus=4, priority=5, by=BOB)
+    hall.rounds(4)
+    assert hall.of(high, "q").state is JobState.RUNNING
+    told = hall.of(low)
+    assert "made room for a job of another project" in told.message
+    events = hall.store.read(lambda view: view.entries(EVENTS, {"project": "p"}))
+    assert high not in repr(told) + repr(events)

@@ -8,10 +8,11 @@ from skyloom.core.resources import Resources
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.ports.door import EVENTS, Change
 from skyloom.ports.series import Point
-from skyloom.ports.store import Snapshot
+from skyloom.ports.store import Snapshot, changed
 from skyloom.rooms.jobs.model import CancelJob
 from skyloom.rooms.planning import model
 from skyloom.rooms.planning.model import Aim, Danger, MakePlan, PlanProgress, TimePlan
+from skyloom.rooms.planning.ports import TIME_PLANS
 from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.tracking.model import LogMeasurements, RunProgress
 from skyloom.rooms.training.model import Train
@@ -270,3 +271,14 @@ def test_plan_of_another_project_is_not_there(place: Place) -> None:
     with pytest.raises(NotFound):
         place.planning.get(model.GetPlan(plan_id=plan.id), BOB)
     assert place.planning.list(model.ListPlans(), BOB).items == ()
+
+
+def test_plan_that_cannot_be_estimated_holds_up_no_other_one(place: Place) -> None:
+    broken, plan = place.make(Aim(max_workers=4, deadline_s=190)), place.make(Aim(max_workers=4, deadline_s=190))
+    for each in (broken, plan):
+        begun = place.go(each)
+    gone = changed(place.get(broken).plan, {"run_id": "run_gone"})
+    place.store.write(lambda tx: tx.update(TIME_PLANS, gone))
+    place.report(begun, list(range(10, 301, 10)), 0.2)
+    place.planning.tick()
+    assert place.get(plan).plan.danger is Danger.LATE

@@ -107,16 +107,20 @@ def places(placement: Placement) -> list[MachineName]:
     return [MachineName(*node.split("/", 1)) for node, count in placement for _ in range(count)]
 
 
-def halt(eviction: Eviction, other: Job | None, now: float) -> Halt:
-    """What a gang is told that has to stop for others, or to change its size."""
+def halt(eviction: Eviction, job: Job, other: Job | None, now: float) -> Halt:
+    """What a job is told that has to stop for another, or to change its size. Of another project's jobs nobody learns the ids."""
+    if other is not None and other.project != job.project:
+        who, by = "a job of another project", "scheduler"
+    else:
+        who, by = (f"job {other.id}", other.id) if other else ("others", "scheduler")
     resized = eviction.why in (Cause.SHRINK, Cause.GROW)
     count = eviction.num_workers or 0
     message = _WHY.get(eviction.why, "made room for {other}").format(
-        other=f"job {other.id}" if other else "others", workers=f"{count} worker{'s' if count != 1 else ''}"
+        other=who, workers=f"{count} worker{'s' if count != 1 else ''}"
     )
     return Halt(
         reason=Reason.RESIZED if resized else Reason.PREEMPTED,
-        by=other.id if other else "scheduler",
+        by=by,
         at=now,
         message=message,
         num_workers=eviction.num_workers,

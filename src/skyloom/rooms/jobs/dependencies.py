@@ -6,9 +6,10 @@ A cycle cannot be made of jobs that exist already; who submits several at once r
 """
 
 import enum
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
-from skyloom.core.errors import NotFound
+from skyloom.core.errors import NotFound, StorageFull, Unavailable
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import rules
@@ -26,6 +27,7 @@ from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import jobs_of
 from skyloom.rooms.jobs.writing import JobWriter
 
+log = logging.getLogger("skyloom.jobs")
 StateOf = Callable[[Snapshot, str, str], JobState]
 """The state of a thing with an id, in a project. Raises its own `NotFound`."""
 
@@ -99,7 +101,7 @@ class Dependencies:
         decided = self._store.read(self._decided)
         for start in range(0, len(decided), _PART):
             part = decided[start : start + _PART]
-            self._store.write(lambda tx, part=part: self._apply(tx, part))  # type: ignore[misc]
+            self._apply_safely(part)
         waits = self._store.read(lambda view: view.count(TASKS, {"state": TaskState.WAITING}))
         # However many wait, looking at them takes at most a tenth of one core's time.
         return max(_SHORTEST_S, _SHARE * (self._clock.monotonic() - began)) if waits else _IDLE_S
@@ -115,6 +117,19 @@ class Dependencies:
             if found is not Verdict.WAIT:
                 decided.append((job.id, found, why))
         return decided
+
+    def _apply_safely(self, decided: Sequence[tuple[str, Verdict, str]]) -> None:
+        """Write what was decided in one transaction; when one of them fails, each in its own, so that it holds up nobody else's."""
+        try:
+            self._store.write(lambda tx: self._apply(tx, decided))
+        except (StorageFull, Unavailable):
+            raise  # nobody's own fault: the whole round is done again
+        except Exception:
+            if len(decided) == 1:
+                log.exception("job %s is left waiting; the next round tries again", decided[0][0])
+                return
+            for one in decided:
+                self._apply_safely([one])
 
     def _apply(self, tx: Transaction, decided: Iterable[tuple[str, Verdict, str]]) -> None:
         for job_id, found, why in decided:

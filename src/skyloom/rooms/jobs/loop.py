@@ -248,8 +248,8 @@ class JobLoop:
         halts: list[tuple[Job, Halt]] = []
         for eviction in decision.evictions:
             if eviction.gang in gangs:
-                other = gangs.get(eviction.for_gang)
-                halts.append((gangs[eviction.gang].job, demands.halt(eviction, other.job if other else None, now)))
+                job, other = gangs[eviction.gang].job, gangs.get(eviction.for_gang)
+                halts.append((job, demands.halt(eviction, job, other.job if other else None, now)))
         self._each(halts, lambda tx, pair: _is_as_read(tx, pair[0]) and self._writer.halt(tx, *pair))
 
     def _keep_budgets(self, *, changed: bool) -> float:

@@ -1,10 +1,12 @@
 """The service of planning: keeps plans, compares them with what comes, and says how far off they were."""
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import msgspec
 
+from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.core.events import Event, Noted, TaskEnded
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -20,6 +22,7 @@ from skyloom.rooms.planning.ports import PLAN_OUTCOMES, TIME_PLANS, HourPrice
 from skyloom.rooms.tracking.model import GetRun, GetSeries
 from skyloom.rooms.tracking.service import Tracking
 
+log = logging.getLogger("skyloom.planning")
 _REMEMBERED = 64
 _LEARNED_FROM = 200
 _BUSY_S, _IDLE_S = 5.0, 30.0
@@ -152,10 +155,18 @@ class Planning:
         plans = self._store.read(lambda view: view.select(TIME_PLANS, {"open": True}))
         bound = [plan for plan in plans if plan.deadline_at is not None]
         for plan in bound:
-            found = self._estimate(plan)
-            if found is not None and found.danger is not plan.danger:
-                self._store.write(partial(self._say, plan_id=plan.id, found=found))
+            try:
+                self._look(plan)
+            except (StorageFull, Unavailable):
+                raise  # nobody's own fault: the whole round is done again
+            except Exception:
+                log.exception("plan %s is not estimated anew; the others are", plan.id)
         return _BUSY_S if bound else _IDLE_S
+
+    def _look(self, plan: TimePlan) -> None:
+        found = self._estimate(plan)
+        if found is not None and found.danger is not plan.danger:
+            self._store.write(partial(self._say, plan_id=plan.id, found=found))
 
     def _say(self, tx: Transaction, plan_id: str, found: NewEstimate) -> None:
         plan = tx.get(TIME_PLANS, plan_id)
