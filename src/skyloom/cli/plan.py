@@ -72,6 +72,10 @@ TrialSizes = Annotated[
     str | None,
     typer.Option("--batch-sizes", metavar="64,128", help="May be chosen: each is tried. Needs --set epochs."),
 ]
+NoiseScale = Annotated[
+    float | None, typer.Option("--noise-scale", help="Gradient noise scale in rows: lets the batch size change.")
+]
+_WHAT_TO_GIVE = "Give a recipe, a script, or --from-measurements FILE.csv."
 Go = Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")]
 GoElastic = Annotated[bool, typer.Option("--elastic", help="With --go: any planned number of workers may be given.")]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN")]
@@ -88,9 +92,7 @@ def make(
     data_fraction: Annotated[float, typer.Option("--data-fraction", help="Work to predict; 1 is all.")] = 1.0,
     price: Price = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="That the training was tuned for.")] = None,
-    noise_scale: Annotated[
-        float | None, typer.Option("--noise-scale", help="Gradient noise scale in rows: lets the batch size change.")
-    ] = None,
+    noise_scale: NoiseScale = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "--data", metavar="NAME[:VERSION]")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Name of the result, with --go.")] = None,
@@ -119,9 +121,7 @@ def make(
     A recipe or a script is tried first: its first steps run as jobs with 1, 2, 4 … workers.
     """
     if (what is None) == (from_measurements is None):
-        raise PlanUnclear(
-            "It does not say what to plan.", next_action="Give a recipe, a script, or --from-measurements FILE.csv."
-        )
+        raise PlanUnclear("It does not say what to plan.", next_action=_WHAT_TO_GIVE)
     if plot is not None:
         pictures.check(plot)
     least, most = _span(workers, max_workers)
