@@ -9,7 +9,10 @@ from skyloom.ports.environment import PythonEnvironment
 
 _MOST_LINES = 2_000
 # They name files of the machine that asks, which the machine that builds does not have.
-_LOCAL = re.compile(r"^(-r|--requirement|-c|--constraint|-e|--editable)\b|^\.{0,2}/|^file:|@\s*(file:|\.{0,2}/)")
+_LOCAL = re.compile(
+    r"^(-[rce]|(--requirement|--constraint|--editable)\b)|^(-f|--find-links)[\s=]*+(?!https?://)"
+    r"|^\.{0,2}/|^file:|@\s*(file:|\.{0,2}/)"
+)
 _PASSWORD = re.compile(r"://[^/\s@]+@")
 
 
