@@ -46,6 +46,7 @@ class RayProcess:
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             **HEALTH,
             **NO_PRESTART,
+            "HOME": str(folder),  # where nodes keep task folders unless they are told otherwise
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token_file),
             "RAY_USAGE_STATS_ENABLED": "0",
