@@ -237,6 +237,19 @@ def test_impossible_request_is_refused_with_what_would_fit(hall: Hall, options: 
     assert refusal.value.next_action
 
 
+def test_elastic_gang_whose_first_workers_are_done_is_not_started_again_with_more(hall: Hall) -> None:
+    hall.set(min_run_s=0.0, restart_s=0.0)
+    elastic = hall.submit("elastic", cpus=2, num_workers=1, max_workers=2, expected_duration_s=3_000)
+    hall.rounds(3)
+    assert len(hall.of(elastic).tasks) == 2
+    hall.engine.finish(f"{elastic}.1.0")
+    hall.rounds(4, 30)
+    assert (hall.of(elastic).state, hall.of(elastic).job.comebacks) == (JobState.RUNNING, 0)
+    hall.engine.finish(f"{elastic}.1.1")
+    hall.rounds(2)
+    assert hall.of(elastic).state is JobState.SUCCEEDED
+
+
 def test_elastic_gang_of_a_size_that_fits_is_taken_though_its_largest_never_will(hall: Hall) -> None:
     job = hall.submit("elastic", num_workers=2, max_workers=100)
     hall.rounds(2)

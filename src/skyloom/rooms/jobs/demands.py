@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from skyloom.rooms.cost.prices import PriceBook, PriceHistory, PriceList, Tenure
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.mirror import LiveGang
@@ -89,8 +91,12 @@ def holding(
     """What a started gang holds; tasks that have ended gave theirs back."""
     live = [task for task in gang.tasks if task.state in rules.HOLDING]
     starts = [task.started_at for task in gang.tasks if task.started_at is not None]
+    asked = demand(gang, of_pool, expected_s)
+    if len(live) < len(gang.tasks):
+        # Some of its workers are done and the others will be: what they left idle is no reason to start it again with more.
+        asked = msgspec.structs.replace(asked, min_workers=len(live), max_workers=len(live))
     return Holding(
-        demand=demand(gang, of_pool, expected_s),
+        demand=asked,
         placement=tuple(sorted(Counter(place_of(task).node for task in live).items())),
         started_at=min(starts, default=now),
         stopping=gang.job.halt is not None or any(task.state is TaskState.STOPPING for task in live),
