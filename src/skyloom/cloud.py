@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,7 +22,6 @@ from skyloom.rooms.tenancy.service import Tenancy
 
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
-_LONGEST_REST_S = 0.25
 
 
 class KeyReused(Conflict):
@@ -33,13 +32,25 @@ class NotReady(Unavailable):
     """A part of the control plane does not work."""
 
 
+class LoopPace(NamedTuple):
+    """How much of a core a loop may take: after a tick it rests ``rest`` times as long as the tick computed, at most ``longest_rest_s``."""
+
+    rest: float
+    longest_rest_s: float
+
+
+EAGER = LoopPace(rest=2, longest_rest_s=0.25)  # what people wait for
+CALM = LoopPace(rest=19, longest_rest_s=60)  # what may come later: a twentieth of a core, however much there is to do
+
+
 class Loop:
     """Calls ``tick`` until closed: when woken, and after the pause that the last tick asked for."""
 
-    def __init__(self, name: str, tick: Callable[[], float]) -> None:
+    def __init__(self, name: str, tick: Callable[[], float], pace: LoopPace = EAGER) -> None:
         self._tick = tick
+        self._pace = pace
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._trouble = ""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -55,13 +66,13 @@ class Loop:
         self._wake.set()
 
     def close(self) -> None:
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             began = time.thread_time()
             try:
                 pause_s = self._tick()
@@ -72,9 +83,9 @@ class Loop:
             except Exception:
                 log.exception("a tick of %s failed; it is tried again", self._thread.name)
                 pause_s = 1.0
-            # However often it is woken, a loop takes at most a third of one core's time. Waiting for the disk takes none.
-            rest_s = min(2 * (time.thread_time() - began), _LONGEST_REST_S)
-            time.sleep(rest_s)
+            # However often it is woken, a loop takes no more than its share of a core. Waiting for the disk takes none.
+            rest_s = min(self._pace.rest * (time.thread_time() - began), self._pace.longest_rest_s)
+            self._closing.wait(rest_s)
             self._wake.wait(max(0.0, pause_s - rest_s))
             self._wake.clear()
 

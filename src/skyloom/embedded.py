@@ -12,7 +12,7 @@ from pathlib import Path
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
-from skyloom.cloud import Cloud, Loop
+from skyloom.cloud import CALM, EAGER, Cloud, Loop
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput
 from skyloom.core.ids import RandomIds
@@ -109,6 +109,7 @@ COLLECTIONS = (
     *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
+_PACES = {"outlook": CALM, "planning": CALM}
 _DRAFT_AGE_S = 86_400
 _REACH_TRIES = 3  # of ten seconds each
 
@@ -130,7 +131,7 @@ class Embedded:
         self._build_life(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
-        loops = {name: Loop(name, tick) for name, tick in self._ticks.items()}
+        loops = {name: Loop(name, tick, _PACES.get(name, EAGER)) for name, tick in self._ticks.items()}
         self.token_file = settings.home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, self._tenancy.install().encode())
