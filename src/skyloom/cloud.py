@@ -40,6 +40,7 @@ class LoopPace(NamedTuple):
 
 
 EAGER = LoopPace(rest=2, longest_rest_s=0.25)  # what people wait for
+STEADY = LoopPace(rest=9, longest_rest_s=60)  # what has to look at all that waits: a tenth of a core
 CALM = LoopPace(rest=19, longest_rest_s=60)  # what may come later: a twentieth of a core, however much there is to do
 
 

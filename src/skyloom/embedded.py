@@ -12,7 +12,7 @@ from pathlib import Path
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
-from skyloom.cloud import CALM, EAGER, Cloud, Loop
+from skyloom.cloud import CALM, EAGER, STEADY, Cloud, Loop
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput
 from skyloom.core.ids import RandomIds
@@ -109,7 +109,7 @@ COLLECTIONS = (
     *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
-_PACES = {"outlook": CALM, "planning": CALM}
+_PACES = {"dependencies": STEADY, "outlook": CALM, "planning": CALM}
 _DRAFT_AGE_S = 86_400
 _REACH_TRIES = 3  # of ten seconds each
 

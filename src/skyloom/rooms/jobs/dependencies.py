@@ -6,10 +6,9 @@ A cycle cannot be made of jobs that exist already; who submits several at once r
 """
 
 import enum
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
-from skyloom.core.errors import NotFound, StorageFull, Unavailable
+from skyloom.core.errors import NotFound
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import rules
@@ -25,15 +24,14 @@ from skyloom.rooms.jobs.model import (
 )
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.reading import jobs_of
-from skyloom.rooms.jobs.writing import JobWriter
+from skyloom.rooms.jobs.writing import JobWriter, write_each
 
-log = logging.getLogger("skyloom.jobs")
 StateOf = Callable[[Snapshot, str, str], JobState]
 """The state of a thing with an id, in a project. Raises its own `NotFound`."""
 
 _MOST_AT_ONCE = 2_000
 _PART = 500
-_SHORTEST_S, _IDLE_S, _SHARE = 0.1, 2.0, 10.0
+_BUSY_S, _IDLE_S = 0.1, 2.0
 
 
 class Verdict(enum.Enum):
@@ -97,14 +95,11 @@ class Dependencies:
 
     def tick(self) -> float:
         """One round over the jobs that wait. Returns the seconds after which the next one is due."""
-        began = self._clock.monotonic()
         decided = self._store.read(self._decided)
         for start in range(0, len(decided), _PART):
-            part = decided[start : start + _PART]
-            self._apply_safely(part)
+            write_each(self._store, self._apply, [(one[0], one) for one in decided[start : start + _PART]])
         waits = self._store.read(lambda view: view.count(TASKS, {"state": TaskState.WAITING}))
-        # However many wait, looking at them takes at most a tenth of one core's time.
-        return max(_SHORTEST_S, _SHARE * (self._clock.monotonic() - began)) if waits else _IDLE_S
+        return _BUSY_S if waits else _IDLE_S
 
     def _decided(self, view: Snapshot) -> list[tuple[str, Verdict, str]]:
         states: dict[tuple[str, str], JobState | None] = {}
@@ -118,30 +113,17 @@ class Dependencies:
                 decided.append((job.id, found, why))
         return decided
 
-    def _apply_safely(self, decided: Sequence[tuple[str, Verdict, str]]) -> None:
-        """Write what was decided in one transaction; when one of them fails, each in its own, so that it holds up nobody else's."""
-        try:
-            self._store.write(lambda tx: self._apply(tx, decided))
-        except (StorageFull, Unavailable):
-            raise  # nobody's own fault: the whole round is done again
-        except Exception:
-            if len(decided) == 1:
-                log.exception("job %s is left waiting; the next round tries again", decided[0][0])
-                return
-            for one in decided:
-                self._apply_safely([one])
-
-    def _apply(self, tx: Transaction, decided: Iterable[tuple[str, Verdict, str]]) -> None:
-        for job_id, found, why in decided:
-            job = tx.get(JOBS, job_id)
-            # One that was cancelled meanwhile has no waiting tasks any more.
-            waiting = tx.select(TASKS, {"job_id": job_id, "state": TaskState.WAITING})
-            after: dict[str, object] = {"state": TaskState.QUEUED}
-            if found is Verdict.NEVER:
-                after = {"state": TaskState.CANCELLED, "reason": Reason.DEPENDENCY_FAILED, "message": why}
-                after["ended_at"] = self._clock.now()
-            if job is not None:
-                self._writer.moves(tx, job, [changed(task, after) for task in waiting])
+    def _apply(self, tx: Transaction, decided: tuple[str, Verdict, str]) -> None:
+        job_id, found, why = decided
+        job = tx.get(JOBS, job_id)
+        # One that was cancelled meanwhile has no waiting tasks any more.
+        waiting = tx.select(TASKS, {"job_id": job_id, "state": TaskState.WAITING})
+        after: dict[str, object] = {"state": TaskState.QUEUED}
+        if found is Verdict.NEVER:
+            after = {"state": TaskState.CANCELLED, "reason": Reason.DEPENDENCY_FAILED, "message": why}
+            after["ended_at"] = self._clock.now()
+        if job is not None:
+            self._writer.moves(tx, job, [changed(task, after) for task in waiting])
 
 
 def _waiting(view: Snapshot) -> Iterator[Job]:

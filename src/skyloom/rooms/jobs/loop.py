@@ -28,7 +28,7 @@ from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waits
-from skyloom.rooms.jobs.writing import JobWriter
+from skyloom.rooms.jobs.writing import JobWriter, write_each
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import LOCAL, PoolDown
 from skyloom.rooms.pools.ports import POOLS
@@ -182,19 +182,7 @@ class JobLoop:
                 self._distrust(pool, trouble)  # asked again every round, until it is reached
 
     def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
-        """Do the work of every job in one transaction; when one of them fails, each in its own, so that it stops nobody else's."""
-        if not pairs:
-            return {}
-        try:
-            return self._store.write(lambda tx: {pair[0].id: work(tx, pair) for pair in pairs})
-        except (StorageFull, Unavailable):
-            raise  # nobody's own fault: the whole round is done again
-        except Exception as error:
-            if len(pairs) == 1:
-                log.exception("job %s is left as it is; the next round tries again", pairs[0][0].id)
-                return {}
-            log.warning("one of %d jobs failed (%s); each is done by itself", len(pairs), error)
-        return {job_id: made for pair in pairs for job_id, made in self._each([pair], work).items()}
+        return write_each(self._store, work, [(pair[0].id, pair) for pair in pairs])
 
     def _write(self, tx: Transaction, job: Job, made: rules.Settled) -> bool:
         current = [tx.get(TASKS, task.id) for task in made.tasks]

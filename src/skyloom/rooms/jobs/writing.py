@@ -1,16 +1,43 @@
 """Writing jobs down: every move of a task passes here, with its event in the same transaction."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.core.events import JobEnded, Moved, Noted, TaskEnded
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
-from skyloom.ports.store import Transaction, changed
+from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.pools.model import LOCAL
+
+log = logging.getLogger("skyloom.jobs")
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+def write_each(store: Store, work: Callable[[Transaction, P], R], items: Sequence[tuple[str, P]]) -> dict[str, R]:
+    """Do the work of every (job id, item) in one transaction; when one of them fails, each in its own, so that it holds up nobody else's.
+
+    Returns what was made, by job id; one that failed alone is missing. Raises `StorageFull`, `Unavailable`: those are nobody's own
+    fault, and the whole round is done again.
+    """
+    if not items:
+        return {}
+    try:
+        return store.write(lambda tx: {job_id: work(tx, item) for job_id, item in items})
+    except (StorageFull, Unavailable):
+        raise
+    except Exception as error:
+        if len(items) == 1:
+            log.exception("job %s is left as it is; the next round tries again", items[0][0])
+            return {}
+        log.warning("one of %d jobs failed (%s); each is done by itself", len(items), error)
+    return {job_id: made for item in items for job_id, made in write_each(store, work, [item]).items()}
 
 
 class JobWriter:
