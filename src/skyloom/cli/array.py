@@ -1,6 +1,5 @@
 """``skyloom array``: one job many times over."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +7,13 @@ import typer
 from skyloom.cli import exits, values
 from skyloom.cli.frame import (
     AsJson,
+    Command,
     Cpus,
     Cursor,
     Detach,
+    Env,
     Gpus,
+    Include,
     Isolated,
     Limit,
     MaxDuration,
@@ -19,10 +21,11 @@ from skyloom.cli.frame import (
     Mounts,
     Project,
     Requirements,
+    Secret,
     cloud,
     words,
 )
-from skyloom.cli.job import After, AfterEnded, Key, Secret, after_of
+from skyloom.cli.job import After, AfterEnded, Key, after_of
 from skyloom.cli.render import progress, show
 from skyloom.sdk.client import Client
 
@@ -32,7 +35,7 @@ ArrayId = Annotated[str, typer.Argument(metavar="ARRAY")]
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
+    command: Command,
     size: Annotated[int, typer.Option("--size", "-n", min=1, max=10_000, help="How many jobs.")],
     max_parallel: Annotated[
         int, typer.Option("--max-parallel", min=0, max=10_000, help="So many at a time; 0: as there is room.")
@@ -43,11 +46,9 @@ def run(
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts for each that fails.")] = 0,
     max_duration: MaxDuration = None,
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    env: Env = None,
     secret: Secret = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
     requirements: Requirements = None,
     isolated: Isolated = False,
     mount: Mounts = None,

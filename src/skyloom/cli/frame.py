@@ -23,6 +23,13 @@ Workers = Annotated[
 ]
 Cpus = Annotated[float, typer.Option("--cpus", min=0, help="CPU cores for each worker.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs for each worker.")]
+Command = Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")]
+Env = Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")]
+Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
+]
 Memory = Annotated[str, typer.Option("--memory", help="Memory for each worker: a hard limit.")]
 BudgetUsd = Annotated[
     float | None,

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +11,15 @@ from skyloom.cli import exits, inside, values
 from skyloom.cli.frame import (
     AsJson,
     BudgetUsd,
+    Command,
     Cpus,
     Cursor,
     Deadline,
     Detach,
+    Env,
     Expected,
     Gpus,
+    Include,
     Isolated,
     Limit,
     MaxDuration,
@@ -28,6 +30,7 @@ from skyloom.cli.frame import (
     Project,
     Require,
     Requirements,
+    Secret,
     Workers,
     cloud,
     words,
@@ -55,20 +58,15 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
-Secret = Annotated[
-    list[str] | None,
-    typer.Option("--secret", metavar="NAME[=VARIABLE]", help="A secret, as a file or as a variable; repeat it."),
-]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
 Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
-Include = Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
+    command: Command,
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
     workers: Workers = "1",
     cpus: Cpus = 1.0,
@@ -84,7 +82,7 @@ def run(
     expected: Expected = None,
     pool: OnPool = None,
     require: Require = None,
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    env: Env = None,
     include: Include = None,
     secret: Secret = None,
     requirements: Requirements = None,

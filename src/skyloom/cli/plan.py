@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from skyloom.cli import pictures, values
-from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Limit, Memory, Project, cloud
+from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Include, Limit, Memory, Project, cloud
 from skyloom.cli.job import attend
 from skyloom.cli.render import progress, show
 from skyloom.cli.train import parameter_value
@@ -97,7 +97,7 @@ def make(
     target: Annotated[str | None, typer.Option("--target", help="Column to predict.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Name of the result, with --go.")] = None,
     parameter: Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE")] = None,
-    include: Annotated[list[Path] | None, typer.Option("--include", help="File or folder to take along.")] = None,
+    include: Include = None,
     steps: Annotated[int, typer.Option("--steps", min=0, help="In all, where the script cannot say it.")] = 0,
     trial_share: TrialShare = 0.05,
     trial_on: TrialWorkers = None,

@@ -1,13 +1,27 @@
 """``skyloom schedule``: jobs that begin by the clock."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skyloom.cli import values
-from skyloom.cli.frame import AsJson, Cpus, Cursor, Gpus, Limit, MaxDuration, Memory, Project, Workers, cloud, words
-from skyloom.cli.job import Secret
+from skyloom.cli.frame import (
+    AsJson,
+    Command,
+    Cpus,
+    Cursor,
+    Env,
+    Gpus,
+    Include,
+    Limit,
+    MaxDuration,
+    Memory,
+    Project,
+    Secret,
+    Workers,
+    cloud,
+    words,
+)
 from skyloom.cli.render import show
 from skyloom.rooms.schedules.model import Missed, Overlap
 
@@ -18,7 +32,7 @@ ScheduleName = Annotated[str, typer.Argument(metavar="NAME")]
 @app.command(context_settings={"allow_interspersed_args": False})
 def create(
     name: Annotated[str, typer.Argument(help="Of the schedule.")],
-    command: Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]… | -- COMMAND [ARGS]…")],
+    command: Command,
     cron: Annotated[str, typer.Option("--cron", help="Minute, hour, day, month, weekday: '30 2 * * *'; or @daily.")],
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock: Europe/Berlin.")] = "UTC",
     missed: Annotated[Missed, typer.Option("--missed", help="When slots went by while it was down.")] = Missed.SKIP,
@@ -29,11 +43,9 @@ def create(
     memory: Memory = "1GiB",
     retries: Annotated[int, typer.Option("--retries", min=0, help="More attempts when one fails.")] = 0,
     max_duration: MaxDuration = None,
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="A variable; repeat it.")] = None,
+    env: Env = None,
     secret: Secret = None,
-    include: Annotated[
-        list[Path] | None, typer.Option("--include", help="File or folder to take along; repeat.")
-    ] = None,
+    include: Include = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:

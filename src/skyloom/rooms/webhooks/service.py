@@ -6,6 +6,7 @@ moves after it was taken: a crash in between sends it again, with the same id. N
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.ids import Ids
@@ -98,7 +99,7 @@ class Webhooks:
 
     def _send_some(self, webhook: Webhook) -> float:
         for _ in range(_AT_ONCE):
-            number, news = self._store.read(lambda view, hook=webhook: _next(view, hook))  # type: ignore[misc]
+            number, news = self._store.read(partial(_next, webhook=webhook))
             if news is None:
                 if number > webhook.cursor:
                     self._keep(changed(webhook, {"cursor": number}))
