@@ -9,6 +9,7 @@ from skyloom.cloud import Cloud, Loop, NotReady
 from skyloom.core.errors import StorageFull
 from skyloom.core.ids import CountingIds
 from skyloom.ports.clock import MemoryClock
+from skyloom.ports.store import Collection, Log, Record
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
 
@@ -41,7 +42,7 @@ def test_loop_logs_a_lasting_trouble_once_and_its_end(
 
 def test_check_tells_a_loop_that_does_not_run() -> None:
     tenancy = Tenancy(store := MemoryStore(), clock := MemoryClock(), CountingIds(), b"k" * 32)
-    cloud = Cloud(store, clock, tenancy, {}, {"jobs": Loop("jobs", lambda: 1.0)})
+    cloud = Cloud(store, clock, tenancy, {}, [Loop("jobs", lambda: 1.0)])
     with pytest.raises(NotReady, match="jobs"):
         cloud.check()
     cloud.start()
@@ -49,3 +50,25 @@ def test_check_tells_a_loop_that_does_not_run() -> None:
     cloud.close()
     with pytest.raises(NotReady):
         cloud.check()
+
+
+def test_loop_wakes_for_what_it_watches_and_for_nothing_else() -> None:
+    boxes, lines = Collection("boxes", Record), Log("lines", Record)
+    ticked, ticks = threading.Semaphore(0), 0
+
+    def tick() -> float:
+        nonlocal ticks
+        ticks += 1
+        ticked.release()
+        return 60.0
+
+    loop = Loop("jobs", tick, (boxes, lines))
+    loop.start()
+    assert ticked.acquire(timeout=10)
+    loop.notice({"others"})
+    assert not ticked.acquire(timeout=0.2)
+    for touched in ({"others", "boxes"}, {"lines"}):
+        loop.notice(touched)
+        assert ticked.acquire(timeout=10)
+    loop.close()
+    assert ticks == 3

@@ -6,7 +6,7 @@ Rights, idempotency, audit and waking the loops happen here, once, for every fac
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ from skyloom.core.errors import Conflict, SkyloomError, Unavailable
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers
-from skyloom.ports.store import Store, Transaction
+from skyloom.ports.store import Collection, Log, Store, Transaction
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
@@ -45,9 +45,21 @@ CALM = LoopPace(rest=19, longest_rest_s=60)  # what may come later: a twentieth 
 
 
 class Loop:
-    """Calls ``tick`` until closed: when woken, and after the pause that the last tick asked for."""
+    """Calls ``tick`` until closed: when woken, and after the pause that the last tick asked for.
 
-    def __init__(self, name: str, tick: Callable[[], float], pace: LoopPace = EAGER) -> None:
+    Args:
+        watches: wakes when a caller's change wrote to one of these.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tick: Callable[[], float],
+        watches: Iterable[Collection[Any] | Log[Any]] = (),
+        pace: LoopPace = EAGER,
+    ) -> None:
+        self.name = name
+        self._watches = frozenset(place.name for place in watches)
         self._tick = tick
         self._pace = pace
         self._wake = threading.Event()
@@ -66,6 +78,11 @@ class Loop:
         """Ask for a tick soon. A hint: losing it costs a pause, nothing else."""
         self._wake.set()
 
+    def notice(self, touched: set[str]) -> None:
+        """Wake if one of these collections and logs is watched."""
+        if not self._watches.isdisjoint(touched):
+            self.wake()
+
     def close(self) -> None:
         self._closing.set()
         self._wake.set()
@@ -82,7 +99,7 @@ class Loop:
                 self._note(str(error))
                 pause_s = 1.0
             except Exception:
-                log.exception("a tick of %s failed; it is tried again", self._thread.name)
+                log.exception("a tick of %s failed; it is tried again", self.name)
                 pause_s = 1.0
             # However often it is woken, a loop takes no more than its share of a core. Waiting for the disk takes none.
             rest_s = min(self._pace.rest * (time.thread_time() - began), self._pace.longest_rest_s)
@@ -93,20 +110,18 @@ class Loop:
     def _note(self, trouble: str) -> None:
         """Log a known trouble, such as a full disk, once: when it begins, changes or is over."""
         if trouble != self._trouble:
-            log.warning("%s: %s", self._thread.name, trouble or "goes on as before")
+            log.warning("%s: %s", self.name, trouble or "goes on as before")
             self._trouble = trouble
 
 
 class Cloud:
     """The door of a cloud, and its loops. Thread-safe. `skyloom.embedded` builds one."""
 
-    def __init__(
-        self, store: Store, clock: Clock, tenancy: Tenancy, handlers: Handlers, loops: dict[str, Loop]
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, tenancy: Tenancy, handlers: Handlers, loops: Iterable[Loop]) -> None:
         self._store = store
         self._clock = clock
         self._handlers = handlers
-        self._loops = loops
+        self._loops = tuple(loops)
         self.tenancy = tenancy
 
     def authenticate(self, secret: str, project: str) -> Caller:
@@ -129,12 +144,16 @@ class Cloud:
         if not isinstance(handler, Change):
             return handler.run(ask, by)  # type: ignore[no-any-return]
         replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}" if key else ""
-        # What was done once is answered again even if it could not be done now.
-        if handler.before and not (key and self._store.read(lambda view: view.get(REPLAYS, replay_id))):
-            handler.before(ask, by)
-        answer = self._store.write(lambda tx: self._change(tx, handler, ask, by, replay_id))
-        for loop in self._loops.values() if ask.route.audited else ():
-            loop.wake()
+        try:
+            if handler.before:
+                handler.before(ask, by)
+        except SkyloomError:
+            # What was done once is answered again even if it could not be done now.
+            if not key or self._store.read(lambda view: view.get(REPLAYS, replay_id)) is None:
+                raise
+        answer, touched = self._store.write(lambda tx: (self._change(tx, handler, ask, by, replay_id), tx.touched))
+        for loop in self._loops if ask.route.audited else ():
+            loop.notice(touched)
         return answer  # type: ignore[no-any-return]
 
     def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, replay_id: str) -> Any:
@@ -161,7 +180,7 @@ class Cloud:
     def check(self) -> None:
         """Raise `NotReady` unless the database answers and all loops run."""
         self._store.read(lambda _view: None)
-        stopped = [name for name, loop in self._loops.items() if not loop.is_alive]
+        stopped = [loop.name for loop in self._loops if not loop.is_alive]
         if stopped:
             raise NotReady(
                 f"Not running: {', '.join(stopped)}.",
@@ -170,12 +189,12 @@ class Cloud:
 
     def start(self) -> None:
         """Start the loops."""
-        for loop in self._loops.values():
+        for loop in self._loops:
             loop.start()
 
     def close(self) -> None:
         """Stop the loops. Jobs and endpoints go on running."""
-        for loop in self._loops.values():
+        for loop in self._loops:
             loop.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
-from skyloom.cloud import CALM, EAGER, STEADY, Cloud, Loop
+from skyloom.cloud import CALM, STEADY, Cloud, Loop
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput
 from skyloom.core.ids import RandomIds
@@ -109,7 +109,6 @@ COLLECTIONS = (
     *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
-_PACES = {"dependencies": STEADY, "outlook": CALM, "planning": CALM}
 _DRAFT_AGE_S = 86_400
 _REACH_TRIES = 3  # of ten seconds each
 
@@ -125,18 +124,17 @@ class Embedded:
         self.settings = settings
         self.lock = FolderLock(settings.home)
         self._services: list[Service] = []
-        self._ticks: dict[str, Callable[[], float]] = {}
+        self._loops: list[Loop] = []
         self._open(settings)
         self._build_compute(settings)
         self._build_life(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
-        loops = {name: Loop(name, tick, _PACES.get(name, EAGER)) for name, tick in self._ticks.items()}
         self.token_file = settings.home / "token"
         if not self.token_file.exists():
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
-        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, loops)
+        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops)
 
     def _open(self, settings: Settings) -> None:
         """The adapters: disk, database, processes."""
@@ -181,17 +179,20 @@ class Embedded:
         self._services.append(webhooks)
         self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
         self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
-        self._ticks |= {
-            "pools": self._pools.tick,
-            "jobs": self._job_loop.tick,
-            "outlook": JobOutlook(clock, waits, self._job_loop.picture).tick,
-            "budgets": self._budgets.tick,
-            "webhooks": webhooks.tick,
-            "dependencies": self._jobs.dependencies.tick,
-            "arrays": self._arrays.tick,
-            "schedules": self._schedules.tick,
-            "tenancy": self._tenancy.tick,
-        }
+        outlook = JobOutlook(clock, waits, self._job_loop.picture)
+        live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
+        placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
+        self._loops += [
+            Loop("pools", self._pools.tick, pools_ports.COLLECTIONS),
+            Loop("jobs", self._job_loop.tick, (*live, *paid, *placed)),
+            Loop("outlook", outlook.tick, live, CALM),
+            Loop("budgets", self._budgets.tick, paid),
+            Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
+            Loop("dependencies", self._jobs.dependencies.tick, live, STEADY),
+            Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS),
+            Loop("schedules", self._schedules.tick, schedules_ports.COLLECTIONS),
+            Loop("tenancy", self._tenancy.tick),
+        ]
 
     def _build_life(self, settings: Settings) -> None:
         """The life of a model: data, runs, models, endpoints, what is seen of them."""
@@ -214,7 +215,13 @@ class Embedded:
         )
         self._subscribers.append(planning.on_task_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
-        self._ticks |= {"monitoring": monitoring.tick, "serving": self._serving.tick, "planning": planning.tick}
+        who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
+        served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
+        self._loops += [
+            Loop("monitoring", monitoring.tick, monitoring_ports.COLLECTIONS),
+            Loop("serving", self._serving.tick, served),
+            Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
+        ]
 
     def _build_views(self) -> None:
         """What looks over several rooms."""

@@ -128,7 +128,7 @@ def test_forbidden_words_name_nothing() -> None:
 
 HEAVY = (
     "httpx",
-    "fastapi",
+    "starlette",
     "numpy",
     "torch",
     "pyarrow",

@@ -73,6 +73,18 @@ class StoreContract:
             store.write(work)
         assert store.read(lambda view: (view.count(BOXES), view.entries(LINES))) == (0, [])
 
+    def test_write_knows_what_it_touched(self, store: Store) -> None:
+        first = store.write(lambda tx: tx.insert(BOXES, box("a")))
+
+        def touched(work):  # type: ignore[no-untyped-def]
+            return store.write(lambda tx: (work(tx), set(tx.touched))[1])
+
+        assert touched(lambda tx: tx.insert(BOXES, box("b"))) == {"boxes"}
+        assert touched(lambda tx: tx.update(BOXES, changed(first, {"size": 5}))) == {"boxes"}
+        assert touched(lambda tx: tx.delete(BOXES, "a")) == {"boxes"}
+        assert touched(lambda tx: tx.append(LINES, Line(subject="a"))) == {"lines"}
+        assert touched(lambda tx: (tx.get(BOXES, "b"), tx.entries(LINES))) == set()
+
     def test_write_sees_its_own_changes(self, store: Store) -> None:
         def work(tx):  # type: ignore[no-untyped-def]
             tx.insert(BOXES, box("a"))

@@ -24,7 +24,7 @@ from skyloom.settings import Settings
 _LOW_DISK_BYTES = 5 * 2**30
 _NO_DISK_BYTES = 2**29
 _EXTRAS = {
-    "local": ("fastapi", "uvicorn", "httptools", "numpy", "pyarrow", "lance", "polars", "onnxruntime", "grpc"),
+    "local": ("starlette", "uvicorn", "httptools", "numpy", "pyarrow", "lance", "polars", "onnxruntime", "grpc"),
     "train": ("torch", "onnx", "onnxscript", "safetensors"),
 }
 _INSTALL_TORCH = "pip install torch==2.13.0"

@@ -108,7 +108,13 @@ class Snapshot(Protocol):
 
 @runtime_checkable
 class Transaction(Snapshot, Protocol):
-    """A view that may change. It sees its own writes. All of it commits, or none."""
+    """A view that may change. It sees its own writes. All of it commits, or none.
+
+    Attributes:
+        touched: the names of the collections and logs that were written to.
+    """
+
+    touched: set[str]
 
     def insert(self, collection: Collection[N], record: N) -> N:
         """Add a record; returns it at version 1. Raises `AlreadyExists` when the id or the unique name is taken."""

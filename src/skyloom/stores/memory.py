@@ -105,6 +105,10 @@ class MemorySnapshot:
 class MemoryTransaction(MemorySnapshot):
     """`Transaction` over copies; `MemoryStore` keeps them when the work returns."""
 
+    def __init__(self, records: Records, logs: Entries) -> None:
+        super().__init__(records, logs)
+        self.touched: set[str] = set()
+
     def insert(self, collection: Collection[N], record: N) -> N:
         table = self.records.setdefault(collection.name, {})
         names = ("project", *collection.unique)
@@ -114,6 +118,7 @@ class MemoryTransaction(MemorySnapshot):
         if record.id in table or taken:
             raise AlreadyExists(f"{collection.name}: {record.id} exists already.", next_action="Choose another name.")
         stored = changed(record, {"version": 1})
+        self.touched.add(collection.name)
         table[record.id] = stored
         return stored
 
@@ -124,13 +129,16 @@ class MemoryTransaction(MemorySnapshot):
         if table[record.id].version != record.version:
             raise StaleVersion(f"{collection.name}: {record.id} was changed.", next_action="Read it again and repeat.")
         stored = changed(record, {"version": record.version + 1})
+        self.touched.add(collection.name)
         table[record.id] = stored
         return stored
 
     def delete(self, collection: Collection[N], identifier: str) -> None:
+        self.touched.add(collection.name)
         self.records.get(collection.name, {}).pop(identifier, None)
 
     def append(self, log: Log[E], entry: E) -> int:
+        self.touched.add(log.name)
         entries = self.logs.setdefault(log.name, [])
         entries.append(entry)
         return len(entries)

@@ -236,9 +236,19 @@ class SqliteSnapshot:
 class SqliteTransaction(SqliteSnapshot):
     """`Transaction` on the writer's connection."""
 
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        collections: dict[str, CollectionSql[Any]],
+        logs: dict[str, LogSql[Any]],
+    ) -> None:
+        super().__init__(connection, collections, logs)
+        self.touched: set[str] = set()
+
     def insert(self, collection: Collection[N], record: N) -> N:
         sql = self._collections[collection.name]
         stored = changed(record, {"version": 1})
+        self.touched.add(collection.name)
         try:
             self._connection.execute(sql.insert, (stored.id, *sql.row(stored)))
         except sqlite3.IntegrityError as error:
@@ -251,6 +261,7 @@ class SqliteTransaction(SqliteSnapshot):
     def update(self, collection: Collection[N], record: N) -> N:
         sql = self._collections[collection.name]
         stored = changed(record, {"version": record.version + 1})
+        self.touched.add(collection.name)
         values = (*sql.row(stored), record.id, record.version)
         if self._connection.execute(sql.update, values).rowcount == 1:
             return stored
@@ -261,9 +272,11 @@ class SqliteTransaction(SqliteSnapshot):
         )
 
     def delete(self, collection: Collection[N], identifier: str) -> None:
+        self.touched.add(collection.name)
         self._connection.execute(self._collections[collection.name].delete, (identifier,))
 
     def append(self, log: Log[E], entry: E) -> int:
+        self.touched.add(log.name)
         sql = self._logs[log.name]
         keys = [getattr(entry, name) for name in sql.keys]
         return int(self._connection.execute(sql.insert, (sql.encode(entry), *keys)).lastrowid or 0)

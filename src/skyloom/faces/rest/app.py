@@ -10,9 +10,12 @@ from typing import Any
 import anyio.from_thread
 import anyio.to_thread
 import msgspec
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from skyloom import __version__
 from skyloom.cloud import Cloud
@@ -20,7 +23,7 @@ from skyloom.core.bounds import Digest
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Caller, Operation, Right
 from skyloom.faces.rest import openapi
-from skyloom.faces.rest.errors import InvalidRequest, answer
+from skyloom.faces.rest.errors import InvalidRequest, NoRoute, answer
 from skyloom.faces.rest.guard import Asgi, Guard
 from skyloom.faces.rest.metrics import Requests, written
 from skyloom.faces.rest.requests import checked, read, secret_of
@@ -57,24 +60,36 @@ def make_app(
     hosts: frozenset[str] = LOOPBACK,
 ) -> Asgi:
     """Build the ASGI app of one cloud."""
-    app = FastAPI(title="Skyloom", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     requests = Requests(registry)
-    for operation in operations:
-        app.add_api_route(
+    routes: list[BaseRoute] = [
+        Route(
             operation.route.full_path,
             requests.timed(operation.route.name, partial(_carry_out, cloud, operation)),
             methods=[operation.route.verb.value],
-            response_class=Response,
-            include_in_schema=False,
             name=operation.route.name,
         )
+        for operation in operations
+    ]
     # Made when somebody asks: it takes as long as all the rest of the app.
-    _add_open_routes(app, cloud, cache(partial(openapi.document, operations, __version__)))
-    _add_guarded_routes(app, cloud, blobs, tables, registry)
-    for path, right in SOCKETS.items():
-        app.router.add_websocket_route(path, partial(attend, cloud, sessions, right))
-    app.add_exception_handler(Exception, lambda _request, error: answer(error))
+    routes += _open_routes(cloud, cache(partial(openapi.document, operations, __version__)))
+    routes += _guarded_routes(cloud, blobs, tables, registry)
+    routes += [WebSocketRoute(path, partial(attend, cloud, sessions, right)) for path, right in SOCKETS.items()]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _failed})
     return Guard(app, hosts)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: a path or a method that no route has."""
+    assert isinstance(error, HTTPException), "it is registered for no other"
+    refused = NoRoute(
+        f"{request.method} {request.url.path[:200]}: there is no such route.", next_action="Read /openapi.json."
+    )
+    response = answer(refused)
+    return Response(response.body, error.status_code, error.headers, "application/json")
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    return answer(error)
 
 
 async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Request) -> Response:
@@ -98,28 +113,25 @@ async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Req
         return answer(error)
 
 
-def _add_open_routes(app: FastAPI, cloud: Cloud, described: Callable[[], bytes]) -> None:
-    def healthy() -> Response:
+def _open_routes(cloud: Cloud, described: Callable[[], bytes]) -> Iterator[BaseRoute]:
+    async def healthy(_request: Request) -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         try:
             await anyio.to_thread.run_sync(cloud.check)
         except SkyloomError as error:
             return answer(error)
-        return healthy()
+        return await healthy(request)
 
-    app.add_api_route("/healthz", healthy, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/readyz", ready, methods=["GET"], include_in_schema=False)
-    app.add_api_route(
-        "/openapi.json",
-        lambda: Response(described(), media_type="application/json"),
-        methods=["GET"],
-        include_in_schema=False,
-    )
+    async def document(_request: Request) -> Response:
+        return Response(await anyio.to_thread.run_sync(described), media_type="application/json")
+
+    for path, endpoint in zip(OPEN, (healthy, ready, document), strict=True):
+        yield Route(path, endpoint, methods=["GET"])
 
 
-def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> None:
+def _guarded_routes(cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> Iterator[BaseRoute]:
     async def admit(request: Request, right: Right) -> Caller:
         by = await anyio.to_thread.run_sync(
             cloud.authenticate, secret_of(request), request.path_params.get("project", "")
@@ -161,9 +173,7 @@ def _add_guarded_routes(app: FastAPI, cloud: Cloud, blobs: Blobs, tables: Tables
 
     routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _ROWS: rows}
     for method, path in GUARDED:
-        app.add_api_route(
-            path, _answering(routes.get(path) or routes[method]), methods=[method], include_in_schema=False
-        )
+        yield Route(path, _answering(routes.get(path) or routes[method]), methods=[method])
 
 
 def _answering(endpoint: Any) -> Any:

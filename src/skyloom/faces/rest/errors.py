@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from fastapi import Response
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from skyloom.core.errors import Category, InternalError, InvalidInput, SkyloomError
+from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound, SkyloomError
 
 log = logging.getLogger("skyloom")
 
@@ -28,6 +28,10 @@ STATUS = {
 
 class InvalidRequest(InvalidInput):
     """The request is not what the operation takes."""
+
+
+class NoRoute(NotFound):
+    """The server has no such address, or it takes another method."""
 
 
 class BodyTooLarge(InvalidInput):

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Awaitable, Callable
 
-from fastapi import Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from skyloom.rooms.overview.model import CloudStatus
 

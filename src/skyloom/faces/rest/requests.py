@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from fastapi import Request
-from fastapi.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from skyloom.core.operation import Operation
 from skyloom.faces.rest.errors import InvalidRequest

@@ -14,8 +14,7 @@ from collections.abc import Callable
 import anyio
 import anyio.to_thread
 import msgspec
-from fastapi import WebSocket
-from starlette.websockets import WebSocketState
+from starlette.websockets import WebSocket, WebSocketState
 
 from skyloom.cloud import Cloud
 from skyloom.core.errors import SkyloomError

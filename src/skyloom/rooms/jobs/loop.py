@@ -7,6 +7,7 @@ id at most once), and what was done but not committed is seen again.
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -42,6 +43,9 @@ R = TypeVar("R")
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
 _ANEW_S = 60.0  # after this long the copy of the store is made anew
 _REPLAYED = 1_000  # and before every forecast
+_EXPLAINED = 200  # of those that wait, from the head of the queue
+_FREE_S = 0.001  # explaining that takes less than this is done every round,
+_REST = 9  # what takes longer takes a tenth of a core
 _REMEMBERED = 20_000  # events of the past that fairness is told of after a start
 
 
@@ -71,6 +75,7 @@ class JobLoop:
         self._made_anew_at = float("-inf")
         self._adopted: set[str] = set()
         self._order: tuple[str, ...] = ()
+        self._explain_at = float("-inf")
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
@@ -201,9 +206,7 @@ class JobLoop:
     def _place(self, turns: Turns) -> bool:
         """Start the gangs whose turn it is, halt those that have to make room; True when there were any."""
         now = self._clock.now()
-        decision = turns.decide(now)
-        self._order = tuple(wait.gang for wait in decision.waits)
-        self._waits.tell(decision.waits, len(self._mirror.gangs))
+        decision = self._explained(turns, now)
         self._evict(decision, now)
         gangs = self._mirror.gangs
         chosen = [(gangs[item.gang].job, item.placement) for item in decision.admissions if item.gang in gangs]
@@ -214,6 +217,18 @@ class JobLoop:
                 if started.get(job.id) and job.id in gangs:
                     self._launches.launch(gangs[job.id].job, gangs[job.id].tasks)
         return bool(chosen or decision.evictions)
+
+    def _explained(self, turns: Turns, now: float) -> Decision:
+        """What to do now, having told those that wait why: not in every round, where many wait and the rounds follow each other."""
+        began = time.thread_time()
+        if time.monotonic() < self._explain_at:
+            return turns.decide(now, 0)
+        decision = turns.decide(now, _EXPLAINED)
+        self._order = tuple(wait.gang for wait in decision.waits)
+        self._waits.tell(decision.waits, len(self._mirror.gangs))
+        took_s = time.thread_time() - began
+        self._explain_at = time.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
+        return decision
 
     def _start(self, tx: Transaction, job: Job, placement: Placement, now: float) -> bool:
         places = demands.places(placement)

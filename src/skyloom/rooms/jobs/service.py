@@ -56,7 +56,7 @@ class Jobs:
 
     def handlers(self) -> Handlers:
         return {
-            model.SubmitJob: Change(self.submit, before=self.check_asked),
+            model.SubmitJob: Change(self.submit, before=self._check_before),
             model.GetJob: Query(self.get),
             model.ListJobs: Query(self.list),
             model.CancelJob: Change(self.cancel),
@@ -74,7 +74,17 @@ class Jobs:
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
-        spec = ask.spec
+        self._check_possible(ask.spec)
+        if budgets := self._budgets:
+            wish = wish_of(ask.spec, "", by.project, by.principal)
+            self._store.read(lambda view: budgets.check(view, wish))
+
+    def _check_before(self, ask: model.SubmitJob, by: Caller) -> None:
+        """What `submit` does not look at itself: it has budgets promise what the job needs."""
+        rules.check_labels(ask.spec.labels)
+        self._check_possible(ask.spec)
+
+    def _check_possible(self, spec: model.JobSpec) -> None:
         asked.check_size(spec)
         asked.check_deadline(spec, self._clock.now())
         asked.check_room(spec, self._fleet)
@@ -91,9 +101,6 @@ class Jobs:
             )
         environments.check(spec.python, self._fleet.abilities(spec.pools))
         mounts.check(spec, self._fleet.abilities(spec.pools))
-        if budgets := self._budgets:
-            wish = wish_of(spec, "", by.project, by.principal)
-            self._store.read(lambda view: budgets.check(view, wish))
 
     def pinned(self, view: Snapshot, spec: model.JobSpec, project: str) -> model.JobSpec:
         """A spec whose mounts name exact versions, as they are now. Raises `NotFound` for what the project does not have."""

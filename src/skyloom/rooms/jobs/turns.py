@@ -85,9 +85,9 @@ class Turns:
             else:
                 self._scheduler.withdraw(job_id)
 
-    def decide(self, now: float) -> Decision:
-        """What to start and to stop now, and why the others wait."""
-        return self._scheduler.decide(now)
+    def decide(self, now: float, num_explained: int) -> Decision:
+        """What to start and to stop now, and why the first ``num_explained`` of the others wait."""
+        return self._scheduler.decide(now, num_explained)
 
     def picture(
         self, gangs: Mapping[str, LiveGang], order: Sequence[str], past: Sequence[Event], now: float

@@ -58,9 +58,11 @@ class Tenancy:
         if secret.startswith("sky_task."):
             return self._task_caller(secret, project)
         digest = digests.of_bytes(secret.encode("utf-8", "surrogatepass"))
-        found = self._store.read(lambda view: view.select(TOKENS, {"digest": digest}, limit=1))
+        found, known = self._store.read(
+            lambda view: (view.select(TOKENS, {"digest": digest}, limit=1), project and view.get(PROJECTS, project))
+        )
         caller = rules.caller(found[0] if found else None, project, self._clock.now())
-        if project and self._store.read(lambda view: view.get(PROJECTS, project)) is None:
+        if known is None:
             raise rules.project_missing(project)
         return caller
 
