@@ -44,6 +44,7 @@ for step in range(400):
     times.append(time.perf_counter() - began)
 if dist.get_rank() == 0:
     print(f"median_ms={statistics.median(times[100:]) * 1e3:.4f}", flush=True)
+dist.barrier()  # gloo may abort a rank whose peer left first
 dist.destroy_process_group()
 """
 
