@@ -71,6 +71,7 @@ COMPUTE: Groups = {
     "admissions": lambda quick: measures.submissions(500 if quick else 5_000),
     "burst": lambda quick: compute.burst(500 if quick else 10_000),
     "starts": lambda quick: measures.starts(5 if quick else 50),
+    "ray": lambda quick: compute.ray_starts(5 if quick else 50),
     "gang": lambda quick: compute.gang_overhead(2 if quick else 10),
     "decisions": lambda quick: scheduling.decisions(5 if quick else 50),
     "simulation": simulate_philly.samples,

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 from benchmarks.load import Load, request
-from benchmarks.measures import Cloud, Sample, cloud, fire, sample
+from benchmarks.measures import Cloud, Sample, cloud, fire, sample, starts_on
+from tests.ray_cluster import RayCluster
 
 from skyloom.core.resources import Resources
 from skyloom.ports.engine import Command, PythonFile
@@ -116,6 +117,18 @@ def gang_overhead(pairs: int) -> Iterator[Sample]:
         yield sample("step of 2 ranks under Skyloom", ours, "ms")
         note = f"medians {statistics.median(ours):.3f} and {statistics.median(bare):.3f} ms"
         yield sample("  Skyloom / torchrun, paired", ratios, "x", below=1.02, note=note)
+
+
+def ray_starts(count: int) -> Iterator[Sample]:
+    """`measures.starts` on a Ray cluster of this machine, through its client port."""
+    cluster = RayCluster(num_cpus=8)
+    try:
+        cluster.node.wait_started()
+        with cloud(SKYLOOM_CPUS="8") as made, made.client() as client:
+            made.run("pool", "add", "cluster", cluster.address, "--token-file", str(cluster.token_file))
+            yield from starts_on(client, "cluster", " on Ray", count)
+    finally:
+        cluster.end()
 
 
 def _torchrun(script: Path) -> float:

@@ -134,6 +134,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model(torch.ones(4, 8)).sum().backward()
 optimizer.step()
 print("step", flush=True)
+dist.barrier()
 dist.destroy_process_group()
 """
 
@@ -141,23 +142,28 @@ dist.destroy_process_group()
 def starts(count: int) -> Iterator[Sample]:
     """Submit → the first line that user code prints, as a client that follows the log sees it."""
     with cloud(SKYLOOM_CPUS="8") as made, made.client() as client:
-        files = {
-            name: upload_bytes(client.transport, code) for name, code in (("line.py", _FIRST_LINE), ("gang.py", _GANG))
-        }
-        _await_warmth(client, files)
+        yield from starts_on(client, "local", "", count)
 
-        def spec(file: str, **options: object) -> JobSpec:
-            entry = PythonFile(path=file)
-            return JobSpec(entry=entry, files={file: files[file]}, resources=_TINY, **options)  # type: ignore[arg-type]
 
-        command = JobSpec(entry=Command(argv=("echo", "torch")), resources=_TINY)
-        yield _first(client, "submit → first line, a command", lambda: command, "torch", count, below=1)
-        cold = "submit → first line, Python, cold"
-        yield _first(client, cold, lambda: spec("line.py", warm=False), "False", count, below=1)
-        warm = "submit → first line, Python, warm (torch imported)"
-        yield _first(client, warm, lambda: spec("line.py"), "torch", count, below=0.3)
-        gang = "submit → first step, 2 ranks over gloo, warm"
-        yield _first(client, gang, lambda: spec("gang.py", num_workers=2), "step", count, below=0.5)
+def starts_on(client: Client, pool: str, where: str, count: int) -> Iterator[Sample]:
+    """`starts` on one pool; ``where`` is said in the names of the figures."""
+    files = {
+        name: upload_bytes(client.transport, code) for name, code in (("line.py", _FIRST_LINE), ("gang.py", _GANG))
+    }
+    _await_warmth(client, files, pool)
+
+    def spec(file: str, **options: object) -> JobSpec:
+        entry, kept = PythonFile(path=file), {file: files[file]}
+        return JobSpec(entry=entry, files=kept, resources=_TINY, pools=(pool,), **options)  # type: ignore[arg-type]
+
+    command = JobSpec(entry=Command(argv=("echo", "torch")), resources=_TINY, pools=(pool,))
+    yield _first(client, f"submit → first line{where}, a command", lambda: command, "torch", count, below=1)
+    cold = f"submit → first line{where}, Python, cold"
+    yield _first(client, cold, lambda: spec("line.py", warm=False), "False", count, below=1)
+    warm = f"submit → first line{where}, Python, warm (torch imported)"
+    yield _first(client, warm, lambda: spec("line.py"), "torch", count, below=0.3)
+    gang = f"submit → first step{where}, 2 ranks over gloo, warm"
+    yield _first(client, gang, lambda: spec("gang.py", num_workers=2), "step", count, below=0.5)
 
 
 def warm_up(made: Cloud) -> None:
@@ -166,12 +172,12 @@ def warm_up(made: Cloud) -> None:
         _await_warmth(client, {"line.py": upload_bytes(client.transport, _FIRST_LINE)})
 
 
-def _await_warmth(client: Client, files: dict[str, str]) -> None:
+def _await_warmth(client: Client, files: dict[str, str], pool: str = "local") -> None:
     """Wait until a job finds torch imported already: the warm pool needs some seconds after the start."""
     deadline = time.monotonic() + _WARM_PATIENCE_S
     while time.monotonic() < deadline:
-        entry = PythonFile(path="line.py")
-        job = client.jobs.submit(JobSpec(entry=entry, files={"line.py": files["line.py"]}, resources=_TINY)).job.id
+        entry, kept = PythonFile(path="line.py"), {"line.py": files["line.py"]}
+        job = client.jobs.submit(JobSpec(entry=entry, files=kept, resources=_TINY, pools=(pool,))).job.id
         if "".join(client.jobs.follow(job)).startswith("True"):
             return
         time.sleep(1)
