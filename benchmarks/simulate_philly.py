@@ -42,7 +42,7 @@ def main() -> int:
     jobs = read_trace(asked.log)
     print(f"{len(jobs):,} jobs read in {time.perf_counter() - began:.1f} s")
     print(
-        f"{'':20}{'played in':>10}{'a job':>10}{'avg JCT':>10}{'p99 JCT':>10}{'makespan':>10}{'used':>8}{'stops':>10}"
+        f"{'':20}{'CPU':>10}{'wall':>10}{'a job':>10}{'avg JCT':>10}{'p99 JCT':>10}{'makespan':>10}{'used':>8}{'stops':>10}"
     )
     for num_nodes in (int(part) for part in asked.nodes.split(",")):
         for policy in (Policy(name) for name in asked.policies.split(",")):
