@@ -315,3 +315,56 @@ def test_nothing_starts_on_a_pool_that_was_removed_a_moment_ago(land: Land) -> N
     land.store.write(lambda tx: land.jobs.cancel(tx, CancelJob(job_id=waiting), ANN))
     land.loop.tick()
     assert land.of(waiting).state is JobState.CANCELLED
+
+
+def test_pool_that_is_added_anew_while_the_old_one_is_asked_stays(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    old, new = land.clusters["ray://a:10001"], land.clusters["ray://b:10001"]
+
+    def slowly() -> Sequence[Machine]:
+        monkeypatch.undo()
+        land.do(RemovePool(name="cluster"))
+        land.clock.advance(1)
+        land.add("cluster", "b")
+        land.do(ListPools())
+        raise Unavailable("Nobody answers.", next_action="Start it.")
+
+    monkeypatch.setattr(old, "machines", slowly)
+    land.rounds(2)
+    shown = land.do(GetPool(name="cluster"))
+    assert (shown.state, shown.pool.address) == (State.UP, "ray://b:10001")
+    assert old.closed and not new.closed
+    assert land.fleet.engine("cluster") is new
+
+
+def test_pool_that_is_added_again_at_once_keeps_its_token(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    land.do(RemovePool(name="cluster"))
+    cluster = land.clusters["ray://a:10001"]
+
+    def meanwhile() -> Sequence[Machine]:
+        monkeypatch.undo()
+        land.pools.tick()
+        return cluster.machines()
+
+    monkeypatch.setattr(cluster, "machines", meanwhile)
+    land.add("cluster")
+    land.rounds()
+    assert land.tokens.file("cluster").read_text() == TOKEN
+    assert land.do(GetPool(name="cluster")).state is State.UP
+
+
+def test_two_that_add_a_pool_at_once_leave_one_engine(land: Land) -> None:
+    first, second = (AddPool(name="cluster", address=f"ray://{host}:10001", token=TOKEN) for host in "ab")
+    land.pools.reach(first, OWNER)
+    land.pools.reach(second, OWNER)
+    assert land.clusters["ray://a:10001"].closed
+    with pytest.raises(PoolDown, match="was not reached"):
+        land.store.write(lambda tx: land.pools.add(tx, first, OWNER))
+    land.store.write(lambda tx: land.pools.add(tx, second, OWNER))
+    with pytest.raises(AlreadyExists):
+        land.store.write(lambda tx: land.pools.add(tx, first, OWNER))
+    land.rounds()
+    assert not land.clusters["ray://b:10001"].closed
