@@ -23,6 +23,7 @@ _PATIENCE_S = 300.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _TIMEOUT_S = 60.0
 _CHECK = ("-m", "skyloom.recipes.check_rows")
+_PASSING = (429, 502, 503, 504, 507)  # busy, full, or not there behind its proxy
 
 
 class FetchFailed(Exception):
@@ -83,6 +84,8 @@ def _fetch(route: str, target: str, digest: str, environment: Mapping[str, str])
                 file.write(chunk)
             except OSError as error:
                 raise FetchFailed(f"{route} cannot be kept on this machine: {error.strerror}") from None
+    if answer.length:
+        raise _Passing(f"its answer broke off after {size} bytes")
     if digest and digest != "sha256:" + state.hexdigest():
         raise FetchFailed(f"{route} is not what its digest says: it was damaged at rest or on the way")
     return size
@@ -107,7 +110,7 @@ def _ask(route: str, environment: Mapping[str, str]) -> http.client.HTTPResponse
     if answer.status == 200:
         return answer
     said = _message(answer.read(65536))
-    if answer.status in (429, 503, 507):
+    if answer.status in _PASSING:
         raise _Passing(said)
     raise FetchFailed(f"the control plane refuses {route}: {said}")
 
