@@ -335,7 +335,10 @@ class LocalEngine:
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task; see the port."""
-        return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+        try:
+            return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+        except OSError as error:
+            raise _translated(error, self._tasks) from error
 
     def connect(self, task_id: str, port: int) -> TaskChannel:
         """Connect to a port of a running task; see the port."""

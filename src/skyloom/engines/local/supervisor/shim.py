@@ -72,9 +72,11 @@ class Shim:
         os.chdir("/")  # a supervisor that lives for weeks must not keep a file system busy
         wake = self._listen()
         if self._requested():
+            self._clear()
             self._record("stopped", "stopped before it started")
             return
         if self._is_lease_over():
+            self._clear()
             self._record("node_lost", "this machine had lost the cluster before the task started")
             return
         if not self._start():
