@@ -160,9 +160,13 @@ class VisitOpen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeeperExchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
-    """Give bytes to a visit, and take what it has if somebody listens. Answer: `KeeperHeard`."""
+    """Give bytes to a visit, and take what it has if somebody listens. Answer: `KeeperHeard`.
+
+    Each has a ``number`` of its own: one that comes twice moves nothing again and gets the same answer.
+    """
 
     visit: str
+    number: int
     given: bytes
     ends: bool
     size: Size | None

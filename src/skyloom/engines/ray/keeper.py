@@ -110,14 +110,12 @@ class Keeper:
             if self._engine is None:
                 for name in ("tasks", "leases", "uploads"):
                     (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._sweep_uploads()
                 lease = Lease(self._root / "leases" / self._node_id, self._plan.lease_s, self._is_alive)
                 if not lease.renew():
                     raise Unavailable(
                         f"The head lists {self._address} as dead.",
                         next_action="Its Ray ends by itself; start it again.",
                     )
-                lease.keep()
                 tasks = self._root / "tasks"
                 self._engine = LocalEngine(
                     tasks,
@@ -127,12 +125,15 @@ class Keeper:
                     disowns=True,
                     package_variables=package_variables(),  # this node's own: it may have another index than the control plane
                 )
+                lease.keep()
             return self._engine
 
     def _sweep_uploads(self) -> None:
+        """Remove what launches left that failed after they had sent something."""
         for left in (self._root / "uploads").iterdir():
-            if left.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was used up meanwhile
+                if left.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
+                    left.unlink()
 
     # --- launch ----------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +177,8 @@ class Keeper:
     def upload(self, ask: Upload) -> None:
         """Write a piece of a file."""
         self._tasks()
+        if ask.offset == 0:
+            self._sweep_uploads()
         mode = 0o700 if ask.is_program else 0o600
         descriptor = os.open(self._upload(ask.name), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -194,7 +197,6 @@ class Keeper:
 
     def observe(self, ask: Observe) -> dict[str, Observation]:
         """Look at tasks."""
-        self._visits.sweep()
         return dict(self._tasks().observe(ask.task_ids))
 
     def stop(self, ask: Stop) -> None:
@@ -228,7 +230,7 @@ class Keeper:
 
     def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Move bytes into a task and out of it."""
-        return self._visits.exchange(ask.visit, ask.given, ask.ends, ask.size, ask.listens)
+        return self._visits.exchange(ask)
 
     def leave_task(self, ask: LeaveTask) -> None:
         """Close a channel."""

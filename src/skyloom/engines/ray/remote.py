@@ -51,6 +51,7 @@ class RemoteChannel:
         self._input_open, self._input_ended = True, False
         self._pending = b""
         self._backlog = dict.fromkeys(self._sinks, b"")
+        self._num_exchanges = 0
         self._pause_s = _LEAST_PAUSE_S
         self._closed = threading.Event()
         self._own = {number for number in (self.input, self.over, *self.outputs.values()) if number >= 0}
@@ -105,7 +106,15 @@ class RemoteChannel:
         ends = is_end and not self._input_ended and len(given) == len(self._pending)
         size, self._size = self._size, None
         listens = not any(self._backlog.values())
-        ask = KeeperExchange(visit=self._visit, given=given, ends=ends, size=size, listens=listens)
+        self._num_exchanges += 1
+        ask = KeeperExchange(
+            visit=self._visit,
+            number=self._num_exchanges,
+            given=given,
+            ends=ends,
+            size=size,
+            listens=listens,
+        )
         heard: KeeperHeard = self._keepers.ask(self._home, ask, KeeperHeard)
         self._pending = self._pending[heard.taken :]
         if ends and heard.taken == len(given):
