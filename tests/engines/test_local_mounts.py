@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from skyloom.engines.local import LocalEngine
+from skyloom.engines.local.supervisor import mounting
 from skyloom.ports.engine import EndReason, GangPlan, TaskPlan
 from skyloom.ports.environment import Mount, MountFile
 from skyloom.recipes.check_rows import digest_of
@@ -179,6 +182,23 @@ def test_answer_that_breaks_off_is_asked_for_again(engine: LocalEngine, plane: P
     engine.launch(reading(plane, "t", plane.model("old", a=b"bytes" * 100_000)))
     assert wait(engine, "t").reason is EndReason.COMPLETED, log(engine, "t")
     assert len(plane.asked) == 2
+
+
+def test_disk_that_is_full_ends_the_fetch_at_once(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    told = {"SKYLOOM_URL": plane.url, "SKYLOOM_PROJECT": "p", "SKYLOOM_TOKEN_FILE": str(tmp_path / "token")}
+    files = [msgspec.to_builtins(file) for file in plane.model("old", a=b"bytes").files]
+    real = open
+
+    def opened(path: str, mode: str = "r") -> Any:
+        return real("/dev/full" if mode == "wb" else path, mode)
+
+    monkeypatch.setattr(mounting, "open", opened, raising=False)
+    with pytest.raises(mounting.FetchFailed, match="cannot be kept on this machine: No space left"):
+        mounting.fetch_all(str(tmp_path / "made"), files, told, "python")
+    assert len(plane.asked) == 1
 
 
 def test_gang_fetches_once(engine: LocalEngine, plane: Plane) -> None:

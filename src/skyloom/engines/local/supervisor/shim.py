@@ -216,10 +216,9 @@ class Shim:
             else:
                 self._end("completed", "", _LEFTOVER_GRACE_S)
 
-    def _contain(self, pid: int) -> None:
-        """Put a guest where the task's memory is counted."""
-        if self._cgroup is not None:
-            self._cgroup.add(pid)
+    def _contain(self, pid: int) -> bool:
+        """Put a guest where the task's memory is counted. False when the kernel refuses."""
+        return self._cgroup is None or self._cgroup.add(pid)
 
     def _requested(self) -> str:
         """What the engine asks for: "", "polite" or "force"."""
