@@ -83,15 +83,17 @@ def test_question_that_is_asked_twice_moves_its_bytes_once(
     engine: RayEngine, task: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bridge that ends after it asked, and before it answered, is asked again."""
-    channel = engine.enter("t", GuestCommand(argv=("cat",)))
     ask = cluster._AskKeepers
     monkeypatch.setattr(cluster, "_AskKeepers", lambda question: (ask(question), ask(question))[1])
+    channel = engine.enter("t", GuestCommand(argv=("sh", "-c", "echo run >> runs; exec cat")))
     os.write(channel.input, b"once\n")
     assert read(channel, Stream.OUTPUT, b"\n") == b"once\n"
     channel.end_input()
     assert read(channel, Stream.OUTPUT) == b""
     assert outcome(channel) == Control(exit_code=0)
     channel.close()
+    (runs,) = cluster.root.rglob("runs")
+    assert runs.read_text() == "run\n"
 
 
 def test_channel_says_so_when_the_cluster_is_out_of_reach(engine: RayEngine, task: str, cluster: FakeCluster) -> None:

@@ -139,24 +139,20 @@ class RemoveMark(msgspec.Struct, frozen=True, kw_only=True, tag="remove_mark"):
 
 
 class EnterTask(msgspec.Struct, frozen=True, kw_only=True, tag="enter_task"):
-    """Answer: `VisitOpen`."""
+    """Open a channel, which the keeper holds under the name ``visit``; asked twice, it is the same one. Answer: the streams that
+    come from it."""
 
+    visit: str
     task_id: str
     command: GuestCommand
 
 
 class ConnectTask(msgspec.Struct, frozen=True, kw_only=True, tag="connect_task"):
-    """Answer: `VisitOpen`."""
-
-    task_id: str
-    port: int
-
-
-class VisitOpen(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel that the keeper holds open, and the streams that come from it."""
+    """As `EnterTask`, to a port."""
 
     visit: str
-    streams: tuple[int, ...]
+    task_id: str
+    port: int
 
 
 class KeeperExchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):

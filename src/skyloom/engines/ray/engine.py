@@ -4,6 +4,7 @@ Each node has a keeper that runs the local engine over a folder of that node, so
 the same ends as on a laptop. A gang holds one placement group; nothing of a task lives in a process that Ray would kill.
 """
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +30,6 @@ from skyloom.engines.ray.asks import (
     ReadTaskLog,
     ReadTaskResult,
     Stop,
-    VisitOpen,
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
@@ -366,15 +366,17 @@ class RayEngine:
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task; see the port. Its bytes go through the keeper of its node."""
-        home = self._home_of_running(task_id)
-        opened = self._keepers.ask(home, EnterTask(task_id=task_id, command=command), VisitOpen)
-        return RemoteChannel(self._keepers, home, opened, terminal=command.terminal is not None, has_outcome=True)
+        home, visit = self._home_of_running(task_id), secrets.token_hex(16)
+        streams = self._keepers.ask(home, EnterTask(visit=visit, task_id=task_id, command=command), tuple[int, ...])
+        return RemoteChannel(
+            self._keepers, home, visit, streams, terminal=command.terminal is not None, has_outcome=True
+        )
 
     def connect(self, task_id: str, port: int) -> TaskChannel:
         """Connect to a port of a running task; see the port."""
-        home = self._home_of_running(task_id)
-        opened = self._keepers.ask(home, ConnectTask(task_id=task_id, port=port), VisitOpen)
-        return RemoteChannel(self._keepers, home, opened, terminal=False, has_outcome=False)
+        home, visit = self._home_of_running(task_id), secrets.token_hex(16)
+        streams = self._keepers.ask(home, ConnectTask(visit=visit, task_id=task_id, port=port), tuple[int, ...])
+        return RemoteChannel(self._keepers, home, visit, streams, terminal=False, has_outcome=False)
 
     def _home_of_running(self, task_id: str) -> str:
         placement = self._placements.get(task_id)

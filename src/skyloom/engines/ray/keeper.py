@@ -47,11 +47,9 @@ from skyloom.engines.ray.asks import (
     StartTasks,
     Stop,
     Upload,
-    VisitOpen,
 )
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.visits import KeeperHeard, Visits
-from skyloom.ports.channel import TaskChannel
 from skyloom.ports.engine import LogSlice, Observation, TaskPlan
 from skyloom.settings import package_variables, trust_variables
 
@@ -217,16 +215,13 @@ class Keeper:
 
     # --- go inside -------------------------------------------------------------------------------------------------------------
 
-    def enter_task(self, ask: EnterTask) -> VisitOpen:
+    def enter_task(self, ask: EnterTask) -> tuple[int, ...]:
         """Run a command inside of a task."""
-        return self._visit(self._tasks().enter(ask.task_id, ask.command))
+        return self._visits.open(ask.visit, lambda: self._tasks().enter(ask.task_id, ask.command))
 
-    def connect_task(self, ask: ConnectTask) -> VisitOpen:
+    def connect_task(self, ask: ConnectTask) -> tuple[int, ...]:
         """Connect to a port of a task."""
-        return self._visit(self._tasks().connect(ask.task_id, ask.port))
-
-    def _visit(self, channel: TaskChannel) -> VisitOpen:
-        return VisitOpen(visit=self._visits.add(channel), streams=tuple(int(kind) for kind in channel.outputs))
+        return self._visits.open(ask.visit, lambda: self._tasks().connect(ask.task_id, ask.port))
 
     def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Move bytes into a task and out of it."""
@@ -241,7 +236,7 @@ class Keeper:
     def leave_mark(self, ask: LeaveMark) -> None:
         """Write a word into the shared folder, on its disk when this returns."""
         Path(ask.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _mark(ask.folder, ask.word).open("x") as file:
+        with _mark(ask.folder, ask.word).open("w") as file:
             file.write(ask.word)
             file.flush()
             os.fsync(file.fileno())

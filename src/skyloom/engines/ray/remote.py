@@ -5,10 +5,10 @@ import os
 import select
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from skyloom.core.errors import SkyloomError
-from skyloom.engines.ray.asks import KeeperExchange, LeaveTask, VisitOpen
+from skyloom.engines.ray.asks import KeeperExchange, LeaveTask
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.visits import MAX_MOVED_BYTES, KeeperHeard
 from skyloom.ports.channel import Control, Size, Stream
@@ -22,6 +22,7 @@ class RemoteChannel:
 
     Args:
         keepers: where the other side is, on the node ``home`` under the name ``visit``.
+        streams: what comes from it.
         has_outcome: it is a command, and not a port.
     """
 
@@ -29,17 +30,18 @@ class RemoteChannel:
         self,
         keepers: Keepers,
         home: str,
-        opened: VisitOpen,
+        visit: str,
+        streams: Sequence[int],
         *,
         terminal: bool,
         has_outcome: bool,
     ) -> None:
         self._keepers = keepers
         self._home = home
-        self._visit = opened.visit
+        self._visit = visit
         self._terminal = terminal
         self._given, self.input = os.pipe()
-        pipes = {Stream(kind): os.pipe() for kind in opened.streams}
+        pipes = {Stream(kind): os.pipe() for kind in streams}
         self.outputs: Mapping[Stream, int] = {kind: pair[0] for kind, pair in pipes.items()}
         self._sinks = {int(kind): pair[1] for kind, pair in pipes.items()}
         self.over, self._end = os.pipe() if has_outcome else (-1, -1)

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import secrets
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -41,18 +41,22 @@ class Visits:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._open: dict[str, _Visit] = {}
         self._is_watched = False
 
-    def add(self, channel: TaskChannel) -> str:
-        """Hold an open channel; returns its id."""
-        visit = secrets.token_hex(16)
-        with self._lock:
-            self._open[visit] = _Visit(channel)
-            if not self._is_watched:
-                self._is_watched = True
-                threading.Thread(target=self._watch, daemon=True, name="visits").start()
-        return visit
+    def open(self, visit: str, make: Callable[[], TaskChannel]) -> tuple[int, ...]:
+        """Make a channel and hold it under an id, unless that is done; returns its streams. Raises what making it raises."""
+        with (
+            self._opening
+        ):  # two questions for one channel, of which one was thought lost, must not run a command twice
+            held = self._open.get(visit) or _Visit(make())
+            with self._lock:
+                self._open[visit] = held
+                if not self._is_watched:
+                    self._is_watched = True
+                    threading.Thread(target=self._watch, daemon=True, name="visits").start()
+        return held.streams
 
     def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Give, and take unless nobody listens, what is possible now. Raises `VisitOver`."""
@@ -87,6 +91,7 @@ class Visits:
 class _Visit:
     def __init__(self, channel: TaskChannel) -> None:
         self.asked = time.monotonic()
+        self.streams = tuple(int(kind) for kind in channel.outputs)
         self._channel = channel
         self._lock = threading.Lock()
         self._ended: set[int] = set()
