@@ -16,7 +16,7 @@ from skyloom import __version__
 from skyloom.core.errors import InvalidInput, SkyloomError, StorageFull, Unavailable
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.durable import is_full
-from skyloom.engines.local.folder import is_task_id
+from skyloom.engines.local.folder import ids_of, is_task_id
 from skyloom.engines.local.prepare import Place
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
@@ -153,14 +153,7 @@ class RayEngine:
 
     def launch(self, gang: GangPlan) -> None:
         """Start a gang; see the port. Files are sent to the nodes first, so this takes as long as that does."""
-        names = [task.task_id for task in gang.tasks]
-        bad = next((name for name in names if not is_task_id(name)), None)
-        if bad is not None:
-            raise InvalidInput(
-                f"{bad!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
-            )
-        if len(set(names)) < len(names):
-            raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+        names = ids_of(gang)
         with self._launch_lock:
             seen = self.observe(names)
             absent = [name for name in names if seen[name].phase is TaskPhase.ABSENT]
