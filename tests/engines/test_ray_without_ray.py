@@ -25,7 +25,7 @@ from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.shared import NotShared, SharedFolder
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, Opening, RayNode
-from skyloom.ports.engine import EndReason, PythonFile, TaskPhase, TaskPlan
+from skyloom.ports.engine import EndReason, NoRoomNow, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import gang, is_gone, log, look, one, sh, until, wait
 from tests.crashing import calls_until_done, run_and_crash
 from tests.engines.fake_ray import FakeCluster
@@ -162,7 +162,7 @@ def test_two_groups_of_nodes_that_share_do_not_therefore_share_with_each_other(m
 
 def test_cluster_without_room_starts_nothing_and_gang_may_try_again(engine: RayEngine, cluster: FakeCluster) -> None:
     cluster.room = 1
-    with pytest.raises(Unavailable, match="no room for gang g"):
+    with pytest.raises(NoRoomNow, match="no room for gang g"):
         engine.launch(gang(*pair("true")))
     assert engine.known() == [] and cluster.held == {}
     cluster.room = 2
@@ -261,7 +261,7 @@ def test_gang_that_was_prepared_for_gpus_of_somebody_else_waits_for_them(
         engine.launch(one("t", sh(SHOW_GPUS)))
     monkeypatch.undo()
     cluster.free_gpus = (2, 3)
-    with pytest.raises(Unavailable, match="prepared for other GPUs"):
+    with pytest.raises(NoRoomNow, match="prepared for other GPUs"):
         engine.launch(one("t", sh(SHOW_GPUS)))
     assert cluster.held == {}
     cluster.free_gpus = (0, 1)

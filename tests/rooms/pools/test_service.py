@@ -12,7 +12,7 @@ from skyloom.core.operation import Caller
 from skyloom.core.resources import Resources
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import Change, Outbox
-from skyloom.ports.engine import Command, GangPlan, Machine, Observation
+from skyloom.ports.engine import Command, GangPlan, Machine, NoRoomNow, Observation
 from skyloom.rooms.cost.model import SetPrices
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.jobs.model import CancelJob, ImpossibleRequest, JobSpec, JobState, JobStatus, SubmitJob
@@ -201,6 +201,18 @@ def test_pool_that_is_down_keeps_its_jobs_and_stops_nobody_else(land: Land) -> N
     land.rounds(4)
     assert land.do(GetPool(name="cluster")).state is State.UP
     assert (land.of(there).state, land.of(waits).state) == (JobState.SUCCEEDED, JobState.RUNNING)
+
+
+def test_gang_that_has_to_wait_for_room_does_not_make_its_pool_count_as_down(land: Land) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    land.clusters["ray://a:10001"].failing = NoRoomNow("Somebody else uses it.", next_action="Wait.")
+    waits = land.submit(gpus=1)
+    land.loop.tick()
+    assert land.do(GetPool(name="cluster")).state is State.UP
+    for _ in range(2):
+        land.loop.tick()
+    assert land.of(waits).state is JobState.RUNNING
 
 
 def test_job_cancelled_while_its_pool_is_down_ends_when_the_pool_is_back(land: Land) -> None:

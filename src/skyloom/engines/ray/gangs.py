@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.core.errors import SkyloomError, Unavailable
+from skyloom.core.errors import SkyloomError
 from skyloom.engines.local.prepare import LaunchRefused, Place, check_source
 from skyloom.engines.ray.asks import Greeting, Observe, Prepare, Refuse, Rendezvous, StartTasks
 from skyloom.engines.ray.keepers import Keepers
@@ -20,7 +20,7 @@ from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import NotShared, SharedFolder
 from skyloom.engines.ray.wire import Bundle, Release, Reserve, Reserved, ShipFile
-from skyloom.ports.engine import GangPlan, Observation, TaskPlan
+from skyloom.ports.engine import GangPlan, NoRoomNow, Observation, TaskPlan
 
 _RESERVE_S = 2.0
 _SHIP_BYTES_PER_S = 5e6
@@ -90,10 +90,10 @@ class Gangs:
         return {task.task_id: self._written(task.task_id) for task in gang.tasks}
 
     def _check_unheard(self, gang: GangPlan, placements: Sequence[Placement]) -> None:
-        """Raises `Unavailable` when a node has prepared one of these: it would run on GPUs that are somebody else's now."""
+        """Raises `NoRoomNow` when a node has prepared one of these: it would run on GPUs that are somebody else's now."""
         greetings = self._keepers.greet(list({found.node_id for found in placements}), again=True)
         if any(found.task_id in greetings[found.node_id].known for found in placements):
-            raise Unavailable(
+            raise NoRoomNow(
                 f"Gang {gang.gang_id} was prepared for other GPUs than those that are free now.",
                 next_action="It is tried again until they are.",
             )
@@ -111,7 +111,7 @@ class Gangs:
             return ""
         node = self._keepers.nodes().named(task.machine)
         if node is None:
-            raise Unavailable(
+            raise NoRoomNow(
                 f"The pool has no machine {task.machine} now.",
                 next_action="It is tried again; see the pool's machines.",
             )
@@ -129,7 +129,7 @@ class Gangs:
             where = f" on {', '.join(sorted({task.machine for task in gang.tasks if task.machine}))}" * bool(
                 any(wanted)
             )
-            raise Unavailable(
+            raise NoRoomNow(
                 f"The Ray cluster has no room for gang {gang.gang_id}{where} now.",
                 next_action="It is tried again; somebody else may be using the cluster.",
             )
@@ -148,7 +148,7 @@ class Gangs:
         for rank, task in enumerate(gang.tasks):
             node = nodes.get(node_ids[rank])
             if node is None:
-                raise Unavailable("The nodes changed while a gang was placed.", next_action="It is tried again.")
+                raise NoRoomNow("The nodes changed while a gang was placed.", next_action="It is tried again.")
             peers = [index for index, node_id in enumerate(node_ids) if node_id == node.node_id]
             place = Place(
                 rank=rank,
