@@ -224,6 +224,7 @@ def test_simulation_that_is_cut_off_says_so() -> None:
         ((start("a", ("a", 2)),), "2 workers"),
         ((start("a"), start("b", ("a", 4))), "more than it has"),
         ((start("a"), start("a")), "does not wait"),
+        ((start("a", ("gone", 1)),), "gone was given more than it has"),
         ((Eviction(gang="a", why=Cause.POLICY),), "does not run"),
     ],
 )
