@@ -141,7 +141,7 @@ def test_a_ceiling_holds_back_the_project_and_nobody_else() -> None:
     assert [each.message for each in decision.waits] == [
         "its project holds all that it may: needs 4 GPUs, 0 free under its ceiling; next in the queue",
         "waits behind 2 of its project, which waits for its quota; number 2 in the queue",
-        "can never start: needs 16 GPUs, 4 allowed by its project's ceiling",
+        "cannot start: needs 16 GPUs, 4 allowed by its project's ceiling",
     ]
 
 
@@ -204,10 +204,10 @@ def test_what_only_rented_nodes_can_hold_needs_a_deadline() -> None:
     decision = scheduler.decide(0.0)
     assert started(decision) == ["1"]
     assert whys(decision) == {"2": "impossible"}
-    assert decision.waits[0].message == ("can never start: needs 8 GPUs, 1 on the largest node")
+    assert decision.waits[0].message == ("cannot start: needs 8 GPUs, 1 on the largest node")
     rented = scene(book, nodes[1:], gang("2", 8)).decide(0.0)
     assert rented.waits[0].message == (
-        "can never start: only rented nodes would do, and they are for those that have a deadline"
+        "cannot start: only rented nodes would do, and they are for those that have a deadline"
     )
 
 
@@ -240,12 +240,12 @@ def test_nodes_that_go_and_come_are_taken_into_account() -> None:
 @pytest.mark.parametrize(
     ("demand", "message"),
     [
-        (gang("1", 9), "can never start: needs 9 GPUs, 8 on the largest node"),
-        (gang("1", 8, 3), "can never start: needs 3 workers at once, the largest pool has room for 2"),
-        (gang("1", pools=("z",)), "can never start: there is no node in a pool that it may use"),
+        (gang("1", 9), "cannot start: needs 9 GPUs, 8 on the largest node"),
+        (gang("1", 8, 3), "cannot start: needs 3 workers at once, the largest pool has room for 2"),
+        (gang("1", pools=("z",)), "cannot start: no node of a pool that it may use is there"),
         (
             gang("1", labels={"zone": "eu"}),
-            "can never start: no node that it may use has the labels that it asks for",
+            "cannot start: no node that it may use has the labels that it asks for",
         ),
     ],
 )

@@ -27,7 +27,7 @@ class Cause(enum.StrEnum):
     RESOURCES = "resources"  # not enough is free now
     TURN = "turn"  # it would fit, and others come first (a reservation would be delayed)
     QUOTA = "quota"  # its project holds all that it may
-    IMPOSSIBLE = "impossible"  # no pool could ever give it
+    IMPOSSIBLE = "impossible"  # not even all that is there now could give it, or its project may never hold it
     PRIORITY = "priority"  # stops for a gang of higher priority
     POLICY = "policy"  # stops because the policy says it is another's turn
     RECLAIM = "reclaim"  # stops because it borrowed what its owner's project asks back

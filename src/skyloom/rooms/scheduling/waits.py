@@ -78,7 +78,7 @@ def _refusal(turn: Round, group: Group) -> Refusal:
 def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
     shape = group.shape
     if refusal.why is Cause.IMPOSSIBLE:
-        return f"can never start: {_never(turn, group)}"
+        return f"cannot start: {_never(turn, group)}"
     if refusal.why is Cause.QUOTA:
         if refusal.left is None:
             return f"waits behind {refusal.ahead} of its project, which waits for its quota"
@@ -122,7 +122,7 @@ def _nowhere(shape: Shape, ground: Ground) -> str:
     """Why no node may be used at all."""
     allowed = [area for area in ground.areas if not shape.pools or area.pool in shape.pools]
     if not allowed:
-        return "there is no node in a pool that it may use"
+        return "no node of a pool that it may use is there"
     if not any(area.has_labels(shape) for area in allowed):
         return "no node that it may use has the labels that it asks for"
     return "only rented nodes would do, and they are for those that have a deadline"
