@@ -1,21 +1,23 @@
 """Gangs of more than one size."""
 
+from typing import Any
+
 import pytest
 
 from skyloom.rooms.scheduling.elasticity import gain, most_useful, next_useful
-from skyloom.rooms.scheduling.model import Allotment, Cause, Demand, Holding, Policy, Quota, Renting, Rulebook
+from skyloom.rooms.scheduling.model import Allotment, Cause, Decision, Demand, Holding, Policy, Quota, Renting, Rulebook
 from tests.rooms.scheduling.scenes import FIFO, gang, node, run, scene, started, stop
 
 ELASTIC = Rulebook(policy=Policy.ELASTIC, min_run_s=0, restart_s=30.0)
 
 
-def wide(name: str, most: int = 8, **more: object) -> Demand:
+def wide(name: str, most: int = 8, **more: Any) -> Demand:
     """One GPU a worker, one worker at least."""
-    return gang(name, 1, 1, max_workers=most, **more)  # type: ignore[arg-type]
+    return gang(name, 1, 1, max_workers=most, **more)
 
 
-def sizes(decision: object) -> dict[str, int]:
-    return {each.gang: sum(count for _, count in each.placement) for each in decision.admissions}  # type: ignore[attr-defined]
+def sizes(decision: Decision) -> dict[str, int]:
+    return {each.gang: sum(count for _, count in each.placement) for each in decision.admissions}
 
 
 def test_it_starts_with_what_is_idle() -> None:

@@ -1,6 +1,7 @@
 """The order of the line, promises, quotas, shares, and what waiting gangs are told."""
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from skyloom.rooms.scheduling.scheduler import Scheduler
 from tests.rooms.scheduling.scenes import FIFO, gang, node, run, scene, started, stopped, whys
 
 
-def rules(policy: Policy = Policy.FIFO, **more: object) -> Rulebook:
-    return Rulebook(policy=policy, **{"min_run_s": 0.0, **more})  # type: ignore[arg-type]
+def rules(policy: Policy = Policy.FIFO, **more: Any) -> Rulebook:
+    return Rulebook(policy=policy, **{"min_run_s": 0.0, **more})
 
 
 def quota(guaranteed: int | None = None, ceiling: int | None = None, weight: float = 1.0) -> Quota:
