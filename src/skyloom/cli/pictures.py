@@ -25,7 +25,7 @@ def check(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise PictureImpossible(f"There is no folder {path.parent}.", next_action="Make it first.")
     if path.suffix == ".png":
-        _pyplot()
+        _figure_type()
 
 
 def draw(forecast: Forecast | TimePlan, path: Path) -> None:
@@ -95,7 +95,8 @@ class _Scale:
 
 
 def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
-    figure, axes = _pyplot().subplots(figsize=(8, 4.5))
+    figure = _figure_type()(figsize=(8, 4.5))
+    axes = figure.subplots()
     workers = [one.workers for one in forecast.predictions]
     lows, highs = [one.low_s for one in forecast.predictions], [one.high_s for one in forecast.predictions]
     axes.fill_between(workers, lows, highs, alpha=0.25, label="nine runs of ten")
@@ -107,14 +108,13 @@ def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
     figure.savefig(path)
 
 
-def _pyplot() -> Any:
+def _figure_type() -> Any:
+    """matplotlib's, without pyplot: that keeps every figure alive and looks for a screen."""
     try:
-        import matplotlib
-        from matplotlib import pyplot
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise PictureImpossible(
             "matplotlib is not installed, and a PNG needs it.",
             next_action="Install it: pip install 'skyloom[plot]'. Or draw an .html file.",
         ) from error
-    matplotlib.use("Agg")
-    return pyplot
+    return Figure
