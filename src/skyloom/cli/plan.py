@@ -15,14 +15,14 @@ from typer.core import TyperGroup
 from skyloom.cli import pictures, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Include, Limit, Memory, Project, cloud
 from skyloom.cli.job import attend
-from skyloom.cli.render import progress, show
+from skyloom.cli.render import progress, show, show_error
 from skyloom.cli.train import parameter_value
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.planning.checking import check_aim
 from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan, TrialRun
 from skyloom.rooms.training.model import TrialOrder
 from skyloom.sdk.client import Client
-from skyloom.sdk.planning import forecast, measurements_in, trial_workers, worker_price, workers_that_fit
+from skyloom.sdk.planning import TrialFailed, forecast, measurements_in, trial_workers, worker_price, workers_that_fit
 
 _MAKE = "make"
 _MOST_FROM_FILE = 64
@@ -145,7 +145,7 @@ def make(
         aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
         check_aim(_by(ends_at, aim))
         counts = _numbers(trial_on, "--trial-workers") or trial_workers(least, aim.max_workers, fits)
-        trials = _try_out(client, counts, sizes, order, training, as_json)
+        trials = _try_out(client, counts, sizes, order, training, budget, as_json)
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
         if go:
@@ -236,15 +236,31 @@ def _try_out(
     sizes: Sequence[int],
     order: TrialOrder,
     training: dict[str, Any],
-    quiet: bool,
+    budget_usd: float | None,
+    as_json: bool,
 ) -> list[TrialRun]:
-    found = []
+    """Try with each number of workers and each batch size; all trials together spend no more than the budget."""
+    found: list[TrialRun] = []
     each = [(count, size) for count in counts for size in (sizes or (None,))]
-    with progress("Trying", len(each), quiet) as advance:
+    with progress("Trying", len(each), as_json) as advance:
         for count, size in each:
-            found.append(client.plans.try_out(workers=count, batch_size=size, order=order, **training))
+            left_usd = None if budget_usd is None else max(0.0, budget_usd - _spent_usd(client, found))
+            options = {**training, "budget_usd": left_usd}
+            try:
+                found.append(client.plans.try_out(workers=count, batch_size=size, order=order, **options))
+            except TrialFailed as failure:
+                show_error(failure, as_json)
+                raise typer.Exit(1) from failure  # the user's program failed, and nothing of ours
             advance(1)
     return found
+
+
+def _spent_usd(client: Client, trials: Sequence[TrialRun]) -> float:
+    """What trials cost, by the ledger."""
+    jobs = {trial.job_id for trial in trials}
+    since = min((trial.started_at for trial in trials), default=0.0)
+    rows = client.costs.get("job", since, 1_000).rows if trials else ()
+    return sum(row.cost.usd for row in rows if row.name in jobs)
 
 
 def _start(
