@@ -6,7 +6,6 @@ import pytest
 
 from skyloom.cli.render import render
 from skyloom.core.money import Money
-from skyloom.rooms.cost.limits import hours
 from skyloom.rooms.cost.model import CostForecast, CostOutlook, DayCost
 from tests.terminal import Terminal
 
@@ -85,11 +84,3 @@ def test_cost_of_the_last_days_is_a_plot_or_a_table(terminal: Terminal):
     assert "total" in terminal("cost", "--since", "7d", "--by", "pool").out
     assert json.loads(terminal("cost", "--plot", "--since", "3d", "--json").out)["days"][-1]["cost"]["nano_usd"] > 0
     assert len(json.loads(terminal("cost", "--plot", "--since", "9" * 400, "--json").out)["days"]) == 400
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(0, "0"), (0.00012, "0.00012"), (999.94, "999.9"), (12_500.4, "12,500"), (1e9, "1,000,000,000")],
-)
-def test_hours_are_told_without_powers_of_ten(number: float, words: str):
-    assert hours(number) == words

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import bar
 from skyloom.cli.wording import human, label, safe
+from skyloom.core.money import short
 from skyloom.rooms.cost.budget import BudgetStatus
-from skyloom.rooms.cost.limits import amount, hours, limits_of
+from skyloom.rooms.cost.limits import amount, limits_of
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
 from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.jobs.model import JobStatus
@@ -14,7 +15,7 @@ from skyloom.rooms.jobs.model import JobStatus
 
 def used_of(status: BudgetStatus) -> str:
     """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    used = {"nano_usd": str(status.spent), "gpu_us": hours(status.gpu_hours), "cpu_us": hours(status.cpu_hours)}
+    used = {"nano_usd": str(status.spent), "gpu_us": short(status.gpu_hours), "cpu_us": short(status.cpu_hours)}
     limits = limits_of(status.budget.limits)
     return ", ".join(f"{used[meter]} of {amount(meter, limit)}" for meter, limit in limits.items())
 
@@ -25,7 +26,7 @@ def budget_of(status: JobStatus) -> str:
 
 
 def _hours(field: str, heading: str | None = None) -> Column:
-    return Column(heading or label(field), lambda row: hours(getattr(row, field)), field)
+    return Column(heading or label(field), lambda row: short(getattr(row, field)), field)
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {

@@ -8,6 +8,7 @@ from typing import Any
 from skyloom.cli.render import to_json
 from skyloom.cli.wording import human
 from skyloom.core.errors import InvalidInput, NotPermitted, StorageFull
+from skyloom.core.money import usd
 from skyloom.durable import disk_errors
 from skyloom.rooms.planning.model import Estimate, Forecast, TimePlan
 
@@ -50,7 +51,7 @@ def page(forecast: Forecast | TimePlan) -> str:
     line = " ".join(scale.point(one.workers, one.seconds) for one in forecast.predictions)
     chosen = forecast.chosen
     x, y = scale.point(chosen.workers, chosen.seconds).split(",")
-    told = f"{chosen.workers} workers, {human('_s', chosen.seconds)}, ${chosen.cost_usd:.4g}: {chosen.reason}"
+    told = f"{chosen.workers} workers, {human('_s', chosen.seconds)}, {usd(chosen.cost_usd)}: {chosen.reason}"
     ticks = "".join(
         f'<text x="{scale.x(n):.1f}" y="{_HEIGHT - 35}" text-anchor="middle">{n}</text>' for n in scale.ticks()
     )

@@ -18,6 +18,7 @@ from skyloom.rooms.planning.model import (
     TimeModel,
 )
 from skyloom.rooms.planning.terms import Load
+from skyloom.rooms.planning.wording import duration
 
 _BATCH_SIZES = 16  # tried between the smallest and the largest that was measured
 
@@ -118,7 +119,7 @@ def _too_few(measurements: Sequence[Measurement], aim: Aim, model: TimeModel, cu
     if len(fractions) > 1 or fractions == {aim.data_fraction}:
         load = Load(workers=workers, data_fraction=aim.data_fraction, batch_size=measurements[0].batch_size or 0)
         known = predicting.estimate(model, load, curves)
-        can = f"With {some} it takes about {known.seconds:.4g} s ({known.low_s:.4g} to {known.high_s:.4g})"
+        can = f"With {some} it takes about {duration(known.seconds)} ({duration(known.low_s)} to {duration(known.high_s)})"
     else:
         can = f"Not even the time with {some} can be known, from one data fraction that is not the asked one"
     return MeasurementsUnusable(

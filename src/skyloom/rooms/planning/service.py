@@ -9,6 +9,7 @@ import msgspec
 from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.core.events import Event, JobEnded, Noted
 from skyloom.core.ids import Ids
+from skyloom.core.money import usd
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.curves import Curves
@@ -247,8 +248,8 @@ def _less_trials(aim: Aim, tried: Sequence[model.TrialRun]) -> tuple[Aim, tuple[
         return aim, ()
     if spent_usd >= aim.budget_usd:
         raise model.AimImpossible(
-            f"The trials alone cost ${spent_usd:.4g}, and the budget is ${aim.budget_usd:g}.",
+            f"The trials alone cost {usd(spent_usd)}, and the budget is {usd(aim.budget_usd)}.",
             next_action="Raise the budget.",
         )
     left = msgspec.structs.replace(aim, budget_usd=aim.budget_usd - spent_usd)
-    return left, (f"The trials cost ${spent_usd:.4g} of the budget.",)
+    return left, (f"The trials cost {usd(spent_usd)} of the budget.",)
