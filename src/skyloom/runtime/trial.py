@@ -22,6 +22,7 @@ from skyloom.settings import TaskEnvironment
 
 RESULT_FILE = "result.json"
 MAX_KEPT_STEPS = 5_000
+_REPORT = "report"
 _WARM_UP = 0.2  # of the steps: caches, allocators and clocks settle
 
 
@@ -39,8 +40,11 @@ class Trial:
         self._noise: list[tuple[float, float, float, float]] = []
 
     def begin(self, speaker: str, total_steps: int, *, batch_size: int = 0, num_rows: int = 0) -> int:
-        """The first step begins now; returns how many steps to do. Only the first loop of a program is timed."""
-        if self._speaker:
+        """The first step begins now; returns how many steps to do. Only the first loop of a program is timed.
+
+        A loop goes before reports: a script may say something of itself before it begins.
+        """
+        if self._speaker not in ("", _REPORT):
             self._is_over = self._is_over or speaker == self._speaker
             return total_steps
         self._speaker = speaker
@@ -69,10 +73,10 @@ class Trial:
     def reported(self, step: int) -> None:
         """A script reported a step. Ends the program, in order, once enough is known."""
         if not self._speaker:
-            self._speaker, self._began_at = "report", time.time()
-        if self._speaker != "report":
+            self._speaker, self._began_at = _REPORT, time.time()
+        if self._speaker != _REPORT:
             return
-        self.mark("report", step)
+        self.mark(_REPORT, step)
         first = self._marks[0][0]
         if step - first >= self.num_steps:
             raise SystemExit(0)
