@@ -79,6 +79,7 @@ def test_plan_of_a_script_that_fails_says_why(terminal: Terminal, tmp_path: Path
         (("--workers", "many"), "is no number of workers"),
         (("--trial-share", "0"), "--trial-share is 0"),
         (("--trial-workers", "1;2"), "is no list"),
+        (("--workers", "1-4", "--trial-workers", "1"), "tells nothing of 1 to 4 workers"),
     ],
 )
 def test_plan_that_cannot_be_meant_is_refused_before_anything_is_tried(

@@ -144,7 +144,7 @@ def make(
         fits = workers_that_fit(client.overview.status().capacity, each)
         aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
         check_aim(_by(ends_at, aim))
-        counts = _numbers(trial_on, "--trial-workers") or trial_workers(least, aim.max_workers, fits)
+        counts = _counts(trial_on, aim, fits)
         trials = _try_out(client, counts, sizes, order, training, budget, as_json)
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
@@ -228,6 +228,17 @@ def _training(
         "gpus": each.gpus,
         "memory": memory,
     }
+
+
+def _counts(text: str | None, aim: Aim, fits: int) -> tuple[int, ...]:
+    """With how many workers to try. Raises `PlanUnclear` for one number that tells nothing of the others."""
+    counts = _numbers(text, "--trial-workers") or trial_workers(aim.min_workers, aim.max_workers, fits)
+    if len(counts) == 1 and not counts[0] == aim.min_workers == aim.max_workers:
+        raise PlanUnclear(
+            f"A trial with {counts[0]} alone tells nothing of {aim.min_workers} to {aim.max_workers} workers.",
+            next_action=f"Give --workers {counts[0]}, or --trial-workers 1,2 where there is room for two.",
+        )
+    return counts
 
 
 def _try_out(
