@@ -1,7 +1,6 @@
 """``skyloom plan``: how long will it take, what will it cost, how many workers suit it."""
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,21 +14,17 @@ from typer.core import TyperGroup
 from skyloom.cli import pictures, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Include, Limit, Memory, Project, cloud
 from skyloom.cli.job import attend
-from skyloom.cli.render import progress, show, show_error
+from skyloom.cli.render import show
 from skyloom.cli.train import parameter_value
+from skyloom.cli.trials import PlanUnclear, epochs_of, numbers_to_try, order_of, sizes_to_try, try_out
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.planning.checking import check_aim
-from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan, TrialRun
-from skyloom.rooms.training.model import TrialOrder
+from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan
 from skyloom.sdk.client import Client
-from skyloom.sdk.planning import TrialFailed, forecast, measurements_in, trial_workers, worker_price, workers_that_fit
+from skyloom.sdk.planning import forecast, measurements_in, worker_price, workers_that_fit
 
 _MAKE = "make"
 _MOST_FROM_FILE = 64
-
-
-class PlanUnclear(AimUnclear):
-    """The command line does not say what to plan."""
 
 
 class _Words(TyperGroup):
@@ -138,14 +133,14 @@ def make(
         return _told(found, plot, as_json)
     assert what is not None
     training = _training(what, dataset, target, parameter or (), include or (), each, memory)
-    sizes = _sizes(batch_sizes, training["parameters"], go=go)
-    order = _order(trial_share, steps)
+    sizes = sizes_to_try(batch_sizes, training["parameters"], go=go)
+    order = order_of(trial_share, steps)
     with cloud(project) as client:
         fits = workers_that_fit(client.overview.status().capacity, each)
         aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
         check_aim(_by(ends_at, aim))
-        counts = _counts(trial_on, aim, fits)
-        trials = _try_out(client, counts, sizes, order, training, budget, as_json)
+        counts = numbers_to_try(trial_on, aim, fits)
+        trials = try_out(client, counts, sizes, order, training, budget, as_json)
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
         if go:
@@ -230,50 +225,6 @@ def _training(
     }
 
 
-def _counts(text: str | None, aim: Aim, fits: int) -> tuple[int, ...]:
-    """With how many workers to try. Raises `PlanUnclear` for one number that tells nothing of the others."""
-    counts = _numbers(text, "--trial-workers") or trial_workers(aim.min_workers, aim.max_workers, fits)
-    if len(counts) == 1 and not counts[0] == aim.min_workers == aim.max_workers:
-        raise PlanUnclear(
-            f"A trial with {counts[0]} alone tells nothing of {aim.min_workers} to {aim.max_workers} workers.",
-            next_action=f"Give --workers {counts[0]}, or --trial-workers 1,2 where there is room for two.",
-        )
-    return counts
-
-
-def _try_out(
-    client: Client,
-    counts: Sequence[int],
-    sizes: Sequence[int],
-    order: TrialOrder,
-    training: dict[str, Any],
-    budget_usd: float | None,
-    as_json: bool,
-) -> list[TrialRun]:
-    """Try with each number of workers and each batch size; all trials together spend no more than the budget."""
-    found: list[TrialRun] = []
-    each = [(count, size) for count in counts for size in (sizes or (None,))]
-    with progress("Trying", len(each), as_json) as advance:
-        for count, size in each:
-            left_usd = None if budget_usd is None else max(0.0, budget_usd - _spent_usd(client, found))
-            options = {**training, "budget_usd": left_usd}
-            try:
-                found.append(client.plans.try_out(workers=count, batch_size=size, order=order, **options))
-            except TrialFailed as failure:
-                show_error(failure, as_json)
-                raise typer.Exit(1) from failure  # the user's program failed, and nothing of ours
-            advance(1)
-    return found
-
-
-def _spent_usd(client: Client, trials: Sequence[TrialRun]) -> float:
-    """What trials cost, by the ledger."""
-    jobs = {trial.job_id for trial in trials}
-    since = min((trial.started_at for trial in trials), default=0.0)
-    rows = client.costs.get("job", since, 1_000).rows if trials else ()
-    return sum(row.cost.usd for row in rows if row.name in jobs)
-
-
 def _start(
     client: Client, plan: TimePlan, training: dict[str, Any], model: str | None, detach: bool, as_json: bool
 ) -> None:
@@ -310,18 +261,8 @@ def _batch(plan: TimePlan, parameters: dict[str, Any]) -> dict[str, Any]:
     size = plan.chosen.batch_size
     if size is None:
         return {}
-    epochs = math.ceil(_epochs(parameters) * plan.epochs_factor)
+    epochs = math.ceil(epochs_of(parameters) * plan.epochs_factor)
     return {"parameters": {**parameters, "batch_size": size, "epochs": epochs}}
-
-
-def _epochs(parameters: dict[str, Any]) -> float:
-    epochs = parameters.get("epochs")
-    if not isinstance(epochs, int | float):
-        raise PlanUnclear(
-            "Another batch size needs another number of epochs, and nothing says how many there are.",
-            next_action="Give --set epochs=N too, or start it yourself.",
-        )
-    return epochs
 
 
 def _name(what: str, dataset: str | None) -> str:
@@ -338,33 +279,6 @@ def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None
         raise PlanUnclear("--workers and --max-workers say the same.", next_action="Give one of them.")
     least, most = values.workers(workers)
     return least, most or least
-
-
-def _order(share: float, steps: int) -> TrialOrder:
-    if not 0 < share <= 1:
-        raise values.UnreadableOption(f"--trial-share is {share:g}.", next_action="Give a share, for example 0.05.")
-    return TrialOrder(share=share, total_steps=steps)
-
-
-def _numbers(text: str | None, option: str) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    if not re.fullmatch(r"[1-9]\d{0,7}(,[1-9]\d{0,7}){0,15}", text):
-        raise values.UnreadableOption(f"{option} {text!r} is no list.", next_action="Write 1,2,4.")
-    return tuple(sorted({int(word) for word in text.split(",")}))
-
-
-def _sizes(text: str | None, parameters: dict[str, Any], *, go: bool) -> tuple[int, ...]:
-    """The batch sizes to try. Raises `PlanUnclear`, before the long work, for what could not be chosen or started after it."""
-    sizes = _numbers(text, "--batch-sizes")
-    if len(sizes) == 1:
-        raise PlanUnclear(
-            "One batch size leaves nothing to choose.",
-            next_action=f"Give more of them, or --set batch_size={sizes[0]}.",
-        )
-    if go and sizes:
-        _epochs(parameters)
-    return sizes
 
 
 def _ends_at(text: str | None) -> float | None:
