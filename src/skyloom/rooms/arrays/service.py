@@ -78,6 +78,7 @@ class Arrays:
                 submitted_by=by.principal,
             ),
         )
+        jobs_rules.check_bounds(rules.job(array, 0, array.submitted_at))
         tx.insert(PROGRESS, self._go_on(tx, array, ArrayProgress(id=array.id, project=array.project)))
         return self._status(tx, array)
 

@@ -43,6 +43,10 @@ class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
 
+class JobBeyondBounds(InvalidInput):
+    """With what its maker adds to it, the job is larger than a job may be."""
+
+
 class NotRepeatable(Conflict):
     """The job belongs to a run, an endpoint or a dataset, which has to be asked instead."""
 

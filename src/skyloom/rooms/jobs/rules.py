@@ -20,6 +20,7 @@ from skyloom.rooms.jobs.model import (
     Condition,
     Dependency,
     Job,
+    JobBeyondBounds,
     JobSpec,
     JobState,
     JobStatus,
@@ -60,6 +61,22 @@ NEXT_ACTIONS: dict[Reason, str] = {
 
 # What another try can mend. More memory, more time, another command or another request are not among it.
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
+
+
+_AS_STORED = msgspec.json.Decoder(Job)
+
+
+def check_bounds(job: Job) -> None:
+    """Raise `JobBeyondBounds` for a job that could be written and never be read again, which would stop the loop for everybody.
+
+    Whoever makes a job from something else (a training, an array, a replica) adds files, variables and labels of his own.
+    """
+    try:
+        _AS_STORED.decode(msgspec.json.encode(job))
+    except msgspec.ValidationError as error:
+        raise JobBeyondBounds(
+            f"The job would be beyond what one may be: {error}.", next_action="Ask for less or shorter of that."
+        ) from None
 
 
 def check_labels(labels: Iterable[str]) -> None:
