@@ -126,9 +126,16 @@ def test_log_that_is_read_byte_by_byte_comes_whole(shop: Workshop) -> None:
 
 def test_training_whose_job_could_never_be_read_again_is_refused(shop: Workshop) -> None:
     digest, _ = shop.blobs.put([b"print(1)"])
-    with pytest.raises(JobBeyondBounds, match=r"\$\.spec\.labels"):
+    with pytest.raises(JobBeyondBounds, match=r"\$\.labels"):
         shop.train(Train(script="train.py", files={"train.py": digest}, labels={"why": "x" * 300}))
     assert shop.jobs.list(ListJobs(), ANN).items == ()
+
+
+def test_job_that_a_room_above_makes_too_large_is_refused_before_anything_is_written(shop: Workshop) -> None:
+    digest, _ = shop.blobs.put([b"weights"])
+    spec = JobSpec(entry=Command(argv=("true",)), files={f"bundle/{'x' * 295}": digest})
+    with pytest.raises(JobBeyondBounds, match=r"\$\.files"):
+        shop.jobs.check(SubmitJob(spec=spec), ANN)
 
 
 @pytest.fixture

@@ -62,16 +62,13 @@ NEXT_ACTIONS: dict[Reason, str] = {
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
 
 
-_AS_STORED = msgspec.json.Decoder(Job)
-
-
-def check_bounds(job: Job) -> None:
-    """Raise `JobBeyondBounds` for a job that could be written and never be read again, which would stop the loop for everybody.
+def check_bounds(made: Job | JobSpec) -> None:
+    """Raise `JobBeyondBounds` for what could be written and never be read again, which would stop the loop for everybody.
 
     Whoever makes a job from something else (a training, an array, a replica) adds files, variables and labels of his own.
     """
     try:
-        _AS_STORED.decode(msgspec.json.encode(job))
+        msgspec.json.decode(msgspec.json.encode(made), type=type(made))
     except msgspec.ValidationError as error:
         raise JobBeyondBounds(
             f"The job would be beyond what one may be: {error}.", next_action="Ask for less or shorter of that."

@@ -76,6 +76,7 @@ class Jobs:
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
+        rules.check_bounds(ask.spec)
         self._check_possible(ask.spec)
         if budgets := self._budgets:
             wish = wish_of(ask.spec, "", by.project, by.principal)
