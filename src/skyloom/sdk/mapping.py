@@ -139,7 +139,7 @@ def _unpacked(result: ArrayResult, count: int, size: int) -> Iterator[tuple[int,
     look = f"Read what it printed: skyloom job logs {result.job_id}."
     for place, index in enumerate(_chunk(result.index * size, count, size)):
         if outcomes is None:
-            yield index, _failed(index, result.reason.value, result.message, look)
+            yield index, _failed(index, result.reason.value or "no result", result.message, look)
         elif "error" in outcomes[place]:
             told = outcomes[place]["error"]
             yield index, _failed(index, told["type"], told["message"], look, told["traceback"])
