@@ -189,7 +189,7 @@ class Embedded:
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
             Loop("dependencies", self._jobs.dependencies.tick, live, STEADY),
-            Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS),
+            Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS, STEADY),
             Loop("schedules", self._schedules.tick, schedules_ports.COLLECTIONS),
             Loop("tenancy", self._tenancy.tick),
         ]
