@@ -1,5 +1,6 @@
 """What a map gathers of an array that was stopped before all of its chunks had their turn."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from skyloom.rooms.arrays.model import ArrayResult
 from skyloom.rooms.jobs.model import JobState, Reason
-from skyloom.sdk.mapping import RemoteFailure, gather
+from skyloom.sdk.mapping import ChunkEmpty, RemoteFailure, gather, submit
 
 
 def stopped_array(*indexes: int) -> Any:
@@ -35,3 +36,9 @@ def test_map_of_an_array_that_was_stopped_leaves_no_input_out(ordered: bool) -> 
     assert sorted(found) == list(range(7))
     assert "Input 6: cancelled: cancelled by ann" in str(found[6])
     assert "skyloom why array_x" in found[6].next_action
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1])
+def test_map_in_chunks_of_nothing_is_refused(chunk_size: int) -> None:
+    with pytest.raises(ChunkEmpty):
+        submit(stopped_array(), Path("f.py"), "f", [{"args": [1], "kwargs": {}}], chunk_size, 0, None, {})

@@ -21,6 +21,10 @@ _MAX_PACKS = 1_000
 _BAR_WIDTH = 30
 
 
+class ChunkEmpty(InvalidInput):
+    """A chunk is to hold no input."""
+
+
 class TooManyInputs(InvalidInput):
     """More chunks than an array may have."""
 
@@ -54,8 +58,12 @@ def submit(
     key: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str, int]:
-    """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`."""
-    size = chunk_size or -(-len(calls) // _CHUNKS)
+    """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`, `ChunkEmpty`."""
+    size = -(-len(calls) // _CHUNKS) if chunk_size is None else chunk_size
+    if size < 1:
+        raise ChunkEmpty(
+            f"Chunks of {size} inputs hold none.", next_action="Give a chunk_size of 1 or more, or leave it out."
+        )
     chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
     if len(chunks) > MAX_SIZE:
         raise TooManyInputs(
