@@ -6,9 +6,9 @@ from functools import lru_cache, partial
 
 import msgspec
 
-from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.core.events import Event, JobEnded, Noted
 from skyloom.core.ids import Ids
+from skyloom.core.isolation import isolated
 from skyloom.core.money import usd
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
@@ -155,12 +155,8 @@ class Planning:
         plans = self._store.read(lambda view: view.select(TIME_PLANS, {"open": True}))
         bound = [plan for plan in plans if plan.deadline_at is not None]
         for plan in bound:
-            try:
+            with isolated(log, f"plan {plan.id}"):
                 self._look(plan)
-            except (StorageFull, Unavailable):
-                raise  # nobody's own fault: the whole round is done again
-            except Exception:
-                log.exception("plan %s is not estimated anew; the others are", plan.id)
         return _BUSY_S if bound else _IDLE_S
 
     def _look(self, plan: TimePlan) -> None:
