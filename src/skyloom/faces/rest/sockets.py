@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.to_thread
@@ -80,9 +80,7 @@ class _Bridge:
                 with contextlib.suppress(*_GONE):
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _stopped(tasks)
         with contextlib.suppress(*_GONE):
             if self._socket.application_state is WebSocketState.CONNECTED:
                 await self._socket.close()
@@ -119,17 +117,18 @@ class _Bridge:
 
     async def _outward(self) -> None:
         """To the client, until all outputs end; then how the command ended."""
-        outputs = asyncio.gather(*(self._copied(kind, number) for kind, number in self._channel.outputs.items()))
+        outputs = [asyncio.create_task(self._copied(*output)) for output in self._channel.outputs.items()]
         try:
             if self._channel.over < 0:
-                await outputs
+                await asyncio.gather(*outputs)
                 return
             end = await self._ended()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(outputs, _DRAIN_S)
+            done, _ = await asyncio.wait(outputs, timeout=_DRAIN_S)
+            for output in done:
+                output.result()
             await self._say(end)
         finally:
-            outputs.cancel()
+            await _stopped(outputs)
 
     async def _copied(self, kind: Stream, number: int) -> None:
         while content := await self._read(number):
@@ -178,3 +177,10 @@ class _Bridge:
 
     async def _say(self, control: Control) -> None:
         await self._socket.send_bytes(bytes([Stream.CONTROL]) + msgspec.json.encode(control))
+
+
+async def _stopped(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are over: a descriptor that is closed while one waits for it breaks whoever gets its number next."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
