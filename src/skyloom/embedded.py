@@ -213,7 +213,7 @@ class Embedded:
         planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
-        self._subscribers.append(planning.on_task_ended)
+        self._subscribers.append(planning.on_job_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)

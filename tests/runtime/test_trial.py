@@ -153,6 +153,27 @@ def test_trial_times_the_first_speaker_only(tmp_path: Path) -> None:
     assert not (tmp_path / "result.json").exists(), "nothing was timed"
 
 
+def test_trial_times_the_first_loop_only() -> None:
+    trial = Trial(TrialOrder(share=0.5))
+    for step in range(trial.begin("steps", 50)):
+        trial.mark("steps", step + 1)
+    first = trial.times()
+    for step in range(trial.begin("steps", 50)):
+        trial.mark("steps", step + 1)
+    trial.saw_checkpoint(1.0, 1)
+    assert trial.times() == first
+
+
+def test_trial_of_a_loop_that_was_told_of_before_times_the_loop() -> None:
+    trial = Trial(TrialOrder(share=0.5))
+    trial.reported(0)
+    assert trial.begin("steps", 100) == 50
+    for step in range(50):
+        trial.mark("steps", step + 1)
+        trial.reported(step + 1)
+    assert (trial.times().total_steps, trial.times().last_step, len(trial.times().step_s)) == (100, 50, 40)
+
+
 def test_noise_scale_is_found_from_gradients_of_two_batch_sizes() -> None:
     """Gradients with a known mean and covariance: the scale is trace over squared length."""
     chance = np.random.default_rng(1)
