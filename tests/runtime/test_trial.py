@@ -94,6 +94,17 @@ def test_fit_in_a_trial_stops_early_and_times_steps_one_checkpoint_and_the_gradi
 
 
 @pytest.mark.slow
+def test_fit_in_a_trial_walks_no_epoch_that_it_does_not_try(tmp_path: Path) -> None:
+    counted = """
+from skyloom.runtime.shards import Shards
+walk, epochs = Shards.batches, []
+Shards.batches = lambda self, epoch, first: epochs.append(epoch) or walk(self, epoch, first)
+"""
+    output, _ = run(tmp_path, f"{counted}{FIT}\nprint(epochs)", TrialOrder(share=0.3))
+    assert output.endswith("steps 60\n[0, 1]\n")
+
+
+@pytest.mark.slow
 def test_fit_outside_of_a_trial_does_all_of_its_steps_and_leaves_no_times(tmp_path: Path) -> None:
     output, result = run(tmp_path, FIT, None)
     assert "steps 200" in output
