@@ -6,7 +6,8 @@ Rights, idempotency, audit and waking the loops happen here, once, for every fac
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from skyloom.ports.store import Collection, Log, Store, Transaction
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
+from skyloom.rooms.tenancy.shortened import Shortened
 
 A = TypeVar("A")
 log = logging.getLogger("skyloom")
@@ -117,7 +119,16 @@ class Loop:
 class Cloud:
     """The door of a cloud, and its loops. Thread-safe. `skyloom.embedded` builds one."""
 
-    def __init__(self, store: Store, clock: Clock, tenancy: Tenancy, handlers: Handlers, loops: Iterable[Loop]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        tenancy: Tenancy,
+        handlers: Handlers,
+        loops: Iterable[Loop],
+        kinds: Mapping[str, Collection[Any]] = MappingProxyType({}),
+    ) -> None:
+        self._shortened = Shortened(store, kinds)
         self._store = store
         self._clock = clock
         self._handlers = handlers
@@ -132,7 +143,8 @@ class Cloud:
         """Carry out one operation and return its answer.
 
         A change is on disk when this returns. With a ``key``, repeating the same change gives the first answer and no second effect.
-        Raises what the operation raises; `RightMissing`; `KeyReused`. Blocks: never call it on an event loop.
+        Ids may be shortened to their beginning.
+        Raises what the operation raises; `RightMissing`; `KeyReused`; `AmbiguousId`. Blocks: never call it on an event loop.
         """
         handler = self._handlers[type(ask)]
         try:
@@ -141,6 +153,7 @@ class Cloud:
             code = refusal.code
             self._store.write(lambda tx: self.tenancy.audit(tx, ask, by, "", code))
             raise
+        ask = self._shortened.written_out(ask, by)
         if not isinstance(handler, Change):
             return handler.run(ask, by)  # type: ignore[no-any-return]
         replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}" if key else ""

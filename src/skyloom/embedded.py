@@ -134,7 +134,7 @@ class Embedded:
         if not self.token_file.exists():
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
-        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops)
+        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, _KINDS)
 
     def _open(self, settings: Settings) -> None:
         """The adapters: disk, database, processes."""
@@ -231,7 +231,7 @@ class Embedded:
             self.store,
             self._clock,
             self._pools.capacity,
-            about=lambda: (__version__, self.url, shutil.disk_usage(home).free),
+            about=lambda: (__version__, self.url, os.getpid(), shutil.disk_usage(home).free),
             explainers=_explainers(
                 self._jobs, self._arrays, self._schedules, self._data, self._planning, self._serving, self._budgets
             ),
@@ -249,6 +249,18 @@ class Embedded:
         self.lock.close()
 
 
+# Things that are asked for by an id, which may be shortened: its prefix, and where they are.
+_KINDS = {
+    "job": jobs_ports.JOBS,
+    "array": arrays_ports.ARRAYS,
+    "schedule": schedules_ports.SCHEDULES,
+    "run": tracking_ports.RUNS,
+    "plan": planning_ports.TIME_PLANS,
+    "dataset": data_ports.DATASETS,
+    "draft": data_ports.DRAFTS,
+    "ep": serving_ports.ENDPOINTS,
+    "alert": monitoring_ports.ALERTS,
+}
 _COUNTS = {
     "jobs": explainers.count_jobs,
     "endpoints": explainers.count_endpoints,

@@ -158,3 +158,11 @@ def test_run_with_requirements_installs_them_first_and_says_so(
         assert failed.code == 126 and "alpha==9" in failed.err
     finally:
         plane.end_everything()
+
+
+def test_detached_job_is_told_in_three_lines_and_found_by_the_beginning_of_its_id(terminal: Terminal) -> None:
+    said = terminal("job", "run", *SMALL, "--detach", "--", "echo", "hi")
+    told = dict(line.split(None, 1) for line in said.out.splitlines())
+    assert list(told) == ["job", "state", "follow"]
+    assert told["follow"] == f"skyloom job logs -f {told['job']}"
+    assert terminal("job", "logs", "-f", told["job"][:-2]).out == "hi\n"

@@ -6,20 +6,24 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
-from skyloom.cli.render import EXIT_CODES, progress, render, render_error, show, show_error
+from skyloom.cli.render import EXIT_CODES, _draw, progress, render, render_error, show, show_error
 from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
+from skyloom.ports.engine import Command
 from skyloom.ports.series import Point
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.rules import report
 from skyloom.rooms.cost.usage import held
 from skyloom.rooms.data.model import Excerpt
+from skyloom.rooms.jobs.model import Job, JobSpec, JobState, JobStatus, Reason
 from skyloom.rooms.lineage.model import Kind, LineageNode
 from skyloom.rooms.monitoring.model import Alert, AlertState, FeatureDrift, Monitor, Signal
+from skyloom.rooms.overview.model import CloudStatus
 
 EVIL = "\x1b[2J\u202eevil\r\n[bold]x[/bold]"
 
@@ -228,3 +232,61 @@ def test_rows_of_a_dataset_are_a_table_of_their_own_columns():
 def test_measurements_by_name_are_a_table():
     shown = render({"loss": Point("loss", 3, 0.0, 0.25), "acc": Point("acc", 3, 0.0, None)})
     assert shown.splitlines()[1].split() == ["loss", "3", "1970-01-01", "00:00:00Z", "0.25"]
+
+
+def narrow(value: object, width: int) -> str:
+    """What a terminal of that width shows."""
+    console = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO(), _environ={})
+    _draw(value, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_ids_and_states_are_never_broken_over_lines(width: int) -> None:
+    identifier = "job_01m7zfzgpwmff3h42ryaqhv1rb"
+    job = Job(
+        id=identifier,
+        project="p",
+        spec=JobSpec(entry=Command(argv=("x",)), name="train digits with a name that goes on for long"),
+        submitted_at=0.0,
+        submitted_by="ann",
+    )
+    status = JobStatus(
+        job=job,
+        state=JobState.SUCCEEDED,
+        reason=Reason.WAITING_FOR_DEPENDENCIES,
+        outlook="likely to end in 10 min (42 s to 2 h)",
+        started_at=1.7e9,
+        ended_at=1.7e9,
+    )
+    shown = narrow(Page(items=(status,)), width)
+    assert identifier in shown
+    assert "succeeded" in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("left out to fit: " in shown) == (width < 200)
+    assert "left out" not in render(Page(items=(status,)))
+
+
+def test_message_of_an_alert_is_left_out_last() -> None:
+    shown = narrow(Page(items=(alert("word " * 12),)), 70)
+    assert "MESSAGE" in shown
+    assert "alert_1" in shown
+    assert "left out to fit: " in shown
+
+
+def test_status_tells_counts_in_words_and_its_process() -> None:
+    status = CloudStatus(
+        version="1",
+        url="http://here",
+        pid=4711,
+        uptime_s=1.0,
+        capacity=Resources(cpus=1),
+        used=Resources(cpus=1),
+        disk_free_bytes=1,
+        counts={"jobs": {"running": 2, "queued": 1}, "endpoints": {"live": 0}, "alerts": {}},
+    )
+    lines = [line.split(None, 1) for line in render(status).splitlines()]
+    assert ["pid", "4711"] in lines
+    assert ["jobs", "2 running, 1 queued"] in lines
+    assert ["endpoints", "none"] in lines

@@ -15,7 +15,7 @@ from skyloom.cli.values import UnreadableOption
 from skyloom.core.errors import SkyloomError
 from skyloom.sdk.client import Client
 
-JobId = Annotated[str, typer.Argument(metavar="JOB")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or as much of its beginning as no other has.")]
 Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 _SIGNALLED = 128
 
@@ -70,6 +70,7 @@ def port_forward(
 
     there, here = _ports(port)
     with cloud(project) as client:
+        job = client.jobs.get(job).job.id  # whole: the beginning that was typed may fit more jobs later
         forward = Forward(client, job, there, local_port=here, rank=rank)
         typer.echo(f"http://127.0.0.1:{forward.local_port} is port {there} of {job}. Ctrl-C ends this.", err=True)
         try:

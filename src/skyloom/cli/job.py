@@ -127,7 +127,7 @@ def run(
             key=key,
         )
         if detach:
-            return show(client.jobs.get(status.job.id) if key else status, as_json)
+            return _show_queued(client.jobs.get(status.job.id) if key else status, as_json)
         attend(client, status.job.id, as_json)
 
 
@@ -164,7 +164,7 @@ def rerun(job: JobId, detach: Detach = False, project: Project = None, as_json: 
     with cloud(project) as client:
         status = client.jobs.rerun(job)
         if detach:
-            return show(status, as_json)
+            return _show_queued(status, as_json)
         attend(client, status.job.id, as_json)
 
 
@@ -180,6 +180,7 @@ def logs(
 ) -> None:
     """Print what a worker of a job printed."""
     with cloud(project) as client:
+        job = client.jobs.get(job).job.id  # whole: the beginning that was typed may fit more jobs later
         if follow:
             attend(client, job, False, rank, attempt)
         for text in _so_far(client, job, rank, attempt):
@@ -196,6 +197,12 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
 
 app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
 app.command("port-forward")(inside.port_forward)
+
+
+def _show_queued(status: JobStatus, as_json: bool) -> None:
+    """What a person needs of a job that he does not follow yet; a program gets all of it."""
+    told = {"job": status.job.id, "state": status.state, "follow": f"skyloom job logs -f {status.job.id}"}
+    show(status if as_json else told, as_json)
 
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:

@@ -26,7 +26,7 @@ from skyloom.rooms.lineage.model import LineageNode
 from skyloom.rooms.planning.model import Accuracy, Breakdown, Forecast, TimePlan
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.tree import Tree
 
@@ -44,6 +44,8 @@ EXIT_CODES: Mapping[Category, int] = {
 }
 
 _PIPED_WIDTH = 100_000  # wide enough that nothing is ever wrapped or cut
+_LEAST = 24  # characters that a long text gets at least; it is broken over lines
+_STAYS = ("state", "message", "error")  # however narrow the terminal is
 _EMPTY = "Nothing here yet."
 _GOOD = {"succeeded", "ready", "running", "resolved", "healthy", "active", "done"}
 _BAD = {"failed", "firing", "lost", "unhealthy", "error"}
@@ -170,18 +172,65 @@ def _page(value: msgspec.Struct) -> "Iterable[RenderableType]":
         yield from _parts(part)
 
 
-def _table(columns: Sequence[Column], items: Iterable[object]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
+def _table(columns: Sequence[Column], items: Iterable[object]) -> "_Fitted":
     written = [[column.write(item) for column in columns] for item in items]
     # A column in which no row has anything only makes the others narrower.
     used = [place for place in range(len(columns)) if any(row[place] not in ("", NOTHING) for row in written)]
+    return _Fitted([columns[place] for place in used], [[row[place] for place in used] for row in written])
+
+
+class _Fitted:
+    """A table as wide as there is room: what can be typed again (ids, states, names) is never broken over lines. Where not all
+    columns fit, those to the right are left out, and it says which."""
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+        from rich.cells import cell_len
+
+        self._columns, self._rows = columns, rows
+        texts = [[column.heading, *(row[place] for row in rows)] for place, column in enumerate(columns)]
+        self._wide = [max(map(cell_len, column)) for column in texts]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
+        from rich.text import Text
+
+        shown = self._fitting(options.max_width)
+        yield _drawn(self._columns, self._rows, shown, {place for place in shown if self._is_firm(place)})
+        absent = [column.heading for place, column in enumerate(self._columns) if place not in shown]
+        if absent:
+            yield Text(f"left out to fit: {', '.join(absent)} (--json has them)", style="dim")
+
+    def _is_firm(self, place: int) -> bool:
+        if self._wide[place] <= _LEAST or self._columns[place].path.split(".")[-1] in ("id", "state"):
+            return True
+        return place == 0 and not any(" " in row[0] for row in self._rows)
+
+    def _fitting(self, width: int) -> list[int]:
+        """The places of the columns to show: the last ones go first, then those that stay, but for the first and the state."""
+        shown = list(range(len(self._columns)))
+        names = [column.path.split(".")[-1] for column in self._columns]
+        goes = [place for place in shown[:0:-1] if not names[place].endswith(_STAYS) and self._columns[place].heading]
+        goes += [place for place in shown[:0:-1] if place not in goes and names[place] != "state"]
+        for place in goes:
+            if sum(2 + (self._wide[one] if self._is_firm(one) else _LEAST) for one in shown) - 2 <= width:
+                break
+            shown.remove(place)
+        return shown
+
+
+def _drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]], used: Sequence[int], firm: set[int]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place in used:
-        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in written)
-        table.add_column(Text(columns[place].heading.upper()), justify="right" if numbers else "left", overflow="fold")
-    for row in written:
+        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in rows)
+        table.add_column(
+            Text(columns[place].heading.upper()),
+            justify="right" if numbers else "left",
+            overflow="ellipsis" if place in firm else "fold",
+            no_wrap=place in firm,
+        )
+    for row in rows:
         table.add_row(*(Text(row[place], style=_style(row[place])) for place in used))
     return table
 

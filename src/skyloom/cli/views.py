@@ -17,6 +17,7 @@ from skyloom.rooms.data.contents import Column as DataColumn
 from skyloom.rooms.data.contents import Loss, StepReport
 from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
+from skyloom.rooms.overview.model import CloudStatus, Explanation
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
@@ -24,6 +25,16 @@ from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
 from skyloom.rooms.webhooks.model import Webhook
+
+
+def _counted(noun: str) -> Column:
+    """How many there are of a noun in each state, of a status: "2 running, 1 queued"."""
+
+    def write(status: CloudStatus) -> str:
+        counts = status.counts.get(noun, {})
+        return ", ".join(f"{count:,} {safe(state)}" for state, count in counts.items() if count) or "none"
+
+    return Column(noun, write, "counts")
 
 
 def _top(row: FeatureDrift) -> float:
@@ -171,6 +182,14 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **money_views.PAGES,
     **JOB_PAGES,
     **SIMULATION_PAGES,
+    CloudStatus: (
+        (
+            *map(of, ("version", "url", "pid", "uptime_s", "capacity", "used", "disk_free_bytes")),
+            *map(_counted, ("jobs", "endpoints", "alerts")),
+        ),
+        (),
+    ),
+    Explanation: (tuple(map(of, ("subject", "state", "reason", "message", "next_action"))), ("evidence",)),
     RunProgress: (
         (
             of("run.id", "run"),

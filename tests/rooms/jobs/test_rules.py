@@ -9,6 +9,8 @@ from skyloom.ports.store import changed
 from skyloom.rooms.cost.budget import BudgetUnclear
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import COME_BACK, HALTS, MOVES, Halt, Job, JobSpec, JobState, Reason, Task, TaskState
+from skyloom.rooms.scheduling.durations import GUESS
+from skyloom.rooms.scheduling.forecast import GangForecast, LikelyTime
 
 NOW = 1000.0
 
@@ -199,3 +201,28 @@ def test_every_reason_has_a_next_action_entry() -> None:
 def test_budget_that_is_no_amount_is_refused_whatever_the_job_is_for(amount: float) -> None:
     with pytest.raises(BudgetUnclear):  # on a wire it would be null, and mean no limit
         a_job(budget_cpu_hours=amount)
+
+
+def foretold(basis: str, labels: dict[str, str]) -> rules.JobStatus:
+    made = Job(
+        id="job_1",
+        project="p",
+        spec=JobSpec(entry=Command(argv=("x",)), labels=labels),
+        submitted_at=0.0,
+        submitted_by="ann",
+    )
+    running = [changed(one, {"state": TaskState.RUNNING}) for one in rules.tasks_of(made, 0.0)]
+    ends = LikelyTime(early_at=10.0, likely_at=20.0, late_at=30.0)
+    known = GangForecast(gang="job_1", starts=ends, ends=ends, basis=basis, num_rollouts=1)
+    return rules.status(made, running, forecast=known)
+
+
+def test_end_of_a_job_of_a_new_kind_is_not_told_as_if_it_were_known() -> None:
+    assert rules.foreseen(foretold(GUESS, {}), 0.0) == "end unknown: no earlier run"
+    assert rules.foreseen(foretold("from 3 earlier jobs", {}), 0.0) == "likely to end in 20 s (10 s to 30 s)"
+
+
+@pytest.mark.parametrize("label", ["endpoint", "notebook"])
+def test_nothing_is_said_of_the_end_of_a_service(label: str) -> None:
+    told = foretold("from 3 earlier jobs", {label: "x"})
+    assert (told.forecast, rules.foreseen(told, 0.0)) == (None, "")

@@ -44,7 +44,7 @@ class House:
             self.store,
             self.clock,
             lambda: CAPACITY,
-            about=lambda: ("1.2.3", "http://here", 77),
+            about=lambda: ("1.2.3", "http://here", 4711, 77),
             explainers={"job": explainers.of_jobs(jobs), "run": explainers.of_runs(jobs)},
             counts={"jobs": explainers.count_jobs},
         )

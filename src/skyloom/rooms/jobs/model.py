@@ -126,6 +126,8 @@ COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 
 # What costs and lineage are told by: nobody may say it of his own job.
 OWNERS = frozenset({"run", "model", "endpoint", "user"})
+# Labels of what serves until somebody stops it: of such a job nobody can say when it ends.
+ENDLESS = frozenset({"endpoint", "notebook"})
 
 Label = Annotated[str, Meta(max_length=200)]
 Workers = Annotated[int, Meta(ge=1, le=1_024)]
@@ -315,7 +317,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         reason, message, next_action: why it is in this state, the evidence, what to do; empty when there is nothing to say.
         place: in the queue, 1 is the next; None for one that does not wait, or is further back than was looked at.
         forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
-            empty for one that has ended, or is too far back.
+            empty for one that has ended, is too far back, or runs as a service (``ENDLESS``).
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """

@@ -13,6 +13,7 @@ from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import (
     COME_BACK,
     ENDED,
+    ENDLESS,
     HALTS,
     MOVES,
     OWNERS,
@@ -29,6 +30,7 @@ from skyloom.rooms.jobs.model import (
     Task,
     TaskState,
 )
+from skyloom.rooms.scheduling.durations import GUESS
 from skyloom.rooms.scheduling.forecast import GangForecast
 
 LIVE = MOVES.live
@@ -174,6 +176,7 @@ def status(
         message = held_up
     if state is JobState.WAITING:
         reason, message = Reason.WAITING_FOR_DEPENDENCIES, waits_for(job.spec.after)
+    endless = state is not JobState.QUEUED and not ENDLESS.isdisjoint(job.spec.labels)
     ends = [task.ended_at for task in tasks if task.ended_at is not None]
     starts = [task.started_at for task in all_tasks if task.started_at is not None]
     return JobStatus(
@@ -185,7 +188,7 @@ def status(
         started_at=min(starts, default=None),
         ended_at=max(ends, default=None) if state in ENDED else None,
         place=place or None if state is JobState.QUEUED else None,
-        forecast=forecast if state not in ENDED else None,
+        forecast=None if state in ENDED or endless else forecast,
         tasks=tasks,
     )
 
@@ -197,13 +200,18 @@ def waits_for(after: Sequence[Dependency]) -> str:
 
 
 def foreseen(status: JobStatus, now: float) -> str:
-    """When a job will start or end, in words: "likely to start in 3 min (1 min to 10 min)"; empty when nobody can say."""
+    """When a job will start or end, in words: "likely to start in 3 min (1 min to 10 min)"; empty when nobody can say.
+
+    How long a job of a new kind runs is a guess: good enough for the starts of others, not to be told as its own end.
+    """
     known = status.forecast
     if known is None:
         return ""
     when, word = (known.starts, "start") if status.state is JobState.QUEUED else (known.ends, "end")
     if when.likely_at is None:
         return ""
+    if word == "end" and known.basis == GUESS:
+        return "end unknown: no earlier run"
     early, likely, late = (
         None if at is None else _span(at - now) for at in (when.early_at, when.likely_at, when.late_at)
     )

@@ -16,7 +16,8 @@ class CloudStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A cloud at a glance.
 
     Attributes:
-        uptime_s: since this control plane started.
+        pid: of the process of this control plane, on its machine.
+        uptime_s: since it started.
         capacity, used: of the whole pool, by everybody.
         disk_free_bytes: where the data folder lies.
         counts: noun → state → how many, of what the caller's token opens: ``{"jobs": {"running": 2}}``.
@@ -24,6 +25,7 @@ class CloudStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     url: str
+    pid: int
     uptime_s: float
     capacity: Resources
     used: Resources

@@ -17,7 +17,7 @@ class Overview:
 
     Args:
         capacity: all that the pools have, when asked.
-        about: version and address of this control plane, and the free bytes of its disk, when asked.
+        about: version, address and process of this control plane, and the free bytes of its disk, when asked.
         explainers: prefix of an id (``job``) → who explains such things.
         counts: noun in the plural → who counts them.
     """
@@ -27,7 +27,7 @@ class Overview:
         store: Store,
         clock: Clock,
         capacity: Callable[[], Resources],
-        about: Callable[[], tuple[str, str, int]],
+        about: Callable[[], tuple[str, str, int, int]],
         explainers: Mapping[str, Explainer],
         counts: Mapping[str, Count],
     ) -> None:
@@ -43,12 +43,13 @@ class Overview:
         return {model.GetStatus: Query(self.status), model.Why: Query(self.why)}
 
     def status(self, ask: model.GetStatus, by: Caller) -> model.CloudStatus:
-        version, url, disk_free_bytes = self._about()
+        version, url, pid, disk_free_bytes = self._about()
 
         def work(view: Snapshot) -> model.CloudStatus:
             return model.CloudStatus(
                 version=version,
                 url=url,
+                pid=pid,
                 uptime_s=self._clock.monotonic() - self._started,
                 capacity=self._capacity(),
                 used=sum((use.resources for use in occupancy(view).values()), NOTHING),

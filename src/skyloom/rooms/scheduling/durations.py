@@ -20,6 +20,7 @@ _MAX_KEPT = 200
 _SPREAD, _SPREAD_WEIGHT = 0.7, 3
 _ANY_MEDIAN_S, _ANY_SPREAD = 600.0, 2.0
 _SHORTEST_S = 1e-3
+GUESS = "a guess: no earlier job is like it"  # the basis of what is judged from nothing
 
 
 class Durations(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,9 +83,7 @@ def from_estimate(expected_s: float) -> Durations:
 
 def from_nothing() -> Durations:
     """What is known of a gang of which nothing is known: minutes, more likely than hours."""
-    return Durations(
-        quantiles_s=_lognormal(math.log(_ANY_MEDIAN_S), _ANY_SPREAD), basis="a guess: no earlier job is like it"
-    )
+    return Durations(quantiles_s=_lognormal(math.log(_ANY_MEDIAN_S), _ANY_SPREAD), basis=GUESS)
 
 
 def _lognormal(centre: float, spread: float, freedom: int | None = None) -> tuple[float, ...]:
