@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
@@ -25,7 +26,7 @@ from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Store
+from skyloom.ports.store import Collection, Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost import ports as cost_ports
@@ -250,7 +251,7 @@ class Embedded:
 
 
 # Things that are asked for by an id, which may be shortened: its prefix, and where they are.
-_KINDS = {
+_KINDS: dict[str, Collection[Any]] = {
     "job": jobs_ports.JOBS,
     "array": arrays_ports.ARRAYS,
     "schedule": schedules_ports.SCHEDULES,

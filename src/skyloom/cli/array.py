@@ -115,7 +115,7 @@ def jobs(
 ) -> None:
     """List the jobs of an array that were made so far."""
     with cloud(project) as client:
-        show(client.jobs.list(limit, cursor, live, array), as_json)
+        show(client.jobs.list(limit, cursor, live, client.arrays.get(array).array.id), as_json)
 
 
 @app.command()
