@@ -370,6 +370,7 @@ def _prices(settings: Settings) -> PriceBook:
 def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book: PriceBook) -> tuple[Budgets, Cost]:
     """The room of cost, with what the settings say of prices and the sums of an older ledger in place."""
     prices = Prices(store, clock, ids)
+    prices.pools = pools_ports.pool_names
     prices.install(book)
     budgets = Budgets(store, clock, ids, outbox, prices)
     cost = Cost(store, clock, prices, budgets)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import bar
 from skyloom.cli.wording import human, label, safe
-from skyloom.core.money import short
+from skyloom.core.money import short, usd
 from skyloom.rooms.cost.budget import BudgetStatus
 from skyloom.rooms.cost.limits import amount, limits_of
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
@@ -29,6 +29,14 @@ def _hours(field: str, heading: str | None = None) -> Column:
     return Column(heading or label(field), lambda row: short(getattr(row, field)), field)
 
 
+def _an_hour(price_usd: float) -> str:
+    return f"{usd(price_usd)} an hour"
+
+
+def _since(item: PriceList) -> str:
+    return human("valid_from_at", item.valid_from) if item.valid_from else "ever"
+
+
 COLUMNS: Mapping[type, Sequence[Column]] = {
     CostRow: (
         of("name"),
@@ -47,7 +55,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("prices.cpu_usd_per_hour", "CPU $/h"),
         of("prices.gpu_usd_per_hour", "GPU $/h"),
         of("prices.memory_gib_usd_per_hour", "GiB $/h"),
-        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
+        Column("since", _since),
         of("set_by"),
     ),
     BudgetStatus: (
@@ -64,6 +72,19 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 }
 
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    PriceList: (
+        (
+            of("pool"),
+            of("tenure"),
+            Column("a CPU core", lambda item: _an_hour(item.prices.cpu_usd_per_hour), "prices"),
+            Column("a GPU", lambda item: _an_hour(item.prices.gpu_usd_per_hour), "prices"),
+            Column("a GiB of memory", lambda item: _an_hour(item.prices.memory_gib_usd_per_hour), "prices"),
+            Column("valid from", _since, "valid_from"),
+            of("set_by"),
+            of("id", "list"),
+        ),
+        (),
+    ),
     BudgetStatus: (
         (
             of("budget.id", "budget"),
