@@ -81,7 +81,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             Column("a GiB of memory", lambda item: _an_hour(item.prices.memory_gib_usd_per_hour), "prices"),
             Column("valid from", _since, "valid_from"),
             of("set_by"),
-            of("id", "list"),
+            of("id"),
         ),
         (),
     ),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -67,6 +68,11 @@ def show(value: object, as_json: bool = False, file: TextIO | None = None) -> No
     from rich.console import Console  # only now: importing it takes longer than most commands
 
     _draw(value, Console(file=target, highlight=False, markup=False, emoji=False))
+
+
+def say_written(what: str, path: Path) -> None:
+    """Say on stderr where a file was written."""
+    _write(sys.stderr, f"{what} written to {safe(str(path))}\n")
 
 
 def render_error(error: SkyloomError, as_json: bool = False) -> str:
