@@ -185,7 +185,7 @@ def _table(columns: Sequence[Column], items: Iterable[object]) -> "Table":
     used = [place for place in range(len(columns)) if any(row[place] not in ("", NOTHING) for row in written)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place in used:
-        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in written)
+        numbers = all(re.fullmatch(r"<?[-$\d.,]+[%]?|–", row[place]) for row in written)
         table.add_column(Text(columns[place].heading.upper()), justify="right" if numbers else "left", overflow="fold")
     for row in written:
         table.add_row(*(Text(row[place], style=_style(row[place])) for place in used))

@@ -172,6 +172,14 @@ def test_cost_of_a_model_is_its_training_and_its_serving(place: Place):
     assert {row.name: row.duration_s for row in place.report(CostBy.MODEL).rows} == {"digits": 60, "": 40}
 
 
+def test_costs_by_job_say_what_each_is_called(place: Place):
+    place.publish(task("t1", 0, 60, "job_1"))
+    place.publish(task("t2", 0, 30, "job_2"))
+    place.cost.job_titles = lambda view, jobs: {"job_1": "train.py"} if "job_1" in jobs else {}
+    assert [(row.name, row.title) for row in place.report().rows] == [("job_1", "train.py"), ("job_2", "")]
+    assert [row.title for row in place.report(CostBy.POOL).rows] == [""]
+
+
 def set_prices(place: Place, cpu: float, pool: str = "local", valid_from: float | None = None) -> None:
     ask = SetPrices(pool=pool, cpu_usd_per_hour=cpu, valid_from=valid_from)
     place.store.write(lambda tx: place.prices.set(tx, ask, ANN))
