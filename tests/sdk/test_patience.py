@@ -5,9 +5,18 @@ from typing import Any
 import pytest
 
 from skyloom.core.operation import Caller
+from skyloom.ports.engine import Command
+from skyloom.rooms.data.making import Clean, Deduplicate
+from skyloom.rooms.data.model import Draft, DraftState, DraftStatus
+from skyloom.rooms.jobs.model import Job, JobSpec, JobState, JobStatus, LogChunk
+from skyloom.sdk import notebook
+from skyloom.sdk.client import Client
+from skyloom.sdk.data import DataCalls
 from skyloom.sdk.http import CloudUnreachable, HttpTransport
+from skyloom.sdk.jobs import JobFailed
 from skyloom.sdk.patience import Patient, patient, patient_with_job
 from skyloom.sdk.transport import InProcess
+from skyloom.sdk.tunnel import TunnelNotOpened
 
 
 def outage(had_answered: bool) -> CloudUnreachable:
@@ -65,3 +74,39 @@ def test_who_is_patient_already_does_not_wait_twice() -> None:
     one = patient(HttpTransport("http://127.0.0.1:9", "t", "p"), "Array array_a", "skyloom array wait array_a")
     assert isinstance(one, Patient)
     assert patient_with_job(one, "job_a") is one
+
+
+def test_draft_is_waited_for_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = told(monkeypatch)
+    step = Clean(steps=(Deduplicate(),))
+    draft = Draft(
+        id="a",
+        project="p",
+        dataset_id="d",
+        parent=1,
+        making=step,
+        job_id="job_a",
+        number=2,
+        created_at=1,
+        created_by="i",
+    )
+    done = DraftStatus(draft=draft, state=DraftState.DONE)
+    data = DataCalls(far(outage(True), done, outage(True), "version 2"))
+    assert data.finish(DraftStatus(draft=draft, state=DraftState.WORKING)) == "version 2"
+    assert sum("Job job_a goes on" in line for line in said) == 2
+
+
+def test_notebook_is_waited_for_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = told(monkeypatch)
+
+    def silent(*_ask: object) -> None:
+        raise TunnelNotOpened("The control plane opens no connection.", next_action="Try again.")
+
+    monkeypatch.setattr("skyloom.sdk.notebook.open_tunnel", silent)
+    job = Job(id="job_a", project="p", spec=JobSpec(entry=Command(argv=("x",))), submitted_at=1.0, submitted_by="i")
+    here, gone = (JobStatus(job=job, state=state) for state in (JobState.RUNNING, JobState.CANCELLED))
+    nothing = LogChunk(text="", next_offset=0, ended=False)
+    cloud = Client(far(here, "a session", outage(True), nothing, outage(True), gone, nothing))
+    with pytest.raises(JobFailed):
+        notebook.address(cloud, "job_a", lambda _: None)
+    assert sum("Job job_a goes on" in line for line in said) == 2
