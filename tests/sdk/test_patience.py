@@ -92,7 +92,8 @@ def test_draft_is_waited_for_through_an_outage(monkeypatch: pytest.MonkeyPatch) 
     )
     done = DraftStatus(draft=draft, state=DraftState.DONE)
     data = DataCalls(far(outage(True), done, outage(True), "version 2"))
-    assert data.finish(DraftStatus(draft=draft, state=DraftState.WORKING)) == "version 2"
+    version: object = data.finish(DraftStatus(draft=draft, state=DraftState.WORKING))
+    assert version == "version 2"
     assert sum("Job job_a goes on" in line for line in said) == 2
 
 
