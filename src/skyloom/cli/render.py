@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -69,6 +70,11 @@ def show(value: object, as_json: bool = False, file: TextIO | None = None) -> No
     from rich.console import Console  # only now: importing it takes longer than most commands
 
     _draw(value, Console(file=target, highlight=False, markup=False, emoji=False))
+
+
+def say_written(what: str, path: Path) -> None:
+    """Say on stderr where a file was written."""
+    _write(sys.stderr, f"{what} written to {safe(str(path))}\n")
 
 
 def render_error(error: SkyloomError, as_json: bool = False) -> str:
@@ -223,7 +229,7 @@ def _drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]], used: Seque
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place in used:
-        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in rows)
+        numbers = all(re.fullmatch(r"<?[-$\d.,]+[%]?|–", row[place]) for row in rows)
         table.add_column(
             Text(columns[place].heading.upper()),
             justify="right" if numbers else "left",
