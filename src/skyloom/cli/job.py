@@ -194,7 +194,7 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
     )
 
 
-app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("exec")(inside.exec_)
 app.command("port-forward")(inside.port_forward)
 
 
