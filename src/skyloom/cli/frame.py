@@ -61,7 +61,7 @@ Mounts = Annotated[
 Preemptible = Annotated[
     bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
 ]
-Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")]
+Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done by then: 2h, or 2026-01-31T18:00.")]
 Expected = Annotated[str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")]
 OnPool = Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")]
 Require = Annotated[

@@ -37,7 +37,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **SIMULATION_COLUMNS,
     Alert: (
         of("id", "alert"),
-        of("endpoint_name", "endpoint"),
+        of("endpoint_name", "about"),
         of("signal"),
         of("state"),
         of("fired_at", "since"),

@@ -296,6 +296,8 @@ def test_thresholds_are_said_once_each(place: Place):
     live(place, 47)
     place.end("job_1")
     assert thresholds(place) == [0.5, 0.8, 1.0]  # 1.0 when it stopped what ran
+    said = [event.body.message for event in place.events() if isinstance(event.body, BudgetReached)]
+    assert "reached 50%: 50% is used, $0.05" in said[0] and "reached 100%: 9" in said[2]
 
 
 def test_threshold_that_a_task_passed_while_nobody_looked_is_said_when_it_ends(place: Place):

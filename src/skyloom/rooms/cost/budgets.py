@@ -253,7 +253,7 @@ class Budgets:
         )
         truly = limits.used_share(pot)
         early = "" if truly >= threshold else " What was left paid for stopping in time what ran."
-        message = f"{pot.name} is used up to {truly:.0%}: {used}.{early}"
+        message = f"{pot.name} reached {threshold:.0%}: {truly:.0%} is used, {used}.{early}"
         news = BudgetReached(budget=pot.name, threshold=threshold, share=share, message=message)
         self._outbox.publish(tx, budget.project, budget.id, news)
 

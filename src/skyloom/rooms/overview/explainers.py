@@ -44,12 +44,13 @@ def of_jobs(jobs: Jobs) -> Explainer:
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
         job_id = subject.partition(".")[0]
         status = jobs.status(view, job_id, project)
+        due = status.deadline.message if status.deadline else ""
         return Explanation(
             subject=job_id,
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message="; ".join(words for words in (status.message, status.outlook) if words),
+            message="; ".join(words for words in (status.message, status.outlook, due) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
