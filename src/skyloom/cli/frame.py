@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from skyloom.cli.checking import CheckedTransport
 from skyloom.core.operation import Page
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
@@ -91,5 +92,5 @@ def every(list_page: Callable[..., Page[Noun]]) -> Iterator[Noun]:
 
 
 def cloud(project: str | None = None) -> Client:
-    """The client of the cloud that settings name. Use it in a ``with``."""
-    return connect(project=project)
+    """The client of the cloud that settings name; what it asks for is checked before it is sent. Use it in a ``with``."""
+    return Client(CheckedTransport(connect(project=project).transport))

@@ -87,6 +87,7 @@ def _ports(text: str) -> tuple[int, int]:
     here, there = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 0 < there < 65_536 or not 0 <= here < 65_536:
         raise UnreadableOption(
-            f"{text!r} is no port.", next_action="Write 8888, or LOCAL:PORT like 9000:8888; 0:8888 takes a free one here."
+            f"{text!r} is no port.",
+            next_action="Write 8888, or LOCAL:PORT like 9000:8888; 0:8888 takes a free one here.",
         )
     return here, there
