@@ -171,6 +171,16 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **money_views.PAGES,
     **JOB_PAGES,
     **SIMULATION_PAGES,
+    Alert: (
+        (
+            of("id", "alert"),
+            of("endpoint_name", "about"),
+            *map(of, ("signal", "state", "value", "threshold", "message")),
+            of("fired_at", "since"),
+            *map(of, ("times_fired", "acknowledged_by", "resolved_at")),
+        ),
+        (),
+    ),
     RunProgress: (
         (
             of("run.id", "run"),

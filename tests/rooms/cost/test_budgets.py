@@ -315,6 +315,10 @@ def test_budget_that_is_raised_takes_back_what_was_said_and_may_say_it_again(pla
     status = place.set(usd=0.14)
     assert (status.state, status.budget.reached) == (BudgetState.WITHIN, 0.5)
     assert thresholds(place, over=True) == [0.8]
+    (taken_back,) = [
+        event.body for event in place.events() if isinstance(event.body, BudgetReached) and event.body.over
+    ]
+    assert taken_back.message == "The budget of project p is below 80% again."
     live(place, 30)
     assert thresholds(place) == [0.5, 0.8, 0.8]
 

@@ -261,9 +261,9 @@ class Budgets:
         """Take back what was said of thresholds above a share: the budget was raised, or a new month began."""
         over = [threshold for threshold in THRESHOLDS if above < threshold <= budget.reached]
         for threshold in over:
-            news = BudgetReached(
-                budget=name_of(budget), threshold=threshold, share=above, message="It is below that again.", over=True
-            )
+            name = name_of(budget)
+            message = f"{name} is below {threshold:.0%} again."
+            news = BudgetReached(budget=name, threshold=threshold, share=above, message=message, over=True)
             self._outbox.publish(tx, budget.project, budget.id, news)
         fields = {"reached": min(above, budget.reached), "reached_in": period_of(budget, now)}
         return tx.update(BUDGETS, changed(budget, fields)) if over else budget

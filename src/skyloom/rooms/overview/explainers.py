@@ -139,7 +139,7 @@ def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
         noun="alert",
         state=alert.state.value,
         reason=alert.signal.value,
-        message=f"{alert.endpoint_name}: {alert.message}",
+        message=alert.message if alert.signal is Signal.BUDGET else f"{alert.endpoint_name}: {alert.message}",
         next_action=advice if monitoring_rules.is_open(alert) else "",
         evidence=happened(view, alert.id, project),
     )
