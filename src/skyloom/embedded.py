@@ -44,7 +44,7 @@ from skyloom.rooms.jobs.plans import Plans
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.sessions import Sessions
-from skyloom.rooms.jobs.spending import lasting, spenders
+from skyloom.rooms.jobs.spending import lasting, spenders, titles
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -172,6 +172,7 @@ class Embedded:
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
         templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
+        self._cost.job_titles = titles
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
@@ -370,6 +371,7 @@ def _prices(settings: Settings) -> PriceBook:
 def _cost(store: Store, clock: SystemClock, ids: RandomIds, outbox: Outbox, book: PriceBook) -> tuple[Budgets, Cost]:
     """The room of cost, with what the settings say of prices and the sums of an older ledger in place."""
     prices = Prices(store, clock, ids)
+    prices.pools = pools_ports.pool_names
     prices.install(book)
     budgets = Budgets(store, clock, ids, outbox, prices)
     cost = Cost(store, clock, prices, budgets)

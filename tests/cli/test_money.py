@@ -1,6 +1,7 @@
 """Costs, budgets and prices on a terminal."""
 
 import json
+import re
 
 import pytest
 
@@ -58,6 +59,7 @@ def test_budget_is_set_listed_shown_and_deleted_by_words(terminal: Terminal):
         (("budget", "set", "--usd", "-1"), 2, "no amount"),
         (("price", "set", "cluster", "--cpu", "nan"), 2, "no amount"),
         (("price", "set", "cluster", "--gpu", "-2"), 2, "no amount"),
+        (("price", "set", "nowhere", "--cpu", "1"), 5, "no pool 'nowhere'"),
         (("job", "run", "--budget", "nan", "--", "true"), 2, "no amount"),
         (("job", "run", "--budget", "0", "--", "true"), 7, "could never run"),
     ],
@@ -70,9 +72,14 @@ def test_money_that_is_none_is_refused_in_words(terminal: Terminal, words: tuple
 
 
 def test_price_of_a_pool_is_set_and_listed(terminal: Terminal):
-    assert terminal("price", "set", "cluster", "--cpu", "0.03", "--gpu", "1.9", "--tenure", "spot").code == 0
+    made = terminal("price", "set", "local", "--cpu", "0.03", "--gpu", "1.9", "--tenure", "spot")
+    assert made.code == 0
+    page = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in made.out.splitlines())
+    assert (page["a CPU core"], page["a GPU"]) == ("$0.03 an hour", "$1.9 an hour")
+    assert page["a GiB of memory"] == "$0.005 an hour"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", page["valid from"])
     rows = {line.split()[0]: line.split()[1:] for line in terminal("price", "list").out.splitlines()[1:]}
-    assert rows["cluster"][:3] == ["spot", "0.03", "1.9"]
+    assert rows["local"][:3] == ["spot", "0.03", "1.9"]
     assert rows["default"][-1] == "settings"
 
 

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from skyloom.cli import main
+from skyloom.cli.forecasts import words_of_forecast
+from skyloom.cli.pictures import figure_of
 from skyloom.cli.plan import _workers
 from skyloom.core.resources import Resources
+from skyloom.curves.scipy import ScipyCurves
+from skyloom.rooms.planning import rules
 from skyloom.rooms.planning.model import Aim, Measurement, TimePlan
 from skyloom.sdk.planning import forecast, trial_workers, workers_that_fit
 from tests.rooms.planning.laws import LAWS, SMALL, measured
@@ -59,13 +63,34 @@ def test_plan_in_text_shows_the_curve_the_choice_and_the_law(alone: Terminal, ti
 
 
 def test_plan_draws_a_page_and_a_picture(alone: Terminal, times: str, tmp_path: Path) -> None:
-    assert alone("plan", "--from-measurements", times, "--plot", str(tmp_path / "curve.html")).code == 0
+    said = alone("plan", "--from-measurements", times, "--plot", str(tmp_path / "curve.html"))
+    assert (said.code, said.err) == (0, f"plot written to {tmp_path / 'curve.html'}\n")
     page = (tmp_path / "curve.html").read_text()
     assert page.count("<tr><td>") == 64
     assert "<polyline" in page
     pytest.importorskip("matplotlib")
     assert alone("plan", "--from-measurements", times, "--plot", str(tmp_path / "curve.png")).code == 0
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("least", "most", "labels"), [(1, 3, "1 2 3"), (2, 2, "2"), (1, 32, "1 2 4 8 16 32")])
+def test_picture_names_whole_numbers_of_workers(least: int, most: int, labels: str) -> None:
+    pytest.importorskip("matplotlib")
+    aim = Aim(min_workers=least, max_workers=most)
+    figure = figure_of(forecast(measured(LAWS["amdahl"], SMALL, 0.01, 5), aim))
+    figure.draw_without_rendering()
+    (axis,) = (axes.xaxis for axes in figure.axes)
+    told = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
+    assert " ".join(label.get_text() for label in told) == labels
+
+
+def test_plan_says_that_earlier_errors_widened_its_interval() -> None:
+    made = rules.forecast(measured(LAWS["amdahl"], SMALL, 0.01, 5), Aim(), ScipyCurves(), 0.48)
+    (said,) = (text for heading, text in words_of_forecast(made) if heading == "interval")
+    assert said.startswith("widened by 48%")
+    assert "earlier plans" in said
+    alone = rules.forecast(measured(LAWS["amdahl"], SMALL, 0.01, 5), Aim(), ScipyCurves())
+    assert "interval" not in dict(words_of_forecast(alone))
 
 
 @pytest.mark.parametrize(

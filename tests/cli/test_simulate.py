@@ -69,6 +69,7 @@ def test_what_if_gives_a_row_for_each_number_of_nodes(say: Terminal, trace: str)
 def test_simulate_writes_what_it_is_asked_for(say: Terminal, trace: str, tmp_path: Path) -> None:
     said = say("--trace", trace, "--plot", str(tmp_path / "plan.html"), "--jobs", str(tmp_path / "jobs.csv"))
     assert said.code == 0
+    assert f"plot written to {tmp_path / 'plan.html'}\njobs written to {tmp_path / 'jobs.csv'}\n" in said.err
     assert "<svg" in (tmp_path / "plan.html").read_text()
     assert len((tmp_path / "jobs.csv").read_text().splitlines()) == 4
 

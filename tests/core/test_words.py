@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.core import bounds, digests, errors, ids
-from skyloom.core.money import Money, price, short, usd
+from skyloom.core.money import Money, hours, price, short, usd
 from skyloom.core.resources import NOTHING, Resources, parse_bytes, show_bytes
 from skyloom.core.states import Moves
 from skyloom.rooms.jobs.model import MOVES, TaskState
@@ -132,3 +132,14 @@ def test_task_environment_outside_of_a_job_is_one_local_worker() -> None:
 def test_short_number_is_told_without_a_power_of_ten(number: float, words: str) -> None:
     assert short(number) == words
     assert usd(number) == f"${words}"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0"), (2.425e-06, "<0.0001"), (1e-4, "0.0001"), (0.01234, "0.01234"), (1234.5, "1,234")]
+)
+def test_hours_are_told_without_a_power_of_ten(number: float, words: str) -> None:
+    assert hours(number) == words
+
+
+def test_small_dollars_are_told_without_a_power_of_ten() -> None:
+    assert (usd(2.9e-05), short(2.425e-06), short(1e-300, 1)[:3]) == ("$0.000029", "0.000002425", "0.0")

@@ -68,7 +68,9 @@ def test_plan_of_a_script_that_fails_says_why(terminal: Terminal, tmp_path: Path
     script.write_text("raise SystemExit('no such luck')")
     said = terminal("plan", str(script), *SMALL, "--workers", "1")
     assert said.code == 1
-    assert "no such luck" in said.err
+    assert "failed: exit code 1, after it printed: no such luck" in said.err
+    assert "next: See its whole output: skyloom job logs job_" in said.err
+    assert "skyloom.runtime" not in said.err  # it never came so far
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -26,13 +27,13 @@ from tests.control_plane import ControlPlane
 pytestmark = pytest.mark.slow
 
 SCRIPT = '''
-"""A training of one's own, in twenty lines: any network, any loss, the same gang, checkpoints, report and registry."""
+"""A training of one's own, in thirty lines: any network, any loss, the same gang, checkpoints, report and registry."""
 import numpy as np
 import torch
 from skyloom.recipes.package import Meaning, package
 from skyloom.recipes.publish import publish
 from skyloom.rooms.registry.bundle import ModelKind
-from skyloom.rooms.registry.model import Provenance
+from skyloom.rooms.registry.model import Evaluation, Provenance
 from skyloom.runtime import context
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.fit import FitPlan, fit
@@ -49,7 +50,10 @@ with gang() as members:
     fit(model, loss_of_rows, len(train), FitPlan(epochs=20, learning_rate=0.05), members, Checkpoints(here.shared_folder / "ckpt"))
 if here.is_first:
     bundle = package(model, {"row": test[:, :2]}, Meaning(ModelKind.REGRESSION, ("y",)), here.task_folder / "bundle")
-    publish(bundle, plan.model, Provenance(dataset=plan.dataset, dataset_version=plan.dataset_version))
+    rmse = float(np.sqrt(((bundle.predict({"row": test[:, :2]})["y"].reshape(-1) - test[:, 2]) ** 2).mean()))
+    print(f"rmse {rmse:.4g} on {len(test)} rows of test", flush=True)
+    evaluation = Evaluation(split="test", num_rows=len(test), metrics={"rmse": rmse})
+    publish(bundle, plan.model, Provenance(dataset=plan.dataset, dataset_version=plan.dataset_version), evaluation)
 '''
 
 
@@ -248,8 +252,12 @@ def test_script_of_ones_own_trains_and_registers_too(control_plane: ControlPlane
     with control_plane.client(patience_s=30) as cloud:
         cloud.data.finish(cloud.data.create("plane", tmp_path / "plane.csv"), timeout_s=60)
         cloud.data.finish(cloud.data.split("plane"), timeout_s=60)
-        run_id, _ = finish(cloud, script=tmp_path / "own.py", dataset="plane", workers=2)
+        run_id, job_id = finish(cloud, script=tmp_path / "own.py", dataset="plane", workers=2)
         version = cloud.models.version("plane")
+        *_, measured, registered = "".join(cloud.jobs.follow(job_id)).splitlines()
+        assert re.fullmatch(r"rmse \d\S* on \d+ rows of test", measured)
+        assert registered.startswith("Registered plane version 1. See: skyloom model show plane.")
+        assert version.evaluation is not None
         assert (version.run_id, version.manifest.kind) == (run_id, ModelKind.REGRESSION)
 
 

@@ -135,14 +135,9 @@ def test_receiver_that_hangs_is_in_nobodys_way(plane: ControlPlane, sink: Sink) 
 
 
 def test_address_of_the_inside_is_refused_in_words(control_plane: ControlPlane, sink: Sink) -> None:
+    by_name = f"http://localhost:{sink.server.server_port}/"
     with control_plane.client() as cloud:
-        for url in (sink.url, "http://169.254.169.254/latest/meta-data/", "http://[::ffff:10.0.0.1]/"):
+        for url in (sink.url, by_name, "http://169.254.169.254/latest/meta-data/", "http://[::ffff:10.0.0.1]/"):
             with pytest.raises(AddressRefused, match="public internet"):
                 cloud.webhooks.create(url)
-        cloud.webhooks.create(
-            f"http://localhost:{sink.server.server_port}/"
-        )  # what a name leads to is seen when it is sent to
-        run(cloud, "true")
-        wait_for(lambda: cloud.webhooks.list().items[0].failures > 0)
-        assert "public internet" in cloud.webhooks.list().items[0].last_error
-        assert not sink.asked.is_set()
+        assert cloud.webhooks.list().items == ()

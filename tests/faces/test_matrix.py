@@ -145,7 +145,7 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     tenancy.ListAudit: tenancy.ListAudit(),
     GetCost: GetCost(),
     GetOutlook: GetOutlook(),
-    SetPrices: SetPrices(pool="elsewhere", cpu_usd_per_hour=0.01),
+    SetPrices: SetPrices(pool="local", cpu_usd_per_hour=0.01),
     ListPrices: ListPrices(),
     budget.SetBudget: budget.SetBudget(limits=budget.Allowance(usd=1e6)),
     budget.ListBudgets: budget.ListBudgets(),

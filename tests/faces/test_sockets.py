@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from skyloom.core.errors import Conflict, NotFound, SkyloomError, Unavailable
+from skyloom.faces.rest.departures import Departures
 from skyloom.ports.channel import Control, Stream
 from skyloom.rooms.jobs.model import JobState, Session
 from skyloom.rooms.tenancy.model import Role
@@ -309,3 +313,35 @@ def test_client_without_a_control_plane_has_no_way_in(cloud: Client, job: str) -
 def test_audit_says_who_went_inside(cloud: Client, job: str) -> None:
     session = cloud.jobs.exec(job, ["true"])
     assert ("jobs.exec", session.id) in [(entry.operation, entry.subject) for entry in cloud.audit.list(50).items]
+
+
+def test_client_that_leaves_before_its_answer_is_one_quiet_line() -> None:
+    log = logging.getLogger("uvicorn.error")
+    departures, kept = Departures(), list[logging.LogRecord]()
+    for text, error in (
+        ("ASGI callable returned without completing handshake.", None),
+        ("Exception", ClientDisconnected()),
+    ):
+        info = (type(error), error, None) if error else None
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 1, text, (), info)
+        assert departures.filter(record)
+        kept.append(record)
+    assert {(one.levelname, one.getMessage(), one.exc_info) for one in kept} == {("INFO", "A client went away.", None)}
+    real = log.makeRecord(log.name, logging.ERROR, __file__, 1, "Exception", (), (KeyError, KeyError("x"), None))
+    assert departures.filter(real)
+    assert (real.levelname, real.exc_info is None) == ("ERROR", False)
+
+
+def test_log_of_the_control_plane_has_no_error_of_clients_that_left(cloud_process: ControlPlane) -> None:
+    before = cloud_process.log.stat().st_size
+    place = ("127.0.0.1", int(cloud_process.url.rsplit(":", 1)[1]))
+    head = f"GET /v1/projects/default/sessions/session_x HTTP/1.1\r\nHost: {place[0]}:{place[1]}\r\n"
+    head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    deadline = time.monotonic() + 20
+    while not (said := cloud_process.log.read_bytes()[before:]):
+        assert time.monotonic() < deadline
+        with socket.create_connection(place) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+            client.sendall(head.encode())
+    assert set(said.decode().splitlines()) == {"INFO:     A client went away."}

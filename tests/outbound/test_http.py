@@ -91,8 +91,18 @@ def test_address_that_leads_inside_or_hides_it_is_refused_as_written(url: str):
 )
 def test_name_that_leads_inside_is_refused_when_it_is_looked_up(answers: Sequence[str]):
     outside = HttpOutbound(resolve=lambda host, port: answers)
-    outside.check("http://innocent.example/")
     with pytest.raises(AddressRefused, match="innocent"):
+        outside.check("http://innocent.example/")
+    with pytest.raises(AddressRefused, match="innocent"):
+        outside.post("http://innocent.example/", b"", {}, 1.0)
+
+
+def test_name_is_judged_again_at_each_sending():
+    """It was fine when the webhook was made, and its name server says something else since."""
+    answers = iter([["93.184.215.14"], ["127.0.0.1"]])
+    outside = HttpOutbound(resolve=lambda host, port: next(answers))
+    outside.check("http://innocent.example/")
+    with pytest.raises(AddressRefused, match=r"leads to 127\.0\.0\.1"):
         outside.post("http://innocent.example/", b"", {}, 1.0)
 
 
@@ -101,6 +111,8 @@ def test_name_that_is_not_known_is_tried_again_later(error: Exception):
     def resolve(host: str, port: int) -> Sequence[str]:
         raise error
 
+    with pytest.raises(Unavailable, match="is not known"):
+        HttpOutbound(resolve=resolve).check("http://absent.example/")
     with pytest.raises(Unavailable, match="is not known"):
         HttpOutbound(resolve=resolve).post("http://absent.example/", b"", {}, 1.0)
 
@@ -154,7 +166,7 @@ def test_request_goes_to_the_address_that_was_judged_and_nowhere_else(
 
 
 def test_host_that_the_operator_allows_is_named_as_it_stands_in_an_address():
-    outside = HttpOutbound(allowed=["[::1]", "Hook.Internal", "10.0.0.7"])
+    outside = HttpOutbound(allowed=["[::1]", "Hook.Internal", "10.0.0.7"], resolve=lambda host, port: ["10.0.0.7"])
     for url in ("http://[::1]:8000/", "http://hook.internal/", "http://10.0.0.7/"):
         outside.check(url)
 

@@ -143,6 +143,6 @@ def _attend(client: Client, array_id: str, size: int, as_json: bool) -> None:
             err=True,
         )
         raise
-    status = client.arrays.get(array_id)
+    status = client.arrays.wait(array_id)
     show(status, as_json)
     raise typer.Exit(exits.of_array(status))

@@ -126,5 +126,20 @@ def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
         ("takes", f"{human('_s', chosen.seconds)} ({span})"),
         ("costs", f"{usd(chosen.cost_usd)}, at most about {usd(chosen.high_cost_usd)}"),
         ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
+        *_widened(model.run_noise_share),
         *(("note", note) for note in forecast.notes),
+    ]
+
+
+def _widened(run_noise_share: float) -> list[tuple[str, str]]:
+    """Why an interval is wider than the noise of the measurements makes it."""
+    if not run_noise_share:
+        return []
+    beyond = human("run_noise_share", run_noise_share)
+    return [
+        (
+            "interval",
+            f"widened by {beyond}: so much do whole runs differ beyond their trials, by how far off earlier plans were "
+            f"and what is usual (skyloom plan accuracy)",
+        )
     ]

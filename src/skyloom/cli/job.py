@@ -41,6 +41,7 @@ from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
 from skyloom.sdk.client import Client
 from skyloom.sdk.jobs import waits_for
+from skyloom.sdk.patience import patient_with_job
 
 app = words("Jobs: a command, a script or a gang of workers.")
 _SOON_S, _PAUSE_S = 1.0, 0.02
@@ -201,6 +202,7 @@ app.command("port-forward")(inside.port_forward)
 
 def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
     """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
+    client = Client(patient_with_job(client.transport, job_id))
     try:
         if not as_json:
             _say_what_it_waits_for(client, job_id)

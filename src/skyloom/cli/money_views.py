@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import bar
 from skyloom.cli.wording import human, label, safe
-from skyloom.core.money import short
+from skyloom.core.money import hours, short, usd
 from skyloom.rooms.cost.budget import BudgetStatus
 from skyloom.rooms.cost.limits import amount, limits_of
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
@@ -15,7 +15,7 @@ from skyloom.rooms.jobs.model import JobStatus
 
 def used_of(status: BudgetStatus) -> str:
     """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    used = {"nano_usd": str(status.spent), "gpu_us": short(status.gpu_hours), "cpu_us": short(status.cpu_hours)}
+    used = {"nano_usd": str(status.spent), "gpu_us": hours(status.gpu_hours), "cpu_us": hours(status.cpu_hours)}
     limits = limits_of(status.budget.limits)
     return ", ".join(f"{used[meter]} of {amount(meter, limit)}" for meter, limit in limits.items())
 
@@ -26,12 +26,21 @@ def budget_of(status: JobStatus) -> str:
 
 
 def _hours(field: str, heading: str | None = None) -> Column:
-    return Column(heading or label(field), lambda row: short(getattr(row, field)), field)
+    return Column(heading or label(field), lambda row: hours(getattr(row, field)), field)
+
+
+def _an_hour(price_usd: float) -> str:
+    return f"{usd(price_usd)} an hour"
+
+
+def _since(item: PriceList) -> str:
+    return human("valid_from_at", item.valid_from) if item.valid_from else "ever"
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
     CostRow: (
         of("name"),
+        of("title", "called"),
         of("num_tasks", "tasks"),
         of("num_running", "running"),
         of("duration_s", "time"),
@@ -44,10 +53,10 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     PriceList: (
         of("pool"),
         of("tenure"),
-        of("prices.cpu_usd_per_hour", "CPU $/h"),
-        of("prices.gpu_usd_per_hour", "GPU $/h"),
-        of("prices.memory_gib_usd_per_hour", "GiB $/h"),
-        Column("since", lambda item: human("valid_from_at", item.valid_from) if item.valid_from else "ever"),
+        Column("CPU $/h", lambda item: short(item.prices.cpu_usd_per_hour)),
+        Column("GPU $/h", lambda item: short(item.prices.gpu_usd_per_hour)),
+        Column("GiB $/h", lambda item: short(item.prices.memory_gib_usd_per_hour)),
+        Column("since", _since),
         of("set_by"),
     ),
     BudgetStatus: (
@@ -64,6 +73,19 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 }
 
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    PriceList: (
+        (
+            of("pool"),
+            of("tenure"),
+            Column("a CPU core", lambda item: _an_hour(item.prices.cpu_usd_per_hour), "prices"),
+            Column("a GPU", lambda item: _an_hour(item.prices.gpu_usd_per_hour), "prices"),
+            Column("a GiB of memory", lambda item: _an_hour(item.prices.memory_gib_usd_per_hour), "prices"),
+            Column("valid from", _since, "valid_from"),
+            of("set_by"),
+            of("id"),
+        ),
+        (),
+    ),
     BudgetStatus: (
         (
             of("budget.id", "budget"),

@@ -13,6 +13,7 @@ from skyloom.durable import disk_errors
 from skyloom.rooms.planning.model import Estimate, Forecast, TimePlan
 
 _WIDTH, _HEIGHT, _EDGE = 720, 400, 60
+_FEW_TICKS = 8
 
 
 class PictureImpossible(InvalidInput):
@@ -34,7 +35,7 @@ def draw(forecast: Forecast | TimePlan, path: Path) -> None:
     try:
         with disk_errors(path.absolute().parent):
             if path.suffix == ".png":
-                _draw_png(forecast, path)
+                figure_of(forecast).savefig(path)
             else:
                 path.write_text(page(forecast), encoding="utf-8")
     except (StorageFull, NotPermitted):
@@ -91,11 +92,14 @@ class _Scale:
         return f"{self.x(workers):.1f},{y:.1f}"
 
     def ticks(self) -> list[int]:
-        powers = [2**power for power in range(11) if self.first <= 2**power <= self.last]
-        return powers or [self.first]
+        """Every number of workers where they are few, else powers of two."""
+        if self.last - self.first < _FEW_TICKS:
+            return list(range(self.first, self.last + 1))
+        return [2**power for power in range(11) if self.first <= 2**power <= self.last] or [self.first]
 
 
-def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
+def figure_of(forecast: Forecast | TimePlan) -> Any:
+    """What a PNG shows, as matplotlib's figure."""
     figure = _figure_type()(figsize=(8, 4.5))
     axes = figure.subplots()
     workers = [one.workers for one in forecast.predictions]
@@ -103,10 +107,14 @@ def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
     axes.fill_between(workers, lows, highs, alpha=0.25, label="nine runs of ten")
     axes.plot(workers, [one.seconds for one in forecast.predictions], label="expected")
     axes.plot([forecast.chosen.workers], [forecast.chosen.seconds], "o", color="crimson", label="chosen")
-    axes.set(xscale="log", xlabel="workers", ylabel="seconds", ylim=(0, _Scale(forecast.predictions).top))
+    axes.set_xscale("log")
+    ticks = _Scale(forecast.predictions).ticks()
+    axes.set_xticks(ticks, [str(count) for count in ticks])  # plain numbers, where a logarithmic axis has powers of ten
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="workers", ylabel="seconds", ylim=(0, _Scale(forecast.predictions).top))
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path)
+    return figure
 
 
 def _figure_type() -> Any:

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from skyloom.cli import pictures, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Include, Limit, Memory, Project, cloud
 from skyloom.cli.job import attend
-from skyloom.cli.render import show
+from skyloom.cli.render import say_written, show
 from skyloom.cli.train import parameter_value
 from skyloom.cli.trials import PlanUnclear, epochs_of, numbers_to_try, order_of, sizes_to_try, try_out
 from skyloom.core.resources import Resources, parse_bytes
@@ -175,6 +175,8 @@ def _told(found: Forecast | TimePlan, plot: Path | None, as_json: bool, *, quiet
         pictures.draw(found, plot)
     if not quiet:
         show(found, as_json)
+    if plot is not None and not as_json:
+        say_written("plot", plot)
 
 
 @app.command("show")

@@ -16,16 +16,16 @@ app = words("Prices: what a pool's resources cost by the hour, from when on.")
 @app.command("set")
 def set_(
     pool: Annotated[str, typer.Argument(help="A pool; `default` for all without prices of their own.")],
-    cpu: Annotated[float, typer.Option("--cpu", help="Dollars for one CPU core for an hour.")] = 0.0,
-    gpu: Annotated[float, typer.Option("--gpu", help="Dollars for one GPU for an hour.")] = 0.0,
-    memory: Annotated[float, typer.Option("--memory", help="Dollars for one GiB of memory for an hour.")] = 0.0,
-    tenure: Annotated[Tenure, typer.Option("--tenure", help="How the machines are paid for.")] = Tenure.ON_DEMAND,
+    cpu: Annotated[float | None, typer.Option("--cpu", help="Dollars for one CPU core for an hour.")] = None,
+    gpu: Annotated[float | None, typer.Option("--gpu", help="Dollars for one GPU for an hour.")] = None,
+    memory: Annotated[float | None, typer.Option("--memory", help="Dollars for one GiB of memory for an hour.")] = None,
+    tenure: Annotated[Tenure | None, typer.Option("--tenure", help="How the machines are paid for.")] = None,
     starts: Annotated[
         str | None, typer.Option("--in", help="Valid after this time, not at once: 2h, 7d.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set all prices of a pool. What was used before keeps its price."""
+    """Set prices of a pool; what is not named stays as it is. What was used before keeps its price."""
     moment = time.time() + duration_s(starts) if starts else None
     with cloud() as client:
         made = client.prices.set(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -67,6 +68,11 @@ def show(value: object, as_json: bool = False, file: TextIO | None = None) -> No
     from rich.console import Console  # only now: importing it takes longer than most commands
 
     _draw(value, Console(file=target, highlight=False, markup=False, emoji=False))
+
+
+def say_written(what: str, path: Path) -> None:
+    """Say on stderr where a file was written."""
+    _write(sys.stderr, f"{what} written to {safe(str(path))}\n")
 
 
 def render_error(error: SkyloomError, as_json: bool = False) -> str:
@@ -179,7 +185,7 @@ def _table(columns: Sequence[Column], items: Iterable[object]) -> "Table":
     used = [place for place in range(len(columns)) if any(row[place] not in ("", NOTHING) for row in written)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place in used:
-        numbers = all(re.fullmatch(r"[-$\d.,]+[%]?|–", row[place]) for row in written)
+        numbers = all(re.fullmatch(r"<?[-$\d.,]+[%]?|–", row[place]) for row in written)
         table.add_column(Text(columns[place].heading.upper()), justify="right" if numbers else "left", overflow="fold")
     for row in written:
         table.add_row(*(Text(row[place], style=_style(row[place])) for place in used))

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from skyloom.cli.frame import AsJson, word
-from skyloom.cli.render import progress, show
+from skyloom.cli.render import progress, say_written, show
 from skyloom.cli.values import UnreadableOption, numbers
 from skyloom.rooms.scheduling.model import Policy, Rulebook
 from skyloom.rooms.scheduling.simulation import StopCosts
@@ -124,6 +124,9 @@ def simulate(
         write_figure(played, plot)
     rows = [told if count == nodes else _row(trace_jobs, with_nodes(scenario, count), as_json) for count in others]
     show(msgspec.structs.replace(told, what_if=tuple(rows)), as_json)
+    for what, path in (("plot", plot), ("jobs", jobs)):
+        if path is not None and not as_json:
+            say_written(what, path)
 
 
 def _played(jobs: tuple[TraceJob, ...], scenario: Scenario, quiet: bool) -> Played:

@@ -22,7 +22,10 @@ def create(
 ) -> None:
     """Send news, from now on, to an address. The secret that they are signed with is shown this once."""
     with cloud(project) as client:
-        show(client.webhooks.create(url, tuple(on) if on else tuple(NewsKind)), as_json)
+        made = client.webhooks.create(url, tuple(on) if on else tuple(NewsKind))
+        if made.webhook.last_error:
+            typer.echo(f"warning: {made.webhook.last_error} It is asked for again when there are news.", err=True)
+        show(made, as_json)
 
 
 @app.command("list")

@@ -3,9 +3,13 @@
 A float loses cents over a million rows; a nano-dollar is the price of a CPU core for about 70 microseconds.
 """
 
+import math
+from decimal import Decimal
+
 import msgspec
 
 _NANOS = 10**9
+_LITTLE_H = 0.0001
 
 
 class Money(msgspec.Struct, frozen=True, order=True):
@@ -36,4 +40,12 @@ def usd(amount: float) -> str:
 
 def short(number: float, digits: int = 4) -> str:
     """Write a number that is not below zero for people, never as a power of ten: ``0.1212``, ``12,500``."""
-    return f"{number:,.0f}" if number >= 1_000 else f"{number:.{digits}g}"
+    if number >= 1_000 or not math.isfinite(number):
+        return f"{number:,.0f}"
+    text = f"{number:.{digits}g}"
+    return f"{Decimal(text):f}" if "e" in text else text
+
+
+def hours(number: float) -> str:
+    """Write hours of a resource for people: what is less than a second of one is only said to be little."""
+    return short(number) if number == 0 or number >= _LITTLE_H else f"<{_LITTLE_H}"

@@ -35,17 +35,11 @@ class HttpOutbound:
         self._resolve = resolve
 
     def check(self, url: str) -> None:
-        parts = _split(url)
-        host = parts.hostname or ""
-        literal = _literal(host)
-        if literal is not None and not is_public(literal) and host not in self._allowed:
-            raise _refused(url, f"{literal} is not an address of the public internet")
+        self._where(url)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
-        self.check(url)
-        parts = _split(url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        address = self._address(url, host, port)
+        parts, address = self._where(url)
+        host = parts.hostname or ""
         pinned = httpx.URL(url).copy_with(host=address)
         sent = {**headers, "Host": parts.netloc}
         extensions = {"sni_hostname": host} if parts.scheme == "https" else {}
@@ -56,6 +50,15 @@ class HttpOutbound:
             raise Unavailable(
                 f"{host} does not answer ({type(error).__name__}).", next_action="It is tried again by itself."
             ) from error
+
+    def _where(self, url: str) -> tuple[SplitResult, str]:
+        """The parts of an address, and the one address of its host that was judged and may be connected to."""
+        parts = _split(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        literal = _literal(host)
+        if literal is not None and not is_public(literal) and host not in self._allowed:
+            raise _refused(url, f"{literal} is not an address of the public internet")
+        return parts, self._address(url, host, port)
 
     def _address(self, url: str, host: str, port: int) -> str:
         try:

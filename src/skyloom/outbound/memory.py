@@ -23,10 +23,13 @@ class MemoryOutbound:
     answers: list[int] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     refused: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
     def check(self, url: str) -> None:
         if url in self.refused:
             raise AddressRefused(f"{url!r} cannot be sent to.", next_action="Give another.")
+        if url in self.unknown:
+            raise Unavailable(f"The name in {url} is not known.", next_action="Correct the address.")
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
         self.check(url)

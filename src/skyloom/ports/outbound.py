@@ -14,7 +14,10 @@ class Outbound(Protocol):
     """Sends requests to the outside. Thread-safe. Never used inside of a transaction."""
 
     def check(self, url: str) -> None:
-        """Raise `AddressRefused` for an address that could never be sent to, by what is written; a name is not looked up."""
+        """Say before anything is sent whether something could be: the name is looked up, as `post` does again each time.
+
+        Raises `AddressRefused` for what leads inside, or hides where it leads; `Unavailable` for a name that nobody knows now.
+        """
         ...
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:

@@ -53,7 +53,6 @@ def finish(trained: Trained, plan: TrainingPlan) -> Outcome:
     if plan.model and here.is_in_job:
         version = publish(bundle, plan.model, _provenance(trained, plan), evaluation)
         outcome = Outcome(model=version.model, number=version.number, evaluation=evaluation)
-        print(f"Registered {version.model} version {version.number}.", flush=True)
     durations = {
         "training": trained.fitted.duration_s,
         "export": exported - started,

@@ -32,12 +32,12 @@ def publish(
     evaluation: Evaluation | None = None,
     line: Transport | None = None,
 ) -> ModelVersion:
-    """Upload a bundle and register it under a model's name. Doing it again in the same run gives the same version."""
+    """Upload a bundle, register it under a model's name and say so. Doing it again in the same run gives the same version."""
     here = context()
     connection = line or transport(here)
     for file in bundle.manifest.files:
         upload_file(connection, bundle.folder / file.path)
-    return connection.send(
+    made = connection.send(
         RegisterModelVersion(
             model=model,
             manifest=bundle.manifest,
@@ -46,6 +46,9 @@ def publish(
             parity=bundle.parity,
         )
     )
+    told = f"Registered {made.model} version {made.number}."
+    print(f"{told} See: skyloom model show {made.model}. Serve it: skyloom deploy {made.model}.", flush=True)
+    return made
 
 
 def leave(outcome: Outcome, here: Context) -> None:

@@ -7,6 +7,7 @@ from skyloom.core.operation import Page
 from skyloom.rooms.arrays import model
 from skyloom.rooms.arrays.model import ArrayResult, ArrayResults, ArrayStatus
 from skyloom.rooms.jobs.model import ENDED, JobSpec
+from skyloom.sdk.patience import patient
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import pauses, wait_until
@@ -54,10 +55,10 @@ class ArrayCalls:
         return self._transport.send(model.ReadArrayResults(array_id=array_id, after=after, limit=limit))
 
     def follow(self, array_id: str) -> Iterator[ArrayResult]:
-        """Yield every result as it comes, until the array has ended."""
-        after, waiting = 0, pauses()
+        """Yield every result as it comes, until the array has ended; through an outage of the cloud like ``cloud.jobs.follow``."""
+        calls, after, waiting = self._patient(array_id), 0, pauses()
         while True:
-            some = self.results(array_id, after)
+            some = calls.results(array_id, after)
             yield from some.items
             if some.ended:
                 return
@@ -69,9 +70,13 @@ class ArrayCalls:
 
     def wait(self, array_id: str, *, timeout_s: float | None = None) -> ArrayStatus:
         """Wait until an array has ended, and return how. Raises ``TimeoutError``."""
+        calls = self._patient(array_id, timeout_s)
         return wait_until(
             lambda status: status.state in ENDED,
-            lambda: self.get(array_id),
+            lambda: calls.get(array_id),
             timeout_s,
             lambda status: f"array {array_id} is still {status.state.value}",
         )
+
+    def _patient(self, array_id: str, timeout_s: float | None = None) -> "ArrayCalls":
+        return ArrayCalls(patient(self._transport, f"Array {array_id}", f"skyloom array wait {array_id}", timeout_s))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from skyloom.core.errors import Unavailable
+from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.sdk.client import Client
 from skyloom.sdk.http import HttpTransport
 from skyloom.sdk.running import running
@@ -13,17 +13,22 @@ class NoCloud(Unavailable):
     """No cloud runs on this machine, and no address of another was given."""
 
 
+class TokenUnreadable(InvalidInput):
+    """The file that was named for the token holds none that can be read."""
+
+
 def connect(url: str | None = None, *, token: str | None = None, project: str | None = None) -> Client:
     """Return a client of a cloud.
 
     Without arguments: inside of a job its own cloud, else ``SKYLOOM_URL``, else the embedded cloud of ``SKYLOOM_HOME``, whose token is
-    picked up from its folder. Raises `NoCloud`; the first call on the client raises what is wrong with the address or the token.
+    picked up from its folder. Raises `NoCloud`, `TokenUnreadable`; the first call on the client raises what is wrong with the address or
+    the token.
     """
     task = TaskEnvironment.read()
     if task.job_id and url is None:  # SKYLOOM_URL alone may be a person's
         return Client(HttpTransport(task.url, task.token, project or task.project, patience_s=300, wait_for_space=True))
     settings = Settings.read(url=url, token=token, project=project)
-    secret = settings.token or _read(settings.token_file)
+    secret = settings.token or (_named_token(Path(settings.token_file)) if settings.token_file else "")
     if settings.url:
         return Client(HttpTransport(settings.url, secret, settings.project))
     server = running(settings.home)
@@ -32,11 +37,29 @@ def connect(url: str | None = None, *, token: str | None = None, project: str | 
             f"No cloud runs in {settings.home}.",
             next_action="Start one with: skyloom up --detach. Or set SKYLOOM_URL to use another.",
         )
-    return Client(HttpTransport(server.url, secret or _read(str(settings.home / "token")), settings.project))
+    return Client(HttpTransport(server.url, secret or _own_token(settings.home / "token"), settings.project))
 
 
-def _read(path: str) -> str:
+def _named_token(path: Path) -> str:
+    """The token in a file that a person named; never another one in its place."""
     try:
-        return Path(path).expanduser().read_text().strip() if path else ""
+        token = path.expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise TokenUnreadable(
+            f"The token file {path} cannot be read: {why}.",
+            next_action="Correct SKYLOOM_TOKEN_FILE, or unset it to go as the owner of the embedded cloud.",
+        ) from error
+    if not token:
+        raise TokenUnreadable(
+            f"The token file {path} is empty.", next_action="Put the token into it: skyloom token create shows one."
+        )
+    return token
+
+
+def _own_token(path: Path) -> str:
+    """The embedded cloud's own; without it the cloud itself refuses."""
+    try:
+        return path.read_text().strip()
     except OSError:
         return ""

@@ -33,17 +33,20 @@ class PriceCalls:
         self,
         pool: str,
         *,
-        cpu_usd_per_hour: float = 0.0,
-        gpu_usd_per_hour: float = 0.0,
-        memory_gib_usd_per_hour: float = 0.0,
-        tenure: Tenure | str = Tenure.ON_DEMAND,
+        cpu_usd_per_hour: float | None = None,
+        gpu_usd_per_hour: float | None = None,
+        memory_gib_usd_per_hour: float | None = None,
+        tenure: Tenure | str | None = None,
         valid_from: float | None = None,
     ) -> PriceList:
-        """Say what a pool's resources cost from now on; ``default`` is for all pools without prices of their own."""
+        """Say what a pool's resources cost from now on; ``default`` is for all pools without prices of their own.
+
+        What is not named stays as it is. Raises `PricedPoolMissing`, `PriceUnclear`.
+        """
         return self._transport.send(
             model.SetPrices(
                 pool=pool,
-                tenure=Tenure(tenure),
+                tenure=Tenure(tenure) if tenure is not None else None,
                 cpu_usd_per_hour=cpu_usd_per_hour,
                 gpu_usd_per_hour=gpu_usd_per_hour,
                 memory_gib_usd_per_hour=memory_gib_usd_per_hour,

@@ -15,6 +15,7 @@ from skyloom.rooms.data.making import Clean, Format, Ingest, SourceFile, Split, 
 from skyloom.rooms.data.model import DatasetVersion, DraftState, DraftStatus
 from skyloom.rooms.data.rules import format_of
 from skyloom.sdk.files import LocalFileMissing, upload_file
+from skyloom.sdk.patience import patient_with_job
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import wait_until
 
@@ -79,17 +80,21 @@ class DataCalls:
         )
 
     def finish(self, draft: DraftStatus | str, *, timeout_s: float | None = None) -> DatasetVersion:
-        """Wait for a draft and return its version. Raises why it failed, ``TimeoutError``."""
-        draft_id = draft if isinstance(draft, str) else draft.draft.id
+        """Wait for a draft and return its version; through an outage of the cloud like ``cloud.jobs.wait``.
+
+        Raises why it failed, ``TimeoutError``.
+        """
+        begun = (self.draft(draft) if isinstance(draft, str) else draft).draft
+        draft_id, calls = begun.id, DataCalls(patient_with_job(self._transport, begun.job_id, timeout_s))
         status = wait_until(
             lambda status: status.state is not DraftState.WORKING,
-            lambda: self.draft(draft_id),
+            lambda: calls.draft(draft_id),
             timeout_s,
             lambda _status: f"draft {draft_id} is still in the making",
         )
         if status.error is not None:
             raise rebuild(status.error)
-        return self.version(status.draft.dataset_id, str(status.draft.number))
+        return calls.version(status.draft.dataset_id, str(status.draft.number))
 
     def draft(self, draft_id: str) -> DraftStatus:
         """Show a version in the making."""

@@ -17,6 +17,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.sdk import mapping
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
+from skyloom.settings import TaskEnvironment
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +25,10 @@ R = TypeVar("R")
 
 class NotUploadable(InvalidInput):
     """The function is not defined at the top of a file, so it cannot be found again in a job."""
+
+
+class CalledOnImport(InvalidInput):
+    """The job of a call imports the file of its function, and that makes a call again."""
 
 
 class ResultMissing(NotFound):
@@ -96,7 +101,8 @@ class Function(Generic[P, R]):
 
         Args:
             ordered: yield in the order of the inputs; otherwise as they come.
-            chunk_size: inputs that one task does, one after the other; by default enough that there are about 200 tasks.
+            chunk_size: inputs that one task does, one after the other; by default so many that there are four tasks for each that the
+                cloud can run at once, 200 at most; with a ``key`` always about 200, so that the same map is found again.
             max_parallel: so many tasks at a time at most.
             return_failures: yield a `RemoteFailure` in its place instead of raising it.
             progress: draw a bar on stderr; by default on a terminal.
@@ -119,12 +125,29 @@ class Function(Generic[P, R]):
 
     def _source(self) -> Path:
         file = inspect.getsourcefile(self._body)
+        if _is_imported_by_a_job(self._body.__globals__):
+            raise CalledOnImport(
+                f"{Path(file or '').name} calls {self.__name__} as a job while that job imports it.",
+                next_action='Keep .remote(), .spawn() and .map() below if __name__ == "__main__":',
+            )
         if file is None or self._body.__qualname__ != self._body.__name__ or not Path(file).is_file():
             raise NotUploadable(
                 f"The function {self._body.__qualname__} is not at the top level of a file, which the job could import.",
                 next_action="Move it to the top level of a .py file; from a notebook or a prompt, import it from there.",
             )
         return Path(file)
+
+
+def _is_imported_by_a_job(module: dict[str, Any]) -> bool:
+    """True while a job runs the body of that module, and not as its program."""
+    if not TaskEnvironment.read().job_id or module["__name__"] == "__main__":
+        return False
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is module and frame.f_code.co_name == "<module>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _values(outcomes: Generator[tuple[int, Any], None, None], return_failures: bool) -> Iterator[Any]:

@@ -17,7 +17,13 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
 class CloudUnreachable(Unavailable):
-    """Nobody answers at the control plane's address."""
+    """Nobody answers at the control plane's address.
+
+    Attributes:
+        had_answered: it did before, on the same transport: this is an outage and no wrong address.
+    """
+
+    had_answered = False
 
 
 class AnswerUnreadable(Unavailable):
@@ -47,6 +53,7 @@ class HttpTransport:
         self.project = project
         self.token = token
         self._patience_s = patience_s
+        self._had_answered = False
         self._passing = {503, 507} if wait_for_space else {503}
         self._client = connection(self.url, timeout_s)
         self._client.headers["authorization"] = f"Bearer {token}"
@@ -102,16 +109,22 @@ class HttpTransport:
         while True:
             try:
                 response = attempt()
+                self._had_answered = True
                 if response.status_code not in self._passing or time.monotonic() + pause_s > deadline:
                     return response
             except httpx.TransportError as error:
                 if time.monotonic() + pause_s > deadline:
-                    raise CloudUnreachable(
-                        f"Nobody answers at {self.url} ({type(error).__name__}).",
-                        next_action="Start the cloud (skyloom up), or set SKYLOOM_URL.",
-                    ) from error
+                    raise self._unreachable(error) from error
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+    def _unreachable(self, error: httpx.TransportError) -> CloudUnreachable:
+        unreachable = CloudUnreachable(
+            f"Nobody answers at {self.url} ({type(error).__name__}).",
+            next_action="Start the cloud (skyloom up), or set SKYLOOM_URL.",
+        )
+        unreachable.had_answered = self._had_answered
+        return unreachable
 
 
 def connection(url: str, timeout_s: float = 60.0) -> httpx.Client:

@@ -15,6 +15,7 @@ from skyloom.rooms.jobs import model
 from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus, Session
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all
+from skyloom.sdk.patience import patient_with_job
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import pauses, say, wait_until
@@ -125,14 +126,17 @@ class JobCalls:
     def follow(self, job_id: str, *, rank: int = 0, attempt: int = 0, offset: int = 0) -> Iterator[str]:
         """Yield output as it comes, until the job ends. No byte is lost or repeated, across restarts of the control plane too.
 
+        While the cloud cannot be reached it says so on stderr and tries again for a minute; then it raises `CloudUnreachable`.
+
         With attempt 0 every attempt is followed, one after the other, ``offset`` being one of the first.
         """
+        calls = JobCalls(patient_with_job(self._transport, job_id))
         if attempt:
-            yield from self._follow(job_id, rank, attempt, offset)
+            yield from calls._follow(job_id, rank, attempt, offset)
             return
         current = 1
-        while current <= self.get(job_id).job.attempt:
-            yield from self._follow(job_id, rank, current, offset)
+        while current <= calls.get(job_id).job.attempt:
+            yield from calls._follow(job_id, rank, current, offset)
             current, offset = current + 1, 0
 
     def _follow(self, job_id: str, rank: int, attempt: int, offset: int) -> Iterator[str]:
@@ -151,15 +155,15 @@ class JobCalls:
     def wait(
         self, job_id: str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = None
     ) -> JobStatus:
-        """Wait until a job has ended, and return how. Raises ``TimeoutError``.
+        """Wait until a job has ended, and return how; through an outage of the cloud as `follow` does. Raises ``TimeoutError``.
 
         Args:
             tell: is told, in a line, what a job waits for that does not start soon, and again when that changes.
         """
-        news = JobNews(tell)
+        news, calls = JobNews(tell), JobCalls(patient_with_job(self._transport, job_id, timeout_s))
         return wait_until(
             lambda status: status.state in ENDED,
-            lambda: news.of(self.get(job_id)),
+            lambda: news.of(calls.get(job_id)),
             timeout_s,
             lambda status: f"job {job_id} is still {status.state.value}",
         )

@@ -8,14 +8,17 @@ from typing import Any
 import msgspec
 
 from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.core.resources import Resources
 from skyloom.ports.engine import PythonModule
 from skyloom.rooms.arrays.model import MAX_SIZE, ArrayResult
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.sdk.client import Client
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all, upload_bytes
+from skyloom.sdk.http import CloudUnreachable
 
-_CHUNKS = 200  # enough tasks to spread over a pool, few enough that starting them costs seconds
+_MOST_CHUNKS = 200  # few enough that starting them costs seconds where much runs at once
+_CHUNKS_AT_ONCE = 4  # for each that the cloud can run at once: who has the slow inputs holds up the others little
 _PACK_BYTES = 2**20
 _MAX_PACKS = 1_000
 _BAR_WIDTH = 30
@@ -59,7 +62,7 @@ def submit(
     options: Mapping[str, Any],
 ) -> tuple[str, int]:
     """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`, `ChunkEmpty`."""
-    size = -(-len(calls) // _CHUNKS) if chunk_size is None else chunk_size
+    size = -(-len(calls) // num_chunks(cloud, max_parallel, key, options)) if chunk_size is None else chunk_size
     if size < 1:
         raise ChunkEmpty(
             f"Chunks of {size} inputs hold none.", next_action="Give a chunk_size of 1 or more, or leave it out."
@@ -83,16 +86,35 @@ def submit(
     return made.array.id, size
 
 
+def num_chunks(cloud: Client, max_parallel: int, key: str | None, options: Mapping[str, Any]) -> int:
+    """How many tasks to make: a few for each that can run at once. With a key always the same, or it would not find its array."""
+    if key is not None:
+        return _MOST_CHUNKS
+    at_once = _at_once(cloud.overview.status().capacity, options.get("resources", Resources()))
+    if max_parallel:
+        at_once = min(at_once, max_parallel)
+    return min(_MOST_CHUNKS, _CHUNKS_AT_ONCE * at_once) or _MOST_CHUNKS  # none: machines are yet to come
+
+
+def _at_once(capacity: Resources, each: Resources) -> int:
+    """How often a task fits into the cloud when nothing else runs there."""
+    have = (capacity.cpus, capacity.gpus, capacity.memory_bytes)
+    need = (each.cpus, each.gpus, each.memory_bytes)
+    return int(min((has / wants for has, wants in zip(have, need, strict=True) if wants), default=_MOST_CHUNKS))
+
+
 def gather(
     cloud: Client, array_id: str, count: int, size: int, *, ordered: bool, keep: bool, bar: bool, title: str
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (index, value or `RemoteFailure`) for each of ``count`` inputs.
 
-    Who stops early stops the array, unless ``keep``: then it goes on and can be gathered later, by its key.
+    Who stops early stops the array, unless ``keep``: then it goes on and can be gathered later, by its key. It goes on too when the
+    cloud cannot be reached for so long that this raises `CloudUnreachable`.
     """
     seen: dict[int, Any] = {}
     done = following = 0
     finished = False
+    _draw(bar, title, 0, count)
     try:
         for outcomes in _outcomes(cloud, array_id, count, size):
             for index, outcome in outcomes:
@@ -106,6 +128,9 @@ def gather(
                 yield following, seen.pop(following)
                 following += 1
         finished = True
+    except CloudUnreachable:
+        keep = True  # it goes on, and nobody could be asked to stop it
+        raise
     finally:
         if bar:
             sys.stderr.write("\n")

@@ -17,6 +17,7 @@ from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus
 from skyloom.sdk.client import Client
 from skyloom.sdk.environment import Requirements, python_environment
 from skyloom.sdk.jobs import JobFailed
+from skyloom.sdk.patience import patient_with_job
 from skyloom.sdk.tunnel import open_tunnel, run_inside
 
 LABEL = "notebook"
@@ -97,6 +98,7 @@ def address(cloud: Client, job_id: str, tell: Callable[[str], None], *, timeout_
 
     Raises `JobFailed` when the job ended instead, ``TimeoutError``.
     """
+    cloud = Client(patient_with_job(cloud.transport, job_id, timeout_s))
     deadline, offset = time.monotonic() + timeout_s, 0
     while time.monotonic() < deadline:
         status = cloud.jobs.get(job_id)
@@ -118,13 +120,13 @@ def address(cloud: Client, job_id: str, tell: Callable[[str], None], *, timeout_
 
 
 def _asked(cloud: Client, job_id: str) -> NotebookAddress | None:
-    """Ask inside of the job; None while it is not ready, or between two states."""
+    """Ask inside of the job; None while it is not ready, between two states, or nobody answers."""
     output = io.BytesIO()
     try:
         with open_tunnel(cloud.transport, cloud.jobs.exec(job_id, _ADDRESS)) as tunnel:
             end = run_inside(tunnel, None, output, io.BytesIO())
     except SkyloomError as error:
-        if error.code in ("task_not_running", "task_not_there", "tunnel_closed"):
+        if error.code in ("task_not_running", "task_not_there", "tunnel_closed", "tunnel_not_opened"):
             return None
         raise
     try:

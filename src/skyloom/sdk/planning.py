@@ -12,6 +12,7 @@ from skyloom.core.resources import Resources
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.usage import worth
+from skyloom.rooms.jobs.model import JobState, JobStatus
 from skyloom.rooms.planning import checking, model, rules
 from skyloom.rooms.planning.model import (
     Accuracy,
@@ -71,11 +72,7 @@ class PlanCalls:
             raise
         times = _times_in(jobs.result(run.job_id).result_json)
         if times is None or status.started_at is None or status.ended_at is None:
-            said = f"{status.state.value}: {status.message}" if status.message else "it counted no steps"
-            raise TrialFailed(
-                f"The trial {run.job_id} with {workers} worker{'s' if workers > 1 else ''} told no times ({said}).",
-                next_action=f"See: skyloom job logs {run.job_id}. A script has to use skyloom.runtime: fit, steps or report.",
-            )
+            raise _no_times(status, workers)
         times = msgspec.structs.replace(times, batch_size=batch_size or times.batch_size)
         return TrialRun(
             workers=workers,
@@ -107,6 +104,22 @@ class PlanCalls:
     def accuracy(self, limit: int = 1_000) -> Accuracy:
         """How far off predictions were, in all and by what was trained."""
         return self._transport.send(model.GetAccuracy(limit=limit))
+
+
+def _no_times(status: JobStatus, workers: int) -> TrialFailed:
+    """Why a trial told no times: it ended badly, or the script does not say how far it is."""
+    job_id = status.job.id
+    trial = f"The trial {job_id} with {workers} worker{'s' if workers > 1 else ''}"
+    if status.state is not JobState.SUCCEEDED:
+        said = status.message or status.reason.value
+        return TrialFailed(
+            f"{trial} {status.state.value}: {said}.",
+            next_action=f"See its whole output: skyloom job logs {job_id}. Mend it, then plan again.",
+        )
+    return TrialFailed(
+        f"{trial} ended well and told no times: it counted no steps.",
+        next_action=f"A script has to use skyloom.runtime: fit, steps or report. Its output: skyloom job logs {job_id}.",
+    )
 
 
 class _Result(msgspec.Struct):

@@ -27,6 +27,10 @@ class TunnelClosed(Unavailable):
     """The connection into a task broke before its end."""
 
 
+class TunnelNotOpened(Unavailable):
+    """The control plane did not take the connection."""
+
+
 class Tunnel:
     """One open connection into a task. Use it in a ``with``; one thread may send while another receives."""
 
@@ -98,7 +102,7 @@ def open_tunnel(transport: Transport, session: Session) -> Tunnel:
     except InvalidStatus as refusal:
         raise _refusal(refusal) from refusal
     except (WebSocketException, OSError) as error:
-        raise Unavailable(
+        raise TunnelNotOpened(
             f"The control plane at {transport.url} opens no connection: {error}.", next_action="Try again."
         ) from error
 

@@ -48,6 +48,7 @@ class Place:
         self.budgets = Budgets(self.store, self.clock, ids, self.outbox, self.prices)
         self.cost = Cost(self.store, self.clock, self.prices, self.budgets)
         self.outbox.subscribers = [self.cost.on_task_ended]
+        self.prices.pools = lambda view: ("local", "spot")
         self.prices.install(book)
         self.cost.unfinished, self.budgets.spenders = self.unfinished, self.spenders
 

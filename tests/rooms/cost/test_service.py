@@ -12,7 +12,7 @@ from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.cost import rules, tallies
 from skyloom.rooms.cost.model import CostBy, GetOutlook, ListPrices, SetPrices, Tally
 from skyloom.rooms.cost.ports import LEDGER, TALLIES
-from skyloom.rooms.cost.prices import ANY_POOL, PriceBook, PriceUnclear
+from skyloom.rooms.cost.prices import ANY_POOL, PriceBook, PricedPoolMissing, PriceUnclear, Tenure
 from skyloom.rooms.cost.usage import Usage
 from skyloom.rooms.tenancy.model import Project
 from skyloom.rooms.tenancy.ports import PROJECTS
@@ -172,6 +172,14 @@ def test_cost_of_a_model_is_its_training_and_its_serving(place: Place):
     assert {row.name: row.duration_s for row in place.report(CostBy.MODEL).rows} == {"digits": 60, "": 40}
 
 
+def test_costs_by_job_say_what_each_is_called(place: Place):
+    place.publish(task("t1", 0, 60, "job_1"))
+    place.publish(task("t2", 0, 30, "job_2"))
+    place.cost.job_titles = lambda view, jobs: {"job_1": "train.py"} if "job_1" in jobs else {}
+    assert [(row.name, row.title) for row in place.report().rows] == [("job_1", "train.py"), ("job_2", "")]
+    assert [row.title for row in place.report(CostBy.POOL).rows] == [""]
+
+
 def set_prices(place: Place, cpu: float, pool: str = "local", valid_from: float | None = None) -> None:
     ask = SetPrices(pool=pool, cpu_usd_per_hour=cpu, valid_from=valid_from)
     place.store.write(lambda tx: place.prices.set(tx, ask, ANN))
@@ -193,6 +201,26 @@ def test_price_of_a_pool_counts_from_when_it_was_set_and_never_before(place: Pla
 def test_price_of_the_past_is_refused(place: Place):
     with pytest.raises(PriceUnclear, match="in the past"):
         set_prices(place, 1.0, valid_from=5.0)
+
+
+def test_price_that_is_not_named_stays_as_it_is(place: Place):
+    place.prices.install(PriceBook(cpu_usd_per_hour=1.0, gpu_usd_per_hour=2.0, memory_gib_usd_per_hour=3.0))
+    set_prices(place, 36.0)
+    made = place.prices.list(ListPrices(), ANN).items[-1]
+    assert (made.pool, made.tenure) == ("local", Tenure.OWNED)
+    assert made.prices == PriceBook(cpu_usd_per_hour=36.0, gpu_usd_per_hour=2.0, memory_gib_usd_per_hour=3.0)
+    free = SetPrices(pool="local", gpu_usd_per_hour=0.0, tenure=Tenure.SPOT, valid_from=place.clock.now() + 50)
+    assert place.store.write(lambda tx: place.prices.set(tx, free, ANN)).prices.gpu_usd_per_hour == 0.0
+    later = SetPrices(pool="local", cpu_usd_per_hour=4.0, valid_from=place.clock.now() + 60)
+    after = place.store.write(lambda tx: place.prices.set(tx, later, ANN))
+    assert (after.tenure, after.prices.gpu_usd_per_hour) == (Tenure.SPOT, 0.0)
+
+
+def test_price_of_a_pool_that_is_not_there_is_refused_naming_those_that_are(place: Place):
+    with pytest.raises(PricedPoolMissing, match="'nowhere'") as refused:
+        set_prices(place, 1.0, pool="nowhere")
+    assert "default, local, spot" in (refused.value.next_action or "")
+    set_prices(place, 1.0, pool=ANY_POOL)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])

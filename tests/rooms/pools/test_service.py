@@ -30,7 +30,7 @@ from skyloom.rooms.pools.model import (
     RemovePool,
 )
 from skyloom.rooms.pools.model import PoolState as State
-from skyloom.rooms.pools.ports import POOLS, stored_in
+from skyloom.rooms.pools.ports import POOLS, pool_names, stored_in
 from skyloom.rooms.pools.service import Pools
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from tests.rooms.job_rooms import job_rooms
@@ -88,6 +88,7 @@ class Land(Workshop):
         self.fleet = Fleet(self.engine, self.reach, self.tokens, stored_in(self.store))
         self.pools = Pools(self.store, self.clock, self.fleet, self.tokens, occupancy)
         self.prices = Prices(self.store, self.clock, CountingIds())
+        self.prices.pools = pool_names
         outbox = Outbox(self.clock)
         self.jobs, self.loop = job_rooms(
             self.store, self.clock, self.ids, outbox, self.engine, self.blobs, self.plans, self.fleet

@@ -98,6 +98,16 @@ def test_news_is_sent_once_signed_and_says_what_happened(post: Post):
     assert (post.only.num_sent, post.only.failures) == (1, 0)
 
 
+def test_name_that_nobody_knows_now_is_taken_and_said_until_news_arrive(post: Post):
+    post.outside.unknown = frozenset({URL})
+    assert "is not known" in post.create().last_error
+    post.outside.unknown = frozenset()
+    assert post.create(url="https://other.example/in").last_error == ""
+    post.happen("job_1")
+    post.run()
+    assert [hook.last_error for hook in post.room.list(ListWebhooks(), ANN).items] == ["", ""]
+
+
 def test_news_of_other_kinds_and_projects_is_not_sent(post: Post):
     post.create(NewsKind.BUDGET)
     post.happen("job_1")

@@ -4,11 +4,11 @@ import logging
 import uuid
 
 import msgspec
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound, SkyloomError
+from skyloom.faces.rest.departures import LEFT
 
 log = logging.getLogger("skyloom")
 
@@ -64,7 +64,7 @@ _STATUS_OF_CODE = {
 
 def answer(error: Exception) -> Response:
     """Any exception as a response. What is not ours is logged under an id and told as that id only."""
-    if isinstance(error, ClientDisconnect):
+    if isinstance(error, LEFT):
         error = InvalidRequest("The connection ended before the body did.", next_action="Send the request again.")
     if not isinstance(error, SkyloomError):
         incident = uuid.uuid4().hex[:12]

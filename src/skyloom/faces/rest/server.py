@@ -18,6 +18,7 @@ from skyloom.core.errors import Conflict, InvalidInput, NotPermitted
 from skyloom.durable import disk_errors, write_private
 from skyloom.embedded import Embedded
 from skyloom.faces.rest.app import LOOPBACK, make_app
+from skyloom.faces.rest.departures import Departures
 from skyloom.operations import OPERATIONS
 from skyloom.sdk import running
 from skyloom.settings import Settings
@@ -119,6 +120,7 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
         ws_max_size=2**20,
         ws_per_message_deflate=False,
     )
+    logging.getLogger("uvicorn.error").addFilter(Departures())
 
     def announce() -> None:
         _announce(settings, embedded.url)

@@ -9,7 +9,7 @@ by the time that they are gone they have used at most what was set aside for the
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from skyloom.core.money import Money, short
+from skyloom.core.money import Money, hours
 from skyloom.core.resources import Resources
 from skyloom.rooms.cost.budget import MIN_WORK_S, NOTICE_S, THRESHOLDS, Allowance, BudgetState, Meters, Wish
 from skyloom.rooms.cost.prices import PriceBook
@@ -205,7 +205,7 @@ def beyond(member: Member) -> Meters:
 
 def amount(meter: str, value: int) -> str:
     """Write an amount of a meter for people."""
-    return str(Money(value)) if meter == "nano_usd" else f"{short(value / _UNITS[meter])} {_WORDS[meter]}"
+    return str(Money(value)) if meter == "nano_usd" else f"{hours(value / _UNITS[meter])} {_WORDS[meter]}"
 
 
 def _left(member: Member, meter: str) -> int:

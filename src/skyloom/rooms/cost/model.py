@@ -90,6 +90,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: what the row is about; empty for tasks that belong to no such thing.
+        title: what people call it, where its name is only the id of a job.
         num_tasks: how many tasks it sums up, of which ``num_running`` still run.
         duration_s: of all tasks together, to the microsecond.
         cpu_hours, gpu_hours, memory_gib_hours: resources held, times hours.
@@ -103,6 +104,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     gpu_hours: float
     memory_gib_hours: float
     cost: Money
+    title: str = ""
 
 
 class CostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,16 +180,18 @@ class GetOutlook(Operation[CostOutlook], frozen=True, kw_only=True):
 class SetPrices(Operation[PriceList], frozen=True, kw_only=True):
     """Say what the resources of a pool cost from now on, or from a later moment. What was used before keeps its price.
 
+    What is left out (None) stays as it is valid at that moment. Raises `PricedPoolMissing`, `PriceUnclear`.
+
     Attributes:
         pool: its name; ``default`` for all pools that have no prices of their own.
         valid_from: Unix seconds, not in the past; None for now.
     """
 
     pool: Name
-    tenure: Tenure = Tenure.ON_DEMAND
-    cpu_usd_per_hour: UsdPerHour = 0.0
-    gpu_usd_per_hour: UsdPerHour = 0.0
-    memory_gib_usd_per_hour: UsdPerHour = 0.0
+    tenure: Tenure | None = None
+    cpu_usd_per_hour: UsdPerHour | None = None
+    gpu_usd_per_hour: UsdPerHour | None = None
+    memory_gib_usd_per_hour: UsdPerHour | None = None
     valid_from: Moment | None = None
 
     def __post_init__(self) -> None:

@@ -38,6 +38,22 @@ class Spenders(Protocol):
         ...
 
 
+class JobTitles(Protocol):
+    """Tells what jobs are called; the jobs room does, wired by the composition root."""
+
+    def __call__(self, view: Snapshot, jobs: Iterable[str], /) -> Mapping[str, str]:
+        """Return job id → its name, for those that are known. Reads ``view`` and nothing else."""
+        ...
+
+
+class PoolNames(Protocol):
+    """Tells which pools there are; the pools room does, wired by the composition root."""
+
+    def __call__(self, view: Snapshot, /) -> Iterable[str]:
+        """Return the names of all pools, this machine's first. Reads ``view`` and nothing else."""
+        ...
+
+
 class ModelsOfRuns(Protocol):
     """Tells which models came of runs; the registry knows it by the provenance of its versions."""
 

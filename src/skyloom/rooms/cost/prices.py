@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.ports.store import Record
 
 # Valid for every pool that has no list of its own.
@@ -19,6 +19,10 @@ ANY_POOL = "default"
 
 class PriceUnclear(InvalidInput):
     """The price is no amount of money, or would be valid in the past."""
+
+
+class PricedPoolMissing(NotFound):
+    """No such pool: nothing there could cost anything."""
 
 
 class PriceBook(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,25 +1,40 @@
 """The service of prices: keeps every list that was ever valid."""
 
+import msgspec
+
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction
 from skyloom.rooms.cost import model
-from skyloom.rooms.cost.ports import PRICES
-from skyloom.rooms.cost.prices import ANY_POOL, PriceBook, PriceHistory, PriceList, PriceUnclear, Tenure
+from skyloom.rooms.cost.ports import PRICES, PoolNames
+from skyloom.rooms.cost.prices import (
+    ANY_POOL,
+    PriceBook,
+    PricedPoolMissing,
+    PriceHistory,
+    PriceList,
+    PriceUnclear,
+    Tenure,
+)
 
 _SETTINGS = "settings"
 _EVERYBODY = "*"
 
 
 class Prices:
-    """The price lists of all pools."""
+    """The price lists of all pools.
+
+    Attributes:
+        pools: tells which pools there are. Set by the composition root.
+    """
 
     def __init__(self, store: Store, clock: Clock, ids: Ids) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
+        self.pools: PoolNames = lambda view: ()
 
     def handlers(self) -> Handlers:
         return {model.SetPrices: Change(self.set), model.ListPrices: Query(self.list)}
@@ -48,12 +63,16 @@ class Prices:
                 f"The prices of {ask.pool} cannot change in the past.",
                 next_action="Leave the moment out: they are valid from now on.",
             )
-        book = PriceBook(
-            cpu_usd_per_hour=ask.cpu_usd_per_hour,
-            gpu_usd_per_hour=ask.gpu_usd_per_hour,
-            memory_gib_usd_per_hour=ask.memory_gib_usd_per_hour,
-        )
-        return self._add(tx, ask.pool, ask.tenure, book, ask.valid_from or now, by.principal)
+        known = (ANY_POOL, *self.pools(tx))
+        if ask.pool not in known:
+            raise PricedPoolMissing(
+                f"There is no pool {ask.pool!r}.",
+                next_action=f"Give one of {', '.join(known)}; {ANY_POOL} is for all without prices of their own.",
+            )
+        valid_from = ask.valid_from or now
+        before = self.history(tx).at(ask.pool, valid_from)
+        tenure = ask.tenure or (before.tenure if before else Tenure.ON_DEMAND)
+        return self._add(tx, ask.pool, tenure, _changed(before, ask), valid_from, by.principal)
 
     def list(self, ask: model.ListPrices, by: Caller) -> Page[PriceList]:
         def work(view: Snapshot) -> Page[PriceList]:
@@ -79,3 +98,10 @@ class Prices:
                 set_by=set_by,
             ),
         )
+
+
+def _changed(before: PriceList | None, ask: model.SetPrices) -> PriceBook:
+    """The prices that were valid, but for those that are named."""
+    named = {field: getattr(ask, field) for field in PriceBook.__struct_fields__}
+    book = before.prices if before else PriceBook()
+    return msgspec.structs.replace(book, **{field: price for field, price in named.items() if price is not None})

@@ -165,6 +165,12 @@ def report(
     return CostReport(by=by, since=since, until=until, rows=tuple(rows), total=total, prices=prices)
 
 
+def entitled(report: CostReport, titles: Mapping[str, str]) -> CostReport:
+    """A report whose rows say what people call the jobs that they are about."""
+    rows = tuple(msgspec.structs.replace(row, title=titles.get(row.name, "")) for row in report.rows)
+    return msgspec.structs.replace(report, rows=rows)
+
+
 def _offset_us(entry: LedgerEntry, moment: float) -> int:
     """How much of an entry's life lies before a moment."""
     if moment == math.inf:

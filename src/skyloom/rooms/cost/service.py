@@ -13,7 +13,7 @@ from skyloom.rooms.cost import model, rules, tallies
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.forecast import MAX_DAYS, forecast
 from skyloom.rooms.cost.model import CostBy, LedgerEntry
-from skyloom.rooms.cost.ports import LEDGER, TALLIES, ModelsOfRuns, Unfinished
+from skyloom.rooms.cost.ports import LEDGER, TALLIES, JobTitles, ModelsOfRuns, Unfinished
 from skyloom.rooms.cost.prices import ANY_POOL, PriceHistory
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.usage import Usage
@@ -40,6 +40,7 @@ class Cost:
     Attributes:
         unfinished: tells which tasks still run. Set by the composition root, since it is made after this.
         models_of_runs: tells which models came of runs.
+        job_titles: tells what jobs are called.
     """
 
     def __init__(self, store: Store, clock: Clock, prices: Prices, budgets: Budgets) -> None:
@@ -49,6 +50,7 @@ class Cost:
         self._budgets = budgets
         self.unfinished: Unfinished = lambda view, project, now: ()
         self.models_of_runs: ModelsOfRuns = _none
+        self.job_titles: JobTitles = lambda view, jobs: {}
 
     def handlers(self) -> Handlers:
         own: Handlers = {model.GetCost: Query(self.get), model.GetOutlook: Query(self.outlook)}
@@ -78,7 +80,7 @@ class Cost:
                 running += self._running(view, project, now, history)
             if ask.by is CostBy.MODEL:
                 used, running = self._with_models(view, by.project, used, running)
-            return rules.report(
+            report = rules.report(
                 ask.by,
                 used,
                 running,
@@ -87,6 +89,10 @@ class Cost:
                 limit=ask.limit,
                 prices=history.book(ANY_POOL, now),
             )
+            if ask.by is not CostBy.JOB:
+                return report
+            titles = self.job_titles(view, [row.name for row in report.rows])
+            return rules.entitled(report, titles)
 
         return self._store.read(work)
 

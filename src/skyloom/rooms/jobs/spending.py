@@ -9,8 +9,8 @@ from skyloom.rooms.cost.budget import Spender, Wish
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import Job, JobSpec, Task
-from skyloom.rooms.jobs.ports import TASKS
-from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.reading import by_job, jobs_of, parts
 from skyloom.rooms.jobs.writing import metered
 from skyloom.rooms.pools.model import LOCAL
 
@@ -37,6 +37,12 @@ def spenders(view: Snapshot, projects: Iterable[str] | None, now: float) -> list
     wanted = None if projects is None else set(projects)
     gangs = by_job(holding).items()
     return [_spender(jobs[key], gang, now) for key, gang in gangs if wanted is None or jobs[key].project in wanted]
+
+
+def titles(view: Snapshot, jobs: Iterable[str]) -> dict[str, str]:
+    """Job id → what people call it."""
+    found = (job for part in parts(tuple(jobs)) for job in view.select(JOBS, {"id": part}))
+    return {job.id: job.spec.name for job in found if job.spec.name}
 
 
 def _spender(job: Job, holding: Sequence[Task], now: float) -> Spender:

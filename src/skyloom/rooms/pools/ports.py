@@ -7,11 +7,16 @@ from typing import NamedTuple, Protocol
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Collection, Snapshot, Store
-from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.model import LOCAL, Pool
 
 POOLS = Collection("pools", Pool)
 
 COLLECTIONS = (POOLS,)
+
+
+def pool_names(view: Snapshot) -> tuple[str, ...]:
+    """The names of all pools, this machine's first."""
+    return (LOCAL, *sorted(pool.id for pool in view.select(POOLS)))
 
 
 def stored_in(store: Store) -> Callable[[str], Pool | None]:

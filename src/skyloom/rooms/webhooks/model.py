@@ -88,6 +88,8 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 class CreateWebhook(Operation[IssuedWebhook], frozen=True, kw_only=True):
     """Send news of the project, from now on, to an address. The answer holds the secret; it is never shown again.
 
+    An address whose name leads inside is refused; a name that nobody knows now is taken, and ``last_error`` says so.
+
     Each request carries ``Skyloom-Signature: t=<unix seconds>,v1=<hex>``: the HMAC-SHA256 of ``<t>.<body>`` with the secret.
     """
 

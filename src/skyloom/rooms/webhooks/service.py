@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
@@ -41,6 +41,9 @@ class Webhooks:
         self._ids = ids
         self._outbound = outbound
         self._secret_of = secret_of
+        self._doubts: dict[
+            tuple[str, str], str
+        ] = {}  # by project and address, from the check to the write of a new webhook
 
     def handlers(self) -> Handlers:
         return {
@@ -57,10 +60,16 @@ class Webhooks:
     # Operations
 
     def check(self, ask: model.CreateWebhook, by: Caller) -> None:
-        """Refuse an address that nothing may be sent to."""
-        self._outbound.check(ask.url)
+        """Refuse an address that nothing may be sent to. A name that is not known now may be known when there are news; what is
+        doubtful about it stands in the webhook."""
+        self._doubts.pop((by.project, ask.url), None)
+        try:
+            self._outbound.check(ask.url)
+        except Unavailable as error:
+            self._doubts[by.project, ask.url] = error.message
 
     def create(self, tx: Transaction, ask: model.CreateWebhook, by: Caller) -> model.IssuedWebhook:
+        doubt = self._doubts.pop((by.project, ask.url), "")
         if tx.count(WEBHOOKS, {"project": by.project}) >= model.MAX_WEBHOOKS:
             raise model.TooManyWebhooks(
                 f"A project has {model.MAX_WEBHOOKS} webhooks at most.", next_action="Delete one: skyloom webhook list."
@@ -74,6 +83,7 @@ class Webhooks:
             created_by=by.principal,
             created_at=self._clock.now(),
             cursor=newest[0][0] if newest else 0,
+            last_error=doubt,
         )
         return self._with_secret(model.IssuedWebhook(webhook=tx.insert(WEBHOOKS, made), secret=""))
 
