@@ -79,7 +79,7 @@ def monitor() -> Monitor:
 def test_list_for_a_pipe_is_a_table_with_one_line_a_row():
     shown = render(Page(items=(alert(), alert("x" * 390)), next_cursor="alert_1"))
     head, first, second, more = shown.splitlines()
-    assert head.split() == ["ALERT", "ENDPOINT", "SIGNAL", "STATE", "SINCE", "TIMES", "FIRED", "MESSAGE"]
+    assert head.split() == ["ALERT", "ABOUT", "SIGNAL", "STATE", "SINCE", "TIMES", "FIRED", "MESSAGE"]
     assert first.split("  ")[0] == "alert_1"
     assert "2023-11-14 22:13:20Z" in first
     assert second.endswith("x" * 390)

@@ -37,7 +37,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **SIMULATION_COLUMNS,
     Alert: (
         of("id", "alert"),
-        of("endpoint_name", "endpoint"),
+        of("endpoint_name", "about"),
         of("signal"),
         of("state"),
         of("fired_at", "since"),
@@ -171,6 +171,16 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **money_views.PAGES,
     **JOB_PAGES,
     **SIMULATION_PAGES,
+    Alert: (
+        (
+            of("id", "alert"),
+            of("endpoint_name", "about"),
+            *map(of, ("signal", "state", "value", "threshold", "message")),
+            of("fired_at", "since"),
+            *map(of, ("times_fired", "acknowledged_by", "resolved_at")),
+        ),
+        (),
+    ),
     RunProgress: (
         (
             of("run.id", "run"),
