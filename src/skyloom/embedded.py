@@ -15,7 +15,7 @@ from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import CALM, STEADY, Cloud, Loop
 from skyloom.core import digests
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.curves.scipy import ScipyCurves
@@ -347,22 +347,29 @@ class PoolEngines:
         )
         if check:
             try:
-                _reach(engine)
+                _reach(pool, engine)
             except BaseException:
                 engine.close()
                 raise
         return engine
 
 
-def _reach(engine: RayEngine) -> None:
-    """Look at every machine of a cluster; making the first connection may take longer than one question."""
+def _reach(pool: Pool, engine: RayEngine) -> None:
+    """Look at every machine of a cluster; making the first connection may take longer than one question. Raises `PoolNotReached`."""
     for patience in range(_REACH_TRIES, 0, -1):
         try:
             engine.check()
             return
-        except NotReachedYet:
+        except NotReachedYet as trouble:
             if patience == 1:
-                raise
+                raise PoolNotReached(
+                    f"Pool {pool.name} is not added: the Ray cluster at {pool.address} answers, but was not ready within half a minute.",
+                    next_action="Check that its head and its nodes run and are not overloaded, then add it again.",
+                ) from trouble
+
+
+class PoolNotReached(Unavailable):
+    """A pool that is being added took too long to be reached."""
 
 
 class PoolTokenMissing(InvalidInput):

@@ -48,11 +48,40 @@ def test_exec_carries_pipes_and_the_exit_code(cloud_process: ControlPlane, job: 
 
 def test_exec_of_what_is_not_there_is_said_in_two_lines(terminal: Terminal, job: str) -> None:
     foreign, absent = (("job_nothing", "--", "ls"), 5), ((job, "--", "no-such-program"), 2)
-    for words, code in (foreign, absent, (("--rank", "5", job, "--", "ls"), 5)):
+    for words, code in (foreign, absent, ((job, "--rank", "5", "--", "ls"), 5)):
         said = terminal("job", "exec", *words)
         assert said.code == code and said.err.startswith("error ") and "\nnext: " in said.err
     said = terminal("job", "exec", job, "--")
-    assert said.code == 2
+    assert said.code == 2 and "no command to run" in said.err
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_exec_takes_its_options_on_either_side_of_the_job_and_leaves_those_of_the_command(
+    cloud_process: ControlPlane, job: str, before: bool
+) -> None:
+    ours = ("--rank", "0", "--no-tty")
+    words = (*ours, job) if before else (job, *ours)
+    argv, environment = command(cloud_process, "job", "exec", *words, "--", "echo", "--rank", "7", "--", "-x")
+    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--rank 7 -- -x\n", "")
+
+
+def test_ports_are_the_one_here_and_the_one_in_the_job(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
+    asked = []
+
+    class Nowhere:
+        local_port = 1
+
+        def __init__(self, _client: object, _job: str, port: int, *, local_port: int, rank: int) -> None:
+            asked.append((local_port, port, rank))
+
+        def serve(self, _told: object) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("skyloom.sdk.tunnel.Forward", Nowhere)
+    assert terminal("job", "port-forward", "job_1", "9000:8888", "--rank", "1").code == 0
+    assert terminal("job", "port-forward", "job_1", "6006").code == 0
+    assert asked == [(9000, 8888, 1), (6006, 6006, 0)]
 
 
 def test_exec_in_a_terminal_is_a_terminal(cloud_process: ControlPlane, job: str) -> None:
@@ -83,7 +112,7 @@ def test_port_forward_listens_here_until_it_is_interrupted(cloud_process: Contro
     deadline = time.monotonic() + 30
     while not (port := terminal("job", "logs", job).out.strip()):
         assert time.monotonic() < deadline
-    argv, environment = command(cloud_process, "job", "port-forward", job, f"{port}:0")
+    argv, environment = command(cloud_process, "job", "port-forward", job, f"0:{port}")
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -94,6 +123,6 @@ def test_port_forward_listens_here_until_it_is_interrupted(cloud_process: Contro
     terminal("job", "cancel", job)
 
 
-@pytest.mark.parametrize("port", ["0", "70000", "http", "80:90:100", "-1"])
+@pytest.mark.parametrize("port", ["0", "70000", "http", "80:90:100", "-1", "8888:0"])
 def test_port_that_is_none_is_refused(terminal: Terminal, port: str) -> None:
     assert terminal("job", "port-forward", "job_1", "--", port).code == 2

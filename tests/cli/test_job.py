@@ -88,6 +88,25 @@ def test_detached_job_is_listed_shown_explained_and_cancelled(terminal: Terminal
     assert "cancelled by owner" in terminal("why", job_id).out
 
 
+def test_deadline_is_told_whether_it_is_met_or_missed(terminal: Terminal) -> None:
+    def run(deadline: str, *words: str) -> str:
+        said = terminal("job", "run", *SMALL, "--deadline", deadline, "--json", *words)
+        return str(json.loads(said.out)["job"]["id"])
+
+    met, missed = run("2999-01-01T00:00+00:00", "--", "true"), run("0.1s", "--", "sleep", "0.3")
+    ahead = run("2h", "-d", "--", "sleep", "60")
+    for job_id, state, words in (
+        (met, "met", "its deadline was met"),
+        (missed, "missed", "its deadline was missed by"),
+        (ahead, "ahead", "its deadline is in "),
+    ):
+        assert words in terminal("job", "show", job_id).out
+        assert words in terminal("why", job_id).out
+        assert json.loads(terminal("job", "show", job_id, "--json").out)["deadline"]["state"] == state
+    assert "DEADLINE" in terminal("job", "list").out
+    terminal("job", "cancel", ahead)
+
+
 def test_logs_of_one_rank_and_of_an_earlier_attempt(terminal: Terminal) -> None:
     shell = 'echo "$SKYLOOM_ATTEMPT/$RANK"; test "$SKYLOOM_ATTEMPT" = 2'
     done = terminal("job", "run", *SMALL, "--json", "-w", "2", "--retries", "1", "--", "sh", "-c", shell)

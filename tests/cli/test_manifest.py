@@ -39,8 +39,10 @@ def test_every_installation_has_a_token_of_its_own(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--workers", "cpus=4,memory=16GiB"), "name"),
-        (("--workers", "name=a,cpus=4,memory=16GiB,size=3"), "size"),
+        (("--workers", "cpus=4,memory=16GiB"), "lacks name."),
+        (("--workers", "name=a,cpus=4"), "lacks memory."),
+        (("--workers", "name=a"), "lacks cpus and memory."),
+        (("--workers", "name=a,cpus=4,memory=16GiB,size=3"), "has no size."),
         (("--workers", "name=a,name=b,cpus=4,memory=16GiB"), "twice"),
         (("--workers", "name=a,cpus=four,memory=16GiB"), "four"),
         (("--workers", "name=a,cpus=nan,memory=16GiB"), "cannot be"),

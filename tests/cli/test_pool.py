@@ -1,10 +1,38 @@
-"""``skyloom pool add`` refuses in words what it cannot read, before it asks anybody."""
+"""``skyloom pool add`` refuses in words; ``project quota`` warns of what no pool has."""
 
 from pathlib import Path
 
 import pytest
 
 from skyloom.cli import main
+from skyloom.ports.engine import PoolTokenRefused
+from skyloom.sdk.scheduling import PoolCalls
+from tests.terminal import Terminal
+
+
+def test_token_that_is_another_pools_is_refused_with_the_file_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PoolTokenRefused("It wants another token.", next_action="Show that.")
+
+    monkeypatch.setattr(PoolCalls, "add", refuse)
+    monkeypatch.setenv("SKYLOOM_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SKYLOOM_TOKEN", "t")
+    file = tmp_path / "mine"
+    file.write_text("of another")
+    assert main(["pool", "add", "far", "ray://127.0.0.1:9", "--token-file", str(file)]) != 0
+    error = capsys.readouterr().err
+    assert error.startswith("Reaching ray://127.0.0.1:9") and f"into {file}" in error.replace("\n", " ")
+
+
+def test_guarantee_of_more_than_all_machines_have_is_warned_of(terminal: Terminal) -> None:
+    assert terminal("project", "create", "guaranteed").code == 0
+    said = terminal("project", "quota", "guaranteed", "--gpus", "4000", "--cpus", "0")
+    assert said.code == 0 and said.err.startswith("warning: 4,000 GPUs are guaranteed, but all machines together have ")
+    assert "CPUs" not in said.err
+    assert terminal("project", "quota", "guaranteed").err == ""
+    assert terminal("project", "quota", "guaranteed", "--none").err == ""
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -82,7 +83,7 @@ def monitor() -> Monitor:
 def test_list_for_a_pipe_is_a_table_with_one_line_a_row():
     shown = render(Page(items=(alert(), alert("x" * 390)), next_cursor="alert_1"))
     head, first, second, more = shown.splitlines()
-    assert head.split() == ["ALERT", "ENDPOINT", "SIGNAL", "STATE", "SINCE", "TIMES", "FIRED", "MESSAGE"]
+    assert head.split() == ["ALERT", "ABOUT", "SIGNAL", "STATE", "SINCE", "TIMES", "FIRED", "MESSAGE"]
     assert first.split("  ")[0] == "alert_1"
     assert "2023-11-14 22:13:20Z" in first
     assert second.endswith("x" * 390)
@@ -193,11 +194,15 @@ def test_progress_without_a_terminal_says_each_tenth_once(capsys: pytest.Capture
     assert capsys.readouterr().err.splitlines() == [f"Uploading: {tenth}0%" for tenth in range(1, 11)]
 
 
-def test_progress_when_quiet_or_of_unknown_length_says_nothing(capsys: pytest.CaptureFixture[str]):
-    for options in ({"quiet": True, "total": 3}, {"total": None}):
-        with progress("Uploading", **options) as advance:
-            advance(3)
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    ("options", "said"), [({"quiet": True, "total": 3}, ""), ({"quiet": True}, ""), ({}, "Uploading …\n")]
+)
+def test_progress_when_quiet_says_nothing_and_of_unknown_length_its_title(
+    capsys: pytest.CaptureFixture[str], options: dict[str, Any], said: str
+):
+    with progress("Uploading", **options) as advance:
+        advance(3)
+    assert capsys.readouterr().err == said
 
 
 def test_json_answers_are_printed_without_importing_rich():

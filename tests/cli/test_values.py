@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,35 @@ def test_files_keep_their_shape_below_this_folder(tmp_path: Path, monkeypatch: p
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalFileMissing, match="nowhere"):
         values.files([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("api-key=1BAD", "--secret api-key: '1BAD' is no name of a variable"),
+        ("api-key=", "--secret api-key: '' is no name of a variable"),
+        ("API=KEY", "--secret: 'API' is no name of a secret"),
+        ("", "--secret: '' is no name of a secret"),
+    ],
+)
+def test_secret_that_is_none_is_refused_by_what_is_wrong_with_it(word: str, said: str) -> None:
+    with pytest.raises(values.UnreadableOption, match=re.escape(said)):
+        values.secrets([word])
+
+
+def test_secrets_are_files_or_variables() -> None:
+    file, variable = values.secrets(["token", "api-key=API_KEY"])
+    assert (file.name, file.variable, variable.name, variable.variable) == ("token", None, "api-key", "API_KEY")
+
+
+def test_deadline_is_a_span_or_a_moment() -> None:
+    assert values.deadline("2h") == {"deadline_s": 7_200}
+    assert values.deadline("2999-01-01T00:00+00:00") == {"deadline_at": 32_472_144_000.0}
+    assert values.deadline("2999-01-01").keys() == {"deadline_at"}
+
+
+@pytest.mark.parametrize("text", ["0s", "-2h", "2001-01-31T18:00"])
+def test_deadline_that_is_past_is_refused_by_its_option(text: str) -> None:
+    with pytest.raises(values.UnreadableOption, match="is in the past") as refused:
+        values.deadline(text)
+    assert "--deadline" in refused.value.next_action

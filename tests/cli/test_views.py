@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from skyloom.cli.views import COLUMNS, PAGES, page
+from skyloom.rooms.monitoring.model import Alert
 
 
 def inner(kind: object) -> list[type]:
@@ -54,3 +55,8 @@ def test_page_of_an_unknown_noun_shows_all_it_has():
         leaves: tuple[str, ...] = ()
 
     assert page(Tree("oak", 20.0, ("a", "b"))).pairs == [("name", "oak"), ("height m", "20"), ("leaves", "a, b")]
+
+
+def test_alerts_are_about_endpoints_and_budgets():
+    for shown in (COLUMNS[Alert], PAGES[Alert][0]):
+        assert [column.heading for column in shown if column.path.startswith("endpoint")] == ["about"]

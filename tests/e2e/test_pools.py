@@ -40,6 +40,7 @@ def test_cluster_is_added_used_beside_this_machine_found_again_and_removed(
 ) -> None:
     token = ray_cluster.token_file.read_text().strip()
     shared = str(ray_cluster.folder / "shared")
+    Path(shared).mkdir(exist_ok=True)
     with control_plane.client(patience_s=60) as cloud:
         for address, shown in ((ray_cluster.address, "of-another-cluster" * 4), ("ray://127.0.0.1:9", token)):
             with pytest.raises(Unavailable) as refusal:

@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def shared_engine(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     shared = str(ray_cluster.folder / "shared")
+    Path(shared).mkdir(exist_ok=True)
     engine = connected(made(ray_cluster, tmp_path_factory.mktemp("ray"), shared_folder=shared, url="http://10.0.0.1:1"))
     assert engine.abilities == set(Ability) - {Ability.WARM_START}
     yield engine

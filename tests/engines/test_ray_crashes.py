@@ -17,7 +17,7 @@ from skyloom.core.errors import Unavailable
 from skyloom.engines.local.supervisor import processes
 from skyloom.engines.ray import RayEngine
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply
-from skyloom.ports.engine import EndReason, PythonFile, TaskPhase
+from skyloom.ports.engine import EndReason, PoolTokenRefused, PythonFile, TaskPhase
 from tests.contracts.engine_contract import is_gone, log, look, one, program, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
 from tests.ray_cluster import NEEDS_RAY, RayCluster, RayProcess, write_token
@@ -218,7 +218,7 @@ def test_cluster_with_another_token_is_unavailable_in_words(
     address = ray_cluster.direct if direct else ray_cluster.address
     engine = RayEngine(tmp_path / "p", address=address, token_file=tmp_path / "token", engine_id="e")
     asked = time.monotonic()
-    with pytest.raises(Unavailable, match="wants another token"):
+    with pytest.raises(PoolTokenRefused, match="wants another token"):
         engine.capacity()
     assert time.monotonic() - asked < MOST_S
     engine.close()
@@ -261,23 +261,51 @@ def test_node_that_dies_loses_its_tasks_only_after_they_ended(ray_cluster: RayCl
 
 
 class OpenDoor(grpc.GenericRpcHandler):
-    """Answers whatever is asked, with any token or none, like a Ray that was started without one."""
+    """Answers whatever is asked, with any token or none, like a Ray that was started without one; or, without one, with a code."""
+
+    def __init__(self, without: grpc.StatusCode = grpc.StatusCode.OK) -> None:
+        self._without = without
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if not any(name == "authorization" for name, _ in context.invocation_metadata()):
+            context.set_code(self._without)
+        return b""
 
 
-@pytest.mark.parametrize("scheme", ["ray://", ""])
-def test_cluster_that_lets_in_anybody_is_refused(tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "doors", "said"),
+    [
+        ("ray://", (OpenDoor(),), "wants no token"),
+        ("", (OpenDoor(),), "wants no token"),
+        ("ray://", (), "is not a Ray client port"),
+        ("", (), "is not the head"),
+        ("ray://", (OpenDoor(grpc.StatusCode.INTERNAL),), "could not be found out: asked without one it said INTERNAL"),
+    ],
+)
+def test_server_that_lets_in_anybody_or_is_no_cluster_is_refused_for_what_it_is(
+    tmp_path: Path, scheme: str, doors: tuple[OpenDoor, ...], said: str
+) -> None:
     write_token(tmp_path / "token")
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), handlers=(OpenDoor(),))
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), handlers=doors)
     address = f"{scheme}127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     engine = RayEngine(tmp_path / "p", address=address, token_file=tmp_path / "token", engine_id="e")
-    with pytest.raises(Unavailable, match="wants no token"):
+    with pytest.raises(Unavailable, match=said):
         engine.machines()
     engine.close()
     server.stop(None).wait()
+
+
+def test_port_of_the_head_is_not_taken_for_an_open_client_port(tmp_path: Path, ray_cluster: RayCluster) -> None:
+    address = f"ray://{ray_cluster.direct}"
+    engine = RayEngine(tmp_path / "p", address=address, token_file=ray_cluster.token_file, engine_id="e")
+    with pytest.raises(Unavailable, match="is not a Ray client port") as refusal:
+        engine.machines()
+    assert "10001" in refusal.value.next_action
+    engine.close()
 
 
 def test_something_that_accepts_and_says_nothing_is_unavailable_within_the_bound(tmp_path: Path) -> None:

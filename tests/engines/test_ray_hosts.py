@@ -93,6 +93,7 @@ class Cloud:
 
     def engine(self, engine_id: str = "cloud", shared: str = "") -> RayEngine:
         """The control plane's engine; a new object over the old folder is what a restart makes."""
+        (self.folder / "shared").mkdir(exist_ok=True)
         return RayEngine(
             self.folder / "pool" / engine_id,
             address=f"ray://{self.hosts.addresses['head']}:{CLIENT_PORT}",

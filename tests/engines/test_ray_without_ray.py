@@ -23,7 +23,7 @@ from skyloom.engines.ray.asks import KeeperAsk, LeaveMark, Prepare, SeesMark, St
 from skyloom.engines.ray.keeper import interface_of
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.nodes import Nodes
-from skyloom.engines.ray.shared import NotShared, SharedFolder
+from skyloom.engines.ray.shared import NotShared, SharedFolder, SharedFolderMissing
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, Opening, RayNode
 from skyloom.ports.engine import EndReason, NoRoomNow, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import gang, is_gone, log, look, one, sh, until, wait
@@ -34,6 +34,7 @@ NODES = {"n1": "a", "n2": "b"}
 
 
 def engine_of(tmp_path: Path, cluster: FakeCluster, **more: object) -> RayEngine:
+    (tmp_path / "shared").mkdir(exist_ok=True)
     settings = {"lease_s": cluster.lease_s, "shared_folder": str(tmp_path / "shared"), "engine_id": "e", **more}
     return RayEngine(
         tmp_path / "pool",
@@ -121,6 +122,14 @@ def test_folder_that_one_machine_does_not_share_is_named(
     with pytest.raises(NotShared, match="node b does not see what node a wrote"):
         engine.check()
     assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_shared_folder_that_is_missing_on_the_only_machine_is_refused_and_not_made(tmp_path: Path) -> None:
+    missing = tmp_path / "mnt" / "nowhere"
+    engine = engine_of(tmp_path, FakeCluster(tmp_path / "nodes", {"n1": "a"}), shared_folder=str(missing))
+    with pytest.raises(SharedFolderMissing, match="nowhere is not there, or cannot be written to, on node a"):
+        engine.check()
+    assert not missing.parent.exists()
 
 
 def test_shared_folder_is_checked_once_for_each_node(engine: RayEngine, tmp_path: Path) -> None:

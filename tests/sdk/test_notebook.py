@@ -13,3 +13,10 @@ def test_notebook_ends_after_its_idle_time_and_none_means_at_once_not_never(idle
     cloud: Any = SimpleNamespace(jobs=SimpleNamespace(submit=lambda spec: spec))
     spec: Any = notebook.start(cloud, idle_s=idle_s)
     assert spec.entry.args == ("--idle-s", told)
+
+
+def test_notebook_is_not_stopped_for_others_unless_asked() -> None:
+    cloud: Any = SimpleNamespace(jobs=SimpleNamespace(submit=lambda spec: spec))
+    fixed: Any = notebook.start(cloud)
+    lent: Any = notebook.start(cloud, preemptible=True)
+    assert (fixed.preemptible, lent.preemptible) == (False, True)

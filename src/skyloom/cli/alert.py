@@ -8,7 +8,7 @@ from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.rooms.monitoring.model import AlertState
 
-app = words("Alerts: trouble at an endpoint, from when it began until it is over.")
+app = words("Alerts: trouble at an endpoint, or a budget that runs out, from when it began until it is over.")
 
 
 @app.command("list")

@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from skyloom.cli.checking import CheckedTransport
 from skyloom.core.operation import Page
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
@@ -61,7 +62,7 @@ Mounts = Annotated[
 Preemptible = Annotated[
     bool, typer.Option("--preemptible/--not-preemptible", help="May be stopped for others, and goes on later.")
 ]
-Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done in: 2h.")]
+Deadline = Annotated[str | None, typer.Option("--deadline", help="Should be done by then: 2h, or 2026-01-31T18:00.")]
 Expected = Annotated[str | None, typer.Option("--expected", help="How long it will run, as you think: 30min.")]
 OnPool = Annotated[list[str] | None, typer.Option("--pool", help="Run on this pool only; repeat for more.")]
 Require = Annotated[
@@ -91,5 +92,5 @@ def every(list_page: Callable[..., Page[Noun]]) -> Iterator[Noun]:
 
 
 def cloud(project: str | None = None) -> Client:
-    """The client of the cloud that settings name. Use it in a ``with``."""
-    return connect(project=project)
+    """The client of the cloud that settings name; what it asks for is checked before it is sent. Use it in a ``with``."""
+    return Client(CheckedTransport(connect(project=project).transport))

@@ -22,7 +22,7 @@ _SIGNALLED = 128
 
 def exec_(
     job: JobId,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGS]…")],
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND [ARGS]…", show_default=False)] = None,
     rank: Rank = 0,
     terminal_wanted: Annotated[
         bool | None, typer.Option("--tty/--no-tty", help="A terminal for the command.  [default: when this is one]")
@@ -31,16 +31,15 @@ def exec_(
 ) -> None:
     """Run a command inside of a running job: among its processes, with its variables, under its limits.
 
-    Exits with the command's code. Example: `skyloom job exec JOB -- bash`.
+    Exits with the command's code. Options stand before the `--`: `skyloom job exec JOB --rank 1 -- bash`.
     """
     interactive = terminal.is_interactive() if terminal_wanted is None else terminal_wanted
-    words = command[1:] if command[0] == "--" else command
-    if not words:
+    if not command:
         raise UnreadableOption(
             "There is no command to run.", next_action="Write it after --: skyloom job exec JOB -- ls"
         )
     with cloud(project) as client:
-        raise typer.Exit(_run(client, job, words, rank, interactive))
+        raise typer.Exit(_run(client, job, command, rank, interactive))
 
 
 def _run(client: Client, job: str, command: list[str], rank: int, interactive: bool) -> int:
@@ -61,14 +60,14 @@ def _run(client: Client, job: str, command: list[str], rank: int, interactive: b
 
 def port_forward(
     job: JobId,
-    port: Annotated[str, typer.Argument(metavar="PORT[:LOCAL]", help="Port in the job, and the one here.")],
+    port: Annotated[str, typer.Argument(metavar="[LOCAL:]PORT", help="The port here, and the one in the job.")],
     rank: Rank = 0,
     project: Project = None,
 ) -> None:
     """Have a port of a running job listen on this machine, on loopback only, until Ctrl-C."""
     from skyloom.sdk.tunnel import Forward
 
-    there, here = _ports(port)
+    here, there = _ports(port)
     with cloud(project) as client:
         job = client.jobs.get(job).job.id  # whole: the beginning that was typed may fit more jobs later
         forward = Forward(client, job, there, local_port=here, rank=rank)
@@ -84,11 +83,12 @@ def _told(error: SkyloomError) -> None:
 
 
 def _ports(text: str) -> tuple[int, int]:
-    """Read ``8888`` or ``8888:9000``. Raises `UnreadableOption`."""
+    """Read ``8888``, or ``9000:8888`` with the port here first, as ssh, docker and kubectl do. Raises `UnreadableOption`."""
     match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", text)
-    there, here = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    here, there = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 0 < there < 65_536 or not 0 <= here < 65_536:
         raise UnreadableOption(
-            f"{text!r} is no port.", next_action="Write 8888, or 8888:9000; :0 takes a free one here."
+            f"{text!r} is no port.",
+            next_action="Write 8888, or LOCAL:PORT like 9000:8888; 0:8888 takes a free one here.",
         )
-    return there, here
+    return here, there

@@ -100,9 +100,10 @@ def run(
     Follows its output and exits with its exit code (122 budget used up, 124 time limit, 137 out of memory, 130 cancelled,
     126 could not start, 125 lost). Ctrl-C only stops following: the job goes on.
     """
-    durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
+    durations = {"max_duration_s": max_duration, "expected_duration_s": expected}
     options = values.work(command, None)
     options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
+    options |= values.deadline(deadline) if deadline is not None else {}
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -196,7 +197,7 @@ def after_of(succeeded: list[str] | None, ended: list[str] | None) -> tuple[Depe
     )
 
 
-app.command("exec", context_settings={"allow_interspersed_args": False})(inside.exec_)
+app.command("exec")(inside.exec_)
 app.command("port-forward")(inside.port_forward)
 
 

@@ -34,6 +34,12 @@ def _packages(status: JobStatus) -> str:
     return ", ".join([*parts, *(["isolated"] if asked.isolated else [])])
 
 
+def _due(status: JobStatus) -> str:
+    """When its deadline is, and how it stands to it."""
+    due = status.deadline
+    return f"{human('at', due.at)}, {due.state.value.replace('_', ' ')}: {due.message}" if due else ""
+
+
 def _mounts(status: JobStatus) -> str:
     return ", ".join(f"{mount.name} = {mount.subject}" for mount in status.job.mounts)
 
@@ -47,6 +53,7 @@ JOB_COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("workers", _workers, "job.spec.num_workers"),
         of("place"),
         of("outlook"),
+        of("deadline.state", "deadline"),
         of("started_at"),
         of("ended_at"),
     ),
@@ -91,6 +98,7 @@ JOB_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("place", "place in the queue"),
             of("outlook"),
             of("forecast.basis", "judged"),
+            Column("deadline", _due, "deadline"),
             Column("workers", _workers, "job.spec.num_workers"),
             of("job.spec.resources", "each with"),
             of("job.spec.priority"),

@@ -90,12 +90,15 @@ def _group(text: str) -> dict[str, Any]:
     known = {"name", "cpus", "memory", "gpus", "min", "max"}
     pairs = [part.partition("=") for part in text.split(",")]
     given = {name.strip(): value.strip() for name, _, value in pairs}
-    wrong = sorted(given.keys() - known) or sorted({"name", "cpus", "memory"} - given.keys())
-    if wrong or len(given) < len(pairs):
+    strange, missing = sorted(given.keys() - known), [name for name in ("name", "cpus", "memory") if name not in given]
+    if strange:
         raise InvalidInstallation(
-            f"--workers {text!r} cannot be read: {', '.join(wrong) or 'a word is there twice'}.",
-            next_action=_GROUP_HELP,
+            f"--workers {text!r}: a group of nodes has no {', '.join(strange)}.", next_action=_GROUP_HELP
         )
+    if missing:
+        raise InvalidInstallation(f"--workers {text!r} lacks {' and '.join(missing)}.", next_action=_GROUP_HELP)
+    if len(given) < len(pairs):
+        raise InvalidInstallation(f"--workers {text!r} says a word twice.", next_action=_GROUP_HELP)
     try:
         amounts = {"cpus": float(given["cpus"]), "gpus": int(given.get("gpus", "0"))}
         nodes = {"min_nodes": int(given.get("min", "0")), "max_nodes": int(given.get("max", "1"))}

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from skyloom.cli import exits, values
-from skyloom.cli.frame import AsJson, Cpus, Detach, Gpus, Memory, Mounts, Project, Requirements, cloud
+from skyloom.cli.frame import AsJson, Cpus, Detach, Gpus, Memory, Mounts, Preemptible, Project, Requirements, cloud
 from skyloom.cli.render import show, show_error
 from skyloom.cli.wording import safe_output
 from skyloom.core.errors import NotFound, Unavailable
@@ -41,6 +41,7 @@ def run(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65_535, help="Port here; 0 takes a free one.  [default: 8888]")
     ] = None,
+    preemptible: Preemptible = False,
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
@@ -64,6 +65,7 @@ def run(
                 requirements=requirements,
                 folder=folder,
                 idle_s=values.duration_s(idle),
+                preemptible=preemptible,
             )
         if detach:
             return show(status, as_json)

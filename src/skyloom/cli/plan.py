@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -284,23 +283,11 @@ def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None
 
 
 def _ends_at(text: str | None) -> float | None:
-    """A duration from now, or a moment of the calendar, as Unix seconds. Raises `AimUnclear` for what is past."""
+    """A duration from now, or a moment of the calendar, as Unix seconds. Raises `UnreadableOption`, also for what is past."""
     if text is None:
         return None
-    if "-" not in text[1:]:
-        left_s = values.duration_s(text.removeprefix("-")) * (-1 if text.startswith("-") else 1)
-    else:
-        try:
-            left_s = (datetime.fromisoformat(text).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError) as error:
-            raise values.UnreadableOption(
-                f"{text!r} is neither a duration nor a date.", next_action="Write 2h, or 2026-01-31T18:00."
-            ) from error
-    if left_s <= 0:
-        raise AimUnclear(
-            f"The deadline {text} is in the past.", next_action="Give a time that is still to come, for example 2h."
-        )
-    return time.time() + left_s
+    due = values.deadline(text)
+    return due.get("deadline_at") or time.time() + due["deadline_s"]
 
 
 def _by(ends_at: float | None, aim: Aim, **changes: Any) -> Aim:

@@ -1,5 +1,7 @@
 """``skyloom pool``: the machines that jobs run on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +9,8 @@ import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Limit, cloud, words
-from skyloom.cli.render import show
+from skyloom.cli.render import progress, show
+from skyloom.ports.engine import PoolTokenRefused
 from skyloom.rooms.cost.prices import Tenure
 from skyloom.sdk.files import NotAFile, read_chunks
 
@@ -47,15 +50,12 @@ def add(
             "--tenure says how prices are meant, and there are none.",
             next_action="Give --cpu-price and the others too.",
         )
+    labels = values.variables(label or (), "--label")
     with cloud() as client:
-        made = client.pools.add(
-            name,
-            address,
-            token=token,
-            labels=values.variables(label or (), "--label"),
-            advertised_url=url,
-            shared_folder=shared_folder,
-        )
+        with progress(f"Reaching {address}; this may take half a minute", quiet=as_json), _naming(token_file):
+            made = client.pools.add(
+                name, address, token=token, labels=labels, advertised_url=url, shared_folder=shared_folder
+            )
         if given:
             client.prices.set(name, tenure=tenure, **given)
         show(made, as_json)
@@ -80,6 +80,18 @@ def remove(pool: Name, as_json: AsJson = False) -> None:
     """Remove a pool. Refused while jobs run there; its machines go on."""
     with cloud() as client:
         show(client.pools.remove(pool), as_json)
+
+
+@contextmanager
+def _naming(token_file: Path | None) -> Iterator[None]:
+    """The control plane was told what is in the file, and not its name."""
+    try:
+        yield
+    except PoolTokenRefused as refusal:
+        raise PoolTokenRefused(
+            refusal.message,
+            next_action=f"Put the token that the cluster was started with (RAY_AUTH_TOKEN_PATH) into {token_file}, then add it again.",
+        ) from refusal
 
 
 def _token(file: Path) -> str:

@@ -8,8 +8,9 @@ import typer
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Cursor, Limit, cloud, words
 from skyloom.cli.render import show
-from skyloom.core.resources import parse_bytes
+from skyloom.core.resources import NOTHING, parse_bytes
 from skyloom.rooms.scheduling.model import Allotment
+from skyloom.sdk.client import Client
 
 app = words("Projects: every dataset, job, model and token belongs to one.")
 
@@ -58,7 +59,24 @@ def quota(
         asked = (cpus, gpus, memory, max_cpus, max_gpus, max_memory, weight)
         if none or any(value is not None for value in asked):
             found = client.quotas.set(name, guaranteed=guaranteed, ceiling=ceiling, weight=heavier)
+            _warn_of_more_than_there_is(client, guaranteed)
         show(found, as_json)
+
+
+def _warn_of_more_than_there_is(client: Client, guaranteed: Allotment | None) -> None:
+    """A guarantee may be given before the machines come; but nobody should take it for one that holds now."""
+    if guaranteed is None:
+        return
+    there = sum((status.total for status in client.pools.list(1_000).items), NOTHING)
+    for unit, wanted, has in (
+        ("CPUs", guaranteed.cpus, there.cpus),
+        ("GPUs", guaranteed.gpus, there.gpus),
+        ("bytes of memory", guaranteed.memory_bytes, there.memory_bytes),
+    ):
+        if wanted is not None and wanted > has:
+            typer.echo(
+                f"warning: {wanted:,g} {unit} are guaranteed, but all machines together have {has:,g}.", err=True
+            )
 
 
 def _allotment(before: Allotment | None, cpus: float | None, gpus: int | None, memory: str | None) -> Allotment | None:

@@ -101,7 +101,8 @@ def to_json(value: object) -> str:
 
 @contextmanager
 def progress(title: str, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show how far a long work is, on stderr: a bar on a terminal, else a line for every tenth. Yields ``advance(count)``."""
+    """Show how far a long work is, on stderr: a bar on a terminal, else a line for every tenth, or one at its
+    start where nobody knows how long it is. Yields ``advance(count)``."""
     if quiet:
         yield lambda count: None
     elif sys.stderr.isatty():
@@ -303,6 +304,8 @@ def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 def _tenths(title: str, total: int | None) -> Callable[[int], None]:
     reached = 0
+    if total is None:
+        _write(sys.stderr, f"{safe(title)} …\n")
 
     def advance(count: int) -> None:
         nonlocal reached

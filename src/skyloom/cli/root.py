@@ -97,8 +97,9 @@ def _usage(error: typer.TyperException) -> int:
         typer.echo(context.get_help())
         return 2
     say = getattr(error, "format_message", lambda: str(error))
+    words = str(say()).replace(": Value error, ", ": ")  # whose check it was, which says nothing to a person
     where = context.command_path if context is not None else "skyloom"
-    return _told(UsageError(say(), next_action=f"See: {where} --help"))
+    return _told(UsageError(words, next_action=f"See: {where} --help"))
 
 
 def _defect(error: Exception) -> InternalError:

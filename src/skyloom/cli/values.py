@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,30 @@ def duration_s(text: str) -> float:
             f"{text!r} is not a duration.", next_action="Write a number and a unit: 90s, 15min, 2h or 1d."
         )
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def deadline(text: str) -> dict[str, float]:
+    """Read ``2h`` as ``deadline_s``, and a moment like ``2030-01-31T18:00`` (here, where it names no zone) as ``deadline_at``.
+
+    Raises `UnreadableOption`, also for what is past.
+    """
+    if "-" not in text[1:]:
+        left_s = duration_s(text.removeprefix("-")) * (-1 if text.startswith("-") else 1)
+        found = {"deadline_s": left_s}
+    else:
+        try:
+            at = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise UnreadableOption(
+                f"{text!r} is neither a duration nor a date.", next_action="Write 2h, or 2026-01-31T18:00."
+            ) from error
+        left_s, found = (at - datetime.now(UTC)).total_seconds(), {"deadline_at": at.timestamp()}
+    if left_s <= 0:
+        raise UnreadableOption(
+            f"The deadline {text} is in the past.",
+            next_action="Give --deadline a time that is still to come, for example 2h.",
+        )
+    return found
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -99,11 +124,15 @@ def secrets(uses: Iterable[str]) -> tuple[SecretUse, ...]:
     found = []
     for word in uses:
         name, equals, variable = word.partition("=")
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) or (
-            equals and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable)
-        ):
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
             raise UnreadableOption(
-                f"--secret {name!r} is no secret.", next_action="Write --secret NAME, or --secret NAME=VARIABLE."
+                f"--secret: {name!r} is no name of a secret.",
+                next_action="Write --secret NAME, or --secret NAME=VARIABLE; names have lower-case letters, digits and dashes.",
+            )
+        if equals and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            raise UnreadableOption(
+                f"--secret {name}: {variable!r} is no name of a variable.",
+                next_action="Use letters, digits and _, no digit first: --secret NAME=VARIABLE.",
             )
         found.append(SecretUse(name=name, variable=variable or None))
     return tuple(found)

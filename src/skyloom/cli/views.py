@@ -48,7 +48,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **SIMULATION_COLUMNS,
     Alert: (
         of("id", "alert"),
-        of("endpoint_name", "endpoint"),
+        of("endpoint_name", "about"),
         of("signal"),
         of("state"),
         of("fired_at", "since"),
@@ -190,6 +190,16 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         (),
     ),
     Explanation: (tuple(map(of, ("subject", "state", "reason", "message", "next_action"))), ("evidence",)),
+    Alert: (
+        (
+            of("id", "alert"),
+            of("endpoint_name", "about"),
+            *map(of, ("signal", "state", "value", "threshold", "message")),
+            of("fired_at", "since"),
+            *map(of, ("times_fired", "acknowledged_by", "resolved_at")),
+        ),
+        (),
+    ),
     RunProgress: (
         (
             of("run.id", "run"),

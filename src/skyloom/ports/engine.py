@@ -46,6 +46,10 @@ class NoRoomNow(Unavailable):
     """The pool can be reached, but not take this gang now; nothing was started, and another try may be."""
 
 
+class PoolTokenRefused(Unavailable):
+    """The pool wants another token than the one that it was shown."""
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
     """Run a program. ``argv`` goes to the system as it is: no shell, no expansion."""
 

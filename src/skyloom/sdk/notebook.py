@@ -60,6 +60,7 @@ def start(
     requirements: Requirements = None,
     folder: str = "",
     idle_s: float = 8 * 3_600,
+    preemptible: bool = False,
     **options: Any,
 ) -> JobStatus:
     """Queue a notebook. JupyterLab comes with it where the pool does not have it.
@@ -68,6 +69,7 @@ def start(
         requirements: more packages; a file here, or a list.
         folder: of the machine that runs it, for the notebooks; by default one of the job, which is kept after its end.
         idle_s: it ends after so long without activity.
+        preemptible: it may be stopped to make room for others; somebody works in it, so by default it may not.
         options: more fields of `JobSpec`.
     """
     # Jupyter takes whole seconds, and 0 for never.
@@ -79,6 +81,7 @@ def start(
             resources=Resources(cpus=cpus, gpus=gpus, memory_bytes=parse_bytes(memory)),
             mounts=dict(mounts or {}),
             labels={LABEL: name},
+            preemptible=preemptible,
             python=_with_jupyter(python_environment(requirements)),
             **options,
         )

@@ -296,6 +296,8 @@ def test_thresholds_are_said_once_each(place: Place):
     live(place, 47)
     place.end("job_1")
     assert thresholds(place) == [0.5, 0.8, 1.0]  # 1.0 when it stopped what ran
+    said = [event.body.message for event in place.events() if isinstance(event.body, BudgetReached)]
+    assert "reached 50%: 50% is used, $0.05" in said[0] and "reached 100%: 9" in said[2]
 
 
 def test_threshold_that_a_task_passed_while_nobody_looked_is_said_when_it_ends(place: Place):
@@ -313,6 +315,10 @@ def test_budget_that_is_raised_takes_back_what_was_said_and_may_say_it_again(pla
     status = place.set(usd=0.14)
     assert (status.state, status.budget.reached) == (BudgetState.WITHIN, 0.5)
     assert thresholds(place, over=True) == [0.8]
+    (taken_back,) = [
+        event.body for event in place.events() if isinstance(event.body, BudgetReached) and event.body.over
+    ]
+    assert taken_back.message == "The budget of project p is below 80% again."
     live(place, 30)
     assert thresholds(place) == [0.5, 0.8, 0.8]
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from skyloom.core.events import BudgetReached, Event
 from skyloom.rooms.monitoring.model import AlertMissing
+from skyloom.rooms.monitoring.ports import ALERTS
+from skyloom.rooms.monitoring.rules import budget_alert
 from skyloom.rooms.overview.explainers import count_alerts, explain_alert
 from tests.rooms.monitoring.test_service import YOUNG, Place
 
@@ -28,3 +31,12 @@ def test_open_alerts_are_counted_in_the_projects_a_token_opens():
     assert place.store.read(lambda view: count_alerts(view, "q")) == {}
     place.store.write(lambda tx: place.room.unwatch(tx, "endpoint_1"))
     assert place.store.read(lambda view: count_alerts(view, "p")) == {}
+
+
+def test_alert_of_a_budget_names_it_once():
+    place = Place()
+    words = "The budget of project p reached 50%: 52% is used, $0.52 of $1.00."
+    news = BudgetReached(budget="The budget of project p", threshold=0.5, share=0.52, message=words)
+    alert = budget_alert("alert_b", Event(project="p", subject="budget_1", at=5.0, body=news), news)
+    place.store.write(lambda tx: tx.insert(ALERTS, alert))
+    assert place.store.read(lambda view: explain_alert(view, "alert_b", "p")).message == words

@@ -22,6 +22,7 @@ from skyloom.rooms.pools.model import (
     AddPool,
     GetPool,
     ListPools,
+    NotAPoolAddress,
     Pool,
     PoolBusy,
     PoolDown,
@@ -367,6 +368,15 @@ def test_pool_that_is_added_again_at_once_keeps_its_token(land: Land, monkeypatc
     land.rounds()
     assert land.tokens.file("cluster").read_text() == TOKEN
     assert land.do(GetPool(name="cluster")).state is State.UP
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9", "ray://a", "ray://a:0", "ray://a:65536", "http://a:1", "ray://a:1\n", "ray://a:1/x"]
+)
+def test_address_that_is_none_is_refused_with_an_example(land: Land, address: str) -> None:
+    with pytest.raises(NotAPoolAddress) as refusal:
+        land.do(AddPool(name="cluster", address=address, token=TOKEN))
+    assert repr(address) in refusal.value.message and "ray://10.0.0.5:10001" in refusal.value.next_action
 
 
 def test_two_that_add_a_pool_at_once_leave_one_engine(land: Land) -> None:

@@ -117,6 +117,12 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, tag="upload"):
     is_program: bool
 
 
+class HasFolder(msgspec.Struct, frozen=True, kw_only=True, tag="has_folder"):
+    """Answer: whether this folder is here, and tasks may write into it."""
+
+    folder: str
+
+
 class LeaveMark(msgspec.Struct, frozen=True, kw_only=True, tag="leave_mark"):
     """Write a word into a new file of the shared folder. Answer: nothing."""
 
@@ -187,6 +193,7 @@ KeeperAsk = (
     | ReadTaskResult
     | Forget
     | Upload
+    | HasFolder
     | LeaveMark
     | SeesMark
     | RemoveMark

@@ -43,8 +43,11 @@ from skyloom.engines.ray.wire import (
     Reserved,
     ShipFile,
 )
+from skyloom.ports.engine import PoolTokenRefused
 
 _CLIENT = "ray://"
+# How a question ends that Ray did look at: the question of `probe` asks for nothing that could be found.
+_ADMITTED = (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND)
 _PROBE_S = 3.0
 _LEAST_CPUS = 0.001  # a bundle of nothing is refused by Ray
 _NUM_KEEPER_THREADS = 8
@@ -231,8 +234,8 @@ def lists_alive(node_id: str) -> bool:
 def probe(address: str, token_file: str) -> None:
     """Ask once with the token and once without: Ray itself tries for half a minute and then does not say what was wrong.
 
-    Raises `Unavailable` when nobody answers, when another token is wanted, and when none is: whoever reaches such a cluster can run
-    programs on it (ShadowRay, CVE-2023-48022).
+    Raises `Unavailable` when nobody answers, when it is another port than this kind of address needs, when another token is
+    wanted (`PoolTokenRefused`), and when none is: whoever reaches such a cluster can run programs on it (ShadowRay, CVE-2023-48022).
     """
     method = (
         "/ray.rpc.RayletDriver/ClusterInfo" if address.startswith(_CLIENT) else "/ray.rpc.NodeInfoGcsService/CheckAlive"
@@ -245,16 +248,37 @@ def probe(address: str, token_file: str) -> None:
                 f"No Ray cluster answers at {address}.",
                 next_action="Check the address and the port, that the cluster runs, and that a firewall lets you through.",
             )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            raise _wrong_port(address)
         if code is grpc.StatusCode.UNAUTHENTICATED:
-            raise Unavailable(
-                f"The Ray cluster at {address} wants another token than the one in {token_file}.",
-                next_action="Put the token that the cluster was started with (RAY_AUTH_TOKEN_PATH) into that file.",
+            raise PoolTokenRefused(
+                f"The Ray cluster at {address} wants another token than the one that it was shown.",
+                next_action="Add the pool with the token that the cluster was started with (RAY_AUTH_TOKEN_PATH): --token-file FILE.",
             )
-        if _code(call, {}) is not grpc.StatusCode.UNAUTHENTICATED:
+        without = _code(call, {})
+        if without in _ADMITTED:
             raise Unavailable(
                 f"The Ray cluster at {address} wants no token: whoever reaches it can run programs there. It is not used.",
                 next_action="Start all of its nodes with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH.",
             )
+        if without is not grpc.StatusCode.UNAUTHENTICATED:
+            raise Unavailable(
+                f"Whether {address} wants a token could not be found out: asked without one it said {without.name}.",
+                next_action="Check that this is the port of a Ray cluster, and try again.",
+            )
+
+
+def _wrong_port(address: str) -> Unavailable:
+    """Somebody speaks gRPC there, but not what Ray speaks on the port that is meant."""
+    if address.startswith(_CLIENT):
+        return Unavailable(
+            f"{address} is not a Ray client port.",
+            next_action="Give the port of `ray start --ray-client-server-port`, 10001 by default; 6379 is another one, of the head.",
+        )
+    return Unavailable(
+        f"{address} is not the head of a Ray cluster.",
+        next_action="Give the port of `ray start --port`, 6379 by default; or, for the client port, ray://HOST:10001.",
+    )
 
 
 def _code(call: Any, metadata: Mapping[str, str]) -> grpc.StatusCode:

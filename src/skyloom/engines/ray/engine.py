@@ -122,13 +122,15 @@ class RayEngine:
         self.abilities = frozenset(_ALWAYS | ({Ability.WARM_START} if warm else set()))
 
     def check(self) -> Sequence[Machine]:
-        """Reach every node: its keeper answers, its version is ours, and the shared folder, where there is one, is shared.
+        """Reach every node: its keeper answers, its version is ours, and the shared folder, where one is named, is there and shared.
 
-        For the moment a pool is added. Returns its machines. Raises `Unavailable` or `NotShared`, which say what is wrong where.
+        For the moment a pool is added. Returns its machines. Raises `Unavailable`, `SharedFolderMissing` or `NotShared`, which say
+        what is wrong where.
         """
         node_ids = [node.node_id for node in self._keepers.nodes(fresh=True).workers()]
         self._keepers.greet(node_ids, again=True)
         if self._shared.path:
+            self._shared.check_there(node_ids)
             self._shared.check(node_ids)
         return self.machines()
 

@@ -30,6 +30,7 @@ from skyloom.engines.ray.asks import (
     Forget,
     Greet,
     Greeting,
+    HasFolder,
     KeeperAnswer,
     KeeperAsk,
     KeeperExchange,
@@ -233,6 +234,10 @@ class Keeper:
 
     # --- the shared folder -----------------------------------------------------------------------------------------------------
 
+    def has_folder(self, ask: HasFolder) -> bool:
+        """True when it is there and can be written to; it is not made, because a folder that is missing is a mount that is."""
+        return Path(ask.folder).is_dir() and os.access(ask.folder, os.W_OK | os.X_OK)
+
     def leave_mark(self, ask: LeaveMark) -> None:
         """Write a word into the shared folder, on its disk when this returns."""
         Path(ask.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -283,6 +288,7 @@ _HANDLERS: dict[type, Callable[[Keeper, Any], Any]] = {
     ReadTaskResult: Keeper.read_result,
     Forget: Keeper.forget,
     Upload: Keeper.upload,
+    HasFolder: Keeper.has_folder,
     LeaveMark: Keeper.leave_mark,
     SeesMark: Keeper.sees_mark,
     RemoveMark: Keeper.remove_mark,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from skyloom.core.errors import InvalidInput
-from skyloom.engines.ray.asks import LeaveMark, RemoveMark, SeesMark
+from skyloom.engines.ray.asks import HasFolder, LeaveMark, RemoveMark, SeesMark
 from skyloom.engines.ray.keepers import Keepers
 
 _PATIENCE_S = 4.0  # network file systems remember for some seconds that a file was not there
@@ -14,6 +14,10 @@ _AGAIN_S = 0.2
 
 class NotShared(InvalidInput):
     """The pool's shared folder is not one storage on all nodes of a gang."""
+
+
+class SharedFolderMissing(InvalidInput):
+    """The pool's shared folder is not there on a node, or cannot be written to."""
 
 
 class SharedFolder:
@@ -28,6 +32,19 @@ class SharedFolder:
         self.path = path
         self._keepers = keepers
         self._groups: list[frozenset[str]] = []  # no node is in two of them
+
+    def check_there(self, node_ids: Sequence[str]) -> None:
+        """Raises `SharedFolderMissing` unless all these nodes have the folder; `Unavailable` when one is silent."""
+        answers = self._keepers.ask_all({node_id: HasFolder(folder=self.path) for node_id in node_ids}, bool)
+        for answer in answers.values():
+            if isinstance(answer, Exception):
+                raise answer
+        lacking = ", ".join(self._keepers.name(node_id) for node_id, has in answers.items() if not has)
+        if lacking:
+            raise SharedFolderMissing(
+                f"The shared folder {self.path} is not there, or cannot be written to, on {lacking}.",
+                next_action="Mount or make it on all nodes for the user that Ray runs as, or leave out --shared-folder.",
+            )
 
     def check(self, node_ids: Sequence[str]) -> None:
         """Raises `NotShared` unless all these nodes see what one of them writes; `Unavailable` when one is silent."""

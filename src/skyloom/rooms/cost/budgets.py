@@ -253,7 +253,7 @@ class Budgets:
         )
         truly = limits.used_share(pot)
         early = "" if truly >= threshold else " What was left paid for stopping in time what ran."
-        message = f"{pot.name} is used up to {truly:.0%}: {used}.{early}"
+        message = f"{pot.name} reached {threshold:.0%}: {truly:.0%} is used, {used}.{early}"
         news = BudgetReached(budget=pot.name, threshold=threshold, share=share, message=message)
         self._outbox.publish(tx, budget.project, budget.id, news)
 
@@ -261,9 +261,9 @@ class Budgets:
         """Take back what was said of thresholds above a share: the budget was raised, or a new month began."""
         over = [threshold for threshold in THRESHOLDS if above < threshold <= budget.reached]
         for threshold in over:
-            news = BudgetReached(
-                budget=name_of(budget), threshold=threshold, share=above, message="It is below that again.", over=True
-            )
+            name = name_of(budget)
+            message = f"{name} is below {threshold:.0%} again."
+            news = BudgetReached(budget=name, threshold=threshold, share=above, message=message, over=True)
             self._outbox.publish(tx, budget.project, budget.id, news)
         fields = {"reached": min(above, budget.reached), "reached_in": period_of(budget, now)}
         return tx.update(BUDGETS, changed(budget, fields)) if over else budget

@@ -309,6 +309,28 @@ class Task(Record, frozen=True, kw_only=True):
     ended_at: float | None = None
 
 
+class DeadlineState(enum.StrEnum):
+    """How a job stands to its deadline."""
+
+    AHEAD = "ahead"
+    AT_RISK = "at_risk"  # it will likely end after it
+    MET = "met"  # it succeeded by then
+    MISSED = "missed"  # it had not succeeded by then, or no longer can
+
+
+class Deadline(msgspec.Struct, frozen=True, kw_only=True):
+    """When a job should be done, and how it stands to that.
+
+    Attributes:
+        at: Unix seconds.
+        message: the finding in words.
+    """
+
+    at: float
+    state: DeadlineState
+    message: str
+
+
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A job and what has become of it.
 
@@ -318,6 +340,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         place: in the queue, 1 is the next; None for one that does not wait, or is further back than was looked at.
         forecast, outlook: when it will start and end, as far as that can be known, and what is next of it in words; None and
             empty for one that has ended, is too far back, or runs as a service (``ENDLESS``).
+        deadline: how it stands to its deadline, at the time of asking; None without one.
         tasks: of the newest attempt, by rank.
         started_at, ended_at: of the first attempt and of the last.
     """
@@ -330,6 +353,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     forecast: GangForecast | None = None
     outlook: str = ""
+    deadline: Deadline | None = None
     started_at: float | None = None
     ended_at: float | None = None
     tasks: tuple[Task, ...] = ()

@@ -213,12 +213,12 @@ def foreseen(status: JobStatus, now: float) -> str:
     if word == "end" and known.basis == GUESS:
         return "end unknown: no earlier run"
     early, likely, late = (
-        None if at is None else _span(at - now) for at in (when.early_at, when.likely_at, when.late_at)
+        None if at is None else span(at - now) for at in (when.early_at, when.likely_at, when.late_at)
     )
     return f"likely to {word} in {likely} ({early or '0 s'} to {late or 'much later'})"
 
 
-def _span(duration_s: float) -> str:
+def span(duration_s: float) -> str:
     """A duration for people, with one unit."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if duration_s >= 2 * size:

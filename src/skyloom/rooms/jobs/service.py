@@ -14,7 +14,7 @@ from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
-from skyloom.rooms.jobs import asked, environments, model, mounts, rules
+from skyloom.rooms.jobs import asked, deadlines, environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -191,7 +191,8 @@ class Jobs:
     def _told(self, job: Job, tasks: Sequence[Task]) -> JobStatus:
         """A job with what is known of its waiting and of its future."""
         status = rules.status(job, tasks, *self._waits.of(job.id))
-        return msgspec.structs.replace(status, outlook=rules.foreseen(status, self._clock.now()))
+        now = self._clock.now()
+        return deadlines.judged(msgspec.structs.replace(status, outlook=rules.foreseen(status, now)), now)
 
     def get(self, ask: model.GetJob, by: Caller) -> JobStatus:
         return self._store.read(lambda view: self.status(view, ask.job_id, by.project))

@@ -44,12 +44,13 @@ def of_jobs(jobs: Jobs) -> Explainer:
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
         job_id = subject.partition(".")[0]
         status = jobs.status(view, job_id, project)
+        due = status.deadline.message if status.deadline else ""
         return Explanation(
             subject=job_id,
             noun="job",
             state=status.state.value,
             reason=status.reason.value,
-            message="; ".join(words for words in (status.message, status.outlook) if words),
+            message="; ".join(words for words in (status.message, status.outlook, due) if words),
             next_action=status.next_action,
             evidence=happened(view, job_id, project),
         )
@@ -138,7 +139,7 @@ def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
         noun="alert",
         state=alert.state.value,
         reason=alert.signal.value,
-        message=f"{alert.endpoint_name}: {alert.message}",
+        message=alert.message if alert.signal is Signal.BUDGET else f"{alert.endpoint_name}: {alert.message}",
         next_action=advice if monitoring_rules.is_open(alert) else "",
         evidence=happened(view, alert.id, project),
     )

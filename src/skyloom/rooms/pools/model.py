@@ -23,7 +23,6 @@ Address = Annotated[
     str,
     Meta(
         max_length=300,
-        pattern=r"^ray://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}$(?!\n)",
         description="Where the pool is reached: ray://host:port.",
     ),
 ]
@@ -36,6 +35,10 @@ class PoolMissing(NotFound):
 
 class PoolReserved(InvalidInput):
     """The name is that of the control plane's own machine."""
+
+
+class NotAPoolAddress(InvalidInput):
+    """No ``ray://host:port``."""
 
 
 class PoolDown(Unavailable):

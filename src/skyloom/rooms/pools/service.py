@@ -1,5 +1,6 @@
 """The service of pools: adds them, tells how they stand, removes them, and keeps looking at them."""
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,8 @@ from skyloom.rooms.pools.ports import POOLS, Occupancy, PoolTokens, Use
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
 
 _LOOK_S = 2.0
+_ADDRESS = re.compile(r"ray://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(?P<port>[0-9]{1,5})")
+_LAST_PORT = 65_535
 
 
 class Pools:
@@ -44,6 +47,7 @@ class Pools:
             raise model.PoolReserved(
                 "The pool 'local' is this machine itself; it is always there.", next_action="Choose another name."
             )
+        _check_address(ask.address)
         if self._stored(ask.name) is not None:
             return  # the insert says so
         pool = Pool(
@@ -130,6 +134,15 @@ class Pools:
         stored = {pool.id: pool for pool in self._store.read(lambda view: view.select(POOLS))}
         links = self._fleet.links()
         return {LOCAL: links[LOCAL], **{name: links.get(name) or PoolLink(pool) for name, pool in stored.items()}}
+
+
+def _check_address(address: str) -> None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) <= _LAST_PORT:
+        raise model.NotAPoolAddress(
+            f"{address!r} is no address of a pool.",
+            next_action="Write ray://HOST:PORT with the client port of the cluster: ray://10.0.0.5:10001.",
+        )
 
 
 def _missing(name: str) -> model.PoolMissing:
