@@ -66,7 +66,9 @@ def test_exec_takes_its_options_on_either_side_of_the_job_and_leaves_those_of_th
     assert (done.returncode, done.stdout, done.stderr) == (0, "--rank 7 -- -x\n", "")
 
 
-def test_ports_are_the_one_here_and_the_one_in_the_job(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
+def test_ports_are_the_one_here_and_the_one_in_the_job(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, job: str
+) -> None:
     asked = []
 
     class Nowhere:
@@ -79,8 +81,8 @@ def test_ports_are_the_one_here_and_the_one_in_the_job(monkeypatch: pytest.Monke
         def close(self) -> None: ...
 
     monkeypatch.setattr("skyloom.sdk.tunnel.Forward", Nowhere)
-    assert terminal("job", "port-forward", "job_1", "9000:8888", "--rank", "1").code == 0
-    assert terminal("job", "port-forward", "job_1", "6006").code == 0
+    assert terminal("job", "port-forward", job, "9000:8888", "--rank", "1").code == 0
+    assert terminal("job", "port-forward", job, "6006").code == 0
     assert asked == [(9000, 8888, 1), (6006, 6006, 0)]
 
 
