@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.rooms.serving.plan import Limits
 
 # Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
@@ -28,12 +28,21 @@ _SINGLE = frozenset(
         b"inference-header-content-length",
     }
 )
+_MAX_KNOWN = 256
+_MAX_KNOWN_BYTES = 2_048
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 
 
 class Site(Protocol):
-    """What a connection serves."""
+    """What a connection serves.
+
+    Attributes:
+        epoch: grows when a request that was admitted may not be admitted again.
+    """
+
+    @property
+    def epoch(self) -> int: ...
 
     def admit(self, request: Request) -> Response | None:
         """Look at a request's head before its body is read; a `Response` refuses it."""
@@ -46,6 +55,34 @@ class Site(Protocol):
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
         ...
+
+
+class Known:
+    """Heads that were read and admitted before, by their bytes. The same bytes mean the same, so they need not be read again."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._epoch = site.epoch
+        self._heads: dict[bytes, tuple[Head, int]] = {}
+
+    def find(self, raw: bytes) -> tuple[Head, int] | None:
+        """A head, and the length of the body that follows it."""
+        if self._epoch != self._site.epoch:
+            self._epoch = self._site.epoch
+            self._heads.clear()
+        return self._heads.get(raw)
+
+    def keep(self, raw: bytes, url: bytes, head: Head) -> None:
+        """Remember a head that was admitted, if it is nothing but a head in its strictest form, and a body of a known length follows.
+
+        Parsers forgive lines before a request and lines that end without a carriage return; then ``raw`` might end elsewhere than the
+        head did, and the body of a later request would be cut in another place than a parser cuts it.
+        """
+        headers = head.headers
+        strict = raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, url)) and raw.count(b"\n") == raw.count(b"\r\n")
+        plain = b"transfer-encoding" not in headers and b"expect" not in headers
+        if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
+            self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
 
 
 class Exchange:
@@ -74,11 +111,13 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        known: heads that need not be read again.
     """
 
     def __init__(self, site: Site, limits: Limits) -> None:
         self.site = site
         self.limits = limits
+        self.known = Known(site)
         self.open: set[Connection] = set()
         self.unread_bytes = 0
         self.draining = False
@@ -121,6 +160,7 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
+        self._raw_head = b""
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +188,14 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
+        if self._request is None and not self._in_head:
+            end = data.find(b"\r\n\r\n") + 4
+            self._raw_head = data[:end] if end > 3 else b""
+            known = self._group.known.find(self._raw_head)
+            if known is not None and end + known[1] == len(data):
+                self._take(known[0], data[end:])
+                self._steer()
+                return
         self._began_now = False
         try:
             self._parser.feed_data(data)
@@ -209,7 +257,7 @@ class Connection(asyncio.Protocol):
             self._refuse(*problem)
             return
         method = self._parser.get_method()
-        self._request = Request(method, self._url.partition(b"?")[0], self._headers)
+        self._request = Request(Head(method, self._url.partition(b"?")[0], self._headers))
         self._wait(self._limits.body_timeout_s)
         refusal = self._site.admit(self._request)
         if refusal is not None:
@@ -240,16 +288,29 @@ class Connection(asyncio.Protocol):
             return
         request.body = bytes(self._body)
         self._drop_body()
-        request.arrived_at = time.perf_counter()
         self._request = None
-        closing = not self._parser.should_keep_alive() or self.closing
-        exchange = Exchange(self, closing, request.method == b"HEAD")
-        self._exchanges.append(exchange)
-        self._read_deadline = None
+        keeps_alive = self._parser.should_keep_alive()
+        exchange = self._begin(request, closing=not keeps_alive)
         if self._admission is not None:
             exchange.answer(self._admission)
-        else:
-            self._site.serve(request, exchange)
+            return
+        if keeps_alive and self._raw_head:
+            self._group.known.keep(self._raw_head, self._url, request.head)
+        self._raw_head = b""  # the next request of the same bytes has another one
+        self._site.serve(request, exchange)
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Serve a request whose head was read before."""
+        request = Request(head)
+        request.body = body
+        self._site.serve(request, self._begin(request, closing=False))
+
+    def _begin(self, request: Request, *, closing: bool) -> Exchange:
+        request.arrived_at = time.perf_counter()
+        exchange = Exchange(self, closing or self.closing, request.head.method == b"HEAD")
+        self._exchanges.append(exchange)
+        self._read_deadline = None
+        return exchange
 
     # -- answers ------------------------------------------------------------------------------------------------------------
 
@@ -260,14 +321,13 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send the answers that are ready, in the order of their requests."""
-        out = []
+        out: list[bytes] = []
         closing = False
-        while self._exchanges and self._exchanges[0].encoded is not None and not closing:
-            exchange = self._exchanges.popleft()
-            out.append(exchange.encoded)
-            closing = exchange.closing
+        while self._exchanges and (encoded := self._exchanges[0].encoded) is not None and not closing:
+            out.append(encoded)
+            closing = self._exchanges.popleft().closing
         if out and not self._transport.is_closing():
-            self._transport.write(b"".join(part for part in out if part is not None))
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         if closing:
             self._linger()
         elif not self._exchanges:
