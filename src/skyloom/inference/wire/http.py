@@ -8,53 +8,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
-from skyloom.inference.wire.messages import Head, Request, Response
+from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
+from skyloom.inference.wire.site import Site
 from skyloom.rooms.serving.plan import Limits
 
-# Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
-_SINGLE = frozenset(
-    {
-        b"host",
-        b"authorization",
-        b"content-length",
-        b"content-type",
-        b"content-encoding",
-        b"transfer-encoding",
-        b"expect",
-        b"inference-header-content-length",
-    }
-)
 _MAX_KNOWN = 256
 _MAX_KNOWN_BYTES = 2_048
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
-
-
-class Site(Protocol):
-    """What a connection serves.
-
-    Attributes:
-        epoch: grows when a request that was admitted may not be admitted again.
-    """
-
-    @property
-    def epoch(self) -> int: ...
-
-    def admit(self, request: Request) -> Response | None:
-        """Look at a request's head before its body is read; a `Response` refuses it."""
-        ...
-
-    def serve(self, request: Request, exchange: "Exchange") -> None:
-        """Answer a whole request, now or later, by `Exchange.answer`."""
-        ...
-
-    def refusal(self, status: int, message: str) -> Response:
-        """Word an error that the wire itself found."""
-        ...
 
 
 class Known:
@@ -85,7 +50,7 @@ class Known:
             self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
 
 
-class Exchange:
+class Turn:
     """One request's place in the order of its connection's answers."""
 
     __slots__ = ("_connection", "closing", "encoded", "on_cut", "without_body")
@@ -148,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._limits = group.limits
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
-        self._exchanges: deque[Exchange] = deque()
+        self._exchanges: deque[Turn] = deque()
         self._request: Request | None = None
         self._read_deadline: float | None = None
         self._write_deadline: float | None = None
@@ -242,7 +207,7 @@ class Connection(asyncio.Protocol):
             return
         key = name.lower()
         if key in self._headers:
-            if key in _SINGLE:
+            if key in SINGLE:
                 self._refuse(400, f"The header {key.decode('latin-1')} comes twice.")
                 return
             value = self._headers[key] + b", " + value
@@ -305,9 +270,9 @@ class Connection(asyncio.Protocol):
         request.body = body
         self._site.serve(request, self._begin(request, closing=False))
 
-    def _begin(self, request: Request, *, closing: bool) -> Exchange:
+    def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
-        exchange = Exchange(self, closing or self.closing, request.head.method == b"HEAD")
+        exchange = Turn(self, closing or self.closing, request.head.method == b"HEAD")
         self._exchanges.append(exchange)
         self._read_deadline = None
         return exchange
@@ -423,7 +388,7 @@ class Connection(asyncio.Protocol):
         self._drop_body()
         self._request = None
         self._in_head = False
-        exchange = Exchange(self, True, False)
+        exchange = Turn(self, True, False)
         self._exchanges.append(exchange)
         exchange.answer(response)
 

@@ -7,6 +7,19 @@ from typing import NamedTuple
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 JSON = b"application/json"
+# Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
+SINGLE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"inference-header-content-length",
+    }
+)
 
 
 class Head(NamedTuple):
@@ -28,18 +41,27 @@ class Request:
         self.arrived_at = 0.0
 
 
-class Response:
-    """One answer."""
+Fields = tuple[tuple[bytes, bytes], ...]
 
-    __slots__ = ("body", "content_type", "headers", "status")
+
+class Response:
+    """One answer. ``trailers`` come after the body; HTTP/1.1 has no room for them here."""
+
+    __slots__ = ("body", "content_type", "headers", "status", "trailers")
 
     def __init__(
-        self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: bytes = JSON,
+        headers: Fields = (),
+        trailers: Fields = (),
     ) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self.trailers = trailers
 
     def encode(self, closing: bool, without_body: bool) -> bytes:
         """Write it as bytes."""
@@ -55,7 +77,8 @@ class Response:
 @functools.lru_cache(maxsize=256)
 def _beginning(status: int, content_type: bytes) -> bytes:
     """What all answers of one kind begin with, up to their length."""
-    return (
-        b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\ncontent-length: "
-        % (status, _REASONS[status].encode(), content_type)
+    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\ncontent-length: " % (
+        status,
+        _REASONS[status].encode(),
+        content_type,
     )

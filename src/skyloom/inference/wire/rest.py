@@ -16,8 +16,8 @@ from skyloom.inference import codec
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane, ServerMetadata
 from skyloom.inference.metrics import CONTENT_TYPE, render
-from skyloom.inference.wire.http import Exchange
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.site import Exchange
 from skyloom.inference.wire.status import HTTP_STATUS
 
 _BODY_TYPES = (b"application/json", b"application/octet-stream")
