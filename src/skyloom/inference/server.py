@@ -61,7 +61,8 @@ class Replica:
         contract = Contract(signature, limits.max_request_rows)
         self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
         self.connections = Connections(Rest(self.plane), limits)
-        self.grpc_connections = Http2Connections(GrpcSite(self.plane), limits)
+        self._grpc = GrpcSite(self.plane)
+        self.grpc_connections = Http2Connections(self._grpc, limits)
         self._plan = plan
         self._folder = folder
         self._stopping = asyncio.Event()
@@ -108,6 +109,7 @@ class Replica:
             self.connections.sweep()
             self.grpc_connections.sweep()
             self.plane.access.refresh()
+            self._grpc.look()
 
     async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Take nothing new, finish what is there, within the plan's time."""

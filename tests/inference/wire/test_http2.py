@@ -28,6 +28,7 @@ from skyloom.inference.wire.frames import (
 )
 from skyloom.inference.wire.http2 import Http2Connections
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.site import Listener
 from skyloom.rooms.serving.plan import Limits
 
 ENDS = Flag.END_HEADERS | Flag.END_STREAM
@@ -53,11 +54,28 @@ class Echo:
         else:
             exchange.answer(Response(200, request.body, b"text/plain", trailers=((b"told", b"all"),)))
 
+    def listener(self, request: Request, exchange: http2.Stream) -> Listener | None:
+        return Parts(exchange) if request.head.target == b"/parts" else None
+
     def refusal(self, status: int, message: str) -> Response:
         return Response(status, message.encode())
 
     def _cut(self) -> None:
         self.num_cut += 1
+
+
+class Parts:
+    """Sends every part back as it comes."""
+
+    def __init__(self, exchange: http2.Stream) -> None:
+        self.exchange = exchange
+        exchange.begin(Response(200, b"", b"text/plain"))
+
+    def heard(self, part: bytes) -> None:
+        self.exchange.push(part)
+
+    def heard_all(self) -> None:
+        self.exchange.finish()
 
 
 class Line:
@@ -221,6 +239,22 @@ def test_answers_share_the_connections_window(peer):
     assert [each.kind for each in peer.told()] == [Kind.HEADERS, Kind.HEADERS]  # nothing to send needs no window
     peer.send(window_update(0, 1))
     assert [(each.kind, len(each.payload)) for each in peer.told()][:1] == [(Kind.DATA, 1)]
+
+
+def test_conversation_is_answered_part_by_part_within_the_window(peer):
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 5}))
+    peer.head(1, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
+    peer.send(frame(Kind.DATA, 0, 1, b"abc"))
+    assert [each.payload for each in peer.told() if each.kind == Kind.DATA] == [b"abc"]
+    peer.send(frame(Kind.DATA, 0, 1, b"def") + frame(Kind.DATA, Flag.END_STREAM, 1, b"ghi"))
+    assert [(each.payload, each.flags) for each in peer.told()] == [(b"de", 0)]
+    peer.send(window_update(1, 100))
+    assert [(each.payload, each.flags) for each in peer.told()] == [(b"fghi", Flag.END_STREAM)]
+    peer.head(3, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
+    peer.send(frame(Kind.DATA, 0, 3, b"a"))
+    peer.told()
+    peer.send(frame(Kind.DATA, Flag.END_STREAM, 3))
+    assert [(each.payload, each.flags) for each in peer.told()] == [(b"", Flag.END_STREAM)]
 
 
 def test_windows_for_long_bodies_are_given_as_they_arrive(peer):

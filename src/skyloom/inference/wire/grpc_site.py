@@ -6,31 +6,38 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote_from_bytes
 
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from skyloom import __version__
-from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.core.errors import InvalidInput, NotFound, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import RequestUnreadable, unreadable
 from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, DataPlane
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.calls import answer_of, call_of, described
-from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.site import Exchange
+from skyloom.inference.wire.grpc_streams import OK, TYPE, Questions, Watchers, framed, reflected
+from skyloom.inference.wire.messages import Fields, Request, Response
+from skyloom.inference.wire.site import Exchange, Listener, Streaming
 from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS
 
-_TYPE = b"application/grpc"
 _SERVICE = b"/inference.GRPCInferenceService/"
-_OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady"})
+_CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
+_REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_OK = ((b"grpc-status", b"0"),)
 _INTERNAL, _UNIMPLEMENTED = 13, 12
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
 _OF_HTTP = {408: 4, 413: 8, 429: 8, 431: 8}
+
+
+class ServiceUnknown(NotFound):
+    """Health was asked of a service that is not here."""
 
 
 class Method(NamedTuple):
@@ -59,7 +66,10 @@ class GrpcSite:
             _SERVICE + b"ModelReady": Method(pb.ModelReadyRequest, self._model_ready),
             _SERVICE + b"ModelMetadata": Method(pb.ModelMetadataRequest, self._model_metadata),
             self._infer: Method(pb.ModelInferRequest, lambda _: None),
+            _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
+            _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
         }
+        self._watchers = Watchers(self._status_of)
 
     @property
     def epoch(self) -> int:
@@ -69,14 +79,14 @@ class GrpcSite:
     def admit(self, request: Request) -> Response | None:
         """Refuse by the head alone."""
         method, target, headers = request.head
-        if method != b"POST" or not headers.get(b"content-type", b"").startswith(_TYPE):
+        if method != b"POST" or not headers.get(b"content-type", b"").startswith(TYPE):
             return Response(415, b"This port speaks gRPC.", b"text/plain")
         if target not in _OPEN:
             try:
                 self._plane.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
                 return _failed(error)
-        if target not in self._methods:
+        if target not in self._methods and target != _REFLECT:
             return _status(_UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
         return None
 
@@ -88,6 +98,8 @@ class GrpcSite:
             message = method.request.FromString(_message(request, self._max_bytes))
             if target == self._infer:
                 self._begin(message, request, exchange)
+            elif target == _WATCH:
+                self._watchers.add(message.service, cast(Streaming, exchange))  # only HTTP/2 comes here
             else:
                 exchange.answer(_answered(method.answer(message)))
         except SkyloomError as error:
@@ -98,6 +110,16 @@ class GrpcSite:
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             exchange.answer(self._count(request, 500, _status(_INTERNAL, "The server made a mistake.")))
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Reflection is a conversation; all other methods take one message."""
+        if request.head.target == _REFLECT:
+            return Questions(exchange, reflection_pb2.ServerReflectionRequest, reflected)
+        return None
+
+    def look(self) -> None:
+        """Tell those who watch health what has changed. Called about once a second."""
+        self._watchers.look()
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
@@ -119,7 +141,7 @@ class GrpcSite:
                 traceback.print_exc(file=sys.stderr)
                 exchange.answer(self._count(request, 500, _status(_INTERNAL, "The server made a mistake.")))
                 return
-            trailers = (*_OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
+            trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
             exchange.answer(self._count(request, 200, _answered(made, trailers)))
 
         ticket = plane.infer(call, answer, _timeout_s(request.head.headers))
@@ -137,6 +159,20 @@ class GrpcSite:
     def _model_metadata(self, message: Any) -> Any:
         self._plane.check_model(message.name, message.version)
         return described(self._plane.metadata())
+
+    def _health(self, message: Any) -> Any:
+        status = self._status_of(message.service)
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise ServiceUnknown(
+                f"There is no service {message.service[:200]!r}.", next_action="Leave it empty to ask for the server."
+            )
+        return health_pb2.HealthCheckResponse(status=status)
+
+    def _status_of(self, service: str) -> int:
+        states = health_pb2.HealthCheckResponse
+        if service not in ("", _SERVICE.decode().strip("/"), self._plane.plan.model):
+            return int(states.SERVICE_UNKNOWN)
+        return int(states.SERVING if self._plane.ready else states.NOT_SERVING)
 
     def _count(self, request: Request, status: int, response: Any) -> Any:
         """Count an answer if it is one to an inference."""
@@ -187,9 +223,8 @@ def _timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
     return int(found[1]) * _UNITS_S[found[2]]
 
 
-def _answered(message: Any, trailers: tuple[tuple[bytes, bytes], ...] = _OK) -> Response:
-    content = message.SerializeToString()
-    return Response(200, b"\x00" + len(content).to_bytes(4, "big") + content, _TYPE, trailers=trailers)
+def _answered(message: Any, trailers: Fields = OK) -> Response:
+    return Response(200, framed(message), TYPE, trailers=trailers)
 
 
 def _failed(error: SkyloomError) -> Response:
@@ -199,4 +234,4 @@ def _failed(error: SkyloomError) -> Response:
 def _status(code: int, message: str) -> Response:
     """An answer without a message: the status stands where headers do."""
     told = quote_from_bytes(message.encode(), safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
-    return Response(200, b"", _TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))
+    return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))

@@ -33,7 +33,7 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
-from skyloom.inference.wire.site import Site
+from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
 _DEFAULT_WINDOW = 65_535
@@ -53,15 +53,21 @@ class Stream:
         window: how much the client may still send on it.
         send_window: how much it still takes.
         num_bytes: of the body that came so far.
-        unsent: of the answer's body, what there is no window for yet; None while nothing is held back.
+        unsent: of the answer's body, what there is no window for yet.
+        has_more: more of the answer is to come.
+        is_held: its answer waits for a window.
+        listener: who hears the request part by part, if anybody.
     """
 
     __slots__ = (
         "_connection",
         "body",
         "deadline",
+        "has_more",
         "heard_all",
         "is_answered",
+        "is_held",
+        "listener",
         "num_bytes",
         "number",
         "on_cut",
@@ -80,9 +86,10 @@ class Stream:
         self.num_bytes = 0
         self.window = _STREAM_WINDOW
         self.send_window = send_window
-        self.heard_all = self.is_answered = False
+        self.heard_all = self.is_answered = self.has_more = self.is_held = False
+        self.listener: Listener | None = None
         self.on_cut: Callable[[], None] | None = None
-        self.unsent: memoryview | None = None
+        self.unsent = memoryview(b"")
         self.trailers: Fields = ()
         self.deadline: float | None = None
 
@@ -92,6 +99,29 @@ class Stream:
             self.is_answered = True
             self.on_cut = None
             self._connection.send(self, response)
+
+    def begin(self, response: Response) -> None:
+        """Give the head of an answer that has more parts than ``response`` holds."""
+        if not self.is_answered:
+            self.is_answered = self.has_more = True
+            self._connection.send(self, response)
+
+    def push(self, part: bytes) -> None:
+        """Give another part of the body."""
+        if self.has_more:
+            self.unsent = memoryview(bytes(self.unsent) + part)
+            self._connection.send_more(self)
+
+    def finish(self, trailers: Fields = ()) -> None:
+        """There is no more."""
+        if self.has_more:
+            self.has_more, self.on_cut = False, None
+            self.trailers = trailers
+            self._connection.send_more(self)
+
+    @property
+    def num_unsent(self) -> int:
+        return len(self.unsent)
 
 
 class Http2Connections:
@@ -363,10 +393,12 @@ class Http2Connection(asyncio.Protocol):
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
-        elif ends:
-            self._heard_all(stream)
         else:
-            stream.deadline = time.monotonic() + self._limits.body_timeout_s
+            stream.listener = self._site.listener(request, stream)
+            if ends:
+                self._heard_all(stream)
+            elif stream.listener is None:
+                stream.deadline = time.monotonic() + self._limits.body_timeout_s
 
     def _take_data(self, each: Frame) -> None:
         _on_stream(each)
@@ -385,13 +417,15 @@ class Http2Connection(asyncio.Protocol):
         if stream.window < 0:
             raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
         part = unpadded(each)
-        if part:
+        if part and stream.listener is not None:
+            stream.listener.heard(part)
+        elif part:
             stream.body.append(part)
             stream.num_bytes += len(part)
             self._group.unread_bytes += len(part)
         elif not each.flags & Flag.END_STREAM:
             self._num_control += 1  # nothing, and not the end either
-        if self._is_too_much(stream):
+        if stream.listener is None and self._is_too_much(stream):
             return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
@@ -411,6 +445,9 @@ class Http2Connection(asyncio.Protocol):
         """The whole request is there."""
         request = stream.request
         stream.heard_all, stream.deadline = True, None
+        if stream.listener is not None:
+            stream.listener.heard_all()
+            return
         request.body = stream.body[0] if len(stream.body) == 1 else b"".join(stream.body)
         self._drop_body(stream)
         length = request.head.headers.get(b"content-length")
@@ -429,7 +466,7 @@ class Http2Connection(asyncio.Protocol):
             (b"content-type", response.content_type),
             *response.headers,
         )
-        more = bool(response.body or response.trailers)
+        more = stream.has_more or bool(response.body or response.trailers)
         flags = Flag.END_HEADERS | (0 if more else Flag.END_STREAM)
         self._write(frame(Kind.HEADERS, flags, stream.number, block(fields)))
         stream.trailers = response.trailers
@@ -437,24 +474,34 @@ class Http2Connection(asyncio.Protocol):
             self._sent(stream)
         else:
             stream.unsent = memoryview(response.body)
-            if not self._send_more(stream):
-                self._held.append(stream)
-                self._write_deadline = self._write_deadline or time.monotonic() + self._limits.write_timeout_s
+            self.send_more(stream)
 
-    def _send_more(self, stream: Stream) -> bool:
+    def send_more(self, stream: Stream) -> None:
+        """Send what there is of an answer as far as there is a window for it; the rest is held."""
+        if not self._send_part(stream) and not stream.is_held:
+            stream.is_held = True
+            self._held.append(stream)
+            self._write_deadline = self._write_deadline or time.monotonic() + self._limits.write_timeout_s
+
+    def _send_part(self, stream: Stream) -> bool:
         """Send what there is a window for; True when all of it is out."""
         unsent = stream.unsent
-        assert unsent is not None, "only streams with an answer come here"
+        ended = not unsent and not stream.trailers and not stream.has_more
         while unsent:
             size = min(len(unsent), self._send_window, stream.send_window, self._frame_bytes)
             if size <= 0:
                 stream.unsent = unsent
                 return False
-            last = size == len(unsent) and not stream.trailers
+            last = size == len(unsent) and not stream.trailers and not stream.has_more
             self._write(frame(Kind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
             self._send_window -= size
             stream.send_window -= size
             unsent = unsent[size:]
+        stream.unsent = unsent
+        if stream.has_more:
+            return True
+        if ended:  # the last part went out before it was known to be the last
+            self._write(frame(Kind.DATA, Flag.END_STREAM, stream.number))
         if stream.trailers:
             flags = Flag.END_HEADERS | Flag.END_STREAM
             self._write(frame(Kind.HEADERS, flags, stream.number, block(stream.trailers)))
@@ -465,8 +512,10 @@ class Http2Connection(asyncio.Protocol):
         """Send the answers that waited, each in its turn."""
         for _ in range(len(self._held)):
             stream = self._held.popleft()
-            if stream.number in self._streams and not self._send_more(stream):
+            if stream.number in self._streams and not self._send_part(stream):
                 self._held.append(stream)
+            else:
+                stream.is_held = False
         if not self._held and not self._paused:
             self._write_deadline = None
 
@@ -486,7 +535,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
-        stream.is_answered = True
+        stream.is_answered, stream.has_more = True, False
         if stream.on_cut is not None:
             stream.on_cut()
             stream.on_cut = None

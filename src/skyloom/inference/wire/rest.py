@@ -17,7 +17,7 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane, ServerMetadata
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.site import Exchange
+from skyloom.inference.wire.site import Exchange, Listener, Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
 
 _BODY_TYPES = (b"application/json", b"application/octet-stream")
@@ -83,6 +83,10 @@ class Rest:
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             exchange.answer(self._count(request, self.refusal(500, "The server made a mistake.")))
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """No route hears its body in parts."""
+        return None
 
     def refusal(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
         """Word an error that has no exception of its own."""

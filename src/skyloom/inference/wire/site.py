@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import Fields, Request, Response
 
 
 class Exchange(Protocol):
@@ -17,6 +17,39 @@ class Exchange(Protocol):
 
     def answer(self, response: Response) -> None:
         """Give the answer, once; a second one is dropped."""
+        ...
+
+
+class Streaming(Exchange, Protocol):
+    """A request that is answered part by part."""
+
+    def begin(self, response: Response) -> None:
+        """Give the head of the answer and the first part of its body; more follows."""
+        ...
+
+    def push(self, part: bytes) -> None:
+        """Give more of the body. What the client has no window for is kept; see `num_unsent`."""
+        ...
+
+    def finish(self, trailers: Fields = ()) -> None:
+        """There is no more."""
+        ...
+
+    @property
+    def num_unsent(self) -> int:
+        """Bytes that wait for the client to take them. Who pushes without end looks at it."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears a request's body part by part, as it comes."""
+
+    def heard(self, part: bytes) -> None:
+        """Take a part."""
+        ...
+
+    def heard_all(self) -> None:
+        """There is no more."""
         ...
 
 
@@ -36,6 +69,10 @@ class Site(Protocol):
 
     def serve(self, request: Request, exchange: Exchange) -> None:
         """Answer a whole request, now or later, by `Exchange.answer`."""
+        ...
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Who hears an admitted request part by part; None: it is served whole. HTTP/2 asks for it."""
         ...
 
     def refusal(self, status: int, message: str) -> Response:
