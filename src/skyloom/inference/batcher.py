@@ -53,8 +53,8 @@ class Ticket:
 
     def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
         self.call = call
-        self.key = tuple(tensor.shape[1:] for tensor in call.inputs)
-        self.num_bytes = sum(tensor.nbytes for tensor in call.inputs)
+        self.key = tuple([tensor.shape[1:] for tensor in call.inputs])
+        self.num_bytes = sum([tensor.nbytes for tensor in call.inputs])
         self.arrived_at = arrived_at
         self.on_done = on_done
         self.cancelled = False

@@ -158,12 +158,13 @@ class Contract:
 
     def call(self, tensors: Mapping[str, Array], wanted: Sequence[str], client_id: str) -> Call:
         """Put the tensors in order. Raises `TensorRefused`: an input is missing, rows differ, an output is unknown."""
-        missing = [name for name in self._inputs if name not in tensors]
-        if missing:
-            raise refuse(f"Input {_short(missing[0])} is missing.", f"The model takes: {', '.join(self._inputs)}.")
-        inputs = tuple(tensors[name] for name in self._inputs)
+        try:
+            inputs = tuple([tensors[name] for name in self._inputs])
+        except KeyError as missing:
+            name = missing.args[0]
+            raise refuse(f"Input {_short(name)} is missing.", f"The model takes: {', '.join(self._inputs)}.") from None
         rows = len(inputs[0])
-        if any(len(tensor) != rows for tensor in inputs):
+        if len(inputs) > 1 and any(len(tensor) != rows for tensor in inputs):
             raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")
         return Call(inputs, rows, self._positions(wanted), client_id)
 
