@@ -40,7 +40,7 @@ bench: $(READY) ## measure this machine: make bench ARGS=--quick
 bench-compute: $(READY) ## measure scheduling, bursts and gangs; takes the same ARGS
 	$(BIN)/python -m benchmarks.bench --suite compute $(ARGS)
 
-bench-planner: $(READY) ## how far off plans are: takes some ten minutes alone
+bench-planner: $(READY) ## how far off plans are: takes some four minutes alone
 	$(BIN)/python -m benchmarks.planner $(ARGS)
 
 bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, makes their environments

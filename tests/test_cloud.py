@@ -5,11 +5,14 @@ import threading
 
 import pytest
 
-from skyloom.cloud import Cloud, Loop, NotReady
-from skyloom.core.errors import StorageFull
+from skyloom.cloud import Cloud, KeyReused, Loop, NotReady
+from skyloom.core.errors import LimitExceeded, StorageFull
 from skyloom.core.ids import CountingIds
+from skyloom.core.operation import Caller, Done, Right
 from skyloom.ports.clock import MemoryClock
-from skyloom.ports.store import Collection, Log, Record
+from skyloom.ports.door import Change
+from skyloom.ports.store import Collection, Log, Record, Transaction
+from skyloom.rooms.schedules.model import DeleteSchedule
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
 
@@ -72,3 +75,28 @@ def test_loop_wakes_for_what_it_watches_and_for_nothing_else() -> None:
         assert ticked.acquire(timeout=10)
     loop.close()
     assert ticks == 3
+
+
+def test_change_that_was_done_is_answered_again_even_if_it_could_not_be_done_now() -> None:
+    doable, done = True, []
+
+    def before(ask: DeleteSchedule, by: Caller) -> None:
+        if not doable:
+            raise LimitExceeded("It could not be done now.", next_action="Come back later.")
+
+    def run(tx: Transaction, ask: DeleteSchedule, by: Caller) -> Done:
+        done.append(ask.name)
+        return Done()
+
+    tenancy = Tenancy(store := MemoryStore(), clock := MemoryClock(), CountingIds(), b"k" * 32)
+    cloud = Cloud(store, clock, tenancy, {DeleteSchedule: Change(run, before)}, ())
+    ann = Caller(principal="ann", project="p", scope="p", rights=frozenset(Right))
+    cloud.do(DeleteSchedule(name="one"), ann, "key")
+    doable = False
+    assert cloud.do(DeleteSchedule(name="one"), ann, "key") == Done()
+    with pytest.raises(KeyReused):
+        cloud.do(DeleteSchedule(name="other"), ann, "key")
+    for key in (None, "another key"):
+        with pytest.raises(LimitExceeded):
+            cloud.do(DeleteSchedule(name="one"), ann, key)
+    assert done == ["one"]

@@ -174,7 +174,7 @@ class Cloud:
                 Replay(id=replay_id, project=by.project, request=request, answer=made, made_at=self._clock.now()),
             )
         if ask.route.audited:
-            self.tenancy.audit(tx, ask, by, _subject(answer) or str(getattr(ask, "name", "")), "done")
+            self.tenancy.audit(tx, ask, by, _subject(answer) or _named(ask), "done")
         return answer
 
     def check(self) -> None:
@@ -198,7 +198,7 @@ class Cloud:
             loop.close()
 
 
-_SUBJECTS = ("run", "job", "array", "schedule", "token", "draft", "dataset", "endpoint")
+_SUBJECTS = ("run", "job", "array", "schedule", "token", "draft", "dataset", "endpoint", "webhook")
 
 
 def _subject(answer: Any) -> str:
@@ -207,3 +207,9 @@ def _subject(answer: Any) -> str:
         if isinstance(getattr(holder, "id", None), str):
             return str(holder.id)
     return ""
+
+
+def _named(ask: Operation[Any]) -> str:
+    """What a change was about, where its answer does not say: the thing in its path, or its name."""
+    words = (getattr(ask, name, "") for name in (*ask.route.path_fields, "name"))
+    return str(next(filter(None, words), ""))

@@ -153,7 +153,8 @@ class Embedded:
     def _build_compute(self, settings: Settings) -> None:
         """Who may do what, jobs and what they cost."""
         store, clock, ids = self.store, self._clock, self._ids
-        self._tenancy = Tenancy(store, clock, ids, _secret_key(settings.home / "secret"))
+        key = _secret_key(settings.home / "secret")
+        self._tenancy = Tenancy(store, clock, ids, key)
         shared, tables = str(settings.home / "shared"), str(settings.home / "tables")
         secrets = Secrets(store, clock, ids, AesGcmSealer(), _secret_key(settings.home / "master"))
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
@@ -174,7 +175,6 @@ class Embedded:
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
-        key = _secret_key(settings.home / "secret")
         webhooks = Webhooks(store, clock, ids, outbound, partial(secret_of, key))
         self._services.append(webhooks)
         self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
@@ -189,7 +189,7 @@ class Embedded:
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
             Loop("dependencies", self._jobs.dependencies.tick, live, STEADY),
-            Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS),
+            Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS, STEADY),
             Loop("schedules", self._schedules.tick, schedules_ports.COLLECTIONS),
             Loop("tenancy", self._tenancy.tick),
         ]
@@ -213,7 +213,7 @@ class Embedded:
         planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
-        self._subscribers.append(planning.on_task_ended)
+        self._subscribers.append(planning.on_job_ended)
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)

@@ -61,8 +61,8 @@ def test_job_after_one_that_fails_is_cancelled_and_rerun_does_its_work(terminal:
 def test_secret_is_read_from_a_pipe_used_listed_and_never_shown(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, value = f"db-{uuid4().hex[:8]}", f"canary{uuid4().hex}"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{value}\n"))
+    name, value = f"db-{uuid4().hex[:8]}", f"canary\r\n{uuid4().hex}"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{value}\r\n".encode())))
     made = terminal("secret", "set", name)
     assert made.code == 0
     shell = f'test "$PW" = "$(cat $SKYLOOM_SECRET_{name.replace("-", "_").upper()}_FILE)"; printf %s "$PW" | wc -c'
@@ -70,9 +70,15 @@ def test_secret_is_read_from_a_pipe_used_listed_and_never_shown(
     assert used.out.strip() == str(len(value))
     listed, gone = terminal("secret", "list"), terminal("secret", "delete", name)
     assert (name in listed.out, gone.code) == (True, 0)
-    assert value not in "".join(said.out + said.err for said in (made, used, listed, gone))
+    assert value.split()[1] not in "".join(said.out + said.err for said in (made, used, listed, gone))
     assert terminal("job", "run", "--secret", name, "--", "true").code == 5
     assert terminal("job", "run", "--secret", "Not A Secret", "--", "true").code == 2
+
+
+def test_secret_that_is_no_text_is_refused(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    said = terminal("secret", "set", "key", "--file", str(tmp_path / "key"))
+    assert (said.code, "secret_unreadable" in said.err, "base64" in said.err) == (2, True, True)
 
 
 def test_schedule_is_created_paused_resumed_and_deleted(terminal: Terminal) -> None:

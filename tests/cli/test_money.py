@@ -83,3 +83,4 @@ def test_cost_of_the_last_days_is_a_plot_or_a_table(terminal: Terminal):
     assert "so far" in plotted
     assert "total" in terminal("cost", "--since", "7d", "--by", "pool").out
     assert json.loads(terminal("cost", "--plot", "--since", "3d", "--json").out)["days"][-1]["cost"]["nano_usd"] > 0
+    assert len(json.loads(terminal("cost", "--plot", "--since", "9" * 400, "--json").out)["days"]) == 400

@@ -81,6 +81,9 @@ def test_plan_draws_a_page_and_a_picture(alone: Terminal, times: str, tmp_path: 
         (("--budget", "0.00001"), "the cheapest is 1 worker"),
         (("--price-per-worker-hour", "nan"), "price of a worker and hour in USD is nan"),
         (("--max-workers", "0"), "Max workers is 0"),
+        (("--max-workers", "9" * 400), "cannot be meant"),
+        (("--deadline", "9999-12-31T23:59-05:00"), "neither a duration nor a date"),
+        (("--go",), "cannot be started"),
         (("--plot", "curve.gif"), "no .png or .html"),
         (("--plot", "/no/such/folder/curve.html"), "no folder"),
     ],
@@ -93,6 +96,24 @@ def test_plan_that_cannot_be_meant_is_refused_in_two_lines(
     assert words in said.err
     assert said.err.count("\n") == 2
     assert "next: " in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--go", "--data-fraction", "0.5"), "--go trains on all of the data"),
+        (("--price-per-worker-hour", "1"), "is for measurements"),
+        (("--batch-sizes", "64"), "nothing to choose"),
+        (("--go", "--batch-sizes", "64,128"), "nothing says how many"),
+        (("--go", "--batch-sizes", "64,128", "--set", "epochs=ten"), "nothing says how many"),
+    ],
+)
+def test_plan_of_a_training_passes_over_no_word_in_silence(
+    alone: Terminal, options: tuple[str, ...], words: str
+) -> None:
+    said = alone("plan", "train.py", *options)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err
 
 
 def test_plan_of_a_file_that_is_not_there_or_no_text_says_so(alone: Terminal, tmp_path: Path) -> None:

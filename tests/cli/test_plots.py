@@ -22,6 +22,10 @@ def test_spark_shows_what_is_missing():
     assert spark([]) == ""
 
 
+def test_spark_of_the_largest_numbers_is_drawn():
+    assert spark([-1.7e308, 1.7e308]) == "▁█"
+
+
 @given(st.lists(ANY, max_size=200), st.integers(1, 60))
 def test_spark_of_anything_fits_its_width(values: list[float | None], width: int):
     assert len(spark(values, width)) == min(width, len(values))

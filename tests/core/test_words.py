@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.core import bounds, digests, errors, ids
-from skyloom.core.money import Money, price
+from skyloom.core.money import Money, price, short, usd
 from skyloom.core.resources import NOTHING, Resources, parse_bytes, show_bytes
 from skyloom.core.states import Moves
 from skyloom.rooms.jobs.model import MOVES, TaskState
@@ -123,3 +123,12 @@ def test_settings_environment_wins_over_default_and_override_over_both() -> None
 def test_task_environment_outside_of_a_job_is_one_local_worker() -> None:
     outside = TaskEnvironment.read({})
     assert (outside.rank, outside.world_size, outside.task_id, outside.token) == (0, 1, "", "")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0"), (0.00012, "0.00012"), (999.94, "999.9"), (12_500.4, "12,500"), (1e9, "1,000,000,000")],
+)
+def test_short_number_is_told_without_a_power_of_ten(number: float, words: str) -> None:
+    assert short(number) == words
+    assert usd(number) == f"${words}"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import skyloom
 from skyloom.core.errors import Conflict
 from skyloom.core.resources import Resources
 from skyloom.ports.engine import Command
@@ -89,7 +88,6 @@ def test_map_gathers_in_order_and_says_which_input_failed_there(
             assert len(cloud.arrays.list().items) == 5
     finally:
         sys.modules.pop("mapped", None)
-    assert skyloom.function is not None
 
 
 def test_array_cancelled_in_one_request_ends_everything(control_plane: ControlPlane) -> None:

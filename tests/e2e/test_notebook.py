@@ -88,7 +88,7 @@ def test_kernel_of_a_notebook_job_answers_through_the_control_plane(
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
 
-        printed = "".join(chunk for chunk in [cloud.jobs.logs(job_id).text])
+        printed = cloud.jobs.logs(job_id).text
         assert found.token not in printed and found.token not in json.dumps(again)
         assert terminal("notebook", "stop").code == 0
         assert cloud.jobs.wait(job_id, timeout_s=30).state is JobState.CANCELLED

@@ -30,6 +30,10 @@ def test_plan_tries_chooses_starts_and_keeps_how_far_off_it_was(terminal: Termin
     job = json.loads(terminal("job", "show", plan["job_id"], "--json").out)["job"]
     assert job["spec"]["deadline_at"] == plan["deadline_at"]
     assert 0.99 < job["spec"]["budget_usd"] < 1, "what the trials cost is spent"
+    _, second, first = (one["job"]["spec"] for one in json.loads(terminal("job", "list", "--json").out)["items"][:3])
+    assert job["spec"]["budget_usd"] < second["budget_usd"] < first["budget_usd"] == 1, (
+        "a trial spends no more than is left"
+    )
     assert plan["name"] == "naps.py"
     assert [part["steps"] for part in plan["parts"]] == [150, 150]
     assert plan["chosen"]["workers"] == 1, "the cheapest in time"
@@ -54,7 +58,7 @@ def test_plan_of_a_script_that_counts_no_steps_says_what_to_do(terminal: Termina
     script = tmp_path / "silent.py"
     script.write_text("print('nothing to time')")
     said = terminal("plan", str(script), *SMALL, "--workers", "1")
-    assert said.code != 0
+    assert said.code == 1
     assert "told no times" in said.err
     assert "skyloom.runtime" in said.err
 
@@ -63,7 +67,7 @@ def test_plan_of_a_script_that_fails_says_why(terminal: Terminal, tmp_path: Path
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no such luck')")
     said = terminal("plan", str(script), *SMALL, "--workers", "1")
-    assert said.code != 0
+    assert said.code == 1
     assert "no such luck" in said.err
 
 
@@ -75,6 +79,7 @@ def test_plan_of_a_script_that_fails_says_why(terminal: Terminal, tmp_path: Path
         (("--workers", "many"), "is no number of workers"),
         (("--trial-share", "0"), "--trial-share is 0"),
         (("--trial-workers", "1;2"), "is no list"),
+        (("--workers", "1-4", "--trial-workers", "1"), "tells nothing of 1 to 4 workers"),
     ],
 )
 def test_plan_that_cannot_be_meant_is_refused_before_anything_is_tried(

@@ -95,6 +95,7 @@ def run(cloud: Client, shell: str) -> str:
 def test_news_of_jobs_arrives_signed_and_across_the_death_of_the_control_plane(plane: ControlPlane, sink: Sink) -> None:
     with plane.client() as cloud:
         made = cloud.webhooks.create(sink.url)
+        assert cloud.audit.list(1).items[0].subject == made.webhook.id
         first = run(cloud, "exit 3")
         wait_for(lambda: len(sink.got) == 1)
         sink.status = 500
@@ -115,6 +116,8 @@ def test_news_of_jobs_arrives_signed_and_across_the_death_of_the_control_plane(p
         ]
         assert all(is_genuine(body, signature, made.secret) for body, signature in sink.got)
         assert made.secret not in str(cloud.webhooks.list())
+        cloud.webhooks.delete(made.webhook.id)
+        assert cloud.audit.list(1).items[0].subject == made.webhook.id
 
 
 def test_receiver_that_hangs_is_in_nobodys_way(plane: ControlPlane, sink: Sink) -> None:

@@ -31,6 +31,7 @@ class FakeCluster:
         down: the whole cluster cannot be reached.
         held: reservations by name.
         room: CPUs that can be reserved.
+        free_gpus: what every reservation gets on each of its nodes.
     """
 
     def __init__(self, root: Path, machines: dict[str, str], lease_s: float = 1000.0, engine_id: str = "e") -> None:
@@ -44,6 +45,7 @@ class FakeCluster:
         self.held: dict[str, tuple[str, ...]] = {}
         self.sizes: dict[str, float] = {}
         self.room = 100.0
+        self.free_gpus: tuple[int, ...] = ()
         self.version = __version__
         self.keepers: dict[str, Keeper] = {}
 
@@ -97,7 +99,7 @@ class FakeCluster:
             alive = [node_id for node_id in self.machines if node_id not in self.dead]
             self.held[ask.name] = tuple(bundle.node_id or alive[0] for bundle in ask.bundles)
             self.sizes[ask.name] = wanted
-        return Reserved(node_ids=self.held[ask.name], gpus=((),) * len(ask.bundles))
+        return Reserved(node_ids=self.held[ask.name], gpus=(self.free_gpus,) * len(ask.bundles))
 
     def _Release(self, ask: Release) -> tuple[()]:
         for name in ask.names:

@@ -1,5 +1,6 @@
 """Guests of a task and connections to its ports, with real processes."""
 
+import errno
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import pytest
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import Resources
 from skyloom.engines.local import LocalEngine
+from skyloom.engines.local.supervisor.guests import Guests
 from skyloom.ports.channel import Control, GuestCommand, Size, Stream, TaskChannel
 from skyloom.ports.engine import Command, EndReason, TaskNotThere, TaskPhase
 from tests.contracts.engine_contract import PATIENCE_S, is_gone, log, one, sh, until, wait
@@ -238,3 +240,49 @@ def test_port_of_the_task_answers_through_a_channel(engine: LocalEngine, host: s
 def test_port_of_somebody_else_is_not_the_tasks(engine: LocalEngine, task: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ours, pytest.raises(TaskNotThere, match="listens on port"):
         engine.connect("t", ours.getsockname()[1])
+
+
+# The supervisor's side, alone
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where a supervisor finds somebody who asks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guests").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind("guests/x")
+        door.listen(1)
+        yield door
+
+
+def test_guest_that_cannot_be_limited_is_not_run(door: socket.socket, tmp_path: Path) -> None:
+    children: list[int] = []
+
+    def refuse(pid: int) -> bool:
+        children.append(pid)
+        return False
+
+    guests = Guests(str(tmp_path), {"environment": dict(os.environ), "cwd": str(tmp_path)}, refuse)
+    (descriptor,) = guests.look(is_ending=False)
+    visitor, _ = door.accept()
+    request = {"argv": ["touch", "ran"], "environment": {}, "terminal": False}
+    with visitor, Path(os.devnull).open("r+b") as null:
+        socket.send_fds(visitor, [json.dumps(request).encode()], [null.fileno()] * 3)
+        guests.serve(descriptor)
+        assert "limits cannot be put" in json.loads(visitor.recv(10_000))["error"]
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 125
+    assert not (tmp_path / "ran").exists()
+
+
+def test_supervisor_without_a_free_descriptor_takes_no_guest_and_goes_on(
+    door: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    guests = Guests(str(tmp_path), {}, lambda pid: True)
+    monkeypatch.setattr(os, "open", none_left)
+    assert guests.look(is_ending=False) == []
+    monkeypatch.undo()
+    assert len(guests.look(is_ending=False)) == 1

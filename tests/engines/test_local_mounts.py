@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from skyloom.engines.local import LocalEngine
+from skyloom.engines.local.supervisor import mounting
 from skyloom.ports.engine import EndReason, GangPlan, TaskPlan
 from skyloom.ports.environment import Mount, MountFile
 from skyloom.recipes.check_rows import digest_of
@@ -28,7 +31,8 @@ class Plane:
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
         self.asked: list[str] = []
-        self.away = 0
+        self.away: list[int] = []  # statuses of the next answers
+        self.broken = 0  # so many good answers break off in the middle
         plane = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -41,10 +45,12 @@ class Plane:
                 elif route not in plane.contents:
                     status = 404
                 elif plane.away:
-                    plane.away, status = plane.away - 1, 503
+                    status = plane.away.pop()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
+                if plane.broken and status == 200:
+                    plane.broken, body = plane.broken - 1, body[: len(body) // 2]
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
@@ -165,10 +171,34 @@ def test_refusal_of_the_control_plane_ends_the_task_with_its_words(
 
 
 def test_control_plane_that_is_away_for_a_moment_is_waited_for(engine: LocalEngine, plane: Plane) -> None:
-    plane.away = 2
+    plane.away = [503, 502]
     engine.launch(reading(plane, "t", plane.model("old", a=b"bytes")))
     assert wait(engine, "t").reason is EndReason.COMPLETED
     assert b"waiting for the control plane" in log(engine, "t")
+
+
+def test_answer_that_breaks_off_is_asked_for_again(engine: LocalEngine, plane: Plane) -> None:
+    plane.broken = 1
+    engine.launch(reading(plane, "t", plane.model("old", a=b"bytes" * 100_000)))
+    assert wait(engine, "t").reason is EndReason.COMPLETED, log(engine, "t")
+    assert len(plane.asked) == 2
+
+
+def test_disk_that_is_full_ends_the_fetch_at_once(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    told = {"SKYLOOM_URL": plane.url, "SKYLOOM_PROJECT": "p", "SKYLOOM_TOKEN_FILE": str(tmp_path / "token")}
+    files = [msgspec.to_builtins(file) for file in plane.model("old", a=b"bytes").files]
+    real = open
+
+    def opened(path: str, mode: str = "r") -> Any:
+        return real("/dev/full" if mode == "wb" else path, mode)
+
+    monkeypatch.setattr(mounting, "open", opened, raising=False)
+    with pytest.raises(mounting.FetchFailed, match="cannot be kept on this machine: No space left"):
+        mounting.fetch_all(str(tmp_path / "made"), files, told, "python")
+    assert len(plane.asked) == 1
 
 
 def test_gang_fetches_once(engine: LocalEngine, plane: Plane) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -252,3 +253,26 @@ def test_gang_sees_its_own_gpus_in_rank_order_and_others_see_none(
 )
 def test_variables_that_are_read_at_start_need_a_cold_one(variables: dict[str, str], warm: bool) -> None:
     assert environment.allows_warm(variables) is warm
+
+
+# Supervisors
+
+
+def test_task_that_is_stopped_before_its_supervisor_looks_leaves_no_secret(tmp_path: Path) -> None:
+    folder = prepared(tmp_path, sh("true"), secret_files={"TOKEN": "secret"})
+    folder.request_stop(False)
+    subprocess.run([sys.executable, "-I", "-S", str(SUPERVISOR), "shim", str(folder.path)], check=True)
+    record = folder.exit()
+    assert record is not None and record.reason is EndReason.STOPPED
+    assert not folder.secrets.exists()
+
+
+def test_disowned_supervisor_starts_where_the_kernel_collects_children(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path / "tasks", warm=False, disowns=True)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        engine.launch(one("t", sh("true")))
+        assert wait(engine, "t").reason is EndReason.COMPLETED
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        engine.close()

@@ -16,6 +16,7 @@ import pytest
 from skyloom.core.errors import Unavailable
 from skyloom.engines.local.supervisor import processes
 from skyloom.engines.ray import RayEngine
+from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply
 from skyloom.ports.engine import EndReason, PythonFile, TaskPhase
 from tests.contracts.engine_contract import is_gone, log, look, one, program, sh, until, wait
 from tests.engines.ray_engines import clear, connected, made
@@ -182,6 +183,14 @@ def test_killed_keeper_comes_back_and_no_task_notices(
     assert is_counted(lines(engine, "t")) and look(engine, "t").pid == pid
     engine.stop(["t"])
     assert wait(engine, "t").reason is EndReason.STOPPED
+
+
+def test_node_that_ray_never_heard_of_is_unavailable_and_ends_no_bridge(engine: RayEngine) -> None:
+    bridge = engine.bridge_pid
+    question = AskKeepers(calls=(KeeperCall(node_id="gone", ask=b"", timeout_s=1.0),))
+    with pytest.raises(Unavailable, match="does not list node gone"):
+        engine._link.ask(question, tuple[KeeperReply, ...])
+    assert engine.bridge_pid == bridge and engine.machines()
 
 
 # What is not ours is wrong

@@ -79,6 +79,23 @@ def test_much_input_arrives_whole(engine: RayEngine, task: str) -> None:
     channel.close()
 
 
+def test_question_that_is_asked_twice_moves_its_bytes_once(
+    engine: RayEngine, task: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bridge that ends after it asked, and before it answered, is asked again."""
+    ask = cluster._AskKeepers
+    monkeypatch.setattr(cluster, "_AskKeepers", lambda question: (ask(question), ask(question))[1])
+    channel = engine.enter("t", GuestCommand(argv=("sh", "-c", "echo run >> runs; exec cat")))
+    os.write(channel.input, b"once\n")
+    assert read(channel, Stream.OUTPUT, b"\n") == b"once\n"
+    channel.end_input()
+    assert read(channel, Stream.OUTPUT) == b""
+    assert outcome(channel) == Control(exit_code=0)
+    channel.close()
+    (runs,) = cluster.root.rglob("runs")
+    assert runs.read_text() == "run\n"
+
+
 def test_channel_says_so_when_the_cluster_is_out_of_reach(engine: RayEngine, task: str, cluster: FakeCluster) -> None:
     channel = engine.enter("t", GuestCommand(argv=("sleep", "1000")))
     cluster.down = True
@@ -89,10 +106,10 @@ def test_channel_says_so_when_the_cluster_is_out_of_reach(engine: RayEngine, tas
 def test_visit_of_a_control_plane_that_died_is_closed(
     engine: RayEngine, task: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(visits, "_LOOK_S", 0.05)
     channel = engine.enter("t", GuestCommand(argv=("sh", "-c", "echo $$; exec sleep 1000")))
     pid = int(read(channel, Stream.OUTPUT, b"\n"))
     monkeypatch.setattr(visits, "_FORGOTTEN_S", -1.0)
-    engine.observe(["t"])
     until(lambda: is_gone(pid), "the guest to end")
     assert "gone" in outcome(channel).message or "closed" in outcome(channel).message
     channel.close()

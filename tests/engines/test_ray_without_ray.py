@@ -1,26 +1,31 @@
 """What the Ray engine decides by itself, on a cluster of keepers without Ray: crashes, silence, lost nodes, shared folders, leases."""
 
 import ast
+import errno
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 import skyloom
-from skyloom.core.errors import InvalidInput, Unavailable
+from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.engines.local.supervisor.files import read_moment, write_moment
-from skyloom.engines.ray import RayEngine
+from skyloom.engines.ray import RayEngine, link
+from skyloom.engines.ray.asks import KeeperAsk, LeaveMark, Prepare, SeesMark, StartTasks
 from skyloom.engines.ray.keeper import interface_of
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.nodes import Nodes
-from skyloom.engines.ray.shared import NotShared
-from skyloom.engines.ray.wire import RayNode
-from skyloom.ports.engine import EndReason, PythonFile, TaskPhase, TaskPlan
+from skyloom.engines.ray.shared import NotShared, SharedFolder
+from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, Opening, RayNode
+from skyloom.ports.engine import EndReason, NoRoomNow, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import gang, is_gone, log, look, one, sh, until, wait
 from tests.crashing import calls_until_done, run_and_crash
 from tests.engines.fake_ray import FakeCluster
@@ -125,12 +130,39 @@ def test_shared_folder_is_checked_once_for_each_node(engine: RayEngine, tmp_path
     assert {wait(engine, f"g.{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}
 
 
+class Storages:
+    """Keepers of nodes that see one storage each, by the first letter of their id."""
+
+    def __init__(self) -> None:
+        self.words: set[tuple[str, str]] = set()
+
+    def ask(self, node_id: str, question: Any, kind: Any) -> bool | None:
+        if isinstance(question, LeaveMark):
+            self.words.add((node_id[0], question.word))
+        return (node_id[0], question.word) in self.words if isinstance(question, SeesMark) else None
+
+    def name(self, node_id: str) -> str:
+        return node_id
+
+
+def test_two_groups_of_nodes_that_share_do_not_therefore_share_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skyloom.engines.ray.shared._PATIENCE_S", 0.0)
+    shared = SharedFolder("/nfs", Storages())  # type: ignore[arg-type]
+    shared.check(["a1", "a2"])
+    shared.check(["b1", "b2"])
+    with pytest.raises(NotShared, match="b1 does not see what a1 wrote"):
+        shared.check(["a1", "b1"])
+    shared.check(["a2", "a3"])
+    shared._keepers = None  # type: ignore[assignment]  # what follows from the answers is not asked
+    shared.check(["a1", "a3"])
+
+
 # Room
 
 
 def test_cluster_without_room_starts_nothing_and_gang_may_try_again(engine: RayEngine, cluster: FakeCluster) -> None:
     cluster.room = 1
-    with pytest.raises(Unavailable, match="no room for gang g"):
+    with pytest.raises(NoRoomNow, match="no room for gang g"):
         engine.launch(gang(*pair("true")))
     assert engine.known() == [] and cluster.held == {}
     cluster.room = 2
@@ -149,6 +181,107 @@ def test_room_that_nobody_uses_any_more_is_given_back_first(engine: RayEngine, c
     until(lambda: log(engine, "first") == b"" and _is_over(cluster, "first"), "its end, which nobody looks at")
     engine.launch(one("second", sh("true")))
     wait(engine, "second")
+
+
+def test_gang_whose_place_cannot_be_written_down_holds_no_room(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("skyloom.engines.ray.placements.files.write_durable", full)
+    with pytest.raises(StorageFull):
+        engine.launch(one("t", sh("true")))
+    assert cluster.held == {}
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, kind: type, *, done: bool) -> None:
+    """From now on, questions of one kind get no answer, though the keeper may do what it is told."""
+    ask = cluster._AskKeepers
+
+    def asked(question: AskKeepers) -> tuple[KeeperReply, ...]:
+        is_lost = any(isinstance(msgspec.msgpack.decode(call.ask, type=KeeperAsk), kind) for call in question.calls)
+        answers = ask(question) if done or not is_lost else ()
+        return (KeeperReply(silent="it does not answer"),) * len(question.calls) if is_lost else answers
+
+    monkeypatch.setattr(cluster, "_AskKeepers", asked)
+
+
+def test_gang_that_may_have_been_started_keeps_its_room(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(monkeypatch, cluster, StartTasks, done=True)
+    with pytest.raises(Unavailable, match="node a is silent"):
+        engine.launch(one("t", sh("exec sleep 1000")))
+    assert cluster.held != {}
+    wait(engine, "t", TaskPhase.RUNNING)
+    engine.stop(["t"])
+    wait(engine, "t")
+    assert cluster.held == {}
+
+
+def test_gang_that_never_ran_gives_its_room_to_who_needs_it(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.room = 1
+    lose(monkeypatch, cluster, StartTasks, done=False)
+    with pytest.raises(Unavailable, match="node a is silent"):
+        engine.launch(one("given-up", sh("true")))
+    assert cluster.held != {}
+    monkeypatch.undo()
+    engine.launch(one("other", sh("true")))
+    wait(engine, "other")
+
+
+SHOW_GPUS = 'echo "$CUDA_VISIBLE_DEVICES"'
+
+
+def test_gang_that_is_tried_again_runs_on_the_gpus_of_its_new_reservation(
+    engine: RayEngine, cluster: FakeCluster
+) -> None:
+    engine.check()
+    cluster.free_gpus = (0, 1)
+    cluster.silent.add("n2")
+    with pytest.raises(Unavailable, match="node b is silent"):
+        engine.launch(gang(*pair(SHOW_GPUS)))
+    cluster.silent.clear()
+    cluster.free_gpus = (2, 3)
+    engine.launch(gang(*pair(SHOW_GPUS)))
+    for name in ("g.0", "g.1"):
+        wait(engine, name)
+        assert log(engine, name) == b"2,3\n"
+
+
+def test_gang_that_was_prepared_for_gpus_of_somebody_else_waits_for_them(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.free_gpus = (0, 1)
+    lose(monkeypatch, cluster, Prepare, done=True)
+    with pytest.raises(Unavailable, match="is silent"):
+        engine.launch(one("t", sh(SHOW_GPUS)))
+    monkeypatch.undo()
+    cluster.free_gpus = (2, 3)
+    with pytest.raises(NoRoomNow, match="prepared for other GPUs"):
+        engine.launch(one("t", sh(SHOW_GPUS)))
+    assert cluster.held == {}
+    cluster.free_gpus = (0, 1)
+    engine.launch(one("t", sh(SHOW_GPUS)))
+    wait(engine, "t")
+    assert log(engine, "t") == b"0,1\n"
+
+
+def test_uploads_that_a_failed_launch_left_go_with_a_later_one(
+    engine: RayEngine, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    engine.check()
+    uploads = cluster.root / "e" / "a" / "uploads"
+    for name, age_s in (("old", 7_200), ("young", 60)):
+        (uploads / name).touch()
+        os.utime(uploads / name, (time.time() - age_s,) * 2)
+    (tmp_path / "x").write_text("x")
+    engine.launch(one("t", sh("cat x"), files={"x": str(tmp_path / "x")}, machine="a"))
+    wait(engine, "t")
+    assert [path.name for path in uploads.iterdir()] == ["young"]
 
 
 def _is_over(cluster: FakeCluster, task_id: str) -> bool:
@@ -182,6 +315,48 @@ def test_node_that_is_silent_at_the_launch_starts_nothing_anywhere(
     engine.launch(gang(*pair(f"echo x >> {tmp_path}/runs")))
     assert {wait(engine, f"g.{rank}").reason for rank in (0, 1)} == {EndReason.COMPLETED}
     assert (tmp_path / "runs").read_text() == "x\n" * 2
+
+
+def test_node_that_is_silent_is_not_said_to_have_nothing(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(monkeypatch, cluster, Prepare, done=False)
+    with pytest.raises(Unavailable, match="is silent"):
+        engine.launch(one("t", sh("true"), machine="b"))
+    assert look(engine, "t").phase is TaskPhase.ABSENT
+    cluster.silent.add("n2")
+    assert look(engine, "t").phase is TaskPhase.STARTING
+
+
+def test_result_on_a_node_that_is_not_there_is_not_said_to_be_none(engine: RayEngine, cluster: FakeCluster) -> None:
+    engine.launch(one("t", sh("echo 7 > $SKYLOOM_TASK_FOLDER/result.json"), machine="b"))
+    wait(engine, "t")
+    assert engine.read_result("t") == b"7\n"
+    cluster.dead.add("n2")
+    until(lambda: len(engine.machines()) == 1, "the engine to notice")
+    with pytest.raises(Unavailable, match="Node b of task t is not there"):
+        engine.read_result("t")
+
+
+def test_verdict_that_was_told_stands_when_an_older_answer_comes_late(
+    engine: RayEngine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.lease_s = 0.5
+    monkeypatch.setattr("skyloom.engines.ray.engine._FENCE_S", 0.0)
+    engine.launch(one("t", sh("exit 3"), machine="b"))
+    until(lambda: (cluster.root / "e" / "b" / "tasks" / "t" / "exit.json").exists(), "the end, which nobody looks at")
+    ask = cluster._AskKeepers
+
+    def late(question: AskKeepers) -> tuple[KeeperReply, ...]:
+        answers = ask(question)
+        monkeypatch.setattr(cluster, "_AskKeepers", ask)
+        cluster.dead.add("n2")
+        assert wait(engine, "t").reason is EndReason.NODE_LOST
+        return answers
+
+    monkeypatch.setattr(cluster, "_AskKeepers", late)
+    assert look(engine, "t").reason is EndReason.NODE_LOST
+    assert look(engine, "t").reason is EndReason.NODE_LOST
 
 
 def test_lost_node_is_said_after_the_lease_and_stays_said(tmp_path: Path) -> None:
@@ -433,3 +608,56 @@ def test_ray_is_imported_in_one_module_only() -> None:
 def test_engine_is_made_without_importing_ray() -> None:
     code = "import sys; import skyloom.engines.ray; sys.exit('ray' in sys.modules or 'grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Bridges
+
+BRIDGE = """
+import socket, sys, time
+from skyloom.engines.ray.wire import BridgeReply, BridgeRequest, Channel
+import msgspec
+channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+channel.receive()
+channel.send(BridgeReply(number=0))
+while sys.argv[2] == "slow" and (frame := channel.receive()) is not None:
+    time.sleep(0.3)
+    number = msgspec.msgpack.decode(frame, type=BridgeRequest).number
+    channel.send(BridgeReply(number=number, answer=msgspec.msgpack.encode(())))
+time.sleep(1000)
+"""
+
+
+def bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> link.Link:
+    """A link whose bridges reach a cluster at once, and are then slow, or deaf."""
+
+    def spawn(theirs: Any, *_: object) -> "subprocess.Popen[bytes]":
+        number = theirs.fileno()
+        variables = {"PYTHONPATH": str(Path(skyloom.__file__).parents[1])}
+        return subprocess.Popen([sys.executable, "-c", BRIDGE, str(number), how], pass_fds=[number], env=variables)
+
+    monkeypatch.setattr(link, "_spawn", spawn)
+    (tmp_path / "token").write_text("token")
+    opening = Opening(address="ray://x:1", token_file=str(tmp_path / "token"), engine_id="e", keeper=b"")
+    return link.Link(opening, tmp_path / "log")
+
+
+def test_bridge_that_is_asked_with_no_time_left_is_not_ended_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = bridged(tmp_path, monkeypatch, "slow")
+    assert bridge.ask(ListNodes(), tuple, 60.0) == ()
+    pid = bridge.bridge_pid
+    with pytest.raises(Unavailable, match="does not answer"):
+        bridge.ask(ListNodes(), tuple, 0.05)
+    assert bridge.ask(ListNodes(), tuple, 60.0) == ()
+    assert bridge.bridge_pid == pid
+    bridge.close()
+
+
+def test_bridge_that_reads_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "ANSWER_S", 1.0)
+    bridge = bridged(tmp_path, monkeypatch, "deaf")
+    much = AskKeepers(calls=(KeeperCall(node_id="n", ask=bytes(2**24), timeout_s=1.0),))
+    with pytest.raises(Unavailable, match="ended while it was asked"):
+        bridge.ask(much, tuple, 60.0)
+    bridge.close()

@@ -1,6 +1,5 @@
 """Two projects on one real control plane: everything in project ``theirs``, nobody's business in project ``ours``."""
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import httpx
 import msgspec
 
 from skyloom.core import digests
-from skyloom.core.operation import Operation, Verb
+from skyloom.core.operation import Operation
 from skyloom.embedded import Embedded
 from skyloom.rooms.monitoring.model import Alert, Signal
 from skyloom.rooms.monitoring.ports import ALERTS
@@ -148,12 +147,11 @@ class World:
     def send(self, ask: Operation[Any], role: str, project: str = OURS) -> httpx.Response:
         """Ask as somebody of ``ours``, over the wire."""
         fields, route = msgspec.to_builtins(ask), type(ask).route
-        in_path = {name: str(fields.pop(name, "")) for name in re.findall(r"{(\w+)}", route.path)}
+        in_path = {name: str(fields.pop(name, "")) for name in route.path_fields}
         path = route.full_path.format(project=project, **in_path)
         headers = {"authorization": f"Bearer {self.tokens[role]}"}
-        if route.verb in (Verb.GET, Verb.DELETE):
-            return self.http.request(route.verb.value, path, params=fields, headers=headers)
-        return self.http.request(route.verb.value, path, json=fields, headers=headers)
+        told = {"json" if route.has_body else "params": fields}
+        return self.http.request(route.verb.value, path, headers=headers, **told)
 
     def absent(self, ask: Operation[Any]) -> Operation[Any]:
         """The same request about things that nobody has."""

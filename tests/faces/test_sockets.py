@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -193,7 +194,54 @@ def test_nonsense_frames_do_no_harm(cloud: Client, job: str, cloud_process: Cont
         for frame in (b"", b"\x07nonsense", b"\x03{not json", b'\x03{"size": {"rows": 0}}', b"\x03[]", "text"):
             opened.send(frame)
         opened.send(b"\x00fine")
-        assert opened.recv(timeout=20) == b"\x01fine"
+        assert next(frame for frame in opened if frame) == b"\x01fine"  # an empty one says that somebody is there
+
+
+def abandoned(plane: ControlPlane, session: Session, content: bytes = b"") -> bytes:
+    """Dial, take the first output, send some input, and be gone without a word; returns the output."""
+    with contextlib.suppress(ConnectionClosed), dial(plane, session.id, plane.token) as opened:
+        first = opened.recv(timeout=20)
+        for start in range(0, len(content), 2**16):
+            opened.send(b"\x00" + content[start : start + 2**16])
+        opened.socket.shutdown(socket.SHUT_RDWR)
+        opened.socket.close()
+    assert isinstance(first, bytes)
+    return first[1:]
+
+
+def gone(pid: int, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_client_that_goes_away_ends_its_command_and_harms_no_other_session(
+    cloud: Client, job: str, cloud_process: ControlPlane
+) -> None:
+    for _ in range(10):
+        session = cloud.jobs.exec(job, ["sh", "-c", "echo $$; exec yes"])
+        assert gone(int(abandoned(cloud_process, session).split()[0]), 20)
+        for _ in range(3):  # they get the descriptors that it had
+            assert said(cloud.jobs.exec(job, ["echo", "fine"]), cloud) == (b"fine\n", b"", Control(exit_code=0))
+    assert "Disconnect" not in cloud_process.log.read_text()
+
+
+@pytest.mark.slow
+def test_client_that_goes_away_is_noticed_while_nobody_takes_its_input(
+    cloud: Client, job: str, cloud_process: ControlPlane
+) -> None:
+    session = cloud.jobs.exec(job, ["sh", "-c", "echo $$; exec sleep 1000"])
+    assert gone(int(abandoned(cloud_process, session, bytes(2**20))), 30)
+
+
+@pytest.mark.slow
+def test_client_whose_input_nobody_takes_for_long_is_not_taken_for_gone(cloud: Client, job: str) -> None:
+    """Longer than the interval of pings and the time for their answers, which wait behind that input."""
+    content = bytes(8 * 2**20)
+    session = cloud.jobs.exec(job, ["sh", "-c", "sleep 45; wc -c"])
+    output, _, end = said(session, cloud, content)
+    assert (output.strip(), end) == (str(len(content)).encode(), Control(exit_code=0))
 
 
 def test_oversized_frame_closes_the_socket_only(cloud: Client, job: str, cloud_process: ControlPlane) -> None:

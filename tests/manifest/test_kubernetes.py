@@ -144,6 +144,9 @@ def test_selectors_find_the_pods_that_they_mean(wanted: Installation) -> None:
     from_plane = policies[f"{wanted.name}-ray"]["ingress"][1]
     assert from_plane["from"][0]["podSelector"]["matchLabels"].items() <= plane.items()
     assert from_plane["ports"] == [{"protocol": "TCP", "port": 10001}]
+    to_plane = policies[f"{wanted.name}-ray"]["egress"][1]["to"]
+    to_nodes = policies[f"{wanted.name}-control-plane"]["egress"][1]["to"]
+    assert to_plane == from_plane["from"] and to_nodes == policies[f"{wanted.name}-ray"]["ingress"][0]["from"]
 
 
 @both
@@ -176,6 +179,23 @@ def test_nodes_trust_a_private_issuer_only_when_told_to() -> None:
 
     assert trusted(PLAIN) == [None, None]
     assert trusted(RICH) == ["/etc/skyloom/ca/ca.crt"] * 3
+
+
+def test_amounts_are_what_was_asked_for_and_not_rounded_down_to_whole_units() -> None:
+    small = WorkerGroup(name="small", resources=Resources(cpus=0.57, memory_bytes=3 * 2**29))
+    wanted = Installation(image="i", ray_token=TOKEN, groups=(small,), home_bytes=3 * 2**29)
+    assert list(pods(wanted))[2]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "570m", "memory": "1536Mi"}
+    home = of_kind(wanted, "PersistentVolumeClaim")[0]
+    assert home["spec"]["resources"]["requests"]["storage"] == "1536Mi"
+
+
+def test_proxy_lets_the_sockets_of_sessions_through() -> None:
+    (config,) = of_kind(PLAIN, "ConfigMap")
+    said = config["data"]["nginx.conf"]
+    assert "proxy_set_header Upgrade $http_upgrade;" in said
+    assert (
+        "proxy_set_header Connection $connection_upgrade;" in said and "map $http_upgrade $connection_upgrade" in said
+    )
 
 
 # Files

@@ -153,6 +153,12 @@ def test_request_goes_to_the_address_that_was_judged_and_nowhere_else(
     assert headers["X-Mine"] == "1"
 
 
+def test_host_that_the_operator_allows_is_named_as_it_stands_in_an_address():
+    outside = HttpOutbound(allowed=["[::1]", "Hook.Internal", "10.0.0.7"])
+    for url in ("http://[::1]:8000/", "http://hook.internal/", "http://10.0.0.7/"):
+        outside.check(url)
+
+
 def test_redirect_is_an_answer_and_is_not_followed(receiver: tuple[int, list[tuple[str, dict[str, str], bytes]]]):
     port, got = receiver
     assert HttpOutbound(allowed=["127.0.0.1"]).post(f"http://127.0.0.1:{port}/302", b"", {}, 5.0) == 302

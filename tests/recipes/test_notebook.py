@@ -35,3 +35,12 @@ def test_token_is_fresh_and_told_by_the_environment_only(monkeypatch: pytest.Mon
     assert token != another and len(token) > 30 and all(token not in word for word in first)
     assert told["JUPYTER_RUNTIME_DIR"] == str(tmp_path / "task" / "jupyter")
     assert (tmp_path / "shared").is_dir()
+
+
+def test_folder_that_cannot_be_made_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SKYLOOM_TASK_FOLDER", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert notebook.main(["--folder", str(tmp_path / "file" / "notes")]) == 2
+    assert "notes cannot be made here: Not a directory" in capsys.readouterr().err

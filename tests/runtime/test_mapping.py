@@ -7,17 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
 import skyloom
 from skyloom.ports.engine import ERROR_FILE, INPUTS_FILE
 
 SOURCE = """
-import pathlib
+import os, pathlib
 def f(x):
+    if x == "killed" and not pathlib.Path("killed").exists():
+        pathlib.Path("killed").touch()
+        os.kill(os.getpid(), 9)
     with open("ran", "a") as file:
         file.write(f"{x} ")
     if x == "bad" and not pathlib.Path("mended").exists():
         raise ValueError("no good")
-    return {1} if x == "set" else x
+    return {"set": {1}, "nan": float("nan"), "half": "\\ud800"}.get(x, x)
 """
 
 
@@ -34,7 +40,8 @@ def run(folder: Path, chunk: list[Any], offset: int = 0) -> tuple[int, list[dict
     }
     argv = [sys.executable, "-m", "skyloom.runtime.mapping", "f.py", "f"]
     done = subprocess.run(argv, cwd=folder, env={**os.environ, **told}, capture_output=True, text=True, timeout=60)
-    return done.returncode, json.loads((folder / "result.json").read_text()), done.stderr
+    result = folder / "result.json"
+    return done.returncode, msgspec.json.decode(result.read_bytes()) if result.exists() else [], done.stderr
 
 
 def test_chunk_gives_a_value_for_each_input_in_order(tmp_path: Path) -> None:
@@ -60,3 +67,16 @@ def test_chunk_tried_again_repeats_only_what_failed(tmp_path: Path) -> None:
     code, outcomes, _ = run(tmp_path, [1, "bad", 2])
     assert (code, outcomes) == (0, [{"ok": 1}, {"ok": "bad"}, {"ok": 2}])
     assert (tmp_path / "ran").read_text() == "1 bad 2 bad "
+
+
+@pytest.mark.parametrize("what", ["set", "nan", "half"])
+def test_result_that_no_reader_of_json_takes_is_a_failure_of_its_input_only(tmp_path: Path, what: str) -> None:
+    code, outcomes, _ = run(tmp_path, [1, what])
+    assert (code, outcomes[0]) == (1, {"ok": 1})
+    assert outcomes[1]["error"]["type"] in ("TypeError", "ValueError", "UnicodeEncodeError")
+
+
+def test_chunk_that_is_killed_keeps_what_was_done(tmp_path: Path) -> None:
+    assert run(tmp_path, [1, "killed", 2])[0] == -9
+    assert run(tmp_path, [1, "killed", 2])[:2] == (0, [{"ok": 1}, {"ok": "killed"}, {"ok": 2}])
+    assert (tmp_path / "ran").read_text() == "1 killed 2 "

@@ -94,6 +94,17 @@ def test_fit_in_a_trial_stops_early_and_times_steps_one_checkpoint_and_the_gradi
 
 
 @pytest.mark.slow
+def test_fit_in_a_trial_walks_no_epoch_that_it_does_not_try(tmp_path: Path) -> None:
+    counted = """
+from skyloom.runtime.shards import Shards
+walk, epochs = Shards.batches, []
+Shards.batches = lambda self, epoch, first: epochs.append(epoch) or walk(self, epoch, first)
+"""
+    output, _ = run(tmp_path, f"{counted}{FIT}\nprint(epochs)", TrialOrder(share=0.3))
+    assert output.endswith("steps 60\n[0, 1]\n")
+
+
+@pytest.mark.slow
 def test_fit_outside_of_a_trial_does_all_of_its_steps_and_leaves_no_times(tmp_path: Path) -> None:
     output, result = run(tmp_path, FIT, None)
     assert "steps 200" in output
@@ -140,6 +151,27 @@ def test_trial_times_the_first_speaker_only(tmp_path: Path) -> None:
     trial.mark("steps", 5)
     trial.leave(tmp_path)
     assert not (tmp_path / "result.json").exists(), "nothing was timed"
+
+
+def test_trial_times_the_first_loop_only() -> None:
+    trial = Trial(TrialOrder(share=0.5))
+    for step in range(trial.begin("steps", 50)):
+        trial.mark("steps", step + 1)
+    first = trial.times()
+    for step in range(trial.begin("steps", 50)):
+        trial.mark("steps", step + 1)
+    trial.saw_checkpoint(1.0, 1)
+    assert trial.times() == first
+
+
+def test_trial_of_a_loop_that_was_told_of_before_times_the_loop() -> None:
+    trial = Trial(TrialOrder(share=0.5))
+    trial.reported(0)
+    assert trial.begin("steps", 100) == 50
+    for step in range(50):
+        trial.mark("steps", step + 1)
+        trial.reported(step + 1)
+    assert (trial.times().total_steps, trial.times().last_step, len(trial.times().step_s)) == (100, 50, 40)
 
 
 def test_noise_scale_is_found_from_gradients_of_two_batch_sizes() -> None:

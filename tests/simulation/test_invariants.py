@@ -8,14 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skyloom.core.resources import Resources
-from skyloom.rooms.scheduling.course import Script, Stretch
-from skyloom.rooms.scheduling.model import Allotment, Decision, Demand, Policy, Quota, Rulebook
-from skyloom.rooms.scheduling.scheduler import Scheduler
-from skyloom.rooms.scheduling.simulation import Simulation, StopCosts
+from skyloom.rooms.scheduling.course import Stretch
+from skyloom.rooms.scheduling.model import Allotment, Policy, Quota, Rulebook
+from skyloom.rooms.scheduling.simulation import StopCosts
 from skyloom.simulation.metrics import report
 from skyloom.simulation.model import Cluster, Played, Scenario, TraceJob
-from skyloom.simulation.play import nodes_of, play, workers_of
+from skyloom.simulation.play import play, workers_of
 
 EVERY_POLICY = pytest.mark.parametrize("policy", list(Policy))
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -150,44 +148,3 @@ def test_no_gpu_idles_while_a_gang_waits_that_it_could_run(policy: Policy, data:
             if job.submit_s <= at and (life.ended_at or 0) > until and life.gang not in running
         ]
         assert not waiting or len(running) == cluster.num_gpus
-
-
-class Witness(Scheduler):
-    """The scheduler, with somebody who writes down when room was promised to the first in line."""
-
-    promises: list[tuple[str, float]]
-
-    def decide(self, now: float, num_explained: int = 200) -> Decision:
-        decision = super().decide(now, 10)
-        first = decision.waits[0] if decision.waits else None
-        if first is not None and first.reserved_at is not None:
-            self.promises.append((first.gang, first.reserved_at))
-        return decision
-
-
-@given(st.data())
-@QUICK
-def test_backfill_never_delays_the_head_of_the_queue(data: st.DataObject) -> None:
-    """With durations that are known, who is first in line starts at every moment that it was ever promised, or before."""
-    cluster = Cluster(num_nodes=data.draw(st.integers(1, 3)), gpus_per_node=data.draw(st.integers(1, 4)))
-    jobs = data.draw(job_lists(cluster.num_gpus, elastic=False))
-    nodes, rules = nodes_of(cluster), Rulebook(policy=Policy.FIFO, preempt=False, elastic=False)
-    scheduler = Witness(rules, nodes)
-    scheduler.promises = []
-    scripts = [Script(demand=demand_of(job), duration_s=job.duration_s, num_workers=job.num_gpus) for job in jobs]
-    outcome = Simulation(scheduler, nodes, scripts).run()
-    started = {life.gang: life.started_at for life in outcome.lives}
-    for gang, at in scheduler.promises:
-        assert started[gang] <= at + 1e-6
-
-
-def demand_of(job: TraceJob) -> Demand:
-    return Demand(
-        id=job.job_id,
-        project="p",
-        resources=Resources(cpus=0, gpus=1, memory_bytes=0),
-        min_workers=job.num_gpus,
-        max_workers=job.num_gpus,
-        submitted_at=job.submit_s,
-        expected_s=job.duration_s,
-    )

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,13 @@ ONE_GPU = Scenario(
 )
 
 
-def job(name: str, submit_s: float, duration_s: float, num_gpus: int = 1, **more: object) -> TraceJob:
-    return TraceJob(job_id=name, submit_s=submit_s, duration_s=duration_s, num_gpus=num_gpus, **more)  # type: ignore[arg-type]
+def job(name: str, submit_s: float, duration_s: float, num_gpus: int = 1, **more: Any) -> TraceJob:
+    return TraceJob(job_id=name, submit_s=submit_s, duration_s=duration_s, num_gpus=num_gpus, **more)
 
 
-def on(num_nodes: int, gpus_per_node: int, **more: object) -> Scenario:
+def on(num_nodes: int, gpus_per_node: int, **more: Any) -> Scenario:
     cluster = Cluster(num_nodes=num_nodes, gpus_per_node=gpus_per_node)
-    return Scenario(cluster=cluster, rules=ONE_GPU.rules, **more)  # type: ignore[arg-type]
+    return Scenario(cluster=cluster, rules=ONE_GPU.rules, **more)
 
 
 def test_report_of_three_jobs_on_one_gpu_is_as_computed_by_hand() -> None:

@@ -1,6 +1,7 @@
 """The policies of papers, by their definitions: schedules that a reader can compute, and a brute-force second opinion."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,8 +31,8 @@ def played(jobs: list[TraceJob], policy: Policy, gpus: int = 1, limits: tuple[fl
     return play(jobs, Scenario(cluster=Cluster(num_nodes=1, gpus_per_node=gpus), rules=rules))
 
 
-def ends(*asked: object) -> dict[str, float | None]:
-    found = played(*asked)  # type: ignore[arg-type]
+def ends(*asked: Any) -> dict[str, float | None]:
+    found = played(*asked)
     return {job.job_id: life.ended_at for job, life in zip(found.jobs, found.lives, strict=True)}
 
 
@@ -91,7 +92,7 @@ def traces(draw: st.DrawFn) -> tuple[int, list[TraceJob]]:
             float(draw(st.integers(1, 14))),
             draw(st.integers(1, num_gpus)),
         )
-        for number in range(draw(st.integers(1, 8)))
+        for number in range(draw(st.integers(1, 16)))
     ]
     return num_gpus, sorted(jobs, key=lambda one: one.submit_s)
 

@@ -27,6 +27,7 @@ def test_speeds_between_measurements_lie_on_a_line(tmp_path: Path) -> None:
         ("bert,1,nan", "samples_per_s", "finite"),
         ("bert,0,4", "num_gpus", "less than 1"),
         (",1,4", "model", "empty"),
+        (f"{'x' * 300},1,4", "model", "longer"),
         ("bert,1,4\nbert,1,5", "num_gpus", "already"),
     ],
 )
@@ -42,3 +43,9 @@ def test_speeds_without_measurements_or_with_other_columns_are_refused(tmp_path:
         read_throughput(written(tmp_path, ""))
     with pytest.raises(TraceUnreadable, match="column speed unknown"):
         read_throughput(written(tmp_path, "bert,1,4", "model,num_gpus,speed"))
+
+
+def test_speeds_of_more_models_than_one_file_may_have_are_refused(tmp_path: Path) -> None:
+    rows = "".join(f"model-{number},1,4\n" for number in range(1_001))
+    with pytest.raises(TraceUnreadable, match=r"line 1002, column model: a file has at most 1,000 models"):
+        read_throughput(written(tmp_path, rows))

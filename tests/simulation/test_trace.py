@@ -150,6 +150,17 @@ def test_trace_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         read_trace(path)
 
 
+def test_trace_whose_packing_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv.gz"
+    packed = bytearray(
+        gzip.compress(f"{HEAD}\n".encode() + b"".join(b"%d,0,1,1\n" % number for number in range(9_000)))
+    )
+    packed[100:110] = b"\xff" * 10
+    path.write_bytes(packed)
+    with pytest.raises(TraceUnreadable, match="damaged"):
+        read_trace(path)
+
+
 def test_trace_that_is_not_there_or_a_folder_is_said(tmp_path: Path) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(TraceMissing):

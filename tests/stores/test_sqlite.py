@@ -15,7 +15,7 @@ from skyloom.core.errors import StorageFull
 from skyloom.ports.store import Collection, Record, Store, Transaction
 from skyloom.stores.folder_lock import FolderInUse, FolderLock
 from skyloom.stores.sqlite import SqliteStore, StoreDamaged
-from tests.contracts.store_contract import BOXES, LINES, Box, StoreContract, box
+from tests.contracts.store_contract import BOXES, LINES, StoreContract, box
 
 
 def open_store(path: Path) -> SqliteStore:
@@ -151,4 +151,3 @@ def test_store_killed_around_a_commit_keeps_every_answer(tmp_path: Path, phase: 
     assert acknowledged == commit - 1
     assert len(boxes) == (commit if phase == "after" else commit - 1)
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert isinstance(Box, type)

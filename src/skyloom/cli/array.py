@@ -27,6 +27,7 @@ from skyloom.cli.frame import (
 )
 from skyloom.cli.job import After, AfterEnded, Key, after_of
 from skyloom.cli.render import progress, show
+from skyloom.rooms.arrays.model import MAX_SIZE
 from skyloom.sdk.client import Client
 
 app = words("Arrays: one job many times over.")
@@ -36,9 +37,9 @@ ArrayId = Annotated[str, typer.Argument(metavar="ARRAY")]
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Command,
-    size: Annotated[int, typer.Option("--size", "-n", min=1, max=10_000, help="How many jobs.")],
+    size: Annotated[int, typer.Option("--size", "-n", min=1, max=MAX_SIZE, help="How many jobs.")],
     max_parallel: Annotated[
-        int, typer.Option("--max-parallel", min=0, max=10_000, help="So many at a time; 0: as there is room.")
+        int, typer.Option("--max-parallel", min=0, max=MAX_SIZE, help="So many at a time; 0: as there is room.")
     ] = 0,
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",
     cpus: Cpus = 1.0,

@@ -1,6 +1,5 @@
 """``skyloom budget``."""
 
-import enum
 from typing import Annotated
 
 import typer
@@ -12,13 +11,7 @@ from skyloom.sdk.client import Client
 
 app = words("Budgets: what a project or a user may spend. At the limit, jobs write a checkpoint and stop.")
 User = Annotated[str | None, typer.Option("--user", help="Of this user, not of the whole project.")]
-
-
-class Per(enum.StrEnum):
-    """What ``--per`` takes."""
-
-    MONTH = "month"
-    TOTAL = "total"
+BudgetId = Annotated[str | None, typer.Argument(metavar="[BUDGET]", help="Its id; else the project's.")]
 
 
 @app.command("set")
@@ -26,7 +19,7 @@ def set_(
     usd: Annotated[float | None, typer.Option("--usd", help="Dollars.")] = None,
     gpu_hours: Annotated[float | None, typer.Option("--gpu-hours", help="GPUs held, times hours.")] = None,
     cpu_hours: Annotated[float | None, typer.Option("--cpu-hours", help="CPU cores held, times hours.")] = None,
-    per: Annotated[Per, typer.Option("--per", help="Counted anew each month, or once for all.")] = Per.TOTAL,
+    per: Annotated[Period, typer.Option("--per", help="Counted anew each month, or once for all.")] = Period.TOTAL,
     user: User = None,
     project: Project = None,
     as_json: AsJson = False,
@@ -36,10 +29,7 @@ def set_(
     Jobs whose work no longer fits are told to write a checkpoint and stop (BUDGET_EXHAUSTED).
     """
     with cloud(project) as client:
-        made = client.budgets.set(
-            usd=usd, gpu_hours=gpu_hours, cpu_hours=cpu_hours, user=user, period=Period(per.value)
-        )
-        show(made, as_json)
+        show(client.budgets.set(usd=usd, gpu_hours=gpu_hours, cpu_hours=cpu_hours, user=user, period=per), as_json)
 
 
 @app.command("list")
@@ -51,7 +41,7 @@ def list_(limit: Limit = 100, project: Project = None, as_json: AsJson = False) 
 
 @app.command("show")
 def show_(
-    budget: Annotated[str | None, typer.Argument(metavar="[BUDGET]", help="Its id; else the project's.")] = None,
+    budget: BudgetId = None,
     user: User = None,
     project: Project = None,
     as_json: AsJson = False,
@@ -63,7 +53,7 @@ def show_(
 
 @app.command()
 def delete(
-    budget: Annotated[str | None, typer.Argument(metavar="[BUDGET]", help="Its id; else the project's.")] = None,
+    budget: BudgetId = None,
     user: User = None,
     project: Project = None,
     as_json: AsJson = False,

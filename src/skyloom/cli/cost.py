@@ -32,7 +32,7 @@ def cost(
     back_s = duration_s(since) if since else None
     with cloud(project) as client:
         if plot:
-            days = 30 if back_s is None else max(1, min(400, 1 + int(back_s // _DAY_S)))
+            days = 30 if back_s is None else 1 + int(min(399, back_s / _DAY_S))
             show(client.costs.outlook(days), as_json)
         else:
             start = 0.0 if back_s is None else max(0.0, time.time() - back_s)

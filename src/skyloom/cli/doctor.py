@@ -24,7 +24,10 @@ from skyloom.settings import Settings
 _LOW_DISK_BYTES = 5 * 2**30
 _NO_DISK_BYTES = 2**29
 _EXTRAS = {
-    "local": ("starlette", "uvicorn", "httptools", "numpy", "pyarrow", "lance", "polars", "onnxruntime", "grpc"),
+    "local": (
+        *("starlette", "uvicorn", "httptools", "prometheus_client", "cronsim", "cryptography", "uv"),
+        *("numpy", "scipy", "pyarrow", "lance", "polars", "PIL", "onnxruntime", "grpc"),
+    ),
     "train": ("torch", "onnx", "onnxscript", "safetensors"),
 }
 _INSTALL_TORCH = "pip install torch==2.13.0"
@@ -88,7 +91,7 @@ def _folder(settings: Settings) -> Finding:
         return _fail("folder", f"{home} cannot be made", f"Get write access to {parent}, or set SKYLOOM_HOME.")
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         return _fail("folder", f"{home} is not this user's to write", "Get write access, or set SKYLOOM_HOME.")
-    private = ("", "token", "secret")
+    private = ("", "token", "secret", "master")
     exposed = [str(home / name) for name in private if (home / name).exists() and (home / name).stat().st_mode & 0o077]
     if exposed:
         return _warn("folder", f"others can read {', '.join(exposed)}", f"chmod go= {' '.join(exposed)}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import whisker
 from skyloom.cli.wording import human
+from skyloom.core.money import short, usd
 from skyloom.rooms.planning.model import (
     AccuracyRow,
     Breakdown,
@@ -25,7 +26,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("name"),
         of("chosen.workers", "workers"),
         Column("time", lambda plan: human("time_s", plan.chosen.seconds)),
-        Column("cost", lambda plan: f"${plan.chosen.cost_usd:,.4g}"),
+        Column("cost", lambda plan: usd(plan.chosen.cost_usd)),
         of("run_id", "run"),
         of("created_at"),
     ),
@@ -52,7 +53,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("time", lambda one: human("time_s", one.seconds)),
         Column("from", lambda one: human("low_s", one.low_s)),
         Column("to", lambda one: human("high_s", one.high_s)),
-        Column("cost", lambda one: f"${one.cost_usd:,.4g}"),
+        Column("cost", lambda one: usd(one.cost_usd)),
     ),
 }
 
@@ -60,9 +61,9 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     PlanOutcome: (
         (
             of("workers"),
-            Column("predicted", lambda came: f"{human('_s', came.predicted_s)}, ${came.predicted_usd:,.4g}"),
+            Column("predicted", lambda came: f"{human('_s', came.predicted_s)}, {usd(came.predicted_usd)}"),
             Column("interval", lambda came: f"{human('_s', came.low_s)} to {human('_s', came.high_s)}"),
-            Column("came", lambda came: f"{human('_s', came.actual_s)}, ${came.actual_usd:,.4g}"),
+            Column("came", lambda came: f"{human('_s', came.actual_s)}, {usd(came.actual_usd)}"),
             Column("off by", lambda came: human("_share", came.error_share)),
             of("inside", "in the interval"),
             of("in_time"),
@@ -118,12 +119,12 @@ def words_of_forecast(forecast: Forecast | TimePlan) -> list[tuple[str, str]]:
     chosen, model = forecast.chosen, forecast.model
     span = f"{human('_s', chosen.low_s)} to {human('_s', chosen.high_s)} in 9 of 10 runs"
     size = f", batch size {chosen.batch_size:,}" if chosen.batch_size else ""
-    law = " + ".join(f"{seconds:.3g}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
+    law = " + ".join(f"{short(seconds, 3)}{SIGNS[term] and '·'}{SIGNS[term]}" for term, seconds in model.terms.items())
     return [
         ("", ""),
         ("chosen", f"{chosen.workers} worker{'s' if chosen.workers > 1 else ''}{size}: {chosen.reason}"),
         ("takes", f"{human('_s', chosen.seconds)} ({span})"),
-        ("costs", f"${chosen.cost_usd:,.4g}, at most about ${chosen.high_cost_usd:,.4g}"),
+        ("costs", f"{usd(chosen.cost_usd)}, at most about {usd(chosen.high_cost_usd)}"),
         ("law", f"T = {law} s, noise {human('noise_share', model.noise_share)}, {model.num_measurements} measurements"),
         *(("note", note) for note in forecast.notes),
     ]

@@ -35,6 +35,7 @@ from skyloom.cli.frame import (
     cloud,
     words,
 )
+from skyloom.cli.inside import JobId, Rank
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
@@ -42,7 +43,6 @@ from skyloom.sdk.client import Client
 from skyloom.sdk.jobs import waits_for
 
 app = words("Jobs: a command, a script or a gang of workers.")
-JobId = Annotated[str, typer.Argument(metavar="JOB")]
 _SOON_S, _PAUSE_S = 1.0, 0.02
 Key = Annotated[
     str | None,
@@ -58,7 +58,6 @@ After = Annotated[
 AfterEnded = Annotated[
     list[str] | None, typer.Option("--after-ended", metavar="ID", help="Only once this one ended, however; repeat it.")
 ]
-Rank = Annotated[int, typer.Option("--rank", min=0, help="Which worker of the gang.")]
 
 
 Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
@@ -103,7 +102,6 @@ def run(
     durations = {"max_duration_s": max_duration, "deadline_s": deadline, "expected_duration_s": expected}
     options = values.work(command, None)
     options |= {field: values.duration_s(text) for field, text in durations.items() if text is not None}
-    smallest, largest = values.workers(workers)
     with cloud(project) as client:
         status = client.jobs.run(
             **options,
@@ -112,8 +110,7 @@ def run(
             gpus=gpus,
             memory=values.size(memory),
             name=name,
-            num_workers=smallest,
-            max_workers=largest,
+            num_workers=values.workers(workers),
             max_retries=retries,
             priority=priority,
             preemptible=preemptible,

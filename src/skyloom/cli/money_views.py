@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from skyloom.cli.columns import Column, of
 from skyloom.cli.plots import bar
-from skyloom.cli.wording import human, safe
-from skyloom.core.money import Money
+from skyloom.cli.wording import human, label, safe
+from skyloom.core.money import short
 from skyloom.rooms.cost.budget import BudgetStatus
+from skyloom.rooms.cost.limits import amount, limits_of
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
 from skyloom.rooms.cost.prices import PriceList
 from skyloom.rooms.jobs.model import JobStatus
@@ -14,18 +15,18 @@ from skyloom.rooms.jobs.model import JobStatus
 
 def used_of(status: BudgetStatus) -> str:
     """What is used of each limit that a budget has: ``$1.20 of $50.00, 3 of 10 GPU-hours``."""
-    limits = status.budget.limits
-    found = [f"{status.spent} of {Money(round(limits.usd * 1e9))}"] if limits.usd is not None else []
-    hours = ((status.gpu_hours, limits.gpu_hours, "GPU-hours"), (status.cpu_hours, limits.cpu_hours, "CPU-hours"))
-    return ", ".join([*found, *(f"{used:.3g} of {limit:g} {unit}" for used, limit, unit in hours if limit is not None)])
+    used = {"nano_usd": str(status.spent), "gpu_us": short(status.gpu_hours), "cpu_us": short(status.cpu_hours)}
+    limits = limits_of(status.budget.limits)
+    return ", ".join(f"{used[meter]} of {amount(meter, limit)}" for meter, limit in limits.items())
 
 
 def budget_of(status: JobStatus) -> str:
     """A job's own budget: ``$2.00, 3 GPU-hours``."""
-    own = status.job.spec.allowance
-    usd = [str(Money(round(own.usd * 1e9)))] if own.usd is not None else []
-    hours = ((own.gpu_hours, "GPU-hours"), (own.cpu_hours, "CPU-hours"))
-    return ", ".join([*usd, *(f"{amount:g} {unit}" for amount, unit in hours if amount is not None)])
+    return ", ".join(amount(meter, limit) for meter, limit in limits_of(status.job.spec.allowance).items())
+
+
+def _hours(field: str, heading: str | None = None) -> Column:
+    return Column(heading or label(field), lambda row: short(getattr(row, field)), field)
 
 
 COLUMNS: Mapping[type, Sequence[Column]] = {
@@ -34,12 +35,12 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("num_tasks", "tasks"),
         of("num_running", "running"),
         of("duration_s", "time"),
-        of("cpu_hours"),
-        of("gpu_hours"),
-        of("memory_gib_hours", "GiB hours"),
+        _hours("cpu_hours"),
+        _hours("gpu_hours"),
+        _hours("memory_gib_hours", "GiB hours"),
         of("cost"),
     ),
-    DayCost: (of("day"), of("cpu_hours"), of("gpu_hours"), of("cost")),
+    DayCost: (of("day"), _hours("cpu_hours"), _hours("gpu_hours"), of("cost")),
     PriceList: (
         of("pool"),
         of("tenure"),

@@ -6,8 +6,9 @@ import typer
 
 from skyloom.cli import exits, values
 from skyloom.cli.frame import AsJson, Cpus, Detach, Gpus, Memory, Mounts, Project, Requirements, cloud
-from skyloom.cli.render import show
-from skyloom.core.errors import NotFound, SkyloomError, Unavailable
+from skyloom.cli.render import show, show_error
+from skyloom.cli.wording import safe_output
+from skyloom.core.errors import NotFound, Unavailable
 from skyloom.rooms.jobs.model import JobStatus
 from skyloom.sdk import notebook
 from skyloom.sdk.client import Client
@@ -83,17 +84,17 @@ def _attend(client: Client, status: JobStatus, name: str, port: int | None) -> N
     job_id = status.job.id
     typer.echo(f"notebook {name} is {job_id}, {status.state.value}", err=True)
     try:
-        found = notebook.address(client, job_id, lambda text: typer.echo(text, nl=False, err=True))
+        found = notebook.address(client, job_id, lambda text: typer.echo(safe_output(text), nl=False, err=True))
     except JobFailed as failure:
         if failure.status is None:
             raise
-        typer.echo(f"error {failure.message}\nnext: {failure.next_action}", err=True)
+        show_error(failure)
         raise typer.Exit(exits.of_job(failure.status)) from failure
     forward = _listening(client, job_id, found.port, port)
     typer.echo(f"http://127.0.0.1:{forward.local_port}/lab?token={found.token}")
     typer.echo("Ctrl-C lets go of it; the notebook goes on until: skyloom notebook stop", err=True)
     try:
-        forward.serve(_told)
+        forward.serve(show_error)
     finally:
         forward.close()
 
@@ -106,7 +107,3 @@ def _listening(client: Client, job_id: str, there: int, here: int | None) -> For
         return Forward(client, job_id, there, local_port=_JUPYTERS_PORT)
     except Unavailable:
         return Forward(client, job_id, there)
-
-
-def _told(error: SkyloomError) -> None:
-    typer.echo(f"error {error.message}\nnext: {error.next_action}", err=True)

@@ -8,6 +8,7 @@ from typing import Any
 from skyloom.cli.render import to_json
 from skyloom.cli.wording import human
 from skyloom.core.errors import InvalidInput, NotPermitted, StorageFull
+from skyloom.core.money import usd
 from skyloom.durable import disk_errors
 from skyloom.rooms.planning.model import Estimate, Forecast, TimePlan
 
@@ -25,7 +26,7 @@ def check(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise PictureImpossible(f"There is no folder {path.parent}.", next_action="Make it first.")
     if path.suffix == ".png":
-        _pyplot()
+        _figure_type()
 
 
 def draw(forecast: Forecast | TimePlan, path: Path) -> None:
@@ -50,7 +51,7 @@ def page(forecast: Forecast | TimePlan) -> str:
     line = " ".join(scale.point(one.workers, one.seconds) for one in forecast.predictions)
     chosen = forecast.chosen
     x, y = scale.point(chosen.workers, chosen.seconds).split(",")
-    told = f"{chosen.workers} workers, {human('_s', chosen.seconds)}, ${chosen.cost_usd:.4g}: {chosen.reason}"
+    told = f"{chosen.workers} workers, {human('_s', chosen.seconds)}, {usd(chosen.cost_usd)}: {chosen.reason}"
     ticks = "".join(
         f'<text x="{scale.x(n):.1f}" y="{_HEIGHT - 35}" text-anchor="middle">{n}</text>' for n in scale.ticks()
     )
@@ -95,7 +96,8 @@ class _Scale:
 
 
 def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
-    figure, axes = _pyplot().subplots(figsize=(8, 4.5))
+    figure = _figure_type()(figsize=(8, 4.5))
+    axes = figure.subplots()
     workers = [one.workers for one in forecast.predictions]
     lows, highs = [one.low_s for one in forecast.predictions], [one.high_s for one in forecast.predictions]
     axes.fill_between(workers, lows, highs, alpha=0.25, label="nine runs of ten")
@@ -107,14 +109,13 @@ def _draw_png(forecast: Forecast | TimePlan, path: Path) -> None:
     figure.savefig(path)
 
 
-def _pyplot() -> Any:
+def _figure_type() -> Any:
+    """matplotlib's, without pyplot: that keeps every figure alive and looks for a screen."""
     try:
-        import matplotlib
-        from matplotlib import pyplot
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise PictureImpossible(
             "matplotlib is not installed, and a PNG needs it.",
             next_action="Install it: pip install 'skyloom[plot]'. Or draw an .html file.",
         ) from error
-    matplotlib.use("Agg")
-    return pyplot
+    return Figure

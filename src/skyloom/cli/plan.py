@@ -1,7 +1,6 @@
 """``skyloom plan``: how long will it take, what will it cost, how many workers suit it."""
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,21 +14,17 @@ from typer.core import TyperGroup
 from skyloom.cli import pictures, values
 from skyloom.cli.frame import AsJson, Cpus, Cursor, Detach, Gpus, Include, Limit, Memory, Project, cloud
 from skyloom.cli.job import attend
-from skyloom.cli.render import progress, show
+from skyloom.cli.render import show
 from skyloom.cli.train import parameter_value
+from skyloom.cli.trials import PlanUnclear, epochs_of, numbers_to_try, order_of, sizes_to_try, try_out
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.planning.checking import check_aim
-from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan, TrialRun
-from skyloom.rooms.training.model import TrialOrder
+from skyloom.rooms.planning.model import Aim, AimUnclear, Forecast, TimePlan
 from skyloom.sdk.client import Client
-from skyloom.sdk.planning import forecast, measurements_in, trial_workers, worker_price, workers_that_fit
+from skyloom.sdk.planning import forecast, measurements_in, worker_price, workers_that_fit
 
 _MAKE = "make"
 _MOST_FROM_FILE = 64
-
-
-class PlanUnclear(AimUnclear):
-    """The command line does not say what to plan."""
 
 
 class _Words(TyperGroup):
@@ -59,7 +54,7 @@ Deadline = Annotated[str | None, typer.Option("--deadline", help="End by then: 2
 Budget = Annotated[float | None, typer.Option("--budget", help="Spend at most this, in USD.")]
 Price = Annotated[
     float | None,
-    typer.Option("--price-per-worker-hour", help="In USD, for measurements.  [default: by the price book]"),
+    typer.Option("--price-per-worker-hour", help="In USD, for measurements.  [default: by the settings]"),
 ]
 Picture = Annotated[Path | None, typer.Option("--plot", help="Draw the curve: a .png or .html file.")]
 WorkerRange = Annotated[
@@ -75,9 +70,10 @@ TrialSizes = Annotated[
 NoiseScale = Annotated[
     float | None, typer.Option("--noise-scale", help="Gradient noise scale in rows: lets the batch size change.")
 ]
-_WHAT_TO_GIVE = "Give a recipe, a script, or --from-measurements FILE.csv."
 Go = Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")]
-GoElastic = Annotated[bool, typer.Option("--elastic", help="With --go: any planned number of workers may be given.")]
+GoElastic = Annotated[
+    bool, typer.Option("--elastic", help="With --go: the scheduler may give it any of the planned numbers of workers.")
+]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN")]
 
 
@@ -102,11 +98,8 @@ def make(
     trial_share: TrialShare = 0.05,
     trial_on: TrialWorkers = None,
     batch_sizes: TrialSizes = None,
-    go: Annotated[bool, typer.Option("--go", help="Start the training with the chosen workers.")] = False,
-    elastic: Annotated[
-        bool,
-        typer.Option("--elastic", help="With --go: the scheduler may give it any of the planned numbers of workers."),
-    ] = False,
+    go: Go = False,
+    elastic: GoElastic = False,
     plot: Picture = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0,
@@ -120,8 +113,7 @@ def make(
     With a deadline the cheapest in time is chosen, with a budget the fastest that it pays for, else the knee of the curve.
     A recipe or a script is tried first: its first steps run as jobs with 1, 2, 4 … workers.
     """
-    if (what is None) == (from_measurements is None):
-        raise PlanUnclear("It does not say what to plan.", next_action=_WHAT_TO_GIVE)
+    _check_sense(what, from_measurements, price, data_fraction, go=go)
     if plot is not None:
         pictures.check(plot)
     least, most = _span(workers, max_workers)
@@ -141,17 +133,42 @@ def make(
         return _told(found, plot, as_json)
     assert what is not None
     training = _training(what, dataset, target, parameter or (), include or (), each, memory)
-    order = _order(trial_share, steps)
+    sizes = sizes_to_try(batch_sizes, training["parameters"], go=go)
+    order = order_of(trial_share, steps)
     with cloud(project) as client:
         fits = workers_that_fit(client.overview.status().capacity, each)
         aim = aim if most is not None else msgspec.structs.replace(aim, max_workers=max(least, fits))
-        check_aim(_by(ends_at, aim))  # before the long work, not after it
-        counts = _numbers(trial_on, "--trial-workers") or trial_workers(least, aim.max_workers, fits)
-        trials = _try_out(client, counts, _numbers(batch_sizes, "--batch-sizes"), order, training, as_json)
+        check_aim(_by(ends_at, aim))
+        counts = numbers_to_try(trial_on, aim, fits)
+        trials = try_out(client, counts, sizes, order, training, budget, as_json)
         plan = client.plans.make(_name(what, dataset), trials, _by(ends_at, aim), resources=each)
         _told(plan, plot, as_json, quiet=go and as_json)
         if go:
             _start(client, plan, {**training, **_workers(plan, elastic)}, model, detach, as_json)
+
+
+def _check_sense(
+    what: str | None, from_measurements: Path | None, price: float | None, data_fraction: float, *, go: bool
+) -> None:
+    """Raise `PlanUnclear` for words that would be passed over in silence."""
+    if (what is None) == (from_measurements is None):
+        raise PlanUnclear(
+            "It does not say what to plan.", next_action="Give a recipe, a script, or --from-measurements FILE.csv."
+        )
+    if go and what is None:
+        raise PlanUnclear(
+            "Measurements cannot be started (--go).", next_action="Give the recipe or the script instead."
+        )
+    if go and data_fraction != 1:
+        raise PlanUnclear(
+            "--go trains on all of the data, and --data-fraction plans for another share.",
+            next_action="Give one of them.",
+        )
+    if price is not None and what is not None:
+        raise PlanUnclear(
+            "--price-per-worker-hour is for measurements.",
+            next_action="Leave it out: what is tried costs what the price book says (skyloom price list).",
+        )
 
 
 def _told(found: Forecast | TimePlan, plot: Path | None, as_json: bool, *, quiet: bool = False) -> None:
@@ -208,23 +225,6 @@ def _training(
     }
 
 
-def _try_out(
-    client: Client,
-    counts: Sequence[int],
-    sizes: Sequence[int],
-    order: TrialOrder,
-    training: dict[str, Any],
-    quiet: bool,
-) -> list[TrialRun]:
-    found = []
-    each = [(count, size) for count in counts for size in (sizes or (None,))]
-    with progress("Trying", len(each), quiet) as advance:
-        for count, size in each:
-            found.append(client.plans.try_out(workers=count, batch_size=size, order=order, **training))
-            advance(1)
-    return found
-
-
 def _start(
     client: Client, plan: TimePlan, training: dict[str, Any], model: str | None, detach: bool, as_json: bool
 ) -> None:
@@ -261,13 +261,8 @@ def _batch(plan: TimePlan, parameters: dict[str, Any]) -> dict[str, Any]:
     size = plan.chosen.batch_size
     if size is None:
         return {}
-    if "epochs" not in parameters and plan.epochs_factor > 1:
-        raise PlanUnclear(
-            f"A batch size of {size} needs {plan.epochs_factor:.3g} times the epochs, and nothing says how many there are.",
-            next_action="Give --set epochs=N too, or start it yourself.",
-        )
-    more = {"epochs": math.ceil(parameters["epochs"] * plan.epochs_factor)} if "epochs" in parameters else {}
-    return {"parameters": {**parameters, "batch_size": size, **more}}
+    epochs = math.ceil(epochs_of(parameters) * plan.epochs_factor)
+    return {"parameters": {**parameters, "batch_size": size, "epochs": epochs}}
 
 
 def _name(what: str, dataset: str | None) -> str:
@@ -286,20 +281,6 @@ def _span(workers: str | None, max_workers: int | None) -> tuple[int, int | None
     return least, most or least
 
 
-def _order(share: float, steps: int) -> TrialOrder:
-    if not 0 < share <= 1:
-        raise values.UnreadableOption(f"--trial-share is {share:g}.", next_action="Give a share, for example 0.05.")
-    return TrialOrder(share=share, total_steps=steps)
-
-
-def _numbers(text: str | None, option: str) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    if not re.fullmatch(r"[1-9]\d{0,7}(,[1-9]\d{0,7}){0,15}", text):
-        raise values.UnreadableOption(f"{option} {text!r} is no list.", next_action="Write 1,2,4.")
-    return tuple(sorted({int(word) for word in text.split(",")}))
-
-
 def _ends_at(text: str | None) -> float | None:
     """A duration from now, or a moment of the calendar, as Unix seconds. Raises `AimUnclear` for what is past."""
     if text is None:
@@ -309,7 +290,7 @@ def _ends_at(text: str | None) -> float | None:
     else:
         try:
             left_s = (datetime.fromisoformat(text).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise values.UnreadableOption(
                 f"{text!r} is neither a duration nor a date.", next_action="Write 2h, or 2026-01-31T18:00."
             ) from error

@@ -15,8 +15,11 @@ def spark(values: Sequence[float | None], width: int = 40) -> str:
     known = [point for point in points if math.isfinite(point)]
     if not known:
         return _GAP * len(points)
-    low, span = min(known), max(known) - min(known)
-    return "".join(_level((point - low) / span if span else 0.0) if math.isfinite(point) else _GAP for point in points)
+    # In halves: the whole of a span may be more than a float can say.
+    low, span = min(known) / 2, max(known) / 2 - min(known) / 2
+    return "".join(
+        _level((point / 2 - low) / span if span else 0.0) if math.isfinite(point) else _GAP for point in points
+    )
 
 
 def bins(shares: Sequence[float], highest: float | None = None, width: int = 24) -> str:

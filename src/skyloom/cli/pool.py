@@ -9,7 +9,7 @@ from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Limit, cloud, words
 from skyloom.cli.render import show
 from skyloom.rooms.cost.prices import Tenure
-from skyloom.sdk.files import LocalFileMissing
+from skyloom.sdk.files import NotAFile, read_chunks
 
 app = words("Pools: this machine, and clusters added to it.")
 Name = Annotated[str, typer.Argument(metavar="POOL")]
@@ -39,15 +39,19 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a cluster; it is reached first. Jobs are placed on it from then on."""
-    if token_file is not None and not token_file.is_file():
-        raise LocalFileMissing(f"There is no {token_file}.", next_action="Check the path after --token-file.")
+    token = _token(token_file) if token_file else ""
     prices = {"cpu": cpu_price, "gpu": gpu_price, "memory_gib": memory_price}
     given = {f"{key}_usd_per_hour": price for key, price in prices.items() if price is not None}
+    if tenure is not Tenure.ON_DEMAND and not given:
+        raise values.UnreadableOption(
+            "--tenure says how prices are meant, and there are none.",
+            next_action="Give --cpu-price and the others too.",
+        )
     with cloud() as client:
         made = client.pools.add(
             name,
             address,
-            token=token_file.read_text().strip() if token_file else "",
+            token=token,
             labels=values.variables(label or (), "--label"),
             advertised_url=url,
             shared_folder=shared_folder,
@@ -76,3 +80,10 @@ def remove(pool: Name, as_json: AsJson = False) -> None:
     """Remove a pool. Refused while jobs run there; its machines go on."""
     with cloud() as client:
         show(client.pools.remove(pool), as_json)
+
+
+def _token(file: Path) -> str:
+    try:
+        return b"".join(read_chunks(file)).decode().strip()
+    except UnicodeDecodeError:
+        raise NotAFile(f"{file} is no text.", next_action="Name the file that holds the token.") from None

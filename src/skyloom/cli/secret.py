@@ -1,5 +1,6 @@
 """``skyloom secret``: what jobs may know and nobody may read."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +9,15 @@ import typer
 
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
+from skyloom.core.errors import InvalidInput
 from skyloom.sdk.files import read_chunks
 
 app = words("Secrets: what jobs may know and nobody may read.")
 SecretNameWord = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+class SecretUnreadable(InvalidInput):
+    """The value is no text."""
 
 
 @app.command("set")
@@ -25,14 +31,21 @@ def set_(
 
     One line end at the end of a pipe or file is left out.
     """
-    if file is not None:
-        value = b"".join(read_chunks(file)).decode()
-    elif sys.stdin.isatty():
-        value = typer.prompt(f"Value of {name}", hide_input=True, err=True)
-    else:
-        value = sys.stdin.read()
+    value = _value(name, file)
     with cloud(project) as client:
-        show(client.secrets.set(name, value.removesuffix("\n")), as_json)
+        show(client.secrets.set(name, value), as_json)
+
+
+def _value(name: str, file: Path | None) -> str:
+    if file is None and sys.stdin.isatty():
+        return str(typer.prompt(f"Value of {name}", hide_input=True, err=True))
+    content = sys.stdin.buffer.read() if file is None else b"".join(read_chunks(file))
+    try:
+        return re.sub(rb"\r?\n\Z", b"", content).decode()
+    except UnicodeDecodeError as error:
+        raise SecretUnreadable(
+            f"The value of {name} is no text in UTF-8.", next_action="Encode it first, for example with base64."
+        ) from error
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ import typer
 
 from skyloom.cli.frame import AsJson, word
 from skyloom.cli.render import progress, show
-from skyloom.cli.values import UnreadableOption
+from skyloom.cli.values import UnreadableOption, numbers
 from skyloom.rooms.scheduling.model import Policy, Rulebook
 from skyloom.rooms.scheduling.simulation import StopCosts
 from skyloom.simulation.figure import check_figure, check_folder, write_figure
@@ -138,15 +138,10 @@ def _row(jobs: tuple[TraceJob, ...], scenario: Scenario, quiet: bool) -> Simulat
 
 def _limits(text: str) -> tuple[float, ...]:
     """Read ``3250,7200``. Raises `UnreadableOption`."""
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts) or len(parts) > 20:
+    limits = numbers(text, "--las-limits") if text.strip() else ()
+    if list(limits) != sorted(set(limits)) or len(limits) > 20 or not all(0 < limit <= 1e12 for limit in limits):
         raise UnreadableOption(
-            f"--las-limits {text[:80]!r} is no list of numbers.", next_action="Write --las-limits 3250,7200."
-        )
-    limits = tuple(float(part) for part in parts)
-    if list(limits) != sorted(set(limits)) or any(not 0 < limit <= 1e12 for limit in limits):
-        raise UnreadableOption(
-            f"--las-limits {text[:80]!r} does not ascend, or is not between 0 and 1e12.",
+            f"--las-limits {text[:80]!r} does not ascend, is not between 0 and 1e12, or has more than 20 numbers.",
             next_action="Write the smallest border first: --las-limits 3250,7200.",
         )
     return limits

@@ -13,7 +13,11 @@ app = word("Explain why something is in its state.")
 @app.command()
 def why(
     subject: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a job, task, array, schedule, run, dataset, endpoint or alert.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Id of a job, task, array, schedule, run, plan, dataset, endpoint, alert or budget.",
+        ),
     ],
     project: Project = None,
     as_json: AsJson = False,

@@ -113,6 +113,10 @@ class InternalError(SkyloomError):
     category = Category.INTERNAL
 
 
+REFUSALS = (InvalidInput, Denied, NotFound, Conflict, LimitExceeded)
+"""What asking again does not change; anything else is trouble that passes, or a defect of ours."""
+
+
 class IllegalMove(Conflict):
     """A state change that its move table does not list."""
 

@@ -39,7 +39,7 @@ def _storage(wanted: Installation) -> list[Document]:
 def _claim(wanted: Installation, name: str, mode: str, size_bytes: int, storage_class: str) -> Document:
     spec: Document = {
         "accessModes": [mode],
-        "resources": {"requests": {"storage": f"{size_bytes // 2**30}Gi"}},
+        "resources": {"requests": {"storage": f"{size_bytes // 2**20}Mi"}},
         **({"storageClassName": storage_class} if storage_class else {}),
     }
     return named("PersistentVolumeClaim", "v1", f"{wanted.name}-{name}", wanted.namespace, spec=spec)

@@ -11,16 +11,18 @@ def documents(wanted: Installation) -> list[Document]:
     """Deny everything, then what is needed."""
     plane = {"app.kubernetes.io/name": wanted.name, "app.kubernetes.io/component": "control-plane"}
     nodes = {"ray.io/cluster": wanted.cluster}
+    # Pods are named beside all addresses: to some network plugins an address is never a pod.
+    to_plane, to_nodes = _to(plane), _to(nodes)
     outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_METADATA]}}, {"ipBlock": {"cidr": "::/0"}}]}
     return [
         _policy(wanted, "deny", {}, [], []),
-        _policy(wanted, "control-plane", plane, [{"ports": _ports(TLS_PORT)}], [_DNS, outside]),
+        _policy(wanted, "control-plane", plane, [{"ports": _ports(TLS_PORT)}], [_DNS, to_nodes, outside]),
         _policy(
             wanted,
             "ray",
             nodes,
             [_from(nodes), {**_from(plane), "ports": _ports(CLIENT_PORT)}],
-            [_DNS, {"to": [{"podSelector": {"matchLabels": nodes}}]}, outside],
+            [_DNS, to_plane, to_nodes, outside],
         ),
     ]
 
@@ -31,6 +33,10 @@ def _ports(port: int) -> list[Document]:
 
 def _from(labels: dict[str, str]) -> Document:
     return {"from": [{"podSelector": {"matchLabels": labels}}]}
+
+
+def _to(labels: dict[str, str]) -> Document:
+    return {"to": [{"podSelector": {"matchLabels": labels}}]}
 
 
 def _policy(

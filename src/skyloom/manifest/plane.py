@@ -34,6 +34,7 @@ http {{
   client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy;
   fastcgi_temp_path /tmp/fastcgi; uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
   access_log off; server_tokens off;
+  map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
   server {{
     listen {TLS_PORT} ssl;
     http2 on;
@@ -45,6 +46,8 @@ http {{
     location / {{
       proxy_pass http://127.0.0.1:{PLANE_PORT};
       proxy_set_header Host 127.0.0.1:{PLANE_PORT};
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
       proxy_http_version 1.1;
       proxy_request_buffering off; proxy_buffering off;
       proxy_read_timeout 300s;

@@ -25,7 +25,7 @@ def named(kind: str, api: str, name: str, namespace: str, **more: Any) -> Docume
 
 def amounts(resources: Resources) -> Document:
     """Requests equal to limits: a node of the cluster promises tasks what it really has."""
-    wanted = {"cpu": f"{int(resources.cpus * 1000)}m", "memory": f"{resources.memory_bytes // 2**20}Mi"}
+    wanted = {"cpu": f"{round(resources.cpus * 1000)}m", "memory": f"{resources.memory_bytes // 2**20}Mi"}
     if resources.gpus:
         wanted["nvidia.com/gpu"] = str(resources.gpus)
     return {"requests": dict(wanted), "limits": dict(wanted)}

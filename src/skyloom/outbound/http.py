@@ -31,7 +31,7 @@ class HttpOutbound:
     """
 
     def __init__(self, allowed: Sequence[str] = (), resolve: Resolve = resolve) -> None:
-        self._allowed = frozenset(host.lower() for host in allowed)
+        self._allowed = frozenset(host.lower().strip("[]") for host in allowed)
         self._resolve = resolve
 
     def check(self, url: str) -> None:

@@ -26,7 +26,8 @@ class Change:
 
     Attributes:
         run: decides and writes; must not wait for anything outside of the transaction.
-        before: checks that need the outside (do these blobs exist?), run before the transaction; raises to refuse.
+        before: checks that need the outside (do these blobs exist?), run before the transaction, for a repeated request too; raises
+            to refuse.
         kept: what of the answer is stored for a repeat of the request; leaves out secrets.
         shown: makes a stored answer whole again.
     """

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import RelativePath
-from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.core.errors import InvalidInput, NotFound, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.ports.channel import Argument, GuestCommand, TaskChannel
 from skyloom.ports.environment import Mount, PythonEnvironment
@@ -40,6 +40,10 @@ class TaskNotThere(NotFound):
 
 class AbilityMissing(InvalidInput):
     """This engine cannot do that; `Engine.abilities` says so beforehand."""
+
+
+class NoRoomNow(Unavailable):
+    """The pool can be reached, but not take this gang now; nothing was started, and another try may be."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
@@ -227,11 +231,12 @@ class Engine(Protocol):
         """Start a gang, all tasks or none. Returns when the shims are started, not when user code runs.
 
         Idempotent by task id: a task that ever started is left alone. Blocks for milliseconds, and for as long as it takes to send
-        files to another machine; not for the job. A task that cannot
-        be started (missing program, bad file) is no exception here: it is observed as ENDED with LAUNCH_FAILED. Raises
-        `Unavailable` when the pool cannot be reached, `StorageFull` when its disk is full, `InvalidInput` for a task id that the
-        pool cannot use; then nothing was started. One bad task keeps its whole gang from starting: every task of it is ENDED with
-        LAUNCH_FAILED and says which one was bad.
+        files to another machine; not for the job. A task that cannot be started (missing program, bad file) is no exception here:
+        it is observed as ENDED with LAUNCH_FAILED. Raises `Unavailable` when the pool cannot be reached, `NoRoomNow` when only
+        this gang has to wait, `StorageFull` when its disk is full, `InvalidInput` for a task id that the pool cannot use; then
+        nothing was started, unless a machine fell silent while it was told to start something: the next look says what it did.
+        One bad task keeps its whole gang from starting: every task of it is ENDED with LAUNCH_FAILED and says which one was
+        bad.
         """
         ...
 
@@ -268,7 +273,8 @@ class Engine(Protocol):
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task (`Ability.EXEC`): as one more of its processes, in its working folder, with its
-        variables, under its limits. It ends with the task, and when the channel is closed.
+        variables (`TaskPlan.secret_variables` excepted), under its limits. It ends with the task, and when the channel is
+        closed.
 
         Blocks until it has started, for seconds at most. Raises `TaskNotThere`, `InvalidInput` for a command that cannot be run,
         `Unavailable`, `AbilityMissing`.

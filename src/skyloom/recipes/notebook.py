@@ -13,7 +13,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from skyloom.core.errors import InvalidInput
+from skyloom.runtime.failure import fail
 from skyloom.settings import TaskEnvironment
+
+
+class FolderUnusable(InvalidInput):
+    """The folder for the notebooks cannot be made."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     task = TaskEnvironment.read()
     runtime = Path(task.task_folder or ".") / "jupyter"
     folder = Path(asked.folder or task.shared_folder or ".").expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return fail(
+            FolderUnusable(
+                f"The folder {folder} cannot be made here: {error.strerror}.",
+                next_action="Name another with --folder, or leave it out.",
+            )
+        )
     runtime.mkdir(mode=0o700, exist_ok=True)
     argv = command(folder, asked.idle_s, _free_port())
     # Its token is told by the environment: arguments stand in the process table, where everybody reads them.

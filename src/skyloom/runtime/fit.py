@@ -5,6 +5,7 @@ by the rows of the whole batch, so the gradient is that of one process working o
 workers and however uneven the shares. The loop knows no data format and no model: it asks for the loss of some rows.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,11 +142,9 @@ class _Training:
         self._say(f"Training on {self._shards.num_rows} rows: {self._total_steps} steps, {workers}.")
         self._model.train()
         self._begin_trial(first_step)
-        for epoch in range(first_step // self._shards.steps_per_epoch, self._plan.epochs):
-            first = self._step - epoch * self._shards.steps_per_epoch
-            for batch in self._shards.batches(epoch, first):
-                if self._step == self._stop_at:
-                    break
+        while self._step < self._stop_at:
+            epoch, first = divmod(self._step, self._shards.steps_per_epoch)
+            for batch in itertools.islice(self._shards.batches(epoch, first), self._stop_at - self._step):
                 self._work_on(batch, epoch)
         if self._step > first_step:
             self._save_at_end()

@@ -4,12 +4,13 @@
 
 ``.skyloom-inputs.json`` in the working folder is a list of chunks, and this task's is told by its place in the array. A chunk is a list of
 ``{"args": [...], "kwargs": {...}}``. The result is a list as long as the chunk: ``{"ok": value}`` or ``{"error": {...}}`` for each input.
-Another attempt of the same task does only what has not succeeded before.
+What succeeded is kept about once a second, so that another attempt of the same task does only the others.
 """
 
 import importlib.util
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from skyloom.settings import TaskEnvironment
 
 MAX_TRACEBACK = 8_000
 _MAX_RESULT_BYTES = 16 * 2**20
-_KEPT = "outcomes.json"
+_KEPT, _KEEP_EVERY_S = "outcomes.json", 1.0
 
 
 def main(argv: list[str]) -> int:
@@ -31,14 +32,15 @@ def main(argv: list[str]) -> int:
     here, told = context(), TaskEnvironment.read()
     chunk = json.loads(Path(INPUTS_FILE).read_bytes())[told.array_offset]
     kept = here.shared_folder / _KEPT
-    earlier = json.loads(kept.read_bytes()) if kept.exists() else [None] * len(chunk)
-    body = load(Path(file), name)
-    outcomes = [done if done and "ok" in done else attempt(body, one) for done, one in zip(earlier, chunk, strict=True)]
-    content = json.dumps(outcomes).encode()
-    if len(content) > _MAX_RESULT_BYTES:
-        raise ValueError(
-            f"the results of {len(chunk)} inputs have {len(content)} bytes; write them to files, or use a smaller chunk"
-        )
+    outcomes: list[Any] = json.loads(kept.read_bytes()) if kept.exists() else [None] * len(chunk)
+    body, keep_at = load(Path(file), name), 0.0
+    for place, (before, given) in enumerate(zip(outcomes, chunk, strict=True)):
+        if before is None or "error" in before:
+            outcomes[place] = attempt(body, given)
+            if time.monotonic() >= keep_at:
+                write_private(kept, _written(outcomes))
+                keep_at = time.monotonic() + _KEEP_EVERY_S
+    content = _written(outcomes)
     write_private(kept, content)
     write_private(here.task_folder / "result.json", content)
     failed = [outcome["error"] for outcome in outcomes if "error" in outcome]
@@ -48,6 +50,15 @@ def main(argv: list[str]) -> int:
         }
         write_private(here.task_folder / ERROR_FILE, json.dumps(told_as).encode())
     return 1 if failed else 0
+
+
+def _written(outcomes: list[Any]) -> bytes:
+    content = json.dumps(outcomes).encode()
+    if len(content) > _MAX_RESULT_BYTES:
+        raise ValueError(
+            f"the results of {len(outcomes)} inputs have {len(content)} bytes; write them to files, or use a smaller chunk"
+        )
+    return content
 
 
 def load(path: Path, name: str) -> Callable[..., Any]:
@@ -67,13 +78,21 @@ def attempt(body: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     """Call the function once; what it raises, and a result that is no JSON, is an outcome too."""
     try:
         value = body(*given.get("args", ()), **given.get("kwargs", {}))
-        json.dumps(value)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half of a character
     except Exception as error:
-        text = "".join(traceback.format_exception(type(error), error, _theirs(error)))
+        text = _plain("".join(traceback.format_exception(type(error), error, _theirs(error))))
         print(text, file=sys.stderr)
-        told = {"type": type(error).__name__, "message": str(error)[:MAX_TRACEBACK], "traceback": text[-MAX_TRACEBACK:]}
+        told = {
+            "type": type(error).__name__,
+            "message": _plain(str(error))[:MAX_TRACEBACK],
+            "traceback": text[-MAX_TRACEBACK:],
+        }
         return {"error": told}
     return {"ok": value}
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _theirs(error: BaseException) -> Any:

@@ -22,6 +22,7 @@ from skyloom.settings import TaskEnvironment
 
 RESULT_FILE = "result.json"
 MAX_KEPT_STEPS = 5_000
+_REPORT = "report"
 _WARM_UP = 0.2  # of the steps: caches, allocators and clocks settle
 
 
@@ -30,7 +31,7 @@ class Trial:
 
     def __init__(self, order: TrialOrder) -> None:
         self._order = order
-        self._speaker = ""
+        self._speaker, self._is_over = "", False
         self._marks: list[tuple[int, float]] = []
         self._began_at = self._ended_at = 0.0
         self._total_steps = order.total_steps
@@ -39,8 +40,12 @@ class Trial:
         self._noise: list[tuple[float, float, float, float]] = []
 
     def begin(self, speaker: str, total_steps: int, *, batch_size: int = 0, num_rows: int = 0) -> int:
-        """The first step begins now; returns how many steps to do. The first speaker of a program is the one that is timed."""
-        if self._speaker:
+        """The first step begins now; returns how many steps to do. Only the first loop of a program is timed.
+
+        A loop goes before reports: a script may say something of itself before it begins.
+        """
+        if self._speaker not in ("", _REPORT):
+            self._is_over = self._is_over or speaker == self._speaker
             return total_steps
         self._speaker = speaker
         self._total_steps, self._batch_size, self._num_rows = total_steps, batch_size, num_rows
@@ -61,29 +66,34 @@ class Trial:
 
     def mark(self, speaker: str, step: int) -> None:
         """``step`` steps are done."""
-        if speaker == self._speaker and len(self._marks) <= MAX_KEPT_STEPS:
+        if self._times(speaker) and len(self._marks) <= MAX_KEPT_STEPS:
             self._marks.append((step, time.perf_counter()))
             self._ended_at = time.time()
 
     def reported(self, step: int) -> None:
         """A script reported a step. Ends the program, in order, once enough is known."""
         if not self._speaker:
-            self._speaker, self._began_at = "report", time.time()
-        if self._speaker != "report":
+            self._speaker, self._began_at = _REPORT, time.time()
+        if self._speaker != _REPORT:
             return
-        self.mark("report", step)
+        self.mark(_REPORT, step)
         first = self._marks[0][0]
         if step - first >= self.num_steps:
             raise SystemExit(0)
 
     def saw_checkpoint(self, duration_s: float, count: int) -> None:
-        """One checkpoint took so long; the whole training writes ``count``."""
-        self._checkpoint_s, self._checkpoints = duration_s, count
-        self._ended_at = time.time()
+        """One checkpoint of `fit` took so long; the whole training writes ``count``."""
+        if self._times("fit"):
+            self._checkpoint_s, self._checkpoints = duration_s, count
+            self._ended_at = time.time()
 
     def saw_gradients(self, small_rows: float, small: float, big_rows: float, big: float) -> None:
-        """Squared norms of the mean gradients of one share of a batch and of all of it."""
-        self._noise.append((small_rows, small, big_rows, big))
+        """Squared norms, in `fit`, of the mean gradients of one share of a batch and of all of it."""
+        if self._times("fit"):
+            self._noise.append((small_rows, small, big_rows, big))
+
+    def _times(self, speaker: str) -> bool:
+        return speaker == self._speaker and not self._is_over
 
     def leave(self, folder: Path) -> None:
         """Put the times into the task's result, beside what the program left there."""
@@ -131,7 +141,7 @@ def trial() -> Trial | None:
     told = TaskEnvironment.read().trial
     if not told:
         return None
-    found = Trial(msgspec.json.decode(told.encode(), type=TrialOrder))
+    found = Trial(msgspec.json.decode(told, type=TrialOrder))
     if context().is_first:
         atexit.register(_leave, found)
     return found

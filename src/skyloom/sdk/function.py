@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.sdk import mapping
 from skyloom.sdk.client import Client
@@ -26,6 +26,10 @@ class NotUploadable(InvalidInput):
     """The function is not defined at the top of a file, so it cannot be found again in a job."""
 
 
+class ResultMissing(NotFound):
+    """A call has succeeded, and what it returned is not there any more."""
+
+
 class RemoteCall(Generic[R]):
     """A call that runs as a job."""
 
@@ -34,9 +38,15 @@ class RemoteCall(Generic[R]):
         self.job_id = job_id
 
     def result(self, timeout_s: float | None = None) -> R:
-        """Wait for the call and return its result, as JSON gives it back. Raises `JobFailed`, ``TimeoutError``."""
+        """Wait for the call and return its result, as JSON gives it back. Raises `JobFailed`, `ResultMissing`, ``TimeoutError``."""
         self._cloud.jobs.finish(self.job_id, timeout_s=timeout_s)
-        return msgspec.json.decode(self._cloud.jobs.result(self.job_id).result_json)  # type: ignore[no-any-return]
+        left = self._cloud.jobs.result(self.job_id)
+        if not left.ready:
+            raise ResultMissing(
+                f"Job {self.job_id} succeeded, and its result is gone with the folder of its task.",
+                next_action=f"Call it again. Where it ran: skyloom job show {self.job_id}.",
+            )
+        return msgspec.json.decode(left.result_json)  # type: ignore[no-any-return]
 
 
 class Function(Generic[P, R]):

@@ -1,7 +1,7 @@
 """A function over many inputs: packed into chunks, run as one array, gathered in order with few requests."""
 
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ _CHUNKS = 200  # enough tasks to spread over a pool, few enough that starting th
 _PACK_BYTES = 2**20
 _MAX_PACKS = 1_000
 _BAR_WIDTH = 30
+
+
+class ChunkEmpty(InvalidInput):
+    """A chunk is to hold no input."""
 
 
 class TooManyInputs(InvalidInput):
@@ -54,8 +58,12 @@ def submit(
     key: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str, int]:
-    """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`."""
-    size = chunk_size or -(-len(calls) // _CHUNKS)
+    """Queue the calls; returns the id of their array and how many are in a chunk. Raises `TooManyInputs`, `ChunkEmpty`."""
+    size = -(-len(calls) // _CHUNKS) if chunk_size is None else chunk_size
+    if size < 1:
+        raise ChunkEmpty(
+            f"Chunks of {size} inputs hold none.", next_action="Give a chunk_size of 1 or more, or leave it out."
+        )
     chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
     if len(chunks) > MAX_SIZE:
         raise TooManyInputs(
@@ -86,8 +94,8 @@ def gather(
     done = following = 0
     finished = False
     try:
-        for result in cloud.arrays.follow(array_id):
-            for index, outcome in _unpacked(result, count, size):
+        for outcomes in _outcomes(cloud, array_id, count, size):
+            for index, outcome in outcomes:
                 done += 1
                 if ordered:
                     seen[index] = outcome
@@ -105,27 +113,44 @@ def gather(
             cloud.arrays.cancel(array_id)
 
 
-def failure(index: int, kind: str, message: str, traceback: str, job_id: str) -> RemoteFailure:
+def _outcomes(cloud: Client, array_id: str, count: int, size: int) -> Iterator[Iterable[tuple[int, Any]]]:
+    """What became of each input, chunk by chunk as they come; at last of those whose turn never came."""
+    left = set(range(0, count, size))
+    for result in cloud.arrays.follow(array_id):
+        left.discard(result.index * size)
+        yield _unpacked(result, count, size)
+    if left:
+        status = cloud.arrays.get(array_id)
+        why = f"See: skyloom why {array_id}."
+        for first in sorted(left):
+            yield [
+                (index, _failed(index, status.reason.value, status.message, why))
+                for index in _chunk(first, count, size)
+            ]
+
+
+def _chunk(first: int, count: int, size: int) -> range:
+    """The inputs of a chunk, by the first of them."""
+    return range(first, min(count, first + size))
+
+
+def _failed(index: int, kind: str, message: str, next_action: str, traceback: str = "") -> RemoteFailure:
     """Say what became of an input."""
-    error = RemoteFailure(
-        f"Input {index}: {kind}{': ' if message else ''}{message}.",
-        next_action=f"Read what it printed: skyloom job logs {job_id}.",
-    )
+    error = RemoteFailure(f"Input {index}: {kind}{': ' if message else ''}{message}.", next_action=next_action)
     error.index, error.kind, error.traceback = index, kind, traceback
     return error
 
 
 def _unpacked(result: ArrayResult, count: int, size: int) -> Iterator[tuple[int, Any]]:
     """What became of each input of a chunk."""
-    first = result.index * size
-    indexes = range(first, min(count, first + size))
     outcomes = msgspec.json.decode(result.result_json) if result.result_json else None
-    for place, index in enumerate(indexes):
+    look = f"Read what it printed: skyloom job logs {result.job_id}."
+    for place, index in enumerate(_chunk(result.index * size, count, size)):
         if outcomes is None:
-            yield index, failure(index, result.reason.value, result.message, "", result.job_id)
+            yield index, _failed(index, result.reason.value or "no result", result.message, look)
         elif "error" in outcomes[place]:
             told = outcomes[place]["error"]
-            yield index, failure(index, told["type"], told["message"], told["traceback"], result.job_id)
+            yield index, _failed(index, told["type"], told["message"], look, told["traceback"])
         else:
             yield index, outcomes[place]["ok"]
 

@@ -1,6 +1,7 @@
 """JupyterLab as a job: started, found again, reached and stopped from here."""
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def start(
         idle_s: it ends after so long without activity.
         options: more fields of `JobSpec`.
     """
-    args = ("--idle-s", str(int(idle_s)), *(("--folder", folder) if folder else ()))
+    # Jupyter takes whole seconds, and 0 for never.
+    args = ("--idle-s", str(max(1, math.ceil(idle_s))), *(("--folder", folder) if folder else ()))
     return cloud.jobs.submit(
         JobSpec(
             entry=PythonModule(module=PROGRAM, args=args),

@@ -69,14 +69,13 @@ class PlanCalls:
         except BaseException:
             jobs.cancel(run.job_id)
             raise
-        told = msgspec.json.decode(jobs.result(run.job_id).result_json)
-        if not isinstance(told, dict) or "trial" not in told or status.started_at is None or status.ended_at is None:
+        times = _times_in(jobs.result(run.job_id).result_json)
+        if times is None or status.started_at is None or status.ended_at is None:
             said = f"{status.state.value}: {status.message}" if status.message else "it counted no steps"
             raise TrialFailed(
                 f"The trial {run.job_id} with {workers} worker{'s' if workers > 1 else ''} told no times ({said}).",
                 next_action=f"See: skyloom job logs {run.job_id}. A script has to use skyloom.runtime: fit, steps or report.",
             )
-        times = msgspec.convert(told["trial"], StepTimes)
         times = msgspec.structs.replace(times, batch_size=batch_size or times.batch_size)
         return TrialRun(
             workers=workers,
@@ -108,6 +107,18 @@ class PlanCalls:
     def accuracy(self, limit: int = 1_000) -> Accuracy:
         """How far off predictions were, in all and by what was trained."""
         return self._transport.send(model.GetAccuracy(limit=limit))
+
+
+class _Result(msgspec.Struct):
+    trial: StepTimes
+
+
+def _times_in(result_json: str) -> StepTimes | None:
+    """What `skyloom.runtime.trial` left in a result; None where it left nothing, whatever the program itself wrote."""
+    try:
+        return msgspec.json.decode(result_json, type=_Result).trial
+    except msgspec.DecodeError:
+        return None
 
 
 def forecast(measurements: Sequence[Measurement], aim: Aim) -> Forecast:

@@ -1,12 +1,11 @@
 """Pools, the rules of scheduling, and quotas from Python."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from skyloom.core.operation import Done, Page
 from skyloom.rooms.pools import model as pools
 from skyloom.rooms.scheduling import rulebook
-from skyloom.rooms.scheduling.model import Allotment, Rulebook
+from skyloom.rooms.scheduling.model import Allotment, Policy, Renting, Rulebook
 from skyloom.sdk.transport import Transport
 
 
@@ -67,9 +66,32 @@ class SchedulingCalls:
         """How the cloud schedules."""
         return self._transport.send(rulebook.GetScheduling())
 
-    def set(self, **rules: Any) -> Rulebook:
-        """Change how the cloud schedules: fields of `SetScheduling`; what is left out stays as it is."""
-        return self._transport.send(rulebook.SetScheduling(**rules))
+    def set(
+        self,
+        *,
+        policy: Policy | None = None,
+        las_limits_gpu_s: tuple[float, ...] | None = None,
+        min_run_s: float | None = None,
+        restart_s: float | None = None,
+        half_life_s: float | None = None,
+        backfill: bool | None = None,
+        preempt: bool | None = None,
+        elastic: bool | None = None,
+        renting: Renting | None = None,
+    ) -> Rulebook:
+        """Change how the cloud schedules; what is left out stays as it is. See `Rulebook`. Raises `LimitsOutOfOrder`."""
+        ask = rulebook.SetScheduling(
+            policy=policy,
+            las_limits_gpu_s=las_limits_gpu_s,
+            min_run_s=min_run_s,
+            restart_s=restart_s,
+            half_life_s=half_life_s,
+            backfill=backfill,
+            preempt=preempt,
+            elastic=elastic,
+            renting=renting,
+        )
+        return self._transport.send(ask)
 
 
 class QuotaCalls:

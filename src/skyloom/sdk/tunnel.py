@@ -88,6 +88,7 @@ def open_tunnel(transport: Transport, session: Session) -> Tunnel:
                     additional_headers={"authorization": f"Bearer {transport.token}"},
                     compression=None,
                     open_timeout=_OPEN_S,
+                    ping_timeout=None,  # an answer waits behind bytes that nobody takes yet; who is slow is not gone
                     proxy=None,
                     max_size=2**21,
                     user_agent_header=None,
@@ -96,7 +97,7 @@ def open_tunnel(transport: Transport, session: Session) -> Tunnel:
             return Tunnel(opened, held.pop_all())
     except InvalidStatus as refusal:
         raise _refusal(refusal) from refusal
-    except (WebSocketException, OSError, TimeoutError) as error:
+    except (WebSocketException, OSError) as error:
         raise Unavailable(
             f"The control plane at {transport.url} opens no connection: {error}.", next_action="Try again."
         ) from error
@@ -170,7 +171,7 @@ class Forward:
             ) from error
         self.local_port: int = self._door.getsockname()[1]
 
-    def serve(self, tell: Callable[[SkyloomError], None]) -> None:
+    def serve(self, tell: Callable[[SkyloomError], object]) -> None:
         """Take connections until `close`. ``tell`` hears why one could not be made."""
         while True:
             try:
@@ -185,7 +186,7 @@ class Forward:
             self._door.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept
         self._door.close()
 
-    def _carry(self, client: socket.socket, tell: Callable[[SkyloomError], None]) -> None:
+    def _carry(self, client: socket.socket, tell: Callable[[SkyloomError], object]) -> None:
         with client:
             try:
                 tunnel = self._tunnel()
@@ -193,8 +194,7 @@ class Forward:
                 tell(error)
                 return
             with tunnel:
-                reader = threading.Thread(target=_feed, args=(tunnel, _reader(client)), daemon=True)
-                reader.start()
+                threading.Thread(target=_feed, args=(tunnel, _reader(client)), daemon=True).start()
                 with contextlib.suppress(OSError, TunnelClosed):
                     for kind, content in tunnel:
                         if kind is Stream.OUTPUT:

@@ -12,7 +12,7 @@ from skyloom.simulation.metrics import curve, span
 from skyloom.simulation.model import Played
 
 MAX_ROWS = 60
-_MAX_BARS = 20_000
+_MAX_RUNS = 333  # of one job; 60 of them make 20,000 bars
 _NUM_POINTS = 240
 _MAX_LABEL = 24
 # Tableau's ten, which people with colour blindness tell apart well enough; tenants beyond the tenth share the last.
@@ -90,7 +90,7 @@ def figure(played: Played) -> Figure:
     colours = {tenant: _COLOURS[min(place, len(_COLOURS) - 1)] for place, tenant in enumerate(tenants)}
     ran: dict[str, list[tuple[float, float]]] = {life.gang: [] for life in played.lives[: len(shown)]}
     for stretch in played.outcome.stretches:
-        if stretch.gang in ran and len(ran[stretch.gang]) < _MAX_BARS // MAX_ROWS:
+        if stretch.gang in ran and len(ran[stretch.gang]) < _MAX_RUNS:
             ran[stretch.gang].append((stretch.start_at - begin, stretch.end_at - begin))
     strips = [
         Strip(
@@ -103,13 +103,16 @@ def figure(played: Played) -> Figure:
     ]
     cluster, policy = played.scenario.cluster, played.scenario.rules.policy
     all_jobs = f"{len(played.jobs):,} jobs"
+    note = f"the first {len(shown)} of {all_jobs}" if len(shown) < len(played.jobs) else all_jobs
+    if any(len(own) == _MAX_RUNS for own in ran.values()):
+        note += f", of each its first {_MAX_RUNS} runs"
     return Figure(
         title=f"{policy.value}: {all_jobs} on {cluster.num_nodes} × {cluster.gpus_per_node} GPUs",
         end_s=end - begin,
         strips=tuple(strips),
         utilisation=tuple(curve(played, _NUM_POINTS)),
         tenants=tuple((_short(tenant) or "all", colours[tenant]) for tenant in tenants),
-        note=f"the first {len(shown)} of {all_jobs}" if len(shown) < len(played.jobs) else all_jobs,
+        note=note,
     )
 
 

@@ -30,19 +30,19 @@ def report(played: Played) -> SimulationReport:
         num_jobs=len(pairs) + played.num_too_large,
         num_finished=len(finished),
         num_too_large=played.num_too_large,
-        avg_jct_s=fmean(times) if times else None,
+        avg_jct_s=_average(times),
         median_jct_s=median(times) if times else None,
         p99_jct_s=percentile(times, 0.99) if times else None,
         makespan_s=end - begin,
         utilisation=used / (cluster.num_gpus * (end - begin)) if end > begin else 0.0,
-        avg_wait_s=_average([completion_s(job, life) - life.held_s for job, life in finished]),
+        avg_wait_s=_average([wait_s(job, life) for job, life in finished]),
         num_preemptions=sum(life.num_preemptions for life in played.lives),
         num_resizes=sum(life.num_resizes for life in played.lives),
         lost_gpu_s=lost_gpu_s(played),
         jain_fairness=jain([job.duration_s / time for (job, _), time in zip(finished, times, strict=True) if time > 0]),
         finish_time_fairness=_rho([rho for rho in rhos if rho is not None]),
         num_deadlines=len(due),
-        deadlines_met=sum(_in_time(job, life) for job, life in due),
+        deadlines_met=sum(in_time(job, life) for job, life in due),
         utilisation_curve=tuple(curve(played, _NUM_POINTS)),
         tenants=tuple(_tenants(pairs, dict(zip((job.job_id for job, _ in finished), rhos, strict=True)), used)),
     )
@@ -52,6 +52,11 @@ def completion_s(job: TraceJob, life: Life) -> float:
     """From submission to the end of a job that ended."""
     assert life.ended_at is not None
     return life.ended_at - job.submit_s
+
+
+def wait_s(job: TraceJob, life: Life) -> float:
+    """In the queue, over all the times that a job that ended was in it."""
+    return max(0.0, completion_s(job, life) - life.held_s)
 
 
 def span(played: Played) -> tuple[float, float]:
@@ -146,7 +151,7 @@ def _tenants(pairs: Sequence[Pair], rhos: dict[str, float | None], used: float) 
             num_jobs=len(own),
             num_finished=len(ended),
             avg_jct_s=_average([completion_s(job, life) for job, life in ended]),
-            avg_wait_s=_average([completion_s(job, life) - life.held_s for job, life in ended]),
+            avg_wait_s=_average([wait_s(job, life) for job, life in ended]),
             gpu_share=sum(life.held_gpu_s for _, life in own) / used if used else 0.0,
             finish_time_fairness=_rho([rho for job, _ in ended if (rho := rhos[job.job_id]) is not None]),
         )
@@ -159,8 +164,9 @@ def _rho(rhos: Sequence[float]) -> Rho:
 
 
 def _average(values: Sequence[float]) -> float | None:
-    return max(0.0, fmean(values)) if values else None
+    return fmean(values) if values else None
 
 
-def _in_time(job: TraceJob, life: Life) -> bool:
+def in_time(job: TraceJob, life: Life) -> bool:
+    """Whether a job that has a deadline ended by it."""
     return life.ended_at is not None and job.deadline_s is not None and life.ended_at <= job.deadline_s + 1e-9

@@ -13,9 +13,6 @@ from skyloom.rooms.scheduling.simulation import StopCosts, Unfolding
 MAX_JOBS = 2_000_000
 MAX_GPUS = 100_000
 
-Seconds = Annotated[float, Meta(ge=0, le=1e10)]
-Gpus = Annotated[int, Meta(ge=1, le=MAX_GPUS)]
-
 
 class JobTooLarge(InvalidInput):
     """A job of the trace asks for more than the whole cluster has."""

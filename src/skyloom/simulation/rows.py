@@ -5,6 +5,7 @@ from pathlib import Path
 
 from skyloom.durable import disk_errors
 from skyloom.simulation.figure import check_folder
+from skyloom.simulation.metrics import completion_s, in_time, wait_s
 from skyloom.simulation.model import Played
 
 COLUMNS = (
@@ -42,13 +43,13 @@ def _rows(played: Played) -> list[tuple[object, ...]]:
             job.submit_s,
             life.started_at,
             life.ended_at,
-            None if life.ended_at is None else life.ended_at - job.submit_s,
-            None if life.ended_at is None else life.ended_at - job.submit_s - life.held_s,
+            None if life.ended_at is None else completion_s(job, life),
+            None if life.ended_at is None else wait_s(job, life),
             life.held_gpu_s,
             life.num_preemptions,
             life.num_resizes,
             job.deadline_s,
-            None if job.deadline_s is None else life.ended_at is not None and life.ended_at <= job.deadline_s,
+            None if job.deadline_s is None else in_time(job, life),
         )
         for job, life in zip(played.jobs, played.lives, strict=True)
     ]

@@ -1,11 +1,13 @@
 """Reading measured speeds: a CSV file ``model,num_gpus,samples_per_s``, one row a measurement."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from skyloom.simulation.trace import Sheet, open_sheet
 
 COLUMNS = ("model", "num_gpus", "samples_per_s")
+_MAX_MODELS = 1_000
 _MAX_WORKERS = 10_000
 _MAX_SPEED = 1e15
 
@@ -22,7 +24,9 @@ def read_throughput(path: Path) -> dict[str, tuple[float, ...]]:
         for row in sheet.rows():
             cells = sheet.cells(row)
             num_gpus = sheet.whole(cells, "num_gpus", high=_MAX_WORKERS)
-            points = measured[_model(sheet, cells["model"])]
+            points = measured[_model(sheet, cells)]
+            if len(measured) > _MAX_MODELS:
+                raise sheet.wrong(f"a file has at most {_MAX_MODELS:,} models", "model")
             if num_gpus in points:
                 raise sheet.wrong(f"{cells['model']!r} with {num_gpus} GPUs stands above already", "num_gpus")
             points[num_gpus] = _speed(sheet, sheet.number(cells, "samples_per_s", high=_MAX_SPEED))
@@ -31,7 +35,8 @@ def read_throughput(path: Path) -> dict[str, tuple[float, ...]]:
     return {model: _curve(points) for model, points in measured.items()}
 
 
-def _model(sheet: Sheet, name: str) -> str:
+def _model(sheet: Sheet, cells: Mapping[str, str]) -> str:
+    name = sheet.text(cells, "model")
     if not name:
         raise sheet.wrong("it is empty", "model")
     return name

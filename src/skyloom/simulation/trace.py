@@ -7,6 +7,7 @@ The public log of Microsoft's Philly clusters (columns ``timestamp,duration,num_
 import csv
 import gzip
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -125,7 +126,7 @@ def open_sheet(path: Path) -> Iterator[Sheet]:
             yield Sheet(path, _lines(path, gzip.GzipFile(fileobj=raw) if packed else raw))
     except (FileNotFoundError, NotADirectoryError):
         raise TraceMissing(f"There is no file {path}.", next_action="Check the path.") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise TraceUnreadable(f"{path.name} is damaged: {error}.", next_action="Fetch it again.") from error
     except OSError as error:
         raise TraceMissing(
@@ -142,7 +143,7 @@ def read_trace(path: Path) -> tuple[TraceJob, ...]:
     """
     with open_sheet(path) as sheet:
         if tuple(sheet.columns) == PHILLY:
-            jobs = list(_philly(sheet))
+            jobs = _philly(sheet)
         else:
             sheet.check_columns(REQUIRED, OPTIONAL)
             jobs = _jobs(sheet)
@@ -205,7 +206,7 @@ _READERS: Mapping[str, Callable[[Sheet, Mapping[str, str], str], Any]] = {
 }
 
 
-def _philly(sheet: Sheet) -> Iterator[TraceJob]:
+def _philly(sheet: Sheet) -> list[TraceJob]:
     """The Philly log: local times instead of seconds, no names; a virtual cluster is a tenant."""
     found: list[tuple[datetime, TraceJob]] = []
     for row in sheet.rows():
@@ -224,7 +225,7 @@ def _philly(sheet: Sheet) -> Iterator[TraceJob]:
         )
         found.append((at, _counted(sheet, job, len(found))))
     began = min((at for at, _ in found), default=datetime.min)
-    return (msgspec.structs.replace(job, submit_s=(at - began).total_seconds()) for at, job in found)
+    return [msgspec.structs.replace(job, submit_s=(at - began).total_seconds()) for at, job in found]
 
 
 def _counted(sheet: Sheet, job: TraceJob, num_before: int) -> TraceJob:

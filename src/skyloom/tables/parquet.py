@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skyloom.ports.tables import Tables
 
@@ -62,7 +62,7 @@ class _Sink(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def write(self, content: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+    def write(self, content: Any) -> int:
         taken = bytes(content)
         self._chunks.append(taken)
         self._position += len(taken)

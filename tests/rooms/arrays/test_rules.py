@@ -94,3 +94,15 @@ def test_array_job_tells_its_place_and_finds_its_input() -> None:
     assert job.spec.environment["SKYLOOM_ARRAY_INDEX"] == "3"
     assert job.spec.environment["SKYLOOM_ARRAY_OFFSET"] == "1"
     assert list(job.spec.files.values()) == [digests[1]]
+
+
+def test_array_that_was_stopped_says_why_beside_its_failures() -> None:
+    made = array(3)
+    progress = rules.made(ArrayProgress(id="array_x", project="p"), range(1))
+    progress = rules.stopped(made, progress, Reason.LAUNCH_FAILED, "There is no secret 'key'.", 1.0)
+    progress = rules.folded(made, progress, [end(0, JobState.FAILED)], 2.0)
+    status = rules.status(made, progress, {})
+    assert (status.reason, status.message) == (
+        Reason.LAUNCH_FAILED,
+        "1 of 3 failed; index 0: said; There is no secret 'key'.",
+    )

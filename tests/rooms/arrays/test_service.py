@@ -1,14 +1,27 @@
 """Arrays over memory adapters: made as room comes, added up, cancelled, and gone on with after a restart."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller
 from skyloom.ports.engine import Command
+from skyloom.ports.store import Transaction
 from skyloom.rooms.arrays import model
 from skyloom.rooms.arrays.model import ArrayMissing, ArrayStatus, CancelArray, GetArray, ReadArrayResults, SubmitArray
 from skyloom.rooms.arrays.service import Arrays
-from skyloom.rooms.jobs.model import Dependency, JobMissing, JobSpec, JobState, ListJobs, Reason, SubmitJob
+from skyloom.rooms.jobs.model import (
+    Dependency,
+    JobBeyondBounds,
+    JobMissing,
+    JobSpec,
+    JobState,
+    ListJobs,
+    Reason,
+    SubmitJob,
+)
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import DeleteSecret, SecretUse, SetSecret
 from tests.rooms.workshop import ANN, BOB, Workshop
@@ -212,3 +225,38 @@ def test_array_whose_secret_is_gone_stops_and_holds_up_no_other_array(bench: Ben
         bench.round()
         bench.finish(other, index)
     assert bench.get(other, BOB).num_succeeded == 3
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_array_whose_jobs_would_be_beyond_their_bounds_is_refused_at_once(bench: Bench, waits: bool) -> None:
+    first = bench.shop.store.write(lambda tx: bench.shop.jobs.submit(tx, SubmitJob(spec=SPEC), ANN)).job.id
+    full = JobSpec(
+        entry=SPEC.entry,
+        environment={f"V{number}": "" for number in range(200)},  # and each index is told three more
+        after=(Dependency(id=first),) if waits else (),
+    )
+    with pytest.raises(JobBeyondBounds, match=r"\$\.spec\.environment"):
+        bench.submit(2, spec=full)
+    assert bench.num_jobs() == 1
+
+
+def test_array_cancelled_between_a_look_and_its_write_makes_no_more_jobs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array_id = bench.submit(4, max_parallel=1)
+    bench.round()
+    write = bench.shop.store.write
+
+    def late(work: Callable[[Transaction], Any]) -> Any:
+        monkeypatch.setattr(bench.shop.store, "write", write)
+        write(lambda tx: bench.arrays.cancel(tx, CancelArray(array_id=array_id), ANN))
+        return write(work)
+
+    bench.shop.engine.finish(f"job_{array_id[6:]}-00000.1.0")
+    bench.shop.loop.tick()
+    monkeypatch.setattr(bench.shop.store, "write", late)
+    bench.arrays.tick()
+    bench.arrays.tick()
+    status = bench.get(array_id)
+    assert (status.state, status.num_succeeded, status.num_cancelled) == (JobState.CANCELLED, 1, 3)
+    assert bench.num_jobs() == 1

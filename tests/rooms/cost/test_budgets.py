@@ -2,12 +2,14 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.core.events import BudgetReached
 from skyloom.core.operation import Caller
+from skyloom.core.resources import Resources
 from skyloom.rooms.cost import rules
 from skyloom.rooms.cost.budget import (
     NOTICE_S,
@@ -22,10 +24,10 @@ from skyloom.rooms.cost.budget import (
     Period,
     SetBudget,
 )
-from skyloom.rooms.cost.model import CostBy, SetPrices
+from skyloom.rooms.cost.model import CostBy, GetOutlook, SetPrices
 from skyloom.rooms.cost.ports import BUDGETS, PLEDGES, RESERVATIONS
 from skyloom.rooms.cost.prices import PriceBook
-from tests.rooms.cost.place import ANN, Place
+from tests.rooms.cost.place import ANN, Place, task
 
 BOB = Caller(principal="bob", project="q", scope="q", rights=frozenset())
 
@@ -116,6 +118,13 @@ def test_budget_of_a_user_refuses_his_jobs_and_nobody_elses(place: Place):
 def test_budget_of_a_project_lets_another_project_be(place: Place):
     place.set(usd=0.01)
     place.submit("job_1", expected_s=60, project="q")
+
+
+def test_job_that_uses_nothing_of_what_is_overdrawn_is_let_in(place: Place):
+    place.set(gpu_hours=0.1)
+    dear = Resources(cpus=1, gpus=1, memory_bytes=0)
+    place.publish(msgspec.structs.replace(task("t1", 0, 1_000), resources=dear))
+    place.submit("job_1", expected_s=60)
 
 
 def test_submitting_the_same_job_again_promises_nothing_twice(place: Place):
@@ -321,6 +330,17 @@ def test_budget_of_a_month_begins_anew_with_the_next():
     assert live(place, 90) == {}
     assert thresholds(place) == [0.5, 0.5, 0.8]
     assert set(live(place, 8)) == {"job_1"}
+
+
+def test_budget_of_a_month_expects_what_has_run_for_days_to_go_on():
+    place = Place(now=rules.start_of("2026-02-10"))
+    place.set(Period.MONTH, usd=1e6)
+    place.start("job_1")
+    place.clock.advance(5 * rules.DAY_S)
+    (status,) = place.budgets.list(ListBudgets(), ANN).items
+    assert status.expected == place.cost.outlook(GetOutlook(), ANN).forecast.expected
+    assert status.expected is not None
+    assert status.expected.usd == pytest.approx(status.spent.usd / 5 * 19)
 
 
 def test_budget_says_when_it_will_be_used_up(place: Place):

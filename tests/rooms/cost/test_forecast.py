@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skyloom.core.money import Money
 from skyloom.rooms.cost.forecast import MAX_DAYS, MIN_DAYS, forecast
 
-AMOUNTS = st.integers(0, 10**15).map(Money)
+AMOUNTS = st.integers(1, 10**15).map(Money)
 
 
 @given(AMOUNTS, st.lists(AMOUNTS, max_size=40), st.floats(0, 31))
@@ -25,6 +25,11 @@ def test_forecast_is_never_below_what_was_spent_and_inside_its_interval(
 def test_forecast_of_equal_days_is_certain():
     made = forecast("2026-01", Money(100), [Money(10)] * 5, 7)
     assert (made.low, made.expected, made.high) == (Money(170), Money(170), Money(170))
+
+
+def test_forecast_counts_days_from_the_first_that_cost_anything():
+    days = [Money(10), Money(0), Money(20)]
+    assert forecast("2026-01", Money(100), [Money(0)] * 4 + days, 7) == forecast("2026-01", Money(100), days, 7)
 
 
 @pytest.mark.parametrize("num_days", [0, 1, 2])

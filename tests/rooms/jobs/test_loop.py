@@ -1,11 +1,12 @@
 """The loop with the scheduler: who starts, who makes room, who changes size, what a restart may not change. Engines in memory."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skyloom.core.errors import InternalError
+from skyloom.core.errors import InternalError, StorageFull
 from skyloom.core.events import Moved
 from skyloom.core.resources import Resources
 from skyloom.embedded import COLLECTIONS, LOGS
@@ -444,3 +445,52 @@ def test_job_that_makes_room_for_another_project_learns_no_id_of_it(hall: Hall) 
     assert "made room for a job of another project" in told.message
     events = hall.store.read(lambda view: view.entries(EVENTS, {"project": "p"}))
     assert high not in repr(told) + repr(events)
+
+
+def test_round_that_fails_between_the_store_and_the_scheduler_loses_no_machine(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hall.submit("first", cpus=4)
+    hall.rounds(2)
+    second = hall.submit("second", cpus=4)
+    grounds, calls = hall.loop._fleet.grounds, itertools.count()
+
+    def unsteady() -> Any:
+        if next(calls) == 1:  # the end of the first is written, and the scheduler does not know it yet
+            raise RuntimeError("not foreseen")
+        return grounds()
+
+    monkeypatch.setattr(hall.loop._fleet, "grounds", unsteady)
+    hall.finish(first)
+    with pytest.raises(RuntimeError):
+        hall.loop.tick()
+    hall.rounds(2)
+    assert (hall.of(first).state, hall.of(second).state) == (JobState.SUCCEEDED, JobState.RUNNING)
+
+
+def test_where_saying_why_takes_long_jobs_start_in_every_round_and_hear_why_in_some(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = hall.submit("running", cpus=4)
+    hall.rounds(2)
+    seconds = itertools.count()
+    monkeypatch.setattr("skyloom.rooms.jobs.loop.time.thread_time", lambda: float(next(seconds)))
+    waiting = hall.submit("waiting", cpus=4)
+    hall.rounds(1)
+    later = hall.submit("later", cpus=4)
+    hall.rounds(8)
+    assert (hall.of(waiting).place, hall.of(later).place) == (1, None)
+    hall.rounds(1)
+    assert (hall.of(waiting).place, hall.of(later).place) == (1, 2)
+    hall.finish(running)
+    hall.rounds(2)
+    assert hall.of(waiting).state is JobState.RUNNING
+
+
+def test_job_that_cannot_be_launched_yet_says_why_until_it_is(hall: Hall) -> None:
+    hall.engine.failing = StorageFull("The disk is full.", next_action="Free some space.")
+    job = hall.submit("one")
+    hall.rounds(1)
+    assert (hall.of(job).state, hall.of(job).message) == (JobState.STARTING, "The disk is full. Free some space.")
+    hall.rounds(2)
+    assert (hall.of(job).state, hall.of(job).message) == (JobState.RUNNING, "")

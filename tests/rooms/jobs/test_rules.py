@@ -1,9 +1,12 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.ports.engine import Command, EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
+from skyloom.rooms.cost.budget import BudgetUnclear
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import COME_BACK, HALTS, MOVES, Halt, Job, JobSpec, JobState, Reason, Task, TaskState
 
@@ -190,3 +193,9 @@ def test_status_failed_gang_blames_the_worker_that_failed_first() -> None:
 def test_every_reason_has_a_next_action_entry() -> None:
     assert set(rules.NEXT_ACTIONS) == set(Reason)
     assert {reason.value for reason in EndReason} <= {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("amount", [math.nan, math.inf, -1.0])
+def test_budget_that_is_no_amount_is_refused_whatever_the_job_is_for(amount: float) -> None:
+    with pytest.raises(BudgetUnclear):  # on a wire it would be null, and mean no limit
+        a_job(budget_cpu_hours=amount)

@@ -8,8 +8,19 @@ from skyloom.core.operation import Caller
 from skyloom.ports.engine import Command, TaskPlan
 from skyloom.ports.store import Snapshot, Transaction
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.model import Job, JobSpec, JobState, ListJobs, Reason, SubmitJob, Task
+from skyloom.rooms.jobs.model import (
+    Job,
+    JobBeyondBounds,
+    JobSpec,
+    JobState,
+    ListJobs,
+    ReadLog,
+    Reason,
+    SubmitJob,
+    Task,
+)
 from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.training.model import Train
 from skyloom.stores.memory import MemoryStore
 from tests.rooms.workshop import ANN, BOB, Workshop
 
@@ -101,6 +112,30 @@ def test_list_of_live_jobs_asks_for_no_more_than_a_page_and_for_nobody_elses(
             break
     assert seen == mine[::-1]
     assert max(asked) <= max(4, len(rules.LIVE))
+
+
+def test_log_that_is_read_byte_by_byte_comes_whole(shop: Workshop) -> None:
+    job_id, said, offset = submit(shop, "talks"), "", 0
+    shop.loop.tick()
+    shop.engine.print(f"{job_id}.1.0", "é€😀!".encode())
+    for _ in range(10):
+        chunk = shop.jobs.read_log(ReadLog(job_id=job_id, offset=offset, limit=1), ANN)
+        said, offset = said + chunk.text, chunk.next_offset
+    assert said == "é€😀!"
+
+
+def test_training_whose_job_could_never_be_read_again_is_refused(shop: Workshop) -> None:
+    digest, _ = shop.blobs.put([b"print(1)"])
+    with pytest.raises(JobBeyondBounds, match=r"\$\.labels"):
+        shop.train(Train(script="train.py", files={"train.py": digest}, labels={"why": "x" * 300}))
+    assert shop.jobs.list(ListJobs(), ANN).items == ()
+
+
+def test_job_that_a_room_above_makes_too_large_is_refused_before_anything_is_written(shop: Workshop) -> None:
+    digest, _ = shop.blobs.put([b"weights"])
+    spec = JobSpec(entry=Command(argv=("true",)), files={f"bundle/{'x' * 295}": digest})
+    with pytest.raises(JobBeyondBounds, match=r"\$\.files"):
+        shop.jobs.check(SubmitJob(spec=spec), ANN)
 
 
 @pytest.fixture

@@ -199,16 +199,18 @@ def test_batch_size_that_may_change_is_chosen_by_goodput() -> None:
         for b in (64, 256, 1024)
         for f in (0.05, 0.1)
     ]
-    aim = Aim(max_workers=8, base_batch_size=64, noise_scale_rows=noise_scale)
+    aim = Aim(max_workers=8, noise_scale_rows=noise_scale)  # tuned for the smallest size, as nothing else is said
     found = rules.forecast(some, aim, CURVES)
     sizes = [one.batch_size or 0 for one in found.predictions]
     assert sizes[0] < sizes[-1] <= 1024
+    assert any("times the epochs of one of 64" in note for note in found.notes)
     for one in found.predictions:
         size = one.batch_size or 0
         truth = seconds(one.workers, size, 1 / rules.efficiency(size, 64, noise_scale))
         assert one.seconds == pytest.approx(truth, rel=0.05)
     kept = rules.forecast(some, Aim(max_workers=8, base_batch_size=256), CURVES)
     assert {one.batch_size for one in kept.predictions} == {256}
+    assert any("not known, so the batch size stays 256" in note for note in kept.notes)
     assert kept.predictions[3].seconds == pytest.approx(seconds(4, 256, 1), rel=0.05)
 
 

@@ -9,6 +9,11 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.ports.door import EVENTS, Change
 from skyloom.ports.series import Point
 from skyloom.ports.store import Snapshot, changed
+from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.model import GetCost
+from skyloom.rooms.cost.prices import PriceBook
+from skyloom.rooms.cost.pricing import Prices
+from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.jobs.model import CancelJob
 from skyloom.rooms.planning import model
 from skyloom.rooms.planning.model import Aim, Danger, MakePlan, PlanProgress, TimePlan
@@ -38,7 +43,7 @@ class Place(Workshop):
             self.tracking,
             self.price,
         )
-        self.outbox.subscribers = [self.planning.on_task_ended]
+        self.outbox.subscribers = [self.planning.on_job_ended]
 
     def price(self, _view: Snapshot, each: Resources, pool: str, _now: float) -> float:
         return 3.6 * each.cpus * (2 if pool == "rented" else 1)
@@ -194,6 +199,62 @@ def test_training_that_started_again_is_kept_as_it_ended_and_does_not_count(plac
     assert outcome is not None
     assert (outcome.state, outcome.attempts) == ("succeeded", 2)
     assert place.planning.accuracy(model.GetAccuracy(), ANN).total is None
+
+
+def test_training_that_began_again_is_still_watched(place: Place) -> None:
+    plan = place.make(Aim(max_workers=4, deadline_s=190))
+    begun = place.go(plan)
+    place.end(begun, exit_code=1)
+    place.started(begun, attempt=2)
+    place.report(begun, list(range(10, 301, 10)), 0.2)
+    place.planning.tick()
+    seen = place.get(plan).plan
+    assert (seen.open, seen.danger) == (True, Danger.LATE)
+
+
+def test_training_that_is_cancelled_before_it_begins_is_watched_no_more(place: Place) -> None:
+    plan = place.make(Aim(max_workers=4, deadline_s=190))
+    begun = place.train(Train(recipe="image", dataset="digits", target="label"))
+    assert place.follow(plan, begun).open
+    place.store.write(lambda tx: place.jobs.cancel(tx, CancelJob(job_id=begun.run.job_id), ANN))
+    seen = place.get(plan)
+    assert (seen.state, seen.plan.open, seen.outcome) == ("cancelled", False, None)
+
+
+def test_cost_that_came_is_that_of_the_ledger(place: Place) -> None:
+    prices = Prices(place.store, place.clock, place.ids)
+    prices.install(PriceBook(cpu_usd_per_hour=36.0))  # it was planned for a tenth of that
+    cost = Cost(place.store, place.clock, prices, Budgets(place.store, place.clock, place.ids, place.outbox, prices))
+    place.outbox.subscribers.insert(0, cost.on_task_ended)
+    plan = place.make()
+    begun = place.go(plan)
+    place.clock.advance(110)
+    place.end(begun)
+    outcome = place.get(plan).outcome
+    assert outcome is not None
+    assert outcome.actual_usd == cost.get(GetCost(), ANN).total.cost.usd == pytest.approx(1.1, rel=0.02)
+
+
+def test_elastic_training_is_compared_with_what_was_planned_for_the_workers_that_it_has(place: Place) -> None:
+    plan = place.make()
+    begun = place.train(Train(recipe="image", dataset="digits", target="label", num_workers=1, max_workers=2))
+    assert place.follow(plan, begun).workers == 1
+    place.loop.tick()
+    place.started(begun, workers=2)
+    place.report(begun, list(range(10, 301, 10)), 0.06)  # as two were tried
+    seen = place.get(plan)
+    assert seen.estimate is not None
+    assert (seen.plan.workers, seen.estimate.slowdown) == (2, pytest.approx(1, abs=0.05))
+
+
+def test_long_training_is_estimated_from_its_newest_steps(place: Place) -> None:
+    plan = place.make()
+    begun = place.go(plan)
+    points = [Point("train/loss", step, place.clock.now() + step, 0.5) for step in range(1, 25_001)]
+    place.series.append(begun.run.id, "s", 1, points)
+    estimate = place.get(plan).estimate
+    assert estimate is not None
+    assert estimate.step == 25_000
 
 
 def test_running_training_is_estimated_anew_from_its_own_rate(place: Place) -> None:

@@ -12,7 +12,7 @@ from skyloom.core.operation import Caller
 from skyloom.core.resources import Resources
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import Change, Outbox
-from skyloom.ports.engine import Command, GangPlan, Machine, Observation
+from skyloom.ports.engine import Command, GangPlan, Machine, NoRoomNow, Observation
 from skyloom.rooms.cost.model import SetPrices
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.jobs.model import CancelJob, ImpossibleRequest, JobSpec, JobState, JobStatus, SubmitJob
@@ -203,6 +203,18 @@ def test_pool_that_is_down_keeps_its_jobs_and_stops_nobody_else(land: Land) -> N
     assert (land.of(there).state, land.of(waits).state) == (JobState.SUCCEEDED, JobState.RUNNING)
 
 
+def test_gang_that_has_to_wait_for_room_does_not_make_its_pool_count_as_down(land: Land) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    land.clusters["ray://a:10001"].failing = NoRoomNow("Somebody else uses it.", next_action="Wait.")
+    waits = land.submit(gpus=1)
+    land.loop.tick()
+    assert land.do(GetPool(name="cluster")).state is State.UP
+    for _ in range(2):
+        land.loop.tick()
+    assert land.of(waits).state is JobState.RUNNING
+
+
 def test_job_cancelled_while_its_pool_is_down_ends_when_the_pool_is_back(land: Land) -> None:
     land.add("cluster")
     cluster = land.clusters["ray://a:10001"]
@@ -315,3 +327,56 @@ def test_nothing_starts_on_a_pool_that_was_removed_a_moment_ago(land: Land) -> N
     land.store.write(lambda tx: land.jobs.cancel(tx, CancelJob(job_id=waiting), ANN))
     land.loop.tick()
     assert land.of(waiting).state is JobState.CANCELLED
+
+
+def test_pool_that_is_added_anew_while_the_old_one_is_asked_stays(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    old, new = land.clusters["ray://a:10001"], land.clusters["ray://b:10001"]
+
+    def slowly() -> Sequence[Machine]:
+        monkeypatch.undo()
+        land.do(RemovePool(name="cluster"))
+        land.clock.advance(1)
+        land.add("cluster", "b")
+        land.do(ListPools())
+        raise Unavailable("Nobody answers.", next_action="Start it.")
+
+    monkeypatch.setattr(old, "machines", slowly)
+    land.rounds(2)
+    shown = land.do(GetPool(name="cluster"))
+    assert (shown.state, shown.pool.address) == (State.UP, "ray://b:10001")
+    assert old.closed and not new.closed
+    assert land.fleet.engine("cluster") is new
+
+
+def test_pool_that_is_added_again_at_once_keeps_its_token(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    land.do(RemovePool(name="cluster"))
+    cluster = land.clusters["ray://a:10001"]
+
+    def meanwhile() -> Sequence[Machine]:
+        monkeypatch.undo()
+        land.pools.tick()
+        return cluster.machines()
+
+    monkeypatch.setattr(cluster, "machines", meanwhile)
+    land.add("cluster")
+    land.rounds()
+    assert land.tokens.file("cluster").read_text() == TOKEN
+    assert land.do(GetPool(name="cluster")).state is State.UP
+
+
+def test_two_that_add_a_pool_at_once_leave_one_engine(land: Land) -> None:
+    first, second = (AddPool(name="cluster", address=f"ray://{host}:10001", token=TOKEN) for host in "ab")
+    land.pools.reach(first, OWNER)
+    land.pools.reach(second, OWNER)
+    assert land.clusters["ray://a:10001"].closed
+    with pytest.raises(PoolDown, match="was not reached"):
+        land.store.write(lambda tx: land.pools.add(tx, first, OWNER))
+    land.store.write(lambda tx: land.pools.add(tx, second, OWNER))
+    with pytest.raises(AlreadyExists):
+        land.store.write(lambda tx: land.pools.add(tx, first, OWNER))
+    land.rounds()
+    assert not land.clusters["ray://b:10001"].closed

@@ -141,3 +141,11 @@ def test_schedule_whose_time_zone_is_gone_holds_up_no_other_one(bench: Bench) ->
     bench.shop.clock.advance(2_600)
     bench.schedules.tick()
     assert len(bench.jobs()) == 1
+
+
+def test_schedule_deleted_just_when_its_slot_comes_begins_nothing(bench: Bench) -> None:
+    seen = bench.create().schedule
+    bench.shop.clock.advance(2_600)
+    bench.change(lambda tx: bench.schedules.delete(tx, model.DeleteSchedule(name="tidy"), ANN))
+    bench.schedules._begin(seen)
+    assert bench.jobs() == []

@@ -1,5 +1,7 @@
 """Short ways to write clouds, gangs and what happens to them, for the scenes of the scheduler's tests."""
 
+from typing import Any
+
 from skyloom.core.resources import Resources
 from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
@@ -7,13 +9,13 @@ from skyloom.rooms.scheduling.scheduler import Scheduler
 FIFO = Rulebook(policy=Policy.FIFO, min_run_s=0)
 
 
-def node(name: str, gpus: int = 8, pool: str = "", **more: object) -> Node:
+def node(name: str, gpus: int = 8, pool: str = "", **more: Any) -> Node:
     """A machine of so many GPUs, with CPUs and memory for any."""
     total = Resources(cpus=64, gpus=gpus, memory_bytes=2**38)
-    return Node(name=name, pool=pool, total=total, **more)  # type: ignore[arg-type]
+    return Node(name=name, pool=pool, total=total, **more)
 
 
-def gang(name: str, gpus: int = 1, workers: int = 1, at: float = 0.0, project: str = "p", **more: object) -> Demand:
+def gang(name: str, gpus: int = 1, workers: int = 1, at: float = 0.0, project: str = "p", **more: Any) -> Demand:
     """So many workers of so many GPUs each."""
     return Demand(
         id=name,
@@ -21,7 +23,7 @@ def gang(name: str, gpus: int = 1, workers: int = 1, at: float = 0.0, project: s
         resources=Resources(cpus=1, gpus=gpus, memory_bytes=2**30),
         min_workers=workers,
         submitted_at=at,
-        **{"max_workers": workers, **more},  # type: ignore[arg-type]
+        **{"max_workers": workers, **more},
     )
 
 

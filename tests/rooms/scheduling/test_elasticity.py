@@ -1,21 +1,23 @@
 """Gangs of more than one size."""
 
+from typing import Any
+
 import pytest
 
 from skyloom.rooms.scheduling.elasticity import gain, most_useful, next_useful
-from skyloom.rooms.scheduling.model import Cause, Demand, Policy, Rulebook
+from skyloom.rooms.scheduling.model import Allotment, Cause, Decision, Demand, Holding, Policy, Quota, Renting, Rulebook
 from tests.rooms.scheduling.scenes import FIFO, gang, node, run, scene, started, stop
 
 ELASTIC = Rulebook(policy=Policy.ELASTIC, min_run_s=0, restart_s=30.0)
 
 
-def wide(name: str, most: int = 8, **more: object) -> Demand:
+def wide(name: str, most: int = 8, **more: Any) -> Demand:
     """One GPU a worker, one worker at least."""
-    return gang(name, 1, 1, max_workers=most, **more)  # type: ignore[arg-type]
+    return gang(name, 1, 1, max_workers=most, **more)
 
 
-def sizes(decision: object) -> dict[str, int]:
-    return {each.gang: sum(count for _, count in each.placement) for each in decision.admissions}  # type: ignore[attr-defined]
+def sizes(decision: Decision) -> dict[str, int]:
+    return {each.gang: sum(count for _, count in each.placement) for each in decision.admissions}
 
 
 def test_it_starts_with_what_is_idle() -> None:
@@ -134,3 +136,41 @@ def test_it_takes_what_is_promised_to_others_only_if_it_ends_in_time() -> None:
         scheduler.submit(gang("large", 7, at=1.0))
         scheduler.submit(wide("wide", 4, at=2.0, expected_s=expected_s))
         assert sizes(scheduler.decide(3.0)) == {"wide": size}
+
+
+def test_nobody_is_stopped_to_go_on_with_as_many_workers_as_before() -> None:
+    scheduler = scene(FIFO, [node("a"), node("b"), node("c")])
+    # It would lose the least, but what it could give lies on two nodes, and neither part is enough.
+    run(scheduler, wide("flat", rates=(1.0, 1.1), expected_s=1e4), b=4, a=4)
+    run(scheduler, gang("fixed", 4, preemptible=False), a=1)
+    run(scheduler, gang("fixed-too", 4, preemptible=False), b=1)
+    run(scheduler, wide("steep", expected_s=1e4), c=8)
+    scheduler.submit(gang("new", 7, at=5.0))
+    assert [(each.gang, each.num_workers) for each in scheduler.decide(10.0).evictions] == [("steep", 1)]
+
+
+def test_gangs_of_one_project_grow_together_no_further_than_its_ceiling() -> None:
+    rules = Rulebook(policy=Policy.FIFO, min_run_s=0, quotas={"p": Quota(ceiling=Allotment(gpus=6))})
+    scheduler = scene(rules, [node("a", 4), node("b", 4)])
+    for name in "ab":
+        run(scheduler, wide(name, 4, expected_s=1e4), **{name: 2})
+    assert [(each.gang, each.num_workers) for each in scheduler.decide(100.0).evictions] == [("a", 4)]
+
+
+def test_a_gang_grows_only_where_it_may_start_again() -> None:
+    nodes = [node("own", 2, "both"), node("rented", 8, "both", rented=True)]
+    for renting, grown in ((Renting.FREELY, [8]), (Renting.FOR_DEADLINES, [2])):
+        scheduler = scene(Rulebook(policy=Policy.FIFO, min_run_s=0, renting=renting), nodes)
+        run(scheduler, wide("1", expected_s=1e4), own=1)
+        assert [each.num_workers for each in scheduler.decide(100.0).evictions] == grown
+
+
+def test_nobody_grows_into_what_another_was_stopped_to_grow_into() -> None:
+    scheduler = scene(FIFO, [node("a")])
+    held = [run(scheduler, wide(name, expected_s=1e4), a=1) for name in ("1", "2")]
+    assert [(each.gang, each.num_workers) for each in scheduler.decide(100.0).evictions] == [("1", 7)]
+    scheduler.hold(Holding(demand=held[0], placement=(("a", 1),), started_at=0.0, stopping=True))
+    assert scheduler.decide(101.0).evictions == ()
+    scheduler.release("1", 102.0)
+    scheduler.submit(held[0])
+    assert sizes(scheduler.decide(102.0)) == {"1": 7}

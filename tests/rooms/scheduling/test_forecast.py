@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,9 +25,9 @@ def fresh(rules: Rulebook = RULES) -> Callable[[], Scheduler]:
     return lambda: Scheduler(rules, NODES)
 
 
-def demand(gang: str, submitted_at: float = 0.0, workers: int = 1, **more: object) -> Demand:
+def demand(gang: str, submitted_at: float = 0.0, workers: int = 1, **more: Any) -> Demand:
     sizes = {"min_workers": workers, "max_workers": workers}
-    return Demand(id=gang, project="p", resources=GPU, submitted_at=submitted_at, **(sizes | more))  # type: ignore[arg-type]
+    return Demand(id=gang, project="p", resources=GPU, submitted_at=submitted_at, **(sizes | more))
 
 
 def running(gang: str, started_at: float, workers: int = 1) -> Holding:

@@ -1,13 +1,17 @@
 """The order of the line, promises, quotas, shares, and what waiting gangs are told."""
 
+import pickle
+from typing import Any
+
 import pytest
 
 from skyloom.rooms.scheduling.model import Allotment, Cause, Demand, Policy, Quota, Renting, Rulebook
+from skyloom.rooms.scheduling.scheduler import Scheduler
 from tests.rooms.scheduling.scenes import FIFO, gang, node, run, scene, started, stopped, whys
 
 
-def rules(policy: Policy = Policy.FIFO, **more: object) -> Rulebook:
-    return Rulebook(policy=policy, **{"min_run_s": 0.0, **more})  # type: ignore[arg-type]
+def rules(policy: Policy = Policy.FIFO, **more: Any) -> Rulebook:
+    return Rulebook(policy=policy, **{"min_run_s": 0.0, **more})
 
 
 def quota(guaranteed: int | None = None, ceiling: int | None = None, weight: float = 1.0) -> Quota:
@@ -138,7 +142,7 @@ def test_a_ceiling_holds_back_the_project_and_nobody_else() -> None:
     assert [each.message for each in decision.waits] == [
         "its project holds all that it may: needs 4 GPUs, 0 free under its ceiling; next in the queue",
         "waits behind 2 of its project, which waits for its quota; number 2 in the queue",
-        "can never start: needs 16 GPUs, 4 allowed by its project's ceiling",
+        "cannot start: needs 16 GPUs, 4 allowed by its project's ceiling",
     ]
 
 
@@ -201,6 +205,11 @@ def test_what_only_rented_nodes_can_hold_needs_a_deadline() -> None:
     decision = scheduler.decide(0.0)
     assert started(decision) == ["1"]
     assert whys(decision) == {"2": "impossible"}
+    assert decision.waits[0].message == ("cannot start: needs 8 GPUs, 1 on the largest node")
+    rented = scene(book, nodes[1:], gang("2", 8)).decide(0.0)
+    assert rented.waits[0].message == (
+        "cannot start: only rented nodes would do, and they are for those that have a deadline"
+    )
 
 
 def test_deadlines_that_cannot_be_met_stand_behind_those_that_can() -> None:
@@ -232,9 +241,13 @@ def test_nodes_that_go_and_come_are_taken_into_account() -> None:
 @pytest.mark.parametrize(
     ("demand", "message"),
     [
-        (gang("1", 9), "can never start: needs 9 GPUs, 8 on the largest node"),
-        (gang("1", 8, 3), "can never start: needs 3 workers at once, the largest pool has room for 2"),
-        (gang("1", pools=("z",)), "can never start: no node that it may use has the labels that it asks for"),
+        (gang("1", 9), "cannot start: needs 9 GPUs, 8 on the largest node"),
+        (gang("1", 8, 3), "cannot start: needs 3 workers at once, the largest pool has room for 2"),
+        (gang("1", pools=("z",)), "cannot start: no node of a pool that it may use is there"),
+        (
+            gang("1", labels={"zone": "eu"}),
+            "cannot start: no node that it may use has the labels that it asks for",
+        ),
     ],
 )
 def test_the_impossible_is_said_at_once_and_stands_in_nobodys_way(demand: Demand, message: str) -> None:
@@ -254,3 +267,33 @@ def test_withdrawn_gangs_are_forgotten_and_repeated_ones_replaced() -> None:
     assert started(decision) == ["2"]
     assert decision.waits == ()
     assert scheduler.decide(2.0) == decision, "nothing has happened"
+
+
+def test_who_can_never_start_crowds_nobody_out_of_being_told() -> None:
+    never = [gang(f"never{number}", 9, at=float(number)) for number in range(3)]
+    scheduler = scene(FIFO, [node("a")], *never, gang("1", 8, at=5.0), gang("2", 8, at=6.0))
+    run(scheduler, gang("runs", 8), a=1)
+    told = scheduler.decide(10.0, num_explained=3).waits
+    assert [(each.gang, each.place) for each in told] == [("1", 1), ("2", 2), ("never0", 3)]
+
+
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.LAS, Policy.DEADLINE])
+def test_being_told_the_same_over_and_over_takes_no_room(policy: Policy) -> None:
+    """The loop of jobs tells of everybody again each minute."""
+    nodes = [node("a", pool="x"), node("b", pool="y")]
+    scheduler = Scheduler(rules(policy), nodes)
+    running = [gang(name, 7, preemptible=False, expected_s=1e6) for name in "ab"]
+    waiting = [gang(f"{number}", 8, at=float(number), expected_s=50.0, deadline_at=1e9) for number in range(20)]
+    waiting += [gang(f"small{number}", 1, at=30.0 + number, expected_s=5.0 if number else 1e7) for number in range(20)]
+
+    def tell(times: int) -> int:
+        for _ in range(times):
+            for demand in running:
+                run(scheduler, demand, **{demand.id: 1})
+            for demand in waiting:
+                scheduler.submit(demand)
+            scheduler.decide(10.0)
+        return len(pickle.dumps(scheduler))
+
+    before = tell(10)
+    assert tell(200) < 2 * before

@@ -7,10 +7,11 @@ import pytest
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import Change
+from skyloom.rooms.scheduling import service
 from skyloom.rooms.scheduling.model import Allotment, Policy
 from skyloom.rooms.scheduling.ports import current_rulebook
 from skyloom.rooms.scheduling.rulebook import GetQuota, GetScheduling, SetQuota, SetScheduling
-from skyloom.rooms.scheduling.service import LimitsOutOfOrder, QuotaUpsideDown, Scheduling
+from skyloom.rooms.scheduling.service import LimitsOutOfOrder, QuotasFull, QuotaUpsideDown, Scheduling
 from skyloom.rooms.tenancy.model import Project, ProjectMissing
 from skyloom.rooms.tenancy.ports import PROJECTS
 from skyloom.stores.memory import MemoryStore
@@ -67,3 +68,13 @@ def test_quota_is_replaced_whole_and_seen_by_its_project_and_the_owner_only(offi
 def test_guarantee_above_the_ceiling_is_refused(office: Office) -> None:
     with pytest.raises(QuotaUpsideDown, match="guaranteed 4 gpus and may hold 2"):
         office.do(SetQuota(name="p", guaranteed=Allotment(gpus=4), ceiling=Allotment(gpus=2)))
+
+
+def test_quotas_of_more_projects_than_the_rulebook_holds_are_refused(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_QUOTAS", 1)
+    office.do(SetQuota(name="p", weight=2.0))
+    with pytest.raises(QuotasFull, match="q would be one more"):
+        office.do(SetQuota(name="q", weight=2.0))
+    assert office.do(SetQuota(name="p", weight=3.0)).quota.weight == 3.0

@@ -1,6 +1,7 @@
 """The imagined clock, with schedulers of a few lines: what arrivals, ends, stops and their costs add up to."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ def machine(name: str = "a", gpus: int = 4) -> Node:
     return Node(name=name, total=Resources(cpus=0, gpus=gpus, memory_bytes=0))
 
 
-def demand(gang: str, submitted_at: float = 0.0, workers: int = 1, **more: object) -> Demand:
+def demand(gang: str, submitted_at: float = 0.0, workers: int = 1, **more: Any) -> Demand:
     sizes = {"min_workers": workers, "max_workers": workers}
-    return Demand(id=gang, project="p", resources=GPU, submitted_at=submitted_at, **(sizes | more))  # type: ignore[arg-type]
+    return Demand(id=gang, project="p", resources=GPU, submitted_at=submitted_at, **(sizes | more))
 
 
-def script(gang: str, submitted_at: float, duration_s: float, workers: int = 1, **more: object) -> Script:
+def script(gang: str, submitted_at: float, duration_s: float, workers: int = 1, **more: Any) -> Script:
     told = demand(gang, submitted_at, workers, expected_s=duration_s, **more)
     return Script(demand=told, duration_s=duration_s, num_workers=workers)
 
@@ -224,6 +225,7 @@ def test_simulation_that_is_cut_off_says_so() -> None:
         ((start("a", ("a", 2)),), "2 workers"),
         ((start("a"), start("b", ("a", 4))), "more than it has"),
         ((start("a"), start("a")), "does not wait"),
+        ((start("a", ("gone", 1)),), "gone was given more than it has"),
         ((Eviction(gang="a", why=Cause.POLICY),), "does not run"),
     ],
 )

@@ -91,7 +91,7 @@ class Witness(Scheduler):
         assert gang.min_workers <= count <= gang.max_workers, "a gang starts whole"
         nodes = {node.name: node for node in self.nodes}
         hosts = [nodes[name] for name, _ in admission.placement]
-        assert len(hosts) == len(set(admission.placement)) and all(here > 0 for _, here in admission.placement)
+        assert len({host.name for host in hosts}) == len(hosts) and all(here > 0 for _, here in admission.placement)
         assert len({host.pool for host in hosts}) == 1, "a gang lives in one pool"
         assert all(self.usable(host, gang) for host in hosts)
         take(free, admission.placement, gang.resources)

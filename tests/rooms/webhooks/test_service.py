@@ -1,6 +1,8 @@
 """Webhooks, with the room's own clock and an outside in memory: at least once, in order, never lost, never in the way."""
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import pytest
@@ -121,7 +123,7 @@ def test_address_that_is_down_gets_everything_later_in_order(post: Post):
     for number in range(5):
         post.happen(f"job_{number}")
     post.run(1 + 2 + 4 + 8 + 1)
-    assert [news.subject for news in post.arrived if news] == [*["job_0"] * 4, *(f"job_{n}" for n in range(1, 5))]
+    assert [news.subject for news in post.arrived] == [*["job_0"] * 4, *(f"job_{n}" for n in range(1, 5))]
     assert len({news.id for news in post.arrived}) == 5
     assert (post.only.num_sent, post.only.failures, post.only.last_error) == (5, 0, "")
 
@@ -174,6 +176,40 @@ def test_many_news_leave_turns_for_others(post: Post):
     assert len(post.outside.sent) == 40
     post.run()
     assert len(post.outside.sent) == 60
+
+
+def test_slow_receiver_leaves_its_turn_to_others_after_some_seconds(post: Post, monkeypatch: pytest.MonkeyPatch):
+    post.create(url="https://slow.example/")
+    post.create()
+    for number in range(10):
+        post.happen(f"job_{number}")
+    take = post.outside.post
+
+    def slowly(url: str, *request: Any) -> int:
+        post.clock.advance(4.0 if "slow" in url else 0.0)
+        return take(url, *request)
+
+    monkeypatch.setattr(post.outside, "post", slowly)
+    assert post.room.tick() == 0.0
+    sent = Counter(sent.url for sent in post.outside.sent)
+    assert (sent["https://slow.example/"], sent[URL]) == (2, 10)
+
+
+def test_webhook_that_is_deleted_while_others_are_sent_to_gets_nothing_more(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+):
+    post.create()
+    late = post.create(url="https://late.example/")
+    post.happen("job_1")
+    take = post.outside.post
+
+    def meanwhile(*request: Any) -> int:
+        post.store.write(lambda tx: tx.delete(WEBHOOKS, late.id))
+        return take(*request)
+
+    monkeypatch.setattr(post.outside, "post", meanwhile)
+    post.room.tick()
+    assert [sent.url for sent in post.outside.sent] == [URL]
 
 
 def test_webhook_of_another_project_is_not_there(post: Post):

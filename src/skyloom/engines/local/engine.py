@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
+from skyloom.core.errors import StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.durable import is_full
 from skyloom.engines.local import environment, inside, machine
 from skyloom.engines.local.claims import Claims
-from skyloom.engines.local.folder import ExitRecord, ShimRecord, TaskFolder, ended, is_task_id
+from skyloom.engines.local.folder import ExitRecord, ShimRecord, TaskFolder, checked_id, ended, ids_of, is_task_id
 from skyloom.engines.local.lost import end_lost
 from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
 from skyloom.engines.local.pythons import Pythons
@@ -117,9 +117,7 @@ class LocalEngine:
 
     def launch(self, gang: GangPlan) -> None:
         """Start a gang; see the port. Raises `InvalidInput` for a task id that cannot name a folder, or that is there twice."""
-        names = [self._folder(task.task_id).task_id for task in gang.tasks]
-        if len(set(names)) < len(names):
-            raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+        names = ids_of(gang)
         with self._launching():
             try:
                 self._prepare(gang.tasks, self._places(gang))
@@ -335,7 +333,10 @@ class LocalEngine:
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task; see the port."""
-        return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+        try:
+            return inside.enter(self._folder(task_id), self._supervisor(task_id), command)
+        except OSError as error:
+            raise _translated(error, self._tasks) from error
 
     def connect(self, task_id: str, port: int) -> TaskChannel:
         """Connect to a port of a running task; see the port."""
@@ -393,11 +394,7 @@ class LocalEngine:
             return self._warm.is_ready(timeout_s)
 
     def _folder(self, task_id: str) -> TaskFolder:
-        if not is_task_id(task_id):
-            raise InvalidInput(
-                f"{task_id!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
-            )
-        return TaskFolder(self._tasks / task_id)
+        return TaskFolder(self._tasks / checked_id(task_id))
 
 
 def _open(path: Path) -> BinaryIO:

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from skyloom.core.errors import InvalidInput
 from skyloom.engines.local.supervisor import files
 from skyloom.engines.local.supervisor.processes import boot_id
-from skyloom.ports.engine import EndReason, Observation, TaskPhase
+from skyloom.ports.engine import EndReason, GangPlan, Observation, TaskPhase
 
 T = TypeVar("T")
 _TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,119}")
@@ -85,6 +86,23 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 def is_task_id(text: str) -> bool:
     """True for ids that are safe as the name of a folder."""
     return _TASK_ID.fullmatch(text) is not None
+
+
+def checked_id(text: str) -> str:
+    """The id of a task. Raises `InvalidInput` for one that is not safe as the name of a folder."""
+    if not is_task_id(text):
+        raise InvalidInput(
+            f"{text!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
+        )
+    return text
+
+
+def ids_of(gang: GangPlan) -> list[str]:
+    """Ids of a gang's tasks. Raises `InvalidInput` for one that cannot be, or that is there twice."""
+    names = [checked_id(task.task_id) for task in gang.tasks]
+    if len(set(names)) < len(names):
+        raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+    return names
 
 
 class TaskFolder:

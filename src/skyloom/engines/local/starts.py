@@ -1,5 +1,6 @@
 """Supervisors that this engine started: from the spawn until they hold their lock, and their collection when they end."""
 
+import contextlib
 import enum
 import errno
 import os
@@ -23,7 +24,6 @@ class Fate(enum.Enum):
 class _Start(NamedTuple):
     pid: int
     ticks: int
-    is_our_child: bool
 
 
 class Starts:
@@ -50,7 +50,7 @@ class Starts:
         with self._lock:
             if is_our_child:
                 self._uncollected.add(pid)
-            self._by_task[folder.task_id] = _Start(pid, processes.start_ticks(pid) or 0, is_our_child)
+            self._by_task[folder.task_id] = _Start(pid, processes.start_ticks(pid) or 0)
 
     def _start_warm(self, folder: TaskFolder) -> int | None:
         plan = folder.plan()
@@ -66,7 +66,10 @@ class Starts:
             os.close(write)
         with os.fdopen(read, "rb") as pipe:
             said = pipe.readline()
-        os.waitpid(between, 0)
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # the program that we live in ignores SIGCHLD: the kernel collected it
+            os.waitpid(between, 0)
         if not said:
             raise OSError(errno.EAGAIN, "its first process ended early; see shim.err")
         return int(said)

@@ -139,30 +139,30 @@ class RemoveMark(msgspec.Struct, frozen=True, kw_only=True, tag="remove_mark"):
 
 
 class EnterTask(msgspec.Struct, frozen=True, kw_only=True, tag="enter_task"):
-    """Answer: `VisitOpen`."""
+    """Open a channel, which the keeper holds under the name ``visit``; asked twice, it is the same one. Answer: the streams that
+    come from it."""
 
+    visit: str
     task_id: str
     command: GuestCommand
 
 
 class ConnectTask(msgspec.Struct, frozen=True, kw_only=True, tag="connect_task"):
-    """Answer: `VisitOpen`."""
+    """As `EnterTask`, to a port."""
 
+    visit: str
     task_id: str
     port: int
 
 
-class VisitOpen(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel that the keeper holds open, and the streams that come from it."""
-
-    visit: str
-    streams: tuple[int, ...]
-
-
 class KeeperExchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
-    """Give bytes to a visit, and take what it has if somebody listens. Answer: `KeeperHeard`."""
+    """Give bytes to a visit, and take what it has if somebody listens. Answer: `KeeperHeard`.
+
+    Each has a ``number`` of its own: one that comes twice moves nothing again and gets the same answer.
+    """
 
     visit: str
+    number: int
     given: bytes
     ends: bool
     size: Size | None

@@ -139,9 +139,14 @@ class RayCluster:
         """The keeper of a node, started when it is missing. It belongs to nobody: it lives until its node ends."""
         if node_id not in self._nodes:
             self.list_nodes(ListNodes())
+        node = self._nodes.get(node_id)
+        if node is None:
+            raise Unavailable(
+                f"Ray does not list node {node_id[:8]} any more.", next_action="Its head was restarted; ask again."
+            )
         with self._lock:
             if node_id not in self._keepers:
-                self._keepers[node_id] = self._start_keeper(self._nodes[node_id])
+                self._keepers[node_id] = self._start_keeper(node)
             return self._keepers[node_id]
 
     def _start_keeper(self, node: RayNode) -> Any:

@@ -4,7 +4,7 @@ Each node has a keeper that runs the local engine over a folder of that node, so
 the same ends as on a laptop. A gang holds one placement group; nothing of a task lives in a process that Ray would kill.
 """
 
-import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +14,9 @@ import msgspec
 
 from skyloom import __version__
 from skyloom.core.errors import InvalidInput, SkyloomError, StorageFull, Unavailable
-from skyloom.core.resources import Resources
+from skyloom.core.resources import NOTHING, Resources
 from skyloom.durable import is_full
-from skyloom.engines.local.folder import is_task_id
+from skyloom.engines.local.folder import ids_of, is_task_id
 from skyloom.engines.local.prepare import Place
 from skyloom.engines.ray.asks import (
     MAX_PIECE_BYTES,
@@ -30,12 +30,11 @@ from skyloom.engines.ray.asks import (
     ReadTaskLog,
     ReadTaskResult,
     Stop,
-    VisitOpen,
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.link import Link, Questions
-from skyloom.engines.ray.nodes import Nodes, total
+from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.remote import RemoteChannel
 from skyloom.engines.ray.shared import SharedFolder
@@ -154,14 +153,7 @@ class RayEngine:
 
     def launch(self, gang: GangPlan) -> None:
         """Start a gang; see the port. Files are sent to the nodes first, so this takes as long as that does."""
-        names = [task.task_id for task in gang.tasks]
-        bad = next((name for name in names if not is_task_id(name)), None)
-        if bad is not None:
-            raise InvalidInput(
-                f"{bad!r} cannot name a task.", next_action="Use letters, digits, dot, colon, dash and underscore."
-            )
-        if len(set(names)) < len(names):
-            raise InvalidInput(f"Gang {gang.gang_id} names a task twice.", next_action="Give every task its own id.")
+        names = ids_of(gang)
         with self._launch_lock:
             seen = self.observe(names)
             absent = [name for name in names if seen[name].phase is TaskPhase.ABSENT]
@@ -211,7 +203,7 @@ class RayEngine:
     def _judge(self, placement: Placement, told: Observation | None, why: str, nodes: Nodes) -> Observation:
         """What is true of a task, from what its node says, or from its silence."""
         if told is not None and (nodes.is_alive(placement.node_id) or told.phase is TaskPhase.ENDED):
-            return self._remember(placement, told)
+            return self._remember(told)
         if nodes.dead_for_s(placement.node_id, time.monotonic()) > placement.lease_s + _FENCE_S:
             return self._give_up(placement, nodes.why_dead(placement.node_id))
         last = self._last.get(placement.task_id)
@@ -220,17 +212,16 @@ class RayEngine:
             return msgspec.structs.replace(last, message=text)
         return Observation(task_id=placement.task_id, phase=TaskPhase.STARTING, message=text)
 
-    def _remember(self, placement: Placement, seen: Observation) -> Observation:
-        with self._lock:
-            if seen.phase is not TaskPhase.ENDED:
-                self._last[seen.task_id] = seen
-                return seen
-            self._last.pop(seen.task_id, None)
-            if self._placements.get(seen.task_id) is not None:  # else it was forgotten meanwhile
-                # Without room it is not written, and asked for again after a restart: nothing to stop the others for.
-                with contextlib.suppress(OSError):
-                    self._placements.write([msgspec.structs.replace(placement, end=seen)])
-        return seen
+    def _remember(self, seen: Observation) -> Observation:
+        if seen.phase is TaskPhase.ABSENT:
+            return seen  # and not remembered: once its node is silent, nobody knows whether it was started
+        if seen.phase is not TaskPhase.ENDED:
+            self._last[seen.task_id] = seen
+            return seen
+        try:
+            return self._settle(seen)
+        except OSError:
+            return seen  # not written, and asked for again after a restart: nothing to stop the others for
 
     def _give_up(self, placement: Placement, why: str) -> Observation:
         """The verdict. It is written down before it is told: whatever the node says later, the task has ended."""
@@ -241,13 +232,21 @@ class RayEngine:
             ended_at=time.time(),
             message=f"node {placement.machine} is lost: {why}",
         )
+        try:
+            return self._settle(verdict)
+        except OSError as error:
+            raise _translated(error, self._folder) from error
+
+    def _settle(self, end: Observation) -> Observation:
+        """Write down how a task ended, and return it; the end that another thread was first to write stands."""
         with self._lock:
-            self._last.pop(placement.task_id, None)
-            try:
-                self._placements.write([msgspec.structs.replace(placement, end=verdict)])
-            except OSError as error:
-                raise _translated(error, self._folder) from error
-        return verdict
+            self._last.pop(end.task_id, None)
+            placement = self._placements.get(end.task_id)
+            if placement is None:
+                return end  # forgotten meanwhile
+            if placement.end is None:
+                self._placements.write([msgspec.structs.replace(placement, end=end)])
+            return placement.end or end
 
     def _release_ended(self, seen: Iterable[Observation]) -> None:
         """Give back what gangs held that are over, once."""
@@ -259,21 +258,27 @@ class RayEngine:
             self._released.update(over)
 
     def _release_unused(self) -> None:
-        """Give back what is held for gangs that nobody looked at since they ended, or that were never written down."""
+        """Give back what is held for gangs that nobody looked at since they ended, that were never written down, or of which
+        nothing ever ran. Called while nothing else is launched."""
         held = self._link.ask(ListReservations(), tuple[str, ...])
         mine = {name: self._placements.of_reservation(name) for name in held}
-        unwritten = tuple(name for name, placements in mine.items() if not placements)
-        self._link.ask(Release(names=unwritten), tuple[()])
         self._released.difference_update(held)
         seen = self.observe([placement.task_id for placements in mine.values() for placement in placements])
         self._release_ended(seen.values())
+        idle = {TaskPhase.ABSENT, TaskPhase.ENDED}
+        unused = tuple(
+            name
+            for name, placements in mine.items()
+            if name not in self._released and all(seen[placement.task_id].phase in idle for placement in placements)
+        )
+        self._link.ask(Release(names=unused), tuple[()])
 
     def _is_over(self, reservation: str) -> bool:
         return all(placement.end is not None for placement in self._placements.of_reservation(reservation))
 
     def capacity(self) -> Resources:
         """All that the living nodes have; see the port."""
-        return total(self.machines())
+        return sum((machine.total for machine in self.machines()), NOTHING)
 
     def machines(self) -> Sequence[Machine]:
         """The living nodes; see the port. A node's name is Ray's (``ray start --node-name``, else its address)."""
@@ -287,9 +292,9 @@ class RayEngine:
         placement = self._placements.get(task_id)
         if placement is None:
             return LogSlice(content=b"", next_offset=offset, total_bytes=offset)
-        home = self._keepers.nodes().home(placement.node_id, placement.machine)
+        home = self._home(placement)
         if not home:
-            return _lost_log(placement, offset)
+            return _lost_log(offset)
         content = bytearray()
         while True:
             wanted = min(limit - len(content), MAX_PIECE_BYTES)
@@ -303,8 +308,18 @@ class RayEngine:
     def read_result(self, task_id: str) -> bytes | None:
         """Return what the task left; see the port. Raises `Unavailable` while the task's node is silent."""
         placement = self._placements.get(task_id)
-        home = self._keepers.nodes().home(placement.node_id, placement.machine) if placement else ""
+        home = self._home(placement) if placement else ""
         return self._keepers.ask(home, ReadTaskResult(task_id=task_id), bytes | None) if home else None
+
+    def _home(self, placement: Placement) -> str:
+        """The node that has a task's files; empty when they are lost for ever. Raises `Unavailable` while it is not there."""
+        home = self._keepers.nodes().home(placement.node_id, placement.machine)
+        if not home and (placement.end is None or placement.end.reason is not EndReason.NODE_LOST):
+            raise Unavailable(
+                f"Node {placement.machine} of task {placement.task_id} is not there.",
+                next_action="Try again when it is back.",
+            )
+        return home
 
     # --- end -------------------------------------------------------------------------------------------------------------------
 
@@ -344,24 +359,23 @@ class RayEngine:
 
     def enter(self, task_id: str, command: GuestCommand) -> TaskChannel:
         """Run a command inside of a running task; see the port. Its bytes go through the keeper of its node."""
-        home = self._home_of_running(task_id)
-        opened = self._keepers.ask(home, EnterTask(task_id=task_id, command=command), VisitOpen)
-        return RemoteChannel(self._keepers, home, opened, terminal=command.terminal is not None, has_outcome=True)
+        home, visit = self._home_of_running(task_id), secrets.token_hex(16)
+        streams = self._keepers.ask(home, EnterTask(visit=visit, task_id=task_id, command=command), tuple[int, ...])
+        return RemoteChannel(
+            self._keepers, home, visit, streams, terminal=command.terminal is not None, has_outcome=True
+        )
 
     def connect(self, task_id: str, port: int) -> TaskChannel:
         """Connect to a port of a running task; see the port."""
-        home = self._home_of_running(task_id)
-        opened = self._keepers.ask(home, ConnectTask(task_id=task_id, port=port), VisitOpen)
-        return RemoteChannel(self._keepers, home, opened, terminal=False, has_outcome=False)
+        home, visit = self._home_of_running(task_id), secrets.token_hex(16)
+        streams = self._keepers.ask(home, ConnectTask(visit=visit, task_id=task_id, port=port), tuple[int, ...])
+        return RemoteChannel(self._keepers, home, visit, streams, terminal=False, has_outcome=False)
 
     def _home_of_running(self, task_id: str) -> str:
         placement = self._placements.get(task_id)
         if placement is None or placement.end is not None:
             raise TaskNotThere(f"{task_id} does not run.", next_action="Look at its job: skyloom job show.")
-        home = self._keepers.nodes().home(placement.node_id, placement.machine)
-        if not home:
-            raise Unavailable(f"Node {placement.machine} is not there.", next_action="Try again when it is back.")
-        return home
+        return self._home(placement)
 
     @property
     def bridge_pid(self) -> int:
@@ -380,13 +394,8 @@ def _by_home(placements: Iterable[Placement], nodes: Nodes) -> dict[str, list[Pl
     return found
 
 
-def _lost_log(placement: Placement, offset: int) -> LogSlice:
+def _lost_log(offset: int) -> LogSlice:
     """Nothing can be read; whoever begins to read is told why."""
-    if placement.end is None or placement.end.reason is not EndReason.NODE_LOST:
-        raise Unavailable(
-            f"Node {placement.machine}, which has the output of {placement.task_id}, is not there.",
-            next_action="Try again when the node is back.",
-        )
     content = _LOST_LOG[offset:]
     return LogSlice(content=content, next_offset=offset + len(content), total_bytes=max(offset, len(_LOST_LOG)))
 

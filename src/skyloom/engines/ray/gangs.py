@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.core.errors import SkyloomError, Unavailable
+from skyloom.core.errors import SkyloomError
 from skyloom.engines.local.prepare import LaunchRefused, Place, check_source
 from skyloom.engines.ray.asks import Greeting, Observe, Prepare, Refuse, Rendezvous, StartTasks
 from skyloom.engines.ray.keepers import Keepers
@@ -20,7 +20,7 @@ from skyloom.engines.ray.link import ANSWER_S, Questions
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.shared import NotShared, SharedFolder
 from skyloom.engines.ray.wire import Bundle, Release, Reserve, Reserved, ShipFile
-from skyloom.ports.engine import GangPlan, Observation, TaskPlan
+from skyloom.ports.engine import GangPlan, NoRoomNow, Observation, TaskPlan
 
 _RESERVE_S = 2.0
 _SHIP_BYTES_PER_S = 5e6
@@ -56,13 +56,20 @@ class Gangs:
         self._make_room = make_room
 
     def start(self, gang: GangPlan, absent: Sequence[str]) -> None:
-        """Start the tasks of a gang that never ran. Raises `Unavailable` and `StorageFull`; then none of these was started."""
+        """Start the tasks of a gang that never ran. Raises `Unavailable`, `StorageFull` and ``OSError``; then none of these was
+        started, as far as anybody knows: a node that fell silent while it was told to start them may have, so they keep their room."""
         try:
-            self._bring(gang, self._place(gang), absent)
-        except SkyloomError:
+            placed = self._place(gang)
+            by_node: dict[str, list[TaskPlan]] = {}
+            for task in gang.tasks:
+                if task.task_id in absent:
+                    by_node.setdefault(placed[task.task_id].node_id, []).append(task)
+            refusal = self._prepare(gang, by_node, placed)
+        except (SkyloomError, OSError):
             with contextlib.suppress(SkyloomError):
                 self._link.ask(Release(names=(gang.gang_id,)), tuple[()])
             raise
+        self._begin({node_id: tuple(task.task_id for task in tasks) for node_id, tasks in by_node.items()}, refusal)
 
     # --- where -----------------------------------------------------------------------------------------------------------------
 
@@ -70,12 +77,26 @@ class Gangs:
         """Reserve, and write down where each task goes: as it was decided, where it was."""
         earlier = {task.task_id: self._placements.get(task.task_id) for task in gang.tasks}
         reserved = self._reserve(gang, [self._wanted(task, earlier[task.task_id]) for task in gang.tasks])
+        # What an earlier try reserved was given back, and Ray may have set aside other GPUs this time.
+        stale = [found for found in earlier.values() if found and found.place.gpus != _gpus_on(found.node_id, reserved)]
+        if stale:
+            self._check_unheard(gang, stale)
+            earlier |= dict.fromkeys((found.task_id for found in stale), None)
         missing = [task_id for task_id, placement in earlier.items() if placement is None]
         if missing:
             greetings = self._keepers.greet(list(dict.fromkeys(reserved.node_ids)))
             made = self._decide(gang, reserved, greetings, [found for found in earlier.values() if found])
             self._placements.write([made[task_id] for task_id in missing])
         return {task.task_id: self._written(task.task_id) for task in gang.tasks}
+
+    def _check_unheard(self, gang: GangPlan, placements: Sequence[Placement]) -> None:
+        """Raises `NoRoomNow` when a node has prepared one of these: it would run on GPUs that are somebody else's now."""
+        greetings = self._keepers.greet(list({found.node_id for found in placements}), again=True)
+        if any(found.task_id in greetings[found.node_id].known for found in placements):
+            raise NoRoomNow(
+                f"Gang {gang.gang_id} was prepared for other GPUs than those that are free now.",
+                next_action="It is tried again until they are.",
+            )
 
     def _written(self, task_id: str) -> Placement:
         placement = self._placements.get(task_id)
@@ -90,7 +111,7 @@ class Gangs:
             return ""
         node = self._keepers.nodes().named(task.machine)
         if node is None:
-            raise Unavailable(
+            raise NoRoomNow(
                 f"The pool has no machine {task.machine} now.",
                 next_action="It is tried again; see the pool's machines.",
             )
@@ -108,7 +129,7 @@ class Gangs:
             where = f" on {', '.join(sorted({task.machine for task in gang.tasks if task.machine}))}" * bool(
                 any(wanted)
             )
-            raise Unavailable(
+            raise NoRoomNow(
                 f"The Ray cluster has no room for gang {gang.gang_id}{where} now.",
                 next_action="It is tried again; somebody else may be using the cluster.",
             )
@@ -127,13 +148,13 @@ class Gangs:
         for rank, task in enumerate(gang.tasks):
             node = nodes.get(node_ids[rank])
             if node is None:
-                raise Unavailable("The nodes changed while a gang was placed.", next_action="It is tried again.")
+                raise NoRoomNow("The nodes changed while a gang was placed.", next_action="It is tried again.")
             peers = [index for index, node_id in enumerate(node_ids) if node_id == node.node_id]
             place = Place(
                 rank=rank,
                 world_size=len(gang.tasks),
                 port=port,
-                gpus=tuple(gpu for index in peers for gpu in reserved.gpus[index]),
+                gpus=_gpus_on(node.node_id, reserved),
                 local_rank=peers.index(rank),
                 local_world_size=len(peers),
                 host=host,
@@ -151,22 +172,12 @@ class Gangs:
 
     # --- bring -----------------------------------------------------------------------------------------------------------------
 
-    def _bring(self, gang: GangPlan, placed: Mapping[str, Placement], absent: Sequence[str]) -> None:
-        by_node: dict[str, list[TaskPlan]] = {}
-        for task in gang.tasks:
-            if task.task_id in absent:
-                by_node.setdefault(placed[task.task_id].node_id, []).append(task)
-        refusal = self._prepare(gang, by_node, placed)
+    def _begin(self, by_node: Mapping[str, tuple[str, ...]], refusal: str) -> None:
         if refusal:
-            refuse = {
-                node_id: Refuse(task_ids=tuple(task.task_id for task in tasks), why=refusal)
-                for node_id, tasks in by_node.items()
-            }
+            refuse = {node_id: Refuse(task_ids=names, why=refusal) for node_id, names in by_node.items()}
             _all_sure(self._keepers.ask_all(refuse, None))
             return
-        start = {
-            node_id: StartTasks(task_ids=tuple(task.task_id for task in tasks)) for node_id, tasks in by_node.items()
-        }
+        start = {node_id: StartTasks(task_ids=names) for node_id, names in by_node.items()}
         answers = self._keepers.ask_all(start, None)
         # Where some started, the launch stands; the others are seen as absent, and launched again.
         if all(isinstance(answer, Exception) for answer in answers.values()):
@@ -215,6 +226,12 @@ class Gangs:
         if self._url and "SKYLOOM_URL" in task.environment:
             changes["environment"] = {**task.environment, "SKYLOOM_URL": self._url}
         return msgspec.structs.replace(task, **changes)
+
+
+def _gpus_on(node_id: str, reserved: Reserved) -> tuple[int, ...]:
+    """What a gang holds on a node, in rank order."""
+    pairs = zip(reserved.node_ids, reserved.gpus, strict=True)
+    return tuple(gpu for other, gpus in pairs if other == node_id for gpu in gpus)
 
 
 def _check(task: TaskPlan) -> None:

@@ -47,11 +47,9 @@ from skyloom.engines.ray.asks import (
     StartTasks,
     Stop,
     Upload,
-    VisitOpen,
 )
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.visits import KeeperHeard, Visits
-from skyloom.ports.channel import TaskChannel
 from skyloom.ports.engine import LogSlice, Observation, TaskPlan
 from skyloom.settings import package_variables, trust_variables
 
@@ -110,14 +108,12 @@ class Keeper:
             if self._engine is None:
                 for name in ("tasks", "leases", "uploads"):
                     (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._sweep_uploads()
                 lease = Lease(self._root / "leases" / self._node_id, self._plan.lease_s, self._is_alive)
                 if not lease.renew():
                     raise Unavailable(
                         f"The head lists {self._address} as dead.",
                         next_action="Its Ray ends by itself; start it again.",
                     )
-                lease.keep()
                 tasks = self._root / "tasks"
                 self._engine = LocalEngine(
                     tasks,
@@ -127,12 +123,15 @@ class Keeper:
                     disowns=True,
                     package_variables=package_variables(),  # this node's own: it may have another index than the control plane
                 )
+                lease.keep()
             return self._engine
 
     def _sweep_uploads(self) -> None:
+        """Remove what launches left that failed after they had sent something."""
         for left in (self._root / "uploads").iterdir():
-            if left.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was used up meanwhile
+                if left.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
+                    left.unlink()
 
     # --- launch ----------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +175,8 @@ class Keeper:
     def upload(self, ask: Upload) -> None:
         """Write a piece of a file."""
         self._tasks()
+        if ask.offset == 0:
+            self._sweep_uploads()
         mode = 0o700 if ask.is_program else 0o600
         descriptor = os.open(self._upload(ask.name), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -194,7 +195,6 @@ class Keeper:
 
     def observe(self, ask: Observe) -> dict[str, Observation]:
         """Look at tasks."""
-        self._visits.sweep()
         return dict(self._tasks().observe(ask.task_ids))
 
     def stop(self, ask: Stop) -> None:
@@ -215,20 +215,17 @@ class Keeper:
 
     # --- go inside -------------------------------------------------------------------------------------------------------------
 
-    def enter_task(self, ask: EnterTask) -> VisitOpen:
+    def enter_task(self, ask: EnterTask) -> tuple[int, ...]:
         """Run a command inside of a task."""
-        return self._visit(self._tasks().enter(ask.task_id, ask.command))
+        return self._visits.open(ask.visit, lambda: self._tasks().enter(ask.task_id, ask.command))
 
-    def connect_task(self, ask: ConnectTask) -> VisitOpen:
+    def connect_task(self, ask: ConnectTask) -> tuple[int, ...]:
         """Connect to a port of a task."""
-        return self._visit(self._tasks().connect(ask.task_id, ask.port))
-
-    def _visit(self, channel: TaskChannel) -> VisitOpen:
-        return VisitOpen(visit=self._visits.add(channel), streams=tuple(int(kind) for kind in channel.outputs))
+        return self._visits.open(ask.visit, lambda: self._tasks().connect(ask.task_id, ask.port))
 
     def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Move bytes into a task and out of it."""
-        return self._visits.exchange(ask.visit, ask.given, ask.ends, ask.size, ask.listens)
+        return self._visits.exchange(ask)
 
     def leave_task(self, ask: LeaveTask) -> None:
         """Close a channel."""
@@ -239,7 +236,7 @@ class Keeper:
     def leave_mark(self, ask: LeaveMark) -> None:
         """Write a word into the shared folder, on its disk when this returns."""
         Path(ask.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _mark(ask.folder, ask.word).open("x") as file:
+        with _mark(ask.folder, ask.word).open("w") as file:
             file.write(ask.word)
             file.flush()
             os.fsync(file.fileno())

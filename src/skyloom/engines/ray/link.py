@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from skyloom.engines.ray.wire import Ask, BridgeReply, BridgeRequest, Channel, O
 
 T = TypeVar("T")
 ANSWER_S = 9.0  # within this long every question is answered or refused
+_SILENT_S = 3.0  # a bridge that says nothing for so long may hang
 _CONNECT_S = 90.0  # after this long a bridge that reached nothing is given up, and the next question starts another
 _REST_S = 2.0  # between a failed connection and the next one
 _MAX_LOG_BYTES = 2**20
@@ -131,6 +133,8 @@ class _Bridge:
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         ours, theirs = socket.socketpair()
+        # A bridge that hangs does not read either: whoever has much to say must not wait for it for ever.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_S), 0))
         with theirs:
             self._process = _spawn(theirs, opening.token_file, log)
         self.pid = self._process.pid
@@ -152,9 +156,10 @@ class _Bridge:
             raise self.refusal
 
     def ask(self, question: Ask, deadline: float) -> bytes:
-        """Send and wait. A bridge that is silent too long is killed: Ray does not always come back."""
+        """Send and wait. A bridge that is silent too long is killed: Ray does not always come back. One that had no time is not."""
         waiting = _Waiting()
         number = next(self._numbers)
+        asked = time.monotonic()
         with self._lock:
             self._waiting[number] = waiting
         try:
@@ -164,7 +169,10 @@ class _Bridge:
         if self._over:
             raise _BridgeEnded
         if not waiting.done.wait(max(0.0, deadline - time.monotonic())):
-            self._over = True
+            with self._lock:
+                self._waiting.pop(number, None)
+            if time.monotonic() > asked + _SILENT_S:
+                self._over = True
             raise Unavailable(
                 f"The Ray cluster at {self._address} does not answer.", next_action="The connection is made again."
             )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from skyloom.core.resources import Resources
 from skyloom.engines.ray.wire import RayNode
 from skyloom.ports.engine import Machine
 
@@ -64,11 +63,3 @@ class Nodes:
         """What Ray says about a death."""
         node = self._by_id.get(node_id)
         return (node.death if node else "") or "Ray does not list it any more"
-
-
-def total(machines: Iterable[Machine]) -> Resources:
-    """What machines have together."""
-    found = Resources(cpus=0, gpus=0, memory_bytes=0)
-    for machine in machines:
-        found += machine.total
-    return found

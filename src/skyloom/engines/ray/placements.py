@@ -58,7 +58,8 @@ class Placements:
 
     def of_reservation(self, name: str) -> list[Placement]:
         """All tasks of one gang."""
-        return [self._by_task[task_id] for task_id in sorted(self._by_reservation.get(name, ()))]
+        found = (self._by_task.get(task_id) for task_id in sorted(self._by_reservation.get(name, ())))
+        return [placement for placement in found if placement is not None]  # another thread may be removing one
 
     def write(self, placements: Sequence[Placement]) -> None:
         """Add or replace; on disk when this returns."""

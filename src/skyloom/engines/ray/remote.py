@@ -5,10 +5,10 @@ import os
 import select
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from skyloom.core.errors import SkyloomError
-from skyloom.engines.ray.asks import KeeperExchange, LeaveTask, VisitOpen
+from skyloom.engines.ray.asks import KeeperExchange, LeaveTask
 from skyloom.engines.ray.keepers import Keepers
 from skyloom.engines.ray.visits import MAX_MOVED_BYTES, KeeperHeard
 from skyloom.ports.channel import Control, Size, Stream
@@ -22,6 +22,7 @@ class RemoteChannel:
 
     Args:
         keepers: where the other side is, on the node ``home`` under the name ``visit``.
+        streams: what comes from it.
         has_outcome: it is a command, and not a port.
     """
 
@@ -29,17 +30,18 @@ class RemoteChannel:
         self,
         keepers: Keepers,
         home: str,
-        opened: VisitOpen,
+        visit: str,
+        streams: Sequence[int],
         *,
         terminal: bool,
         has_outcome: bool,
     ) -> None:
         self._keepers = keepers
         self._home = home
-        self._visit = opened.visit
+        self._visit = visit
         self._terminal = terminal
         self._given, self.input = os.pipe()
-        pipes = {Stream(kind): os.pipe() for kind in opened.streams}
+        pipes = {Stream(kind): os.pipe() for kind in streams}
         self.outputs: Mapping[Stream, int] = {kind: pair[0] for kind, pair in pipes.items()}
         self._sinks = {int(kind): pair[1] for kind, pair in pipes.items()}
         self.over, self._end = os.pipe() if has_outcome else (-1, -1)
@@ -51,6 +53,7 @@ class RemoteChannel:
         self._input_open, self._input_ended = True, False
         self._pending = b""
         self._backlog = dict.fromkeys(self._sinks, b"")
+        self._num_exchanges = 0
         self._pause_s = _LEAST_PAUSE_S
         self._closed = threading.Event()
         self._own = {number for number in (self.input, self.over, *self.outputs.values()) if number >= 0}
@@ -105,7 +108,15 @@ class RemoteChannel:
         ends = is_end and not self._input_ended and len(given) == len(self._pending)
         size, self._size = self._size, None
         listens = not any(self._backlog.values())
-        ask = KeeperExchange(visit=self._visit, given=given, ends=ends, size=size, listens=listens)
+        self._num_exchanges += 1
+        ask = KeeperExchange(
+            visit=self._visit,
+            number=self._num_exchanges,
+            given=given,
+            ends=ends,
+            size=size,
+            listens=listens,
+        )
         heard: KeeperHeard = self._keepers.ask(self._home, ask, KeeperHeard)
         self._pending = self._pending[heard.taken :]
         if ends and heard.taken == len(given):

@@ -17,7 +17,8 @@ class NotShared(InvalidInput):
 
 
 class SharedFolder:
-    """Remembers which nodes share. What it cannot know: whether they still do; a check is made once per node.
+    """Remembers which nodes share with each other. What it cannot know: whether they still do; a check is made once for the same
+    nodes.
 
     Args:
         path: the folder on every node; empty for a pool without one.
@@ -26,25 +27,27 @@ class SharedFolder:
     def __init__(self, path: str, keepers: Keepers) -> None:
         self.path = path
         self._keepers = keepers
-        self._sharing: set[str] = set()
+        self._groups: list[frozenset[str]] = []  # no node is in two of them
 
     def check(self, node_ids: Sequence[str]) -> None:
         """Raises `NotShared` unless all these nodes see what one of them writes; `Unavailable` when one is silent."""
-        if len(set(node_ids)) < 2 or self._sharing.issuperset(node_ids):
+        asked = frozenset(node_ids)
+        if len(asked) < 2 or any(asked <= group for group in self._groups):
             return
         if not self.path:
             raise NotShared(
                 "The pool has no shared folder, so a gang cannot span several of its nodes.",
                 next_action="Give the pool a folder that is the same storage on all nodes (--shared-folder), or fewer workers.",
             )
-        writer = next((node_id for node_id in node_ids if node_id in self._sharing), node_ids[0])
+        writer = node_ids[0]
         word = secrets.token_hex(16)
         self._keepers.ask(writer, LeaveMark(folder=self.path, word=word), None)
         try:
             self._look(writer, word, [node_id for node_id in dict.fromkeys(node_ids) if node_id != writer])
         finally:
             self._keepers.ask(writer, RemoveMark(folder=self.path, word=word), None)
-        self._sharing.update(node_ids)
+        joined = [group for group in self._groups if group & asked]
+        self._groups = [group for group in self._groups if not group & asked] + [asked.union(*joined)]
 
     def _look(self, writer: str, word: str, readers: list[str]) -> None:
         deadline = time.monotonic() + _PATIENCE_S

@@ -2,17 +2,19 @@
 
 import contextlib
 import os
-import secrets
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from skyloom.core.errors import NotFound
-from skyloom.ports.channel import Control, Size, Stream, TaskChannel
+from skyloom.engines.ray.asks import KeeperExchange
+from skyloom.ports.channel import Control, Stream, TaskChannel
 
 MAX_MOVED_BYTES = 2**18
 _FORGOTTEN_S = 30.0  # without a word from the control plane, which may have been killed
+_LOOK_S = 5.0
 
 
 class VisitOver(NotFound):
@@ -39,22 +41,30 @@ class Visits:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._open: dict[str, _Visit] = {}
+        self._is_watched = False
 
-    def add(self, channel: TaskChannel) -> str:
-        """Hold an open channel; returns its id."""
-        visit = secrets.token_hex(16)
-        with self._lock:
-            self._open[visit] = _Visit(channel)
-        return visit
+    def open(self, visit: str, make: Callable[[], TaskChannel]) -> tuple[int, ...]:
+        """Make a channel and hold it under an id, unless that is done; returns its streams. Raises what making it raises."""
+        with (
+            self._opening
+        ):  # two questions for one channel, of which one was thought lost, must not run a command twice
+            held = self._open.get(visit) or _Visit(make())
+            with self._lock:
+                self._open[visit] = held
+                if not self._is_watched:
+                    self._is_watched = True
+                    threading.Thread(target=self._watch, daemon=True, name="visits").start()
+        return held.streams
 
-    def exchange(self, visit: str, given: bytes, ends: bool, size: Size | None, listens: bool) -> KeeperHeard:
+    def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         """Give, and take unless nobody listens, what is possible now. Raises `VisitOver`."""
         with self._lock:
-            held = self._open.get(visit)
+            held = self._open.get(ask.visit)
         if held is None:
             raise VisitOver("The connection to the task is gone.", next_action="Connect again.")
-        return held.exchange(given, ends, size, listens)
+        return held.exchange(ask)
 
     def close(self, visit: str) -> None:
         """Let go of one."""
@@ -63,38 +73,52 @@ class Visits:
         if held is not None:
             held.close()
 
-    def sweep(self) -> None:
-        """Close what was forgotten."""
-        now = time.monotonic()
-        with self._lock:
-            forgotten = [visit for visit, held in self._open.items() if now > held.asked + _FORGOTTEN_S]
-        for visit in forgotten:
-            self.close(visit)
+    def _watch(self) -> None:
+        """Close what was forgotten, in a thread that lives as long as any is open: there may be nobody to ask for it."""
+        while True:
+            time.sleep(_LOOK_S)
+            now = time.monotonic()
+            with self._lock:
+                forgotten = [visit for visit, held in self._open.items() if now > held.asked + _FORGOTTEN_S]
+            for visit in forgotten:
+                self.close(visit)
+            with self._lock:
+                self._is_watched = bool(self._open)
+                if not self._is_watched:
+                    return
 
 
 class _Visit:
     def __init__(self, channel: TaskChannel) -> None:
         self.asked = time.monotonic()
+        self.streams = tuple(int(kind) for kind in channel.outputs)
         self._channel = channel
         self._lock = threading.Lock()
         self._ended: set[int] = set()
         self._closed = False
+        self._number = 0
+        self._heard = KeeperHeard()
 
-    def exchange(self, given: bytes, ends: bool, size: Size | None, listens: bool) -> KeeperHeard:
+    def exchange(self, ask: KeeperExchange) -> KeeperHeard:
         with self._lock:
             self.asked = time.monotonic()
             if self._closed:
                 return KeeperHeard(outcome=Control(message="the connection was closed"))
-            if size is not None:
-                self._channel.resize(size)
-            taken = self._give(given)
-            if ends and taken == len(given):
-                self._channel.end_input()
-            # Asked before the outputs are read: what the command wrote before its end is then among them.
-            outcome = self._channel.outcome() if self._channel.over >= 0 else None
-            streams = self._channel.outputs.items() if listens else ()
-            outputs = {int(kind): part for kind, number in streams if (part := self._take(kind, number))}
-            return KeeperHeard(taken=taken, outputs=outputs, ended=tuple(self._ended), outcome=outcome)
+            if ask.number != self._number:  # else the answer was lost on its way
+                self._number, self._heard = ask.number, self._move(ask)
+            return self._heard
+
+    def _move(self, ask: KeeperExchange) -> KeeperHeard:
+        if ask.size is not None:
+            self._channel.resize(ask.size)
+        taken = self._give(ask.given)
+        if ask.ends and taken == len(ask.given):
+            self._channel.end_input()
+        # Asked before the outputs are read: what the command wrote before its end is then among them.
+        outcome = self._channel.outcome() if self._channel.over >= 0 else None
+        streams = self._channel.outputs.items() if ask.listens else ()
+        outputs = {int(kind): part for kind, number in streams if (part := self._take(kind, number))}
+        return KeeperHeard(taken=taken, outputs=outputs, ended=tuple(self._ended), outcome=outcome)
 
     def _give(self, given: bytes) -> int:
         if not given or self._channel.input < 0:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from skyloom import __version__
 from skyloom.cloud import Cloud
@@ -24,8 +25,8 @@ from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Caller, Operation, Right
 from skyloom.faces.rest import openapi
 from skyloom.faces.rest.errors import InvalidRequest, NoRoute, answer
-from skyloom.faces.rest.guard import Asgi, Guard
-from skyloom.faces.rest.metrics import Requests, written
+from skyloom.faces.rest.guard import Guard
+from skyloom.faces.rest.metrics import Endpoint, Requests, written
 from skyloom.faces.rest.requests import checked, read, secret_of
 from skyloom.faces.rest.sockets import attend
 from skyloom.ports.blobs import BlobMissing, Blobs
@@ -58,7 +59,7 @@ def make_app(
     sessions: Sessions,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
-) -> Asgi:
+) -> ASGIApp:
     """Build the ASGI app of one cloud."""
     requests = Requests(registry)
     routes: list[BaseRoute] = [
@@ -176,10 +177,10 @@ def _guarded_routes(cloud: Cloud, blobs: Blobs, tables: Tables, registry: Collec
         yield Route(path, _answering(routes.get(path) or routes[method]), methods=[method])
 
 
-def _answering(endpoint: Any) -> Any:
+def _answering(endpoint: Endpoint) -> Endpoint:
     async def guarded(request: Request) -> Response:
         try:
-            return await endpoint(request)  # type: ignore[no-any-return]
+            return await endpoint(request)
         except Exception as error:
             return answer(error)
 

@@ -2,12 +2,11 @@
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound, SkyloomError
 
@@ -81,7 +80,7 @@ def answer(error: Exception) -> Response:
     return Response(msgspec.json.encode(error.body()), status, headers, "application/json")
 
 
-def refuse(error: Exception) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def refuse(error: Exception) -> ASGIApp:
     """Any exception as the refusal of a socket, before it is accepted."""
     response = answer(error)
 

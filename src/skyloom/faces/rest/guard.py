@@ -4,8 +4,8 @@ A local server is attacked by web pages (DNS rebinding, simple cross-site reques
 """
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skyloom.core.errors import SkyloomError
 from skyloom.faces.rest.errors import (
@@ -17,12 +17,6 @@ from skyloom.faces.rest.errors import (
     answer,
     refuse,
 )
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 8 * 2**20
 # Nothing but the upload itself: a model may be called "blobs", and its routes take JSON like all others.
@@ -41,7 +35,7 @@ _HEADERS = [
 class Guard:
     """A pure ASGI wrapper around the app."""
 
-    def __init__(self, app: Asgi, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
         self._hosts = hosts
 

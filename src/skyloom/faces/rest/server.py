@@ -115,6 +115,7 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
         timeout_graceful_shutdown=5,
         timeout_keep_alive=30,
         ws="websockets-sansio",
+        ws_ping_timeout=None,  # an answer waits behind bytes that nobody takes yet; who is slow is not gone
         ws_max_size=2**20,
         ws_per_message_deflate=False,
     )

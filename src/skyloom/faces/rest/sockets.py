@@ -9,16 +9,16 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.to_thread
 import msgspec
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from skyloom.cloud import Cloud
 from skyloom.core.errors import SkyloomError
-from skyloom.core.operation import Right
+from skyloom.core.operation import Caller, Right
 from skyloom.faces.rest.errors import refuse
 from skyloom.faces.rest.requests import secret_of
 from skyloom.ports.channel import Control, Stream, TaskChannel
@@ -29,6 +29,11 @@ _CHUNK_BYTES = 64 * 1024
 _CHECK_S = 5.0
 _DRAIN_S = 1.0  # for output that is on its way when a command has ended, which a process it left may hold open for ever
 _GOING_AWAY, _POLICY = 1001, 1008
+_GONE = (
+    OSError,
+    RuntimeError,
+    WebSocketDisconnect,
+)  # what reading and writing say when the client is gone, or the task
 
 
 async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSocket) -> None:
@@ -36,12 +41,13 @@ async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSock
     secret, project = secret_of(socket), str(socket.path_params["project"])
     session_id = str(socket.path_params["session_id"])
 
-    def admit() -> None:
-        permit_right(right, cloud.authenticate(secret, project), "sessions")
+    def admit() -> Caller:
+        by = cloud.authenticate(secret, project)
+        permit_right(right, by, "sessions")
+        return by
 
     def open_channel() -> TaskChannel:
-        admit()
-        return sessions.attach(session_id, cloud.authenticate(secret, project))
+        return sessions.attach(session_id, admit())
 
     try:
         channel = await anyio.to_thread.run_sync(open_channel)
@@ -59,7 +65,7 @@ async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSock
 class _Bridge:
     """One open socket and its channel."""
 
-    def __init__(self, socket: WebSocket, channel: TaskChannel, admit: Callable[[], None]) -> None:
+    def __init__(self, socket: WebSocket, channel: TaskChannel, admit: Callable[[], object]) -> None:
         self._socket = socket
         self._channel = channel
         self._admit = admit
@@ -67,17 +73,15 @@ class _Bridge:
 
     async def run(self) -> None:
         """Carry bytes both ways until one side is done."""
-        tasks = [asyncio.create_task(part) for part in (self._inward(), self._outward(), self._watched())]
+        tasks = [asyncio.create_task(part) for part in (self._inward(), self._outward(), self._watched(), self._felt())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                with contextlib.suppress(OSError, RuntimeError):  # the client is gone, or the task
+                with contextlib.suppress(*_GONE):
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(OSError, RuntimeError):
+            await _stopped(tasks)
+        with contextlib.suppress(*_GONE):
             if self._socket.application_state is WebSocketState.CONNECTED:
                 await self._socket.close()
 
@@ -113,17 +117,18 @@ class _Bridge:
 
     async def _outward(self) -> None:
         """To the client, until all outputs end; then how the command ended."""
-        outputs = asyncio.gather(*(self._copied(kind, number) for kind, number in self._channel.outputs.items()))
+        outputs = [asyncio.create_task(self._copied(*output)) for output in self._channel.outputs.items()]
         try:
             if self._channel.over < 0:
-                await outputs
+                await asyncio.gather(*outputs)
                 return
             end = await self._ended()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(outputs, _DRAIN_S)
+            done, _ = await asyncio.wait(outputs, timeout=_DRAIN_S)
+            for output in done:
+                output.result()
             await self._say(end)
         finally:
-            outputs.cancel()
+            await _stopped(outputs)
 
     async def _copied(self, kind: Stream, number: int) -> None:
         while content := await self._read(number):
@@ -160,9 +165,22 @@ class _Bridge:
                 await self._closed(_POLICY, error.message)
                 return
 
+    async def _felt(self) -> None:
+        """Notice that the client is gone even while nobody takes its input, so that no more of it is read: writing to it fails."""
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            await self._socket.send_bytes(b"")
+
     async def _closed(self, code: int, why: str) -> None:
         await self._say(Control(message=why))
         await self._socket.close(code)
 
     async def _say(self, control: Control) -> None:
         await self._socket.send_bytes(bytes([Stream.CONTROL]) + msgspec.json.encode(control))
+
+
+async def _stopped(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are over: a descriptor that is closed while one waits for it breaks whoever gets its number next."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -158,9 +158,6 @@ class SubmitArray(Operation[ArrayStatus], frozen=True, kw_only=True):
     inputs: Digests = ()
     per_input: Size = 1
 
-    def __post_init__(self) -> None:
-        _ = self.spec.allowance  # NaN becomes null on a wire, and would mean no limit there
-
 
 @operation("arrays.get", Right.READ, "GET /arrays/{array_id}")
 class GetArray(Operation[ArrayStatus], frozen=True, kw_only=True):

@@ -148,15 +148,15 @@ def status(array: Array, progress: ArrayProgress, open_states: Mapping[int, JobS
     state = _state(array, progress, counts)
     reason = progress.stopped or (Reason.WAITING_FOR_DEPENDENCIES if waits else Reason.NONE)
     first = progress.failures[0] if progress.failures else None
-    message = progress.message or waits
+    said = [progress.message or waits]
     if first is not None:
-        message = f"{counts['num_failed']} of {array.size} failed; index {first.index}: {first.message}"
+        said.insert(0, f"{counts['num_failed']} of {array.size} failed; index {first.index}: {first.message}")
         reason = reason or first.reason
     return ArrayStatus(
         array=array,
         state=state,
         reason=reason,
-        message=message,
+        message="; ".join(filter(None, said)),
         next_action=f"Read what it printed: skyloom job logs {first.job_id}." if first else "",
         started_at=progress.started_at,
         ended_at=progress.ended_at,

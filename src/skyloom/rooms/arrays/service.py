@@ -7,10 +7,9 @@ are made in the same transaction that says so, so no crash makes one twice or fo
 import logging
 from collections.abc import Mapping
 
-import msgspec
-
-from skyloom.core.errors import AlreadyExists, SkyloomError, StaleVersion, StorageFull, Unavailable
+from skyloom.core.errors import REFUSALS
 from skyloom.core.ids import Ids
+from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
@@ -24,6 +23,7 @@ from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.dependencies import Verdict
 from skyloom.rooms.jobs.model import JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.reading import by_job
 from skyloom.rooms.jobs.service import Jobs
 
 log = logging.getLogger("skyloom.arrays")
@@ -78,6 +78,7 @@ class Arrays:
                 submitted_by=by.principal,
             ),
         )
+        jobs_rules.check_bounds(rules.job(array, 0, array.submitted_at))
         tx.insert(PROGRESS, self._go_on(tx, array, ArrayProgress(id=array.id, project=array.project)))
         return self._status(tx, array)
 
@@ -125,9 +126,7 @@ class Arrays:
         progress = view.get(PROGRESS, array.id)
         assert progress is not None
         open_ = _open(view, array, progress)
-        started = progress.started_at or min(filter(None, (s.started_at for s in open_.values())), default=None)
-        status = rules.status(array, progress, {index: status.state for index, status in open_.items()})
-        return status if started is None else _since(status, started)
+        return rules.status(array, _begun(progress, open_), {index: one.state for index, one in open_.items()})
 
     def get(self, ask: model.GetArray, by: Caller) -> ArrayStatus:
         return self._store.read(lambda view: self.status(view, ask.array_id, by.project))
@@ -178,30 +177,27 @@ class Arrays:
         """One round over the arrays that have something left to do. Returns the seconds after which the next one is due."""
         active = self._store.read(lambda view: view.select(PROGRESS, {"active": True}))
         for progress in active:
-            try:
-                self._round(progress.id)
-            except (StaleVersion, AlreadyExists):
-                log.debug("array %s was changed meanwhile; the next round looks again", progress.id)
-            except (StorageFull, Unavailable):
-                raise  # nobody's own fault: the whole round is done again
-            except SkyloomError as error:
-                self._give_up(progress.id, str(error))
-            except Exception:
-                log.exception("array %s is left as it is; the other arrays go on", progress.id)
+            with isolated(log, f"array {progress.id}"):
+                self._go_on_or_give_up(progress.id)
         return _BUSY_S if active else _IDLE_S
+
+    def _go_on_or_give_up(self, array_id: str) -> None:
+        try:
+            self._round(array_id)
+        except REFUSALS as refusal:
+            self._give_up(array_id, str(refusal))
 
     def _round(self, array_id: str) -> None:
         array, progress, open_, waits = self._store.read(lambda view: self._seen(view, array_id))
         statuses = ((index, one.state, one.reason, one.message) for index, one in open_.items())
         ends = rules.ends_of(array, statuses)
-        after = rules.folded(array, progress, ends, self._clock.now()) if ends else progress
-        started = [one.started_at for one in open_.values() if one.started_at is not None]
-        if after.started_at is None and started:
-            after = changed(after, {"started_at": min(started)})
+        after = _begun(rules.folded(array, progress, ends, self._clock.now()) if ends else progress, open_)
         if after == progress and (waits or not rules.due(array, after)):
             return
 
         def work(tx: Transaction) -> None:
+            if tx.get(PROGRESS, array_id) != progress:
+                return  # it was changed meanwhile; the next round looks again
             for end in ends:
                 tx.append(ENDS, end)
             tx.update(PROGRESS, self._go_on(tx, array, after))
@@ -228,16 +224,12 @@ class Arrays:
 def _open(view: Snapshot, array: Array, progress: ArrayProgress) -> dict[int, JobStatus]:
     """The jobs of the open indexes as they are now."""
     ids = {rules.job_id(array.id, index): index for index in progress.open}
-    found: dict[int, JobStatus] = {}
-    if not ids:
-        return found
-    gangs: dict[str, list[jobs_model.Task]] = {key: [] for key in ids}
-    for task in view.select(TASKS, {"job_id": tuple(ids)}):
-        gangs[task.job_id].append(task)
-    for job in view.select(JOBS, {"id": tuple(ids)}):
-        found[ids[job.id]] = jobs_rules.status(job, gangs[job.id])
-    return dict(sorted(found.items()))
+    gangs = by_job(view.select(TASKS, {"job_id": tuple(ids)}))
+    jobs = view.select(JOBS, {"id": tuple(ids)})
+    return {ids[job.id]: jobs_rules.status(job, gangs[job.id]) for job in jobs}
 
 
-def _since(status: ArrayStatus, started_at: float) -> ArrayStatus:
-    return msgspec.structs.replace(status, started_at=started_at)
+def _begun(progress: ArrayProgress, open_: Mapping[int, JobStatus]) -> ArrayProgress:
+    """The progress, which knows when the first of the jobs began."""
+    starts = [one.started_at for one in open_.values() if one.started_at is not None]
+    return changed(progress, {"started_at": min(starts)}) if starts and progress.started_at is None else progress

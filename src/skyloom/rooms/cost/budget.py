@@ -88,6 +88,20 @@ class Meters(msgspec.Struct, frozen=True, kw_only=True):
     gpu_us: int = 0
     cpu_us: int = 0
 
+    def __add__(self, other: "Meters") -> "Meters":
+        return Meters(
+            nano_usd=self.nano_usd + other.nano_usd,
+            gpu_us=self.gpu_us + other.gpu_us,
+            cpu_us=self.cpu_us + other.cpu_us,
+        )
+
+    def __sub__(self, other: "Meters") -> "Meters":
+        return Meters(
+            nano_usd=self.nano_usd - other.nano_usd,
+            gpu_us=self.gpu_us - other.gpu_us,
+            cpu_us=self.cpu_us - other.cpu_us,
+        )
+
 
 class Budget(Record, frozen=True, kw_only=True):
     """What a project or one of its users may spend.

@@ -110,7 +110,7 @@ class Budgets:
         """Take back what is left of a promise, in the transaction that ends its job for good. Safe to repeat."""
         known = tx.get(RESERVATIONS, job_id)
         if known is not None:
-            self._pledge(tx, known.project, known.user, limits.plus(Meters(), known.left, -1))
+            self._pledge(tx, known.project, known.user, Meters() - known.left)
             tx.delete(RESERVATIONS, job_id)
 
     def judge(self, *, own: bool) -> Judgement:
@@ -131,9 +131,9 @@ class Budgets:
         known = tx.get(RESERVATIONS, first.job_id)
         if known is not None:
             used = limits.metered(sum((rules.usage_of(entry) for entry in entries), rules.NOTHING))
-            left = limits.at_least_nothing(limits.plus(known.left, used, -1))
+            left = limits.at_least_nothing(known.left - used)
             tx.update(RESERVATIONS, changed(known, {"left": left}))
-            self._pledge(tx, known.project, known.user, limits.plus(left, known.left, -1))
+            self._pledge(tx, known.project, known.user, left - known.left)
         covering = _covering(tx, first.project, first.user)
         if not covering:
             return
@@ -179,10 +179,10 @@ class Budgets:
             stored = tx.update(BUDGETS, changed(wanted, said))
         else:
             stored = tx.insert(BUDGETS, wanted)
-        pots, spenders = Pots(tx, self._prices.history(tx), now), self.spenders(tx, {by.project}, now)
+        pots, spenders = Pots(tx, self._prices.history(tx), now), list(self.spenders(tx, {by.project}, now))
         pot = pots.of_budget(stored, spenders)
         stored = self._clear(tx, stored, limits.reached(limits.used_share(pot)), now)
-        return pots.status(self._say(tx, stored, pot, 0.0, now), pot)
+        return pots.status(self._say(tx, stored, pot, 0.0, now), spenders)
 
     def get(self, ask: model.GetBudget, by: Caller) -> BudgetStatus:
         return self._store.read(lambda view: self.status(view, ask.budget_id, by.project))
@@ -202,7 +202,7 @@ class Budgets:
     def _statuses(self, view: Snapshot, found: Iterable[Budget], project: str) -> list[BudgetStatus]:
         now = self._clock.now()
         pots, spenders = Pots(view, self._prices.history(view), now), list(self.spenders(view, {project}, now))
-        return [pots.status(budget, pots.of_budget(budget, spenders)) for budget in found]
+        return [pots.status(budget, spenders) for budget in found]
 
     def _judge(self, view: Snapshot, own: bool, now: float) -> tuple[Judgement, list[tuple[Budget, Pot, float]]]:
         budgets = view.select(BUDGETS)
@@ -275,7 +275,7 @@ class Budgets:
             if known is None:
                 tx.insert(PLEDGES, Pledge(id=key, project=project, left=more))
             else:
-                tx.update(PLEDGES, changed(known, {"left": limits.plus(known.left, more)}))
+                tx.update(PLEDGES, changed(known, {"left": known.left + more}))
 
     def list(self, ask: model.ListBudgets, by: Caller) -> Page[BudgetStatus]:
         def work(view: Snapshot) -> Page[BudgetStatus]:

@@ -5,7 +5,9 @@ with m itself estimated from k days, the deviation s·√(n + n²/k); its quanti
 prediction interval for a sum; e.g. Hahn and Meeker, Statistical Intervals, 1991, chapter 4).
 """
 
+import itertools
 import math
+import operator
 import statistics
 from collections.abc import Sequence
 
@@ -51,10 +53,11 @@ def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) 
 
     Args:
         spent: in this month so far.
-        days: what each of the last whole days cost, oldest first; only the newest `MAX_DAYS` count.
+        days: what each of the last whole days cost, oldest first; only the newest `MAX_DAYS` count, and those before the first that cost
+            anything do not.
         days_left: until the month's end, the rest of today included.
     """
-    recent = [day.nano_usd for day in days[-MAX_DAYS:]]
+    recent = list(itertools.dropwhile(operator.not_, (day.nano_usd for day in days[-MAX_DAYS:])))
     if not recent:
         return CostForecast(
             month=month,
@@ -71,7 +74,7 @@ def forecast(month: str, spent: Money, days: Sequence[Money], days_left: float) 
             spent=spent,
             expected=Money(round(expected)),
             num_days=len(recent),
-            message=f"By {len(recent)} whole days only, so nobody can say how far off it may be.",
+            message=f"By {len(recent)} whole day{'s' if len(recent) > 1 else ''} only, so nobody can say how far off it may be.",
         )
     spread = statistics.stdev(recent) * math.sqrt(days_left + days_left**2 / len(recent))
     reach = _T_95[len(recent) - 2] * spread

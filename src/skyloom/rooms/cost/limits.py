@@ -9,16 +9,15 @@ by the time that they are gone they have used at most what was set aside for the
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from skyloom.core.money import Money
+from skyloom.core.money import Money, short
 from skyloom.core.resources import Resources
 from skyloom.rooms.cost.budget import MIN_WORK_S, NOTICE_S, THRESHOLDS, Allowance, BudgetState, Meters, Wish
 from skyloom.rooms.cost.prices import PriceBook
-from skyloom.rooms.cost.usage import Usage, held
+from skyloom.rooms.cost.usage import US_PER_HOUR, Usage, held
 
 METERS = ("nano_usd", "gpu_us", "cpu_us")
-_US_PER_HOUR = 3_600 * 10**6
-_UNITS = {"nano_usd": 10**9, "gpu_us": _US_PER_HOUR, "cpu_us": _US_PER_HOUR}
-_WORDS = {"nano_usd": "money", "gpu_us": "GPU-hours", "cpu_us": "CPU-hours"}
+_UNITS = {"nano_usd": 10**9, "gpu_us": US_PER_HOUR, "cpu_us": US_PER_HOUR}
+_WORDS = {"gpu_us": "GPU-hours", "cpu_us": "CPU-hours"}
 _A_SECOND = 10**6
 
 
@@ -80,11 +79,6 @@ def rate(resources: Resources, count: int, prices: PriceBook) -> Meters:
     return Meters(**{meter: getattr(one, meter) * count for meter in METERS})
 
 
-def plus(left: Meters, right: Meters, sign: int = 1) -> Meters:
-    """Add, or with -1 subtract."""
-    return Meters(**{meter: getattr(left, meter) + sign * getattr(right, meter) for meter in METERS})
-
-
 def at_least_nothing(meters: Meters) -> Meters:
     """No meter below zero."""
     return Meters(**{meter: max(0, getattr(meters, meter)) for meter in METERS})
@@ -125,7 +119,7 @@ def lacks(pot: Pot, wanted: Meters) -> str:
     """What a pot is short of for a promise, in words; empty when it can be given."""
     for meter, left in free(pot).items():
         need = getattr(wanted, meter)
-        if need > left or left < 0:
+        if need > max(0, left):
             return f"the job needs {amount(meter, need)} and {amount(meter, max(0, left))} of {amount(meter, pot.limits[meter])} is left"
     return ""
 
@@ -211,7 +205,7 @@ def beyond(member: Member) -> Meters:
 
 def amount(meter: str, value: int) -> str:
     """Write an amount of a meter for people."""
-    return str(Money(value)) if meter == "nano_usd" else f"{value / _UNITS[meter]:.4g} {_WORDS[meter]}"
+    return str(Money(value)) if meter == "nano_usd" else f"{short(value / _UNITS[meter])} {_WORDS[meter]}"
 
 
 def _left(member: Member, meter: str) -> int:

@@ -1,6 +1,6 @@
 """From budgets, sums, promises and what runs to pots as `limits` decides on them. Reads one snapshot."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -22,7 +22,7 @@ from skyloom.rooms.cost.limits import Member, Pot
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.ports import PLEDGES, RESERVATIONS
 from skyloom.rooms.cost.prices import PriceHistory
-from skyloom.rooms.cost.usage import Usage, held, microseconds
+from skyloom.rooms.cost.usage import US_PER_HOUR, Usage, held, microseconds
 
 _BY = {BudgetScope.PROJECT: CostBy.PROJECT, BudgetScope.USER: CostBy.USER}
 
@@ -74,8 +74,9 @@ class Pots:
         member = self._member(spender, promised=False)
         return Pot(name="Its own budget", limits=own, spent=limits.metered(used), promised=Meters(), members=[member])
 
-    def status(self, budget: Budget, pot: Pot) -> BudgetStatus:
-        """A budget for people."""
+    def status(self, budget: Budget, spenders: Sequence[Spender]) -> BudgetStatus:
+        """A project's or a user's budget for people."""
+        pot = self.of_budget(budget, spenders)
         share, ends_in_s = limits.used_share(pot), limits.exhausted_in_s(pot)
         stopped = budget.reached >= 1 and budget.reached_in == period_of(budget, self._now)
         asides = sum(limits.beyond(member).nano_usd for member in pot.members)
@@ -84,21 +85,28 @@ class Pots:
             budget=budget,
             state=BudgetState.EXHAUSTED if stopped else limits.state_of(share),
             spent=Money(pot.spent.nano_usd),
-            gpu_hours=pot.spent.gpu_us / 3.6e9,
-            cpu_hours=pot.spent.cpu_us / 3.6e9,
+            gpu_hours=pot.spent.gpu_us / US_PER_HOUR,
+            cpu_hours=pot.spent.cpu_us / US_PER_HOUR,
             reserved=Money(max(0, waiting) + asides),
             used_share=share,
-            expected=self._expected(budget, pot) if budget.period is Period.MONTH else None,
+            expected=self._expected(budget, pot, spenders) if budget.period is Period.MONTH else None,
             exhausted_at=None if ends_in_s is None else self._now + ends_in_s,
         )
 
-    def _expected(self, budget: Budget, pot: Pot) -> Money:
+    def _expected(self, budget: Budget, pot: Pot, spenders: Sequence[Spender]) -> Money:
         days = rules.days_between(self._now - MAX_DAYS * rules.DAY_S, self._now)[:-1]
-        by = _BY[budget.scope]
-        costs = [tallies.in_days(self._view, budget.project, by, budget.name, [day]).cost for day in days]
-        began = next((place for place, cost in enumerate(costs) if cost.nano_usd), len(costs))
+        settled = tallies.per_day(self._view, budget.project, _BY[budget.scope], budget.name, days)
+        running = (
+            entry
+            for spender in spenders
+            if _covers(budget, spender)
+            for task in spender.running
+            for entry in rules.ledger_entries(budget.project, task, self._history)
+        )
+        used = rules.with_running(settled, running)
+        whole = [used[day].cost for day in days]
         spent, left = Money(pot.spent.nano_usd), rules.days_left(self._now)
-        return forecast(rules.month_of(self._now), spent, costs[began:], left).expected
+        return forecast(rules.month_of(self._now), spent, whole, left).expected
 
     def _settled(self, budget: Budget) -> Usage:
         by = _BY[budget.scope]

@@ -65,6 +65,15 @@ def by_day(entry: LedgerEntry) -> Iterator[tuple[str, Usage]]:
         yield day_of(number * DAY_S), usage_of(entry, since, until)
 
 
+def with_running(per_day: Mapping[str, Usage], running: Iterable[LedgerEntry]) -> defaultdict[str, Usage]:
+    """What was used on each day, with the part of each day of what still runs."""
+    found = defaultdict(Usage, per_day)
+    for entry in running:
+        for day, usage in by_day(entry):
+            found[day] += usage
+    return found
+
+
 def day_of(moment: float) -> str:
     """The day of UTC that a moment lies in: ``2026-01-31``."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from skyloom.core.events import Event, TaskEnded
-from skyloom.core.money import Money
 from skyloom.core.operation import Caller
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Handlers, Query
@@ -97,27 +96,19 @@ class Cost:
 
     def _outlook(self, view: Snapshot, project: str, now: float, num_days: int) -> model.CostOutlook:
         shown = rules.days_between(now - (num_days - 1) * rules.DAY_S, now)
-        looked_at = rules.days_between(now - MAX_DAYS * rules.DAY_S, now)
-        used = self._per_day(view, project, {*shown, *looked_at, *rules.month_so_far(now)}, now)
-        whole = [used.get(day, rules.NOTHING).cost for day in looked_at[:-1]]
-        began = next((place for place, cost in enumerate(whole) if cost.nano_usd), len(whole))
-        spent = sum((used.get(day, rules.NOTHING).cost.nano_usd for day in rules.month_so_far(now)), 0)
-        going = forecast(rules.month_of(now), Money(spent), whole[began:], rules.days_left(now))
-        days = [(day, used.get(day, rules.NOTHING)) for day in shown]
+        looked_at, month = rules.days_between(now - MAX_DAYS * rules.DAY_S, now), rules.month_so_far(now)
+        settled = tallies.per_day(view, project, CostBy.PROJECT, project, {*shown, *looked_at, *month})
+        used = rules.with_running(settled, self._running(view, project, now, self._prices.history(view)))
+        spent = sum((used[day] for day in month), rules.NOTHING).cost
+        whole = [used[day].cost for day in looked_at[:-1]]
+        days = [(day, used[day]) for day in shown]
         return model.CostOutlook(
             days=tuple(
                 model.DayCost(day=day, cost=usage.cost, cpu_hours=usage.cpu_hours, gpu_hours=usage.gpu_hours)
                 for day, usage in days
             ),
-            forecast=going,
+            forecast=forecast(rules.month_of(now), spent, whole, rules.days_left(now)),
         )
-
-    def _per_day(self, view: Snapshot, project: str, days: Iterable[str], now: float) -> dict[str, Usage]:
-        used: dict[str, Usage] = defaultdict(Usage, tallies.per_day(view, project, days))
-        for entry in self._running(view, project, now, self._prices.history(view)):
-            for day, usage in rules.by_day(entry):
-                used[day] += usage
-        return used
 
     def _running(self, view: Snapshot, project: str, now: float, history: PriceHistory) -> list[LedgerEntry]:
         tasks = self.unfinished(view, project, now)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from skyloom.ports.store import Snapshot, Transaction, changed
 from skyloom.rooms.cost.model import CostBy, LedgerEntry, Tally
 from skyloom.rooms.cost.ports import LEDGER, TALLIES
-from skyloom.rooms.cost.rules import by_day, day_of, name_of, start_of, usage_of
+from skyloom.rooms.cost.rules import DAY_S, by_day, day_of, name_of, start_of, usage_of
 from skyloom.rooms.cost.usage import Usage
 
 _CHUNK_ENTRIES = 1_000
@@ -47,16 +47,15 @@ def ever(view: Snapshot, project: str, by: CostBy, name: str) -> Usage:
     return sum((tally.usage for tally in view.select(TALLIES, {"subject": f"{project}/{by.value}/{name}"})), Usage())
 
 
+def per_day(view: Snapshot, project: str, by: CostBy, name: str, days: Iterable[str]) -> dict[str, Usage]:
+    """What one thing used on each of some days, those without any left out."""
+    ids = [_id(project, by, name, day) for day in days]
+    return {tally.day: tally.usage for part in _parts(ids) for tally in view.select(TALLIES, {"id": part})}
+
+
 def in_days(view: Snapshot, project: str, by: CostBy, name: str, days: Iterable[str]) -> Usage:
     """What one thing used on some whole days."""
-    ids = tuple(_id(project, by, name, day) for day in days)
-    return sum((tally.usage for tally in view.select(TALLIES, {"id": ids})), Usage())
-
-
-def per_day(view: Snapshot, project: str, days: Iterable[str]) -> dict[str, Usage]:
-    """What a project used on each of some days, those without any left out."""
-    ids = tuple(_id(project, CostBy.PROJECT, project, day) for day in days)
-    return {tally.day: tally.usage for tally in view.select(TALLIES, {"id": ids})}
+    return sum(per_day(view, project, by, name, days).values(), Usage())
 
 
 def used_since(view: Snapshot, project: str, by: CostBy, since: float) -> dict[str, Usage]:
@@ -73,9 +72,9 @@ def used_since(view: Snapshot, project: str, by: CostBy, since: float) -> dict[s
     for part in _parts([f"{project}/{by.value}/{day}" for day in whole]):
         for tally in view.select(TALLIES, {"shelf": part}):
             found[tally.name] += tally.usage
-    everything = sum((usage for usage in per_day(view, project, whole).values()), Usage())
+    everything = in_days(view, project, CostBy.PROJECT, project, whole)
     if first in known and first not in whole:
-        until = start_of(first) + 86_400
+        until = start_of(first) + DAY_S
         for entry in _entries_of(view, project, first):
             usage = usage_of(entry, since, until)
             found[name_of(by, entry)] += usage

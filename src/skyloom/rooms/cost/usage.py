@@ -8,7 +8,7 @@ from skyloom.rooms.cost.prices import PriceBook
 
 _GIB = 2**30
 _US_PER_S = 10**6
-_US_PER_HOUR = 3600 * _US_PER_S
+US_PER_HOUR = 3600 * _US_PER_S
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,15 +49,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cpu_hours(self) -> float:
-        return self.cpu_us / _US_PER_HOUR
+        return self.cpu_us / US_PER_HOUR
 
     @property
     def gpu_hours(self) -> float:
-        return self.gpu_us / _US_PER_HOUR
+        return self.gpu_us / US_PER_HOUR
 
     @property
     def memory_gib_hours(self) -> float:
-        return self.memory_byte_us / _GIB / _US_PER_HOUR
+        return self.memory_byte_us / _GIB / US_PER_HOUR
 
 
 def worth(resources: Resources, duration_s: float, prices: PriceBook) -> Money:

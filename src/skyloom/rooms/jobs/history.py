@@ -26,10 +26,11 @@ class History:
     def load(self, view: Snapshot) -> None:
         """Learn from the newest jobs that are stored."""
         newest = view.select(JOBS, newest_first=True, limit=_LOOKED_BACK)
-        for part in parts(tuple(job.id for job in newest)):
+        jobs = {job.id: job for job in reversed(newest)}
+        for part in parts(tuple(jobs)):
             tasks = by_job(view.select(TASKS, {"job_id": part}))
-            for job in reversed([job for job in newest if job.id in set(part)]):
-                self.note(job, tasks[job.id])
+            for job_id in part:
+                self.note(jobs[job_id], tasks[job_id])
 
     def note(self, job: Job, tasks: Sequence[Task]) -> None:
         """A job has ended, in whatever way; one that did not succeed says nothing about the next."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.ports.clock import Clock
-from skyloom.ports.engine import GangPlan
+from skyloom.ports.engine import GangPlan, NoRoomNow
 from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.jobs.model import Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.plans import Plans
@@ -43,11 +43,12 @@ class Launches:
             tasks = tuple(self._plans.task(job, task, about) for task in sorted(gang, key=lambda task: task.rank))
             engine.launch(GangPlan(gang_id=f"{job.id}.{job.attempt}", tasks=tasks))
             self._faults.pop(job.id, None)
+            self._waits.hold_up(job.id, "")
+        except (NoRoomNow, StorageFull) as error:
+            self._waits.hold_up(job.id, str(error))
         except Unavailable as error:
             self._fleet.suspect(pool, error)
-            self._waits.add(job.id, str(error))
-        except StorageFull as error:
-            self._waits.add(job.id, str(error))
+            self._waits.hold_up(job.id, str(error))
         except Exception as error:
             log.exception("job %s cannot be launched; the other jobs go on", job.id)
             self._faults[job.id] += 1

@@ -121,8 +121,10 @@ class JobLoop:
 
     def _catch_up(self) -> Turns:
         """Bring the copy of the store and the scheduler up to date."""
+        # Until both know of the same changes there is no scheduler: whatever fails on the way, the next round makes all of it anew.
+        turns, self._turns = self._turns, None
         now = self._clock.now()
-        anew = self._clock.monotonic() > self._made_anew_at + _ANEW_S
+        anew = turns is None or self._clock.monotonic() > self._made_anew_at + _ANEW_S
         rulebook, prices, moved = self._store.read(
             lambda view: (
                 current_rulebook(view),
@@ -133,15 +135,15 @@ class JobLoop:
         if anew:
             self._made_anew_at = self._clock.monotonic()
         gangs, grounds = self._mirror.gangs, self._fleet.grounds()
-        turns = self._turns
         if turns is None or turns.rulebook != rulebook:
-            turns = self._turns = Turns(rulebook, self._mirror.history)
+            turns = Turns(rulebook, self._mirror.history)
             turns.set_grounds(grounds, prices, now)
             turns.remember(self._store.read(_past), gangs.values(), now)
             moved = set(gangs)
         elif turns.set_grounds(grounds, prices, now):
             moved |= {job_id for job_id, gang in gangs.items() if gang.job.spec.pools}
         turns.tell(moved, gangs, now)
+        self._turns = turns
         return turns
 
     def _observe(self, tasks: Iterable[Task]) -> dict[str, Observation]:
@@ -221,13 +223,13 @@ class JobLoop:
     def _explained(self, turns: Turns, now: float) -> Decision:
         """What to do now, having told those that wait why: not in every round, where many wait and the rounds follow each other."""
         began = time.thread_time()
-        if time.monotonic() < self._explain_at:
+        if self._clock.monotonic() < self._explain_at:
             return turns.decide(now, 0)
         decision = turns.decide(now, _EXPLAINED)
         self._order = tuple(wait.gang for wait in decision.waits)
-        self._waits.tell(decision.waits, len(self._mirror.gangs))
+        self._waits.tell(decision.waits, self._mirror.gangs.keys())
         took_s = time.thread_time() - began
-        self._explain_at = time.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
+        self._explain_at = self._clock.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
         return decision
 
     def _start(self, tx: Transaction, job: Job, placement: Placement, now: float) -> bool:

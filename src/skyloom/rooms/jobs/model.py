@@ -43,6 +43,10 @@ class FileMissing(InvalidInput):
     """A file of the job was never uploaded."""
 
 
+class JobBeyondBounds(InvalidInput):
+    """With what its maker adds to it, the job is larger than a job may be."""
+
+
 class NotRepeatable(Conflict):
     """The job belongs to a run, an endpoint or a dataset, which has to be asked instead."""
 
@@ -220,6 +224,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     budget_gpu_hours: Amount | None = None
     budget_cpu_hours: Amount | None = None
 
+    def __post_init__(self) -> None:
+        _ = self.allowance  # NaN becomes null on a wire, and would mean no limit there
+
     @property
     def allowance(self) -> Allowance:
         """Its own budget. Raises `BudgetUnclear` for what is no amount."""
@@ -355,9 +362,6 @@ class SubmitJob(Operation[JobStatus], frozen=True, kw_only=True):
     """Queue a job. The answer comes when the job is on disk; from then on it ends in exactly one terminal state."""
 
     spec: JobSpec
-
-    def __post_init__(self) -> None:
-        _ = self.spec.allowance  # NaN becomes null on a wire, and would mean no limit there
 
 
 @operation("jobs.get", Right.READ, "GET /jobs/{job_id}")

@@ -30,15 +30,6 @@ def parts(ids: tuple[str, ...], size: int = 500) -> Iterable[tuple[str, ...]]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-def held(view: Snapshot) -> tuple[dict[str, Job], list[Task]]:
-    """The gangs that have been started and have not wholly ended, and their jobs."""
-    holding = view.select(TASKS, {"state": rules.HOLDING})
-    jobs = jobs_of(view, holding)
-    peers = [task for part in parts(tuple(jobs)) for task in view.select(TASKS, {"job_id": part})]
-    attempts = {(task.job_id, task.attempt) for task in holding}
-    return jobs, [task for task in peers if (task.job_id, task.attempt) in attempts]
-
-
 def occupancy(view: Snapshot) -> dict[tuple[str, str], Use]:
     """What started tasks hold, by (pool, machine)."""
     holding = view.select(TASKS, {"state": rules.HOLDING})

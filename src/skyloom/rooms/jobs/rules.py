@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import EndReason, Observation, TaskPhase
 from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import (
@@ -20,6 +19,7 @@ from skyloom.rooms.jobs.model import (
     Condition,
     Dependency,
     Job,
+    JobBeyondBounds,
     JobSpec,
     JobState,
     JobStatus,
@@ -60,6 +60,19 @@ NEXT_ACTIONS: dict[Reason, str] = {
 
 # What another try can mend. More memory, more time, another command or another request are not among it.
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
+
+
+def check_bounds(made: Job | JobSpec) -> None:
+    """Raise `JobBeyondBounds` for what could be written and never be read again, which would stop the loop for everybody.
+
+    Whoever makes a job from something else (a training, an array, a replica) adds files, variables and labels of his own.
+    """
+    try:
+        msgspec.json.decode(msgspec.json.encode(made), type=type(made))
+    except msgspec.ValidationError as error:
+        raise JobBeyondBounds(
+            f"The job would be beyond what one may be: {error}.", next_action="Ask for less or shorter of that."
+        ) from None
 
 
 def check_labels(labels: Iterable[str]) -> None:
@@ -132,7 +145,12 @@ def state_of(tasks: Iterable[Task]) -> JobState:
 
 
 def status(
-    job: Job, all_tasks: Sequence[Task], waiting: str = "", place: int = 0, forecast: GangForecast | None = None
+    job: Job,
+    all_tasks: Sequence[Task],
+    waiting: str = "",
+    place: int = 0,
+    forecast: GangForecast | None = None,
+    held_up: str = "",
 ) -> JobStatus:
     """A job and what has become of it.
 
@@ -140,6 +158,7 @@ def status(
         all_tasks: of every attempt.
         waiting, place: what a queued job waits for and its place in the queue, if that is known.
         forecast: when it will start and end, if that is known.
+        held_up: why a job whose turn has come is not launched yet.
     """
     tasks = newest(job, all_tasks)
     state = state_of(tasks)
@@ -151,6 +170,8 @@ def status(
     if state is JobState.QUEUED and waiting:
         message = f"{waiting}; {message}" if message else waiting
         reason = Reason.WAITING_FOR_RESOURCES
+    if state is JobState.STARTING and held_up:
+        message = held_up
     if state is JobState.WAITING:
         reason, message = Reason.WAITING_FOR_DEPENDENCIES, waits_for(job.spec.after)
     ends = [task.ended_at for task in tasks if task.ended_at is not None]
@@ -379,12 +400,3 @@ def next_attempt(job: Job, again: Reason) -> Job:
     """The job as its next attempt begins; coming back from a halt counts as no retry."""
     comebacks = job.comebacks + (again in COME_BACK)
     return changed(job, {"attempt": job.attempt + 1, "comebacks": comebacks, "halt": None})
-
-
-def used_by(jobs: Mapping[str, Job], tasks: Iterable[Task]) -> Resources:
-    """What the started tasks hold."""
-    total = NOTHING
-    for task in tasks:
-        if task.state in HOLDING:
-            total += jobs[task.job_id].spec.resources
-    return total

@@ -25,6 +25,8 @@ from skyloom.rooms.jobs.writing import JobWriter, metered
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.secrets.service import Secrets
 
+_LONGEST_CHARACTER = 4  # of UTF-8, in bytes: who asks for less would never get it
+
 
 class Jobs:
     """Jobs of all projects."""
@@ -74,6 +76,7 @@ class Jobs:
 
     def check(self, ask: model.SubmitJob, by: Caller) -> None:
         """Refuse what can never run: more than the pool has, files that were not uploaded, what no budget pays for."""
+        rules.check_bounds(ask.spec)
         self._check_possible(ask.spec)
         if budgets := self._budgets:
             wish = wish_of(ask.spec, "", by.project, by.principal)
@@ -215,7 +218,7 @@ class Jobs:
         status = self._store.read(lambda view: self.status(view, ask.job_id, by.project))
         attempt = ask.attempt or status.job.attempt
         task_id = f"{ask.job_id}.{attempt}.{ask.rank}"
-        part = self._engine_of(task_id).read_log(task_id, ask.offset, ask.limit)
+        part = self._engine_of(task_id).read_log(task_id, ask.offset, max(ask.limit, _LONGEST_CHARACTER))
         over = status.state in model.ENDED or attempt < status.job.attempt
         at_end = part.next_offset >= part.total_bytes
         text, used = _whole_characters(part.content, final=over and at_end)
@@ -256,7 +259,7 @@ def _whole_characters(content: bytes, *, final: bool) -> tuple[str, int]:
     """Decode up to the last whole UTF-8 character, so that a chunk border never damages one."""
     cut = len(content)
     if not final:
-        for back in range(1, min(4, len(content)) + 1):
+        for back in range(1, min(_LONGEST_CHARACTER, len(content)) + 1):
             byte = content[-back]
             if byte < 0x80:
                 break

@@ -1,21 +1,28 @@
-"""What queued jobs wait for, as the last round of the loop said: never stored, lost without harm."""
+"""What jobs wait for, as the last rounds of the loop said: never stored, lost without harm."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from skyloom.rooms.scheduling.forecast import GangForecast
 from skyloom.rooms.scheduling.model import Wait
 
+_MANY = 100
+
 
 class Waiting(NamedTuple):
-    """Why a job waits, in words; its place in the queue, 0 when it is further back than was looked at; when it will start and end."""
+    """Why a job waits, in words.
 
-    message: str
+    Attributes:
+        message: why it is still in the queue.
+        place: there; 0 when it is further back than was looked at.
+        forecast: when it will start and end.
+        held_up: why it is not launched yet, though its turn has come.
+    """
+
+    message: str = ""
     place: int = 0
     forecast: GangForecast | None = None
-
-
-_UNSAID = Waiting("")
+    held_up: str = ""
 
 
 class Waits:
@@ -24,25 +31,26 @@ class Waits:
     def __init__(self) -> None:
         self._said: Mapping[str, Waiting] = {}
         self._foreseen: Mapping[str, GangForecast] = {}
-        self._behind = _UNSAID
+        self._held_up: Mapping[str, str] = {}
+        self._behind = Waiting()
 
-    def tell(self, waits: Iterable[Wait], num_live: int) -> None:
-        """Replace all that was said."""
+    def tell(self, waits: Iterable[Wait], live: Set[str]) -> None:
+        """Replace all that was said of those in the queue; ``live`` are the ids of all jobs that have not ended."""
         said = {wait.gang: Waiting(wait.message, wait.place) for wait in waits}
         self._said = said
-        self._behind = Waiting(f"behind {len(said)} others or more") if num_live > len(said) >= _MANY else _UNSAID
+        self._behind = Waiting(f"behind {len(said)} others or more") if len(live) > len(said) >= _MANY else Waiting()
+        self._held_up = {job_id: why for job_id, why in self._held_up.items() if job_id in live}
 
     def foresee(self, forecasts: Mapping[str, GangForecast]) -> None:
         """Replace all forecasts."""
         self._foreseen = forecasts
 
-    def add(self, job_id: str, why: str) -> None:
-        """Say of one more job what it waits for, until the next round."""
-        self._said = {**self._said, job_id: Waiting(why)}
+    def hold_up(self, job_id: str, why: str) -> None:
+        """Say why a job is not launched yet; with an empty text, that nothing holds it up any more."""
+        if why != self._held_up.get(job_id, ""):
+            self._held_up = {**self._held_up, job_id: why}
 
     def of(self, job_id: str) -> Waiting:
-        """What a job waits for, should it be queued, and when it will start and end."""
-        return self._said.get(job_id, self._behind)._replace(forecast=self._foreseen.get(job_id))
-
-
-_MANY = 100
+        """What a job waits for, should it wait, and when it will start and end."""
+        said = self._said.get(job_id, self._behind)
+        return said._replace(forecast=self._foreseen.get(job_id), held_up=self._held_up.get(job_id, ""))

@@ -68,7 +68,7 @@ def of_arrays(arrays: Arrays) -> Explainer:
             noun="array",
             state=status.state.value,
             reason=status.reason.value,
-            message=f"{status.message or counts}",
+            message=status.message or counts,
             next_action=status.next_action,
             evidence=happened(view, status.failures[0].job_id, project) if status.failures else (),
         )

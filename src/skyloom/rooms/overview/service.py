@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from skyloom.core.operation import Caller
-from skyloom.core.resources import Resources
+from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Handlers, Query
 from skyloom.ports.store import Snapshot, Store
-from skyloom.rooms.jobs import rules as jobs_rules
-from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.overview import model
 from skyloom.rooms.overview.explainers import Count, Explainer
 
@@ -52,7 +51,7 @@ class Overview:
                 url=url,
                 uptime_s=self._clock.monotonic() - self._started,
                 capacity=self._capacity(),
-                used=_used(view),
+                used=sum((use.resources for use in occupancy(view).values()), NOTHING),
                 disk_free_bytes=disk_free_bytes,
                 counts={noun: dict(count(view, by.scope)) for noun, count in self._counts.items()},
             )
@@ -68,9 +67,3 @@ class Overview:
                 f"{', '.join(f'{prefix}_' for prefix in sorted(self._explainers))}.",
             )
         return self._store.read(lambda view: explain(view, ask.subject, by.project))
-
-
-def _used(view: Snapshot) -> Resources:
-    tasks = view.select(TASKS, {"state": jobs_rules.HOLDING})
-    jobs = {job_id: view.get(JOBS, job_id) for job_id in {task.job_id for task in tasks}}
-    return jobs_rules.used_by({job_id: job for job_id, job in jobs.items() if job is not None}, tasks)

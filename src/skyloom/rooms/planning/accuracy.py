@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from skyloom.core.money import Money
 from skyloom.rooms.jobs.model import JobState, JobStatus
 from skyloom.rooms.planning.model import Accuracy, AccuracyRow, PlanOutcome, TimePlan
 
@@ -11,8 +12,12 @@ from skyloom.rooms.planning.model import Accuracy, AccuracyRow, PlanOutcome, Tim
 _USUAL_NOISE, _USUAL_WORTH = 0.03, 5
 
 
-def outcome(plan: TimePlan, status: JobStatus) -> PlanOutcome | None:
-    """Compare a plan with the job that followed it, once that ended; None for a job that never started, or not with planned workers."""
+def outcome(plan: TimePlan, status: JobStatus, spent: Money) -> PlanOutcome | None:
+    """Compare a plan with the job that followed it, once that ended; None for a job that never started, or not with planned workers.
+
+    Args:
+        spent: for the job, by the ledger.
+    """
     workers = len(status.tasks)  # of an elastic gang, those of its last attempt
     predicted = next((one for one in plan.predictions if one.workers == workers), None)
     if predicted is None or status.started_at is None or status.ended_at is None:
@@ -29,7 +34,7 @@ def outcome(plan: TimePlan, status: JobStatus) -> PlanOutcome | None:
         high_s=predicted.high_s,
         predicted_usd=predicted.cost_usd,
         actual_s=actual_s,
-        actual_usd=actual_s * workers * plan.aim.price_usd_per_worker_hour / 3600,
+        actual_usd=spent.usd,
         error_share=abs(predicted.seconds - actual_s) / actual_s,
         inside=predicted.low_s <= actual_s <= predicted.high_s,
         in_time=None if plan.deadline_at is None else status.ended_at <= plan.deadline_at,

@@ -59,8 +59,7 @@ def check_aim(aim: Aim) -> None:
     for name, value in msgspec.structs.asdict(aim).items():
         if value is None:
             continue
-        least_is_allowed = name in {"price_usd_per_worker_hour", "noise_scale_rows"}
-        if not math.isfinite(value) or value < 0 or (value == 0 and not least_is_allowed):
+        if not 0 <= value < math.inf or (value == 0 and name not in _MAY_BE_0):
             words = _WORDS.get(name, name.replace("_", " "))
             raise AimUnclear(f"{words[0].upper()}{words[1:]} is {value:g}.", next_action=_meant(name))
     _bounded(aim, AimUnclear, "The plan")
@@ -79,6 +78,7 @@ def _bounded(value: Measurement | Aim, error: type[InvalidInput], what: str) -> 
         raise error(f"{what} cannot be meant: {wrong}.", next_action="Correct that number.") from wrong
 
 
+_MAY_BE_0 = {"price_usd_per_worker_hour", "noise_scale_rows"}
 _WORDS = {
     "deadline_s": "the deadline (in seconds from now)",
     "budget_usd": "the budget in USD",
@@ -90,7 +90,7 @@ _WORDS = {
 def _meant(name: str) -> str:
     if name == "deadline_s":
         return "Give a time that is still to come, for example 2h."
-    if name == "price_usd_per_worker_hour":
+    if name in _MAY_BE_0:
         return "Give a number, 0 or more."
     return "Give a number above 0."
 
@@ -159,7 +159,7 @@ def _measurement(header: Sequence[str], cells: Sequence[str], line: int) -> Meas
 
 
 def _check_number(where: str, name: str, value: float) -> None:
-    if not math.isfinite(value) or value <= 0:
+    if not 0 < value < math.inf:
         raise MeasurementsUnusable(
             f"{where}: {name} is {value:g}.", next_action="Leave that line out, or correct it: it has to be above 0."
         )

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from skyloom.core.money import usd
 from skyloom.rooms.planning.model import Aim, AimImpossible, Choice, Estimate
+from skyloom.rooms.planning.wording import duration
 
 
 def choose(estimates: Sequence[Estimate], aim: Aim) -> Choice:
@@ -59,30 +61,26 @@ def _impossible(estimates: Sequence[Estimate], aim: Aim) -> AimImpossible:
     fastest = min(estimates, key=lambda one: (one.seconds, one.workers))
     cheapest = min(estimates, key=lambda one: (one.high_cost_usd, one.workers))
     span = f"With {estimates[0].workers} to {estimates[-1].workers} workers"
-    best_time = f"the fastest is {_count(fastest)} with {_seconds(fastest.seconds)} (${fastest.cost_usd:.4g})"
-    most = f"at most about ${cheapest.high_cost_usd:.4g}"
+    best_time = f"the fastest is {_count(fastest)} with {duration(fastest.seconds)} ({usd(fastest.cost_usd)})"
+    most = f"at most about {usd(cheapest.high_cost_usd)}"
     best_cost = (
-        f"the cheapest is {_count(cheapest)} for ${cheapest.cost_usd:.4g}, {most} ({_seconds(cheapest.seconds)})"
+        f"the cheapest is {_count(cheapest)} for {usd(cheapest.cost_usd)}, {most} ({duration(cheapest.seconds)})"
     )
     if aim.budget_usd is None:
         return AimImpossible(
-            f"{span} the deadline of {_seconds(aim.deadline_s or 0)} cannot be met: {best_time}.",
+            f"{span} the deadline of {duration(aim.deadline_s or 0)} cannot be met: {best_time}.",
             next_action="Allow that long, do less work, or raise --max-workers.",
         )
     if aim.deadline_s is None:
         return AimImpossible(
-            f"{span} a budget of ${aim.budget_usd:g} does not surely pay for it: {best_cost}.",
+            f"{span} a budget of {usd(aim.budget_usd)} does not surely pay for it: {best_cost}.",
             next_action="Raise the budget, or do less work.",
         )
     return AimImpossible(
-        f"{span} {_seconds(aim.deadline_s)} and ${aim.budget_usd:g} cannot both be kept: {best_time}; {best_cost}.",
+        f"{span} {duration(aim.deadline_s)} and {usd(aim.budget_usd)} cannot both be kept: {best_time}; {best_cost}.",
         next_action="Raise one of them, or do less work.",
     )
 
 
 def _count(one: Estimate) -> str:
     return f"{one.workers} worker{'s' if one.workers > 1 else ''}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.4g} s"

@@ -274,6 +274,7 @@ class PlanOutcome(Record, frozen=True, kw_only=True):
     """What was predicted of a training and what came. Kept for ever; its id is the plan's.
 
     Attributes:
+        actual_usd: of all attempts together, by the ledger.
         state: how the job ended; only success counts for the planner's error.
         attempts: more than 1 when it had to start again, which no forecast knew.
         error_share: how far off, as a share of what came: 0.1 is 10 % too long or too short.

@@ -7,6 +7,7 @@ from statistics import median
 
 from skyloom.ports.series import Point
 from skyloom.rooms.planning.model import Breakdown, Danger, Estimate, NewEstimate, TimePlan
+from skyloom.rooms.planning.wording import duration
 
 _LEAST_STEPS = 2
 _SURE_SHARE = 0.02  # even a steady rate is not known better
@@ -103,6 +104,6 @@ def _message(danger: Danger, plan: TimePlan, finish_at: float, better: int | Non
     if danger is Danger.NONE or plan.deadline_at is None:
         return ""
     by_s = finish_at - plan.deadline_at
-    late = f"it is expected {by_s:.0f} s late" if danger is Danger.LATE else "its interval reaches beyond it"
+    late = f"it is expected {duration(by_s)} late" if danger is Danger.LATE else "its interval reaches beyond it"
     help_ = f"with {better} workers it would be in time" if better else "no number of workers planned for would help"
     return f"The deadline is in danger: {late}; {help_}."

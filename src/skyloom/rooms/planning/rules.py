@@ -18,6 +18,7 @@ from skyloom.rooms.planning.model import (
     TimeModel,
 )
 from skyloom.rooms.planning.terms import Load
+from skyloom.rooms.planning.wording import duration
 
 _BATCH_SIZES = 16  # tried between the smallest and the largest that was measured
 
@@ -40,11 +41,14 @@ def forecast(
     if checking.needs_more(measurements, aim):
         raise _too_few(measurements, aim, model, curves)
     sizes = (tried_sizes or batch_sizes(measurements)) if model.by_batch else (0,)
+    if model.by_batch and aim.base_batch_size is None:
+        aim = msgspec.structs.replace(aim, base_batch_size=sizes[0])
     span = range(aim.min_workers, aim.max_workers + 1)
     predictions = tuple(_best(model, workers, sizes, aim, curves) for workers in span)
     chosen = choose(predictions, aim)
     notes = checking.notes_of(measurements, aim, chosen.workers)
-    return Forecast(chosen=chosen, predictions=predictions, model=model, aim=aim, notes=notes)
+    found = Forecast(chosen=chosen, predictions=predictions, model=model, aim=aim, notes=notes)
+    return msgspec.structs.replace(found, notes=(*notes, *_notes_on_batch(found)))
 
 
 def priced(estimate: Estimate, usd_per_worker_hour: float) -> Estimate:
@@ -66,18 +70,6 @@ def epochs_factor(found: Forecast) -> float:
     return 1 / efficiency(size, aim.base_batch_size, aim.noise_scale_rows)
 
 
-def notes_on_batch(found: Forecast) -> tuple[str, ...]:
-    """What a person has to know who lets the batch size change."""
-    aim, size = found.aim, found.chosen.batch_size
-    if not found.model.by_batch:
-        return ()
-    if aim.noise_scale_rows is None:
-        return (f"The gradient noise scale is not known, so the batch size stays {size}; two workers measure it.",)
-    factor = epochs_factor(found)
-    told = f"gradient noise scale {aim.noise_scale_rows:.4g} rows; it is small in the first steps, and grows"
-    return (f"A batch of {size} needs {factor:.3g} times the epochs of one of {aim.base_batch_size} ({told}).",)
-
-
 def batch_sizes(measurements: Sequence[Measurement]) -> tuple[int, ...]:
     """Sizes to try: from the smallest measured to the largest, evenly in logarithms."""
     known = sorted({one.batch_size or 1 for one in measurements})
@@ -88,7 +80,7 @@ def batch_sizes(measurements: Sequence[Measurement]) -> tuple[int, ...]:
 
 def _best(model: TimeModel, workers: int, sizes: Sequence[int], aim: Aim, curves: Curves) -> Estimate:
     """The estimate for the best batch size; a larger one has fewer steps, but its rows teach less."""
-    base = aim.base_batch_size or sizes[0]
+    base = aim.base_batch_size or 0
     if not model.by_batch:
         loads = [Load(workers=workers, data_fraction=aim.data_fraction)]
     elif aim.noise_scale_rows is None:
@@ -107,6 +99,19 @@ def _best(model: TimeModel, workers: int, sizes: Sequence[int], aim: Aim, curves
     return priced(predicting.estimate(model, best, curves), aim.price_usd_per_worker_hour)
 
 
+def _notes_on_batch(found: Forecast) -> tuple[str, ...]:
+    """What a person has to know who lets the batch size change."""
+    aim, size = found.aim, found.chosen.batch_size
+    if not found.model.by_batch:
+        return ()
+    if aim.noise_scale_rows is None:
+        known = "trials with two workers tell it, or --noise-scale"
+        return (f"The gradient noise scale is not known, so the batch size stays {size}; {known}.",)
+    factor = epochs_factor(found)
+    told = f"gradient noise scale {aim.noise_scale_rows:.4g} rows; it is small in the first steps, and grows"
+    return (f"A batch of {size} needs {factor:.3g} times the epochs of one of {aim.base_batch_size} ({told}).",)
+
+
 def _too_few(measurements: Sequence[Measurement], aim: Aim, model: TimeModel, curves: Curves) -> MeasurementsUnusable:
     workers = measurements[0].workers
     some = f"{workers} worker{'s' if workers > 1 else ''}"
@@ -114,7 +119,7 @@ def _too_few(measurements: Sequence[Measurement], aim: Aim, model: TimeModel, cu
     if len(fractions) > 1 or fractions == {aim.data_fraction}:
         load = Load(workers=workers, data_fraction=aim.data_fraction, batch_size=measurements[0].batch_size or 0)
         known = predicting.estimate(model, load, curves)
-        can = f"With {some} it takes about {known.seconds:.4g} s ({known.low_s:.4g} to {known.high_s:.4g})"
+        can = f"With {some} it takes about {duration(known.seconds)} ({duration(known.low_s)} to {duration(known.high_s)})"
     else:
         can = f"Not even the time with {some} can be known, from one data fraction that is not the asked one"
     return MeasurementsUnusable(

@@ -6,14 +6,18 @@ from functools import lru_cache, partial
 
 import msgspec
 
-from skyloom.core.errors import StorageFull, Unavailable
-from skyloom.core.events import Event, Noted, TaskEnded
+from skyloom.core.events import Event, JobEnded, Noted
 from skyloom.core.ids import Ids
+from skyloom.core.isolation import isolated
+from skyloom.core.money import usd
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.curves import Curves
 from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.series import Point
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.cost import tallies
+from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.planning import accuracy, model, progress, rules, trials
@@ -104,18 +108,16 @@ class Planning:
         past = view.select(PLAN_OUTCOMES, {"project": by.project}, newest_first=True, limit=_LEARNED_FROM)
         now = self._clock.now()
         # The dearest of the pools that it was tried on: where the training itself will find room is not known yet.
-        price = max(self._price(view, ask.resources, trial.pool, now) for trial in ask.trials)
+        price = max(self._price(view, ask.resources, pool, now) for pool in {trial.pool for trial in ask.trials})
         aim = msgspec.structs.replace(ask.aim, price_usd_per_worker_hour=price)
         aim, note = _less_trials(aim, ask.trials)
         sizes = tuple(sorted({trial.times.batch_size for trial in ask.trials}))
         by_batch = len(sizes) > 1
-        if by_batch:
-            noise = trials.noise_scale(ask.trials) if aim.noise_scale_rows is None else aim.noise_scale_rows
-            base = aim.base_batch_size or sizes[0]
-            aim = msgspec.structs.replace(aim, noise_scale_rows=noise, base_batch_size=base)
+        if by_batch and aim.noise_scale_rows is None:
+            aim = msgspec.structs.replace(aim, noise_scale_rows=trials.noise_scale(ask.trials))
         measured = trials.measurements(ask.trials, by_batch=by_batch)
         found = self._forecast(measured, aim, accuracy.run_noise(past), sizes)
-        return msgspec.structs.replace(found, notes=(*found.notes, *note, *rules.notes_on_batch(found)))
+        return msgspec.structs.replace(found, notes=(*found.notes, *note))
 
     def follow(self, tx: Transaction, ask: model.FollowPlan, by: Caller) -> TimePlan:
         plan = self.find(tx, ask.plan_id, by.project)
@@ -131,22 +133,20 @@ class Planning:
         plan = tx.update(TIME_PLANS, changed(plan, facts))
         return self._compare(tx, plan, status)  # a short one may be over before this was said
 
-    def on_task_ended(self, tx: Transaction, event: Event) -> None:
-        """Compare a plan with what came of it, in the transaction that ends its training. Told twice, it says the same."""
-        if isinstance(event.body, TaskEnded):
-            for plan in tx.select(TIME_PLANS, {"project": event.project, "job_id": event.body.job_id}):
+    def on_job_ended(self, tx: Transaction, event: Event) -> None:
+        """Compare a plan with what came of it, in the transaction that ends its training. Told twice, it does it once."""
+        if isinstance(event.body, JobEnded):
+            for plan in tx.select(TIME_PLANS, {"project": event.project, "job_id": event.subject}):
                 self._compare(tx, plan, self._jobs.status(tx, plan.job_id, plan.project))
 
     def _compare(self, tx: Transaction, plan: TimePlan, status: JobStatus) -> TimePlan:
-        """Keep what came, once the job has ended; a job that begins again after that is compared again at its next end."""
-        if status.state not in ENDED:
-            return plan if plan.open else tx.update(TIME_PLANS, changed(plan, {"open": True}))
-        found, known = accuracy.outcome(plan, status), tx.get(PLAN_OUTCOMES, plan.id)
-        if found is not None and known is None:
+        """Keep what came, once the job has ended for good."""
+        if not plan.open or status.state not in ENDED:
+            return plan
+        spent = tallies.ever(tx, plan.project, CostBy.JOB, plan.job_id).cost
+        if found := accuracy.outcome(plan, status, spent):
             tx.insert(PLAN_OUTCOMES, found)
-        elif found is not None and known is not None:
-            tx.update(PLAN_OUTCOMES, changed(found, {"version": known.version}))
-        return tx.update(TIME_PLANS, changed(plan, {"open": False})) if plan.open else plan
+        return tx.update(TIME_PLANS, changed(plan, {"open": False}))
 
     # The loop
 
@@ -155,16 +155,13 @@ class Planning:
         plans = self._store.read(lambda view: view.select(TIME_PLANS, {"open": True}))
         bound = [plan for plan in plans if plan.deadline_at is not None]
         for plan in bound:
-            try:
+            with isolated(log, f"plan {plan.id}"):
                 self._look(plan)
-            except (StorageFull, Unavailable):
-                raise  # nobody's own fault: the whole round is done again
-            except Exception:
-                log.exception("plan %s is not estimated anew; the others are", plan.id)
         return _BUSY_S if bound else _IDLE_S
 
     def _look(self, plan: TimePlan) -> None:
-        found = self._estimate(plan)
+        status = self._store.read(lambda view: self._jobs.status(view, plan.job_id, plan.project))
+        found = self._estimate(_as_it_runs(plan, status))
         if found is not None and found.danger is not plan.danger:
             self._store.write(partial(self._say, plan_id=plan.id, found=found))
 
@@ -191,24 +188,33 @@ class Planning:
             return plan, view.get(PLAN_OUTCOMES, plan.id), status
 
         plan, outcome, status = self._store.read(work)
-        runs = status is not None and status.state is JobState.RUNNING
-        ended = status is not None and status.state in ENDED
+        if status is None:
+            return model.PlanProgress(plan=plan)
+        plan = _as_it_runs(plan, status)
         return model.PlanProgress(
             plan=plan,
-            state=status.state.value if status else "",
-            estimate=self._estimate(plan) if runs else None,
-            outcome=outcome if ended else None,
+            state=status.state.value,
+            estimate=self._estimate(plan) if status.state is JobState.RUNNING else None,
+            outcome=outcome,
         )
 
     def _estimate(self, plan: TimePlan) -> NewEstimate | None:
-        """From the newer half of what the run reported: a rate of now, not of its beginning."""
+        return progress.estimate(plan, self._newer_points(plan), self._clock.now())
+
+    def _newer_points(self, plan: TimePlan) -> Sequence[Point]:
+        """The newer half of what the run reported, or less where that is too long: it tells a rate of now, not of the beginning."""
         by = Caller(principal="planner", project=plan.project, scope=plan.project, rights=frozenset())
         latest = self._tracking.get(GetRun(run_id=plan.run_id), by).latest
         if not latest:
-            return None
+            return ()
         name, newest = max(latest.items(), key=lambda item: item[1].step)
-        found = self._tracking.series(GetSeries(run_id=plan.run_id, name=name, after_step=newest.step // 2), by)
-        return progress.estimate(plan, found.points, self._clock.now())
+        after = newest.step // 2
+        while True:
+            ask = GetSeries(run_id=plan.run_id, name=name, after_step=after)
+            points = self._tracking.series(ask, by).points
+            if len(points) < ask.limit or after >= newest.step - 1:
+                return points
+            after = (after + newest.step) // 2  # the answer was cut at its end, and that is what counts here
 
     def list(self, ask: model.ListPlans, by: Caller) -> Page[TimePlan]:
         where = {"project": by.project}
@@ -225,6 +231,11 @@ class Planning:
         )
 
 
+def _as_it_runs(plan: TimePlan, status: JobStatus) -> TimePlan:
+    """A plan with the workers that its training has now: those of an elastic gang change."""
+    return msgspec.structs.replace(plan, workers=len(status.tasks))
+
+
 def _less_trials(aim: Aim, tried: Sequence[model.TrialRun]) -> tuple[Aim, tuple[str, ...]]:
     """An aim whose budget the trials have been paid from, and a note of it. Raises `AimImpossible` when nothing is left."""
     worker_s = sum(trial.workers * max(0.0, trial.ended_at - trial.started_at) for trial in tried)
@@ -233,8 +244,8 @@ def _less_trials(aim: Aim, tried: Sequence[model.TrialRun]) -> tuple[Aim, tuple[
         return aim, ()
     if spent_usd >= aim.budget_usd:
         raise model.AimImpossible(
-            f"The trials alone cost ${spent_usd:.4g}, and the budget is ${aim.budget_usd:g}.",
+            f"The trials alone cost {usd(spent_usd)}, and the budget is {usd(aim.budget_usd)}.",
             next_action="Raise the budget.",
         )
     left = msgspec.structs.replace(aim, budget_usd=aim.budget_usd - spent_usd)
-    return left, (f"The trials cost ${spent_usd:.4g} of the budget.",)
+    return left, (f"The trials cost {usd(spent_usd)} of the budget.",)

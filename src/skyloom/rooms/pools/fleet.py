@@ -72,9 +72,13 @@ class Fleet:
         """What is known of every pool now, by name; this machine first."""
         for name, link in list(self._reached.items()):
             pool = self._stored(name)
-            if pool is not None and pool.added_at == link.pool.added_at:
-                self._reached.pop(name, None)
+            if pool is None:
+                continue
+            self._reached.pop(name, None)
+            if pool.added_at == link.pool.added_at:
                 self._attach(replace(link, pool=pool))
+            else:
+                _close(link)  # another pool of this name was stored first
         with self._lock:
             return dict(self._links)
 
@@ -114,39 +118,46 @@ class Fleet:
         """Make the engine of a new pool and look at its machines; it is used once it is stored. Raises what `Engines` raises."""
         engine = self._make(pool, self._tokens.file(pool.id), check=True)
         try:
-            self._reached[pool.id] = PoolLink(pool, engine, tuple(engine.machines()))
+            link = PoolLink(pool, engine, tuple(engine.machines()))
         except BaseException:
             engine.close()
             raise
+        before, self._reached[pool.id] = self._reached.get(pool.id), link
+        _close(before)
 
     def _attach(self, link: PoolLink) -> None:
         """Take a pool that was reached into the fleet, in the place of an earlier one of its name."""
         with self._lock:
             before = self._links.get(link.pool.id)
             self._links[link.pool.id] = link
-        if before is not None and before.engine is not None and before.engine is not link.engine:
-            before.engine.close()
+        if before is not None and before.engine is not link.engine:
+            _close(before)
 
     def refresh(self, stored: Iterable[Pool]) -> None:
         """Ask every pool for its machines, connect those that are not connected, let go of those that are no longer stored."""
         wanted = {pool.id: pool for pool in stored}
         for name, link in self.links().items():
-            if name != LOCAL and name not in wanted:
+            # Asked again: what was added since `stored` was read is not to be let go of.
+            if name != LOCAL and name not in wanted and self._stored(name) is None:
                 self._let_go(link)
-        for name, pool in wanted.items():
-            if name not in self.links():
-                self._attach(PoolLink(pool))  # known at once, though it may take long to be reached
-        for name, pool in wanted.items():
-            self._look(self.links().get(name) or PoolLink(pool))
-        self._look(self.links()[LOCAL])
+        with self._lock:
+            for name, pool in wanted.items():
+                self._links.setdefault(name, PoolLink(pool))  # known at once, though it may take long to be reached
+        for name in (*wanted, LOCAL):
+            known = self.links().get(name)
+            if known is not None:
+                self._look(known)
 
     def _let_go(self, link: PoolLink) -> None:
         with self._lock:
-            self._links.pop(link.pool.id, None)
-        if link.engine is not None:
-            link.engine.close()
+            is_current = self._links.get(link.pool.id) is link
+            if is_current:
+                del self._links[link.pool.id]
+        if is_current:
+            _close(link)
 
     def _look(self, link: PoolLink) -> None:
+        """Ask one pool. What is known of it may have been replaced meanwhile, even by another pool of its name: that stands."""
         name, seen = link.pool.id, link
         try:
             seen = replace(seen, engine=link.engine or self._make(link.pool, self._tokens.file(name), check=False))
@@ -156,10 +167,14 @@ class Fleet:
         except Exception:
             log.exception("pool %s cannot be asked", name)
             seen = replace(seen, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
-        if bool(seen.trouble) != bool(link.trouble):
+        with self._lock:
+            is_current = self._links.get(name) is link
+            if is_current and seen != link:
+                self._links[name] = seen
+        if not is_current and seen.engine is not link.engine:
+            _close(seen)
+        if is_current and bool(seen.trouble) != bool(link.trouble):
             log.warning("pool %s is %s", name, f"down: {seen.trouble}" if seen.trouble else "up again")
-        if seen != link or link.engine is None:
-            self._attach(seen)
 
     def close(self) -> None:
         """Let go of all pools but this machine, which is not ours to close. Tasks go on running."""
@@ -175,6 +190,11 @@ class Fleet:
             found = [_ground(link, machine) for link in links if down or not link.trouble for machine in link.machines]
             known = self._grounds[down] = (links, found)
         return known[1]
+
+
+def _close(link: PoolLink | None) -> None:
+    if link is not None and link.engine is not None:
+        link.engine.close()
 
 
 def _ground(link: PoolLink, machine: Machine) -> PoolMachine:

@@ -53,7 +53,7 @@ class Pool(Record, frozen=True, kw_only=True):
         address: ``ray://host:port``.
         labels: what all of its machines are known by, beside their own: ``zone=eu``.
         advertised_url: where its machines reach this control plane; empty for the address that the control plane itself knows.
-        shared_folder: absolute folder that all of its machines share; empty for the control plane's own.
+        shared_folder: absolute folder that all of its machines share; empty when they share none, and then a gang stays on one machine.
     """
 
     address: str

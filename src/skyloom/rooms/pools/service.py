@@ -1,6 +1,8 @@
 """The service of pools: adds them, tells how they stand, removes them, and keeps looking at them."""
 
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.core.resources import NOTHING, Resources
@@ -25,6 +27,8 @@ class Pools:
         self._fleet = fleet
         self._tokens = tokens
         self._occupancy = occupancy
+        self._adding: list[str] = []  # names whose tokens are kept for a pool that is being reached
+        self._lock = threading.Lock()
 
     def handlers(self) -> Handlers:
         return {
@@ -40,7 +44,7 @@ class Pools:
             raise model.PoolReserved(
                 "The pool 'local' is this machine itself; it is always there.", next_action="Choose another name."
             )
-        if self._store.read(lambda view: view.get(POOLS, ask.name)) is not None:
+        if self._stored(ask.name) is not None:
             return  # the insert says so
         pool = Pool(
             id=ask.name,
@@ -53,19 +57,23 @@ class Pools:
             added_by=by.principal,
         )
         # Kept before the pool is stored: a crash in between leaves a file that the next pool of this name replaces.
-        self._tokens.keep(ask.name, ask.token)
         try:
+            with self._lock:
+                self._adding.append(ask.name)
+                self._tokens.keep(ask.name, ask.token)
             self._fleet.reach(pool)
-        except BaseException:
-            self._tokens.drop(ask.name)
-            raise
+        finally:
+            with self._lock:
+                self._adding.remove(ask.name)
+            self._drop_unused(ask.name)
 
     def add(self, tx: Transaction, ask: model.AddPool, by: Caller) -> PoolStatus:
         link = self._fleet.reached(ask.name)
-        if link is None and tx.get(POOLS, ask.name) is None:
+        pool = tx.get(POOLS, ask.name) or (link.pool if link and link.pool.address == ask.address else None)
+        if pool is None:
             raise model.PoolDown(f"Pool {ask.name} was not reached.", next_action="Add it again.")
-        pool = tx.insert(POOLS, link.pool if link else tx.select(POOLS, {"id": ask.name})[0])
-        return _status(PoolLink(pool, link.engine, link.machines) if link else PoolLink(pool), {})
+        pool = tx.insert(POOLS, pool)  # says so when there is one of this name
+        return _status(replace(link or PoolLink(pool), pool=pool), {})
 
     def get(self, ask: model.GetPool, by: Caller) -> PoolStatus:
         link = self._links().get(ask.name)
@@ -103,11 +111,19 @@ class Pools:
         """Look at every pool. Returns the seconds after which the next look is due."""
         links = self._fleet.links()  # read first: whatever is in it was stored before
         stored = self._store.read(lambda view: view.select(POOLS))
-        for name in links.keys() - {LOCAL} - {pool.id for pool in stored}:
-            if self._fleet.reached(name) is None:
-                self._tokens.drop(name)
+        for name in links.keys() - {LOCAL}:
+            self._drop_unused(name)
         self._fleet.refresh(stored)
         return _LOOK_S
+
+    def _drop_unused(self, name: str) -> None:
+        """Forget the token of a pool that is neither stored nor being added, even again under the same name."""
+        with self._lock:
+            if name not in self._adding and self._fleet.reached(name) is None and self._stored(name) is None:
+                self._tokens.drop(name)
+
+    def _stored(self, name: str) -> Pool | None:
+        return self._store.read(lambda view: view.get(POOLS, name))
 
     def _links(self) -> Mapping[str, PoolLink]:
         """What is known of the pools that are stored, and of this machine."""

@@ -6,9 +6,10 @@ or loses the next.
 
 import logging
 
-from skyloom.core.errors import AlreadyExists, SkyloomError, StaleVersion, StorageFull, Unavailable
+from skyloom.core.errors import REFUSALS
 from skyloom.core.events import Noted
 from skyloom.core.ids import Ids
+from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
@@ -16,6 +17,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.jobs import model as jobs_model
 from skyloom.rooms.jobs.dependencies import job_state
 from skyloom.rooms.jobs.model import JobMissing, JobState
+from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.schedules import model, rules
 from skyloom.rooms.schedules.model import Schedule, ScheduleStatus
@@ -150,44 +152,38 @@ class Schedules:
         for schedule in waiting:
             if schedule.next_at > now:
                 return min(_LONGEST_S, max(_SHORTEST_S, schedule.next_at - now))
-            self._begin_safely(schedule)
+            with isolated(log, f"schedule {schedule.id}"):
+                self._begin(schedule)
         return _LONGEST_S if len(waiting) < _AT_ONCE else _SHORTEST_S
 
     def _begin(self, schedule: Schedule) -> None:
         try:
             self._store.write(lambda tx: self._fire(tx, schedule))
-        except StaleVersion:
-            log.debug("schedule %s was changed meanwhile; the next round looks again", schedule.id)
-        except (StorageFull, Unavailable):
-            raise  # nobody's own fault: the whole round is done again, and the slot is still next
-        except SkyloomError as error:
-            why = str(error)
+        except REFUSALS as refusal:
+            why = str(refusal)
             self._store.write(lambda tx: self._refused(tx, schedule, why))
 
-    def _begin_safely(self, schedule: Schedule) -> None:
-        """What no schedule should do stops this one only: a time zone that the system no longer knows, say."""
-        try:
-            self._begin(schedule)
-        except (StorageFull, Unavailable):
-            raise
-        except Exception:
-            log.exception("schedule %s begins nothing; the others do, and the next round tries again", schedule.id)
-
     def _fire(self, tx: Transaction, schedule: Schedule) -> None:
+        if not _is_as_read(tx, schedule):
+            return
         after, job = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
         tx.update(SCHEDULES, after)
-        if job is not None:
-            try:
-                self._jobs.take_in(tx, job)
-            except AlreadyExists:
-                log.warning("the slot of %s had begun its job already", job.id)
+        if job is not None and tx.get(JOBS, job.id) is None:  # never twice, whatever went wrong before
+            self._jobs.take_in(tx, job)
         self._note(tx, schedule, after.message or f"began {after.last_job}")
 
     def _refused(self, tx: Transaction, schedule: Schedule, why: str) -> None:
         """A slot whose job is refused for what it is (a budget, a quota) goes by, and says so."""
+        if not _is_as_read(tx, schedule):
+            return
         after, _ = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
         tx.update(SCHEDULES, changed(schedule, {"next_at": after.next_at, "message": why}))
         self._note(tx, schedule, why)
 
     def _note(self, tx: Transaction, schedule: Schedule, message: str) -> None:
         self._outbox.publish(tx, schedule.project, schedule.id, Noted(message=message))
+
+
+def _is_as_read(tx: Transaction, schedule: Schedule) -> bool:
+    """Nobody has changed or deleted it meanwhile; otherwise the next round looks again."""
+    return tx.get(SCHEDULES, schedule.id) == schedule

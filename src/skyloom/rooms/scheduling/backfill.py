@@ -25,13 +25,12 @@ class Promise:
         spare: by node, what is left of it then; nobody who still runs then may use more.
     """
 
-    __slots__ = ("at", "gang", "placement", "pool", "spare")
+    __slots__ = ("at", "gang", "pool", "spare")
 
-    def __init__(self, gang: str, pool: str, at: float, placement: Placement, spare: dict[int, Vector]) -> None:
+    def __init__(self, gang: str, pool: str, at: float, spare: dict[int, Vector]) -> None:
         self.gang = gang
         self.pool = pool
         self.at = at
-        self.placement = placement
         self.spare = spare
 
     def allows(self, ends_at: float) -> bool:
@@ -71,7 +70,7 @@ def promise(
         floor.take(placement, shape.worker)
         spare = {place: floor.free[place] for place in (floor.place_of[name] for name, _ in placement)}
     # What should have ended and has not may end any moment.
-    return Promise(gang_id, areas[0].pool, max(at, now), placement, spare)
+    return Promise(gang_id, areas[0].pool, max(at, now), spare)
 
 
 def awaited(

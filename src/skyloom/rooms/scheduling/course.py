@@ -145,6 +145,7 @@ class Course:
         return self.demand
 
     def life(self) -> Life:
+        """What has become of it so far."""
         return Life(
             gang=self.demand.id,
             submitted_at=self.demand.submitted_at,

@@ -60,7 +60,7 @@ class Durations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_history(durations_s: Sequence[float], like: str) -> Durations:
-    """What earlier durations, newest last, say about the next. ``like`` ends the sentence "from 12 earlier …"."""
+    """What earlier durations, at least one and the newest last, say about the next. ``like`` ends the sentence "from 12 earlier …"."""
     kept = [max(_SHORTEST_S, value) for value in durations_s[-_MAX_KEPT:]]
     basis = f"from {len(kept)} earlier {like if len(kept) > 1 else like.replace('jobs', 'job', 1)}"
     if len(kept) >= _ENOUGH:

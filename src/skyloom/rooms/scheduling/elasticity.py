@@ -115,7 +115,7 @@ class Resizes:
             for held in limits:
                 held.narrow(soon)
             placement = soon.find_in(areas, shape.worker, shape.min_workers)
-        kept = [(one, own) for one, own in shrunk if own != one.placement]
+        kept = [(one, own) for one, own in shrunk if size(own) < one.num_workers]
         return (kept, placement) if placement is not None else None
 
     def _ease(self, one: Occupant, least: Placement, shape: Shape, areas: tuple[Area, ...]) -> Placement:
@@ -164,29 +164,37 @@ class Resizes:
         """
         if not self._rules.elastic or not self._occupants.num_elastic:
             return []
-        grown = []
-        for one in sorted(
-            self._occupants.all.values(), key=lambda one: (-gain(one.gang, one.num_workers), one.gang.id)
-        ):
-            if (
-                one.gang.min_workers <= one.num_workers < one.gang.max_workers
-                and one.pool not in wanted
-                and one.gang.id not in self._claims.leaving
-            ):
-                placement = self._wider(one, limits)
-                if placement is not None:
-                    self._claims.leave([one])
-                    self._claims.keep(one.gang.id, placement, one.worker)
-                    count = size(placement)
-                    grown.append(Eviction(gang=one.gang.id, why=Cause.GROW, for_gang=one.gang.id, num_workers=count))
+        narrow = [
+            one
+            for one in self._occupants.all.values()
+            if one.gang.min_workers <= one.num_workers < one.gang.max_workers
+            and one.gang.preemptible
+            and one.pool not in wanted
+            and one.gang.id not in self._claims.leaving
+        ]
+        grown: list[Eviction] = []
+        more: dict[str, Vector] = {}  # by project: what those who grow will hold beyond what they hold now
+        for one in sorted(narrow, key=lambda one: (-gain(one.gang, one.num_workers), one.gang.id)):
+            placement = self._wider(one, limits, more.get(one.gang.project, ZERO))
+            if placement is not None:
+                self._claims.leave([one])
+                self._claims.keep(one.gang.id, placement, one.worker)
+                count = size(placement)
+                more[one.gang.project] = plus(more.get(one.gang.project, ZERO), one.worker, count - one.num_workers)
+                grown.append(Eviction(gang=one.gang.id, why=Cause.GROW, for_gang=one.gang.id, num_workers=count))
         return grown
 
-    def _wider(self, one: Occupant, limits: list[Promise]) -> Placement | None:
-        """Where it would go on with more workers, if that is worth a restart."""
+    def _wider(self, one: Occupant, limits: list[Promise], promised: Vector) -> Placement | None:
+        """Where it would go on with more workers, if that is worth a restart.
+
+        Args:
+            promised: what others of its project will hold beyond what they hold now.
+        """
         standing = self._standings.standing(one.gang.project)
-        shape = self._queue.shape(one.gang, self._floor.ground.rents(one.pool))
+        # Where it may start again, which need not be where it runs: its time on rented nodes may be over.
+        shape = self._queue.shape(one.gang, self._now)
         areas = next((areas for areas in self._floor.ground.pools(shape) if areas[0].pool == one.pool), None)
-        if areas is None or one.stopping or not one.gang.preemptible:
+        if areas is None:
             return None
         soon = self._claims.soon()
         with soon.imagined():
@@ -195,9 +203,7 @@ class Resizes:
                 held.narrow(soon)
             room = soon.room(areas, one.worker, one.gang.max_workers)
             for count in range(most_useful(one.gang, min(room, one.gang.max_workers)), one.num_workers, -1):
-                if not standing.may_hold(plus(ZERO, one.worker, count - one.num_workers)):
-                    continue
-                if self._pays(one, count):
+                if standing.may_hold(plus(promised, one.worker, count - one.num_workers)) and self._pays(one, count):
                     return soon.find_in(areas, one.worker, count)
         return None
 

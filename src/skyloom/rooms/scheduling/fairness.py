@@ -60,10 +60,10 @@ class Standings:
         standing.at = at if standing.at is None else max(at, standing.at)
         standing.held = plus(standing.held, held, sign)
 
-    def share(self, project: str, now: float, more: Vector = ZERO) -> float:
-        """Present and past dominant share, by weight; ``more``: as if it held that, too."""
+    def share(self, project: str, now: float) -> float:
+        """Present and past dominant share, by weight."""
         standing = self.standing(project)
-        return (self._dominant(plus(standing.held, more)) + self._past(standing, now)) / standing.quota.weight
+        return (self._dominant(standing.held) + self._past(standing, now)) / standing.quota.weight
 
     def _dominant(self, held: Vector) -> float:
         return max((have / of for have, of in zip(held, self.total, strict=True) if of), default=0.0)

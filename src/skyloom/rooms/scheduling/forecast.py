@@ -60,7 +60,7 @@ def forecast(
     seed: int = 0,
     max_events: int = 20_000,
 ) -> dict[str, GangForecast]:
-    """Say when each gang will start and end, by gang. Pure, and the same for the same seed; takes seconds at most: not for a tick.
+    """Say when each gang will start and end, by gang. Pure, and the same for the same seed; may take seconds: not for a tick.
 
     Args:
         make: gives a fresh scheduler each time, that has these nodes and its projects' past use, and knows no gang.
@@ -68,7 +68,8 @@ def forecast(
         waiting: in the order of the queue; as many of the first are played and answered as ``max_events`` allows.
         durations: by gang; one that is missing is judged by its own ``expected_s``, or by nothing.
         costs: of stopping a gang.
-        max_events: how much is played, over all rollouts, about 100 µs each; fewer gangs get more rollouts.
+        max_events: how much is played, over all rollouts, about 100 µs each; fewer gangs get more rollouts. All that runs is played at
+            least 20 times, however much that is.
 
     Raises `IllegalDecision`.
     """

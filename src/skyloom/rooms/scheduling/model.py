@@ -27,7 +27,7 @@ class Cause(enum.StrEnum):
     RESOURCES = "resources"  # not enough is free now
     TURN = "turn"  # it would fit, and others come first (a reservation would be delayed)
     QUOTA = "quota"  # its project holds all that it may
-    IMPOSSIBLE = "impossible"  # no pool could ever give it
+    IMPOSSIBLE = "impossible"  # not even all that is there now could give it, or its project may never hold it
     PRIORITY = "priority"  # stops for a gang of higher priority
     POLICY = "policy"  # stops because the policy says it is another's turn
     RECLAIM = "reclaim"  # stops because it borrowed what its owner's project asks back
@@ -167,7 +167,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     again_at: float | None = None
 
 
+MAX_QUOTAS = 10_000
 Amount = Annotated[float, Meta(ge=0, le=1e12)]
+Weight = Annotated[float, Meta(gt=0, le=1e6)]
+HalfLife = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class Allotment(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +193,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
     guaranteed: Allotment | None = None
     ceiling: Allotment | None = None
-    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    weight: Weight = 1.0
 
 
 class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,8 +216,8 @@ class Rulebook(msgspec.Struct, frozen=True, kw_only=True):
     las_limits_gpu_s: Annotated[tuple[Amount, ...], Meta(max_length=20)] = (3_250.0, 7_200.0)
     min_run_s: Amount = 60.0
     restart_s: Amount = 30.0
-    half_life_s: Annotated[float, Meta(gt=0, le=1e9)] = 7 * 86_400.0
-    quotas: Annotated[dict[str, Quota], Meta(max_length=10_000)] = {}
+    half_life_s: HalfLife = 7 * 86_400.0
+    quotas: Annotated[dict[str, Quota], Meta(max_length=MAX_QUOTAS)] = {}
     backfill: bool = True
     preempt: bool = True
     elastic: bool = True

@@ -72,7 +72,7 @@ class Occupants:
         self._lines: dict[float, list[tuple[Key, str]]] = {}
         self._num_seats = 0
         self._demotions: list[tuple[float, float, str, float, int]] = []
-        self._demoted: list[Occupant] = []
+        self._demoted: list[str] = []  # in this very round
 
     def add(self, one: Occupant, before: Occupant | None = None) -> None:
         """One more; ``before`` is what was known of the same run of it."""
@@ -89,7 +89,9 @@ class Occupants:
             one.queue = queue_of(self._rules, gang.attained_gpu_s)
             if before is not None and before.started_at == one.started_at:
                 one.queue, one.seat, one.demoted = before.queue, before.seat, before.demoted
-            self._expect_demotion(one)
+            # Told again as it was, it need not be expected twice: it is told again every minute.
+            if before is None or (before.started_at, before.used) != (one.started_at, one.used):
+                self._expect_demotion(one)
         self._line_up(one)
 
     def drop(self, gang_id: str) -> Occupant | None:
@@ -130,8 +132,9 @@ class Occupants:
         Who comes down stands at the tail of its new queue for one round, behind who waits there; if it still runs after that, it
         stands with those who run, in front of them.
         """
-        for one in self._demoted:
-            if self.all.get(one.gang.id) is one:
+        for gang_id in self._demoted:
+            one = self.all.get(gang_id)
+            if one is not None and one.demoted:
                 self._step_out(one)
                 one.demoted = False
                 self._line_up(one)
@@ -147,7 +150,7 @@ class Occupants:
                 found.seat, found.demoted = (nextafter(at, inf), float(self._num_seats)), at >= now - _SAME_S
                 self._line_up(found)
                 if found.demoted:
-                    self._demoted.append(found)
+                    self._demoted.append(gang_id)
                 self._expect_demotion(found)
         return self._demotions[0][0] if self._demotions else inf
 

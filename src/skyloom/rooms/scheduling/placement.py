@@ -59,6 +59,10 @@ class Area:
                 return False
         elif self.rented and not shape.renting:
             return False
+        return self.has_labels(shape)
+
+    def has_labels(self, shape: Shape) -> bool:
+        """Whether it has all labels that such gangs ask for."""
         return all(self.labels.get(key) == value for key, value in shape.labels.items())
 
 
@@ -74,10 +78,9 @@ class Ground:
         self.total: Vector = ZERO
         self.areas: list[Area] = []
         self.area_of: list[Area] = []
-        self._pools: dict[int, tuple[tuple[Area, ...], ...]] = {}
-        self._shapes: list[Shape] = []
-        self._pool_names: dict[int, frozenset[str]] = {}
-        self._ever: dict[int, bool] = {}
+        self._pools: dict[Shape, tuple[tuple[Area, ...], ...]] = {}
+        self._pool_names: dict[Shape, frozenset[str]] = {}
+        self._ever: dict[Shape, bool] = {}
         kinds: dict[tuple[object, ...], Area] = {}
         for node in self.nodes:
             self._settle(node, kinds)
@@ -96,32 +99,27 @@ class Ground:
 
     def pools(self, shape: Shape) -> tuple[tuple[Area, ...], ...]:
         """Where such gangs may run: the areas of each pool, the cheapest pool first."""
-        found = self._pools.get(id(shape))
+        found = self._pools.get(shape)
         if found is None:
             by_pool: dict[str, list[Area]] = {}
             for area in sorted(self.areas, key=lambda area: (area.price(shape.worker), area.pool)):
                 if area.serves(shape):
                     by_pool.setdefault(area.pool, []).append(area)
-            found = self._pools[id(shape)] = tuple(tuple(areas) for areas in by_pool.values())
-            self._shapes.append(shape)  # kept, so that its id stays its own
+            found = self._pools[shape] = tuple(tuple(areas) for areas in by_pool.values())
         return found
 
     def pool_names(self, shape: Shape) -> frozenset[str]:
         """The names of the pools where such gangs may run."""
-        known = self._pool_names.get(id(shape))
+        known = self._pool_names.get(shape)
         if known is None:
-            known = self._pool_names[id(shape)] = frozenset(areas[0].pool for areas in self.pools(shape))
+            known = self._pool_names[shape] = frozenset(areas[0].pool for areas in self.pools(shape))
         return known
-
-    def rents(self, pool: str) -> bool:
-        """Whether some node of a pool is rented."""
-        return any(area.rented for area in self.areas if area.pool == pool)
 
     def can_ever(self, shape: Shape) -> bool:
         """Whether some pool would hold its fewest workers if nothing else ran."""
-        known = self._ever.get(id(shape))
+        known = self._ever.get(shape)
         if known is None:
-            known = self._ever[id(shape)] = any(
+            known = self._ever[shape] = any(
                 sum(times_in(whole, shape.worker) * count for area in areas for whole, count in area.totals.items())
                 >= shape.min_workers
                 for areas in self.pools(shape)

@@ -40,7 +40,7 @@ class Handover:
         self._kept: set[int] = set()
         self._given_back: dict[str, Vector] = {}
         self.leaving: dict[str, Occupant] = {}
-        self.promise = Promise("", "", -inf, (), {})
+        self.promise = Promise("", "", -inf, {})
 
     def soon(self) -> Floor:
         """The floor as it will be when all have left, less what is kept."""
@@ -119,8 +119,6 @@ class Stops:
             borrows: it would hold more than its project is guaranteed.
             limits: promises to others that it must not break.
         """
-        if not self.could(gang, key, borrows):
-            return []
         best: tuple[list[Occupant], Placement] | None = None
         for areas in self._floor.ground.pools(shape):
             found = self._in_pool(gang, shape, areas, key, borrows, limits)
@@ -163,8 +161,8 @@ class Stops:
         """The first of these that make room, without those it fits without; they have left the floor then."""
         standing, soon = self._standings.standing(gang.project), self._claims.soon()
         freed: list[Occupant] = []
-        back = ZERO
-        if standing.may_hold(shape.need):
+        back = self._claims.back(gang.project)
+        if standing.may_hold(plus(shape.need, back, -1)):
             freed, _ = awaited(soon, shape, areas, victims)
             for one in freed:
                 soon.give(one.placement, one.worker)
@@ -201,7 +199,8 @@ class Stops:
         At its project's ceiling only its own project's gangs can make room for it.
         """
         held: dict[str, Vector] = {}
-        own_only = not self._standings.standing(gang.project).may_hold(shape.need)
+        own = self._standings.standing(gang.project)
+        own_only = not own.may_hold(plus(shape.need, self._claims.back(gang.project), -1))
         for one in self._candidates(gang, areas[0].pool, key, borrows):
             if own_only and one.gang.project != gang.project:
                 continue

@@ -1,5 +1,6 @@
 """What waits, in groups of gangs that are alike: if the first of a group does not fit, none does, and one try answers for all."""
 
+from collections.abc import Sized
 from heapq import heapify, heappop, heappush, nsmallest
 from math import inf
 
@@ -9,12 +10,13 @@ from skyloom.rooms.scheduling.policies import Key, key_of, rents_from, turns_at
 
 # A gang in line: its key, a number that tells entries apart, itself.
 Entry = tuple[Key, int, Demand]
+_SLACK = 64
 
 
 class Group:
     """Gangs of one shape and priority, and of one project where projects are told apart.
 
-    A gang that leaves stays in the heaps until it comes to their top: each costs O(log n) once.
+    A gang that leaves stays in the heaps until it comes to their top, or until most of a heap is of such: each costs O(log n) once.
     """
 
     __slots__ = ("_brief", "_entries", "_line", "key", "priority", "project", "resumed", "shape")
@@ -36,8 +38,12 @@ class Group:
         """A gang, at its place; also to put back what was taken."""
         self._entries[entry[2].id] = entry
         heappush(self._line, entry)
+        if _mostly_gone(self._line, self._entries):
+            self._line = sorted(self._entries.values())
         if self._brief is not None and entry[2].expected_s is not None:
             heappush(self._brief, (entry[2].expected_s, entry[1], entry))
+            if _mostly_gone(self._brief, self._entries):
+                self._brief = None
 
     def drop(self, gang_id: str) -> None:
         """Without this gang."""
@@ -88,9 +94,6 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, gang_id: str) -> bool:
-        return gang_id in self._waiting
-
     def groups(self) -> list[Group]:
         """All that have somebody in line."""
         return [group for group in self._groups.values() if len(group)]
@@ -99,7 +102,7 @@ class Queue:
         """A gang waits; ``key`` where the policy's own is not meant, ``resumed`` for one that was promised to go on."""
         self.drop(gang.id)
         self._num_told += 1
-        group = self._group(gang, self._rents(gang, now), resumed)
+        group = self._group(gang, now, resumed)
         entry = (key or key_of(self._rules, gang, now), self._num_told, gang)
         group.add(entry)
         self._waiting[gang.id] = (group, entry, resumed)
@@ -107,6 +110,8 @@ class Queue:
         turn = turns_at(self._rules, gang, now)
         if turn < inf:
             heappush(self._turns, (turn, self._num_told, gang.id))
+            if _mostly_gone(self._turns, self._waiting):
+                self._turns = sorted(turn for turn in self._turns if self._stands(turn))
 
     def drop(self, gang_id: str) -> None:
         """It waits no more; unknown: nothing happens."""
@@ -121,19 +126,32 @@ class Queue:
     def turn(self, now: float) -> float:
         """Move the gangs whose place changed with time; returns when the next one does."""
         while self._turns and self._turns[0][0] <= now:
-            _, number, gang_id = heappop(self._turns)
-            known = self._waiting.get(gang_id)
-            if known is not None and known[1][1] == number:
-                self.add(known[1][2], now, resumed=known[2])
+            turn = heappop(self._turns)
+            if self._stands(turn):
+                self._look_again(turn[2], now)
         return self._turns[0][0] if self._turns else inf
 
     def moved(self, floor: Floor, now: float) -> None:
         """The nodes are others now: gangs with a deadline may have to rent, or need not any more."""
         self._floor = floor
         if self._rules.renting is Renting.FOR_DEADLINES:
-            for _, entry, resumed in list(self._waiting.values()):
+            for gang_id, (_, entry, _) in list(self._waiting.items()):
                 if entry[2].deadline_at is not None:
-                    self.add(entry[2], now, resumed=resumed)
+                    self._look_again(gang_id, now)
+
+    def shape(self, gang: Demand, now: float) -> Shape:
+        """The shape of a gang, and where it may run by now; alike gangs have the very same."""
+        return self._shape(gang, self._rents(gang, now))
+
+    def _stands(self, turn: tuple[float, int, str]) -> bool:
+        """Whether a turn is that of a gang as it was told last."""
+        known = self._waiting.get(turn[2])
+        return known is not None and known[1][1] == turn[1]
+
+    def _look_again(self, gang_id: str, now: float) -> None:
+        """Find the group of a gang again. Its place in line is kept where the policy's places do not change with time."""
+        _, entry, resumed = self._waiting[gang_id]
+        self.add(entry[2], now, None if self._rules.policy is Policy.DEADLINE else entry[0], resumed)
 
     def _rents(self, gang: Demand, now: float) -> bool:
         """Whether it may run on rented nodes by now."""
@@ -144,19 +162,18 @@ class Queue:
         if rents_from(self._rules, gang) <= now <= gang.deadline_at:
             return True
         # What no owned node can ever hold need not wait for one.
-        return not self._floor.ground.can_ever(self.shape(gang, False))
+        return not self._floor.ground.can_ever(self._shape(gang, False))
 
-    def _group(self, gang: Demand, renting: bool, resumed: bool) -> Group:
-        shape = self.shape(gang, renting)
+    def _group(self, gang: Demand, now: float, resumed: bool) -> Group:
+        shape = self.shape(gang, now)
         project = gang.project if self._fair or gang.project in self._rules.quotas else ""
-        key = (project, id(shape), gang.priority, resumed)
+        key = (project, shape, gang.priority, resumed)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(key, project, shape, gang.priority, resumed)
         return group
 
-    def shape(self, gang: Demand, renting: bool) -> Shape:
-        """The shape of a gang; alike gangs have the very same."""
+    def _shape(self, gang: Demand, renting: bool) -> Shape:
         need = gang.resources
         labels = tuple(sorted(gang.labels.items())) if gang.labels else ()
         key = (need.gpus, need.cpus, need.memory_bytes, gang.min_workers, gang.max_workers, renting, gang.pools, labels)
@@ -164,3 +181,8 @@ class Queue:
         if shape is None:
             shape = self._shapes[key] = Shape(gang, renting)
         return shape
+
+
+def _mostly_gone(heap: Sized, live: Sized) -> bool:
+    """Whether a heap from which nothing is taken but its top holds so much of the past that it is to be made anew."""
+    return len(heap) > 2 * len(live) + _SLACK

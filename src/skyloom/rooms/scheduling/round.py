@@ -68,18 +68,19 @@ class Round:
         self.starts: list[Widening] = []
         self.overtook: set[str] = set()
         self.evictions: list[Eviction] = []
-        self.refusals: dict[int, Refusal] = {}  # by group
+        self.refusals: dict[Group, Refusal] = {}
         self.told: dict[str, Refusal] = {}  # by gang, where it is not that of its group
         self.served: set[str] = set()  # those for whom others make room
         self._resuming = resuming
         self._owed: list[tuple[Demand, Shape, Refusal]] = []
         self._asked: dict[str, Vector] = {}  # by project: what it is guaranteed and could not get
-        self._num_told: dict[int, int] = {}
+        self._num_told: dict[Group, int] = {}
         self._shares: dict[str, float] = {}
-        self._full: set[int] = set()  # shapes that do not fit any more
+        self._full: set[Shape] = set()  # shapes that do not fit any more
         self._gives_way = rulebook.preempt and rulebook.policy in PREEMPTIVE
         self._promises: dict[str, Promise] = {}
-        self._passed: list[tuple[Group, Entry]] = []
+        self._taken: list[tuple[Group, Entry]] = []  # who starts
+        self._aside: list[tuple[Group, Entry]] = []  # who waits and is explained by itself
         self._started: dict[str, list[Occupant]] = {}
         self._held_before: dict[str, tuple[Standing, Vector]] = {}
         self._at_ceiling: dict[str, str] = {}
@@ -99,7 +100,8 @@ class Round:
             finally:
                 for standing, held in self._held_before.values():
                     standing.held = held
-                self._put_back({start.gang.id for start in self.starts})
+                _put_back(self._taken)
+                _put_back(self._aside)
 
     def idle(self) -> bool:
         """Whether nothing can start, stop or be resized now: most often so, and quick to see."""
@@ -136,7 +138,7 @@ class Round:
         self._resize()
         if explained:
             self.promise_owed()
-        self._put_back(set(self.told))
+        _put_back(self._aside)
 
     def again_at(self) -> float:
         """When time alone may bring another decision."""
@@ -210,7 +212,7 @@ class Round:
             self.charge(gang, shape.need)
             return True
         if refusal.why not in (Cause.RESOURCES, Cause.TURN):
-            self.refusals[id(group)] = refusal
+            self.refusals[group] = refusal
             return False
         self._wanted.update(self.floor.ground.pool_names(shape))
         if entitled and group.project:
@@ -221,17 +223,17 @@ class Round:
             # Every pool protects its first in line, and that may be the next of this group.
             self._step_aside(group, entry, refusal)
             return True
-        self.refusals[id(group)] = refusal
+        self.refusals[group] = refusal
         return False
 
     def _step_aside(self, group: Group, entry: Entry, refusal: Refusal) -> None:
         """Out of the line, as far as this round is concerned; it waits, and is explained by itself."""
         self.told[entry[2].id] = refusal
         group.drop(entry[2].id)
-        self._passed.append((group, entry))
+        self._aside.append((group, entry))
 
     def _is_owed_more(self, group: Group) -> bool:
-        num_told = self._num_told[id(group)] = self._num_told.get(id(group), 0) + 1
+        num_told = self._num_told[group] = self._num_told.get(group, 0) + 1
         return num_told < len(self.floor.ground.pool_names(group.shape)) and len(group) > 1
 
     def _try(self, group: Group, entry: Entry, entitled: bool) -> Refusal | None:
@@ -267,7 +269,8 @@ class Round:
         room = self._await_leaving(gang, group.shape, limits)
         if not room:
             stopped = self._resizes.shrink(gang, group.shape, limits)
-            stopped = stopped or self._stops.find(gang, group.shape, key, not entitled, limits)
+            if can_stop and not stopped:
+                stopped = self._stops.find(gang, group.shape, key, not entitled, limits)
             self.evictions += stopped
             room = bool(stopped)
         if room:
@@ -276,7 +279,8 @@ class Round:
         return room
 
     def _await_leaving(self, gang: Demand, shape: Shape, limits: list[Promise]) -> bool:
-        if not self._claims.leaving or not self.standings.standing(gang.project).may_hold(shape.need):
+        standing, back = self.standings.standing(gang.project), self._claims.back(gang.project)
+        if not self._claims.leaving or not standing.may_hold(plus(shape.need, back, -1)):
             return False
         soon = self._claims.soon()
         with soon.imagined():
@@ -338,11 +342,11 @@ class Round:
 
     def _find(self, gang: Demand, shape: Shape) -> tuple[Placement | None, str]:
         """Where a gang goes; or nowhere, and for whose sake, where it would fit otherwise."""
-        if id(shape) in self._full:
+        if shape in self._full:
             return None, ""
         placement = self.floor.find(shape, shape.min_workers)
         if placement is None:
-            self._full.add(id(shape))
+            self._full.add(shape)
             return None, ""
         limits = self._limits(gang)
         if self._claims.promise.spare:
@@ -367,7 +371,7 @@ class Round:
         self._claims.take(placement, worker)
         self.charge(gang, group.shape.need)
         group.drop(gang.id)
-        self._passed.append((group, entry))
+        self._taken.append((group, entry))
         self.starts.append(
             Widening(
                 gang=gang, shape=group.shape, placement=placement, most=self._resuming.get(gang.id, gang.max_workers)
@@ -384,11 +388,13 @@ class Round:
         self.promise_owed()
         limits = [*self._promises.values(), self._claims.promise]
         # Who is out of everybody's way in time even with its fewest workers may use what is promised meanwhile.
-        in_time = [start for start in elastic if not self._limits(start.gang)]
-        self._widen(in_time, [self._claims.promise])
-        self._widen([start for start in elastic if start not in in_time], limits)
+        late = {start.gang.id for start in elastic if self._limits(start.gang)}
+        self._widen([start for start in elastic if start.gang.id not in late], [self._claims.promise])
+        self._widen([start for start in elastic if start.gang.id in late], limits)
         if self.rules.preempt:
-            self.evictions += self._resizes.grow(limits, self._wanted)
+            # Whoever was stopped to be resized comes back for what is free now, and does not wait for it yet.
+            coming_back = {one.pool for one in self.occupants.stopping.values() if one.gang.id in self._resuming}
+            self.evictions += self._resizes.grow(limits, self._wanted | coming_back)
 
     def _widen(self, elastic: list[Widening], limits: list[Promise]) -> None:
         for start in elastic:
@@ -410,11 +416,8 @@ class Round:
             self._claims.take(start.placement, worker)
             self.charge(start.gang, plus(ZERO, worker, size(start.placement) - size(placement)))
 
-    def _put_back(self, gang_ids: set[str]) -> None:
-        kept = []
-        for group, entry in self._passed:
-            if entry[2].id in gang_ids:
-                group.add(entry)
-            else:
-                kept.append((group, entry))
-        self._passed = kept
+
+def _put_back(passed: list[tuple[Group, Entry]]) -> None:
+    while passed:
+        group, entry = passed.pop()
+        group.add(entry)

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import Name
 from skyloom.core.operation import Operation, Right, operation
-from skyloom.rooms.scheduling.model import Allotment, Amount, Policy, Quota, Renting, Rulebook
+from skyloom.rooms.scheduling.model import Allotment, Amount, HalfLife, Policy, Quota, Renting, Rulebook, Weight
 
 
 class ProjectQuota(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class SetScheduling(Operation[Rulebook], frozen=True, kw_only=True):
     las_limits_gpu_s: Annotated[tuple[Amount, ...], Meta(min_length=1, max_length=20)] | None = None
     min_run_s: Amount | None = None
     restart_s: Amount | None = None
-    half_life_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    half_life_s: HalfLife | None = None
     backfill: bool | None = None
     preempt: bool | None = None
     elastic: bool | None = None
@@ -51,7 +51,7 @@ class SetQuota(Operation[ProjectQuota], frozen=True, kw_only=True):
     name: Name
     guaranteed: Allotment | None = None
     ceiling: Allotment | None = None
-    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    weight: Weight = 1.0
 
 
 OPERATIONS = (GetScheduling, SetScheduling, GetQuota, SetQuota)

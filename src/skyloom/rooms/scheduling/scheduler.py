@@ -52,7 +52,7 @@ class Scheduler:
 
     def submit(self, gang: Demand) -> None:
         """A gang waits from now on. Telling it again replaces what was told."""
-        key = self._came_back.pop(gang.id, None)
+        key = self._came_back.get(gang.id)
         if key is not None and key[0] != queue_of(self._rules, gang.attained_gpu_s):
             key = None
         self._queue.add(gang, max(self._now, gang.submitted_at), key, gang.id in self._resuming)
@@ -67,9 +67,10 @@ class Scheduler:
         """A gang runs (and waits no more), or its holding changed."""
         gang = holding.demand
         before = self._return(gang.id, holding.started_at)
-        if not holding.stopping:
+        if holding.stopping:
+            self._queue.drop(gang.id)
+        else:
             self.withdraw(gang.id)
-        self._queue.drop(gang.id)
         one = Occupant(holding, pool_of(holding.placement, self._floor))
         self._floor.take(one.placement, one.worker)
         self._standings.charge(gang, one.used, 1, one.started_at)
@@ -93,7 +94,7 @@ class Scheduler:
         """What to start and to stop now, and why the first ``num_explained`` of the others wait."""
         self._now = max(self._now, now)
         again_at = min(self._queue.turn(now), self._occupants.demote(now) if len(self._queue) else inf)
-        turn = Round(self._rules, self._floor, self._queue, self._occupants, self._standings, dict(self._resuming), now)
+        turn = Round(self._rules, self._floor, self._queue, self._occupants, self._standings, self._resuming, now)
         waits: tuple[Wait, ...] = ()
         if num_explained or not turn.idle():
             with turn.on_trial():

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from skyloom.core.errors import InvalidInput
+from skyloom.core.errors import InvalidInput, LimitExceeded
 from skyloom.core.operation import Caller
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
-from skyloom.rooms.scheduling.model import Quota, Rulebook
+from skyloom.rooms.scheduling.model import MAX_QUOTAS, Quota, Rulebook
 from skyloom.rooms.scheduling.ports import RULEBOOK_ID, RULEBOOKS, StoredRulebook, current_rulebook
 from skyloom.rooms.scheduling.rulebook import GetQuota, GetScheduling, ProjectQuota, SetQuota, SetScheduling
 from skyloom.rooms.tenancy.ports import PROJECTS
@@ -20,6 +20,10 @@ class LimitsOutOfOrder(InvalidInput):
 
 class QuotaUpsideDown(InvalidInput):
     """A project is guaranteed more than it may hold."""
+
+
+class QuotasFull(LimitExceeded):
+    """The rulebook holds no more quotas."""
 
 
 class Scheduling:
@@ -71,7 +75,13 @@ class Scheduling:
                 )
         quota = Quota(guaranteed=ask.guaranteed, ceiling=ask.ceiling, weight=ask.weight)
         book = current_rulebook(tx)
-        self._write(tx, msgspec.structs.replace(book, quotas={**book.quotas, ask.name: quota}), by)
+        quotas = {**book.quotas, ask.name: quota}
+        if len(quotas) > MAX_QUOTAS:
+            raise QuotasFull(
+                f"{MAX_QUOTAS:,} projects have a quota; {ask.name} would be one more.",
+                next_action="Leave this project without one: it has no guarantee, no ceiling and weight 1.",
+            )
+        self._write(tx, msgspec.structs.replace(book, quotas=quotas), by)
         return ProjectQuota(name=ask.name, quota=quota)
 
     def _write(self, tx: Transaction, book: Rulebook, by: Caller) -> Rulebook:

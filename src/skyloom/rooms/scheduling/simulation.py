@@ -15,12 +15,12 @@ from skyloom.core.errors import InternalError
 from skyloom.rooms.scheduling.course import Course, Life, Script, Stretch
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
 from skyloom.rooms.scheduling.scheduler import Scheduler
+from skyloom.rooms.scheduling.vectors import plus, vector
 
 # Of what happens at one moment, ends come first: room is free before anybody asks for it.
 _END, _FREED, _ARRIVAL = range(3)
 _DIGITS = 9  # moments are rounded to nanoseconds, so that 0.1 + 0.2 is the same moment as 0.3
 _SOON = 1e-6  # who wants to look again now, looks again so much later
-_GONE = (0.0, 0.0, 0.0)
 _NUM_ROUNDS = 1_000  # decisions at one moment; a scheduler that needs more gives and takes in a circle
 
 
@@ -73,9 +73,7 @@ class Simulation:
         costs: StopCosts | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._free = {
-            node.name: [*map(float, (node.total.gpus, node.total.cpus, node.total.memory_bytes))] for node in nodes
-        }
+        self._free = {node.name: vector(node.total) for node in nodes}
         self._costs = costs or StopCosts()
         self._look_at = math.inf
         self._num_idle_looks = 0
@@ -178,10 +176,7 @@ class Simulation:
                 self._rest(decision.again_at, now)
                 break
         else:
-            raise IllegalDecision(
-                f"The scheduler changed its mind {_NUM_ROUNDS:,} times at {now:g} s.",
-                next_action="Report it with the trace and the policy.",
-            )
+            raise _broken(f"the scheduler changed its mind {_NUM_ROUNDS:,} times", now)
         if not self._usage or self._usage[-1][1] != self._in_use:
             self._usage.append((now, self._in_use))
 
@@ -200,7 +195,10 @@ class Simulation:
             raise _broken(f"{gang_id} was started, and does not wait", now)
         if not gang.demand.min_workers <= num_workers <= gang.demand.max_workers:
             raise _broken(f"{gang_id} was started with {num_workers} workers", now)
-        self._take(gang, placement)
+        self._move(gang, placement)
+        for name, _ in placement:
+            if name not in self._free or min(self._free[name]) < 0:
+                raise _broken(f"{name} was given more than it has, for {gang_id}", now)
         again = gang.first_at is not None
         ends_at = gang.begin(placement, now, self._costs.restart_s)
         self._scheduler.hold(Holding(demand=self._told(gang, again), placement=placement, started_at=now))
@@ -244,26 +242,12 @@ class Simulation:
         self._stretches.append(gang.finish_run(now))
         self._scheduler.release(gang.demand.id, now)
 
-    def _take(self, gang: Course, placement: Placement) -> None:
-        """Use up what a decision gives a gang."""
-        self._move(gang, placement)
-        for name, _ in placement:
-            free = self._free.get(name, _GONE)
-            if free[0] < 0 or free[1] < -_SOON or free[2] < 0:
-                raise IllegalDecision(
-                    f"{name} is given more than it has, for {gang.demand.id}.",
-                    next_action="Report it with the trace and the policy.",
-                )
-
     def _move(self, gang: Course, placement: Placement, sign: int = 1) -> None:
-        """Move a gang's resources from what is free, or back. On a node that is gone nothing is free, before and after."""
-        each = gang.demand.resources
+        """Move a gang's resources from what is free, or back; nodes that are gone are passed over."""
+        worker = vector(gang.demand.resources)
         for name, workers in placement:
-            free = self._free.get(name)
-            if free is not None:
-                free[0] -= sign * workers * each.gpus
-                free[1] -= sign * workers * each.cpus
-                free[2] -= sign * workers * each.memory_bytes
+            if name in self._free:
+                self._free[name] = plus(self._free[name], worker, -sign * workers)
             self._in_use += sign * workers * gang.unit
 
 

@@ -54,16 +54,24 @@ def times_in(free: Vector, need: Vector) -> int:
     return max(0, count)
 
 
-def shortfall(need: Vector, free: Vector) -> tuple[str, ...]:
+def amounts(amount: Vector) -> tuple[str, ...]:
+    """What there is, in words: ``("4 GPUs", "2 CPUs")``."""
+    return tuple(words for words, count in zip(_words(amount), amount, strict=True) if count)
+
+
+def shortfall(need: Vector, free: Vector, where: str = "free") -> tuple[str, ...]:
     """What is missing, in words: ``("needs 4 GPUs, 2 free",)``."""
-    missing = []
-    if need[0] > free[0]:
-        missing.append(f"needs {count_of(need[0], 'GPU')}, {max(free[0], 0)} free")
-    if need[1] > free[1]:
-        missing.append(f"needs {count_of(need[1] / _MICRO, 'CPU')}, {max(free[1], 0) / _MICRO:g} free")
-    if need[2] > free[2]:
-        missing.append(f"needs {show_bytes(need[2])} of memory, {show_bytes(max(free[2], 0))} free")
-    return tuple(missing)
+    left = f"{max(free[0], 0)}", f"{max(free[1], 0) / _MICRO:g}", show_bytes(max(free[2], 0))
+    return tuple(
+        f"needs {words}, {there} {where}"
+        for words, there, want, have in zip(_words(need), left, need, free, strict=True)
+        if want > have
+    )
+
+
+def _words(amount: Vector) -> tuple[str, str, str]:
+    gpus, cpus, memory_bytes = amount
+    return count_of(gpus, "GPU"), count_of(cpus / _MICRO, "CPU"), f"{show_bytes(memory_bytes)} of memory"
 
 
 def count_of(number: float, noun: str) -> str:

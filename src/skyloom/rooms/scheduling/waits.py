@@ -1,28 +1,30 @@
 """Why each waiting gang waits, and its place in the line, in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 
 from skyloom.rooms.scheduling.model import Cause, Demand, Wait
-from skyloom.rooms.scheduling.placement import Shape
+from skyloom.rooms.scheduling.placement import Ground, Shape
 from skyloom.rooms.scheduling.queue import Entry, Group
 from skyloom.rooms.scheduling.round import OTHERS, Refusal, Round
-from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, Vector, count_of, shortfall, times_in
+from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, amounts, count_of, shortfall, times_in
 
 
 def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
     """The first ``limit`` that wait after a round, in the order in which they would start."""
-    sentences: dict[int, str] = {}
-    line = list(_in_line(turn, limit))
+    sentences: dict[Refusal, str] = {}
+    groups = turn.queue.groups()
+    never = {group for group in groups if _refusal(turn, group).why is Cause.IMPOSSIBLE}
+    line = list(_in_line(turn, [group for group in groups if group not in never], limit))
     # Who can never start stands in nobody's way.
-    line.sort(key=lambda item: _refusal(turn, item[0]).why is Cause.IMPOSSIBLE)
+    line += _in_line(turn, [group for group in groups if group in never], limit - len(line))
     return tuple(_wait(turn, group, entry[2], place, sentences) for place, (group, entry) in enumerate(line, 1))
 
 
-def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
-    """What waits, merged from all groups; each that is passed counts as started for what ranks the next of its project."""
-    lines = [(group, iter(group.in_line(limit))) for group in turn.queue.groups()]
+def _in_line(turn: Round, groups: Iterable[Group], limit: int) -> Iterator[tuple[Group, Entry]]:
+    """What waits, merged from groups; each that is passed counts as started for what ranks the next of its project."""
+    lines = [(group, iter(group.in_line(limit))) for group in groups]
     heads = [
         (turn.rank(group, entry), number, entry)
         for number, (group, line) in enumerate(lines)
@@ -46,14 +48,14 @@ def _in_line(turn: Round, limit: int) -> Iterator[tuple[Group, Entry]]:
             heappush(heads, (turn.rank(group, following), number, following))
 
 
-def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[int, str]) -> Wait:
+def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[Refusal, str]) -> Wait:
     refusal = turn.told.get(gang.id) or _refusal(turn, group)
     if refusal.why is Cause.TURN and turn.floor.find(group.shape, group.shape.min_workers) is None:
         # It would have fitted, and others who may overtake have taken the room since.
         refusal.why, refusal.ahead = Cause.RESOURCES, ""
-    sentence = sentences.get(id(refusal))
+    sentence = sentences.get(refusal)
     if sentence is None:
-        sentence = sentences[id(refusal)] = _sentence(turn, group, refusal)
+        sentence = sentences[refusal] = _sentence(turn, group, refusal)
     promised = refusal.promise
     mine = promised if promised is not None and promised.gang == gang.id else None
     turn_text = "next in the queue" if place == 1 else f"number {place} in the queue"
@@ -70,13 +72,13 @@ def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[i
 
 
 def _refusal(turn: Round, group: Group) -> Refusal:
-    return turn.refusals.get(id(group)) or Refusal(Cause.TURN)
+    return turn.refusals.get(group) or Refusal(Cause.TURN)
 
 
 def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
     shape = group.shape
     if refusal.why is Cause.IMPOSSIBLE:
-        return _never(turn, group)
+        return f"cannot start: {_never(turn, group)}"
     if refusal.why is Cause.QUOTA:
         if refusal.left is None:
             return f"waits behind {refusal.ahead} of its project, which waits for its quota"
@@ -93,33 +95,34 @@ def _missing(turn: Round, shape: Shape) -> str:
     pools = turn.floor.ground.pools(shape)
     if shape.min_workers == 1:
         level = max((most for areas in pools for most in turn.floor.levels(areas)), default=ZERO)
-        return f"{_worker(shape.worker, level)} on the node with most"
+        missing = shortfall(shape.worker, level) or shortfall(shape.worker, ZERO)
+        return f"{', '.join(missing)} on the node with most"
     fit = max(turn.floor.room(areas, shape.worker, BOUNDLESS) for areas in pools)
     where = " in the pool with most" if len(pools) > 1 else ""
-    each = (
-        shortfall(shape.worker, ZERO)[0].partition(",")[0].removeprefix("needs ") if any(shape.worker) else "any size"
-    )
+    each = next(iter(amounts(shape.worker)), "any size")
     return f"needs {shape.min_workers} workers of {each} at once, room for {fit} now{where}"
 
 
-def _worker(need: Vector, free: Vector) -> str:
-    return ", ".join(shortfall(need, free)) or ", ".join(shortfall(need, ZERO))
-
-
 def _never(turn: Round, group: Group) -> str:
-    shape = group.shape
-    standing = turn.standings.standing(group.project)
-    missing = shortfall(shape.need, standing.ceiling)
-    if missing and group.project:
-        return f"can never start: {', '.join(missing).replace(' free', ' allowed')} by its project's ceiling"
-    pools = turn.floor.ground.pools(shape)
-    if not pools:
-        return "can never start: no node that it may use has the labels that it asks for"
-    whole = max(total for areas in pools for area in areas for total in area.totals)
-    missing = shortfall(shape.worker, whole)
+    shape, ground = group.shape, turn.floor.ground
+    missing = shortfall(shape.need, turn.standings.standing(group.project).ceiling, "allowed")
     if missing:
-        return f"can never start: {', '.join(missing).replace(' free', '')} on the largest node"
+        return f"{', '.join(missing)} by its project's ceiling"
+    pools = ground.pools(shape)
+    if not pools:
+        return _nowhere(shape, ground)
     most = max(sum(times_in(t, shape.worker) * n for area in areas for t, n in area.totals.items()) for areas in pools)
-    return (
-        f"can never start: needs {count_of(shape.min_workers, 'worker')} at once, the largest pool has room for {most}"
-    )
+    if most:
+        return f"needs {count_of(shape.min_workers, 'worker')} at once, the largest pool has room for {most}"
+    whole = max(total for areas in pools for area in areas for total in area.totals)
+    return ", ".join(shortfall(shape.worker, whole, "on the largest node"))
+
+
+def _nowhere(shape: Shape, ground: Ground) -> str:
+    """Why no node may be used at all."""
+    allowed = [area for area in ground.areas if not shape.pools or area.pool in shape.pools]
+    if not allowed:
+        return "no node of a pool that it may use is there"
+    if not any(area.has_labels(shape) for area in allowed):
+        return "no node that it may use has the labels that it asks for"
+    return "only rented nodes would do, and they are for those that have a deadline"

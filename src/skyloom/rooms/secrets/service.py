@@ -1,6 +1,7 @@
 """The service of secrets: envelope encryption. The master key seals one key for each project, and that one seals its secrets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -62,7 +63,7 @@ class Secrets:
         secret_id = before.id if before else self._ids.new("secret")
         number = before.number + 1 if before else 1
         content = ask.value.encode("utf-8", "surrogatepass")
-        facts = {
+        facts: dict[str, Any] = {
             "number": number,
             "sealed": self._sealer.seal(key, content, _place(by.project, secret_id, number)),
             "set_at": self._clock.now(),
@@ -70,7 +71,7 @@ class Secrets:
         }
         if before:
             return _told(tx.update(SECRETS, changed(before, facts)))
-        return _told(tx.insert(SECRETS, Secret(id=secret_id, project=by.project, name=ask.name, **facts)))  # type: ignore[arg-type]
+        return _told(tx.insert(SECRETS, Secret(id=secret_id, project=by.project, name=ask.name, **facts)))
 
     def _key(self, tx: Transaction, project: str) -> bytes:
         """The project's key; made with its first secret."""

@@ -10,7 +10,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.store import Snapshot, Store, Transaction, page
 from skyloom.rooms.arrays import model as arrays_model
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.jobs import model as jobs_model
@@ -127,11 +127,17 @@ class Templates:
                 step = self._make_job(tx, ask.jobs[step.name], step, jobs, by)
                 _keep(jobs, step, marks[step.name])
             done.append(step)
-        facts = {"jobs": jobs, "schedules": schedules, "applied_at": self._clock.now(), "applied_by": by.principal}
-        if applied:
-            tx.update(TEMPLATES, changed(applied, facts))
-        else:
-            tx.insert(TEMPLATES, Template(id=self._ids.new("template"), project=by.project, name=ask.name, **facts))  # type: ignore[arg-type]
+        made = Template(
+            id=applied.id if applied else self._ids.new("template"),
+            project=by.project,
+            version=applied.version if applied else 0,
+            name=ask.name,
+            jobs=jobs,
+            schedules=schedules,
+            applied_at=self._clock.now(),
+            applied_by=by.principal,
+        )
+        (tx.update if applied else tx.insert)(TEMPLATES, made)
         return TemplatePlan(name=ask.name, steps=tuple(done), applied=True)
 
     def _make_job(

@@ -22,7 +22,7 @@ from skyloom.rooms.webhooks.ports import WEBHOOKS
 log = logging.getLogger("skyloom.webhooks")
 _TICK_S = 1.0
 _TIMEOUT_S = 5.0
-_AT_ONCE = 20  # news that one webhook may send before the next has its turn
+_AT_ONCE, _TURN_S = 20, 5.0  # news, or seconds, that one webhook may take before the next has its turn
 _CHUNK = 1_000
 
 
@@ -94,21 +94,26 @@ class Webhooks:
         waits = [_TICK_S]
         for webhook in self._store.read(lambda view: view.select(WEBHOOKS)):
             if webhook.next_try_at <= now:
-                waits.append(self._send_some(webhook))
+                waits.append(self._send_some(webhook.id))
         return min(waits)
 
-    def _send_some(self, webhook: Webhook) -> float:
+    def _send_some(self, webhook_id: str) -> float:
+        ends_at = self._clock.monotonic() + _TURN_S
         for _ in range(_AT_ONCE):
-            number, news = self._store.read(partial(_next, webhook=webhook))
+            found = self._store.read(partial(_next, webhook_id=webhook_id))
+            if found is None:
+                return _TICK_S
+            webhook, number, news = found
             if news is None:
                 if number > webhook.cursor:
                     self._keep(changed(webhook, {"cursor": number}))
                 return _TICK_S
             after = self._sent(webhook, number, news)
-            kept = self._keep(after)
-            if kept is None or after.failures:
+            self._keep(after)
+            if after.failures:
                 return _TICK_S
-            webhook = kept
+            if self._clock.monotonic() >= ends_at:
+                break
         return 0.0
 
     def _sent(self, webhook: Webhook, number: int, news: News) -> Webhook:
@@ -126,13 +131,14 @@ class Webhooks:
             return rules.taken(webhook, number)
         return rules.failed(webhook, number, news, f"It answered {status}.", now)
 
-    def _keep(self, webhook: Webhook) -> Webhook | None:
-        """Write down how it went; None when the webhook was deleted meanwhile. Nobody but this loop changes one."""
+    def _keep(self, webhook: Webhook) -> None:
+        """Write down how it went, unless the webhook was deleted meanwhile. Nobody but this loop changes one."""
 
-        def work(tx: Transaction) -> Webhook | None:
-            return tx.update(WEBHOOKS, webhook) if tx.get(WEBHOOKS, webhook.id) is not None else None
+        def work(tx: Transaction) -> None:
+            if tx.get(WEBHOOKS, webhook.id) is not None:
+                tx.update(WEBHOOKS, webhook)
 
-        return self._store.write(work)
+        self._store.write(work)
 
     def _with_secret(self, issued: model.IssuedWebhook) -> model.IssuedWebhook:
         return model.IssuedWebhook(webhook=issued.webhook, secret=self._secret_of(issued.webhook.id))
@@ -142,13 +148,16 @@ class Webhooks:
         return Page(items=tuple(found))
 
 
-def _next(view: Snapshot, webhook: Webhook) -> tuple[int, News | None]:
-    """The next news for a webhook with the number of its event; without any, the number up to which there is none."""
+def _next(view: Snapshot, webhook_id: str) -> tuple[Webhook, int, News | None] | None:
+    """A webhook, its next news and the number of their event (without any: up to which there are none). None once it is deleted."""
+    webhook = view.get(WEBHOOKS, webhook_id)
+    if webhook is None:
+        return None
     after = webhook.cursor
     while chunk := view.entries(EVENTS, {"project": webhook.project}, after=after, limit=_CHUNK):
         for number, event in chunk:
             news = rules.news_of(number, event)
             if news is not None and news.kind in webhook.kinds:
-                return number, news
+                return webhook, number, news
         after = chunk[-1][0]
-    return after, None
+    return webhook, after, None

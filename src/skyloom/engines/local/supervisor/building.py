@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SHADOW = "skyloom-pool"  # what stands as the installer of a package that is only described here
 _QUOTED_LINES, _QUOTED_CHARACTERS, _LOGGED_LINES = 6, 420, 300
@@ -21,7 +22,7 @@ class BuildFailed(Exception):
     """uv could not make the environment; the text says why, in uv's last words."""
 
 
-def build(folder: str, plan: Mapping[str, object], variables: Mapping[str, str]) -> None:
+def build(folder: str, plan: Mapping[str, Any], variables: Mapping[str, str]) -> None:
     """Make the environment ``<folder>/venv``. Raises `BuildFailed`.
 
     Args:
@@ -29,37 +30,34 @@ def build(folder: str, plan: Mapping[str, object], variables: Mapping[str, str])
             ``version``, ``isolated``.
         variables: uv's own, with the machine's settings for indexes.
     """
-    venv = f"{folder}/venv"
-    isolated = bool(plan["isolated"])
-    wanted = str(plan["version"]) if isolated and plan["version"] else str(plan["base"])
-    uv = str(plan["uv"])
+    venv, uv, isolated = f"{folder}/venv", plan["uv"], plan["isolated"]
+    wanted = (isolated and plan["version"]) or plan["base"]
     _run([uv, "venv", "--quiet", "--python", wanted, venv], folder, variables)
     packages = _packages_of(venv)
     given = _given(folder, plan)
-    if not given:
-        _top_up(packages, plan, isolated)
-        return
-    shadows = [] if isolated else _shadow(plan["sites"], packages)  # type: ignore[arg-type]
-    inputs = [word for name in given for word in ("-r", name)]
-    _run([uv, "pip", "install", "--python", f"{venv}/bin/python", *inputs], folder, variables)
-    for shadow in shadows:
-        _remove_shadow(shadow)
-    _top_up(packages, plan, isolated)
+    if given:
+        shadows = [] if isolated else _shadow(plan["sites"], packages)
+        inputs = [word for name in given for word in ("-r", name)]
+        _run([uv, "pip", "install", "--python", f"{venv}/bin/python", *inputs], folder, variables)
+        for shadow in shadows:
+            _remove_shadow(shadow)
+    if not isolated:
+        _top_up(packages, plan["sites"])
 
 
-def count(plan: Mapping[str, object]) -> int:
+def count(plan: Mapping[str, Any]) -> int:
     """How many packages a requirements file asks for by itself."""
-    lines = (line.strip() for line in str(plan["requirements"]).splitlines())
+    lines = (line.strip() for line in plan["requirements"].splitlines())
     return sum(1 for line in lines if line and line[0] not in "#-")
 
 
-def _given(folder: str, plan: Mapping[str, object]) -> list[str]:
+def _given(folder: str, plan: Mapping[str, Any]) -> list[str]:
     names = {"requirements": "requirements.txt", "pyproject": "pyproject.toml"}
     found = []
     for field, name in names.items():
         if plan[field]:
             with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
-                file.write(str(plan[field]))
+                file.write(plan[field])
             found.append(f"{folder}/{name}")
     return found
 
@@ -70,12 +68,8 @@ def _packages_of(venv: str) -> str:
     return f"{venv}/lib/{version}/site-packages"
 
 
-def _top_up(packages: str, plan: Mapping[str, object], isolated: bool) -> None:
+def _top_up(packages: str, sites: Sequence[str]) -> None:
     """Have the environment see the pool's packages after its own; editable installs of the pool too."""
-    if isolated:
-        return
-    sites = plan["sites"]
-    assert isinstance(sites, list)
     lines = "".join(f"import site; site.addsitedir({site!r})\n" for site in sites)
     with open(f"{packages}/skyloom_pool.pth", "w", encoding="utf-8") as file:
         file.write(lines)

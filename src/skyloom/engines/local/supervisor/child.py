@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from .files import complete_environment
 from .processes import die_with_parent
@@ -19,15 +20,7 @@ def fork_user(plan: dict[str, object], warm: bool, output: int) -> tuple[int, in
     Returns:
         pid, descriptor that lets it go, descriptor that reads its start error (JSON-free text; empty when it started).
     """
-    go_read, go_write = os.pipe()
-    error_read, error_write = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become_user(plan, warm, parent, output, go_read, go_write, error_write)
-    os.close(go_read)
-    os.close(error_write)
-    return pid, go_write, error_read
+    return _fork(lambda error_write: _become_user(plan, warm, output, error_write))
 
 
 def fork_guest(plan: dict[str, object], streams: list[int], has_terminal: bool) -> tuple[int, int, int]:
@@ -37,62 +30,51 @@ def fork_guest(plan: dict[str, object], streams: list[int], has_terminal: bool) 
         plan: ``argv``, ``environment``, ``cwd``.
         streams: its three standard streams; the first is its terminal if it has one.
     """
+    return _fork(lambda error_write: _become_guest(plan, streams, has_terminal, error_write))
+
+
+def _fork(become: Callable[[int], None]) -> tuple[int, int, int]:
+    """Fork a child that waits for its word, and then becomes something else for good; it is given where to say why it could not."""
     go_read, go_write = os.pipe()
     error_read, error_write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_guest(plan, streams, has_terminal, parent, (go_read, go_write, error_write))
+        try:
+            os.close(go_write)
+            die_with_parent()
+            if os.getppid() != parent or os.read(go_read, 1) != b"g":
+                os._exit(125)  # the supervisor is gone, or decided against it
+            become(error_write)
+        except BaseException as error:
+            os.write(error_write, (getattr(error, "strerror", None) or str(error)).encode())
+        finally:
+            os._exit(126)
     os.close(go_read)
     os.close(error_write)
     return pid, go_write, error_read
 
 
-def _become_guest(
-    plan: dict[str, object], streams: list[int], has_terminal: bool, parent: int, pipes: tuple[int, int, int]
-) -> None:
-    """Runs in the child and never returns."""
-    go_read, go_write, error_write = pipes
-    try:
-        os.close(go_write)
-        die_with_parent()
-        if os.getppid() != parent or os.read(go_read, 1) != b"g":
-            os._exit(125)
-        _clean(streams, error_write)
-        if has_terminal:
-            import fcntl
-            import termios
+def _become_guest(plan: dict[str, object], streams: list[int], has_terminal: bool, error_write: int) -> None:
+    _clean(streams, error_write)
+    if has_terminal:
+        import fcntl
+        import termios
 
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        os.chdir(str(plan["cwd"]))
-        _become_program(plan)
-    except OSError as error:
-        os.write(error_write, (error.strerror or str(error)).encode())
-    except BaseException as error:
-        os.write(error_write, str(error).encode())
-    os._exit(126)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.chdir(str(plan["cwd"]))
+    _become_program(plan)
 
 
-def _become_user(
-    plan: dict[str, object], warm: bool, parent: int, output: int, go_read: int, go_write: int, error_write: int
-) -> None:
-    """Runs in the child and never returns."""
-    try:
-        os.close(go_write)
-        die_with_parent()
-        if os.getppid() != parent or os.read(go_read, 1) != b"g":
-            os._exit(125)  # the supervisor is gone, or decided against it
-        null = os.open(os.devnull, os.O_RDONLY)
-        _clean([null, output, output], error_write)
-        os.chdir(str(plan["cwd"]))
-        if warm:
-            os.close(error_write)
-            _run_warm({**plan, "environment": complete_environment(plan)})
-        # What prepares the task first gets no secret; it hands them to the task's own program.
-        _become_program(plan if plan.get("start") else {**plan, "environment": complete_environment(plan)})
-    except BaseException as error:
-        os.write(error_write, str(error).encode())
-    os._exit(126)
+def _become_user(plan: dict[str, object], warm: bool, output: int, error_write: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    _clean([null, output, output], error_write)
+    os.chdir(str(plan["cwd"]))
+    if warm:
+        os.close(error_write)
+        _run_warm({**plan, "environment": complete_environment(plan)})
+    # What prepares the task first gets no secret; it hands them to the task's own program.
+    _become_program(plan if plan.get("start") else {**plan, "environment": complete_environment(plan)})
 
 
 def _become_program(plan: dict[str, object]) -> None:

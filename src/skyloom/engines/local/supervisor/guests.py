@@ -24,10 +24,10 @@ class Guests:
     """The guests of one task. Called by the supervisor's only thread; nothing here blocks.
 
     Args:
-        admits: called with the pid of a guest before its first line; puts it where the task's limits hold.
+        admits: called with the pid of a guest before its first line; puts it where the task's limits hold. False: it cannot.
     """
 
-    def __init__(self, folder: str, plan: dict[str, Any], admits: Callable[[int], None]) -> None:
+    def __init__(self, folder: str, plan: dict[str, Any], admits: Callable[[int], bool]) -> None:
         self._folder = f"{folder}/guests"
         self._plan = plan
         self._admits = admits
@@ -40,11 +40,15 @@ class Guests:
         for pid, ticks in self._left:
             processes.send(pid, ticks, signal.SIGKILL)
         self._left = []
+        met = []
         try:
-            names = os.listdir(self._folder)
+            for name in os.listdir(self._folder):
+                descriptor = self._meet(name, is_ending)
+                if descriptor is not None:
+                    met.append(descriptor)
         except OSError:
-            return []
-        return [found for name in names if (found := self._meet(name, is_ending)) is not None]
+            pass  # nobody ever asked; or there is no descriptor left, which is the machine's trouble and not the task's
+        return met
 
     def _meet(self, name: str, is_ending: bool) -> int | None:
         import socket  # costs 5 ms, which only tasks with guests pay
@@ -108,7 +112,10 @@ class Guests:
         told = {**self._plan["environment"], **request["environment"]}
         plan = {"argv": request["argv"], "environment": told, "cwd": self._plan["cwd"]}
         pid, go, start_error = fork_guest(plan, streams, bool(request["terminal"]))
-        self._admits(pid)
+        if not self._admits(pid):
+            os.close(go)
+            os.close(start_error)
+            raise OSError("the task's limits cannot be put on it")
         os.write(go, b"g")
         os.close(go)
         with open(start_error, "rb") as pipe:

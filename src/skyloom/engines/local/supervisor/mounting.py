@@ -6,6 +6,7 @@ can read it. The control plane may be away for a while, as for any other call of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -23,6 +24,8 @@ _PATIENCE_S = 300.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _TIMEOUT_S = 60.0
 _CHECK = ("-m", "skyloom.recipes.check_rows")
+_PASSING = (429, 502, 503, 504, 507)  # busy, full, or not there behind its proxy
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)
 
 
 class FetchFailed(Exception):
@@ -64,6 +67,8 @@ def _patiently(route: str, target: str, digest: str, environment: Mapping[str, s
         try:
             return _fetch(route, target, digest, environment)
         except (OSError, http.client.HTTPException, _Passing) as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+                raise FetchFailed(f"{route} cannot be kept on this machine: {error.strerror}") from None
             if time.monotonic() + pause_s > deadline:
                 raise FetchFailed(f"the control plane does not give {route}: {error}") from None
         if pause_s == _FIRST_PAUSE_S:
@@ -79,10 +84,9 @@ def _fetch(route: str, target: str, digest: str, environment: Mapping[str, str])
         while chunk := answer.read(_CHUNK_BYTES):
             state.update(chunk)
             size += len(chunk)
-            try:
-                file.write(chunk)
-            except OSError as error:
-                raise FetchFailed(f"{route} cannot be kept on this machine: {error.strerror}") from None
+            file.write(chunk)
+    if answer.length:
+        raise _Passing(f"its answer broke off after {size} bytes")
     if digest and digest != "sha256:" + state.hexdigest():
         raise FetchFailed(f"{route} is not what its digest says: it was damaged at rest or on the way")
     return size
@@ -107,7 +111,7 @@ def _ask(route: str, environment: Mapping[str, str]) -> http.client.HTTPResponse
     if answer.status == 200:
         return answer
     said = _message(answer.read(65536))
-    if answer.status in (429, 503, 507):
+    if answer.status in _PASSING:
         raise _Passing(said)
     raise FetchFailed(f"the control plane refuses {route}: {said}")
 

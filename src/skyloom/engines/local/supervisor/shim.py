@@ -72,9 +72,11 @@ class Shim:
         os.chdir("/")  # a supervisor that lives for weeks must not keep a file system busy
         wake = self._listen()
         if self._requested():
+            self._clear()
             self._record("stopped", "stopped before it started")
             return
         if self._is_lease_over():
+            self._clear()
             self._record("node_lost", "this machine had lost the cluster before the task started")
             return
         if not self._start():
@@ -214,10 +216,9 @@ class Shim:
             else:
                 self._end("completed", "", _LEFTOVER_GRACE_S)
 
-    def _contain(self, pid: int) -> None:
-        """Put a guest where the task's memory is counted."""
-        if self._cgroup is not None:
-            self._cgroup.add(pid)
+    def _contain(self, pid: int) -> bool:
+        """Put a guest where the task's memory is counted. False when the kernel refuses."""
+        return self._cgroup is None or self._cgroup.add(pid)
 
     def _requested(self) -> str:
         """What the engine asks for: "", "polite" or "force"."""
