@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyloom.inference.wire import http2
 from skyloom.inference.wire.fields import FieldReader
 from skyloom.inference.wire.frames import (
     PREFACE,
@@ -18,8 +17,8 @@ from skyloom.inference.wire.frames import (
     ErrorCode,
     Flag,
     Frame,
-    Kind,
-    Setting,
+    FrameKind,
+    Http2Setting,
     Splitter,
     frame,
     reset,
@@ -28,6 +27,7 @@ from skyloom.inference.wire.frames import (
 )
 from skyloom.inference.wire.http2 import Http2Connections
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.outflow import Http2Stream
 from skyloom.inference.wire.site import Listener
 from skyloom.rooms.serving.plan import Limits
 
@@ -41,20 +41,20 @@ class Echo:
     epoch = 0
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Request, http2.Stream]] = []
+        self.waiting: list[tuple[Request, Http2Stream]] = []
         self.num_cut = 0
 
     def admit(self, request: Request) -> Response | None:
         return Response(403, b"no") if request.head.target == b"/refused" else None
 
-    def serve(self, request: Request, exchange: http2.Stream) -> None:
+    def serve(self, request: Request, exchange: Http2Stream) -> None:
         if request.head.target == b"/later":
             exchange.on_cut = self._cut
             self.waiting.append((request, exchange))
         else:
             exchange.answer(Response(200, request.body, b"text/plain", trailers=((b"told", b"all"),)))
 
-    def listener(self, request: Request, exchange: http2.Stream) -> Listener | None:
+    def listener(self, request: Request, exchange: Http2Stream) -> Listener | None:
         return Parts(exchange) if request.head.target == b"/parts" else None
 
     def refusal(self, status: int, message: str) -> Response:
@@ -67,7 +67,7 @@ class Echo:
 class Parts:
     """Sends every part back as it comes."""
 
-    def __init__(self, exchange: http2.Stream) -> None:
+    def __init__(self, exchange: Http2Stream) -> None:
         self.exchange = exchange
         exchange.begin(Response(200, b"", b"text/plain"))
 
@@ -120,7 +120,7 @@ class Peer:
         self.connection.data_received(content)
 
     def head(self, stream: int, fields=FIELDS, flags: int = ENDS) -> None:
-        self.send(frame(Kind.HEADERS, flags, stream, self.encoder.encode(fields)))
+        self.send(frame(FrameKind.HEADERS, flags, stream, self.encoder.encode(fields)))
 
     def told(self) -> list[Frame]:
         """The frames since the last look."""
@@ -131,14 +131,14 @@ class Peer:
     def broken(self) -> ErrorCode:
         """Why the connection was ended."""
         last = self.told()[-1]
-        assert last.kind == Kind.GOAWAY, last
+        assert last.kind == FrameKind.GOAWAY, last
         assert self.line.closed
         return ErrorCode(int.from_bytes(last.payload[4:8], "big"))
 
     def reset_code(self) -> ErrorCode:
         """Why the only stream that was touched was ended; the connection lives."""
-        (last,) = [each for each in self.told() if each.kind != Kind.WINDOW_UPDATE]
-        assert last.kind == Kind.RST_STREAM, last
+        (last,) = [each for each in self.told() if each.kind != FrameKind.WINDOW_UPDATE]
+        assert last.kind == FrameKind.RST_STREAM, last
         assert not self.line.closed
         return ErrorCode(int.from_bytes(last.payload, "big"))
 
@@ -147,10 +147,10 @@ class Peer:
         fields, body = [], b""
         frames = [each for each in self.told() if each.stream == stream]
         for each in frames:
-            if each.kind == Kind.HEADERS:
+            if each.kind == FrameKind.HEADERS:
                 fields += self.decoder.decode(each.payload)
             else:
-                assert each.kind == Kind.DATA
+                assert each.kind == FrameKind.DATA
                 body += each.payload
         assert frames[-1].flags & Flag.END_STREAM
         return fields[0][1], body, dict(fields[1:])
@@ -171,16 +171,18 @@ def test_request_with_body_in_pieces_padding_and_priority_is_answered(peer):
     block = peer.encoder.encode(FIELDS)
     pieces = [block[:3], block[3:4], block[4:]]
     head = b"\x02" + b"\x00\x00\x00\x03\x10" + pieces[0] + b"\0\0"
-    peer.send(frame(Kind.HEADERS, Flag.PADDED | Flag.PRIORITY, 1, head))
-    peer.send(frame(Kind.CONTINUATION, 0, 1, pieces[1]) + frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, pieces[2]))
-    peer.send(frame(Kind.DATA, Flag.PADDED, 1, b"\x05abc\0\0\0\0\0") + frame(99, 0xFF, 1, b"unknown"))
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 1, b"def"))
+    peer.send(frame(FrameKind.HEADERS, Flag.PADDED | Flag.PRIORITY, 1, head))
+    peer.send(
+        frame(FrameKind.CONTINUATION, 0, 1, pieces[1]) + frame(FrameKind.CONTINUATION, Flag.END_HEADERS, 1, pieces[2])
+    )
+    peer.send(frame(FrameKind.DATA, Flag.PADDED, 1, b"\x05abc\0\0\0\0\0") + frame(99, 0xFF, 1, b"unknown"))
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"def"))
     assert peer.answer(1) == ("200", b"abcdef", {"content-type": "text/plain", "told": "all"})
 
 
 def test_request_byte_by_byte_is_answered(peer):
-    whole = frame(Kind.HEADERS, Flag.END_HEADERS, 1, peer.encoder.encode(FIELDS)) + frame(
-        Kind.DATA, Flag.END_STREAM, 1, b"x"
+    whole = frame(FrameKind.HEADERS, Flag.END_HEADERS, 1, peer.encoder.encode(FIELDS)) + frame(
+        FrameKind.DATA, Flag.END_STREAM, 1, b"x"
     )
     for at in range(len(whole)):
         peer.send(whole[at : at + 1])
@@ -189,7 +191,7 @@ def test_request_byte_by_byte_is_answered(peer):
 
 def test_trailers_of_a_request_end_it(peer):
     peer.head(1, flags=Flag.END_HEADERS)
-    peer.send(frame(Kind.DATA, 0, 1, b"body"))
+    peer.send(frame(FrameKind.DATA, 0, 1, b"body"))
     peer.head(1, [("checksum", "1")])
     assert peer.answer(1)[:2] == ("200", b"body")
     peer.head(3, [*FIELDS[:4], ("x-other", "2")])
@@ -199,61 +201,64 @@ def test_trailers_of_a_request_end_it(peer):
 def test_refused_by_its_head_is_answered_and_the_rest_is_not_wanted(peer):
     peer.head(1, [*FIELDS[:2], (":path", "/refused")], Flag.END_HEADERS)
     kinds = [(each.kind, each.stream) for each in peer.told()]
-    assert kinds == [(Kind.HEADERS, 1), (Kind.DATA, 1), (Kind.RST_STREAM, 1)]
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 1, b"late"))
+    assert kinds == [(FrameKind.HEADERS, 1), (FrameKind.DATA, 1), (FrameKind.RST_STREAM, 1)]
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"late"))
     assert peer.reset_code() is ErrorCode.STREAM_CLOSED
 
 
 def test_settings_are_acknowledged_and_a_ping_comes_back(peer):
-    peer.send(settings({Setting.HEADER_TABLE_SIZE: 0, Setting.MAX_FRAME_SIZE: 2**15}))
-    peer.send(frame(Kind.PING, 0, 0, b"12345678") + frame(Kind.PING, Flag.ACK, 0, b"87654321"))
+    peer.send(settings({Http2Setting.HEADER_TABLE_SIZE: 0, Http2Setting.MAX_FRAME_SIZE: 2**15}))
+    peer.send(frame(FrameKind.PING, 0, 0, b"12345678") + frame(FrameKind.PING, Flag.ACK, 0, b"87654321"))
     assert [(each.kind, each.flags, each.payload) for each in peer.told()] == [
-        (Kind.SETTINGS, Flag.ACK, b""),
-        (Kind.PING, Flag.ACK, b"12345678"),
+        (FrameKind.SETTINGS, Flag.ACK, b""),
+        (FrameKind.PING, Flag.ACK, b"12345678"),
     ]
 
 
 def test_answer_waits_for_windows_and_obeys_them(peer):
-    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 4}))
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 4}))
     peer.head(1, flags=Flag.END_HEADERS)
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 1, b"0123456789"))
-    seen = [each for each in peer.told() if each.kind == Kind.DATA]
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"0123456789"))
+    seen = [each for each in peer.told() if each.kind == FrameKind.DATA]
     assert [each.payload for each in seen] == [b"0123"]
     peer.send(window_update(1, 3))
     assert [each.payload for each in peer.told()] == [b"456"]
-    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 6}))  # two more for every open stream
-    assert [each.payload for each in peer.told() if each.kind == Kind.DATA] == [b"78"]
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 6}))  # two more for every open stream
+    assert [each.payload for each in peer.told() if each.kind == FrameKind.DATA] == [b"78"]
     peer.send(window_update(1, 100))
     told = peer.told()
-    assert [each.kind for each in told] == [Kind.DATA, Kind.HEADERS]
+    assert [each.kind for each in told] == [FrameKind.DATA, FrameKind.HEADERS]
     assert told[1].flags & Flag.END_STREAM
 
 
 def test_answers_share_the_connections_window(peer):
-    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 2**20}))
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 2**20}))
     peer.head(1, flags=Flag.END_HEADERS)
     body = bytes(2**16)
-    peer.send(frame(Kind.DATA, 0, 1, body[: 2**15]) + frame(Kind.DATA, Flag.END_STREAM, 1, body[2**15 :]))
-    assert sum(len(each.payload) for each in peer.told() if each.kind == Kind.DATA) == 65_535
+    peer.send(frame(FrameKind.DATA, 0, 1, body[: 2**15]) + frame(FrameKind.DATA, Flag.END_STREAM, 1, body[2**15 :]))
+    assert sum(len(each.payload) for each in peer.told() if each.kind == FrameKind.DATA) == 65_535
     peer.head(3)
-    assert [each.kind for each in peer.told()] == [Kind.HEADERS, Kind.HEADERS]  # nothing to send needs no window
+    assert [each.kind for each in peer.told()] == [
+        FrameKind.HEADERS,
+        FrameKind.HEADERS,
+    ]  # nothing to send needs no window
     peer.send(window_update(0, 1))
-    assert [(each.kind, len(each.payload)) for each in peer.told()][:1] == [(Kind.DATA, 1)]
+    assert [(each.kind, len(each.payload)) for each in peer.told()][:1] == [(FrameKind.DATA, 1)]
 
 
 def test_conversation_is_answered_part_by_part_within_the_window(peer):
-    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 5}))
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 5}))
     peer.head(1, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
-    peer.send(frame(Kind.DATA, 0, 1, b"abc"))
-    assert [each.payload for each in peer.told() if each.kind == Kind.DATA] == [b"abc"]
-    peer.send(frame(Kind.DATA, 0, 1, b"def") + frame(Kind.DATA, Flag.END_STREAM, 1, b"ghi"))
+    peer.send(frame(FrameKind.DATA, 0, 1, b"abc"))
+    assert [each.payload for each in peer.told() if each.kind == FrameKind.DATA] == [b"abc"]
+    peer.send(frame(FrameKind.DATA, 0, 1, b"def") + frame(FrameKind.DATA, Flag.END_STREAM, 1, b"ghi"))
     assert [(each.payload, each.flags) for each in peer.told()] == [(b"de", 0)]
     peer.send(window_update(1, 100))
     assert [(each.payload, each.flags) for each in peer.told()] == [(b"fghi", Flag.END_STREAM)]
     peer.head(3, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
-    peer.send(frame(Kind.DATA, 0, 3, b"a"))
+    peer.send(frame(FrameKind.DATA, 0, 3, b"a"))
     peer.told()
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 3))
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 3))
     assert [(each.payload, each.flags) for each in peer.told()] == [(b"", Flag.END_STREAM)]
 
 
@@ -261,64 +266,70 @@ def test_windows_for_long_bodies_are_given_as_they_arrive(peer):
     peer.head(1, flags=Flag.END_HEADERS)
     part = bytes(2**17)
     for _ in range(24):  # 3 MiB through a window of one
-        peer.send(frame(Kind.DATA, 0, 1, part))
-    given = [each for each in peer.told() if each.kind == Kind.WINDOW_UPDATE]
+        peer.send(frame(FrameKind.DATA, 0, 1, part))
+    given = [each for each in peer.told() if each.kind == FrameKind.WINDOW_UPDATE]
     assert {each.stream for each in given} == {1}
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 1))
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1))
     assert not peer.line.closed
     assert peer.group.unread_bytes == 0
 
 
 BROKEN: dict[str, tuple[bytes, ErrorCode]] = {
-    "DATA on stream 0": (frame(Kind.DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
-    "DATA on a stream that was not begun": (frame(Kind.DATA, 0, 5, b"x"), ErrorCode.PROTOCOL_ERROR),
-    "HEADERS on stream 0": (frame(Kind.HEADERS, ENDS, 0, b""), ErrorCode.PROTOCOL_ERROR),
-    "HEADERS on an even stream": (frame(Kind.HEADERS, ENDS, 2, b"\x82"), ErrorCode.PROTOCOL_ERROR),
+    "DATA on stream 0": (frame(FrameKind.DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "DATA on a stream that was not begun": (frame(FrameKind.DATA, 0, 5, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "HEADERS on stream 0": (frame(FrameKind.HEADERS, ENDS, 0, b""), ErrorCode.PROTOCOL_ERROR),
+    "HEADERS on an even stream": (frame(FrameKind.HEADERS, ENDS, 2, b"\x82"), ErrorCode.PROTOCOL_ERROR),
     "HEADERS with more padding than there is": (
-        frame(Kind.HEADERS, ENDS | Flag.PADDED, 1, b"\x09a"),
+        frame(FrameKind.HEADERS, ENDS | Flag.PADDED, 1, b"\x09a"),
         ErrorCode.PROTOCOL_ERROR,
     ),
     "HEADERS without their priority": (
-        frame(Kind.HEADERS, ENDS | Flag.PRIORITY, 1, b"\0\0"),
+        frame(FrameKind.HEADERS, ENDS | Flag.PRIORITY, 1, b"\0\0"),
         ErrorCode.FRAME_SIZE_ERROR,
     ),
     "a header block that cannot be read": (
-        frame(Kind.HEADERS, ENDS, 1, b"\xff\xff\xff\xff"),
+        frame(FrameKind.HEADERS, ENDS, 1, b"\xff\xff\xff\xff"),
         ErrorCode.COMPRESSION_ERROR,
     ),
     "another frame inside of a header block": (
-        frame(Kind.HEADERS, 0, 1, b"\x82") + frame(Kind.PING, 0, 0, bytes(8)),
+        frame(FrameKind.HEADERS, 0, 1, b"\x82") + frame(FrameKind.PING, 0, 0, bytes(8)),
         ErrorCode.PROTOCOL_ERROR,
     ),
     "CONTINUATION of another stream": (
-        frame(Kind.HEADERS, 0, 1, b"\x82") + frame(Kind.CONTINUATION, 4, 3, b"\x84"),
+        frame(FrameKind.HEADERS, 0, 1, b"\x82") + frame(FrameKind.CONTINUATION, 4, 3, b"\x84"),
         ErrorCode.PROTOCOL_ERROR,
     ),
-    "CONTINUATION of nothing": (frame(Kind.CONTINUATION, 4, 1, b"\x82"), ErrorCode.PROTOCOL_ERROR),
+    "CONTINUATION of nothing": (frame(FrameKind.CONTINUATION, 4, 1, b"\x82"), ErrorCode.PROTOCOL_ERROR),
     "CONTINUATION without end": (
-        frame(Kind.HEADERS, 0, 1, b"") + frame(Kind.CONTINUATION, 0, 1, b"") * 100,
+        frame(FrameKind.HEADERS, 0, 1, b"") + frame(FrameKind.CONTINUATION, 0, 1, b"") * 100,
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
-    "SETTINGS on a stream": (frame(Kind.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
-    "SETTINGS of a broken length": (frame(Kind.SETTINGS, 0, 0, b"12345"), ErrorCode.FRAME_SIZE_ERROR),
-    "SETTINGS that acknowledge and tell": (frame(Kind.SETTINGS, Flag.ACK, 0, bytes(6)), ErrorCode.FRAME_SIZE_ERROR),
-    "ENABLE_PUSH of 2": (settings({Setting.ENABLE_PUSH: 2}), ErrorCode.PROTOCOL_ERROR),
-    "INITIAL_WINDOW_SIZE too large": (settings({Setting.INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
-    "MAX_FRAME_SIZE too small": (settings({Setting.MAX_FRAME_SIZE: 100}), ErrorCode.PROTOCOL_ERROR),
-    "PING of a wrong length": (frame(Kind.PING, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
-    "PING on a stream": (frame(Kind.PING, 0, 1, bytes(8)), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS on a stream": (frame(FrameKind.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS of a broken length": (frame(FrameKind.SETTINGS, 0, 0, b"12345"), ErrorCode.FRAME_SIZE_ERROR),
+    "SETTINGS that acknowledge and tell": (
+        frame(FrameKind.SETTINGS, Flag.ACK, 0, bytes(6)),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
+    "ENABLE_PUSH of 2": (settings({Http2Setting.ENABLE_PUSH: 2}), ErrorCode.PROTOCOL_ERROR),
+    "INITIAL_WINDOW_SIZE too large": (
+        settings({Http2Setting.INITIAL_WINDOW_SIZE: 2**31}),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
+    "MAX_FRAME_SIZE too small": (settings({Http2Setting.MAX_FRAME_SIZE: 100}), ErrorCode.PROTOCOL_ERROR),
+    "PING of a wrong length": (frame(FrameKind.PING, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "PING on a stream": (frame(FrameKind.PING, 0, 1, bytes(8)), ErrorCode.PROTOCOL_ERROR),
     "RST_STREAM of a stream that was not begun": (reset(7, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
     "RST_STREAM on stream 0": (reset(0, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
-    "RST_STREAM of a wrong length": (frame(Kind.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "RST_STREAM of a wrong length": (frame(FrameKind.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "WINDOW_UPDATE of nothing": (window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
-    "WINDOW_UPDATE of a wrong length": (frame(Kind.WINDOW_UPDATE, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "WINDOW_UPDATE of a wrong length": (frame(FrameKind.WINDOW_UPDATE, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a window that overflows": (window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
     "a window of a stream that was not begun": (window_update(9, 1), ErrorCode.PROTOCOL_ERROR),
-    "PRIORITY on stream 0": (frame(Kind.PRIORITY, 0, 0, bytes(5)), ErrorCode.PROTOCOL_ERROR),
-    "a push": (frame(Kind.PUSH_PROMISE, 4, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
-    "GOAWAY on a stream": (frame(Kind.GOAWAY, 0, 1, bytes(8)), ErrorCode.PROTOCOL_ERROR),
-    "a frame that is too long": (frame(Kind.DATA, 0, 1, bytes(2**18 + 1)), ErrorCode.FRAME_SIZE_ERROR),
-    "too many pings": (frame(Kind.PING, 0, 0, bytes(8)) * 2_000, ErrorCode.ENHANCE_YOUR_CALM),
+    "PRIORITY on stream 0": (frame(FrameKind.PRIORITY, 0, 0, bytes(5)), ErrorCode.PROTOCOL_ERROR),
+    "a push": (frame(FrameKind.PUSH_PROMISE, 4, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
+    "GOAWAY on a stream": (frame(FrameKind.GOAWAY, 0, 1, bytes(8)), ErrorCode.PROTOCOL_ERROR),
+    "a frame that is too long": (frame(FrameKind.DATA, 0, 1, bytes(2**18 + 1)), ErrorCode.FRAME_SIZE_ERROR),
+    "too many pings": (frame(FrameKind.PING, 0, 0, bytes(8)) * 2_000, ErrorCode.ENHANCE_YOUR_CALM),
     "too many settings": (settings({}) * 2_000, ErrorCode.ENHANCE_YOUR_CALM),
 }
 
@@ -376,11 +387,11 @@ def test_malformed_request_ends_its_stream_alone(peer, name):
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (frame(Kind.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+        (frame(FrameKind.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
         (window_update(1, 0), ErrorCode.PROTOCOL_ERROR),
         (window_update(1, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
         (
-            frame(Kind.DATA, 0, 1, bytes(2**18)) * 3 + frame(Kind.HEADERS, Flag.END_HEADERS, 1, b""),
+            frame(FrameKind.DATA, 0, 1, bytes(2**18)) * 3 + frame(FrameKind.HEADERS, Flag.END_HEADERS, 1, b""),
             ErrorCode.PROTOCOL_ERROR,
         ),
     ],
@@ -421,8 +432,8 @@ def test_body_over_the_bound_is_answered_and_dropped():
     async def play() -> tuple[str, int]:
         peer = Peer(max_body_bytes=1_024)
         peer.head(1, flags=Flag.END_HEADERS)
-        peer.send(frame(Kind.DATA, 0, 1, bytes(2_000)))
-        first = next(each for each in peer.told() if each.kind == Kind.HEADERS)
+        peer.send(frame(FrameKind.DATA, 0, 1, bytes(2_000)))
+        first = next(each for each in peer.told() if each.kind == FrameKind.HEADERS)
         return peer.decoder.decode(first.payload)[0][1], peer.group.unread_bytes
 
     assert asyncio.run(play()) == ("413", 0)
@@ -442,9 +453,9 @@ def test_slow_body_is_answered_with_408(peer):
 
 
 def test_client_that_takes_no_answer_is_cut(peer):
-    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
     peer.head(1, flags=Flag.END_HEADERS)
-    peer.send(frame(Kind.DATA, Flag.END_STREAM, 1, b"x"))
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"x"))
     peer.connection.look_at_clock(time.monotonic() + Limits().write_timeout_s + 1)
     assert peer.line.aborted
 
@@ -459,7 +470,7 @@ def test_idle_connection_is_closed(peer):
 def test_drain_answers_what_was_begun_and_refuses_the_rest(peer):
     peer.head(1, [*FIELDS[:2], (":path", "/later")])
     peer.group.drain()
-    assert [each.kind for each in peer.told()] == [Kind.GOAWAY]
+    assert [each.kind for each in peer.told()] == [FrameKind.GOAWAY]
     peer.head(3)
     assert peer.reset_code() is ErrorCode.REFUSED_STREAM
     peer.site.waiting[0][1].answer(Response(200, b"done"))
@@ -492,7 +503,7 @@ def pieces(draw: Callable[..., list[int]], whole: bytes) -> list[bytes]:
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.lists(st.integers(0, 500), max_size=20))
 def test_splitter_finds_the_same_frames_however_the_bytes_are_cut(payloads, cuts):
-    whole = b"".join(frame(Kind.DATA, 0, 1, payload) for payload in payloads)
+    whole = b"".join(frame(FrameKind.DATA, 0, 1, payload) for payload in payloads)
     splitter = Splitter(2**14)
     found = [each.payload for part in pieces(cuts, whole) for each in splitter.feed(part)]
     assert found == payloads
@@ -501,4 +512,4 @@ def test_splitter_finds_the_same_frames_however_the_bytes_are_cut(payloads, cuts
 
 def test_splitter_refuses_what_is_too_long():
     with pytest.raises(ConnectionBroken):
-        list(Splitter(10).feed(frame(Kind.DATA, 0, 1, bytes(11))))
+        list(Splitter(10).feed(frame(FrameKind.DATA, 0, 1, bytes(11))))

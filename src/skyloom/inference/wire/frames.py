@@ -13,7 +13,7 @@ _SETTING = struct.Struct(">HL")
 _WORD = struct.Struct(">L")
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """Frame types. Unknown ones are skipped."""
 
     DATA = 0
@@ -38,7 +38,7 @@ class Flag(enum.IntFlag):
     PRIORITY = 0x20
 
 
-class Setting(enum.IntEnum):
+class Http2Setting(enum.IntEnum):
     """What a peer may tell of itself."""
 
     HEADER_TABLE_SIZE = 1
@@ -101,9 +101,9 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return head(kind, flags, stream, len(payload)) + payload
 
 
-def settings(values: dict[Setting, int]) -> bytes:
+def settings(values: dict[Http2Setting, int]) -> bytes:
     """A SETTINGS frame."""
-    return frame(Kind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values.items()))
+    return frame(FrameKind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values.items()))
 
 
 def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
@@ -115,17 +115,17 @@ def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
 
 def reset(stream: int, code: ErrorCode) -> bytes:
     """An RST_STREAM frame."""
-    return frame(Kind.RST_STREAM, 0, stream, _WORD.pack(code))
+    return frame(FrameKind.RST_STREAM, 0, stream, _WORD.pack(code))
 
 
 def window_update(stream: int, increment: int) -> bytes:
     """A WINDOW_UPDATE frame."""
-    return frame(Kind.WINDOW_UPDATE, 0, stream, _WORD.pack(increment))
+    return frame(FrameKind.WINDOW_UPDATE, 0, stream, _WORD.pack(increment))
 
 
 def goaway(last_stream: int, code: ErrorCode, why: str = "") -> bytes:
     """A GOAWAY frame."""
-    return frame(Kind.GOAWAY, 0, 0, _WORD.pack(last_stream) + _WORD.pack(code) + why.encode()[:200])
+    return frame(FrameKind.GOAWAY, 0, 0, _WORD.pack(last_stream) + _WORD.pack(code) + why.encode()[:200])
 
 
 def read_word(payload: bytes) -> int:

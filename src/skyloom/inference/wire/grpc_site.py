@@ -20,10 +20,10 @@ from skyloom.inference.codec import RequestUnreadable, unreadable
 from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, DataPlane
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.calls import answer_of, call_of, described
-from skyloom.inference.wire.grpc_streams import OK, TYPE, Questions, Watchers, framed, reflected
+from skyloom.inference.wire.grpc_streams import OK, TYPE, Conversation, Watchers, framed, reflected
 from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Exchange, Listener, Streaming
-from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS
+from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 
 _SERVICE = b"/inference.GRPCInferenceService/"
 _CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
@@ -31,9 +31,13 @@ _REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_INTERNAL, _UNIMPLEMENTED = 13, 12
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
-_OF_HTTP = {408: 4, 413: 8, 429: 8, 431: 8}
+_OF_HTTP = {
+    408: GrpcStatus.DEADLINE_EXCEEDED,
+    413: GrpcStatus.RESOURCE_EXHAUSTED,
+    429: GrpcStatus.RESOURCE_EXHAUSTED,
+    431: GrpcStatus.RESOURCE_EXHAUSTED,
+}
 
 
 class ServiceUnknown(NotFound):
@@ -87,7 +91,7 @@ class GrpcSite:
             except SkyloomError as error:
                 return _failed(error)
         if target not in self._methods and target != _REFLECT:
-            return _status(_UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
+            return _status(GrpcStatus.UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
         return None
 
     def serve(self, request: Request, exchange: Exchange) -> None:
@@ -109,12 +113,12 @@ class GrpcSite:
             exchange.answer(self._count(request, HTTP_STATUS[broken.category], _failed(broken)))
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
-            exchange.answer(self._count(request, 500, _status(_INTERNAL, "The server made a mistake.")))
+            exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Reflection is a conversation; all other methods take one message."""
         if request.head.target == _REFLECT:
-            return Questions(exchange, reflection_pb2.ServerReflectionRequest, reflected)
+            return Conversation(exchange, reflection_pb2.ServerReflectionRequest, reflected)
         return None
 
     def look(self) -> None:
@@ -123,7 +127,7 @@ class GrpcSite:
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
-        return _status(_OF_HTTP.get(status, _INTERNAL), message)
+        return _status(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
 
     def _begin(self, message: Any, request: Request, exchange: Exchange) -> None:
         plane = self._plane
@@ -139,7 +143,7 @@ class GrpcSite:
                 made = answer_of(message, ticket, plane)
             except Exception:  # a defect of ours must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
-                exchange.answer(self._count(request, 500, _status(_INTERNAL, "The server made a mistake.")))
+                exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
                 return
             trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
             exchange.answer(self._count(request, 200, _answered(made, trailers)))
@@ -228,10 +232,10 @@ def _answered(message: Any, trailers: Fields = OK) -> Response:
 
 
 def _failed(error: SkyloomError) -> Response:
-    return _status(GRPC_STATUS[error.category].value[0], str(error))
+    return _status(GRPC_STATUS[error.category], str(error))
 
 
-def _status(code: int, message: str) -> Response:
+def _status(code: GrpcStatus, message: str) -> Response:
     """An answer without a message: the status stands where headers do."""
     told = quote_from_bytes(message.encode(), safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
     return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))

@@ -11,11 +11,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.site import Streaming
+from skyloom.inference.wire.status import GrpcStatus
 
 TYPE = b"application/grpc"
 OK: Fields = ((b"grpc-status", b"0"),)
-_INVALID: Fields = ((b"grpc-status", b"3"),)
-_NOT_FOUND = 5
+_INVALID: Fields = ((b"grpc-status", b"%d" % GrpcStatus.INVALID_ARGUMENT),)
 _MAX_QUESTION_BYTES = 4_096
 _MAX_QUESTIONS = 1_000
 _HOPELESS_BYTES = 2**20
@@ -32,7 +32,7 @@ def framed(message: Any) -> bytes:
     return b"\x00" + len(content).to_bytes(4, "big") + content
 
 
-class Questions:
+class Conversation:
     """Hears messages one by one and answers each at once (`Listener`). What is too long or too much ends the call."""
 
     def __init__(self, exchange: Streaming, request: Any, answer: Callable[[Any], Any]) -> None:
@@ -112,7 +112,7 @@ def reflected(asked: Any) -> Any:
         else:
             raise KeyError(kind)
     except KeyError:
-        answer.error_response.error_code = _NOT_FOUND
+        answer.error_response.error_code = GrpcStatus.NOT_FOUND
         answer.error_response.error_message = f"There is nothing of that name: {kind}."
         return answer
     described = descriptor_pb2.FileDescriptorProto()

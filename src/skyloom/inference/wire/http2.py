@@ -7,20 +7,18 @@ flow control: we never send what the client has no window for, and give windows 
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import cast
 
-from skyloom.inference.wire.fields import MAX_BLOCK_BYTES, FieldReader, HeadTooLarge, block
+from skyloom.inference.wire.fields import MAX_BLOCK_BYTES, FieldReader, HeadTooLarge
 from skyloom.inference.wire.frames import (
-    MAX_WINDOW,
     PREFACE,
     ConnectionBroken,
     ErrorCode,
     Flag,
     Frame,
-    Kind,
-    Setting,
+    FrameKind,
+    Http2Setting,
     Splitter,
     StreamBroken,
     frame,
@@ -32,96 +30,18 @@ from skyloom.inference.wire.frames import (
     unpadded,
     window_update,
 )
-from skyloom.inference.wire.messages import Fields, Head, Request, Response
-from skyloom.inference.wire.site import Listener, Site
+from skyloom.inference.wire.messages import Head, Request
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow
+from skyloom.inference.wire.site import Site
 from skyloom.rooms.serving.plan import Limits
 
 _DEFAULT_WINDOW = 65_535
-_STREAM_WINDOW, _CONNECTION_WINDOW = 2**20, 2**24
+_CONNECTION_WINDOW = 2**24
 _OUR_FRAME_BYTES = 2**18
 _MAX_STREAMS = 256
 _MAX_CONTINUATIONS = 32
 _CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
 _FREE_RESETS = 200
-
-
-class Stream:
-    """One request on its way, and its answer. It is what `Site.serve` gets as the exchange.
-
-    Attributes:
-        on_cut: called when nobody waits for the answer any more.
-        window: how much the client may still send on it.
-        send_window: how much it still takes.
-        num_bytes: of the body that came so far.
-        unsent: of the answer's body, what there is no window for yet.
-        has_more: more of the answer is to come.
-        is_held: its answer waits for a window.
-        listener: who hears the request part by part, if anybody.
-    """
-
-    __slots__ = (
-        "_connection",
-        "body",
-        "deadline",
-        "has_more",
-        "heard_all",
-        "is_answered",
-        "is_held",
-        "listener",
-        "num_bytes",
-        "number",
-        "on_cut",
-        "request",
-        "send_window",
-        "trailers",
-        "unsent",
-        "window",
-    )
-
-    def __init__(self, connection: "Http2Connection", number: int, request: Request, send_window: int) -> None:
-        self._connection = connection
-        self.number = number
-        self.request = request
-        self.body: list[bytes] = []
-        self.num_bytes = 0
-        self.window = _STREAM_WINDOW
-        self.send_window = send_window
-        self.heard_all = self.is_answered = self.has_more = self.is_held = False
-        self.listener: Listener | None = None
-        self.on_cut: Callable[[], None] | None = None
-        self.unsent = memoryview(b"")
-        self.trailers: Fields = ()
-        self.deadline: float | None = None
-
-    def answer(self, response: Response) -> None:
-        """Give the answer, once; a second one is dropped."""
-        if not self.is_answered:
-            self.is_answered = True
-            self.on_cut = None
-            self._connection.send(self, response)
-
-    def begin(self, response: Response) -> None:
-        """Give the head of an answer that has more parts than ``response`` holds."""
-        if not self.is_answered:
-            self.is_answered = self.has_more = True
-            self._connection.send(self, response)
-
-    def push(self, part: bytes) -> None:
-        """Give another part of the body."""
-        if self.has_more:
-            self.unsent = memoryview(bytes(self.unsent) + part)
-            self._connection.send_more(self)
-
-    def finish(self, trailers: Fields = ()) -> None:
-        """There is no more."""
-        if self.has_more:
-            self.has_more, self.on_cut = False, None
-            self.trailers = trailers
-            self._connection.send_more(self)
-
-    @property
-    def num_unsent(self) -> int:
-        return len(self.unsent)
 
 
 class Http2Connections:
@@ -167,17 +87,15 @@ class Http2Connection(asyncio.Protocol):
         self._preface = PREFACE
         self._splitter = Splitter(_OUR_FRAME_BYTES)
         self._fields = FieldReader(limits.max_header_bytes)
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
         self._window = _CONNECTION_WINDOW
-        self._send_window = self._first_window = _DEFAULT_WINDOW
-        self._frame_bytes = 2**14
-        self._held: deque[Stream] = deque()  # answers that wait for a window
+        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s)
         self._block: list[bytes] | None = None
         self._block_head = Frame(0, 0, 0, b"")
         self._out: list[bytes] = []
         self._flushing = self._closing = self._paused = self._is_quiet = False
-        self._num_control = self._num_resets = self._num_served = 0
+        self._num_control = self._num_resets = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
 
@@ -188,10 +106,10 @@ class Http2Connection(asyncio.Protocol):
         self._group.open.add(self)
         self._deadline = time.monotonic() + self._limits.header_timeout_s
         told = {
-            Setting.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
-            Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-            Setting.MAX_FRAME_SIZE: _OUR_FRAME_BYTES,
-            Setting.MAX_HEADER_LIST_SIZE: self._limits.max_header_bytes,
+            Http2Setting.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
+            Http2Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Http2Setting.MAX_FRAME_SIZE: _OUR_FRAME_BYTES,
+            Http2Setting.MAX_HEADER_LIST_SIZE: self._limits.max_header_bytes,
         }
         self._write(settings(told) + window_update(0, _CONNECTION_WINDOW - _DEFAULT_WINDOW))
         if len(self._group.open) > self._limits.max_connections:
@@ -243,13 +161,13 @@ class Http2Connection(asyncio.Protocol):
         return data[length:]
 
     def _take(self, each: Frame) -> None:
-        if self._block is not None and (each.kind != Kind.CONTINUATION or each.stream != self._block_head.stream):
+        if self._block is not None and (each.kind != FrameKind.CONTINUATION or each.stream != self._block_head.stream):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a header block was not finished")
-        if each.kind == Kind.DATA:
+        if each.kind == FrameKind.DATA:
             self._take_data(each)
-        elif each.kind == Kind.HEADERS:
+        elif each.kind == FrameKind.HEADERS:
             self._take_headers(each)
-        elif each.kind == Kind.CONTINUATION:
+        elif each.kind == FrameKind.CONTINUATION:
             self._take_continuation(each)
         else:
             self._num_control += 1
@@ -258,26 +176,26 @@ class Http2Connection(asyncio.Protocol):
             self._take_control(each)
 
     def _take_control(self, each: Frame) -> None:
-        if each.kind == Kind.WINDOW_UPDATE:
+        if each.kind == FrameKind.WINDOW_UPDATE:
             self._widen(each.stream, read_word(each.payload))
-        elif each.kind == Kind.SETTINGS:
+        elif each.kind == FrameKind.SETTINGS:
             self._take_settings(each)
-        elif each.kind == Kind.PING:
+        elif each.kind == FrameKind.PING:
             _check_length(each, 8)
             _on_connection(each)
             if not each.flags & Flag.ACK:
-                self._write(frame(Kind.PING, Flag.ACK, 0, each.payload))
-        elif each.kind == Kind.RST_STREAM:
+                self._write(frame(FrameKind.PING, Flag.ACK, 0, each.payload))
+        elif each.kind == FrameKind.RST_STREAM:
             self._take_reset(each)
-        elif each.kind == Kind.PRIORITY:
+        elif each.kind == FrameKind.PRIORITY:
             _on_stream(each)
             if len(each.payload) != 5:
                 raise StreamBroken(each.stream, ErrorCode.FRAME_SIZE_ERROR)
-        elif each.kind == Kind.GOAWAY:
+        elif each.kind == FrameKind.GOAWAY:
             _on_connection(each)
             self._is_quiet = True
             self._close_if_done()
-        elif each.kind == Kind.PUSH_PROMISE:
+        elif each.kind == FrameKind.PUSH_PROMISE:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
 
     def _take_settings(self, each: Frame) -> None:
@@ -286,25 +204,16 @@ class Http2Connection(asyncio.Protocol):
             _check_length(each, 0)
             return
         for name, value in read_settings(each.payload):
-            if name == Setting.ENABLE_PUSH and value > 1:
+            if name == Http2Setting.ENABLE_PUSH and value > 1:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-            if name == Setting.INITIAL_WINDOW_SIZE:
-                self._set_first_window(value)
-            if name == Setting.MAX_FRAME_SIZE:
+            if name == Http2Setting.INITIAL_WINDOW_SIZE:
+                self._outflow.set_first_window(value, self._streams.values())
+            if name == Http2Setting.MAX_FRAME_SIZE:
                 if not 2**14 <= value < 2**24:
                     raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range")
-                self._frame_bytes = value
-        self._write(frame(Kind.SETTINGS, Flag.ACK, 0))
-        self._send_held()
-
-    def _set_first_window(self, value: int) -> None:
-        if value > MAX_WINDOW:
-            raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-        for stream in self._streams.values():
-            stream.send_window += value - self._first_window
-            if stream.send_window > MAX_WINDOW:
-                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
-        self._first_window = value
+                self._outflow.frame_bytes = value
+        self._write(frame(FrameKind.SETTINGS, Flag.ACK, 0))
+        self._outflow.resume()
 
     def _take_reset(self, each: Frame) -> None:
         _on_stream(each)
@@ -315,7 +224,7 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None:
             self._num_resets += 1
             # Begin and take back, again and again, is an attack (CVE-2023-44487): every one of them costs us work.
-            if self._num_resets > _FREE_RESETS + self._num_served:
+            if self._num_resets > _FREE_RESETS + self._outflow.num_served:
                 raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
             self._forget(stream)
 
@@ -325,17 +234,12 @@ class Http2Connection(asyncio.Protocol):
             if not number:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
             raise StreamBroken(number, ErrorCode.PROTOCOL_ERROR)
-        if not number:
-            self._send_window += increment
-            if self._send_window > MAX_WINDOW:
-                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
-        elif stream is not None:
-            stream.send_window += increment
-            if stream.send_window > MAX_WINDOW:
-                raise StreamBroken(number, ErrorCode.FLOW_CONTROL_ERROR)
-        elif number > self._last:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a window of a stream that was not begun")
-        self._send_held()
+        if number and stream is None:
+            if number > self._last:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a window of a stream that was not begun")
+            return
+        self._outflow.widen(stream, increment)
+        self._outflow.resume()
 
     # -- requests -----------------------------------------------------------------------------------------------------------
 
@@ -388,7 +292,7 @@ class Http2Connection(asyncio.Protocol):
         except HeadTooLarge:
             request = Request(Head(b"", b"", {}))
             refusal = self._site.refusal(431, "The request's headers are too large.")
-        stream = self._streams[each.stream] = Stream(self, each.stream, request, self._first_window)
+        stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
         self._deadline = None
         if refusal is not None:
             stream.heard_all = ends
@@ -429,11 +333,11 @@ class Http2Connection(asyncio.Protocol):
             return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
-        elif stream.window < _STREAM_WINDOW // 2:
-            self._write(window_update(stream.number, _STREAM_WINDOW - stream.window))
-            stream.window = _STREAM_WINDOW
+        elif stream.window < STREAM_WINDOW // 2:
+            self._write(window_update(stream.number, STREAM_WINDOW - stream.window))
+            stream.window = STREAM_WINDOW
 
-    def _is_too_much(self, stream: Stream) -> bool:
+    def _is_too_much(self, stream: Http2Stream) -> bool:
         limits = self._limits
         if stream.num_bytes > limits.max_body_bytes:
             stream.answer(self._site.refusal(413, f"The body is larger than {limits.max_body_bytes} bytes."))
@@ -441,7 +345,7 @@ class Http2Connection(asyncio.Protocol):
             stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
         return stream.is_answered
 
-    def _heard_all(self, stream: Stream) -> None:
+    def _heard_all(self, stream: Http2Stream) -> None:
         """The whole request is there."""
         request = stream.request
         stream.heard_all, stream.deadline = True, None
@@ -458,68 +362,7 @@ class Http2Connection(asyncio.Protocol):
 
     # -- answers ------------------------------------------------------------------------------------------------------------
 
-    def send(self, stream: Stream, response: Response) -> None:
-        """Send an answer as far as the client's windows go; the rest when it makes room."""
-        self._num_served += 1
-        fields = (
-            (b":status", b"%d" % response.status),
-            (b"content-type", response.content_type),
-            *response.headers,
-        )
-        more = stream.has_more or bool(response.body or response.trailers)
-        flags = Flag.END_HEADERS | (0 if more else Flag.END_STREAM)
-        self._write(frame(Kind.HEADERS, flags, stream.number, block(fields)))
-        stream.trailers = response.trailers
-        if not more:
-            self._sent(stream)
-        else:
-            stream.unsent = memoryview(response.body)
-            self.send_more(stream)
-
-    def send_more(self, stream: Stream) -> None:
-        """Send what there is of an answer as far as there is a window for it; the rest is held."""
-        if not self._send_part(stream) and not stream.is_held:
-            stream.is_held = True
-            self._held.append(stream)
-            self._write_deadline = self._write_deadline or time.monotonic() + self._limits.write_timeout_s
-
-    def _send_part(self, stream: Stream) -> bool:
-        """Send what there is a window for; True when all of it is out."""
-        unsent = stream.unsent
-        ended = not unsent and not stream.trailers and not stream.has_more
-        while unsent:
-            size = min(len(unsent), self._send_window, stream.send_window, self._frame_bytes)
-            if size <= 0:
-                stream.unsent = unsent
-                return False
-            last = size == len(unsent) and not stream.trailers and not stream.has_more
-            self._write(frame(Kind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
-            self._send_window -= size
-            stream.send_window -= size
-            unsent = unsent[size:]
-        stream.unsent = unsent
-        if stream.has_more:
-            return True
-        if ended:  # the last part went out before it was known to be the last
-            self._write(frame(Kind.DATA, Flag.END_STREAM, stream.number))
-        if stream.trailers:
-            flags = Flag.END_HEADERS | Flag.END_STREAM
-            self._write(frame(Kind.HEADERS, flags, stream.number, block(stream.trailers)))
-        self._sent(stream)
-        return True
-
-    def _send_held(self) -> None:
-        """Send the answers that waited, each in its turn."""
-        for _ in range(len(self._held)):
-            stream = self._held.popleft()
-            if stream.number in self._streams and not self._send_part(stream):
-                self._held.append(stream)
-            else:
-                stream.is_held = False
-        if not self._held and not self._paused:
-            self._write_deadline = None
-
-    def _sent(self, stream: Stream) -> None:
+    def _sent(self, stream: Http2Stream) -> None:
         if not stream.heard_all:
             self._write(reset(stream.number, ErrorCode.NO_ERROR))  # the rest of the request is of no use
         self._forget(stream)
@@ -532,17 +375,18 @@ class Http2Connection(asyncio.Protocol):
             self._forget(stream)
         self._num_control += 1
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
-        stream.is_answered, stream.has_more = True, False
+        stream.is_answered = stream.is_gone = True
+        stream.has_more = False
         if stream.on_cut is not None:
             stream.on_cut()
             stream.on_cut = None
         if not self._streams:
             self._deadline = time.monotonic() + self._limits.idle_timeout_s
 
-    def _drop_body(self, stream: Stream) -> None:
+    def _drop_body(self, stream: Http2Stream) -> None:
         self._group.unread_bytes -= stream.num_bytes
         stream.body, stream.num_bytes = [], 0
 
@@ -564,7 +408,7 @@ class Http2Connection(asyncio.Protocol):
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
         self._num_control = 0
-        if self._write_deadline is not None and now > self._write_deadline:
+        if any(late is not None and now > late for late in (self._write_deadline, self._outflow.deadline)):
             self._transport.abort()
         elif self._deadline is not None and now > self._deadline and not self._paused:
             self._end(ErrorCode.NO_ERROR, "nothing came")
@@ -578,7 +422,7 @@ class Http2Connection(asyncio.Protocol):
         self._write(goaway(self._last, ErrorCode.NO_ERROR, "this replica is stopping"))
         self._close_if_done()
 
-    def _late(self, now: float) -> Iterable[Stream]:
+    def _late(self, now: float) -> Iterable[Http2Stream]:
         return [one for one in self._streams.values() if one.deadline is not None and now > one.deadline]
 
     def _close_if_done(self) -> None:
