@@ -117,6 +117,7 @@ class Replica:
         await asyncio.sleep(0)  # connections that already stand in the accept queue still come in
         for server in servers:
             server.close()
+        self._grpc.drain()
         for group in (self.connections, self.grpc_connections):
             group.drain()
         with contextlib.suppress(TimeoutError):

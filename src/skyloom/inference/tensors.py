@@ -187,7 +187,11 @@ def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | 
     if code is None or not numbers:
         return None
     if type(numbers[0]) is list:
-        if len(shape) != 2 or len(numbers) != shape[0] or any(len(row) != shape[1] for row in numbers):
+        if (
+            len(shape) != 2
+            or len(numbers) != shape[0]
+            or any(type(row) is not list or len(row) != shape[1] for row in numbers)
+        ):
             return None
         numbers = numbers[0] if len(numbers) == 1 else itertools.chain.from_iterable(numbers)
     try:

@@ -46,7 +46,7 @@ class TrafficCounter:
         self._latency[place] = self._latency.get(place, 0) + 1
 
     def watch(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Count the rows of one batch. The tensors are kept for a moment and must not change."""
+        """Count the rows of one batch. Copies are kept for a moment: a view of few bytes would keep a whole request alive."""
         rows, tensors = len(inputs[0]), (*inputs, *outputs)
         num_elements = sum([tensor.size for tensor in tensors])
         if num_elements > _MAX_ELEMENTS:
@@ -54,11 +54,13 @@ class TrafficCounter:
             tensors = tuple(tensor[:sample] for tensor in tensors)
         with self._lock:
             self._rows += rows
-            # Only rows of equal shape can be put together.
-            self._held.setdefault(tuple([tensor.shape[1:] for tensor in tensors]), []).append(tensors)
             self._held_rows += len(tensors[0])
             self._held_bytes += sum([tensor.nbytes for tensor in tensors])
-            if self._held_rows >= _HOLD_ROWS or self._held_bytes >= _HOLD_BYTES:
+            is_enough = self._held_rows >= _HOLD_ROWS or self._held_bytes >= _HOLD_BYTES
+            kept = tensors if is_enough else tuple([tensor.copy() for tensor in tensors])
+            # Only rows of equal shape can be put together.
+            self._held.setdefault(tuple([tensor.shape[1:] for tensor in tensors]), []).append(kept)
+            if is_enough:
                 self._look()
 
     def check(self, example: Sequence[Array], outputs: Sequence[Array]) -> None:
@@ -79,12 +81,13 @@ class TrafficCounter:
             )
 
     def _look(self) -> None:
-        for batches in self._held.values():
+        held = list(self._held.values())
+        self._held.clear()
+        self._held_rows = self._held_bytes = 0
+        for batches in held:
             joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
             try:
                 values = self._observer.reduce(dict(zip((*self._inputs, *self._outputs), joined, strict=True)))
             except TensorMissing:  # rows shorter than those of training; free axes allow it
                 values = np.full((len(joined[0]), len(self._observer.features)), np.nan)
             self._counts += self._observer.count(values)
-        self._held.clear()
-        self._held_rows = self._held_bytes = 0

@@ -271,6 +271,7 @@ def test_windows_for_long_bodies_are_given_as_they_arrive(peer):
     assert {each.stream for each in given} == {1}
     peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1))
     assert not peer.line.closed
+    peer.send(reset(1, ErrorCode.CANCEL))
     assert peer.group.unread_bytes == 0
 
 

@@ -12,7 +12,7 @@ from hpack.hpack import Decoder
 from skyloom.inference.wire.frames import ConnectionBroken, ErrorCode, StreamBroken
 from skyloom.inference.wire.messages import SINGLE, Head
 
-MAX_BLOCK_BYTES = 2**18
+_MAX_BLOCK_BYTES = 2**16  # reading one costs time with the square of its length
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 128, 2_048
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
@@ -29,24 +29,33 @@ class FieldReader:
 
     Args:
         max_bytes: of one head, counted as RFC 9113 §6.5.2 does.
+
+    Attributes:
+        max_block_bytes: of one header block; a longer one ends the connection.
+        cost_bytes: what the head that was read last holds in memory for itself; a remembered one is shared.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         # A head over our bound is still read, since the next ones build upon it; one this large ends the connection.
-        self._decoder = Decoder(max_header_list_size=max(max_bytes, MAX_BLOCK_BYTES))
+        self.max_block_bytes = max(max_bytes, _MAX_BLOCK_BYTES)
+        self.cost_bytes = 0
+        self._decoder = Decoder(max_header_list_size=self.max_block_bytes)
         self._known: dict[bytes, Head] = {}
 
     def read(self, block: bytes, stream: int) -> Head:
         """The head of a request. Raises `ConnectionBroken` when it cannot be read, `StreamBroken` when it is no request's,
         `HeadTooLarge`."""
         found = self._known.get(block)
+        self.cost_bytes = 0
         if found is None:
             fields, is_stable = self._decode(block)
-            if sum(len(name) + len(value) + 32 for name, value in fields) > self._max_bytes:
+            size = sum(len(name) + len(value) + 32 for name, value in fields)
+            if size > self._max_bytes:
                 raise HeadTooLarge
+            self.cost_bytes = size
             found = _head(fields, stream)
-            if is_stable and len(block) <= _MAX_KNOWN_BYTES and len(self._known) < _MAX_KNOWN:
+            if is_stable and max(len(block), size) <= _MAX_KNOWN_BYTES and len(self._known) < _MAX_KNOWN:
                 self._known[block] = found
         return found
 
@@ -55,8 +64,11 @@ class FieldReader:
         self._decode(block)
 
     def _decode(self, block: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
-        entries = self._decoder.header_table.dynamic_entries
-        before = (len(entries), entries[0] if entries else None)
+        if len(block) > self.max_block_bytes:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        before = (table.maxsize, len(entries), entries[0] if entries else None)
         try:
             fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except hpack.HPACKError as error:
@@ -64,7 +76,8 @@ class FieldReader:
                 ErrorCode.COMPRESSION_ERROR, f"a header block that cannot be read: {error}"
             ) from None
         first = entries[0] if entries else None
-        is_stable = len(entries) == before[0] and first is before[1]
+        # The size counts too: it says when the next entries push out the oldest.
+        is_stable = (table.maxsize, len(entries)) == before[:2] and first is before[2]
         if not is_stable:
             self._known.clear()  # numbers mean other fields from now on
         return fields, is_stable

@@ -29,6 +29,8 @@ _SERVICE = b"/inference.GRPCInferenceService/"
 _CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
 _REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
+_MAX_QUESTION_BYTES = 2**16  # of every call but an inference, unpacked
+_MAX_TOLD_BYTES = 1_024
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
@@ -99,7 +101,9 @@ class GrpcSite:
         target = request.head.target
         try:
             method = self._methods[target]
-            message = method.request.FromString(_message(request, self._max_bytes))
+            message = method.request.FromString(
+                _message(request, self._max_bytes if target == self._infer else _MAX_QUESTION_BYTES)
+            )
             if target == self._infer:
                 self._begin(message, request, exchange)
             elif target == _WATCH:
@@ -125,6 +129,10 @@ class GrpcSite:
         """Tell those who watch health what has changed. Called about once a second."""
         self._watchers.look()
 
+    def drain(self) -> None:
+        """End the calls that would never end by themselves."""
+        self._watchers.end()
+
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
         return _status(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
@@ -140,13 +148,13 @@ class GrpcSite:
                 exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
                 return
             try:
-                made = answer_of(message, ticket, plane)
+                trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
+                made = _answered(answer_of(message, ticket, plane), trailers)
             except Exception:  # a defect of ours must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
                 exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
                 return
-            trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
-            exchange.answer(self._count(request, 200, _answered(made, trailers)))
+            exchange.answer(self._count(request, 200, made))
 
         ticket = plane.infer(call, answer, _timeout_s(request.head.headers))
 
@@ -191,6 +199,8 @@ def _message(request: Request, max_bytes: int) -> bytes:
     if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5 or body[0] > 1:
         raise unreadable("The call does not bring exactly one message.", "Send one message, then end the stream.")
     if body[0] == 0:
+        if len(body) - 5 > max_bytes:
+            raise _too_large(max_bytes)
         return body[5:]
     return _unpacked(body[5:], request.head.headers.get(b"grpc-encoding", b"identity"), max_bytes)
 
@@ -208,8 +218,12 @@ def _unpacked(packed: bytes, encoding: bytes, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise RequestUnreadable("The message cannot be unpacked.", next_action="Send it again.") from error
     if len(made) > max_bytes or not unpacker.eof:
-        raise RequestUnreadable(f"Unpacked, the message is larger than {max_bytes} bytes.", next_action="Send less.")
+        raise _too_large(max_bytes)
     return made
+
+
+def _too_large(max_bytes: int) -> RequestUnreadable:
+    return unreadable(f"Unpacked, the message is larger than {max_bytes} bytes.", "Send less.")
 
 
 class CompressionUnknown(InvalidInput):
@@ -237,5 +251,5 @@ def _failed(error: SkyloomError) -> Response:
 
 def _status(code: GrpcStatus, message: str) -> Response:
     """An answer without a message: the status stands where headers do."""
-    told = quote_from_bytes(message.encode(), safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    told = quote_from_bytes(message.encode()[:_MAX_TOLD_BYTES], safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
     return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from skyloom.core.errors import LimitExceeded
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.site import Streaming
@@ -15,10 +16,12 @@ from skyloom.inference.wire.status import GrpcStatus
 
 TYPE = b"application/grpc"
 OK: Fields = ((b"grpc-status", b"0"),)
+_STOPPING: Fields = ((b"grpc-status", b"%d" % GrpcStatus.UNAVAILABLE), (b"grpc-message", b"this replica is stopping"))
 _INVALID: Fields = ((b"grpc-status", b"%d" % GrpcStatus.INVALID_ARGUMENT),)
 _MAX_QUESTION_BYTES = 4_096
 _MAX_QUESTIONS = 1_000
-_HOPELESS_BYTES = 2**20
+_HOPELESS_BYTES = 2**17
+_MAX_WATCHERS = 1_024
 _SERVICES = (
     pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
@@ -32,6 +35,10 @@ def framed(message: Any) -> bytes:
     return b"\x00" + len(content).to_bytes(4, "big") + content
 
 
+class TooManyWatchers(LimitExceeded):
+    """No more watchers of health are taken."""
+
+
 class Conversation:
     """Hears messages one by one and answers each at once (`Listener`). What is too long or too much ends the call."""
 
@@ -41,10 +48,13 @@ class Conversation:
         self._answer = answer
         self._heard = b""
         self._num_heard = 0
+        self._is_over = False
         exchange.begin(Response(200, b"", TYPE))
 
     def heard(self, part: bytes) -> None:
         """Answer what is whole."""
+        if self._is_over:
+            return
         self._heard += part
         while len(self._heard) >= 5:
             length = int.from_bytes(self._heard[1:5], "big")
@@ -68,7 +78,7 @@ class Conversation:
         self._exchange.finish(_INVALID if self._heard else OK)
 
     def _refuse(self) -> None:
-        self._heard = b""
+        self._heard, self._is_over = b"", True
         self._exchange.finish(_INVALID)
 
 
@@ -81,6 +91,8 @@ class Watchers:
 
     def add(self, service: str, exchange: Streaming) -> None:
         """Tell one the state now, and each change from now on."""
+        if len(self._said) >= _MAX_WATCHERS:
+            raise TooManyWatchers("Too many watch the health of this replica.", next_action="Use Health/Check.")
         status = self._status_of(service)
         self._said[exchange] = service, status
         exchange.on_cut = lambda: self._said.pop(exchange, None) and None
@@ -93,6 +105,13 @@ class Watchers:
             if status != said and exchange.num_unsent <= _HOPELESS_BYTES:
                 self._said[exchange] = service, status
                 exchange.push(framed(health_pb2.HealthCheckResponse(status=status)))
+
+    def end(self) -> None:
+        """Tell all that nothing is served any more, and that this is the end: who waits for them would wait for ever."""
+        for exchange in list(self._said):
+            exchange.push(framed(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)))
+            exchange.finish(_STOPPING)
+        self._said.clear()
 
 
 def reflected(asked: Any) -> Any:

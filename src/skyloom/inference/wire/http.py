@@ -37,15 +37,18 @@ class Known:
             self._heads.clear()
         return self._heads.get(raw)
 
-    def keep(self, raw: bytes, url: bytes, head: Head) -> None:
+    def keep(self, raw: bytes, url: bytes, head: Head, epoch: int) -> None:
         """Remember a head that was admitted, if it is nothing but a head in its strictest form, and a body of a known length follows.
 
         Parsers forgive lines before a request and lines that end without a carriage return; then ``raw`` might end elsewhere than the
-        head did, and the body of a later request would be cut in another place than a parser cuts it.
+        head did, and the body of a later request would be cut in another place than a parser cuts it. ``epoch`` is the site's when it
+        admitted the head: while the body came in, its token may have been taken back.
         """
         headers = head.headers
         strict = raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, url)) and raw.count(b"\n") == raw.count(b"\r\n")
         plain = b"transfer-encoding" not in headers and b"expect" not in headers
+        if not epoch == self._epoch == self._site.epoch:
+            return
         if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
             self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
 
@@ -126,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
+        self._epoch = 0  # the site's when it admitted the head
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +157,7 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
-        if self._request is None and not self._in_head:
+        if self._request is None and not self._in_head and not self._is_last_read:
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end > 3 else b""
             known = self._group.known.find(self._raw_head)
@@ -224,6 +228,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method()
         self._request = Request(Head(method, self._url.partition(b"?")[0], self._headers))
         self._wait(self._limits.body_timeout_s)
+        self._epoch = self._site.epoch
         refusal = self._site.admit(self._request)
         if refusal is not None:
             self._admission = refusal
@@ -260,7 +265,7 @@ class Connection(asyncio.Protocol):
             exchange.answer(self._admission)
             return
         if keeps_alive and self._raw_head:
-            self._group.known.keep(self._raw_head, self._url, request.head)
+            self._group.known.keep(self._raw_head, self._url, request.head, self._epoch)
         self._raw_head = b""  # the next request of the same bytes has another one
         self._site.serve(request, exchange)
 
@@ -269,6 +274,11 @@ class Connection(asyncio.Protocol):
         request = Request(head)
         request.body = body
         self._site.serve(request, self._begin(request, closing=False))
+
+    @property
+    def _is_last_read(self) -> bool:
+        """True when a request said that it is the last; the parser refuses what comes behind it."""
+        return bool(self._exchanges) and self._exchanges[-1].closing
 
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import cast
 
-from skyloom.inference.wire.fields import MAX_BLOCK_BYTES, FieldReader, HeadTooLarge
+from skyloom.inference.wire.fields import FieldReader, HeadTooLarge
 from skyloom.inference.wire.frames import (
     PREFACE,
     ConnectionBroken,
@@ -38,9 +38,12 @@ from skyloom.rooms.serving.plan import Limits
 _DEFAULT_WINDOW = 65_535
 _CONNECTION_WINDOW = 2**24
 _OUR_FRAME_BYTES = 2**18
+_MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _MAX_CONTINUATIONS = 32
 _CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
+_CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
+_MAX_SETTINGS_BYTES = 6 * 64
 _FREE_RESETS = 200
 
 
@@ -48,7 +51,7 @@ class Http2Connections:
     """All connections of one listener, and the limits they share.
 
     Attributes:
-        unread_bytes: of bodies that are not whole yet, on all connections together.
+        unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
     """
 
     def __init__(self, site: Site, limits: Limits) -> None:
@@ -147,8 +150,10 @@ class Http2Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_deadline = None
         self._paused = False
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         self._flush()
+        self._close_if_done()
 
     # -- frames -------------------------------------------------------------------------------------------------------------
 
@@ -158,6 +163,8 @@ class Http2Connection(asyncio.Protocol):
         if data[:length] != self._preface[:length]:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2, as gRPC does")
         self._preface = self._preface[length:]
+        if not self._preface:
+            self._deadline = time.monotonic() + self._limits.idle_timeout_s
         return data[length:]
 
     def _take(self, each: Frame) -> None:
@@ -170,10 +177,14 @@ class Http2Connection(asyncio.Protocol):
         elif each.kind == FrameKind.CONTINUATION:
             self._take_continuation(each)
         else:
-            self._num_control += 1
-            if self._num_control > _CONTROL_PER_S:
-                raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+            self._count_control()
             self._take_control(each)
+
+    def _count_control(self) -> None:
+        """Count a frame that carries nothing. Raises `ConnectionBroken`."""
+        self._num_control += 1
+        if self._num_control > _CONTROL_PER_S + _CONTROL_PER_PART * self._outflow.num_parts:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
 
     def _take_control(self, each: Frame) -> None:
         if each.kind == FrameKind.WINDOW_UPDATE:
@@ -203,6 +214,8 @@ class Http2Connection(asyncio.Protocol):
         if each.flags & Flag.ACK:
             _check_length(each, 0)
             return
+        if len(each.payload) > _MAX_SETTINGS_BYTES:  # each of them may touch every stream
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many settings in one frame")
         for name, value in read_settings(each.payload):
             if name == Http2Setting.ENABLE_PUSH and value > 1:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
@@ -222,11 +235,17 @@ class Http2Connection(asyncio.Protocol):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a stream that was not begun is reset")
         stream = self._streams.get(each.stream)
         if stream is not None:
-            self._num_resets += 1
-            # Begin and take back, again and again, is an attack (CVE-2023-44487): every one of them costs us work.
-            if self._num_resets > _FREE_RESETS + self._outflow.num_served:
-                raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
+            self._count_reset()
             self._forget(stream)
+
+    def _count_reset(self) -> None:
+        """Count a request that ended before its answer. Raises `ConnectionBroken`.
+
+        Begin and take back, again and again, is an attack (CVE-2023-44487), and so is to make us take it back (CVE-2025-8671).
+        """
+        self._num_resets += 1
+        if self._num_resets > _FREE_RESETS + self._outflow.num_served:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
 
     def _widen(self, number: int, increment: int) -> None:
         stream = self._streams.get(number)
@@ -263,11 +282,11 @@ class Http2Connection(asyncio.Protocol):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
         self._block.append(each.payload)
         num_bytes = sum(len(part) for part in self._block)
-        if num_bytes > MAX_BLOCK_BYTES or len(self._block) > _MAX_CONTINUATIONS:
+        if num_bytes > self._fields.max_block_bytes or len(self._block) > _MAX_CONTINUATIONS:
             raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
         if each.flags & Flag.END_HEADERS:
             whole, self._block = b"".join(self._block), None
-            self._deadline = None
+            self._deadline = None if self._streams else time.monotonic() + self._limits.idle_timeout_s
             self._head(self._block_head, whole)
 
     def _head(self, each: Frame, written: bytes) -> None:
@@ -294,9 +313,14 @@ class Http2Connection(asyncio.Protocol):
             refusal = self._site.refusal(431, "The request's headers are too large.")
         stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
         self._deadline = None
+        stream.head_bytes = self._fields.cost_bytes
+        self._group.unread_bytes += stream.head_bytes
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
+        elif self._outflow.num_held_bytes > _MAX_HELD_BYTES:
+            stream.heard_all = ends
+            stream.answer(self._site.refusal(429, "Too many answers wait to be taken."))
         else:
             stream.listener = self._site.listener(request, stream)
             if ends:
@@ -321,16 +345,18 @@ class Http2Connection(asyncio.Protocol):
         if stream.window < 0:
             raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
         part = unpadded(each)
-        if part and stream.listener is not None:
-            stream.listener.heard(part)
-        elif part:
-            stream.body.append(part)
-            stream.num_bytes += len(part)
-            self._group.unread_bytes += len(part)
-        elif not each.flags & Flag.END_STREAM:
-            self._num_control += 1  # nothing, and not the end either
-        if stream.listener is None and self._is_too_much(stream):
+        if not part and not each.flags & Flag.END_STREAM:
+            self._count_control()  # nothing, and not the end either
+        if stream.listener is not None:
+            if part:
+                stream.listener.heard(part)
+        elif stream.is_answered:  # refused; the answer waits for a window, and nobody wants the body
             return
+        else:
+            stream.take(part)
+            self._group.unread_bytes += len(part)
+            if self._is_too_much(stream):
+                return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
         elif stream.window < STREAM_WINDOW // 2:
@@ -352,7 +378,9 @@ class Http2Connection(asyncio.Protocol):
         if stream.listener is not None:
             stream.listener.heard_all()
             return
-        request.body = stream.body[0] if len(stream.body) == 1 else b"".join(stream.body)
+        if stream.is_answered:
+            return
+        request.body = bytes(stream.body)
         self._drop_body(stream)
         length = request.head.headers.get(b"content-length")
         if length is not None and length != b"%d" % len(request.body):
@@ -373,11 +401,15 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
-        self._num_control += 1
+            self._count_reset()
+        self._count_control()
 
     def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
+        self._group.unread_bytes -= stream.head_bytes
+        stream.head_bytes = 0
+        self._outflow.drop(stream)
         stream.is_answered = stream.is_gone = True
         stream.has_more = False
         if stream.on_cut is not None:
@@ -388,7 +420,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _drop_body(self, stream: Http2Stream) -> None:
         self._group.unread_bytes -= stream.num_bytes
-        stream.body, stream.num_bytes = [], 0
+        stream.body, stream.num_bytes = b"", 0
 
     def _write(self, content: bytes) -> None:
         """Send soon: what is written in one turn of the loop leaves together."""
@@ -407,7 +439,7 @@ class Http2Connection(asyncio.Protocol):
 
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
-        self._num_control = 0
+        self._num_control = self._outflow.num_parts = 0
         if any(late is not None and now > late for late in (self._write_deadline, self._outflow.deadline)):
             self._transport.abort()
         elif self._deadline is not None and now > self._deadline and not self._paused:
@@ -426,9 +458,9 @@ class Http2Connection(asyncio.Protocol):
         return [one for one in self._streams.values() if one.deadline is not None and now > one.deadline]
 
     def _close_if_done(self) -> None:
-        if self._is_quiet and not self._streams:
+        if self._is_quiet and not self._streams and not self._paused:
             self._flush()
-            self._transport.close()
+            self._close()
 
     def _end(self, code: ErrorCode, why: str) -> None:
         """Say why, and close."""
@@ -436,7 +468,13 @@ class Http2Connection(asyncio.Protocol):
             self._write(goaway(self._last, code, why))
             self._closing = True
             self._flush()
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close when the client has read what was written; it has some time for that."""
+        if self._write_deadline is None:
+            self._write_deadline = time.monotonic() + self._limits.write_timeout_s
+        self._transport.close()
 
 
 def _on_stream(each: Frame) -> None:

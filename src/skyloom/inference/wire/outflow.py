@@ -18,6 +18,7 @@ from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Listener
 
 STREAM_WINDOW = 2**20
+_PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
 
 
@@ -29,6 +30,8 @@ class Http2Stream:
         window: how much the client may still send on it.
         send_window: how much it still takes.
         num_bytes: of the body that came so far.
+        counted_bytes: of ``unsent``, what the outflow has counted.
+        head_bytes: what the request's head holds for itself.
         unsent: of the answer's body, what there is no window for yet.
         has_more: more of the answer is to come.
         is_gone: all of it is sent, or nobody waits for it any more.
@@ -39,8 +42,10 @@ class Http2Stream:
     __slots__ = (
         "_outflow",
         "body",
+        "counted_bytes",
         "deadline",
         "has_more",
+        "head_bytes",
         "heard_all",
         "is_answered",
         "is_gone",
@@ -60,8 +65,8 @@ class Http2Stream:
         self._outflow = outflow
         self.number = number
         self.request = request
-        self.body: list[bytes] = []
-        self.num_bytes = 0
+        self.body: bytes | bytearray = b""
+        self.num_bytes = self.head_bytes = self.counted_bytes = 0
         self.window = STREAM_WINDOW
         self.send_window = outflow.first_window
         self.heard_all = self.is_answered = self.is_gone = self.has_more = self.is_held = False
@@ -70,6 +75,18 @@ class Http2Stream:
         self.unsent = memoryview(b"")
         self.trailers: Fields = ()
         self.deadline: float | None = None
+
+    def take(self, part: bytes) -> None:
+        """Take a part of the request's body."""
+        self.num_bytes += len(part)
+        if not self.body:
+            self.body = part
+        else:
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
+            self.body += (
+                part  # together: many small parts, each an object, would hold far more than they are counted for
+            )
 
     def answer(self, response: Response) -> None:
         """Give the answer, once; a second one is dropped."""
@@ -113,6 +130,8 @@ class Outflow:
         frame_bytes: the longest payload that the client takes.
         deadline: when the client has to have made room, on the monotonic clock; None while nothing waits for it.
         num_served: answers that were begun.
+        num_parts: DATA frames that were sent; the connection counts them from zero now and then.
+        num_held_bytes: of answers that wait for the client.
     """
 
     def __init__(
@@ -125,7 +144,8 @@ class Outflow:
         self._held: deque[Http2Stream] = deque()
         self.frame_bytes = 2**14
         self.deadline: float | None = None
-        self.num_served = 0
+        self.num_served = self.num_parts = self.num_held_bytes = 0
+        self._num_progressed = 0
 
     def set_first_window(self, value: int, streams: Iterable[Http2Stream]) -> None:
         """The client changed the window that its streams begin with. Raises `ConnectionBroken`."""
@@ -177,12 +197,26 @@ class Outflow:
         """Send the answers that waited, each in its turn."""
         for _ in range(len(self._held)):
             stream = self._held.popleft()
-            if not stream.is_gone and not self._send_part(stream):
-                self._held.append(stream)
-            else:
+            before = len(stream.unsent)
+            is_out = stream.is_gone or self._send_part(stream)
+            self._num_progressed += _PROGRESS_BYTES if is_out else before - len(stream.unsent)
+            if is_out:
                 stream.is_held = False
+            else:
+                self._held.append(stream)
         if not self._held:
             self.deadline = None
+        elif self._num_progressed >= _PROGRESS_BYTES:
+            self.deadline, self._num_progressed = time.monotonic() + self._timeout_s, 0
+
+    def drop(self, stream: Http2Stream) -> None:
+        """Nobody waits for the rest of this one."""
+        stream.unsent = memoryview(b"")
+        self._count(stream)
+
+    def _count(self, stream: Http2Stream) -> None:
+        self.num_held_bytes += len(stream.unsent) - stream.counted_bytes
+        stream.counted_bytes = len(stream.unsent)
 
     def _send_part(self, stream: Http2Stream) -> bool:
         """Send what there is a window for; True when all of it is out."""
@@ -192,13 +226,16 @@ class Outflow:
             size = min(len(unsent), self._window, stream.send_window, self.frame_bytes)
             if size <= 0:
                 stream.unsent = unsent
+                self._count(stream)
                 return False
             last = size == len(unsent) and not stream.trailers and not stream.has_more
             self._write(frame(FrameKind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
+            self.num_parts += 1
             self._window -= size
             stream.send_window -= size
             unsent = unsent[size:]
         stream.unsent = unsent
+        self._count(stream)
         if stream.has_more:
             return True
         if ended:  # the last part went out before it was known to be the last
