@@ -198,7 +198,7 @@ def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | 
         flat = np.frombuffer(array.array(code, numbers), DTYPES[datatype])
     except (TypeError, OverflowError, ValueError):
         return None
-    if flat.size != math.prod(shape) or (datatype is Datatype.FP32 and not math.isfinite(flat.dot(flat))):
+    if flat.size != math.prod(shape) or (flat.dtype.kind == "f" and not np.isfinite(flat).all()):
         return None
     return flat.reshape(shape)
 
