@@ -374,6 +374,8 @@ MALFORMED: dict[str, list[tuple[str, str]]] = {
     "two lengths": [*FIELDS, ("content-length", "0"), ("content-length", "0")],
     "a length that is not the body's": [*FIELDS, ("content-length", "7")],
     "upper case": [*FIELDS, ("X-Upper", "1")],
+    "a line's end in a value": [*FIELDS, ("x-two", "1\r\nx-three: 1")],
+    "a NUL in a path": [*FIELDS[:2], (":path", "/a\0")],
 }
 
 

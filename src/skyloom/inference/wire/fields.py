@@ -4,6 +4,7 @@ A client sends the same few blocks again and again, so what a block meant is rem
 Ours never touch the client's table: literals without indexing, written once.
 """
 
+import re
 from collections.abc import Iterable
 
 import hpack
@@ -18,6 +19,9 @@ _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
 # They speak of a connection, and an HTTP/2 request has none of its own (RFC 9113 §8.2.2).
 _HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+
+_UNSAFE = re.compile(rb"[\0\r\n]")  # RFC 9113 §8.2.1: they end a line where fields are written as lines
 
 
 class HeadTooLarge(Exception):
@@ -111,6 +115,8 @@ def _head(fields: Iterable[tuple[bytes, bytes]], stream: int) -> Head:
     pseudo: dict[bytes, bytes] = {}
     headers: dict[bytes, bytes] = {}
     for name, value in fields:
+        if _UNSAFE.search(value) or _UNSAFE.search(name):
+            raise StreamBroken(stream, ErrorCode.PROTOCOL_ERROR)
         if name.startswith(b":"):
             if headers or name in pseudo or name not in _PSEUDO:
                 raise StreamBroken(stream, ErrorCode.PROTOCOL_ERROR)
