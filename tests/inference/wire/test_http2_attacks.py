@@ -18,6 +18,7 @@ from skyloom.inference.wire.frames import (
     Flag,
     FrameKind,
     Http2Setting,
+    Splitter,
     frame,
     reset,
     settings,
@@ -288,3 +289,11 @@ def test_bytes_at_random_never_raise_and_leave_nothing_behind(frames, rest):
         assert (group.unread_bytes, connection._outflow.num_held_bytes, connection._streams) == (0, 0, {})
 
     asyncio.run(play())
+
+
+def test_frame_in_single_bytes_holds_what_a_frame_holds():
+    splitter, whole = Splitter(2**18), frame(FrameKind.DATA, 0, 1, bytes(50_000))
+    for at in range(len(whole) - 1):
+        assert not list(splitter.feed(whole[at : at + 1]))
+    assert sys.getsizeof(splitter._kept) < 2 * len(whole)
+    assert [len(each.payload) for each in splitter.feed(whole[-1:])] == [50_000]

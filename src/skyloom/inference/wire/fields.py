@@ -14,7 +14,7 @@ from skyloom.inference.wire.frames import ConnectionBroken, ErrorCode, StreamBro
 from skyloom.inference.wire.messages import SINGLE, Head
 
 _MAX_BLOCK_BYTES = 2**16  # reading one costs time with the square of its length
-_MAX_KNOWN, _MAX_KNOWN_BYTES = 128, 2_048
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 32, 2_048
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
 # They speak of a connection, and an HTTP/2 request has none of its own (RFC 9113 §8.2.2).

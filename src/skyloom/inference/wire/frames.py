@@ -145,7 +145,7 @@ class Splitter:
     def __init__(self, max_frame_bytes: int) -> None:
         self._max = max_frame_bytes
         self._needed = HEAD_BYTES
-        self._parts: list[bytes] = []
+        self._kept = bytearray()  # in one piece: many small ones would hold far more than a frame may
         self._length = 0
 
     @property
@@ -156,11 +156,11 @@ class Splitter:
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that are whole now. Raises `ConnectionBroken` (FRAME_SIZE_ERROR)."""
         if self._length:
-            self._parts.append(data)
+            self._kept += data
             self._length += len(data)
             if self._length < self._needed:
                 return
-            data = b"".join(self._parts)
+            data = bytes(self._kept)
         at, end = 0, len(data)
         needed = HEAD_BYTES
         while end - at >= HEAD_BYTES:
@@ -174,7 +174,7 @@ class Splitter:
             yield Frame(kind, flags, stream & 0x7FFF_FFFF, data[at + HEAD_BYTES : at + needed])
             at += needed
             needed = HEAD_BYTES
-        self._parts = [data[at:]] if at < end else []
+        self._kept = bytearray(data[at:])
         self._length = end - at
         self._needed = needed
 
