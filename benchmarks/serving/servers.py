@@ -59,7 +59,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("triton", ("nvidia-pytriton>=0.7", "onnxruntime"), "/v2/models/model/infer", ports=3),
-        Peer("mosec", ("mosec", "onnxruntime")),
+        Peer("mosec", ("mosec", "onnxruntime"), "/inference"),
         Peer("fastapi", ("fastapi", "uvicorn", "uvloop", "httptools", "onnxruntime")),
         Peer("litserve", ("litserve", "onnxruntime")),
         Peer("bentoml", ("bentoml", "onnxruntime")),

@@ -3,7 +3,7 @@
 import os
 
 import bentoml
-from model import answer_of, rows_of, session
+from protocol import answer_of, rows_of, session
 
 
 @bentoml.service(workers=2, traffic={"concurrency": 1024}, logging={"access": {"enabled": False}})

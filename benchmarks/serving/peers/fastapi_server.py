@@ -4,7 +4,7 @@ import os
 
 import uvicorn
 from fastapi import FastAPI, Request
-from model import answer_of, rows_of, session
+from protocol import answer_of, rows_of, session
 
 app = FastAPI()
 _session = session()

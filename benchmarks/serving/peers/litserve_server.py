@@ -3,7 +3,7 @@
 import os
 
 import litserve
-from model import answer_of, rows_of, session
+from protocol import answer_of, rows_of, session
 
 
 class Api(litserve.LitAPI):

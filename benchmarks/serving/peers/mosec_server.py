@@ -4,7 +4,7 @@ import os
 import sys
 
 import numpy as np
-from model import answer_of, rows_of, session
+from protocol import answer_of, rows_of, session
 from mosec import Server, Worker
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 
-from model import answer_of, rows_of, session
+from protocol import answer_of, rows_of, session
 from ray import serve
 from starlette.requests import Request
 

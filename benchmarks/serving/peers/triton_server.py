@@ -3,7 +3,7 @@
 import os
 
 import numpy as np
-from model import session
+from protocol import session
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
