@@ -13,7 +13,7 @@ from hpack.hpack import Decoder
 from skyloom.inference.wire.frames import ConnectionBroken, ErrorCode, StreamBroken
 from skyloom.inference.wire.messages import SINGLE, Head
 
-_MAX_BLOCK_BYTES = 2**16  # reading one costs time with the square of its length
+_MAX_BLOCK_BYTES = 2**17  # reading one costs time with the square of its length
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 32, 2_048
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
