@@ -321,6 +321,9 @@ class Http2Connection(asyncio.Protocol):
         elif self._outflow.num_held_bytes > _MAX_HELD_BYTES:
             stream.heard_all = ends
             stream.answer(self._site.refusal(429, "Too many answers wait to be taken."))
+        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+            stream.heard_all = ends
+            stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
         else:
             stream.listener = self._site.listener(request, stream)
             if ends:
