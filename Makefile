@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
 
-.PHONY: help demo test test-quick check format bench bench-compute bench-planner serve-proto reference up clean
+.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving serve-proto reference up clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-compute: $(READY) ## measure scheduling, bursts and gangs; takes the same 
 
 bench-planner: $(READY) ## how far off plans are: takes some four minutes alone
 	$(BIN)/python -m benchmarks.planner $(ARGS)
+
+bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, makes their environments
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 serve-proto: $(READY) ## write the Python of the gRPC protocol again
 	$(BIN)/python -m skyloom.inference.wire.generate

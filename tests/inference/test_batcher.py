@@ -198,3 +198,18 @@ def test_request_whose_client_left_is_not_run():
         assert bench.batcher.queued_rows == 0
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_statistics_that_fail_keep_no_answer_back(slow, capsys):
+    async def scene():
+        bench = Bench(Doubler(), slow=slow)
+        bench.batcher._watch = lambda inputs, outputs: 1 / 0
+        bench.send(1)
+        await asyncio.sleep(0)
+        second = bench.send(2)
+        await bench.finish(2)
+        assert second.outputs[0].tolist() == [[4, 4]]
+
+    asyncio.run(scene())
+    assert "ZeroDivisionError" in capsys.readouterr().err

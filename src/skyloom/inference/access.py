@@ -18,12 +18,17 @@ class TokenRefused(Unauthenticated):
 
 
 class AccessList:
-    """The digests of one file. Fails closed: while the file is gone or damaged nobody gets in."""
+    """The digests of one file. Fails closed: while the file is gone or damaged nobody gets in.
+
+    Attributes:
+        version: grows when the file changed: what was let in before may not be let in again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._digests: tuple[bytes, ...] = ()
+        self.version = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -34,11 +39,13 @@ class AccessList:
             if seen == self._seen:
                 return
             self._seen = seen
+            self.version += 1
             self._digests = self._read(found.st_size)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             if self._digests or self._seen is None:
                 print(f"access list cannot be read, every token is refused: {type(error).__name__}", file=sys.stderr)
             self._digests = ()
+            self.version += 1
 
     def check(self, authorization: bytes | None) -> None:
         """Raise `TokenRefused` unless the header's value is ``Bearer`` and a known token."""

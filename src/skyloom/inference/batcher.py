@@ -5,7 +5,9 @@ Knows tensors and the model; knows no wire.
 """
 
 import asyncio
+import sys
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +55,8 @@ class Ticket:
 
     def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
         self.call = call
-        self.key = tuple(tensor.shape[1:] for tensor in call.inputs)
-        self.num_bytes = sum(tensor.nbytes for tensor in call.inputs)
+        self.key = tuple([tensor.shape[1:] for tensor in call.inputs])
+        self.num_bytes = sum([tensor.nbytes for tensor in call.inputs])
         self.arrived_at = arrived_at
         self.on_done = on_done
         self.cancelled = False
@@ -164,7 +166,10 @@ class Batcher:
         except ModelFailed as error:
             return None, error, time.perf_counter() - start
         duration_s = time.perf_counter() - start
-        self._watch(inputs, outputs)
+        try:
+            self._watch(inputs, outputs)
+        except Exception:  # a defect of the statistics; the answer is there, and the queue must go on
+            traceback.print_exc(file=sys.stderr)
         return outputs, None, duration_s
 
     def _finish(

@@ -4,6 +4,7 @@ The extension puts tensors behind the JSON, one after the other, and says in ``I
 Bounds come first: a shape is believed only when the bytes that are there agree with it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -68,6 +69,7 @@ class JsonAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     outputs: msgspec.Raw
 
 
+_NESTED = re.compile(rb"\[\s*\[")
 _requests = msgspec.json.Decoder(WireRequest)
 _encoder = msgspec.json.Encoder()
 
@@ -151,7 +153,7 @@ def _inputs(wired: Sequence[WireInput], tail: bytes | memoryview, contract: Cont
         if size is None:
             tensors[wire.name] = _from_json(wire, spec, contract)
             continue
-        if type(size) is not int or not 0 <= size <= len(tail) - start or bytes(wire.data):
+        if type(size) is not int or not 0 <= size <= len(tail) - start or len(memoryview(wire.data)):
             raise refuse(
                 f"Input {wire.name!r}: binary_data_size must be a size that is there, without data beside it.",
                 "Send the tensor's bytes behind the JSON, in the order of the inputs.",
@@ -164,11 +166,11 @@ def _inputs(wired: Sequence[WireInput], tail: bytes | memoryview, contract: Cont
 
 
 def _from_json(wire: WireInput, spec: TensorSpec, contract: Contract) -> Array:
-    raw = bytes(wire.data)
-    if not raw:
+    raw = memoryview(wire.data)
+    if not len(raw):
         raise refuse(f"Input {wire.name!r} has no data.", "Send data, or binary_data_size and the bytes.")
     kind = bool if spec.datatype is Datatype.BOOL else float if spec.datatype.value.startswith("FP") else int
-    depth = len(wire.shape) if raw[1:].lstrip()[:1] == b"[" else 1
+    depth = len(wire.shape) if _NESTED.match(raw) else 1
     try:
         numbers = _numbers[kind][depth - 1].decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -63,7 +63,7 @@ class Observer:
         offsets = np.arange(len(self.features)) * self._bins
         for start in range(0, len(values), _CHUNK_ROWS):
             chunk = values[start : start + _CHUNK_ROWS]
-            bins = np.zeros(chunk.shape, dtype=np.intp)
+            bins = np.zeros(chunk.shape, dtype=np.uint8)  # there are at most _MAX_EDGES, and adding bytes is quick
             for edge in self._edges.T:
                 bins += chunk >= edge
             bins[np.isnan(chunk)] = self._bins - 1

@@ -5,8 +5,8 @@ import contextlib
 import ipaddress
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,12 +18,13 @@ from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.journal import Journal
 from skyloom.inference.model import Model, Pace
-from skyloom.inference.ports import PortClaim, listen, taken
+from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
-from skyloom.inference.wire import rpc
+from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
+from skyloom.inference.wire.http2 import Http2Connections
 from skyloom.inference.wire.rest import Rest
 from skyloom.rooms.serving.plan import Listening, ServePlan
 from skyloom.settings import TaskEnvironment
@@ -60,6 +61,8 @@ class Replica:
         contract = Contract(signature, limits.max_request_rows)
         self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
         self.connections = Connections(Rest(self.plane), limits)
+        self._grpc = GrpcSite(self.plane)
+        self.grpc_connections = Http2Connections(self._grpc, limits)
         self._plan = plan
         self._folder = folder
         self._stopping = asyncio.Event()
@@ -71,10 +74,12 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._claim()
-        listener = listen(self._plan.host, self._plan.rest_port)
-        grpc_server, grpc_port = await self._start_grpc()
-        ports = (listener.getsockname()[1], grpc_port)
-        rest_server = await loop.create_server(self.connections.accept, sock=listener)
+        listeners = [listen(self._plan.host, port) for port in (self._plan.rest_port, self._plan.grpc_port)]
+        ports = (listeners[0].getsockname()[1], listeners[1].getsockname()[1])
+        servers = [
+            await loop.create_server(self.connections.accept, sock=listeners[0]),
+            await loop.create_server(self.grpc_connections.accept, sock=listeners[1]),
+        ]
         reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
         work = [asyncio.create_task(self._sweep())]
         if reporter:
@@ -83,7 +88,7 @@ class Replica:
         try:
             await self._stopping.wait()
         finally:
-            await self._drain(rest_server, grpc_server)
+            await self._drain(servers)
             for item in work:
                 item.cancel()
             await asyncio.gather(*work, return_exceptions=True)
@@ -98,36 +103,28 @@ class Replica:
                 folder = self._folder / self._plan.port_folder
                 self._claims.append(PortClaim(folder, self._plan.endpoint, self._plan.host, port))
 
-    async def _start_grpc(self) -> tuple[Any, int]:
-        plan = self._plan
-        server = rpc.build(self.plane, plan.limits)
-        host = f"[{plan.host}]" if ":" in plan.host else plan.host
-        try:
-            port = server.add_insecure_port(f"{host}:{plan.grpc_port}")
-        except RuntimeError as error:
-            raise taken(plan.host, plan.grpc_port, "another program") from error
-        await server.start()
-        return server, port
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             self.connections.sweep()
+            self.grpc_connections.sweep()
             self.plane.access.refresh()
+            self._grpc.look()
 
-    async def _drain(self, rest_server: asyncio.AbstractServer, grpc_server: Any) -> None:
+    async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Take nothing new, finish what is there, within the plan's time."""
         limit_s = self._plan.limits.drain_s
         await asyncio.sleep(0)  # connections that already stand in the accept queue still come in
-        rest_server.close()
-        self.connections.drain()
-        stopped = asyncio.create_task(grpc_server.stop(limit_s))
+        for server in servers:
+            server.close()
+        self._grpc.drain()
+        for group in (self.connections, self.grpc_connections):
+            group.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self.connections.open or not self.plane.is_idle:
+                while self.connections.open or self.grpc_connections.open or not self.plane.is_idle:
                     await asyncio.sleep(0.02)
         self.plane.draining = True
-        await stopped
 
     def _say_ready(self, ports: tuple[int, int]) -> None:
         print(

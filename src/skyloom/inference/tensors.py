@@ -3,6 +3,8 @@
 Both wires build their tensors through `Contract`, so REST and gRPC refuse the same things with the same words.
 """
 
+import array
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +28,19 @@ DTYPES: dict[Datatype, np.dtype[Any]] = {
     Datatype.FP32: np.dtype("<f4"),
     Datatype.FP64: np.dtype("<f8"),
 }
+
+
+# How the array module calls them: it makes an array of Python's numbers in half of the time that numpy takes.
+_TYPECODES: dict[Datatype, str] = {
+    Datatype.UINT8: "B",
+    Datatype.INT8: "b",
+    Datatype.INT16: "h",
+    Datatype.INT32: "i",
+    Datatype.INT64: "q",
+    Datatype.FP32: "f",
+    Datatype.FP64: "d",
+}
+_REMEMBERED = 1_024
 
 
 class TensorRefused(InvalidInput):
@@ -56,9 +71,19 @@ class Contract:
         self._outputs = {spec.name: index for index, spec in enumerate(signature.outputs)}
         self._all_outputs = tuple(range(len(signature.outputs)))
         self._max_rows = max_rows
+        self._expected: dict[tuple[object, ...], TensorSpec] = {}
 
     def expect(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
         """Return the signature's entry for an input, or raise `TensorRefused` when name, type or shape differ from it."""
+        key = (name, datatype, *shape)
+        known = self._expected.get(key)
+        if known is None:
+            known = self._check(name, datatype, shape)
+            if len(self._expected) < _REMEMBERED:
+                self._expected[key] = known
+        return known
+
+    def _check(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
         spec = self._inputs.get(name)
         if spec is None:
             raise refuse(f"The model has no input {_short(name)}.", f"Its inputs are: {', '.join(self._inputs)}.")
@@ -97,7 +122,14 @@ class Contract:
         return flat.reshape(shape)
 
     def from_numbers(self, spec: TensorSpec, shape: Sequence[int], numbers: Any) -> Array:
-        """Make an input of Python numbers, flat or nested as its shape. Raises `TensorRefused` when they do not fit."""
+        """Make an input of Python numbers, flat or nested as its shape. Raises `TensorRefused` when they do not fit.
+
+        The numbers are finite, as all of JSON are.
+        """
+        made = _quickly(spec.datatype, shape, numbers)
+        return self._carefully(spec, shape, numbers) if made is None else made
+
+    def _carefully(self, spec: TensorSpec, shape: Sequence[int], numbers: Any) -> Array:
         dtype = DTYPES[spec.datatype]
         try:
             with np.errstate(over="ignore"):
@@ -126,12 +158,13 @@ class Contract:
 
     def call(self, tensors: Mapping[str, Array], wanted: Sequence[str], client_id: str) -> Call:
         """Put the tensors in order. Raises `TensorRefused`: an input is missing, rows differ, an output is unknown."""
-        missing = [name for name in self._inputs if name not in tensors]
-        if missing:
-            raise refuse(f"Input {_short(missing[0])} is missing.", f"The model takes: {', '.join(self._inputs)}.")
-        inputs = tuple(tensors[name] for name in self._inputs)
+        try:
+            inputs = tuple([tensors[name] for name in self._inputs])
+        except KeyError as missing:
+            name = missing.args[0]
+            raise refuse(f"Input {_short(name)} is missing.", f"The model takes: {', '.join(self._inputs)}.") from None
         rows = len(inputs[0])
-        if any(len(tensor) != rows for tensor in inputs):
+        if len(inputs) > 1 and any(len(tensor) != rows for tensor in inputs):
             raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")
         return Call(inputs, rows, self._positions(wanted), client_id)
 
@@ -146,6 +179,28 @@ class Contract:
                 f"The model gives: {', '.join(self._outputs)}; each once.",
             )
         return tuple(self._outputs[name] for name in wanted)
+
+
+def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | None:
+    """The usual case: a list, or a list of rows. None says nothing: numpy has to look."""
+    code = _TYPECODES.get(datatype)
+    if code is None or not numbers:
+        return None
+    if type(numbers[0]) is list:
+        if (
+            len(shape) != 2
+            or len(numbers) != shape[0]
+            or any(type(row) is not list or len(row) != shape[1] for row in numbers)
+        ):
+            return None
+        numbers = numbers[0] if len(numbers) == 1 else itertools.chain.from_iterable(numbers)
+    try:
+        flat = np.frombuffer(array.array(code, numbers), DTYPES[datatype])
+    except (TypeError, OverflowError, ValueError):
+        return None
+    if flat.size != math.prod(shape) or (flat.dtype.kind == "f" and not np.isfinite(flat).all()):
+        return None
+    return flat.reshape(shape)
 
 
 def refuse(message: str, next_action: str) -> TensorRefused:

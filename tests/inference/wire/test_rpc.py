@@ -7,6 +7,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +23,15 @@ AUTH = (("authorization", f"Bearer {TOKEN}"),)
 
 
 @pytest.fixture(scope="module")
-def stub(served):
+def channel(served):
     _, _, listening, _ = served
     with grpc.insecure_channel(f"127.0.0.1:{listening.grpc_port}") as channel:
-        yield GRPCInferenceServiceStub(channel)
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def stub(channel):
+    return GRPCInferenceServiceStub(channel)
 
 
 def request(rows: np.ndarray, raw: bool = False, **changes) -> pb.ModelInferRequest:
@@ -188,3 +196,32 @@ def test_generated_code_is_what_the_proto_says(tmp_path):
     for suffix in ("_pb2.py", "_pb2_grpc.py"):
         name = PROTO.replace(".proto", suffix)
         assert (tmp_path / name).read_text() == (source / name).read_text()
+
+
+def test_health_service_answers_and_tells_changes(stub, channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    states = health_pb2.HealthCheckResponse
+    for service in ("", "inference.GRPCInferenceService", "toy"):
+        assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == states.SERVING
+    assert code_of(health.Check, health_pb2.HealthCheckRequest(service="other")) is grpc.StatusCode.NOT_FOUND
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="other"))
+    assert next(watch).status == states.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+def test_reflection_describes_the_services(stub, channel):
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService"),
+        reflection_pb2.ServerReflectionRequest(file_by_filename="nobody.proto"),
+    ]
+    listed, described, missing = reflection.ServerReflectionInfo(iter(asked), metadata=AUTH)
+    assert "inference.GRPCInferenceService" in [service.name for service in listed.list_services_response.service]
+    (content,) = described.file_descriptor_response.file_descriptor_proto
+    file = descriptor_pb2.FileDescriptorProto.FromString(content)
+    assert [service.name for service in file.service] == ["GRPCInferenceService"]
+    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    with pytest.raises(grpc.RpcError) as refused:
+        list(reflection.ServerReflectionInfo(iter(asked)))
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

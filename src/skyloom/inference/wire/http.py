@@ -8,47 +8,52 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
+from skyloom.inference.wire.site import Site
 from skyloom.rooms.serving.plan import Limits
 
-# Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
-_SINGLE = frozenset(
-    {
-        b"host",
-        b"authorization",
-        b"content-length",
-        b"content-type",
-        b"content-encoding",
-        b"transfer-encoding",
-        b"expect",
-        b"inference-header-content-length",
-    }
-)
+_MAX_KNOWN = 256
+_MAX_KNOWN_BYTES = 2_048
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 
 
-class Site(Protocol):
-    """What a connection serves."""
+class Known:
+    """Heads that were read and admitted before, by their bytes. The same bytes mean the same, so they need not be read again."""
 
-    def admit(self, request: Request) -> Response | None:
-        """Look at a request's head before its body is read; a `Response` refuses it."""
-        ...
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._epoch = site.epoch
+        self._heads: dict[bytes, tuple[Head, int]] = {}
 
-    def serve(self, request: Request, exchange: "Exchange") -> None:
-        """Answer a whole request, now or later, by `Exchange.answer`."""
-        ...
+    def find(self, raw: bytes) -> tuple[Head, int] | None:
+        """A head, and the length of the body that follows it."""
+        if self._epoch != self._site.epoch:
+            self._epoch = self._site.epoch
+            self._heads.clear()
+        return self._heads.get(raw)
 
-    def refusal(self, status: int, message: str) -> Response:
-        """Word an error that the wire itself found."""
-        ...
+    def keep(self, raw: bytes, url: bytes, head: Head, epoch: int) -> None:
+        """Remember a head that was admitted, if it is nothing but a head in its strictest form, and a body of a known length follows.
+
+        Parsers forgive lines before a request and lines that end without a carriage return; then ``raw`` might end elsewhere than the
+        head did, and the body of a later request would be cut in another place than a parser cuts it. ``epoch`` is the site's when it
+        admitted the head: while the body came in, its token may have been taken back.
+        """
+        headers = head.headers
+        strict = raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, url)) and raw.count(b"\n") == raw.count(b"\r\n")
+        plain = b"transfer-encoding" not in headers and b"expect" not in headers
+        if not epoch == self._epoch == self._site.epoch:
+            return
+        if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
+            self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
 
 
-class Exchange:
+class Turn:
     """One request's place in the order of its connection's answers."""
 
     __slots__ = ("_connection", "closing", "encoded", "on_cut", "without_body")
@@ -74,11 +79,13 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        known: heads that need not be read again.
     """
 
     def __init__(self, site: Site, limits: Limits) -> None:
         self.site = site
         self.limits = limits
+        self.known = Known(site)
         self.open: set[Connection] = set()
         self.unread_bytes = 0
         self.draining = False
@@ -109,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._limits = group.limits
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
-        self._exchanges: deque[Exchange] = deque()
+        self._exchanges: deque[Turn] = deque()
         self._request: Request | None = None
         self._read_deadline: float | None = None
         self._write_deadline: float | None = None
@@ -121,6 +128,8 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
+        self._raw_head = b""
+        self._epoch = 0  # the site's when it admitted the head
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +157,14 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
+        if self._request is None and not self._in_head and not self._is_last_read:
+            end = data.find(b"\r\n\r\n") + 4
+            self._raw_head = data[:end] if end > 3 else b""
+            known = self._group.known.find(self._raw_head)
+            if known is not None and end + known[1] == len(data):
+                self._take(known[0], data[end:])
+                self._steer()
+                return
         self._began_now = False
         try:
             self._parser.feed_data(data)
@@ -194,7 +211,7 @@ class Connection(asyncio.Protocol):
             return
         key = name.lower()
         if key in self._headers:
-            if key in _SINGLE:
+            if key in SINGLE:
                 self._refuse(400, f"The header {key.decode('latin-1')} comes twice.")
                 return
             value = self._headers[key] + b", " + value
@@ -209,8 +226,9 @@ class Connection(asyncio.Protocol):
             self._refuse(*problem)
             return
         method = self._parser.get_method()
-        self._request = Request(method, self._url.partition(b"?")[0], self._headers)
+        self._request = Request(Head(method, self._url.partition(b"?")[0], self._headers))
         self._wait(self._limits.body_timeout_s)
+        self._epoch = self._site.epoch
         refusal = self._site.admit(self._request)
         if refusal is not None:
             self._admission = refusal
@@ -240,16 +258,34 @@ class Connection(asyncio.Protocol):
             return
         request.body = bytes(self._body)
         self._drop_body()
-        request.arrived_at = time.perf_counter()
         self._request = None
-        closing = not self._parser.should_keep_alive() or self.closing
-        exchange = Exchange(self, closing, request.method == b"HEAD")
-        self._exchanges.append(exchange)
-        self._read_deadline = None
+        keeps_alive = self._parser.should_keep_alive()
+        exchange = self._begin(request, closing=not keeps_alive)
         if self._admission is not None:
             exchange.answer(self._admission)
-        else:
-            self._site.serve(request, exchange)
+            return
+        if keeps_alive and self._raw_head:
+            self._group.known.keep(self._raw_head, self._url, request.head, self._epoch)
+        self._raw_head = b""  # the next request of the same bytes has another one
+        self._site.serve(request, exchange)
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Serve a request whose head was read before."""
+        request = Request(head)
+        request.body = body
+        self._site.serve(request, self._begin(request, closing=False))
+
+    @property
+    def _is_last_read(self) -> bool:
+        """True when a request said that it is the last; the parser refuses what comes behind it."""
+        return bool(self._exchanges) and self._exchanges[-1].closing
+
+    def _begin(self, request: Request, *, closing: bool) -> Turn:
+        request.arrived_at = time.perf_counter()
+        exchange = Turn(self, closing or self.closing, request.head.method == b"HEAD")
+        self._exchanges.append(exchange)
+        self._read_deadline = None
+        return exchange
 
     # -- answers ------------------------------------------------------------------------------------------------------------
 
@@ -260,14 +296,13 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send the answers that are ready, in the order of their requests."""
-        out = []
+        out: list[bytes] = []
         closing = False
-        while self._exchanges and self._exchanges[0].encoded is not None and not closing:
-            exchange = self._exchanges.popleft()
-            out.append(exchange.encoded)
-            closing = exchange.closing
+        while self._exchanges and (encoded := self._exchanges[0].encoded) is not None and not closing:
+            out.append(encoded)
+            closing = self._exchanges.popleft().closing
         if out and not self._transport.is_closing():
-            self._transport.write(b"".join(part for part in out if part is not None))
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         if closing:
             self._linger()
         elif not self._exchanges:
@@ -363,7 +398,7 @@ class Connection(asyncio.Protocol):
         self._drop_body()
         self._request = None
         self._in_head = False
-        exchange = Exchange(self, True, False)
+        exchange = Turn(self, True, False)
         self._exchanges.append(exchange)
         exchange.answer(response)
 

@@ -1,47 +1,84 @@
 """A request and an answer of HTTP, as values."""
 
+import functools
 import http
 from collections.abc import Mapping
+from typing import NamedTuple
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 JSON = b"application/json"
+# Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
+SINGLE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"inference-header-content-length",
+    }
+)
+
+
+class Head(NamedTuple):
+    """A request without its body. ``headers`` has lower-case names; ``target`` is the path without its query."""
+
+    method: bytes
+    target: bytes
+    headers: Mapping[bytes, bytes]
 
 
 class Request:
-    """One request. ``headers`` has lower-case names; ``target`` is the path without its query."""
+    """One request."""
 
-    __slots__ = ("arrived_at", "body", "headers", "method", "target")
+    __slots__ = ("arrived_at", "body", "head")
 
-    def __init__(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
+    def __init__(self, head: Head) -> None:
+        self.head = head
         self.body = b""
         self.arrived_at = 0.0
 
 
-class Response:
-    """One answer."""
+Fields = tuple[tuple[bytes, bytes], ...]
 
-    __slots__ = ("body", "content_type", "headers", "status")
+
+class Response:
+    """One answer. ``trailers`` come after the body; HTTP/1.1 has no room for them here."""
+
+    __slots__ = ("body", "content_type", "headers", "status", "trailers")
 
     def __init__(
-        self, status: int, body: bytes = b"", content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: bytes = JSON,
+        headers: Fields = (),
+        trailers: Fields = (),
     ) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self.trailers = trailers
 
     def encode(self, closing: bool, without_body: bool) -> bytes:
         """Write it as bytes."""
-        lines = [
-            b"HTTP/1.1 %d %s" % (self.status, _REASONS[self.status].encode()),
-            b"content-type: " + self.content_type,
-            b"content-length: %d" % len(self.body),
-            b"x-content-type-options: nosniff",
-            *(name + b": " + value for name, value in self.headers),
-        ]
-        if closing:
-            lines.append(b"connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else self.body)
+        parts = [_beginning(self.status, self.content_type), b"%d\r\n" % len(self.body)]
+        for name, value in self.headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"connection: close\r\n\r\n" if closing else b"\r\n")
+        if not without_body:
+            parts.append(self.body)
+        return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=256)
+def _beginning(status: int, content_type: bytes) -> bytes:
+    """What all answers of one kind begin with, up to their length."""
+    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\ncontent-length: " % (
+        status,
+        _REASONS[status].encode(),
+        content_type,
+    )

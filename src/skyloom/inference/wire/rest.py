@@ -16,8 +16,8 @@ from skyloom.inference import codec
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane, ServerMetadata
 from skyloom.inference.metrics import CONTENT_TYPE, render
-from skyloom.inference.wire.http import Exchange
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.site import Exchange, Listener, Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
 
 _BODY_TYPES = (b"application/json", b"application/octet-stream")
@@ -47,37 +47,46 @@ class Rest:
             b"/metrics": self._metrics,
         }
 
+    @property
+    def epoch(self) -> int:
+        """Grows when a request that was admitted may not be admitted again."""
+        return self._plane.access.version
+
     def admit(self, request: Request) -> Response | None:
         """Refuse by the head alone."""
-        if not self._known_host(request.headers.get(b"host")):
+        if not self._known_host(request.head.headers.get(b"host")):
             return self._count(request, self.refusal(421, "The Host header names another server."))
-        if request.target not in _HEALTH:
+        if request.head.target not in _HEALTH:
             try:
-                self._plane.access.check(request.headers.get(b"authorization"))
+                self._plane.access.check(request.head.headers.get(b"authorization"))
             except SkyloomError as error:
                 return self._count(request, failed(error))
-        infers = _is_infer(request.target)
+        infers = _is_infer(request.head.target)
         wanted = b"POST" if infers else b"GET"
-        if request.method != wanted:
-            if not infers and self._resource(request.target) is None:
+        if request.head.method != wanted:
+            if not infers and self._resource(request.head.target) is None:
                 return self._unknown()
             return self._count(request, self.refusal(405, f"Use {wanted.decode()} here.", ((b"allow", wanted),)))
-        problem = self._content_problem(request.headers) if infers else None
+        problem = self._content_problem(request.head.headers) if infers else None
         return None if problem is None else self._count(request, problem)
 
     def serve(self, request: Request, exchange: Exchange) -> None:
         """Answer; an inference later, everything else at once."""
         try:
-            if _is_infer(request.target):
+            if _is_infer(request.head.target):
                 self._infer(request, exchange)
             else:
-                found = self._resource(request.target)
+                found = self._resource(request.head.target)
                 exchange.answer(self._unknown() if found is None else found())
         except SkyloomError as error:
             exchange.answer(self._count(request, failed(error)))
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             exchange.answer(self._count(request, self.refusal(500, "The server made a mistake.")))
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """No route hears its body in parts."""
+        return None
 
     def refusal(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
         """Word an error that has no exception of its own."""
@@ -112,9 +121,9 @@ class Rest:
         return _ready(self._plane.ready, {"name": name, "ready": True})
 
     def _infer(self, request: Request, exchange: Exchange) -> None:
-        name, version, _ = _model_route(request.target)
+        name, version, _ = _model_route(request.head.target)
         self._plane.check_model(name, version)
-        length = request.headers.get(b"inference-header-content-length")
+        length = request.head.headers.get(b"inference-header-content-length")
         if length is not None and (not length.isdigit() or len(length) > 12):
             raise codec.unreadable(
                 "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
@@ -181,7 +190,7 @@ class Rest:
 
     def _count(self, request: Request, response: Response) -> Response:
         """Count an answer if it is one to an inference."""
-        if _is_infer(request.target):
+        if _is_infer(request.head.target):
             duration_s = time.perf_counter() - request.arrived_at if request.arrived_at else 0.0
             self._plane.traffic.answered(response.status, duration_s)
         return response

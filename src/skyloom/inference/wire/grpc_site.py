@@ -1,0 +1,255 @@
+"""gRPC on top of HTTP/2 (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md): messages in their frames, statuses in trailers, deadlines."""
+
+import re
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote_from_bytes
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from skyloom import __version__
+from skyloom.core.errors import InvalidInput, NotFound, SkyloomError
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.codec import RequestUnreadable, unreadable
+from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, DataPlane
+from skyloom.inference.wire import open_inference_pb2 as pb
+from skyloom.inference.wire.calls import answer_of, call_of, described
+from skyloom.inference.wire.grpc_streams import OK, TYPE, Conversation, Watchers, framed, reflected
+from skyloom.inference.wire.messages import Fields, Request, Response
+from skyloom.inference.wire.site import Exchange, Listener, Streaming
+from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS, GrpcStatus
+
+_SERVICE = b"/inference.GRPCInferenceService/"
+_CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
+_REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
+_MAX_QUESTION_BYTES = 2**16  # of every call but an inference, unpacked
+_MAX_TOLD_BYTES = 1_024
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+# What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
+_OF_HTTP = {
+    408: GrpcStatus.DEADLINE_EXCEEDED,
+    413: GrpcStatus.RESOURCE_EXHAUSTED,
+    429: GrpcStatus.RESOURCE_EXHAUSTED,
+    431: GrpcStatus.RESOURCE_EXHAUSTED,
+}
+
+
+class ServiceUnknown(NotFound):
+    """Health was asked of a service that is not here."""
+
+
+class Method(NamedTuple):
+    """One method: the class of its request, and what answers it."""
+
+    request: Any
+    answer: Callable[[Any], Any]
+
+
+class GrpcSite:
+    """The site that a replica's HTTP/2 connections serve."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._max_bytes = plane.plan.limits.max_body_bytes
+        self._infer = _SERVICE + b"ModelInfer"
+        self._methods: dict[bytes, Method] = {
+            _SERVICE + b"ServerLive": Method(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
+            _SERVICE + b"ServerReady": Method(
+                pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=plane.ready)
+            ),
+            _SERVICE + b"ServerMetadata": Method(
+                pb.ServerMetadataRequest,
+                lambda _: pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS),
+            ),
+            _SERVICE + b"ModelReady": Method(pb.ModelReadyRequest, self._model_ready),
+            _SERVICE + b"ModelMetadata": Method(pb.ModelMetadataRequest, self._model_metadata),
+            self._infer: Method(pb.ModelInferRequest, lambda _: None),
+            _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
+            _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
+        }
+        self._watchers = Watchers(self._status_of)
+
+    @property
+    def epoch(self) -> int:
+        """Grows when a request that was admitted may not be admitted again."""
+        return self._plane.access.version
+
+    def admit(self, request: Request) -> Response | None:
+        """Refuse by the head alone."""
+        method, target, headers = request.head
+        if method != b"POST" or not headers.get(b"content-type", b"").startswith(TYPE):
+            return Response(415, b"This port speaks gRPC.", b"text/plain")
+        if target not in _OPEN:
+            try:
+                self._plane.access.check(headers.get(b"authorization"))
+            except SkyloomError as error:
+                return _failed(error)
+        if target not in self._methods and target != _REFLECT:
+            return _status(GrpcStatus.UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
+        return None
+
+    def serve(self, request: Request, exchange: Exchange) -> None:
+        """Answer; an inference later, everything else at once."""
+        target = request.head.target
+        try:
+            method = self._methods[target]
+            message = method.request.FromString(
+                _message(request, self._max_bytes if target == self._infer else _MAX_QUESTION_BYTES)
+            )
+            if target == self._infer:
+                self._begin(message, request, exchange)
+            elif target == _WATCH:
+                self._watchers.add(message.service, cast(Streaming, exchange))  # only HTTP/2 comes here
+            else:
+                exchange.answer(_answered(method.answer(message)))
+        except SkyloomError as error:
+            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+        except DecodeError:
+            broken = unreadable("The message is none of this method's.", "Use the protocol's own definition.")
+            exchange.answer(self._count(request, HTTP_STATUS[broken.category], _failed(broken)))
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Reflection is a conversation; all other methods take one message."""
+        if request.head.target == _REFLECT:
+            return Conversation(exchange, reflection_pb2.ServerReflectionRequest, reflected)
+        return None
+
+    def look(self) -> None:
+        """Tell those who watch health what has changed. Called about once a second."""
+        self._watchers.look()
+
+    def drain(self) -> None:
+        """End the calls that would never end by themselves."""
+        self._watchers.end()
+
+    def refusal(self, status: int, message: str) -> Response:
+        """Word an error that the wire itself found."""
+        return _status(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
+
+    def _begin(self, message: Any, request: Request, exchange: Exchange) -> None:
+        plane = self._plane
+        plane.check_model(message.model_name, message.model_version)
+        call = call_of(message, plane.contract)
+
+        def answer(ticket: Ticket) -> None:
+            if ticket.failure is not None:
+                error = ticket.failure
+                exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+                return
+            try:
+                trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
+                made = _answered(answer_of(message, ticket, plane), trailers)
+            except Exception:  # a defect of ours must not keep the rest of the batch waiting
+                traceback.print_exc(file=sys.stderr)
+                exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
+                return
+            exchange.answer(self._count(request, 200, made))
+
+        ticket = plane.infer(call, answer, _timeout_s(request.head.headers))
+
+        def cut() -> None:
+            ticket.cancelled = True
+            self._count(request, 499, None)
+
+        exchange.on_cut = cut
+
+    def _model_ready(self, message: Any) -> Any:
+        self._plane.check_model(message.name, message.version)
+        return pb.ModelReadyResponse(ready=self._plane.ready)
+
+    def _model_metadata(self, message: Any) -> Any:
+        self._plane.check_model(message.name, message.version)
+        return described(self._plane.metadata())
+
+    def _health(self, message: Any) -> Any:
+        status = self._status_of(message.service)
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise ServiceUnknown(
+                f"There is no service {message.service[:200]!r}.", next_action="Leave it empty to ask for the server."
+            )
+        return health_pb2.HealthCheckResponse(status=status)
+
+    def _status_of(self, service: str) -> int:
+        states = health_pb2.HealthCheckResponse
+        if service not in ("", _SERVICE.decode().strip("/"), self._plane.plan.model):
+            return int(states.SERVICE_UNKNOWN)
+        return int(states.SERVING if self._plane.ready else states.NOT_SERVING)
+
+    def _count(self, request: Request, status: int, response: Any) -> Any:
+        """Count an answer if it is one to an inference."""
+        if request.head.target == self._infer:
+            self._plane.traffic.answered(status, time.perf_counter() - request.arrived_at)
+        return response
+
+
+def _message(request: Request, max_bytes: int) -> bytes:
+    """The one message of a call. Raises `RequestUnreadable`."""
+    body = request.body
+    if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5 or body[0] > 1:
+        raise unreadable("The call does not bring exactly one message.", "Send one message, then end the stream.")
+    if body[0] == 0:
+        if len(body) - 5 > max_bytes:
+            raise _too_large(max_bytes)
+        return body[5:]
+    return _unpacked(body[5:], request.head.headers.get(b"grpc-encoding", b"identity"), max_bytes)
+
+
+def _unpacked(packed: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    bits = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}.get(encoding)
+    if bits is None:
+        raise CompressionUnknown(
+            f"The compression {encoding.decode('latin-1')[:40]!r} is not known.",
+            next_action="Use gzip, deflate or none.",
+        )
+    unpacker = zlib.decompressobj(bits)
+    try:
+        made = unpacker.decompress(packed, max_bytes + 1)
+    except zlib.error as error:
+        raise RequestUnreadable("The message cannot be unpacked.", next_action="Send it again.") from error
+    if len(made) > max_bytes or not unpacker.eof:
+        raise _too_large(max_bytes)
+    return made
+
+
+def _too_large(max_bytes: int) -> RequestUnreadable:
+    return unreadable(f"Unpacked, the message is larger than {max_bytes} bytes.", "Send less.")
+
+
+class CompressionUnknown(InvalidInput):
+    """A message was packed in a way that is not known here."""
+
+
+def _timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """How long the caller waits. Raises `RequestUnreadable`."""
+    written = headers.get(b"grpc-timeout")
+    if written is None:
+        return None
+    found = _TIMEOUT.fullmatch(written)
+    if found is None:
+        raise unreadable("grpc-timeout cannot be read.", "Send up to 8 digits and one of H, M, S, m, u, n.")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def _answered(message: Any, trailers: Fields = OK) -> Response:
+    return Response(200, framed(message), TYPE, trailers=trailers)
+
+
+def _failed(error: SkyloomError) -> Response:
+    return _status(GRPC_STATUS[error.category], str(error))
+
+
+def _status(code: GrpcStatus, message: str) -> Response:
+    """An answer without a message: the status stands where headers do."""
+    told = quote_from_bytes(message.encode()[:_MAX_TOLD_BYTES], safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))

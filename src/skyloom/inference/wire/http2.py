@@ -1,0 +1,495 @@
+"""HTTP/2 on an `asyncio.Protocol` (RFC 9113), over cleartext with prior knowledge, as gRPC speaks it. Knows no route and no model.
+
+What a client can send has a bound: header blocks and the frames they come in, bodies, streams, resets, control frames, time. What breaks
+the rules of a stream ends that stream; what breaks those of the connection ends it with GOAWAY and the reason. Both directions obey
+flow control: we never send what the client has no window for, and give windows only as far as bodies may grow.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import cast
+
+from skyloom.inference.wire.fields import FieldReader, HeadTooLarge
+from skyloom.inference.wire.frames import (
+    PREFACE,
+    ConnectionBroken,
+    ErrorCode,
+    Flag,
+    Frame,
+    FrameKind,
+    Http2Setting,
+    Splitter,
+    StreamBroken,
+    frame,
+    goaway,
+    read_settings,
+    read_word,
+    reset,
+    settings,
+    unpadded,
+    window_update,
+)
+from skyloom.inference.wire.messages import Head, Request
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow
+from skyloom.inference.wire.site import Site
+from skyloom.rooms.serving.plan import Limits
+
+_DEFAULT_WINDOW = 65_535
+_CONNECTION_WINDOW = 2**24
+_OUR_FRAME_BYTES = 2**18
+_MAX_HELD_BYTES = 2**24
+_MAX_STREAMS = 256
+_MAX_CONTINUATIONS = 32
+_CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
+_CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
+_MAX_SETTINGS_BYTES = 6 * 64
+_FREE_RESETS = 200
+
+
+class Http2Connections:
+    """All connections of one listener, and the limits they share.
+
+    Attributes:
+        unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
+    """
+
+    def __init__(self, site: Site, limits: Limits) -> None:
+        self.site = site
+        self.limits = limits
+        self.open: set[Http2Connection] = set()
+        self.unread_bytes = 0
+        self.draining = False
+
+    def accept(self) -> "Http2Connection":
+        """Protocol factory for `loop.create_server`."""
+        return Http2Connection(self)
+
+    def sweep(self) -> None:
+        """Cut those who are too slow. Called about once a second."""
+        now = time.monotonic()
+        for connection in list(self.open):
+            connection.look_at_clock(now)
+
+    def drain(self) -> None:
+        """Take no new requests: tell every client to go elsewhere, and close what is idle."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.drain()
+
+
+class Http2Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, group: Http2Connections) -> None:
+        self._group = group
+        self._site = group.site
+        self._limits = limits = group.limits
+        self._transport: asyncio.Transport
+        self._loop = asyncio.get_running_loop()
+        self._preface = PREFACE
+        self._splitter = Splitter(_OUR_FRAME_BYTES)
+        self._fields = FieldReader(limits.max_header_bytes)
+        self._streams: dict[int, Http2Stream] = {}
+        self._last = 0  # the newest stream that the client has begun
+        self._window = _CONNECTION_WINDOW
+        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s)
+        self._block: list[bytes] | None = None
+        self._block_head = Frame(0, 0, 0, b"")
+        self._out: list[bytes] = []
+        self._flushing = self._closing = self._paused = self._is_quiet = False
+        self._num_control = self._num_resets = 0
+        self._deadline: float | None = None
+        self._write_deadline: float | None = None
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._group.open.add(self)
+        self._deadline = time.monotonic() + self._limits.header_timeout_s
+        told = {
+            Http2Setting.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
+            Http2Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Http2Setting.MAX_FRAME_SIZE: _OUR_FRAME_BYTES,
+            Http2Setting.MAX_HEADER_LIST_SIZE: self._limits.max_header_bytes,
+        }
+        self._write(settings(told) + window_update(0, _CONNECTION_WINDOW - _DEFAULT_WINDOW))
+        if len(self._group.open) > self._limits.max_connections:
+            self._end(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._group.open.discard(self)
+        self._closing = True
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            if self._preface:
+                data = self._check_preface(data)
+            for each in self._splitter.feed(data):
+                try:
+                    self._take(each)
+                except StreamBroken as broken:
+                    self._reset(broken.stream, broken.code)
+        except ConnectionBroken as broken:
+            self._end(broken.code, str(broken))
+        self._flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._write_deadline = time.monotonic() + self._limits.write_timeout_s
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._write_deadline = None
+        self._paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._flush()
+        self._close_if_done()
+
+    # -- frames -------------------------------------------------------------------------------------------------------------
+
+    def _check_preface(self, data: bytes) -> bytes:
+        """Take off what every client begins with. Raises `ConnectionBroken`."""
+        length = min(len(self._preface), len(data))
+        if data[:length] != self._preface[:length]:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2, as gRPC does")
+        self._preface = self._preface[length:]
+        if not self._preface:
+            self._deadline = time.monotonic() + self._limits.idle_timeout_s
+        return data[length:]
+
+    def _take(self, each: Frame) -> None:
+        if self._block is not None and (each.kind != FrameKind.CONTINUATION or each.stream != self._block_head.stream):
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a header block was not finished")
+        if each.kind == FrameKind.DATA:
+            self._take_data(each)
+        elif each.kind == FrameKind.HEADERS:
+            self._take_headers(each)
+        elif each.kind == FrameKind.CONTINUATION:
+            self._take_continuation(each)
+        else:
+            self._count_control()
+            self._take_control(each)
+
+    def _count_control(self) -> None:
+        """Count a frame that carries nothing. Raises `ConnectionBroken`."""
+        self._num_control += 1
+        if self._num_control > _CONTROL_PER_S + _CONTROL_PER_PART * self._outflow.num_parts:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+
+    def _take_control(self, each: Frame) -> None:
+        if each.kind == FrameKind.WINDOW_UPDATE:
+            self._widen(each.stream, read_word(each.payload))
+        elif each.kind == FrameKind.SETTINGS:
+            self._take_settings(each)
+        elif each.kind == FrameKind.PING:
+            _check_length(each, 8)
+            _on_connection(each)
+            if not each.flags & Flag.ACK:
+                self._write(frame(FrameKind.PING, Flag.ACK, 0, each.payload))
+        elif each.kind == FrameKind.RST_STREAM:
+            self._take_reset(each)
+        elif each.kind == FrameKind.PRIORITY:
+            _on_stream(each)
+            if len(each.payload) != 5:
+                raise StreamBroken(each.stream, ErrorCode.FRAME_SIZE_ERROR)
+        elif each.kind == FrameKind.GOAWAY:
+            _on_connection(each)
+            self._is_quiet = True
+            self._close_if_done()
+        elif each.kind == FrameKind.PUSH_PROMISE:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
+
+    def _take_settings(self, each: Frame) -> None:
+        _on_connection(each)
+        if each.flags & Flag.ACK:
+            _check_length(each, 0)
+            return
+        if len(each.payload) > _MAX_SETTINGS_BYTES:  # each of them may touch every stream
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many settings in one frame")
+        for name, value in read_settings(each.payload):
+            if name == Http2Setting.ENABLE_PUSH and value > 1:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+            if name == Http2Setting.INITIAL_WINDOW_SIZE:
+                self._outflow.set_first_window(value, self._streams.values())
+            if name == Http2Setting.MAX_FRAME_SIZE:
+                if not 2**14 <= value < 2**24:
+                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range")
+                self._outflow.frame_bytes = value
+        self._write(frame(FrameKind.SETTINGS, Flag.ACK, 0))
+        self._outflow.resume()
+
+    def _take_reset(self, each: Frame) -> None:
+        _on_stream(each)
+        _check_length(each, 4)
+        if each.stream > self._last:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a stream that was not begun is reset")
+        stream = self._streams.get(each.stream)
+        if stream is not None:
+            self._count_reset()
+            self._forget(stream)
+
+    def _count_reset(self) -> None:
+        """Count a request that ended before its answer. Raises `ConnectionBroken`.
+
+        Begin and take back, again and again, is an attack (CVE-2023-44487), and so is to make us take it back (CVE-2025-8671).
+        """
+        self._num_resets += 1
+        if self._num_resets > _FREE_RESETS + self._outflow.num_served:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
+
+    def _widen(self, number: int, increment: int) -> None:
+        stream = self._streams.get(number)
+        if not increment:
+            if not number:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
+            raise StreamBroken(number, ErrorCode.PROTOCOL_ERROR)
+        if number and stream is None:
+            if number > self._last:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a window of a stream that was not begun")
+            return
+        self._outflow.widen(stream, increment)
+        self._outflow.resume()
+
+    # -- requests -----------------------------------------------------------------------------------------------------------
+
+    def _take_headers(self, each: Frame) -> None:
+        _on_stream(each)
+        if not each.stream & 1:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        part = unpadded(each)
+        if each.flags & Flag.PRIORITY:
+            if len(part) < 5:
+                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without their priority")
+            part = part[5:]
+        if each.flags & Flag.END_HEADERS:
+            self._head(each, part)
+        else:
+            self._block, self._block_head = [part], each
+            self._deadline = time.monotonic() + self._limits.header_timeout_s
+
+    def _take_continuation(self, each: Frame) -> None:
+        if self._block is None:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self._block.append(each.payload)
+        num_bytes = sum(len(part) for part in self._block)
+        if num_bytes > self._fields.max_block_bytes or len(self._block) > _MAX_CONTINUATIONS:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
+        if each.flags & Flag.END_HEADERS:
+            whole, self._block = b"".join(self._block), None
+            self._deadline = None if self._streams else time.monotonic() + self._limits.idle_timeout_s
+            self._head(self._block_head, whole)
+
+    def _head(self, each: Frame, written: bytes) -> None:
+        """A whole header block: a new request, or the trailers of one."""
+        ends = bool(each.flags & Flag.END_STREAM)
+        stream = self._streams.get(each.stream)
+        if stream is not None or each.stream <= self._last:
+            self._fields.skip(written)
+            if stream is None or stream.heard_all:
+                raise ConnectionBroken(ErrorCode.STREAM_CLOSED, "HEADERS on a stream that has ended")
+            if not ends:
+                raise StreamBroken(each.stream, ErrorCode.PROTOCOL_ERROR)
+            self._heard_all(stream)
+            return
+        self._last = each.stream
+        if self._group.draining or self._is_quiet or len(self._streams) >= _MAX_STREAMS:
+            self._fields.skip(written)
+            raise StreamBroken(each.stream, ErrorCode.REFUSED_STREAM)
+        try:
+            request = Request(self._fields.read(written, each.stream))
+            refusal = self._site.admit(request)
+        except HeadTooLarge:
+            request = Request(Head(b"", b"", {}))
+            refusal = self._site.refusal(431, "The request's headers are too large.")
+        stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
+        self._deadline = None
+        stream.head_bytes = self._fields.cost_bytes
+        self._group.unread_bytes += stream.head_bytes
+        if refusal is not None:
+            stream.heard_all = ends
+            stream.answer(refusal)
+        elif self._outflow.num_held_bytes > _MAX_HELD_BYTES:
+            stream.heard_all = ends
+            stream.answer(self._site.refusal(429, "Too many answers wait to be taken."))
+        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+            stream.heard_all = ends
+            stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
+        else:
+            stream.listener = self._site.listener(request, stream)
+            if ends:
+                self._heard_all(stream)
+            elif stream.listener is None:
+                stream.deadline = time.monotonic() + self._limits.body_timeout_s
+
+    def _take_data(self, each: Frame) -> None:
+        _on_stream(each)
+        size, stream = len(each.payload), self._streams.get(each.stream)
+        self._window -= size
+        if self._window < 0:
+            raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
+        if self._window < _CONNECTION_WINDOW // 2:
+            self._write(window_update(0, _CONNECTION_WINDOW - self._window))
+            self._window = _CONNECTION_WINDOW
+        if stream is None or stream.heard_all:
+            if each.stream > self._last:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that was not begun")
+            raise StreamBroken(each.stream, ErrorCode.STREAM_CLOSED)
+        stream.window -= size
+        if stream.window < 0:
+            raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
+        part = unpadded(each)
+        if not part and not each.flags & Flag.END_STREAM:
+            self._count_control()  # nothing, and not the end either
+        if stream.listener is not None:
+            if part:
+                stream.listener.heard(part)
+        elif stream.is_answered:  # refused; the answer waits for a window, and nobody wants the body
+            return
+        else:
+            stream.take(part)
+            self._group.unread_bytes += len(part)
+            if self._is_too_much(stream):
+                return
+        if each.flags & Flag.END_STREAM:
+            self._heard_all(stream)
+        elif stream.window < STREAM_WINDOW // 2:
+            self._write(window_update(stream.number, STREAM_WINDOW - stream.window))
+            stream.window = STREAM_WINDOW
+
+    def _is_too_much(self, stream: Http2Stream) -> bool:
+        limits = self._limits
+        if stream.num_bytes > limits.max_body_bytes:
+            stream.answer(self._site.refusal(413, f"The body is larger than {limits.max_body_bytes} bytes."))
+        elif self._group.unread_bytes > limits.max_unread_bytes:
+            stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
+        return stream.is_answered
+
+    def _heard_all(self, stream: Http2Stream) -> None:
+        """The whole request is there."""
+        request = stream.request
+        stream.heard_all, stream.deadline = True, None
+        if stream.listener is not None:
+            stream.listener.heard_all()
+            return
+        if stream.is_answered:
+            return
+        request.body = bytes(stream.body)
+        self._drop_body(stream)
+        length = request.head.headers.get(b"content-length")
+        if length is not None and length != b"%d" % len(request.body):
+            raise StreamBroken(stream.number, ErrorCode.PROTOCOL_ERROR)
+        request.arrived_at = time.perf_counter()
+        self._site.serve(request, stream)
+
+    # -- answers ------------------------------------------------------------------------------------------------------------
+
+    def _sent(self, stream: Http2Stream) -> None:
+        if not stream.heard_all:
+            self._write(reset(stream.number, ErrorCode.NO_ERROR))  # the rest of the request is of no use
+        self._forget(stream)
+        self._close_if_done()
+
+    def _reset(self, number: int, code: ErrorCode) -> None:
+        self._write(reset(number, code))
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._forget(stream)
+            self._count_reset()
+        self._count_control()
+
+    def _forget(self, stream: Http2Stream) -> None:
+        self._streams.pop(stream.number, None)
+        self._drop_body(stream)
+        self._group.unread_bytes -= stream.head_bytes
+        stream.head_bytes = 0
+        self._outflow.drop(stream)
+        stream.is_answered = stream.is_gone = True
+        stream.has_more = False
+        if stream.on_cut is not None:
+            stream.on_cut()
+            stream.on_cut = None
+        if not self._streams:
+            self._deadline = time.monotonic() + self._limits.idle_timeout_s
+
+    def _drop_body(self, stream: Http2Stream) -> None:
+        self._group.unread_bytes -= stream.num_bytes
+        stream.body, stream.num_bytes = b"", 0
+
+    def _write(self, content: bytes) -> None:
+        """Send soon: what is written in one turn of the loop leaves together."""
+        self._out.append(content)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._out and not self._paused and not self._transport.is_closing():
+            out, self._out = self._out, []
+            self._transport.write(b"".join(out))
+
+    # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def look_at_clock(self, now: float) -> None:
+        """Cut what is too slow. Called about once a second."""
+        self._num_control = self._outflow.num_parts = 0
+        if any(late is not None and now > late for late in (self._write_deadline, self._outflow.deadline)):
+            self._transport.abort()
+        elif self._deadline is not None and now > self._deadline and not self._paused:
+            self._end(ErrorCode.NO_ERROR, "nothing came")
+        else:
+            for stream in self._late(now):
+                stream.answer(self._site.refusal(408, "The request came too slowly."))
+
+    def drain(self) -> None:
+        """Tell the client to go elsewhere; close when its requests are answered."""
+        self._is_quiet = True
+        self._write(goaway(self._last, ErrorCode.NO_ERROR, "this replica is stopping"))
+        self._close_if_done()
+
+    def _late(self, now: float) -> Iterable[Http2Stream]:
+        return [one for one in self._streams.values() if one.deadline is not None and now > one.deadline]
+
+    def _close_if_done(self) -> None:
+        if self._is_quiet and not self._streams and not self._paused:
+            self._flush()
+            self._close()
+
+    def _end(self, code: ErrorCode, why: str) -> None:
+        """Say why, and close."""
+        if not self._closing:
+            self._write(goaway(self._last, code, why))
+            self._closing = True
+            self._flush()
+            self._close()
+
+    def _close(self) -> None:
+        """Close when the client has read what was written; it has some time for that."""
+        if self._write_deadline is None:
+            self._write_deadline = time.monotonic() + self._limits.write_timeout_s
+        self._transport.close()
+
+
+def _on_stream(each: Frame) -> None:
+    if not each.stream:
+        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to a stream")
+
+
+def _on_connection(each: Frame) -> None:
+    if each.stream:
+        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to the connection")
+
+
+def _check_length(each: Frame, length: int) -> None:
+    if len(each.payload) != length:
+        raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"frame type {each.kind} has {length} bytes")

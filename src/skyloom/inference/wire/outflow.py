@@ -1,0 +1,247 @@
+"""What is sent on one HTTP/2 connection, as far as the client's windows go (RFC 9113 §5.2); the rest when it makes room."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from skyloom.inference.wire.fields import block
+from skyloom.inference.wire.frames import (
+    MAX_WINDOW,
+    ConnectionBroken,
+    ErrorCode,
+    Flag,
+    FrameKind,
+    StreamBroken,
+    frame,
+)
+from skyloom.inference.wire.messages import Fields, Request, Response
+from skyloom.inference.wire.site import Listener
+
+STREAM_WINDOW = 2**20
+_PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
+_DEFAULT_WINDOW = 65_535
+
+
+class Http2Stream:
+    """One request on its way, and its answer. It is what `Site.serve` gets as the exchange.
+
+    Attributes:
+        on_cut: called when nobody waits for the answer any more.
+        window: how much the client may still send on it.
+        send_window: how much it still takes.
+        num_bytes: of the body that came so far.
+        counted_bytes: of ``unsent``, what the outflow has counted.
+        head_bytes: what the request's head holds for itself.
+        unsent: of the answer's body, what there is no window for yet.
+        has_more: more of the answer is to come.
+        is_gone: all of it is sent, or nobody waits for it any more.
+        is_held: its answer waits for a window.
+        listener: who hears the request part by part, if anybody.
+    """
+
+    __slots__ = (
+        "_outflow",
+        "body",
+        "counted_bytes",
+        "deadline",
+        "has_more",
+        "head_bytes",
+        "heard_all",
+        "is_answered",
+        "is_gone",
+        "is_held",
+        "listener",
+        "num_bytes",
+        "number",
+        "on_cut",
+        "request",
+        "send_window",
+        "trailers",
+        "unsent",
+        "window",
+    )
+
+    def __init__(self, outflow: "Outflow", number: int, request: Request) -> None:
+        self._outflow = outflow
+        self.number = number
+        self.request = request
+        self.body: bytes | bytearray = b""
+        self.num_bytes = self.head_bytes = self.counted_bytes = 0
+        self.window = STREAM_WINDOW
+        self.send_window = outflow.first_window
+        self.heard_all = self.is_answered = self.is_gone = self.has_more = self.is_held = False
+        self.listener: Listener | None = None
+        self.on_cut: Callable[[], None] | None = None
+        self.unsent = memoryview(b"")
+        self.trailers: Fields = ()
+        self.deadline: float | None = None
+
+    def take(self, part: bytes) -> None:
+        """Take a part of the request's body."""
+        self.num_bytes += len(part)
+        if not self.body:
+            self.body = part
+        else:
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
+            self.body += (
+                part  # together: many small parts, each an object, would hold far more than they are counted for
+            )
+
+    def answer(self, response: Response) -> None:
+        """Give the answer, once; a second one is dropped."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.on_cut = None
+            self._outflow.send(self, response)
+
+    def begin(self, response: Response) -> None:
+        """Give the head of an answer that has more parts than ``response`` holds."""
+        if not self.is_answered:
+            self.is_answered = self.has_more = True
+            self._outflow.send(self, response)
+
+    def push(self, part: bytes) -> None:
+        """Give another part of the body."""
+        if self.has_more:
+            self.unsent = memoryview(bytes(self.unsent) + part)
+            self._outflow.send_more(self)
+
+    def finish(self, trailers: Fields = ()) -> None:
+        """There is no more."""
+        if self.has_more:
+            self.has_more, self.on_cut = False, None
+            self.trailers = trailers
+            self._outflow.send_more(self)
+
+    @property
+    def num_unsent(self) -> int:
+        return len(self.unsent)
+
+
+class Outflow:
+    """The answers of one connection on their way.
+
+    Args:
+        write: takes bytes that leave soon.
+        on_sent: called when the last byte of a stream's answer was written.
+
+    Attributes:
+        frame_bytes: the longest payload that the client takes.
+        deadline: when the client has to have made room, on the monotonic clock; None while nothing waits for it.
+        num_served: answers that were begun.
+        num_parts: DATA frames that were sent; the connection counts them from zero now and then.
+        num_held_bytes: of answers that wait for the client.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], None], on_sent: Callable[[Http2Stream], None], timeout_s: float
+    ) -> None:
+        self._write = write
+        self._on_sent = on_sent
+        self._timeout_s = timeout_s
+        self._window = self.first_window = _DEFAULT_WINDOW
+        self._held: deque[Http2Stream] = deque()
+        self.frame_bytes = 2**14
+        self.deadline: float | None = None
+        self.num_served = self.num_parts = self.num_held_bytes = 0
+        self._num_progressed = 0
+
+    def set_first_window(self, value: int, streams: Iterable[Http2Stream]) -> None:
+        """The client changed the window that its streams begin with. Raises `ConnectionBroken`."""
+        if value > MAX_WINDOW:
+            raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
+        for stream in streams:
+            stream.send_window += value - self.first_window
+            if stream.send_window > MAX_WINDOW:
+                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
+        self.first_window = value
+
+    def widen(self, stream: Http2Stream | None, increment: int) -> None:
+        """The client takes more: on one stream, or on the whole connection. Raises `StreamBroken`, `ConnectionBroken`."""
+        if stream is None:
+            self._window += increment
+            if self._window > MAX_WINDOW:
+                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
+        else:
+            stream.send_window += increment
+            if stream.send_window > MAX_WINDOW:
+                raise StreamBroken(stream.number, ErrorCode.FLOW_CONTROL_ERROR)
+
+    def send(self, stream: Http2Stream, response: Response) -> None:
+        """Send the head of an answer, and its body as far as it goes."""
+        self.num_served += 1
+        fields = (
+            (b":status", b"%d" % response.status),
+            (b"content-type", response.content_type),
+            *response.headers,
+        )
+        more = stream.has_more or bool(response.body or response.trailers)
+        flags = Flag.END_HEADERS | (0 if more else Flag.END_STREAM)
+        self._write(frame(FrameKind.HEADERS, flags, stream.number, block(fields)))
+        stream.trailers = response.trailers
+        if not more:
+            self._on_sent(stream)
+        else:
+            stream.unsent = memoryview(response.body)
+            self.send_more(stream)
+
+    def send_more(self, stream: Http2Stream) -> None:
+        """Send what there is of an answer as far as it goes; the rest is held."""
+        if not self._send_part(stream) and not stream.is_held:
+            stream.is_held = True
+            self._held.append(stream)
+            self.deadline = self.deadline or time.monotonic() + self._timeout_s
+
+    def resume(self) -> None:
+        """Send the answers that waited, each in its turn."""
+        for _ in range(len(self._held)):
+            stream = self._held.popleft()
+            before = len(stream.unsent)
+            is_out = stream.is_gone or self._send_part(stream)
+            self._num_progressed += _PROGRESS_BYTES if is_out else before - len(stream.unsent)
+            if is_out:
+                stream.is_held = False
+            else:
+                self._held.append(stream)
+        if not self._held:
+            self.deadline = None
+        elif self._num_progressed >= _PROGRESS_BYTES:
+            self.deadline, self._num_progressed = time.monotonic() + self._timeout_s, 0
+
+    def drop(self, stream: Http2Stream) -> None:
+        """Nobody waits for the rest of this one."""
+        stream.unsent = memoryview(b"")
+        self._count(stream)
+
+    def _count(self, stream: Http2Stream) -> None:
+        self.num_held_bytes += len(stream.unsent) - stream.counted_bytes
+        stream.counted_bytes = len(stream.unsent)
+
+    def _send_part(self, stream: Http2Stream) -> bool:
+        """Send what there is a window for; True when all of it is out."""
+        unsent = stream.unsent
+        ended = not unsent and not stream.trailers and not stream.has_more
+        while unsent:
+            size = min(len(unsent), self._window, stream.send_window, self.frame_bytes)
+            if size <= 0:
+                stream.unsent = unsent
+                self._count(stream)
+                return False
+            last = size == len(unsent) and not stream.trailers and not stream.has_more
+            self._write(frame(FrameKind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
+            self.num_parts += 1
+            self._window -= size
+            stream.send_window -= size
+            unsent = unsent[size:]
+        stream.unsent = unsent
+        self._count(stream)
+        if stream.has_more:
+            return True
+        if ended:  # the last part went out before it was known to be the last
+            self._write(frame(FrameKind.DATA, Flag.END_STREAM, stream.number))
+        if stream.trailers:
+            flags = Flag.END_HEADERS | Flag.END_STREAM
+            self._write(frame(FrameKind.HEADERS, flags, stream.number, block(stream.trailers)))
+        self._on_sent(stream)
+        return True

@@ -1,0 +1,80 @@
+"""The seam between the wires and what they serve: HTTP/1.1 and HTTP/2 below it, REST and gRPC above."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from skyloom.inference.wire.messages import Fields, Request, Response
+
+
+class Exchange(Protocol):
+    """A request that waits for its answer.
+
+    Attributes:
+        on_cut: called when nobody waits any more.
+    """
+
+    on_cut: Callable[[], None] | None
+
+    def answer(self, response: Response) -> None:
+        """Give the answer, once; a second one is dropped."""
+        ...
+
+
+class Streaming(Exchange, Protocol):
+    """A request that is answered part by part."""
+
+    def begin(self, response: Response) -> None:
+        """Give the head of the answer and the first part of its body; more follows."""
+        ...
+
+    def push(self, part: bytes) -> None:
+        """Give more of the body. What the client has no window for is kept; see `num_unsent`."""
+        ...
+
+    def finish(self, trailers: Fields = ()) -> None:
+        """There is no more."""
+        ...
+
+    @property
+    def num_unsent(self) -> int:
+        """Bytes that wait for the client to take them. Who pushes without end looks at it."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears a request's body part by part, as it comes."""
+
+    def heard(self, part: bytes) -> None:
+        """Take a part."""
+        ...
+
+    def heard_all(self) -> None:
+        """There is no more."""
+        ...
+
+
+class Site(Protocol):
+    """What a connection serves.
+
+    Attributes:
+        epoch: grows when a request that was admitted may not be admitted again.
+    """
+
+    @property
+    def epoch(self) -> int: ...
+
+    def admit(self, request: Request) -> Response | None:
+        """Look at a request's head before its body is read; a `Response` refuses it."""
+        ...
+
+    def serve(self, request: Request, exchange: Exchange) -> None:
+        """Answer a whole request, now or later, by `Exchange.answer`."""
+        ...
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Who hears an admitted request part by part; None: it is served whole. HTTP/2 asks for it."""
+        ...
+
+    def refusal(self, status: int, message: str) -> Response:
+        """Word an error that the wire itself found."""
+        ...

@@ -1,0 +1,299 @@
+"""HTTP/2 under clients that mean harm: floods, games with windows, heads that hold memory, and bytes at random."""
+
+import asyncio
+import sys
+import time
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
+
+from skyloom.inference.wire.fields import FieldReader
+from skyloom.inference.wire.frames import (
+    PREFACE,
+    ConnectionBroken,
+    ErrorCode,
+    Flag,
+    FrameKind,
+    Http2Setting,
+    Splitter,
+    frame,
+    reset,
+    settings,
+    window_update,
+)
+from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.messages import Response
+from skyloom.rooms.serving.plan import Limits
+from tests.inference.wire.test_http2 import ENDS, FIELDS, Echo, Line, Peer
+
+LATER = [*FIELDS[:2], (":path", "/later")]
+REFUSED = [*FIELDS[:2], (":path", "/refused")]
+
+
+@pytest.fixture
+def peer():
+    """A client that has greeted."""
+
+    async def make() -> Peer:
+        return Peer()
+
+    with asyncio.Runner() as runner:
+        yield runner.run(make())
+
+
+def test_empty_data_without_any_control_frame_is_ended(peer):
+    peer.head(1, flags=Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, b"") * 2_000)
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_padding_without_content_is_ended(peer):
+    peer.head(1, flags=Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, Flag.PADDED, 1, b"\x00") * 2_000)
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_thousands_of_settings_in_one_frame_are_ended(peer):
+    one = settings({Http2Setting.INITIAL_WINDOW_SIZE: 1})[9:]
+    peer.send(frame(FrameKind.SETTINGS, 0, 0, one * 40_000))
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_windows_of_a_client_that_reads_much_are_no_flood(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 10}))
+    peer.head(1, flags=Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, bytes(30_000)))
+    for _ in range(2_990):
+        peer.send(window_update(0, 10) + window_update(1, 10))
+    assert not peer.line.closed
+    assert sum(len(each.payload) for each in peer.told() if each.kind == FrameKind.DATA) > 29_000
+
+
+def test_client_that_makes_us_reset_over_and_over_is_ended(peer):
+    for number in range(1, 4_000, 2):
+        if peer.line.closed:
+            break
+        peer.head(number, LATER)
+        peer.connection.look_at_clock(0.0)  # a slow attacker: the count of control frames begins again
+        peer.send(window_update(number, 0))
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+    assert peer.site.num_cut > 0
+
+
+def test_body_of_a_refused_request_is_not_kept(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))  # the refusal cannot be sent, so its stream stays
+    peer.head(1, REFUSED, Flag.END_HEADERS)
+    before = peer.group.unread_bytes
+    peer.send(frame(FrameKind.DATA, 0, 1, bytes(2**17)) * 4)
+    stream = peer.connection._streams[1]
+    assert (len(stream.body), peer.group.unread_bytes) == (0, before)
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"x") + window_update(1, 100))
+    assert 1 not in peer.connection._streams
+
+
+def test_body_in_pieces_of_two_bytes_holds_what_it_is_counted_for(peer):
+    peer.head(1, flags=Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, b"ab") * 10_000)
+    assert sys.getsizeof(peer.connection._streams[1].body) < 40_000
+    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b""))
+    peer.send(window_update(1, 100) * 3)
+    assert b"".join(each.payload for each in peer.told() if each.kind == FrameKind.DATA) == b"ab" * 10_000
+
+
+def test_heads_of_open_requests_are_counted_and_given_back(peer):
+    for number in range(1, 101, 2):
+        peer.head(number, [*LATER, ("x-long", f"{number}" + "a" * 10_000)])
+    assert peer.group.unread_bytes > 50 * 10_000
+    peer.connection.connection_lost(None)
+    assert peer.group.unread_bytes == 0
+
+
+def test_heads_that_fill_the_bound_keep_new_ones_out():
+    async def play() -> tuple[str, int]:
+        peer = Peer(max_unread_bytes=20_000)
+        for number in (1, 3):
+            peer.head(number, [*LATER, ("x-long", f"{number}" + "a" * 9_000)])
+        peer.told()
+        peer.head(7, [*LATER, ("x-long", "7" + "a" * 9_000)], Flag.END_HEADERS)
+        assert len(peer.site.waiting) == 2
+        first = next(each for each in peer.told() if each.kind == FrameKind.HEADERS)
+        peer.connection.connection_lost(None)
+        return peer.decoder.decode(first.payload)[0][1], peer.group.unread_bytes
+
+    assert asyncio.run(play()) == ("429", 0)
+
+
+def test_answers_that_nobody_takes_keep_new_requests_out(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
+    for number in (1, 3):
+        peer.head(number, LATER)
+    for _, exchange in peer.site.waiting:
+        exchange.answer(Response(200, bytes(2**23 + 1)))
+    peer.told()
+    peer.head(5, LATER)
+    assert peer.decoder.decode(peer.told()[0].payload)[0][1] == "429"
+    assert len(peer.site.waiting) == 2
+    peer.send(reset(1, ErrorCode.CANCEL) + reset(5, ErrorCode.CANCEL))
+    peer.head(7, LATER)
+    assert len(peer.site.waiting) == 3
+    peer.send(reset(3, ErrorCode.CANCEL))
+    assert peer.connection._outflow.num_held_bytes == 0
+
+
+def test_client_that_takes_its_answer_slowly_is_not_cut_but_one_that_stops_is(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
+    peer.head(1, LATER)
+    peer.site.waiting[0][1].answer(Response(200, bytes(60_000)))
+    first = peer.connection._outflow.deadline
+    peer.send(window_update(1, 100))
+    assert peer.connection._outflow.deadline == first, "a few bytes buy no time"
+    peer.send(window_update(1, 20_000))
+    later = peer.connection._outflow.deadline
+    assert later > first
+    peer.connection.look_at_clock(first)
+    assert not peer.line.aborted
+    peer.connection.look_at_clock(later + 1)
+    assert peer.line.aborted
+
+
+def test_close_that_the_client_does_not_read_ends_in_a_cut(peer):
+    peer.send(frame(FrameKind.DATA, 0, 0, b"x"))
+    assert peer.broken() is ErrorCode.PROTOCOL_ERROR
+    assert not peer.line.aborted
+    peer.connection.look_at_clock(time.monotonic() + Limits().write_timeout_s + 1)
+    assert peer.line.aborted
+
+
+def test_drain_while_the_client_does_not_read_keeps_its_answer(peer):
+    peer.head(1, LATER)
+    peer.connection.pause_writing()
+    peer.group.drain()
+    peer.site.waiting[0][1].answer(Response(200, b"done"))
+    assert not peer.line.closed
+    peer.connection.resume_writing()
+    assert peer.line.closed
+    assert b"done" in peer.line.written
+
+
+def test_malformed_head_in_pieces_leaves_the_connection_a_deadline(peer):
+    block = peer.encoder.encode(FIELDS[:2])
+    peer.send(frame(FrameKind.HEADERS, Flag.END_STREAM, 1, block[:1]))
+    peer.send(frame(FrameKind.CONTINUATION, Flag.END_HEADERS, 1, block[1:]))
+    assert peer.reset_code() is ErrorCode.PROTOCOL_ERROR
+    peer.connection.look_at_clock(time.monotonic() + Limits().idle_timeout_s + 1)
+    assert peer.broken() is ErrorCode.NO_ERROR
+
+
+def test_client_that_has_greeted_may_wait_as_long_as_an_idle_one(peer):
+    peer.connection.look_at_clock(time.monotonic() + Limits().header_timeout_s + 1)
+    assert not peer.line.closed
+    peer.connection.look_at_clock(time.monotonic() + Limits().idle_timeout_s + 1)
+    assert peer.broken() is ErrorCode.NO_ERROR
+
+
+def test_header_block_of_many_tiny_fields_is_refused_unread(peer):
+    peer.send(frame(FrameKind.HEADERS, ENDS, 1, b"\x00\x01a\x00" * 40_000))
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_header_bomb_by_references_ends_the_connection(peer):
+    peer.send(frame(FrameKind.HEADERS, ENDS, 1, b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4_000 + b"\xbe" * 60_000))
+    assert peer.broken() is ErrorCode.COMPRESSION_ERROR
+
+
+SIZED = b"\x3f\x45"  # the table holds 100 bytes from now on
+
+
+def test_block_that_changes_the_tables_size_is_read_each_time():
+    plain, wide = b"\x83\x86\x84", b"\x3f\xe1\x1f\x83\x86\x84"
+    reader = FieldReader(16_384)
+    for block in (SIZED + plain, wide, SIZED + plain):
+        reader.read(block, 1)
+    assert reader._decoder.header_table.maxsize == 100
+
+
+BLOCKS = st.lists(
+    st.sampled_from(
+        [
+            SIZED,
+            b"\x20",
+            b"\x3f\xe1\x1f",
+            b"\x83\x86\x84",
+            b"\x40\x01a\x01b",
+            b"\x40\x01c\x28" + b"d" * 40,
+            b"\xbe",
+            b"\xbf",
+            b"\x00\x01e\x01f",
+        ]
+    ),
+    max_size=5,
+).map(b"".join)
+
+
+@given(st.lists(BLOCKS, max_size=25))
+def test_reader_that_remembers_reads_what_one_that_does_not_reads(blocks):
+    reader, fresh = FieldReader(16_384), hpack.Decoder(max_header_list_size=2**17)
+    for block in blocks:
+        block = b"\x83\x86\x84" + block if block[:1] not in (b"\x20", b"\x3f") else block
+        try:
+            expected = list(fresh.decode(block, raw=True))
+        except hpack.HPACKError:
+            with pytest.raises(ConnectionBroken):
+                reader.read(block, 1)
+            return
+        try:
+            head = reader.read(block, 1)
+        except Exception as error:
+            assert type(error).__name__ == "StreamBroken"
+            continue
+        wanted: dict[bytes, bytes] = {}
+        for name, value in expected:
+            if not name.startswith(b":"):
+                wanted[name] = wanted[name] + b", " + value if name in wanted else value
+        assert dict(head.headers) == wanted
+        assert reader._decoder.header_table.maxsize == fresh.header_table.maxsize
+
+
+ENCODED = [hpack.Encoder().encode(fields) for fields in (FIELDS, LATER, REFUSED, [*FIELDS[:2], (":path", "/parts")])]
+FRAMES = st.one_of(
+    st.builds(
+        frame,
+        st.sampled_from([0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77]),
+        st.sampled_from([0, 1, 4, 5, 5, 8, 0x2D, 0xFF]),
+        st.sampled_from([0, 1, 1, 3, 5, 7, 2]),
+        st.one_of(st.sampled_from(ENCODED), st.binary(max_size=12), st.just(bytes(4)), st.just(b"\0\0\0\x09")),
+    ),
+    st.builds(lambda number, code: reset(number, ErrorCode(code)), st.sampled_from([1, 3, 5]), st.just(8)),
+    st.builds(lambda value: settings({Http2Setting.INITIAL_WINDOW_SIZE: value}), st.sampled_from([0, 1, 65_535])),
+    st.builds(window_update, st.sampled_from([0, 1, 3, 5]), st.sampled_from([1, 5, 100_000])),
+)
+
+
+@tried(max_examples=400)
+@given(st.lists(FRAMES, max_size=30), st.binary(max_size=30))
+def test_bytes_at_random_never_raise_and_leave_nothing_behind(frames, rest):
+    async def play() -> None:
+        group = Http2Connections(Echo(), Limits())
+        connection, line = group.accept(), Line()
+        connection.connection_made(line)  # type: ignore[arg-type]
+        connection.data_received(PREFACE)
+        for each in (*frames, rest):
+            connection.data_received(each)
+        for request, exchange in group.site.waiting:  # type: ignore[attr-defined]
+            exchange.answer(Response(200, b"late" + request.body))
+        connection.look_at_clock(time.monotonic() + 1_000)
+        connection.connection_lost(None)
+        assert (group.unread_bytes, connection._outflow.num_held_bytes, connection._streams) == (0, 0, {})
+
+    asyncio.run(play())
+
+
+def test_frame_in_single_bytes_holds_what_a_frame_holds():
+    splitter, whole = Splitter(2**18), frame(FrameKind.DATA, 0, 1, bytes(50_000))
+    for at in range(len(whole) - 1):
+        assert not list(splitter.feed(whole[at : at + 1]))
+    assert sys.getsizeof(splitter._kept) < 2 * len(whole)
+    assert [len(each.payload) for each in splitter.feed(whole[-1:])] == [50_000]
