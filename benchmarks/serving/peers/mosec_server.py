@@ -4,8 +4,8 @@ import os
 import sys
 
 import numpy as np
-from protocol import answer_of, rows_of, session
 from mosec import Server, Worker
+from protocol import answer_of, rows_of, session
 
 
 class Infer(Worker):
