@@ -31,6 +31,7 @@ BY_NAME = pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.rout
 class NoTransport:
     """A transport that keeps what it was asked."""
 
+    patience_s = 5.0
     project = "default"
     url = ""
 

@@ -35,7 +35,7 @@ def test_followers_say_once_that_the_cloud_is_away_and_go_on_without_gap_or_repe
     text = 'echo before; until test -e "$GO"; do sleep 0.05; done; echo after'
     entry = Command(argv=("/bin/sh", "-c", text))
     spec = JobSpec(entry=entry, resources=SMALL, environment={"GO": str(go)})
-    with control_plane.client(patience_s=0.2) as cloud, ThreadPoolExecutor(4) as threads:
+    with control_plane.client(patience_s=5.0) as cloud, ThreadPoolExecutor(4) as threads:
         job_id, array_id = cloud.jobs.submit(spec).job.id, cloud.arrays.submit(spec, 3).array.id
         shown = threads.submit(attend, cloud, job_id, False)
         read = threads.submit(lambda: "".join(cloud.jobs.follow(job_id)))

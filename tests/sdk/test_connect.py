@@ -21,7 +21,7 @@ def test_address_of_a_person_goes_with_the_token_and_the_patience_of_a_person(mo
     monkeypatch.setenv("SKYLOOM_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("SKYLOOM_TOKEN", "mine")
     found = transport()
-    assert (found.url, found._patience_s) == ("http://127.0.0.1:1", 5.0)
+    assert (found.url, found.patience_s) == ("http://127.0.0.1:1", 5.0)
     assert found._client.headers["authorization"] == "Bearer mine"
 
 
@@ -33,7 +33,7 @@ def test_address_inside_of_a_job_goes_with_the_token_and_the_patience_of_the_tas
     monkeypatch.setenv("SKYLOOM_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("SKYLOOM_JOB_ID", "job_1")
     found = transport()
-    assert found._patience_s == 300
+    assert found.patience_s == 300
     assert found._client.headers["authorization"] == "Bearer of the task"
 
 

@@ -43,6 +43,7 @@ class CheckedTransport:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.project, self.url, self.token = inner.project, inner.url, inner.token
+        self.patience_s = inner.patience_s
 
     def send(self, ask: Operation[A], key: str | None = None) -> A:
         check(ask)

@@ -11,6 +11,7 @@ import msgspec
 
 from skyloom.core.errors import ErrorBody, SkyloomError, Unavailable, rebuild
 from skyloom.core.operation import Operation
+from skyloom.sdk.transport import PATIENCE_S
 
 A = TypeVar("A")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
@@ -45,14 +46,14 @@ class HttpTransport:
         token: str,
         project: str,
         *,
-        patience_s: float = 5.0,
+        patience_s: float = PATIENCE_S,
         timeout_s: float = 60.0,
         wait_for_space: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         self.project = project
         self.token = token
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._had_answered = False
         self._passing = {503, 507} if wait_for_space else {503}
         self._client = connection(self.url, timeout_s)
@@ -105,7 +106,7 @@ class HttpTransport:
         return check(self._tried(lambda: self._client.send(request)))
 
     def _tried(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
-        deadline, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        deadline, pause_s = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
                 response = attempt()

@@ -6,24 +6,25 @@ from typing import TypeVar
 
 from skyloom.core.operation import Operation
 from skyloom.sdk.http import CloudUnreachable
-from skyloom.sdk.transport import Transport
+from skyloom.sdk.transport import PATIENCE_S, Transport
 from skyloom.sdk.waiting import pauses, say
 
 A = TypeVar("A")
-PATIENCE_S = 60.0
+_OUTAGE_S = 60.0
 
 
 def patient(transport: Transport, what: str, again: str, timeout_s: float | None = None) -> Transport:
-    """The same transport, for one who follows ``what``: it waits out an outage. One that does already is left as it is.
+    """The same transport, for one who follows ``what``: it waits out an outage. One that does already, or that was made to have less
+    patience than usual, is left as it is.
 
     Args:
         what: is followed: "Job job_x".
         again: the command that follows it again.
         timeout_s: of who waits; the patience is not longer.
     """
-    if isinstance(transport, Patient):
+    if isinstance(transport, Patient) or transport.patience_s < PATIENCE_S:
         return transport
-    return Patient(transport, what, again, PATIENCE_S if timeout_s is None else min(PATIENCE_S, timeout_s))
+    return Patient(transport, what, again, _OUTAGE_S if timeout_s is None else min(_OUTAGE_S, timeout_s))
 
 
 def patient_with_job(transport: Transport, job_id: str, timeout_s: float | None = None) -> Transport:
@@ -42,7 +43,7 @@ class Patient:
         self._transport = transport
         self._what = what
         self._again = again
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self.project, self.url, self.token = transport.project, transport.url, transport.token
 
     def send(self, ask: Operation[A], key: str | None = None) -> A:
@@ -54,8 +55,8 @@ class Patient:
             return self._waited_out(ask, key, error.message)
 
     def _waited_out(self, ask: Operation[A], key: str | None, problem: str) -> A:
-        say(f"{problem} {self._what} goes on. Trying again for {self._patience_s:g} s; Ctrl-C lets go of it.")
-        deadline, waiting = time.monotonic() + self._patience_s, pauses()
+        say(f"{problem} {self._what} goes on. Trying again for {self.patience_s:g} s; Ctrl-C lets go of it.")
+        deadline, waiting = time.monotonic() + self.patience_s, pauses()
         while True:
             next(waiting)
             try:
@@ -64,7 +65,7 @@ class Patient:
                 if time.monotonic() < deadline:
                     continue
                 raise CloudUnreachable(
-                    f"{error.message} Gave up after {self._patience_s:g} s. {self._what} goes on without it.",
+                    f"{error.message} Gave up after {self.patience_s:g} s. {self._what} goes on without it.",
                     next_action=f"Start the cloud (skyloom up --detach), then follow it again: {self._again}.",
                 ) from error
             say(f"{self.url} answers again.")

@@ -10,13 +10,18 @@ A = TypeVar("A")
 Door = Callable[[Operation[Any], Caller, str | None], Any]
 
 
+PATIENCE_S = 5.0  # of people; programs inside of a job have more
+
+
 class Transport(Protocol):
     """Carries operations and bulk bytes.
 
     Attributes:
         token: shown to the model servers, which are not asked through the control plane; empty inside the cloud's own process.
+        patience_s: how long one question is asked again while nobody answers.
     """
 
+    patience_s: float
     project: str
     url: str
     token: str
@@ -46,6 +51,7 @@ class InProcess:
     """A transport without a network: straight to the door of a cloud in this process."""
 
     url = token = ""
+    patience_s = PATIENCE_S
 
     def __init__(self, door: Door, caller: Caller, blobs: Blobs) -> None:
         self._door = door
