@@ -20,6 +20,7 @@ class Recorder:
     """A transport that keeps what is sent."""
 
     project, url, token = "p", "", ""
+    patience_s = 5.0
 
     def __init__(self) -> None:
         self.sent: list[Operation[object]] = []
