@@ -317,6 +317,22 @@ def test_pool_is_removed_only_when_nothing_runs_there(land: Land) -> None:
         land.submit(gpus=1)
 
 
+def test_token_of_a_removed_pool_goes_last(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    land.add("cluster")
+    land.pools.tick()
+    land.do(RemovePool(name="cluster"))
+    drop, places = land.tokens.drop, []
+
+    def dropped(pool: str) -> None:
+        places.append({machine.name.pool for machine in land.fleet.grounds(down=True)})
+        drop(pool)
+
+    monkeypatch.setattr(land.tokens, "drop", dropped)
+    land.pools.tick()
+    assert places == [{"local"}]
+    assert not land.tokens.file("cluster").exists()
+
+
 def test_nothing_starts_on_a_pool_that_was_removed_a_moment_ago(land: Land) -> None:
     land.add("a")
     land.pools.tick()

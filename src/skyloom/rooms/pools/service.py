@@ -115,9 +115,11 @@ class Pools:
         """Look at every pool. Returns the seconds after which the next look is due."""
         links = self._fleet.links()  # read first: whatever is in it was stored before
         stored = self._store.read(lambda view: view.select(POOLS))
-        for name in links.keys() - {LOCAL}:
-            self._drop_unused(name)
-        self._fleet.refresh(stored)
+        try:
+            self._fleet.refresh(stored)
+        finally:  # only once nothing is placed on a removed pool any more, and whatever became of the looking
+            for name in links.keys() - {LOCAL}:
+                self._drop_unused(name)
         return _LOOK_S
 
     def _drop_unused(self, name: str) -> None:
