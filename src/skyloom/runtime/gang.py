@@ -11,6 +11,10 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+# Keeps the group of its moment as a default argument. Imported later (torch's optimisers do), it would hold our group, and with it
+# the threads of gloo, beyond the end of Python: a thread that then wants Python aborts a program that has done all its work.
+import torch.distributed.nn.functional
+
 from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.runtime.context import Context, context
 from skyloom.settings import local_rank, rendezvous

@@ -46,7 +46,7 @@ NEXT_ACTIONS: dict[Reason, str] = {
     Reason.COMPLETED: "",
     Reason.EXIT_CODE: "Read what it printed: skyloom job logs {id}.",
     Reason.REFUSED: "Correct that and start it again; it was not retried.",
-    Reason.SIGNALLED: "Read what it printed: skyloom job logs {id}. Signal 11 is a crash in native code.",
+    Reason.SIGNALLED: "Read what it printed: skyloom job logs {id}. SIGABRT and SIGSEGV are crashes in native code.",
     Reason.OUT_OF_MEMORY: "Ask for more memory (--memory) or use less; it was not retried.",
     Reason.TIME_LIMIT: "Raise --max-duration, or make it faster.",
     Reason.LAUNCH_FAILED: "Correct the command or the files, then submit again.",

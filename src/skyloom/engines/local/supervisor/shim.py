@@ -207,6 +207,7 @@ class Shim:
         if not self._out_of_memory() and not self._reason:
             code = os.waitstatus_to_exitcode(status)
             if code < 0:
+                self._quotes = True
                 self._end("signalled", f"ended by {_signal_name(-code)}", _LEFTOVER_GRACE_S)
             elif code:
                 told = files.read_error(f"{self._folder}/error.json")
