@@ -57,7 +57,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     fraction: Fraction = 1.0
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint behind the gateway.
 
     Attributes:
@@ -85,7 +85,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     """All endpoints of one gateway."""
 
-    routes: Annotated[tuple[Route, ...], Meta(max_length=1_000)] = ()
+    routes: Annotated[tuple[EndpointRoute, ...], Meta(max_length=1_000)] = ()
 
 
 class GatewayPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
