@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.private import PrivateSite
 from skyloom.inference.wire.rest import Rest
 from skyloom.rooms.serving.plan import Listening, ServePlan
 from skyloom.settings import TaskEnvironment
@@ -60,8 +61,9 @@ class Replica:
         )
         contract = Contract(signature, limits.max_request_rows)
         self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
-        self.connections = Connections(Rest(self.plane), limits)
         self._grpc = GrpcSite(self.plane)
+        rest = Rest(self.plane)
+        self.connections = Connections(PrivateSite(rest, self._grpc) if plan.private else rest, limits)
         self.grpc_connections = Http2Connections(self._grpc, limits)
         self._plan = plan
         self._folder = folder
@@ -74,11 +76,14 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._claim()
-        listeners = [listen(self._plan.host, port) for port in (self._plan.rest_port, self._plan.grpc_port)]
-        ports = (listeners[0].getsockname()[1], listeners[1].getsockname()[1])
+        wanted: list[tuple[Callable[[], asyncio.Protocol], int]] = [(self.connections.accept, self._plan.rest_port)]
+        if not self._plan.private:
+            wanted.append((self.grpc_connections.accept, self._plan.grpc_port))
+        listeners = [listen(self._plan.host, port) for _, port in wanted]
+        ports = (listeners[0].getsockname()[1], 0 if self._plan.private else listeners[1].getsockname()[1])
         servers = [
-            await loop.create_server(self.connections.accept, sock=listeners[0]),
-            await loop.create_server(self.grpc_connections.accept, sock=listeners[1]),
+            await loop.create_server(accept, sock=listener)
+            for (accept, _), listener in zip(wanted, listeners, strict=True)
         ]
         reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
         work = [asyncio.create_task(self._sweep())]

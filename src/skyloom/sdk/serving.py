@@ -1,7 +1,7 @@
 """Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -133,6 +134,10 @@ class EndpointCalls(WatchCalls):
             traffic=traffic or Traffic(),
         )
         return self._transport.send(ask)
+
+    def report_routes(self, gateway: str, *, ready: bool, routes: Sequence[RouteTraffic] = ()) -> model.Reported:
+        """Told by a gateway about itself; nobody else may."""
+        return self._transport.send(model.ReportRoutes(gateway=gateway, ready=ready, routes=tuple(routes)))
 
     def predict(self, name: str, inputs: Any) -> Answer:
         """Ask an endpoint. The request goes to the model server itself, with this client's token.

@@ -18,6 +18,7 @@ from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
+from skyloom.rooms.serving.routes import RouteTraffic
 
 
 class EndpointMissing(NotFound):
@@ -26,6 +27,10 @@ class EndpointMissing(NotFound):
 
 class NotAReplica(Denied):
     """Only a replica itself may report what it saw."""
+
+
+class NotAGateway(Denied):
+    """Only a gateway itself may report what it saw."""
 
 
 class EndpointState(enum.StrEnum):
@@ -153,10 +158,10 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
-    """The control plane has heard a replica.
+    """The control plane has heard a replica, or a gateway.
 
     Attributes:
-        stop: the replica is not wanted any more; it drains and ends.
+        stop: it is not wanted any more; it drains and ends.
     """
 
     stop: bool = False
@@ -222,6 +227,21 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     traffic: Traffic
 
 
+@operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)
+class ReportRoutes(Operation[Reported], frozen=True, kw_only=True):
+    """Told by a gateway about itself: every second, and at once when a request begins to wait where no replica is.
+
+    Attributes:
+        gateway: its id, as its plan has it.
+        ready: it listens for every endpoint of its table.
+        routes: one per endpoint of its table.
+    """
+
+    gateway: Id
+    ready: bool
+    routes: Annotated[tuple[RouteTraffic, ...], Meta(max_length=1_000)] = ()
+
+
 @operation("predictions.find", Right.READ, "GET /predictions/{prediction_id}")
 class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     """Find one prediction in the request logs, and the endpoint, revision and replica that made it."""
@@ -229,4 +249,4 @@ class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     prediction_id: Id
 
 
-OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, FindPrediction)
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, ReportRoutes, FindPrediction)
