@@ -13,6 +13,7 @@ from skyloom.rooms.serving.evidence import chance_of_error, log_evidence
 from skyloom.rooms.serving.routes import RevisionTraffic
 from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, TrafficSplit
 
+NOTHING = RevisionTraffic()
 CRASHES = 3
 ERROR_TOLERANCE = 1.25  # odds of erring that count as "no worse"
 _SLOW_SHARE = 0.01  # what may be slower than a p99
@@ -36,8 +37,8 @@ class Watched:
     since: float | None = None
     crashes: int = 0
     last_words: str = ""
-    stable: RevisionTraffic = RevisionTraffic()
-    fresh: RevisionTraffic = RevisionTraffic()
+    stable: RevisionTraffic = NOTHING
+    fresh: RevisionTraffic = NOTHING
     drift: str = ""
 
 
@@ -139,10 +140,16 @@ def _erring(canary: Canary, stable: RevisionTraffic, fresh: RevisionTraffic, lim
             return f"{_counted(canary.number, fresh)}; {most:.2%} are allowed ({_odds(found)})."
     if not bad or not stable.requests:
         return ""
-    found = log_evidence(bad, stable.server_errors, chance_of_error(fresh.requests, stable.requests, ERROR_TOLERANCE))
+    share = max(fresh.requests / (fresh.requests + stable.requests), designed_share(canary))
+    found = log_evidence(bad, stable.server_errors, chance_of_error(share, ERROR_TOLERANCE))
     if found < limit:
         return ""
     return f"{_counted(canary.number, fresh)}, {_counted(canary.stable, stable)} ({_odds(found)})."
+
+
+def designed_share(canary: Canary) -> float:
+    """The new revision's part of all requests that are sent to one of the two, as the step has it."""
+    return 0.5 if canary.plan.shadow and canary.step == 0 else canary.plan.percent(canary.step) / 100.0
 
 
 def _slow(canary: Canary, stable: RevisionTraffic, fresh: RevisionTraffic, limit: float) -> str:
@@ -175,7 +182,9 @@ def slower_than(latency: Latency, bound_s: float) -> int:
 
 def _counted(number: int, seen: RevisionTraffic) -> str:
     share = seen.server_errors / seen.requests if seen.requests else 0.0
-    return f"revision {number} answered {seen.server_errors:,} of {seen.requests:,} requests with an error ({share:.2%})"
+    return (
+        f"revision {number} answered {seen.server_errors:,} of {seen.requests:,} requests with an error ({share:.2%})"
+    )
 
 
 def _odds(found: float) -> str:
@@ -184,5 +193,3 @@ def _odds(found: float) -> str:
 
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
-
-

@@ -23,7 +23,7 @@ def log_evidence(heads: int, tails: int, p: float) -> float:
     """
     if not 0.0 < p < 1.0:
         raise ValueError(f"p must lie between 0 and 1, not {p}")
-    terms = []
+    terms: list[float] = []
     odds = p / (1.0 - p) * _RATIO
     while odds <= _LARGEST_ODDS or not terms:
         q = odds / (1.0 + odds)
@@ -44,10 +44,10 @@ def interval(heads: int, tails: int, level: float = 0.95) -> tuple[float, float]
     return _lower(heads, tails, limit), 1.0 - _lower(tails, heads, limit)
 
 
-def chance_of_error(requests: int, others: int, tolerance: float) -> float:
-    """The chance that an error belongs to a revision which has had ``requests`` beside the ``others``', if its odds of erring are at most
-    ``tolerance`` times theirs."""
-    share = min(max(requests / max(1, requests + others), 1e-6), 1.0 - 1e-6)
+def chance_of_error(share: float, tolerance: float = 1.0) -> float:
+    """The chance that an error belongs to a revision with that share of the requests, if its odds of erring are at most ``tolerance`` times
+    the others'."""
+    share = min(max(share, 1e-6), 1.0 - 1e-6)
     odds = tolerance * share / (1.0 - share)
     return odds / (1.0 + odds)
 

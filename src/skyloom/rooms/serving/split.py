@@ -152,7 +152,6 @@ class Canary(Record, frozen=True, kw_only=True):
         step: from 0; the latest that it was given.
         step_at: when it was given.
         message: what was last decided, with its numbers.
-        drift_before: id of the drift alert that was open when it began; that one does not end it.
         ended_at: when it was promoted, rolled back or aborted.
     """
 
@@ -166,7 +165,6 @@ class Canary(Record, frozen=True, kw_only=True):
     created_at: float
     created_by: str
     message: str = ""
-    drift_before: str = ""
     ended_at: float | None = None
 
     @property
@@ -189,8 +187,8 @@ class Tally(Record, frozen=True, kw_only=True):
 
     since: float
     gateway: str = ""
-    base: dict[Id, RevisionTraffic] = {}
-    carried: dict[Id, RevisionTraffic] = {}
+    base: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
+    carried: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
 
 
 class RevisionResult(msgspec.Struct, frozen=True, kw_only=True):
