@@ -64,7 +64,7 @@ class Crew:
     def update(self, backends: Iterable[Backend]) -> list[Lane]:
         """Take over what the table says; returns the lanes that are gone."""
         known = {lane.backend: lane for lane in self.lanes}
-        self.lanes = [known.pop(backend, None) or Lane(backend) for backend in dict.fromkeys(backends)]
+        self.lanes = [known.pop(backend) if backend in known else Lane(backend) for backend in dict.fromkeys(backends)]
         out = sorted((lane for lane in self.lanes if lane.ejected_until), key=lambda lane: lane.ejected_until)
         for lane in out[: max(0, len(out) - len(self.lanes) // 2)]:
             lane.ejected_until = 0.0
@@ -111,7 +111,11 @@ class Crew:
     def _least(self, lanes: Iterable[Lane], now: float, size_bytes: int, tried: Collection[Lane]) -> Lane | None:
         best: Lane | None = None
         for lane in lanes:
-            if (best is None or lane.num_open < best.num_open) and lane not in tried and self._takes(lane, now, size_bytes):
+            if (
+                (best is None or lane.num_open < best.num_open)
+                and lane not in tried
+                and self._takes(lane, now, size_bytes)
+            ):
                 best = lane
         return best
 
@@ -132,7 +136,7 @@ def out_s(num_ejections: int) -> float:
 
 
 class RetryBudget:
-    """How many requests may be sent a second time: a fifth of those that came, and a few at the start. A storm of retries ends by itself."""
+    """How many requests may be sent a second time: a fifth of those that came, and a few at the start. So a storm of them ends."""
 
     SHARE, RESERVE, MOST = 0.2, 10.0, 1_000.0
 

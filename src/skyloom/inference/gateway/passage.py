@@ -2,7 +2,7 @@
 
 from skyloom.inference.gateway.crew import Lane
 from skyloom.inference.wire.messages import Request
-from skyloom.inference.wire.site import Exchange
+from skyloom.inference.wire.site import Streaming
 
 
 class Passage:
@@ -15,7 +15,9 @@ class Passage:
         revision: whom it goes to; "" while nobody takes any.
         lane: who has it now.
         tried: who had it before.
+        number: how manieth of its endpoint it is.
         num_tries: how often it was sent.
+        is_begun: the head of an answer in parts was given.
         is_over: it is answered, or nobody waits.
         was_held: it had to wait.
         hold_until: it waits no longer than this.
@@ -28,10 +30,12 @@ class Passage:
         "draw",
         "exchange",
         "hold_until",
+        "is_begun",
         "is_call",
         "is_over",
         "lane",
         "num_tries",
+        "number",
         "request",
         "revision",
         "size_bytes",
@@ -39,7 +43,7 @@ class Passage:
         "was_held",
     )
 
-    def __init__(self, request: Request, exchange: Exchange | None, draw: float, *, is_call: bool) -> None:
+    def __init__(self, request: Request, exchange: Streaming | None, draw: float, *, is_call: bool) -> None:
         self.request = request
         self.exchange = exchange
         self.is_call = is_call
@@ -47,8 +51,8 @@ class Passage:
         self.revision = ""
         self.lane: Lane | None = None
         self.tried: tuple[Lane, ...] = ()
-        self.num_tries = 0
-        self.is_over = self.was_held = False
+        self.num_tries = self.number = 0
+        self.is_begun = self.is_over = self.was_held = False
         self.arrived_at = request.arrived_at
         self.size_bytes = len(request.body)
         self.hold_until = self.arrived_at

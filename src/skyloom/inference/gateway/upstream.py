@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import time
-from collections.abc import Callable
 from typing import NamedTuple, Protocol, cast
 
 import httptools
@@ -78,6 +77,11 @@ class Pool:
         self._idle: list[UpstreamConnection] = []
         self._busy: dict[Passage, UpstreamConnection] = {}
         self._dialling: dict[Passage, asyncio.Task[None]] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """True while it owes an answer."""
+        return bool(self._busy or self._dialling)
 
     def send(self, passage: Passage, head: bytes) -> None:
         """Send a request on a connection that is free, or on a new one. The receiver hears the rest."""
@@ -281,6 +285,3 @@ class UpstreamConnection(asyncio.Protocol):
         if passage is not None:
             self._pool.free(self, passage, keep=False)
             self._pool.receiver.broke(passage, trouble)
-
-
-Dialled = Callable[[Backend], Pool]

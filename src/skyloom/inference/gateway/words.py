@@ -2,7 +2,7 @@
 
 import msgspec
 
-from skyloom.core.errors import Category, LimitExceeded, SkyloomError, Unavailable
+from skyloom.core.errors import Category, InternalError, LimitExceeded, SkyloomError, Unavailable
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 
@@ -50,12 +50,18 @@ class ReplicaSilent(Unavailable):
     """A replica took the request and said nothing."""
 
 
-class AnswerTooLarge(Unavailable):
+class CallerLate(Unavailable):
+    """The caller's own deadline passed while the request waited."""
+
+
+class AnswerTooLarge(InternalError):
     """A replica's answer is over the gateway's bound."""
 
 
 def failed(error: SkyloomError, *, is_call: bool) -> Response:
     """Word an error of ours."""
+    if is_call and isinstance(error, CallerLate):
+        return call_failed(GrpcStatus.DEADLINE_EXCEEDED, str(error))
     if is_call:
         more = _PUSHBACK if error.category in _LATER else ()
         return call_failed(GRPC_STATUS[error.category], str(error), more)
