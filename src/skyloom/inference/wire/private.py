@@ -10,7 +10,7 @@ from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.grpc_streams import TYPE
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.rest import Rest
-from skyloom.inference.wire.site import Exchange, Listener, Streaming
+from skyloom.inference.wire.site import Listener, Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
 _STREAMED = frozenset({b"Watch", b"ServerReflectionInfo"})
@@ -37,7 +37,7 @@ class PrivateSite:
             return Response(200, b"", TYPE, told)
         return self._grpc.admit(request)
 
-    def serve(self, request: Request, exchange: Exchange) -> None:
+    def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer, by whom it was meant for."""
         if is_call(request):
             self._grpc.serve(request, LiftedTrailers(exchange))
@@ -54,10 +54,14 @@ class PrivateSite:
 
 
 class LiftedTrailers:
-    """An exchange whose answer has its trailers among the headers, since HTTP/1.1 has no room behind a body of known length."""
+    """An exchange whose whole answers have their trailers among the headers: HTTP/1.1 has no room behind a body of known length."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Streaming) -> None:
         self._exchange = exchange
+        self.begin = exchange.begin
+        self.push = exchange.push
+        self.finish = exchange.finish
+        self.break_off = exchange.break_off
 
     @property
     def on_cut(self) -> Callable[[], None] | None:
@@ -67,6 +71,20 @@ class LiftedTrailers:
     @on_cut.setter
     def on_cut(self, call: Callable[[], None] | None) -> None:
         self._exchange.on_cut = call
+
+    @property
+    def on_room(self) -> Callable[[], None] | None:
+        """Called when the client has taken what was pushed."""
+        return self._exchange.on_room
+
+    @on_room.setter
+    def on_room(self, call: Callable[[], None] | None) -> None:
+        self._exchange.on_room = call
+
+    @property
+    def num_unsent(self) -> int:
+        """Bytes that wait for the client to take them."""
+        return self._exchange.num_unsent
 
     def answer(self, response: Response) -> None:
         """Give the answer, once."""
