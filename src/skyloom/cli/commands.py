@@ -28,7 +28,7 @@ TABLE = (
     Row("model", "skyloom.cli.model", "Models: list, show."),
     Row("deploy", "skyloom.cli.deploy", "Serve a model."),
     Row("predict", "skyloom.cli.predict", "Ask an endpoint for predictions."),
-    Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
+    Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop, split traffic, roll back."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),

@@ -9,6 +9,7 @@ from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
+from skyloom.cli.traffic_views import TRAFFIC_COLUMNS, TRAFFIC_PAGES, canary_words, coming_words
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -46,6 +47,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **money_views.COLUMNS,
     **JOB_COLUMNS,
     **SIMULATION_COLUMNS,
+    **TRAFFIC_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "about"),
@@ -182,6 +184,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **money_views.PAGES,
     **JOB_PAGES,
     **SIMULATION_PAGES,
+    **TRAFFIC_PAGES,
     CloudStatus: (
         (
             *map(of, ("version", "url", "pid", "uptime_s", "capacity", "used", "disk_free_bytes")),
@@ -304,8 +307,11 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("traffic.requests"),
             of("traffic.rows"),
             of("traffic.server_errors"),
+            Column("canary", canary_words, "canary"),
+            Column("traffic goes over to", coming_words, "endpoint.coming"),
+            of("endpoint.fallback.number", "can go back to"),
         ),
-        ("replicas", "revisions"),
+        ("shares", "replicas", "revisions"),
     ),
 }
 

@@ -14,9 +14,10 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.split import CanaryPlan
+from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import WatchCalls
 
 _PAUSE_S = 0.1
 _TRIES = 5
@@ -47,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, list[Any]]
 
 
-class EndpointCalls(WatchCalls):
+class EndpointCalls(ChangeCalls):
     """``cloud.endpoints``."""
 
     def __init__(self, transport: Transport) -> None:
@@ -69,6 +70,8 @@ class EndpointCalls(WatchCalls):
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
+        hold: bool = False,
+        canary: CanaryPlan | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -76,11 +79,21 @@ class EndpointCalls(WatchCalls):
             version: number or alias; empty for the newest.
             name: of the endpoint; the model's name if None.
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
+            hold: the new revision gets no traffic until `route` sends it some.
+            canary: it gets its traffic step by step, and goes back when it is worse.
         """
         resources = None
         if cpus is not None or memory is not None:
             resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))
-        ask = model.Deploy(model=model_name, version=version, name=name, num_replicas=num_replicas, resources=resources)
+        ask = model.Deploy(
+            model=model_name,
+            version=version,
+            name=name,
+            num_replicas=num_replicas,
+            resources=resources,
+            hold=hold,
+            canary=canary,
+        )
         return self._transport.send(ask)
 
     def wait(

@@ -43,7 +43,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CanaryMove:
     """What becomes of a canary: its next state and step, and why, in a sentence with the numbers."""
 
     state: CanaryState
@@ -51,7 +51,7 @@ class Verdict:
     message: str
 
 
-def decide(canary: Canary, seen: Watched, now: float) -> Verdict | None:
+def decide(canary: Canary, seen: Watched, now: float) -> CanaryMove | None:
     """The next move of a live canary, or None while there is nothing to decide. Raises `IllegalMove` never for what it says itself."""
     if not canary.live:
         return None
@@ -89,7 +89,7 @@ def step_words(canary: Canary, step: int) -> str:
     return f"{place}: revision {canary.number} has {canary.plan.percent(step):g} % of the traffic"
 
 
-def _worse(canary: Canary, seen: Watched) -> Verdict | None:
+def _worse(canary: Canary, seen: Watched) -> CanaryMove | None:
     """Why it must go back, or None."""
     number = canary.number
     if seen.crashes >= CRASHES:
@@ -102,27 +102,29 @@ def _worse(canary: Canary, seen: Watched) -> Verdict | None:
         words = ""
     if not words:
         return None
-    return Verdict(CanaryState.ROLLED_BACK, canary.step, f"Back to revision {canary.stable}: {words}")
+    return CanaryMove(CanaryState.ROLLED_BACK, canary.step, f"Back to revision {canary.stable}: {words}")
 
 
-def _onward(canary: Canary, seen: Watched, now: float) -> Verdict | None:
+def _onward(canary: Canary, seen: Watched, now: float) -> CanaryMove | None:
     """The next step, once this one has lasted long enough and was seen enough."""
     if seen.since is None:
         return None
     plan, step = canary.plan, canary.step
     if canary.state is CanaryState.PENDING:
-        return Verdict(CanaryState.STEPPING, step, _capital(step_words(canary, step)) + ".")
+        return CanaryMove(CanaryState.STEPPING, step, _capital(step_words(canary, step)) + ".")
     if now - seen.since < plan.step_s:
         return None
     if seen.fresh.requests < plan.min_requests:
         if canary.state is CanaryState.WAITING:
             return None
         words = f"Too little traffic: revision {canary.number} has answered {seen.fresh.requests:,} of {plan.min_requests:,} requests"
-        return Verdict(CanaryState.WAITING, step, f"{words} in {step_words(canary, step).partition(':')[0]}; it waits.")
+        return CanaryMove(
+            CanaryState.WAITING, step, f"{words} in {step_words(canary, step).partition(':')[0]}; it waits."
+        )
     passed = f"{_counted(canary.number, seen.fresh)}, {_counted(canary.stable, seen.stable)}"
     if step + 1 == plan.num_steps:
-        return Verdict(CanaryState.PROMOTED, step, f"Revision {canary.number} has all the traffic: {passed}.")
-    return Verdict(CanaryState.STEPPING, step + 1, f"{_capital(step_words(canary, step + 1))}: {passed}.")
+        return CanaryMove(CanaryState.PROMOTED, step, f"Revision {canary.number} has all the traffic: {passed}.")
+    return CanaryMove(CanaryState.STEPPING, step + 1, f"{_capital(step_words(canary, step + 1))}: {passed}.")
 
 
 def judge(canary: Canary, stable: RevisionTraffic, fresh: RevisionTraffic) -> str:

@@ -40,7 +40,7 @@ class EndpointStopped(Conflict):
     """The endpoint was stopped, so that it has no traffic to share."""
 
 
-class Gateway(Record, frozen=True, kw_only=True):
+class GatewayRun(Record, frozen=True, kw_only=True):
     """The process that stands before the endpoints of one project. It is made together with its job, in one transaction.
 
     Attributes:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from skyloom.rooms.serving import rules
 from skyloom.rooms.serving.model import Endpoint, EndpointState, ReplicaState
-from skyloom.rooms.serving.rules import SILENT_S, Seen, Situation, Start, Steps
+from skyloom.rooms.serving.rules import SILENT_S, ReplicaStart, Seen, Situation, Steps
 from skyloom.rooms.serving.split import Canary, Front, TrafficSplit
 
 Slot = tuple[int, bool]
@@ -64,7 +64,7 @@ def reconcile(now_is: Situation, now: float) -> Steps:
         missing = count - len(_held(alive, (number, private)))
         pause_s = rules.pause_left(number, failures, now)
         if missing > 0 and pause_s <= 0:
-            starts.append(Start(number, private, missing))
+            starts.append(ReplicaStart(number, private, missing))
         elif missing > 0:
             pauses.append(pause_s)
     leaving = [rules.hung(item, now) for item in silent]

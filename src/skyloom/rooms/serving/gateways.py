@@ -12,7 +12,7 @@ from skyloom.ports.door import Outbox
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs.model import ENDED, CancelJob, JobMissing, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
-from skyloom.rooms.serving.change import Gateway
+from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.ports import GATEWAYS, ReplicaFiles
 from skyloom.rooms.serving.replicas import RoutesHeard, gateway_plan, gateway_spec
 from skyloom.rooms.serving.rules import FAILURE_WINDOW_S, SILENT_S, pause_after
@@ -29,7 +29,7 @@ class SeenGateway:
         silent_s: for how long it has said nothing while it ran.
     """
 
-    gateway: Gateway
+    gateway: GatewayRun
     over: bool
     silent_s: float = 0.0
     last_words: str = ""
@@ -44,8 +44,8 @@ class SeenGateway:
 class GatewaySteps:
     """What to do now about one project: records to write, and whether to start one."""
 
-    ended: tuple[Gateway, ...] = ()
-    stop: tuple[Gateway, ...] = ()
+    ended: tuple[GatewayRun, ...] = ()
+    stop: tuple[GatewayRun, ...] = ()
     start: bool = False
 
     @property
@@ -53,7 +53,9 @@ class GatewaySteps:
         return not (self.ended or self.stop or self.start)
 
 
-def gateway_steps(seen: Sequence[SeenGateway], failures: Sequence[Gateway], needed: bool, now: float) -> GatewaySteps:
+def gateway_steps(
+    seen: Sequence[SeenGateway], failures: Sequence[GatewayRun], needed: bool, now: float
+) -> GatewaySteps:
     """Pure: exactly one gateway while one is needed, and none otherwise. One that ends is replaced at once, and later ever more slowly."""
     ended = tuple(_written_off(item, now) for item in seen if item.over)
     alive = sorted((item for item in seen if item.wanted), key=lambda item: (item.gateway.created_at, item.gateway.id))
@@ -118,7 +120,7 @@ class Gateways:
         failures = [gateway for gateway in newest if gateway.failed and gateway.ended_at is not None]
         return gateway_steps([self._seen(view, gateway) for gateway in live], failures, needed, self._clock.now())
 
-    def _seen(self, view: Snapshot, gateway: Gateway) -> SeenGateway:
+    def _seen(self, view: Snapshot, gateway: GatewayRun) -> SeenGateway:
         try:
             status = self._jobs.status(view, gateway.job_id, gateway.project)
         except JobMissing:
@@ -141,11 +143,11 @@ class Gateways:
         if steps.start and gateway_id:
             ask = SubmitJob(spec=gateway_spec(gateway_id, plan))
             job = self._jobs.submit(tx, ask, caller, refuse=False).job
-            tx.insert(GATEWAYS, Gateway(id=gateway_id, project=project, job_id=job.id, created_at=self._clock.now()))
+            tx.insert(GATEWAYS, GatewayRun(id=gateway_id, project=project, job_id=job.id, created_at=self._clock.now()))
             self._outbox.publish(tx, project, gateway_id, Noted(message=f"It starts, as job {job.id}."))
 
 
-def runs(view: Snapshot, gateway_id: str, by: Caller) -> Gateway | None:
+def runs(view: Snapshot, gateway_id: str, by: Caller) -> GatewayRun | None:
     """The gateway that a caller is, by the task that speaks, or None."""
     gateway = view.get(GATEWAYS, gateway_id)
     if gateway is None or gateway.project != by.project or not by.task_id.startswith(f"{gateway.job_id}."):
@@ -153,11 +155,11 @@ def runs(view: Snapshot, gateway_id: str, by: Caller) -> Gateway | None:
     return gateway
 
 
-def _written_off(item: SeenGateway, now: float) -> Gateway:
+def _written_off(item: SeenGateway, now: float) -> GatewayRun:
     failed = item.gateway.failed or item.gateway.stopped_at is None
     words = item.gateway.message or (item.last_words if failed else "")
     return changed(item.gateway, {"ended_at": now, "failed": failed, "message": words})
 
 
-def _told(item: SeenGateway, now: float, problem: str) -> Gateway:
+def _told(item: SeenGateway, now: float, problem: str) -> GatewayRun:
     return changed(item.gateway, {"stopped_at": now, "failed": bool(problem), "message": problem})

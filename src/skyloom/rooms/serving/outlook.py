@@ -12,7 +12,7 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
 from skyloom.rooms.serving import fleet, model, rules
-from skyloom.rooms.serving.change import Gateway
+from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.comparing import results_of
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.ports import CANARIES, GATEWAYS, REPLICAS, REVISIONS, TALLIES
@@ -123,7 +123,7 @@ class Outlook:
         )
 
 
-def gateway_of(view: Snapshot, project: str) -> Gateway | None:
+def gateway_of(view: Snapshot, project: str) -> GatewayRun | None:
     """The gateway of a project, unless it is over or told to stop."""
     found = view.select(GATEWAYS, {"project": project, "ended_at": None}, newest_first=True)
     return next((gateway for gateway in found if gateway.stopped_at is None), None)

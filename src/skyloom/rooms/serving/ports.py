@@ -3,17 +3,17 @@
 from typing import Protocol
 
 from skyloom.ports.store import Collection
-from skyloom.rooms.serving.change import Gateway
+from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
 from skyloom.rooms.serving.routes import RoutingTable
-from skyloom.rooms.serving.split import Canary, Tally
+from skyloom.rooms.serving.split import Canary, SplitTally
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
 REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number", "model_version"))
 REPLICAS = Collection("replicas", Replica, indexes=("endpoint_id", "ended_at"))
 CANARIES = Collection("canaries", Canary, indexes=("endpoint_id", "state"))
-TALLIES = Collection("split_tallies", Tally)
-GATEWAYS = Collection("gateways", Gateway, indexes=("ended_at",))
+TALLIES = Collection("split_tallies", SplitTally)
+GATEWAYS = Collection("gateways", GatewayRun, indexes=("ended_at",))
 
 COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS, CANARIES, TALLIES, GATEWAYS)
 

@@ -72,7 +72,7 @@ class Progress:
             self._writer.note(tx, fresh, f"Its ports go over to {who}.")
         return True
 
-    def _verdict(self, moment: Moment, now: float) -> canaries.Verdict | None:
+    def _verdict(self, moment: Moment, now: float) -> canaries.CanaryMove | None:
         canary, endpoint, tally = moment.situation.canary, moment.situation.endpoint, moment.tally
         if canary is None or not canary.live:
             return None
@@ -101,7 +101,7 @@ class Progress:
             canary, endpoint.in_force, canary.step
         )
 
-    def _carry_out(self, tx: Transaction, endpoint: Endpoint, canary: Canary, verdict: canaries.Verdict) -> None:
+    def _carry_out(self, tx: Transaction, endpoint: Endpoint, canary: Canary, verdict: canaries.CanaryMove) -> None:
         if verdict.state in (CanaryState.PROMOTED, CanaryState.ROLLED_BACK):
             self._writer.end(tx, endpoint, canary, verdict.state, verdict.message)
             return

@@ -62,7 +62,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Start:
+class ReplicaStart:
     """Replicas of one revision to start.
 
     Attributes:
@@ -88,7 +88,7 @@ class Steps:
 
     ended: tuple[Replica, ...] = ()
     stop: tuple[Replica, ...] = ()
-    starts: tuple[Start, ...] = ()
+    starts: tuple[ReplicaStart, ...] = ()
     wait_s: float | None = None
     drop_fallback: bool = False
 
@@ -143,7 +143,7 @@ def reconcile(now_is: Situation, now: float) -> Steps:
     return Steps(
         ended=ended,
         stop=tuple(to_stop),
-        starts=(Start(endpoint.current, False, missing),) if missing and pause_s <= 0 else (),
+        starts=(ReplicaStart(endpoint.current, False, missing),) if missing and pause_s <= 0 else (),
         wait_s=pause_s if missing and pause_s > 0 else None,
     )
 

@@ -293,7 +293,7 @@ class Serving:
         return _EAGER_S
 
     def _drafts(
-        self, endpoint: Endpoint, revisions: Mapping[int, Revision], start: rules.Start, now: float
+        self, endpoint: Endpoint, revisions: Mapping[int, Revision], start: rules.ReplicaStart, now: float
     ) -> Iterator[Draft]:
         """Replicas to start, their plans in the blobs; a revision that is not there is nobody's."""
         revision = revisions.get(start.number)

@@ -173,7 +173,7 @@ class Canary(Record, frozen=True, kw_only=True):
         return self.state in LIVE_CANARY
 
 
-class Tally(Record, frozen=True, kw_only=True):
+class SplitTally(Record, frozen=True, kw_only=True):
     """What an endpoint's revisions were asked since its split came into force. Its id is the endpoint's.
 
     A gateway's numbers begin at 0 with it and only grow; so what counts is what its successors saw, and of the present one what came since.

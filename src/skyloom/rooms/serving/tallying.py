@@ -1,11 +1,11 @@
-"""Pure: adding up what gateways count, since a split came into force. See `split.Tally`."""
+"""Pure: adding up what gateways count, since a split came into force. See `split.SplitTally`."""
 
 from collections.abc import Mapping
 
 from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
-from skyloom.rooms.serving.split import Tally
+from skyloom.rooms.serving.split import SplitTally
 
 Counted = Mapping[str, RevisionTraffic]
 _SHADOW = "shadow:"
@@ -24,14 +24,14 @@ def counted_by(route: RouteTraffic | None) -> dict[str, RevisionTraffic]:
     return {**route.revisions, **shadows}
 
 
-def since_split(tally: Tally, gateway: str, now_counted: Counted) -> dict[str, RevisionTraffic]:
+def since_split(tally: SplitTally, gateway: str, now_counted: Counted) -> dict[str, RevisionTraffic]:
     """What was counted since the split came into force."""
     base: Counted = tally.base if gateway == tally.gateway else {}
     grown = {key: _less(seen, base.get(key, RevisionTraffic())) for key, seen in now_counted.items()}
     return _added(tally.carried, grown)
 
 
-def handed_on(tally: Tally, gateway: str, last_counted: Counted) -> Tally:
+def handed_on(tally: SplitTally, gateway: str, last_counted: Counted) -> SplitTally:
     """The tally once another gateway counts, which begins at 0. ``last_counted`` is what the one before is known to have counted."""
     carried = since_split(tally, tally.gateway, last_counted)
     return changed(tally, {"gateway": gateway, "base": {}, "carried": carried})

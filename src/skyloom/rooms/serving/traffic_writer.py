@@ -15,7 +15,7 @@ from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, REVISIONS, TALLIES
 from skyloom.rooms.serving.rules import Situation
-from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, Tally, TrafficSplit
+from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, SplitTally, TrafficSplit
 from skyloom.rooms.serving.tallying import Counted
 
 
@@ -30,7 +30,7 @@ class Moment:
     """
 
     situation: Situation
-    tally: Tally | None
+    tally: SplitTally | None
     gateway: str
     counted: Counted
     drift: str = ""
@@ -99,7 +99,7 @@ class SplitWriter:
     def begin_tally(self, tx: Transaction, endpoint: Endpoint, moment: Moment, now: float) -> None:
         """Count from here on."""
         known = tx.get(TALLIES, endpoint.id)
-        made = Tally(
+        made = SplitTally(
             id=endpoint.id,
             project=endpoint.project,
             version=known.version if known else 0,
