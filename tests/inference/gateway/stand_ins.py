@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from skyloom.inference.gateway.desk import Desk
+from skyloom.inference.gateway.desk import RouteDesk
 from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.rooms.serving.plan import Limits
 from skyloom.rooms.serving.routes import Backend, EndpointRoute
@@ -126,7 +126,7 @@ class Bench:
 
     def __init__(self, route: EndpointRoute, limits: Limits = Limits(), seed: int = 5) -> None:  # noqa: B008  # frozen
         self.wakes = 0
-        self.desk = Desk(route, limits, random.Random(seed), self._wake)
+        self.desk = RouteDesk(route, limits, random.Random(seed), self._wake)
 
     def _wake(self) -> None:
         self.wakes += 1

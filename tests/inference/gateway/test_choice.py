@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyloom.inference.gateway.choice import Split, rendezvous
+from skyloom.inference.gateway.choice import RouteSplit, rendezvous
 from skyloom.rooms.serving.routes import HeaderRule
 from tests.inference.gateway.gateways import make_route, share
 
@@ -19,8 +19,8 @@ def weighted(parts) -> list[tuple[str, float]]:
     return list(zip(NAMES, parts, strict=False))
 
 
-def split_of(parts, **changes) -> Split:
-    return Split(make_route(*(share(name, weight=part) for name, part in weighted(parts)), **changes))
+def split_of(parts, **changes) -> RouteSplit:
+    return RouteSplit(make_route(*(share(name, weight=part) for name, part in weighted(parts)), **changes))
 
 
 @given(
@@ -69,5 +69,5 @@ def test_sticky_and_random_shares_are_the_weights():
 
 
 def test_nobody_is_chosen_where_nobody_takes_any():
-    assert Split(make_route()).choose({}, 0.5) == ""
+    assert RouteSplit(make_route()).choose({}, 0.5) == ""
     assert split_of([0.0, 0.0]).choose({b"x": b"y"}, 0.5) == ""

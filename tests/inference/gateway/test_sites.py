@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from skyloom.inference.access import AccessList
-from skyloom.inference.gateway.sites import Gate, GateCalls, GateRest
+from skyloom.inference.gateway.sites import GateCalls, GateRest, RouteGate
 from skyloom.inference.gateway.watching import is_known_service
 from skyloom.inference.wire.messages import Head, Request
 from tests.inference.gateway.gateways import make_route, share
@@ -20,7 +20,7 @@ INFER, MODEL_INFER = b"/v2/models/toy/infer", b"/inference.GRPCInferenceService/
 @pytest.fixture
 def gate(tmp_path):
     write_access(tmp_path / "access.json", TOKEN)
-    return Gate(Bench(make_route(share("rev_1"))).desk, AccessList(tmp_path / "access.json"))
+    return RouteGate(Bench(make_route(share("rev_1"))).desk, AccessList(tmp_path / "access.json"))
 
 
 @pytest.mark.parametrize(
