@@ -28,7 +28,12 @@ def share(revision: str, *backends: Backend, weight: float = 1.0, number: int = 
 
 def make_route(*shares: Share, **changes) -> EndpointRoute:
     route = EndpointRoute(
-        endpoint="ep_1", model="toy", rest_port=free_port(), grpc_port=free_port(), access_file="access.json", shares=shares
+        endpoint="ep_1",
+        model="toy",
+        rest_port=free_port(),
+        grpc_port=free_port(),
+        access_file="access.json",
+        shares=shares,
     )
     return msgspec.structs.replace(route, **changes)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import uvloop
 
 from skyloom.core.errors import SkyloomError
-from skyloom.inference.gateway.process import Gateway, GatewayPlanRefused, read_plan
+from skyloom.inference.gateway.process import GatewayPlanRefused, GatewayProcess, read_plan
 from skyloom.rooms.serving.plan import ExitCode
 from skyloom.rooms.serving.routes import GatewayPlan
 from skyloom.settings import TaskEnvironment
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _serve(plan: GatewayPlan, folder: Path) -> None:
-    await Gateway(plan, folder, TaskEnvironment.read()).run()
+    await GatewayProcess(plan, folder, TaskEnvironment.read()).run()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from skyloom.rooms.serving.routes import EndpointRoute
 _HASH_BITS = 64
 
 
-class Split:
+class RouteSplit:
     """How one route shares its requests. Made once per table, asked for every request.
 
     Header rules come first, then the sticky header, then chance. Only a rule may name a revision of weight 0.

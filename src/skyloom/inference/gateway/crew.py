@@ -11,7 +11,7 @@ _FIRST_OUT_S, _LONGEST_OUT_S = 5.0, 300.0
 _FIRST_REST_S, _LONGEST_REST_S = 0.05, 1.0
 
 
-class Lane:
+class BackendLane:
     """The way to one replica.
 
     Attributes:
@@ -55,16 +55,18 @@ class Crew:
     """
 
     def __init__(self, chance: random.Random, max_open: int, max_open_bytes: int) -> None:
-        self.lanes: list[Lane] = []
+        self.lanes: list[BackendLane] = []
         self.max_open = max_open
         self.max_open_bytes = max_open_bytes
         self._chance = chance
         self._turn = 0
 
-    def update(self, backends: Iterable[Backend]) -> list[Lane]:
+    def update(self, backends: Iterable[Backend]) -> list[BackendLane]:
         """Take over what the table says; returns the lanes that are gone."""
         known = {lane.backend: lane for lane in self.lanes}
-        self.lanes = [known.pop(backend) if backend in known else Lane(backend) for backend in dict.fromkeys(backends)]
+        self.lanes = [
+            known.pop(backend) if backend in known else BackendLane(backend) for backend in dict.fromkeys(backends)
+        ]
         out = sorted((lane for lane in self.lanes if lane.ejected_until), key=lambda lane: lane.ejected_until)
         for lane in out[: max(0, len(out) - len(self.lanes) // 2)]:
             lane.ejected_until = 0.0
@@ -72,7 +74,7 @@ class Crew:
             lane.is_gone = True
         return list(known.values())
 
-    def pick(self, now: float, size_bytes: int, tried: Collection[Lane] = ()) -> Lane | None:
+    def pick(self, now: float, size_bytes: int, tried: Collection[BackendLane] = ()) -> BackendLane | None:
         """Who takes a request: the one with the fewest, none of ``tried``. None when all are full, out or resting."""
         lanes = self.lanes
         count = len(lanes)
@@ -86,7 +88,7 @@ class Crew:
         self._turn = (self._turn + 1) % count  # equals take turns
         return self._least(lanes[self._turn :] + lanes[: self._turn], now, size_bytes, tried)
 
-    def answered(self, lane: Lane, now: float, *, failed: bool) -> None:
+    def answered(self, lane: BackendLane, now: float, *, failed: bool) -> None:
         """A replica answered. Several failures in a row leave it out for a growing time, as long as at least half remain."""
         lane.num_refusals = 0
         if not failed:
@@ -103,13 +105,15 @@ class Crew:
             lane.ejected_until = now + out_s(lane.num_ejections)
             lane.num_failures = 0
 
-    def refused(self, lane: Lane, now: float) -> None:
+    def refused(self, lane: BackendLane, now: float) -> None:
         """A replica could not be reached, or takes nothing: leave it alone for a moment, then ask it with one request."""
         lane.num_refusals += 1
         lane.resting_until = now + min(_FIRST_REST_S * 2 ** min(lane.num_refusals - 1, 10), _LONGEST_REST_S)
 
-    def _least(self, lanes: Iterable[Lane], now: float, size_bytes: int, tried: Collection[Lane]) -> Lane | None:
-        best: Lane | None = None
+    def _least(
+        self, lanes: Iterable[BackendLane], now: float, size_bytes: int, tried: Collection[BackendLane]
+    ) -> BackendLane | None:
+        best: BackendLane | None = None
         for lane in lanes:
             if (
                 (best is None or lane.num_open < best.num_open)
@@ -119,7 +123,7 @@ class Crew:
                 best = lane
         return best
 
-    def _takes(self, lane: Lane, now: float, size_bytes: int) -> bool:
+    def _takes(self, lane: BackendLane, now: float, size_bytes: int) -> bool:
         if not lane.num_open:
             return lane.ejected_until <= now and lane.resting_until <= now
         return (

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 
 from skyloom.core.errors import SkyloomError
-from skyloom.inference.gateway.choice import Split
-from skyloom.inference.gateway.crew import Crew, Lane, RetryBudget
+from skyloom.inference.gateway.choice import RouteSplit
+from skyloom.inference.gateway.crew import BackendLane, Crew, RetryBudget
 from skyloom.inference.gateway.forwarding import Heads, ending, request_id, timeout_s
 from skyloom.inference.gateway.held import HeldRequests
 from skyloom.inference.gateway.numbers import RouteCounter
 from skyloom.inference.gateway.passage import Passage
 from skyloom.inference.gateway.replies import beginning_of, response_to, status_of
 from skyloom.inference.gateway.shadows import Shadows
-from skyloom.inference.gateway.upstream import Pool, Reply, Trouble
+from skyloom.inference.gateway.upstream import ReplicaLinks, Reply, Trouble
 from skyloom.inference.gateway.words import (
     AllBusy,
     AnswerTooLarge,
@@ -39,7 +39,7 @@ _MAX_UNSENT_BYTES = 2**18
 _MAX_ANSWER_BYTES = 2**26
 
 
-class Desk:
+class RouteDesk:
     """What stands before one endpoint. Lives on one event loop.
 
     Args:
@@ -55,8 +55,8 @@ class Desk:
         self._heads = Heads()
         self._budget = RetryBudget()
         self._crews: dict[str, Crew] = {}
-        self._pools: dict[Lane, Pool] = {}
-        self._retired: list[Pool] = []
+        self._pools: dict[BackendLane, ReplicaLinks] = {}
+        self._retired: list[ReplicaLinks] = []
         self._held = HeldRequests(route.max_held, limits.max_queue_bytes)
         self._ids = secrets.token_hex(6).encode()
         self._is_closed = False
@@ -69,7 +69,7 @@ class Desk:
     def update(self, route: EndpointRoute) -> None:
         """Take over a new table: who is there now, and how they share. Those who wait are looked at again, in their order."""
         self.route = route
-        self._split = Split(route)
+        self._split = RouteSplit(route)
         self._held.max_held = route.max_held
         shares = {share.revision: share.backends for share in route.shares}
         for revision in self._crews.keys() | shares.keys():
@@ -84,7 +84,7 @@ class Desk:
             for lane in crew.lanes:
                 if lane not in self._pools:
                     silence_s = self._limits.timeout_s * _SILENCE_FACTOR
-                    self._pools[lane] = Pool(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
+                    self._pools[lane] = ReplicaLinks(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
         for revision in self._crews.keys() - shares.keys():
             del self._crews[revision]
         self.numbers.keep(shares, (shadow.revision for shadow in route.shadows))
@@ -153,7 +153,7 @@ class Desk:
         for revision in self._held.revisions():
             self._dispatch(revision)
 
-    def _send(self, passage: Passage, lane: Lane, now: float) -> None:
+    def _send(self, passage: Passage, lane: BackendLane, now: float) -> None:
         passage.lane = lane
         passage.num_tries += 1
         lane.num_open += 1
@@ -165,7 +165,7 @@ class Desk:
         head = self._heads.written(passage.request.head) + ending(pool.host, passage.size_bytes, left_s)
         pool.send(passage, head)
 
-    def _release(self, passage: Passage, now: float) -> Lane:
+    def _release(self, passage: Passage, now: float) -> BackendLane:
         """The replica has this one no more."""
         lane = passage.lane
         assert lane is not None
@@ -190,7 +190,7 @@ class Desk:
                 pool.cancel(passage)
             self._dispatch(passage.revision)
 
-    def _pool_of(self, lane: Lane) -> Pool | None:
+    def _pool_of(self, lane: BackendLane) -> ReplicaLinks | None:
         found = self._pools.get(lane)
         return found or next((pool for pool in self._retired if pool.backend == lane.backend), None)
 
@@ -257,19 +257,19 @@ class Desk:
             self._fail(passage, _TROUBLES[trouble](), now)
         self._dispatch(passage.revision)
 
-    def _judge(self, passage: Passage, lane: Lane, status: int, now: float) -> None:
+    def _judge(self, passage: Passage, lane: BackendLane, status: int, now: float) -> None:
         crew = self._crews.get(passage.revision)
         if crew is not None and status == 503:
             crew.refused(lane, now)
         elif crew is not None:
             crew.answered(lane, now, failed=status >= 500)
 
-    def _declined(self, passage: Passage, lane: Lane, status: int, now: float) -> bool:
+    def _declined(self, passage: Passage, lane: BackendLane, status: int, now: float) -> bool:
         """True when the replica takes nothing now and another one is asked."""
         self._judge(passage, lane, status, now)
         return status == 503 and self._try_again(passage, lane, now)
 
-    def _try_again(self, passage: Passage, lane: Lane, now: float) -> bool:
+    def _try_again(self, passage: Passage, lane: BackendLane, now: float) -> bool:
         """Send a request a second time if that is allowed: inference changes nothing, so twice is as good as once."""
         if passage.exchange is None or passage.num_tries >= MAX_TRIES or self._is_late(passage, now):
             return False
@@ -278,7 +278,7 @@ class Desk:
         self._again(passage, lane, now)
         return True
 
-    def _again(self, passage: Passage, lane: Lane, now: float) -> None:
+    def _again(self, passage: Passage, lane: BackendLane, now: float) -> None:
         passage.tried = (*passage.tried[-MAX_TRIES:], lane)
         crew = self._crews.get(passage.revision)
         if crew is None:  # the revision was taken away meanwhile

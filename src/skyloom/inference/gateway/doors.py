@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skyloom.inference.access import AccessList
-from skyloom.inference.gateway.desk import Desk
-from skyloom.inference.gateway.sites import Gate, GateCalls, GateRest
+from skyloom.inference.gateway.desk import RouteDesk
+from skyloom.inference.gateway.sites import GateCalls, GateRest, RouteGate
 from skyloom.inference.ports import PortClaim, PortTaken, listen
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
@@ -48,8 +48,8 @@ class Doors:
     ) -> None:
         self._host = host
         self._claims = claims
-        self.desk = Desk(route, limits, random.Random(), on_wake)  # noqa: S311  # chance shares traffic, it keeps no secret
-        self._gate = Gate(self.desk, access)
+        self.desk = RouteDesk(route, limits, random.Random(), on_wake)  # noqa: S311  # chance shares traffic, it keeps no secret
+        self._gate = RouteGate(self.desk, access)
         self._calls = GateCalls(self._gate)
         self._connections = Connections(GateRest(self._gate), limits)
         self._call_connections = Http2Connections(self._calls, limits)

@@ -1,6 +1,6 @@
 """One request on its way through the gateway."""
 
-from skyloom.inference.gateway.crew import Lane
+from skyloom.inference.gateway.crew import BackendLane
 from skyloom.inference.wire.messages import Request
 from skyloom.inference.wire.site import Streaming
 
@@ -49,8 +49,8 @@ class Passage:
         self.is_call = is_call
         self.draw = draw
         self.revision = ""
-        self.lane: Lane | None = None
-        self.tried: tuple[Lane, ...] = ()
+        self.lane: BackendLane | None = None
+        self.tried: tuple[BackendLane, ...] = ()
         self.num_tries = self.number = 0
         self.is_begun = self.is_over = self.was_held = False
         self.arrived_at = request.arrived_at

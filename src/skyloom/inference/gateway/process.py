@@ -31,7 +31,7 @@ class GatewayPlanRefused(InvalidInput):
     """The plan file cannot be read, or asks for what is not allowed."""
 
 
-class Gateway:
+class GatewayProcess:
     """The running gateway. Make it on the event loop that it will live on."""
 
     def __init__(self, plan: GatewayPlan, folder: Path, task: TaskEnvironment) -> None:

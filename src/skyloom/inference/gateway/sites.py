@@ -9,7 +9,7 @@ import msgspec
 
 from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.inference.access import AccessList
-from skyloom.inference.gateway.desk import Desk
+from skyloom.inference.gateway.desk import RouteDesk
 from skyloom.inference.gateway.forwarding import is_passable
 from skyloom.inference.gateway.metrics import CONTENT_TYPE, render
 from skyloom.inference.gateway.watching import Watching, is_known_service
@@ -28,14 +28,14 @@ _OK = ((b"grpc-status", b"0"),)
 _YES = b"\x00\x00\x00\x00\x02\x08\x01"  # a message whose first field is true, or 1: live, ready, SERVING
 
 
-class Gate:
+class RouteGate:
     """What both sites of one endpoint share.
 
     Attributes:
         is_draining: nothing new is taken soon.
     """
 
-    def __init__(self, desk: Desk, access: AccessList) -> None:
+    def __init__(self, desk: RouteDesk, access: AccessList) -> None:
         self.desk = desk
         self.access = access
         self.is_draining = False
@@ -68,7 +68,7 @@ class Gate:
 class GateRest:
     """The site of an endpoint's HTTP/1.1 connections."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: RouteGate) -> None:
         self._gate = gate
         self._own: dict[bytes, Callable[[], Response]] = {
             _LIVE: lambda: Response(200, msgspec.json.encode({"live": True})),
@@ -127,7 +127,7 @@ class GateRest:
 class GateCalls:
     """The site of an endpoint's HTTP/2 connections: calls of one message each way are brought to a replica."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: RouteGate) -> None:
         self._gate = gate
         self._watching = Watching()
 

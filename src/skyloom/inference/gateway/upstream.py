@@ -46,7 +46,7 @@ class Receiver(Protocol):
         ...
 
     def heard(self, passage: Passage, part: bytes) -> bool:
-        """A part; False: read no further for now, see `Pool.resume`."""
+        """A part; False: read no further for now, see `ReplicaLinks.resume`."""
         ...
 
     def ended(self, passage: Passage) -> None:
@@ -58,7 +58,7 @@ class Receiver(Protocol):
         ...
 
 
-class Pool:
+class ReplicaLinks:
     """The connections to one replica.
 
     Args:
@@ -160,7 +160,7 @@ class UpstreamConnection(asyncio.Protocol):
         last_at: when it last heard or sent something.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: ReplicaLinks) -> None:
         self._pool = pool
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
