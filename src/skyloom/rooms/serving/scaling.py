@@ -40,6 +40,16 @@ class ScaleSignal(enum.StrEnum):
         return self not in (ScaleSignal.QUEUE_DELAY, ScaleSignal.LATENCY)
 
 
+DEFAULT_TARGETS = {
+    ScaleSignal.CONCURRENCY: 8.0,
+    ScaleSignal.RATE: 50.0,
+    ScaleSignal.QUEUE_DELAY: 0.1,
+    ScaleSignal.LATENCY: 0.5,
+    ScaleSignal.UTILISATION: 0.7,
+    ScaleSignal.GPU: 0.7,
+}
+
+
 class ScaleReason(enum.StrEnum):
     """Why a number of replicas is wanted."""
 
