@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from skyloom.cli.columns import Column, of
-from skyloom.cli.wording import duration
+from skyloom.cli.wording import NOTHING, duration
+from skyloom.rooms.serving.model import Endpoint
 from skyloom.simulation.autoscaling import ScalingReport, ScalingRow
 
 
@@ -28,6 +29,18 @@ def _say_replica(report: ScalingReport) -> str:
 def _say_optimum(report: ScalingReport) -> str:
     needed = f"{report.needed_at_once:,} at once"
     return f"{duration(report.optimum_replica_s)} of replicas, {needed}: nobody waits, all known before"
+
+
+def say_scaling(endpoint: Endpoint) -> str:
+    """How an endpoint's size follows its load, and what it is now."""
+    scaling = endpoint.scaling
+    if scaling is None:
+        return NOTHING
+    now = "asleep" if endpoint.num_replicas == 0 else f"{endpoint.num_replicas} now"
+    return (
+        f"{scaling.min_replicas} to {scaling.max_replicas} replicas, {now}; "
+        f"{scaling.signal.value.replace('_', ' ')} of {scaling.target:g} each over {duration(scaling.window_s)}"
+    )
 
 
 SCALING_COLUMNS: Mapping[type, Sequence[Column]] = {

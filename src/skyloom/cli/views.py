@@ -8,7 +8,7 @@ from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
-from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES
+from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
@@ -302,6 +302,8 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("next_action"),
             of("endpoint.model"),
             of("endpoint.revision"),
+            Column("scaling", lambda status: say_scaling(status.endpoint)),
+            of("scale.why", "why so many"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),

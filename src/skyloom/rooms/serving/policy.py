@@ -70,10 +70,11 @@ def decide(scaling: Scaling, load: Load, current: int, now: float, course: Cours
     else:
         right, course = _stepwise(scaling, load, stable, burst, current, now, course)
     right = _slept_or_woken(scaling, load, right, current, now)
+    right = _known(scaling, right, stable, current)
     course = _with_high_and_low(course, scaling, right.replicas, now)
     held_back = _delayed(right, course, current)
     moderate = _at_rate(scaling, held_back, course, current)
-    wanted, reason, why = _limited(scaling, moderate, floor, current, stable)
+    wanted, reason, why = _limited(scaling, moderate, floor, current)
     if wanted != current:
         course = msgspec.structs.replace(course, moved_at=now)
     again_at = min(floor.until, _due(scaling, load, course, now))
@@ -149,6 +150,15 @@ def _asked(sample: LoadSample) -> bool:
     return bool(sample.held or sample.arrived or sample.concurrency > 0)
 
 
+def _known(scaling: Scaling, right: _Right, stable: Mean, current: int) -> _Right:
+    """What was not seen is no reason to take anything away: after a restart, without reports, when the clock was set."""
+    kept = min(current, scaling.max_replicas)
+    if right.replicas >= kept or stable.seen_s >= _SEEN * scaling.window_s:
+        return right
+    why = f"Only {stable.seen_s:.0f} s of the last {scaling.window_s:g} s were seen, too little to take anything away."
+    return _Right(kept, ScaleReason.UNSEEN, why)
+
+
 def _with_high_and_low(course: Course, scaling: Scaling, right: int, now: float) -> Course:
     right = min(right, scaling.max_replicas + 1)  # so that both stairs have few steps
     highs = tuple(one for one in course.highs if one[1] > right and now - one[0] < scaling.scale_down_delay_s)
@@ -180,7 +190,7 @@ def _at_rate(scaling: Scaling, right: _Right, course: Course, current: int) -> _
     return right._replace(replicas=min(max(right.replicas, least), current))
 
 
-def _limited(scaling: Scaling, right: _Right, floor: Floor, current: int, stable: Mean) -> tuple[int, ScaleReason, str]:
+def _limited(scaling: Scaling, right: _Right, floor: Floor, current: int) -> tuple[int, ScaleReason, str]:
     if floor.replicas > right.replicas:
         wanted, reason, why = floor.replicas, floor.reason, floor.why
         if wanted == current:
@@ -190,10 +200,6 @@ def _limited(scaling: Scaling, right: _Right, floor: Floor, current: int, stable
         why = f"{right.replicas} would be right, and at most {scaling.max_replicas} are allowed. {right.why}"
     else:
         wanted, reason, why = right.replicas, right.reason, right.why
-    kept = min(current, scaling.max_replicas)
-    if wanted < kept and stable.seen_s < _SEEN * scaling.window_s:
-        why = f"Only {stable.seen_s:.0f} s of the last {scaling.window_s:g} s were seen, too little to take anything away."
-        return kept, ScaleReason.UNSEEN, why
     return wanted, reason, why
 
 
