@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from skyloom.cli.simulate_autoscale import read_policy
 from skyloom.cli.values import UnreadableOption
-from skyloom.rooms.serving.scaling import ScaleSignal, Scaling, ScalingUnclear
-from skyloom.simulation.autoscaling import Goal, NamedScaling, compare
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleSignal, ScalingUnclear
+from skyloom.simulation.autoscaling import NamedScaling, ServiceGoal, compare
 from skyloom.simulation.load_figure import load_figure, load_page, write_load_figure
 from skyloom.simulation.optimum import optimum
 from skyloom.simulation.replicas import ReplicaKind, answer
@@ -57,7 +57,7 @@ def test_optimum_is_what_trying_everything_finds(pairs, concurrency, cold_s) -> 
 @settings(max_examples=100, deadline=None)
 def test_fixed_replicas_are_a_queue_with_that_many_servers(pairs, concurrency, num_replicas) -> None:
     log = log_of(pairs)
-    fixed = Scaling(min_replicas=num_replicas, max_replicas=num_replicas)
+    fixed = Autoscaling(min_replicas=num_replicas, max_replicas=num_replicas)
     answered = answer(log, fixed, ReplicaKind(concurrency=concurrency))
     free = [0.0] * (concurrency * num_replicas)
     waits = []
@@ -80,7 +80,7 @@ def test_fixed_replicas_are_a_queue_with_that_many_servers(pairs, concurrency, n
 def test_every_request_is_answered_and_paid_for(pairs, signal, least, cold_s) -> None:
     log = log_of(pairs)
     target = 0.5 if signal is ScaleSignal.UTILISATION else 1.0
-    scaling = Scaling(min_replicas=least, max_replicas=3, signal=signal, target=target)
+    scaling = Autoscaling(min_replicas=least, max_replicas=3, signal=signal, target=target)
     told: list[int] = []
     answered = answer(log, scaling, ReplicaKind(concurrency=2, cold_start_s=cold_s), told.append)
     assert sum(told) == len(log.arrivals) == len(answered.waits)
@@ -94,7 +94,7 @@ def test_every_request_is_answered_and_paid_for(pairs, signal, least, cold_s) ->
 
 def test_one_request_to_a_sleeping_endpoint_pays_a_cold_start() -> None:
     log = log_of([(0, 2), (1, 1)])
-    answered = answer(log, Scaling(min_replicas=0), ReplicaKind(cold_start_s=3.0))
+    answered = answer(log, Autoscaling(min_replicas=0), ReplicaKind(cold_start_s=3.0))
     assert list(answered.waits) == [3.0, 2.0]
     assert answered.replica_s == 5.0
     assert (answered.num_cold, answered.num_starts, answered.num_moves) == (2, 1, 1)
@@ -102,7 +102,7 @@ def test_one_request_to_a_sleeping_endpoint_pays_a_cold_start() -> None:
 
 def test_replica_that_is_let_go_finishes_what_it_has() -> None:
     log = log_of([(0, 40), (1, 300)])
-    scaling = Scaling(min_replicas=0, max_replicas=5, target=1.2, scale_down_delay_s=0.0)
+    scaling = Autoscaling(min_replicas=0, max_replicas=5, target=1.2, scale_down_delay_s=0.0)
     answered = answer(log, scaling, ReplicaKind(concurrency=1, cold_start_s=0.0))
     began = 1.0 + answered.waits[1]
     assert answered.ended_at == began + 300  # by the younger one, which was let go when the load was one again
@@ -114,10 +114,12 @@ def test_replica_that_is_let_go_finishes_what_it_has() -> None:
 def test_comparison_holds_each_policy_against_the_goal_and_the_optimum() -> None:
     log = log_of([(at, 1) for at in range(60)])
     ways = [
-        NamedScaling(name="one", scaling=Scaling(min_replicas=1, max_replicas=1)),
-        NamedScaling(name="two", scaling=Scaling(min_replicas=2, max_replicas=2)),
+        NamedScaling(name="one", scaling=Autoscaling(min_replicas=1, max_replicas=1)),
+        NamedScaling(name="two", scaling=Autoscaling(min_replicas=2, max_replicas=2)),
     ]
-    report, answered = compare(log, ways, ReplicaKind(concurrency=1, cold_start_s=0.0), Goal(latency_s=1.0), ways[1:])
+    report, answered = compare(
+        log, ways, ReplicaKind(concurrency=1, cold_start_s=0.0), ServiceGoal(latency_s=1.0), ways[1:]
+    )
     assert [row.policy for row in report.rows] == ["one", "two"]
     assert [row.over_optimum for row in report.rows] == [1.0, 2.0]
     assert [row.in_time for row in report.rows] == [1.0, 1.0]
@@ -197,8 +199,8 @@ def test_missing_and_damaged_request_logs_are_refused(tmp_path: Path) -> None:
 
 def test_figure_holds_every_policy_and_no_markup_of_names(tmp_path: Path) -> None:
     log = log_of([(at, 1) for at in range(20)])
-    ways = [NamedScaling(name="<b>", scaling=Scaling(min_replicas=0))]
-    report, answered = compare(log, ways, ReplicaKind(), Goal())
+    ways = [NamedScaling(name="<b>", scaling=Autoscaling(min_replicas=0))]
+    report, answered = compare(log, ways, ReplicaKind(), ServiceGoal())
     drawn = load_figure(msgspec.structs.replace(report, log="<i>"), answered)
     assert [panel.title for panel in drawn.panels] == [
         "requests in the system",
@@ -226,11 +228,11 @@ def test_figure_holds_every_policy_and_no_markup_of_names(tmp_path: Path) -> Non
 )
 def test_policies_that_cannot_be_meant_are_refused(text: str, error: type) -> None:
     with pytest.raises(error):
-        read_policy(text, ReplicaKind(), Goal(), 1.0)
+        read_policy(text, ReplicaKind(), ServiceGoal(), 1.0)
 
 
 def test_policies_have_targets_that_suit_their_replicas() -> None:
-    kind, goal = ReplicaKind(concurrency=10), Goal(latency_s=0.3)
+    kind, goal = ReplicaKind(concurrency=10), ServiceGoal(latency_s=0.3)
     targets = [read_policy(name, kind, goal, 0.5).scaling.target for name in ("concurrency", "rate", "latency")]
     assert targets == pytest.approx([7.0, 14.0, 0.3])
     fixed = read_policy("fixed,max=3", kind, goal, 0.5).scaling

@@ -12,9 +12,9 @@ from skyloom.rooms.serving.model import EndpointMissing
 from skyloom.rooms.serving.scaling import (
     DEFAULT_TARGETS,
     MAX_REPLICAS,
+    Autoscaling,
     Foresight,
     ScaleSignal,
-    Scaling,
     ScheduledFloor,
     check_scaling,
 )
@@ -84,7 +84,7 @@ def told(
     floors: list[str] | None,
     foresight: int | None,
 ) -> dict[str, Any]:
-    """What was said, as attributes of `Scaling`. Raises `UnreadableOption`."""
+    """What was said, as attributes of `Autoscaling`. Raises `UnreadableOption`."""
     given: dict[str, Any] = {
         "min_replicas": min_replicas,
         "max_replicas": max_replicas,
@@ -104,17 +104,17 @@ def told(
     return found
 
 
-def scaling_of(client: Client, endpoint: str, said: dict[str, Any]) -> Scaling:
+def scaling_of(client: Client, endpoint: str, said: dict[str, Any]) -> Autoscaling:
     """What an endpoint has, with what was said. Raises `UnreadableOption` and `ScalingUnclear`."""
     try:
-        known = client.endpoints.get(endpoint).endpoint.scaling or Scaling()
+        known = client.endpoints.get(endpoint).endpoint.scaling or Autoscaling()
     except EndpointMissing:
-        known = Scaling()
+        known = Autoscaling()
     if "min_replicas" in said and "max_replicas" not in said and said["min_replicas"] > known.max_replicas:
         said = {**said, "max_replicas": said["min_replicas"]}
     scaling = msgspec.structs.replace(known, **said)
     try:
-        msgspec.convert(msgspec.to_builtins(scaling), Scaling)
+        msgspec.convert(msgspec.to_builtins(scaling), Autoscaling)
     except msgspec.ValidationError as error:
         raise UnreadableOption(f"The scaling cannot be: {error}.", next_action="See: skyloom deploy --help.") from error
     check_scaling(scaling)

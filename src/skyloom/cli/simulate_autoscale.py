@@ -15,12 +15,12 @@ from skyloom.cli.values import UnreadableOption
 from skyloom.rooms.serving.scaling import (
     DEFAULT_TARGETS,
     MAX_REPLICAS,
+    Autoscaling,
     Foresight,
     ScaleSignal,
-    Scaling,
     check_scaling,
 )
-from skyloom.simulation.autoscaling import Advance, Goal, NamedScaling, compare
+from skyloom.simulation.autoscaling import Advance, NamedScaling, ServiceGoal, compare
 from skyloom.simulation.figure import check_figure
 from skyloom.simulation.load_figure import write_load_figure
 from skyloom.simulation.replicas import Answered, ReplicaKind
@@ -90,7 +90,7 @@ def simulate_autoscale(
         check_figure(plot)
     speeds = Speeds(None if service is None else values.duration_s(service), context_rate, token_rate)
     kind = ReplicaKind(concurrency=concurrency, cold_start_s=values.duration_s(cold_start))
-    goal = Goal(
+    goal = ServiceGoal(
         latency_s=None if latency_target is None else values.duration_s(latency_target),
         wait_s=values.duration_s(wait_target),
     )
@@ -115,7 +115,7 @@ def simulate_autoscale(
         say_written("plot", plot)
 
 
-def read_policy(text: str, kind: ReplicaKind, goal: Goal, mean_service_s: float) -> NamedScaling:
+def read_policy(text: str, kind: ReplicaKind, goal: ServiceGoal, mean_service_s: float) -> NamedScaling:
     """Read ``concurrency,target=6,max=10``. Raises `UnreadableOption` and `ScalingUnclear`."""
     name, *pairs = (part.strip() for part in text.split(","))
     given: dict[str, Any] = {"max_replicas": 10}
@@ -139,17 +139,17 @@ def read_policy(text: str, kind: ReplicaKind, goal: Goal, mean_service_s: float)
     if name == "fixed":
         given["min_replicas"] = given["max_replicas"]
     try:
-        scaling = msgspec.convert(given, Scaling, strict=False)
+        scaling = msgspec.convert(given, Autoscaling, strict=False)
     except msgspec.ValidationError as error:
         raise UnreadableOption(
             f"--policy {text[:80]!r}: {error}.",
-            next_action=f"Keys: {', '.join((*_SHORT, *Scaling.__struct_fields__))}.",
+            next_action=f"Keys: {', '.join((*_SHORT, *Autoscaling.__struct_fields__))}.",
         ) from error
     check_scaling(scaling)
     return NamedScaling(name=text, scaling=scaling)
 
 
-def _target(signal: ScaleSignal, kind: ReplicaKind, goal: Goal, mean_service_s: float) -> float:
+def _target(signal: ScaleSignal, kind: ReplicaKind, goal: ServiceGoal, mean_service_s: float) -> float:
     """What suits replicas that answer so many at once, so fast."""
     if signal is ScaleSignal.CONCURRENCY:
         return _SHARE * kind.concurrency

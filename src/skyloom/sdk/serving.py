@@ -13,7 +13,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
-from skyloom.rooms.serving.scaling import Scaling
+from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -69,7 +69,7 @@ class EndpointCalls(WatchCalls):
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
-        scaling: Scaling | None = None,
+        scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 

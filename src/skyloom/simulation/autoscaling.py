@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.rooms.serving.scaling import Scaling
+from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.simulation.metrics import percentile
 from skyloom.simulation.optimum import Optimum, optimum
 from skyloom.simulation.replicas import Answered, ReplicaKind, answer
@@ -18,10 +18,10 @@ class NamedScaling(msgspec.Struct, frozen=True, kw_only=True):
     """A way to scale, and what it is called."""
 
     name: str
-    scaling: Scaling
+    scaling: Autoscaling
 
 
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceGoal(msgspec.Struct, frozen=True, kw_only=True):
     """What users are to see. Without a latency, a request is in time when it waited no longer than ``wait_s``."""
 
     latency_s: Annotated[float, Meta(ge=0)] | None = None
@@ -73,7 +73,7 @@ class ScalingReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     mean_service_s: float
     concurrency: int
     cold_start_s: float
-    goal: Goal
+    goal: ServiceGoal
     optimum_replica_s: float
     work_replica_s: float
     needed_at_once: int
@@ -88,7 +88,7 @@ def compare(
     log: RequestLog,
     policies: Sequence[NamedScaling],
     kind: ReplicaKind,
-    goal: Goal,
+    goal: ServiceGoal,
     others: Sequence[NamedScaling] = (),
     watch: Callable[[NamedScaling, Callable[[Advance], Answered]], Answered] = lambda _, play: play(lambda count: None),
 ) -> tuple[ScalingReport, dict[str, Answered]]:
@@ -120,7 +120,7 @@ def compare(
     return report, {named.name: played[named.name] for named in policies}
 
 
-def _row(log: RequestLog, name: str, answered: Answered, goal: Goal, best: Optimum) -> ScalingRow:
+def _row(log: RequestLog, name: str, answered: Answered, goal: ServiceGoal, best: Optimum) -> ScalingRow:
     latencies = sorted(map(float.__add__, answered.waits, log.services))
     waits = sorted(answered.waits)
     judged, limit = (waits, goal.wait_s) if goal.latency_s is None else (latencies, goal.latency_s)

@@ -9,7 +9,7 @@ import msgspec
 from skyloom.durable import disk_errors
 from skyloom.simulation.autoscaling import ScalingReport
 from skyloom.simulation.figure import COLOURS, check_figure, need_matplotlib
-from skyloom.simulation.replicas import Answered, Point
+from skyloom.simulation.replicas import Answered, LoadPoint
 
 _MAX_LINES = 8
 _NUM_BINS = 400
@@ -51,7 +51,7 @@ def load_figure(report: ScalingReport, answered: Mapping[str, Answered]) -> Load
     begin = min(one.points[0].at for one in shown)
     end = max(one.ended_at for one in shown)
 
-    def panel(title: str, value: Callable[[Point], float], joined: Callable[[float, float, float], float]) -> Panel:
+    def panel(title: str, value: Callable[[LoadPoint], float], joined: Callable[[float, float, float], float]) -> Panel:
         lines = [_binned(one.points, begin, end, value, joined) for one in shown]
         return Panel(title=title, lines=tuple(lines), top=max((max(line) for line in lines), default=0.0) or 1.0)
 
@@ -87,10 +87,10 @@ def _added(kept: float, value: float, part: float) -> float:
 
 
 def _binned(
-    points: Sequence[Point],
+    points: Sequence[LoadPoint],
     begin: float,
     end: float,
-    value: Callable[[Point], float],
+    value: Callable[[LoadPoint], float],
     joined: Callable[[float, float, float], float],
 ) -> tuple[float, ...]:
     """Values over equal parts of the time; ``joined`` takes what a part has, a value, and how much of the part it fills."""

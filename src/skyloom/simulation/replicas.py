@@ -15,9 +15,9 @@ from statistics import median
 
 import msgspec
 
-from skyloom.rooms.serving.load import Load
+from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.policy import decide
-from skyloom.rooms.serving.scaling import Course, LoadSample, Scaling
+from skyloom.rooms.serving.scaling import Autoscaling, LoadSample, ScaleCourse
 from skyloom.simulation.requests import RequestLog
 
 _IDLE_STEP_S = 10.0
@@ -33,7 +33,7 @@ class ReplicaKind(msgspec.Struct, frozen=True, kw_only=True):
     report_s: float = 1.0
 
 
-class Point(msgspec.Struct, frozen=True):
+class LoadPoint(msgspec.Struct, frozen=True):
     """One report: until when, requests in the system, replicas that are paid and that answer, the longest wait of who began in it."""
 
     at: float
@@ -62,22 +62,22 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     replica_s: float
     peak: int
     ended_at: float
-    points: list[Point]
+    points: list[LoadPoint]
 
 
 def answer(
-    log: RequestLog, scaling: Scaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
+    log: RequestLog, scaling: Autoscaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
 ) -> Answered:
     """Play a log to its last answer; the same log and scaling give the same. ``advance`` is told how many are answered."""
     return _Stage(log, scaling, kind).play(advance)
 
 
 class _Stage:
-    def __init__(self, log: RequestLog, scaling: Scaling, kind: ReplicaKind) -> None:
+    def __init__(self, log: RequestLog, scaling: Autoscaling, kind: ReplicaKind) -> None:
         self._log, self._scaling, self._kind = log, scaling, kind
-        self._load = Load.of(scaling)
+        self._load = LoadHistory.of(scaling)
         self._load.lead_s = kind.cold_start_s
-        self._course: Course | None = None
+        self._course: ScaleCourse | None = None
         self._now = self._told_at = log.begin
         self._waits = array("d", bytes(8 * len(log.arrivals)))
         self._line: deque[int] = deque()
@@ -91,7 +91,7 @@ class _Stage:
         self._arrived = 0
         self._began: list[float] = []  # waits of those who began since the last report
         self._ended: list[float] = []  # latencies of those who ended since
-        self._points: list[Point] = []
+        self._points: list[LoadPoint] = []
         self.wanted = scaling.min_replicas
         for _ in range(self.wanted):
             self._busy[self._name()] = 0
@@ -209,7 +209,7 @@ class _Stage:
         )
         self._load.add(sample)
         paid = (self._paid_s - self._paid_before) / span_s if span_s else float(ready)
-        self._points.append(Point(self._now, load, paid, ready, max(self._began, default=sample.oldest_held_s)))
+        self._points.append(LoadPoint(self._now, load, paid, ready, max(self._began, default=sample.oldest_held_s)))
         decision = decide(self._scaling, self._load, self.wanted, self._now, self._course)
         self._course = decision.course
         quiet = not (self._arrived or held or self._serving)

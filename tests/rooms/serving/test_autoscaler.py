@@ -8,10 +8,10 @@ from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
 from skyloom.rooms.serving.model import EndpointState
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
-from skyloom.rooms.serving.scaling import ScaleReason, ScaleSignal, Scaling, ScalingUnclear, ScheduledFloor
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
 from tests.rooms.serving.bench import Bench
 
-SLEEPY = Scaling(min_replicas=0, max_replicas=4, target=8.0, scale_to_zero_after_s=30.0)
+SLEEPY = Autoscaling(min_replicas=0, max_replicas=4, target=8.0, scale_to_zero_after_s=30.0)
 
 
 class Gateway:
@@ -51,14 +51,14 @@ def bench() -> Bench:
     return Bench()
 
 
-def start(bench: Bench, scaling: Scaling, **what) -> Gateway:
+def start(bench: Bench, scaling: Autoscaling, **what) -> Gateway:
     status = bench.deploy(scaling=scaling, **what)
     bench.settle()
     return Gateway(bench, status.endpoint.id)
 
 
 def test_load_follows_with_replicas_events_and_a_reason(bench: Bench) -> None:
-    gateway = start(bench, Scaling(max_replicas=4, target=8.0))
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
     gateway.sizes(20, 40)
     status = bench.status()
     assert status.endpoint.num_replicas == 3
@@ -88,7 +88,7 @@ def test_quiet_endpoint_sleeps_and_the_next_request_wakes_it(bench: Bench) -> No
 
 
 def test_restarted_control_plane_goes_on_from_its_size_and_takes_nothing_away_unseen(bench: Bench) -> None:
-    gateway = start(bench, Scaling(max_replicas=4, target=8.0))
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
     gateway.sizes(30, 40)
     assert bench.status().endpoint.num_replicas == 4
     bench.start()
@@ -101,7 +101,7 @@ def test_restarted_control_plane_goes_on_from_its_size_and_takes_nothing_away_un
 
 @pytest.mark.parametrize("phase", ["before", "after"])
 def test_crash_at_the_commit_of_a_size_repeats_or_keeps_it(bench: Bench, phase: str) -> None:
-    gateway = start(bench, Scaling(max_replicas=4, target=8.0))
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
     bench.start()
     for number in range(1, 8):
         bench.start(phase, number)
@@ -116,7 +116,7 @@ def test_crash_at_the_commit_of_a_size_repeats_or_keeps_it(bench: Bench, phase: 
 
 
 def test_restarted_gateway_counts_from_nothing_and_does_no_harm(bench: Bench) -> None:
-    gateway = start(bench, Scaling(signal=ScaleSignal.RATE, target=10.0, max_replicas=4))
+    gateway = start(bench, Autoscaling(signal=ScaleSignal.RATE, target=10.0, max_replicas=4))
     gateway.sizes(25, 90)
     assert bench.status().endpoint.num_replicas == 3
     gateway.arrived = 0
@@ -125,7 +125,7 @@ def test_restarted_gateway_counts_from_nothing_and_does_no_harm(bench: Bench) ->
 
 
 def test_slow_answers_grow_an_endpoint_that_scales_on_latency(bench: Bench) -> None:
-    gateway = start(bench, Scaling(signal=ScaleSignal.LATENCY, target=0.1, max_replicas=3))
+    gateway = start(bench, Autoscaling(signal=ScaleSignal.LATENCY, target=0.1, max_replicas=3))
     for _ in range(60):
         gateway.second(2, bin_of_latency=60)  # 1 µs · 1.25^61: 0.8 s
     assert bench.status().endpoint.num_replicas == 3
@@ -151,13 +151,16 @@ def test_stopped_and_deployed_again_begins_awake(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("scaling", "error"),
     [
-        (Scaling(min_replicas=5), ScalingUnclear),
-        (Scaling(signal=ScaleSignal.GPU, target=0.5), ScalingUnclear),
-        (Scaling(floors=(ScheduledFloor(start="nonsense", end="0 8 * * *"),)), CronUnreadable),
-        (Scaling(floors=(ScheduledFloor(start="0 7 30 2 *", end="0 8 * * *"),)), InvalidInput),
-        (Scaling(floors=(ScheduledFloor(start="0 7 * * *", end="0 8 * * *", time_zone="No/Where"),)), TimeZoneUnknown),
+        (Autoscaling(min_replicas=5), ScalingUnclear),
+        (Autoscaling(signal=ScaleSignal.GPU, target=0.5), ScalingUnclear),
+        (Autoscaling(floors=(ScheduledFloor(start="nonsense", end="0 8 * * *"),)), CronUnreadable),
+        (Autoscaling(floors=(ScheduledFloor(start="0 7 30 2 *", end="0 8 * * *"),)), InvalidInput),
+        (
+            Autoscaling(floors=(ScheduledFloor(start="0 7 * * *", end="0 8 * * *", time_zone="No/Where"),)),
+            TimeZoneUnknown,
+        ),
     ],
 )
-def test_scaling_that_can_never_be_is_refused_at_the_door(bench: Bench, scaling: Scaling, error: type) -> None:
+def test_scaling_that_can_never_be_is_refused_at_the_door(bench: Bench, scaling: Autoscaling, error: type) -> None:
     with pytest.raises(error):
         bench.deploy(scaling=scaling)

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyloom.rooms.serving.load import Load
+from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.policy import decide
 from skyloom.rooms.serving.scaling import (
-    Course,
+    Autoscaling,
     Foresight,
     LoadSample,
+    ScaleCourse,
     ScaleDecision,
     ScaleReason,
     ScaleSignal,
-    Scaling,
     ScalingUnclear,
     ScheduledFloor,
     check_scaling,
@@ -28,7 +28,7 @@ START = 1_700_000_000.0  # Tuesday 14 November 2023, 22:13:20 UTC
 LINEAR = [signal for signal in ScaleSignal if signal.adds_up]
 
 scalings = st.builds(
-    Scaling,
+    Autoscaling,
     min_replicas=st.integers(0, 3),
     max_replicas=st.integers(3, 12),
     signal=st.sampled_from(list(ScaleSignal)),
@@ -65,10 +65,10 @@ def sample(at: float, amount: float, replicas: int = 1, span_s: float = 1.0) -> 
 class Run:
     """An endpoint whose replicas are there as soon as they are wanted."""
 
-    def __init__(self, scaling: Scaling, current: int = 1, at: float = START) -> None:
+    def __init__(self, scaling: Autoscaling, current: int = 1, at: float = START) -> None:
         self.scaling, self.current, self.at = scaling, current, at
-        self.load = Load.of(scaling)
-        self.course: Course | None = None
+        self.load = LoadHistory.of(scaling)
+        self.course: ScaleCourse | None = None
         self.said: list[ScaleDecision] = []
 
     def second(self, amount: float | None, step_s: float = 1.0) -> ScaleDecision:
@@ -115,7 +115,7 @@ def test_constant_load_reaches_a_size_and_keeps_it(scaling, amount, current) -> 
 )
 @settings(max_examples=150, deadline=None)
 def test_more_load_never_wants_fewer(scaling, pairs, current) -> None:
-    less, more = Load.of(scaling), Load.of(scaling)
+    less, more = LoadHistory.of(scaling), LoadHistory.of(scaling)
     for second, (amount, extra) in enumerate(pairs):
         less.add(sample(START + second, amount))
         more.add(sample(START + second, amount + extra))
@@ -173,7 +173,7 @@ def test_clock_set_back_takes_nothing_away_until_a_window_was_seen(scaling, amou
 
 
 def test_load_that_needs_three_gets_three_and_a_sentence() -> None:
-    run = Run(Scaling(max_replicas=8, target=8.0, panic_threshold=0.0))
+    run = Run(Autoscaling(max_replicas=8, target=8.0, panic_threshold=0.0))
     run.play([20.0] * 90)
     assert run.current == 3
     assert run.said[0].reason is ScaleReason.LOAD
@@ -183,7 +183,7 @@ def test_load_that_needs_three_gets_three_and_a_sentence() -> None:
 
 def test_burst_from_nothing_to_fifty_times_and_back_moves_up_once_and_down_once() -> None:
     """0 → 50x → 0, as the reliability suite asks: no move against the direction of the load."""
-    run = Run(Scaling(min_replicas=0, max_replicas=10, target=5.0, scale_down_delay_s=30.0), current=0)
+    run = Run(Autoscaling(min_replicas=0, max_replicas=10, target=5.0, scale_down_delay_s=30.0), current=0)
     sizes = run.play([0.0] * 100 + [50.0] * 60 + [0.0] * 300)
     assert sizes[99] == 0
     assert sizes[100] == 10  # at once: the requests that wait say how many are needed
@@ -194,7 +194,7 @@ def test_burst_from_nothing_to_fifty_times_and_back_moves_up_once_and_down_once(
 
 
 def test_burst_at_a_running_endpoint_is_a_panic_and_is_held_for_a_window() -> None:
-    run = Run(Scaling(max_replicas=10, target=5.0, scale_down_delay_s=0.0))
+    run = Run(Autoscaling(max_replicas=10, target=5.0, scale_down_delay_s=0.0))
     run.play([4.0] * 100)
     assert run.current == 1
     run.play([40.0] * 6)
@@ -207,7 +207,7 @@ def test_burst_at_a_running_endpoint_is_a_panic_and_is_held_for_a_window() -> No
 
 
 def test_growing_and_shrinking_keep_to_their_rates() -> None:
-    run = Run(Scaling(max_replicas=64, target=1.0, max_up_rate=2.0, scale_down_delay_s=0.0, panic_threshold=0.0))
+    run = Run(Autoscaling(max_replicas=64, target=1.0, max_up_rate=2.0, scale_down_delay_s=0.0, panic_threshold=0.0))
     sizes = run.play([64.0] * 40 + [0.0] * 200)
     for second in range(6, len(sizes)):
         assert sizes[second] <= max(sizes[second - 6] * 4, 4)  # at most two steps touch seven seconds
@@ -217,7 +217,7 @@ def test_growing_and_shrinking_keep_to_their_rates() -> None:
 
 
 def test_metrics_lost_for_five_minutes_keep_the_size() -> None:
-    run = Run(Scaling(min_replicas=0, max_replicas=8, target=4.0))
+    run = Run(Autoscaling(min_replicas=0, max_replicas=8, target=4.0))
     run.play([20.0] * 120)
     assert run.current == 5
     assert set(run.play([None] * 300)) == {5}
@@ -225,7 +225,7 @@ def test_metrics_lost_for_five_minutes_keep_the_size() -> None:
 
 
 def test_restart_without_samples_takes_nothing_away_until_a_window_was_seen() -> None:
-    run = Run(Scaling(min_replicas=0, max_replicas=8, target=4.0, scale_to_zero_after_s=10.0), current=5)
+    run = Run(Autoscaling(min_replicas=0, max_replicas=8, target=4.0, scale_to_zero_after_s=10.0), current=5)
     assert set(run.play([None] * 100)) == {5}
     assert set(run.play([0.0] * 44)) == {5}
     run.play([0.0] * 100)
@@ -234,8 +234,8 @@ def test_restart_without_samples_takes_nothing_away_until_a_window_was_seen() ->
 
 def test_schedule_holds_its_floor_and_begins_a_cold_start_earlier() -> None:
     floor = ScheduledFloor(start="0 8 * * mon-fri", end="0 18 * * mon-fri", time_zone="Europe/Berlin", min_replicas=3)
-    scaling = Scaling(max_replicas=4, floors=(floor,))
-    load = Load.of(scaling)
+    scaling = Autoscaling(max_replicas=4, floors=(floor,))
+    load = LoadHistory.of(scaling)
     load.lead_s = 20.0
     eight = 1_700_031_600.0  # Wednesday 15 November 2023, 08:00 in Berlin
     wanted = [decide(scaling, load, 1, eight + shift).wanted for shift in (-100, -19, 0, 3_600 * 10 - 1, 3_600 * 10)]
@@ -246,8 +246,10 @@ def test_schedule_holds_its_floor_and_begins_a_cold_start_earlier() -> None:
 
 
 def test_foresight_keeps_ready_what_the_same_time_of_earlier_days_needed() -> None:
-    scaling = Scaling(max_replicas=10, target=1.0, foresight=Foresight(num_days=3, quantile=1.0, same_weekday=False))
-    load = Load.of(scaling)
+    scaling = Autoscaling(
+        max_replicas=10, target=1.0, foresight=Foresight(num_days=3, quantile=1.0, same_weekday=False)
+    )
+    load = LoadHistory.of(scaling)
     day = 86_400
     for second in range(0, 2 * day, 30):
         busy = 36_000 <= second % day < 39_600
@@ -260,7 +262,7 @@ def test_foresight_keeps_ready_what_the_same_time_of_earlier_days_needed() -> No
 
 
 def test_latency_above_its_target_grows_until_it_is_kept_and_stays() -> None:
-    run = Run(Scaling(signal=ScaleSignal.LATENCY, target=0.5, max_replicas=16))
+    run = Run(Autoscaling(signal=ScaleSignal.LATENCY, target=0.5, max_replicas=16))
     sizes = run.play([4.0] * 2_000)
     assert 8 <= sizes[-1] <= 16
     assert len(set(sizes[-600:])) == 1
@@ -269,11 +271,11 @@ def test_latency_above_its_target_grows_until_it_is_kept_and_stays() -> None:
 @pytest.mark.parametrize(
     ("scaling", "words"),
     [
-        (Scaling(min_replicas=5, max_replicas=4), "At least 5"),
-        (Scaling(signal=ScaleSignal.GPU, target=8.0), "a share"),
-        (Scaling(floors=(ScheduledFloor(start="0 8 * * *", end="0 9 * * *", min_replicas=9),)), "at most 4"),
-        (Scaling(floors=(ScheduledFloor(start="0 8 * * *", end="0  8 * * *"),)), "same moments"),
-        (Scaling(signal=ScaleSignal.LATENCY, foresight=Foresight()), "earlier days"),
+        (Autoscaling(min_replicas=5, max_replicas=4), "At least 5"),
+        (Autoscaling(signal=ScaleSignal.GPU, target=8.0), "a share"),
+        (Autoscaling(floors=(ScheduledFloor(start="0 8 * * *", end="0 9 * * *", min_replicas=9),)), "at most 4"),
+        (Autoscaling(floors=(ScheduledFloor(start="0 8 * * *", end="0  8 * * *"),)), "same moments"),
+        (Autoscaling(signal=ScaleSignal.LATENCY, foresight=Foresight()), "earlier days"),
     ],
 )
 def test_scaling_that_cannot_be_meant_is_refused(scaling, words) -> None:
@@ -284,14 +286,14 @@ def test_scaling_that_cannot_be_meant_is_refused(scaling, words) -> None:
 
 @pytest.mark.parametrize("signal", LINEAR)
 def test_signals_that_add_up_need_in_proportion(signal: ScaleSignal) -> None:
-    run = Run(Scaling(signal=signal, target=0.5, max_replicas=20, panic_threshold=0.0))
+    run = Run(Autoscaling(signal=signal, target=0.5, max_replicas=20, panic_threshold=0.0))
     run.play([4.0] * 400)
     assert run.current == 8
 
 
 def test_memory_stays_bounded_over_days() -> None:
-    scaling = Scaling(foresight=Foresight(num_days=2))
-    load = Load.of(scaling)
+    scaling = Autoscaling(foresight=Foresight(num_days=2))
+    load = LoadHistory.of(scaling)
     for step in range(5_000):
         load.add(sample(START + step * 100, 1.0, span_s=100.0))
     assert len(load._sums) <= scaling.window_s + 2

@@ -17,19 +17,19 @@ from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.monitoring.windows import latency_quantile
 from skyloom.rooms.schedules.rules import next_slot
-from skyloom.rooms.serving.load import Load
+from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.model import Deploy, Endpoint
 from skyloom.rooms.serving.policy import decide
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.rules import Seen
 from skyloom.rooms.serving.scaling import (
-    Course,
+    Autoscaling,
     LoadSample,
+    ScaleCourse,
     ScaleDecision,
     ScaleNote,
     ScaleSignal,
-    Scaling,
     ScalingUnclear,
     check_scaling,
 )
@@ -40,7 +40,7 @@ _TAIL = 0.95
 
 
 class Autoscaler:
-    """The sizes of all endpoints that have a `Scaling`. Thread-safe: reports come beside the loop."""
+    """The sizes of all endpoints that have an `Autoscaling`. Thread-safe: reports come beside the loop."""
 
     def __init__(self, store: Store, clock: Clock, outbox: Outbox) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Autoscaler:
             return followed.hear(route, self._clock.now(), self._clock.monotonic())
 
     def look(self, endpoint: Endpoint, seen: Sequence[Seen]) -> tuple[Endpoint, float]:
-        """Decide about one endpoint with a `Scaling`; returns it as it is now, and the seconds after which to look again.
+        """Decide about one endpoint with an `Autoscaling`; returns it as it is now, and the seconds after which to look again.
 
         A decision for another size is committed with its event; if the endpoint was changed meanwhile nothing is, and the next look
         decides.
@@ -101,10 +101,10 @@ class _Followed:
 
     def __init__(self) -> None:
         self.note: ScaleNote | None = None
-        self._scaling: Scaling | None = None
-        self._load = Load(ScaleSignal.CONCURRENCY, 0.0)
+        self._scaling: Autoscaling | None = None
+        self._load = LoadHistory(ScaleSignal.CONCURRENCY, 0.0)
         self._lead_s = 1.0
-        self._course: Course | None = None
+        self._course: ScaleCourse | None = None
         self._last: tuple[float, RouteTraffic] | None = None
         self._size = self._answering = 0
         self._starting: set[str] = set()
@@ -137,7 +137,7 @@ class _Followed:
         if scaling != self._scaling:
             # Another policy looks at other things; it begins with nothing seen, and so takes nothing away for a window.
             last = self._load.newest
-            self._scaling, self._load, self._course = scaling, Load.of(scaling), None
+            self._scaling, self._load, self._course = scaling, LoadHistory.of(scaling), None
             if last is not None:
                 self._load.add(msgspec.structs.replace(last, span_s=0.0))
         self._learn_lead(seen, now)
@@ -167,7 +167,7 @@ class _Followed:
         self._starting = {item.replica.id for item in seen if item.wanted and not item.ready}
 
 
-def check_asked(scaling: Scaling, now: float) -> None:
+def check_asked(scaling: Autoscaling, now: float) -> None:
     """Raise `ScalingUnclear`, `CronUnreadable` or `TimeZoneUnknown` for what can never be done."""
     check_scaling(scaling)
     if scaling.signal is ScaleSignal.GPU:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from skyloom.rooms.serving.scaling import LoadSample, ScaleSignal, Scaling
+from skyloom.rooms.serving.scaling import Autoscaling, LoadSample, ScaleSignal
 
 _STEP_BACK_S = 5.0  # a clock that is corrected by less is only late
 _GAP_S = 15.0  # silence that is longer is time that nobody saw
@@ -18,7 +18,7 @@ _DAY_MIN = 1_440
 _MIN_S = 60
 
 
-class Mean(NamedTuple):
+class LoadMean(NamedTuple):
     """An average: of the signal, and of the requests a second; and how many seconds of the stretch were seen."""
 
     value: float
@@ -26,7 +26,7 @@ class Mean(NamedTuple):
     seen_s: float
 
 
-class Load:
+class LoadHistory:
     """The load of one endpoint by one signal. Not thread-safe.
 
     Attributes:
@@ -47,7 +47,7 @@ class Load:
         self.lead_s = 1.0
 
     @classmethod
-    def of(cls, scaling: Scaling) -> "Load":
+    def of(cls, scaling: Autoscaling) -> "LoadHistory":
         """A load with the memory that a policy needs."""
         return cls(scaling.signal, scaling.window_s, scaling.foresight.num_days if scaling.foresight else 0)
 
@@ -70,20 +70,20 @@ class Load:
             self._remember(int(at) // _MIN_S, value * span_s, span_s)
         self.newest = sample if at == sample.at else _moved(sample, at)
 
-    def mean(self, now: float, over_s: float) -> Mean:
+    def mean(self, now: float, over_s: float) -> LoadMean:
         """The average over the last so many seconds, of that part of them which was seen."""
         if self.newest is None:
-            return Mean(0.0, 0.0, 0.0)
+            return LoadMean(0.0, 0.0, 0.0)
         end = self._last
         start = int(max(now, self.newest.at)) - round(over_s)
         if start >= end:
-            return Mean(0.0, 0.0, 0.0)
+            return LoadMean(0.0, 0.0, 0.0)
         oldest = max(self._first, end - self._size + 1)
         before = (0.0, 0.0, 0.0, 0.0) if start < self._first else self._sums[max(start, oldest) % self._size]
         seen_s, total, weights, arrived = (
             late - early for late, early in zip(self._sums[end % self._size], before, strict=True)
         )
-        return Mean(total / weights if weights > 0 else 0.0, arrived / seen_s if seen_s > 0 else 0.0, seen_s)
+        return LoadMean(total / weights if weights > 0 else 0.0, arrived / seen_s if seen_s > 0 else 0.0, seen_s)
 
     def quiet_s(self, now: float) -> float:
         """For how long it is known that nobody asked."""

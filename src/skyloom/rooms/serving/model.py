@@ -18,7 +18,7 @@ from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
-from skyloom.rooms.serving.scaling import ScaleNote, Scaling
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 
 
 class EndpointMissing(NotFound):
@@ -55,7 +55,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     Attributes:
         model: name of the registered model.
         revision: number of the newest revision, from 1.
-        num_replicas: how many should answer; with a ``scaling``, what was decided last, and 0 while it sleeps.
+        num_replicas: how many should answer; with ``scaling``, what was decided last, and 0 while it sleeps.
         rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
@@ -70,7 +70,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     created_at: float
     created_by: str
     stopped_by: str = ""
-    scaling: Scaling | None = None
+    scaling: Autoscaling | None = None
 
 
 class Revision(Record, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Name | None = None
     num_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
     resources: Resources | None = None
-    scaling: Scaling | None = None
+    scaling: Autoscaling | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

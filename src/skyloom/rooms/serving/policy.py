@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from skyloom.rooms.serving.floors import Floor, floor_at
-from skyloom.rooms.serving.load import Load, Mean
+from skyloom.rooms.serving.floors import FloorNow, floor_at
+from skyloom.rooms.serving.load import LoadHistory, LoadMean
 from skyloom.rooms.serving.scaling import (
-    Course,
+    Autoscaling,
     LoadSample,
+    ScaleCourse,
     ScaleDecision,
     ScaleReason,
     ScaleSignal,
-    Scaling,
     TooSmall,
 )
 
@@ -50,7 +50,9 @@ class _Right(NamedTuple):
     panics: bool = False
 
 
-def decide(scaling: Scaling, load: Load, current: int, now: float, course: Course | None = None) -> ScaleDecision:
+def decide(
+    scaling: Autoscaling, load: LoadHistory, current: int, now: float, course: ScaleCourse | None = None
+) -> ScaleDecision:
     """Decide how many replicas there should be.
 
     Args:
@@ -61,7 +63,7 @@ def decide(scaling: Scaling, load: Load, current: int, now: float, course: Cours
         CronUnreadable, TimeZoneUnknown: a schedule that was never checked.
     """
     floor = floor_at(scaling, load, now)
-    course = _at(course or Course(base_at=now, base=current, highs=((now, current),), lows=((now, current),)), now)
+    course = _at(course or ScaleCourse(base_at=now, base=current, highs=((now, current),), lows=((now, current),)), now)
     if now - course.base_at >= scaling.panic_window_s:
         course = msgspec.structs.replace(course, base_at=now, base=current)
     stable, burst = load.mean(now, scaling.window_s), load.mean(now, scaling.panic_window_s)
@@ -82,8 +84,8 @@ def decide(scaling: Scaling, load: Load, current: int, now: float, course: Cours
 
 
 def _proportional(
-    scaling: Scaling, stable: Mean, burst: Mean, current: int, now: float, course: Course
-) -> tuple[_Right, Course]:
+    scaling: Autoscaling, stable: LoadMean, burst: LoadMean, current: int, now: float, course: ScaleCourse
+) -> tuple[_Right, ScaleCourse]:
     """As many replicas as the load is times the target; in a panic by the short window, and none fewer."""
     low = _needed(stable.value, scaling.target)
     high = _needed(stable.value, scaling.target * _BAND)
@@ -105,8 +107,14 @@ def _proportional(
 
 
 def _stepwise(
-    scaling: Scaling, load: Load, stable: Mean, burst: Mean, current: int, now: float, course: Course
-) -> tuple[_Right, Course]:
+    scaling: Autoscaling,
+    load: LoadHistory,
+    stable: LoadMean,
+    burst: LoadMean,
+    current: int,
+    now: float,
+    course: ScaleCourse,
+) -> tuple[_Right, ScaleCourse]:
     """More while it is too slow, once those that were added last have had time to help; one fewer while it is fast."""
     unit = _UNITS[scaling.signal]
     since_s = math.inf if course.moved_at is None else now - course.moved_at
@@ -128,7 +136,7 @@ def _stepwise(
     return _Right(current, ScaleReason.STEADY, why), course
 
 
-def _slept_or_woken(scaling: Scaling, load: Load, right: _Right, current: int, now: float) -> _Right:
+def _slept_or_woken(scaling: Autoscaling, load: LoadHistory, right: _Right, current: int, now: float) -> _Right:
     """Between one replica and none there is no proportion: somebody asks, or nobody has for long enough."""
     newest = load.newest
     if current == 0:
@@ -150,7 +158,7 @@ def _asked(sample: LoadSample) -> bool:
     return bool(sample.held or sample.arrived or sample.concurrency > 0)
 
 
-def _known(scaling: Scaling, right: _Right, stable: Mean, current: int) -> _Right:
+def _known(scaling: Autoscaling, right: _Right, stable: LoadMean, current: int) -> _Right:
     """What was not seen is no reason to take anything away: after a restart, without reports, when the clock was set."""
     kept = min(current, scaling.max_replicas)
     if right.replicas >= kept or stable.seen_s >= _SEEN * scaling.window_s:
@@ -159,14 +167,14 @@ def _known(scaling: Scaling, right: _Right, stable: Mean, current: int) -> _Righ
     return _Right(kept, ScaleReason.UNSEEN, why)
 
 
-def _with_high_and_low(course: Course, scaling: Scaling, right: int, now: float) -> Course:
+def _with_high_and_low(course: ScaleCourse, scaling: Autoscaling, right: int, now: float) -> ScaleCourse:
     right = min(right, scaling.max_replicas + 1)  # so that both stairs have few steps
     highs = tuple(one for one in course.highs if one[1] > right and now - one[0] < scaling.scale_down_delay_s)
     lows = tuple(one for one in course.lows if one[1] < right and now - one[0] < scaling.scale_up_delay_s)
     return msgspec.structs.replace(course, highs=(*highs, (now, right)), lows=(*lows, (now, right)))
 
 
-def _delayed(right: _Right, course: Course, current: int) -> _Right:
+def _delayed(right: _Right, course: ScaleCourse, current: int) -> _Right:
     """The most that was right within the delay of shrinking, the least within that of growing."""
     most, least = course.highs[0][1], course.lows[0][1]
     if right.replicas < current:
@@ -181,7 +189,7 @@ def _delayed(right: _Right, course: Course, current: int) -> _Right:
     return _Right(replicas, ScaleReason.DELAY, why, right.panics)
 
 
-def _at_rate(scaling: Scaling, right: _Right, course: Course, current: int) -> _Right:
+def _at_rate(scaling: Autoscaling, right: _Right, course: ScaleCourse, current: int) -> _Right:
     base = course.base
     if right.replicas >= current:
         most = max(base + 1, math.ceil(base * scaling.max_up_rate - _TINY), math.floor(scaling.max_up_rate))
@@ -190,7 +198,7 @@ def _at_rate(scaling: Scaling, right: _Right, course: Course, current: int) -> _
     return right._replace(replicas=min(max(right.replicas, least), current))
 
 
-def _limited(scaling: Scaling, right: _Right, floor: Floor, current: int) -> tuple[int, ScaleReason, str]:
+def _limited(scaling: Autoscaling, right: _Right, floor: FloorNow, current: int) -> tuple[int, ScaleReason, str]:
     if floor.replicas > right.replicas:
         wanted, reason, why = floor.replicas, floor.reason, floor.why
         if wanted == current:
@@ -203,7 +211,7 @@ def _limited(scaling: Scaling, right: _Right, floor: Floor, current: int) -> tup
     return wanted, reason, why
 
 
-def _due(scaling: Scaling, load: Load, course: Course, now: float) -> float:
+def _due(scaling: Autoscaling, load: LoadHistory, course: ScaleCourse, now: float) -> float:
     """When something may change by the mere passing of time."""
     moments = [now + scaling.window_s, course.base_at + scaling.panic_window_s]
     if course.panic_at is not None:
@@ -220,7 +228,7 @@ def _needed(load: float, each: float) -> int:
     return math.ceil(load / each - _TINY)
 
 
-def _at(course: Course, now: float) -> Course:
+def _at(course: ScaleCourse, now: float) -> ScaleCourse:
     """A course whose moments all lie in the past, also when the clock was set back."""
     if max(course.base_at, course.panic_at or 0.0, course.moved_at or 0.0, course.highs[-1][0]) <= now:
         return course

@@ -92,7 +92,7 @@ class Foresight(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     same_weekday: bool = True
 
 
-class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Autoscaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the number of an endpoint's replicas follows its load.
 
     Attributes:
@@ -162,7 +162,7 @@ class TooSmall(msgspec.Struct, frozen=True):
     at: float
 
 
-class Course(msgspec.Struct, frozen=True, kw_only=True):
+class ScaleCourse(msgspec.Struct, frozen=True, kw_only=True):
     """What a decision needs to know of those before it. Small, whatever happens.
 
     Attributes:
@@ -195,7 +195,7 @@ class ScaleDecision(msgspec.Struct, frozen=True, kw_only=True):
     reason: ScaleReason
     why: str
     again_at: float
-    course: Course
+    course: ScaleCourse
 
 
 class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,7 +212,7 @@ class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):
     seen: float | None = None
 
 
-def check_scaling(scaling: Scaling) -> None:
+def check_scaling(scaling: Autoscaling) -> None:
     """Raise `ScalingUnclear` for what cannot be meant together."""
     if scaling.min_replicas > scaling.max_replicas:
         raise ScalingUnclear(
