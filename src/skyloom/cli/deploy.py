@@ -4,25 +4,32 @@ from typing import Annotated
 
 import typer
 
+from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
+Served = Annotated[
+    str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
+]
+EndpointName = Annotated[
+    str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
+]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+]
+Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
 
 
 @app.command()
 def deploy(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
-    ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
-    ] = None,
-    replicas: Annotated[
-        int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
-    ] = None,
+    model: Served,
+    name: EndpointName = None,
+    replicas: Replicas = None,
     cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)] = None,
     hold: traffic.Hold = False,
@@ -33,27 +40,42 @@ def deploy(
     max_error_rate: traffic.MaxErrorRate = None,
     max_p99: traffic.MaxP99 = None,
     max_p99_ratio: traffic.MaxP99Ratio = 2.0,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")
-    ] = False,
-    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for it.")] = "2min",
+    min_replicas: asked.MinReplicas = None,
+    max_replicas: asked.MaxReplicas = None,
+    scale_on: asked.ScaleOn = None,
+    target: asked.Target = None,
+    window: asked.Window = None,
+    up_delay: asked.UpDelay = None,
+    down_delay: asked.DownDelay = None,
+    zero_after: asked.ZeroAfter = None,
+    floor: asked.FloorWords = None,
+    foresight: asked.ForesightDays = None,
+    detach: Detached = False,
+    timeout: Timeout = "2min",
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a model version, or give a living endpoint a new revision.
 
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
-    new revision answer before the old ones stop. A canary is decided by itself: see it with skyloom endpoint show.
+    new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
+    `skyloom deploy toy --min-replicas 0 --max-replicas 4 --scale-on concurrency --target 8`; --replicas alone ends that.
+    A canary is decided by itself: see it with skyloom endpoint show.
     """
     model_name, _, version = model.partition(":")
-    plan = traffic.canary_plan(
-        canary or ("1,10,50" if shadow else ""),
-        step=step,
-        shadow=shadow,
-        min_requests=min_requests,
-        max_error_rate=max_error_rate,
-        max_p99=max_p99,
-        max_p99_ratio=max_p99_ratio,
+    steps = canary or ("1,10,50" if shadow else "")
+    plan = traffic.canary_plan(steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio)
+    told = asked.told(
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        scale_on=scale_on,
+        target=target,
+        window=window,
+        up_delay=up_delay,
+        down_delay=down_delay,
+        zero_after=zero_after,
+        floors=floor,
+        foresight=foresight,
     )
     with cloud(project) as client:
         status = client.endpoints.deploy(
@@ -65,14 +87,20 @@ def deploy(
             memory=None if memory is None else values.size(memory),
             hold=hold,
             canary=plan,
+            scaling=asked.scaling_of(client, name or model_name, told) if told else None,
         )
         if not detach:
-            said: list[str] = []
-
-            def watch(seen: EndpointStatus) -> None:
-                if seen.message and seen.message not in said:
-                    said.append(seen.message)
-                    typer.echo(seen.message, err=True)
-
-            status = client.endpoints.wait(status.endpoint.name, timeout_s=values.duration_s(timeout), watch=watch)
+            status = _followed(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _followed(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
+    """Wait until it answers, and say each new thing once while it does not."""
+    said: list[str] = []
+
+    def watch(seen: EndpointStatus) -> None:
+        if seen.message and seen.message not in said:
+            said.append(seen.message)
+            typer.echo(seen.message, err=True)
+
+    return client.endpoints.wait(status.endpoint.name, timeout_s=timeout_s, watch=watch)

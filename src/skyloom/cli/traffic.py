@@ -73,7 +73,6 @@ def seconds(text: str, option: str) -> float:
 
 def canary_plan(
     steps: str,
-    *,
     step: str,
     shadow: bool,
     min_requests: int,

@@ -14,6 +14,7 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
@@ -72,6 +73,7 @@ class EndpointCalls(ChangeCalls):
         memory: str | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
+        scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -81,6 +83,7 @@ class EndpointCalls(ChangeCalls):
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
+            scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -93,6 +96,7 @@ class EndpointCalls(ChangeCalls):
             resources=resources,
             hold=hold,
             canary=canary,
+            scaling=scaling,
         )
         return self._transport.send(ask)
 

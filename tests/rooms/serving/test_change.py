@@ -324,7 +324,7 @@ def test_stop_ends_canary_gateway_and_all_replicas(bench):
     start_canary(bench)
     bench.stop()
     bench.settle(8)
-    assert (bench.running(), canary(bench).state) == ([], CanaryState.ABORTED)
+    assert (bench.everything(), canary(bench).state) == ([], CanaryState.ABORTED)
     assert bench.status().state is EndpointState.STOPPED
     with pytest.raises(change.EndpointStopped):
         bench.ask(change.RollBack(name="toy"))
@@ -398,7 +398,7 @@ def test_control_plane_killed_at_every_third_commit_of_a_canary_leaves_nothing_l
         assert len(bench.running()) == 1, number
         bench.stop()
         bench.settle(10)
-        assert bench.running() == [], number
+        assert bench.everything() == [], number
 
 
 def canary_live(bench):

@@ -18,7 +18,9 @@ Slot = tuple[int, bool]
 
 
 def needs_gateway(endpoint: Endpoint, canary: Canary | None, now: float) -> bool:
-    """Somebody has to choose between revisions, or replicas are kept that must not be asked."""
+    """Somebody has to choose between revisions, to wait for replicas that come and go, or to pass by those that are only kept."""
+    if endpoint.scaling is not None:
+        return True
     if endpoint.coming is not None or not endpoint.in_force.is_plain:
         return True
     return (canary is not None and canary.live) or keeps_fallback(endpoint, now)

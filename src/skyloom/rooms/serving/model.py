@@ -19,6 +19,7 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, RevisionResult, TrafficSplit
 
 
@@ -60,13 +61,14 @@ class Endpoint(Record, frozen=True, kw_only=True):
     Attributes:
         model: name of the registered model.
         revision: number of the newest revision, from 1.
-        num_replicas: how many should answer.
+        num_replicas: how many should answer; with ``scaling``, what was decided last, and 0 while it sleeps.
         rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
         split: how its traffic is shared now; None while the newest revision has all of it.
         coming: the split that takes over as soon as its replicas answer.
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
+        scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     coming: TrafficSplit | None = None
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
+    scaling: Autoscaling | None = None
 
     @property
     def in_force(self) -> TrafficSplit:
@@ -158,6 +161,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
         traffic: of the live replicas of the newest revision, added up; their histograms are monitoring's.
         shares: how each revision does that is sent traffic, while a gateway shares it out.
         canary: the newest one, live or not.
+        scale: why it has as many replicas as it has; None without a scaling.
     """
 
     endpoint: Endpoint
@@ -171,6 +175,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     traffic: Traffic = Traffic()
     shares: tuple[RevisionResult, ...] = ()
     canary: Canary | None = None
+    scale: ScaleNote | None = None
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +208,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         num_replicas, resources: None keeps what the endpoint has (for a new one: 1 replica, half a CPU, 512 MiB and three times the model).
         hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
+        scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
     """
 
     model: Name
@@ -212,6 +218,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     resources: Resources | None = None
     hold: bool = False
     canary: CanaryPlan | None = None
+    scaling: Autoscaling | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -31,6 +31,7 @@ from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import fleet, model, predictions, rules
+from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
@@ -85,6 +86,9 @@ class Serving:
         self._progress = Progress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
+        self.autoscaler = Autoscaler(store, clock, outbox)
+        # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
+        self.notice: Callable[[set[str]], None] = lambda touched: None
         self._tick_lock = threading.Lock()
 
     def handlers(self) -> Handlers:
@@ -103,6 +107,8 @@ class Serving:
 
     def check(self, ask: model.Deploy, by: Caller) -> None:
         """Refuse what can never run, and bring the manifest to the blobs: a replica's folder holds it as a file."""
+        if ask.scaling is not None:
+            check_asked(ask.scaling, self._clock.now())
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
@@ -115,9 +121,8 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        wanted = changed(
-            endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
-        )
+        size = size_of(ask, endpoint)
+        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
         if (
             latest is not None
             and (latest.model_version, latest.resources) == (version.id, resources)
@@ -158,12 +163,20 @@ class Serving:
         return model.Reported(stop=replica.stopped_at is not None)
 
     def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:
-        gateway = self._store.read(lambda view: runs(view, ask.gateway, by))
+        gateway, own = self._store.read(
+            lambda view: (
+                runs(view, ask.gateway, by),
+                {item.id for item in view.select(ENDPOINTS, {"project": by.project, "stopped_by": ""})},
+            )
+        )
         if gateway is None:
             raise model.NotAGateway(
                 f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
             )
         self._routes_heard.take(by.project, ask)
+        waiting = [route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(route)]
+        if waiting:
+            self.notice({ENDPOINTS.name})  # a request waits and nobody is there: look at once
         return model.Reported(stop=gateway.stopped_at is not None)
 
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
@@ -243,7 +256,8 @@ class Serving:
 
     def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
         """An endpoint and what it is doing."""
-        return self._outlook.status(view, endpoint)
+        status = self._outlook.status(view, endpoint)
+        return msgspec.structs.replace(status, scale=self.autoscaler.note(endpoint))
 
     # The loop
 
@@ -252,13 +266,25 @@ class Serving:
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
             self._publish_access({endpoint.project for endpoint in endpoints})
-            moved = [_each(self._progress.advance, endpoint, False) for endpoint in endpoints]
-            if any(moved):
+            known = {endpoint.id for endpoint in endpoints}
+            self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
+            looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
+            moved = any(changes for changes, _ in looks)
+            if moved:
                 endpoints = self._store.read(self._unsettled)
             needed = self._tables.publish(endpoints)
-            busy = self._gateways.tick(needed) or any(moved)
+            busy = self._gateways.tick(needed) or moved
             waits = [_each(self._bring_about, endpoint, _TICK_S) for endpoint in endpoints]
+            waits += [again_s for _, again_s in looks]
             return min([_EAGER_S if busy else _ROUTED_TICK_S if needed else _TICK_S, *waits])
+
+    def _move_on(self, endpoint: Endpoint) -> tuple[bool, float]:
+        """Decide how many and which revisions are to answer, before anybody is told; whether that changed, and when to look again."""
+        again_s, before = _TICK_S, endpoint.version
+        if endpoint.scaling is not None and not endpoint.stopped_by:
+            situation = self._store.read(lambda view: self._outlook.situation(view, endpoint))
+            endpoint, again_s = self.autoscaler.look(endpoint, situation.seen)
+        return self._progress.advance(endpoint) or endpoint.version != before, again_s
 
     def _unsettled(self, view: Snapshot) -> Sequence[Endpoint]:
         wanted = {endpoint.id: endpoint for endpoint in view.select(ENDPOINTS, {"stopped_by": ""})}
@@ -289,7 +315,14 @@ class Serving:
             return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S)
         words = {replica.id: self._words(replica) for replica in steps.ended if replica.failed}
         drafts = [draft for start in steps.starts for draft in self._drafts(endpoint, revisions, start, now)]
-        self._store.write(lambda tx: self._apply(tx, endpoint, drafts, words, now))
+        touched: set[str] = set()
+
+        def work(tx: Transaction) -> None:
+            self._apply(tx, endpoint, drafts, words, now)
+            touched.update(tx.touched)
+
+        self._store.write(work)
+        self.notice(touched)
         return _EAGER_S
 
     def _drafts(
