@@ -291,9 +291,9 @@ async def test_shadow_sees_copies_and_nobody_waits_for_it():
         await until(lambda: len(hung.seen) == 64)
         assert made.traffic().in_flight == 0, "copies are counted apart"
         await hung.kill()
-        await until(lambda: bool(made.traffic().shadows))
+        await until(lambda: made.traffic().shadows["rev_2"].requests > 0)
         told = made.traffic()
-        assert told.revisions.keys() == {"rev_1"} and told.revisions["rev_1"].server_errors == 0
+        assert told.revisions["rev_1"].server_errors == 0
         assert told.shadows["rev_2"].requests == told.shadows["rev_2"].server_errors == 64
     await main.kill()
 

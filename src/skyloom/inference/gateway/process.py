@@ -137,10 +137,10 @@ class GatewayProcess:
     # -- what is told -------------------------------------------------------------------------------------------------------
 
     def _look(self) -> list[RouteTraffic]:
-        return [doors.desk.traffic(closes=True) for doors in self._doors.values()]
+        return [doors.desk.traffic(closes=True) for doors in self._doors.values() if doors.is_open]
 
     def _is_ready(self) -> bool:
-        return not self._is_draining and all(doors.is_open for doors in self._doors.values())
+        return not self._is_draining
 
     def _say_ready(self) -> None:
         print(f"gateway {self._plan.gateway} stands before {len(self._doors)} endpoints", flush=True)
