@@ -34,7 +34,8 @@ from skyloom.rooms.serving.plan import Limits
 from skyloom.rooms.serving.routes import EndpointRoute, RouteTraffic
 
 MAX_TRIES = 3
-_SILENCE_FACTOR = 6  # of the time that a replica lets a request wait: then it is not slow but gone
+# Of the time that a replica lets a request wait. Long texts take minutes, and who hangs is ended by the control plane before this.
+_SILENCE_FACTOR = 30
 _MAX_UNSENT_BYTES = 2**18
 _MAX_ANSWER_BYTES = 2**26
 
