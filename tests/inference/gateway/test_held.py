@@ -29,9 +29,7 @@ def test_whatever_comes_and_goes_each_line_keeps_its_order_and_the_bounds_hold(s
     for what, revision, size in story:
         line = lines[revision]
         everybody = [each for every in lines.values() for each in every]
-        assert (
-            list(held.revisions()) and set(held.revisions()) == {name for name in lines if lines[name]} or not everybody
-        )
+        assert set(held.revisions()) == {name for name, every in lines.items() if every}
         if what == "add":
             number += 1
             fits = len(everybody) < 8 and (not everybody or sum(each.size_bytes for each in everybody) + size <= 100)
