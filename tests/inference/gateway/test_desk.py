@@ -9,7 +9,7 @@ import pytest
 from skyloom.inference.wire.messages import Head
 from skyloom.rooms.serving.routes import Shadow
 from tests.inference.gateway.gateways import backend, make_route, share
-from tests.inference.gateway.stand_ins import POST, StandIn, bench, echo, say, until
+from tests.inference.gateway.stand_ins import POST, StandIn, bench, echo, in_parts, say, until
 from tests.inference.serving import free_port, small_limits
 
 
@@ -311,17 +311,6 @@ async def test_shadow_answers_are_thrown_away():
         assert b"" not in copy.seen
     await main.kill()
     await copy.kill()
-
-
-async def in_parts(body, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-    for part in (b"one", b"two"):
-        writer.write(b"%x\r\n%b\r\n" % (len(part), part))
-        await writer.drain()
-    if body == b"break":
-        writer.transport.abort()
-        raise ConnectionResetError
-    writer.write(b"0\r\n\r\n")
 
 
 @looped

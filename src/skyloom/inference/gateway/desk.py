@@ -361,6 +361,11 @@ class RouteDesk:
         return self.numbers.traffic(now, now - oldest, closes=closes)
 
     @property
+    def num_held(self) -> int:
+        """Requests that wait."""
+        return len(self._held)
+
+    @property
     def is_idle(self) -> bool:
         """True when nobody waits."""
         return not self.numbers.in_flight and not len(self._held)

@@ -81,7 +81,9 @@ class GatewayProcess:
             count += 1
             for doors in self._all():
                 doors.desk.look()
-            if count % _LOOKS_PER_TABLE == 0 and not self._is_draining:
+            # Who waits should not wait for us too.
+            is_due = count % _LOOKS_PER_TABLE == 0 or any(doors.desk.num_held for doors in self._doors.values())
+            if is_due and not self._is_draining:
                 await self._read_table()
             if count % _LOOKS_PER_SWEEP == 0:
                 await self._sweep()
