@@ -210,6 +210,7 @@ class Embedded:
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
+        self._serving.notice = self._notice
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = self._planning = Planning(
@@ -240,6 +241,11 @@ class Embedded:
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
+
+    def _notice(self, touched: set[str]) -> None:
+        """What a loop wrote is noticed as what a caller wrote: a replica that somebody waits for starts at once."""
+        for loop in self._loops:
+            loop.notice(touched)
 
     def close(self) -> None:
         """Close everything in order; jobs go on running."""

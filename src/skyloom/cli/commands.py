@@ -36,6 +36,7 @@ TABLE = (
     Row("budget", "skyloom.cli.budget", "Budgets: set, list, show, delete."),
     Row("price", "skyloom.cli.price", "Prices of pools: set, list."),
     Row("simulate", "skyloom.cli.simulate", "Play a trace of jobs on imagined machines."),
+    Row("simulate-autoscale", "skyloom.cli.simulate_autoscale", "Play a log of requests on imagined replicas."),
     Row("job", "skyloom.cli.job", "Jobs: run, list, show, logs, cancel, rerun."),
     Row("array", "skyloom.cli.array", "Arrays: one job many times over."),
     Row("apply", "skyloom.cli.apply", "Make the jobs, arrays and schedules that a file describes."),

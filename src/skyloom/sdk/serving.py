@@ -14,6 +14,7 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -69,6 +70,7 @@ class EndpointCalls(WatchCalls):
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
+        scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -76,11 +78,19 @@ class EndpointCalls(WatchCalls):
             version: number or alias; empty for the newest.
             name: of the endpoint; the model's name if None.
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
+            scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
         """
         resources = None
         if cpus is not None or memory is not None:
             resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))
-        ask = model.Deploy(model=model_name, version=version, name=name, num_replicas=num_replicas, resources=resources)
+        ask = model.Deploy(
+            model=model_name,
+            version=version,
+            name=name,
+            num_replicas=num_replicas,
+            resources=resources,
+            scaling=scaling,
+        )
         return self._transport.send(ask)
 
     def wait(
