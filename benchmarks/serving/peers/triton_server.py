@@ -1,6 +1,7 @@
 """Triton with its Python backend, by PyTriton: two instances, dynamic batching."""
 
 import os
+import sysconfig
 
 import numpy as np
 from protocol import session
@@ -21,6 +22,8 @@ def instance(shape):
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
+    # Triton's stub runs this Python's library, so it must run it with this Python, not with the machine's first libpython3.11.
+    os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     shape = tuple(session().get_inputs()[0].shape[1:])
     config = TritonConfig(http_address="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_port=port + 2)
     with Triton(config=config) as triton:
