@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from skyloom.core.errors import SkyloomError
 from skyloom.inference import runtimes
 from skyloom.inference.runtimes.seam import Allotment, BundleRefused, LoadedModel, ModelFailed, Slot, refused
 from skyloom.inference.tensors import DTYPES, Array
@@ -29,9 +30,16 @@ _WARM_ROWS = 16
 
 
 class Model:
-    """One model in memory. `run` may be called from one thread at a time."""
+    """One model in memory. `run` may be called from one thread at a time.
 
-    def __init__(self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str) -> None:
+    Attributes:
+        is_remote: it runs in another process, so `run` waits and may never be called on the event loop.
+    """
+
+    def __init__(
+        self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str, is_remote: bool = False
+    ) -> None:
+        self.is_remote = is_remote
         self.manifest = manifest
         self.profile = profile
         self.platform = platform
@@ -43,6 +51,8 @@ class Model:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
         try:
             outputs = self._session.run(inputs)
+        except SkyloomError as error:
+            raise ModelFailed(error.message, next_action=error.next_action) from error
         except Exception as error:  # whatever a runtime raises ends here; its text may hold paths
             raise ModelFailed(
                 "The model failed on this input.", next_action="Ask the operator to look at the replica's output."
@@ -86,6 +96,11 @@ class Pace:
         one, many = model.example(1), model.example(_WARM_ROWS)
         return cls(min(_timed(model, one) for _ in range(5)), min(_timed(model, many) for _ in range(5)))
 
+    @classmethod
+    def guess(cls) -> "Pace":
+        """Of what must not be tried out, because zeros may mean something to it: ten milliseconds, until more is seen."""
+        return cls(0.010, 0.012)
+
     def expect_s(self, batches: int, rows: int) -> float:
         """Seconds that ``rows`` in so many batches will take."""
         return self._stretch * (batches * self._fixed_s + rows * self._row_s)
@@ -98,7 +113,11 @@ class Pace:
 
 def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:
     """Verify a bundle and load it. Raises `BundleRefused`; then nothing was loaded."""
-    manifest = verify(folder, manifest_digest)
+    return load_verified(folder, verify(folder, manifest_digest), threads, gpus)
+
+
+def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0) -> Model:
+    """Load a bundle whose files are known to be what they should be. Raises `BundleRefused`; then nothing was loaded."""
     runtime = runtimes.find(manifest.runtime)
     listed = {file.path for file in manifest.files}
     if runtime.model_file not in listed:
