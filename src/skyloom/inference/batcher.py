@@ -153,7 +153,7 @@ class Batcher:
         expected_s = self._pace.expect_s(1, rows)
         self._running_until = time.perf_counter() + expected_s
         inputs = _joined(tickets)
-        if expected_s < _INLINE_S:
+        if expected_s < _INLINE_S and not self._model.is_remote:
             self._finish(tickets, rows, *self._run(inputs))
             return
         running = self._loop.run_in_executor(self._thread, self._run, inputs)

@@ -9,6 +9,7 @@ from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.secrets import SecretCalls
+from skyloom.sdk.services import ServiceCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -46,6 +47,7 @@ class Client:
         self.webhooks = WebhookCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
+        self.services = ServiceCalls(transport, self.models, self.endpoints)
         self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 
