@@ -11,7 +11,7 @@ import numpy as np
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference import runtimes
-from skyloom.inference.runtimes.seam import Allotment, BundleRefused, LoadedModel, ModelFailed, Slot, refused
+from skyloom.inference.runtimes.seam import BundleRefused, Grant, LoadedModel, ModelFailed, Slot, refused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
@@ -103,7 +103,7 @@ def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0)
     if any(spec.shape[0] != -1 for spec in (*manifest.signature.inputs, *manifest.signature.outputs)):
         raise refused("a tensor's first axis is not the batch (-1)", "Export it with a dynamic batch.")
     profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
-    session = runtime.load(folder, manifest, Allotment(threads, gpus))
+    session = runtime.load(folder, manifest, Grant(threads, gpus))
     _compare("input", manifest.signature.inputs, session.inputs, runtime.model_file)
     _compare("output", manifest.signature.outputs, session.outputs, runtime.model_file)
     return Model(manifest, profile, session, runtime.platform)

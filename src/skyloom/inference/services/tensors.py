@@ -9,7 +9,7 @@ import numpy as np
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.runtimes.seam import Slot
-from skyloom.inference.services.calls import Outcome, PendingCall
+from skyloom.inference.services.calls import CallOutcome, PendingCall
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.registry.bundle import Manifest
@@ -34,7 +34,7 @@ class ServiceModel:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Call the endpoint and wait for its arrays."""
-        answered: concurrent.futures.Future[Outcome | SkyloomError] = concurrent.futures.Future()
+        answered: concurrent.futures.Future[CallOutcome | SkyloomError] = concurrent.futures.Future()
         arrays = [
             (spec.name, array.dtype.str, array.shape, _bytes(array))
             for spec, array in zip(self._signature.inputs, inputs, strict=True)

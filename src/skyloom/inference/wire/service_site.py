@@ -13,7 +13,7 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services.calls import ArgumentsRefused, Outcome, PendingCall
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall
 from skyloom.inference.services.openapi import document, takes_raw
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
@@ -66,7 +66,7 @@ class ServiceSite:
         """Call an endpoint, or let the inner site answer."""
         method = self._methods.get(request.head.target)
         if method is not None:
-            Conversation(self._plane, self._process, request, exchange, method).begin()
+            EndpointCall(self._plane, self._process, request, exchange, method).begin()
         elif request.head.target == _DOCUMENT:
             exchange.answer(Response(200, self._document))
         else:
@@ -94,7 +94,7 @@ class ServiceSite:
         return Response(status, msgspec.json.encode(body), headers=headers)
 
 
-class Conversation:
+class EndpointCall:
     """One call, from its request to its last part."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Conversation:
         self._exchange = exchange
         self._begun = False
         self._num_held = 0  # parts that the client has not taken: the service waits with more
-        done: Callable[[Outcome | SkyloomError], None] = (
+        done: Callable[[CallOutcome | SkyloomError], None] = (
             self._ended if method.answering is Answering.PARTS else self._whole
         )
         raw = _kind(request.head) == OCTETS
@@ -125,7 +125,7 @@ class Conversation:
     def _cut(self) -> None:
         self._process.give_up(self._call)
 
-    def _whole(self, outcome: Outcome | SkyloomError) -> None:
+    def _whole(self, outcome: CallOutcome | SkyloomError) -> None:
         try:
             if isinstance(outcome, SkyloomError):
                 self._answer(worded(outcome, self._record(outcome)))
@@ -139,7 +139,7 @@ class Conversation:
             traceback.print_exc(file=sys.stderr)
             self._answer(self._plain_failure())
 
-    def _part(self, outcome: Outcome) -> None:
+    def _part(self, outcome: CallOutcome) -> None:
         if not self._begun:
             self._begun = True
             self._exchange.on_room = self._room
@@ -154,7 +154,7 @@ class Conversation:
             self._process.took(self._call, self._num_held)
             self._num_held = 0
 
-    def _ended(self, outcome: Outcome | SkyloomError) -> None:
+    def _ended(self, outcome: CallOutcome | SkyloomError) -> None:
         if isinstance(outcome, SkyloomError) and not self._begun:
             self._whole(outcome)
             return
