@@ -18,7 +18,8 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.journal import Journal
-from skyloom.inference.model import Model, Pace
+from skyloom.inference.model import Model
+from skyloom.inference.pace import Pace
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
 from skyloom.inference.services.process import ServiceProcess
@@ -40,6 +41,10 @@ from skyloom.settings import TaskEnvironment
 
 OnReady = Callable[[int], object]
 _SWEEP_S = 1.0
+_GUESSED = {
+    1: 0.010,
+    16: 0.012,
+}  # seconds by rows, of a service: zeros may mean something to it, so it is not tried out
 _MAX_PLAN_BYTES = 2**20
 
 
@@ -71,7 +76,6 @@ class Replica:
             model,
             pace,
             loop,
-            max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
@@ -200,7 +204,8 @@ async def serve(
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)
         return
     model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
-    await Replica(plan, folder, model, Pace.measure(model)).run(task)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    await Replica(plan, folder, model, pace).run(task)
 
 
 async def _serve_service(
@@ -224,7 +229,7 @@ async def _serve_service(
     try:
         session = ServiceModel(manifest, process, asyncio.get_running_loop())
         model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
-        await Replica(plan, folder, model, Pace.guess(), process, on_ready).run(task)
+        await Replica(plan, folder, model, Pace(_GUESSED, limits.max_batch_rows), process, on_ready).run(task)
     finally:
         await process.close()
 
