@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from skyloom.core.errors import InternalError, InvalidInput
+from skyloom.inference.onnx_values import ONNX_TYPES, runner
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
@@ -26,17 +27,6 @@ from skyloom.rooms.registry.bundle import (
 
 _MAX_JSON_BYTES = 64 * 2**20
 _WARM_ROWS = 16
-_ONNX_TYPES = {
-    "tensor(bool)": Datatype.BOOL,
-    "tensor(uint8)": Datatype.UINT8,
-    "tensor(int8)": Datatype.INT8,
-    "tensor(int16)": Datatype.INT16,
-    "tensor(int32)": Datatype.INT32,
-    "tensor(int64)": Datatype.INT64,
-    "tensor(float16)": Datatype.FP16,
-    "tensor(float)": Datatype.FP32,
-    "tensor(double)": Datatype.FP64,
-}
 
 
 class BundleRefused(InvalidInput):
@@ -53,15 +43,13 @@ class Model:
     def __init__(self, manifest: Manifest, profile: Profile, session: Any) -> None:
         self.manifest = manifest
         self.profile = profile
-        self._session = session
-        self._inputs = [spec.name for spec in manifest.signature.inputs]
+        self._run = runner(session, manifest.signature)
         self._outputs = manifest.signature.outputs
-        self._output_names = [spec.name for spec in self._outputs]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
         try:
-            outputs = self._session.run(self._output_names, dict(zip(self._inputs, inputs, strict=True)))
+            outputs = self._run(inputs)
         except Exception as error:  # whatever ONNX Runtime raises ends here; its text may hold paths
             raise ModelFailed(
                 "The model failed on this input.", next_action="Ask the operator to look at the replica's output."
@@ -72,13 +60,17 @@ class Model:
                     f"Output {spec.name!r} has shape {list(output.shape)} for {len(inputs[0])} rows.",
                     next_action=f"Export the model again: its signature promises {list(spec.shape)}.",
                 )
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
     def example(self, rows: int) -> list[Array]:
-        """Inputs of zeros, free axes one long, for warming up."""
-        specs = self.manifest.signature.inputs
+        """Inputs of zeros and empty strings, free axes one long, for warming up."""
         return [
-            np.zeros([rows, *(max(axis, 1) for axis in spec.shape[1:])], dtype=DTYPES[spec.datatype]) for spec in specs
+            np.full(
+                [rows, *(max(axis, 1) for axis in spec.shape[1:])],
+                "" if spec.datatype is Datatype.BYTES else 0,
+                dtype=DTYPES[spec.datatype],
+            )
+            for spec in self.manifest.signature.inputs
         ]
 
 
@@ -174,7 +166,7 @@ def _session(path: Path, threads: int) -> Any:
 
 
 def _compare(what: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
-    found = {node.name: (_ONNX_TYPES.get(node.type), len(node.shape)) for node in nodes}
+    found = {node.name: (ONNX_TYPES.get(node.type), len(node.shape)) for node in nodes}
     promised = {spec.name: (spec.datatype, len(spec.shape)) for spec in specs}
     missing = [name for name, kind in promised.items() if found.get(name) != kind]
     if what == "input":
