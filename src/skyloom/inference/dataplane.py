@@ -17,7 +17,6 @@ from skyloom.rooms.serving.plan import ServePlan
 
 SERVER_NAME = "skyloom"
 EXTENSIONS = ("binary_tensor_data",)
-PLATFORM = "onnxruntime_onnx"
 
 
 class ModelUnknown(NotFound):
@@ -61,8 +60,10 @@ class DataPlane:
         journal: Journal,
         traffic: TrafficCounter,
         access: AccessList,
+        platform: str = "onnxruntime_onnx",
     ) -> None:
         self.plan = plan
+        self._platform = platform
         self.contract = contract
         self.traffic = traffic
         self.access = access
@@ -109,7 +110,7 @@ class DataPlane:
         return ModelMetadata(
             name=self.plan.model,
             versions=(self.plan.model_version,),
-            platform=PLATFORM,
+            platform=self._platform,
             inputs=_tensors(signature.inputs),
             outputs=_tensors(signature.outputs),
         )
