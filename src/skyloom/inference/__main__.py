@@ -8,7 +8,6 @@ import uvloop
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.model import BundleRefused, ModelFailed
-from skyloom.inference.onnx_values import TypesApart
 from skyloom.inference.ports import PortTaken
 from skyloom.inference.reduce import TensorMissing
 from skyloom.inference.server import PlanRefused, read_plan, serve
@@ -19,7 +18,6 @@ _EXIT_CODES: tuple[tuple[type[SkyloomError], ExitCode], ...] = (
     (PlanRefused, ExitCode.PLAN_REFUSED),
     (BundleRefused, ExitCode.BUNDLE_REFUSED),
     (ModelFailed, ExitCode.BUNDLE_REFUSED),
-    (TypesApart, ExitCode.BUNDLE_REFUSED),
     (TensorMissing, ExitCode.BUNDLE_REFUSED),
     (PortTaken, ExitCode.PORT_TAKEN),
 )

@@ -27,7 +27,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-PLATFORM = "onnxruntime_onnx"
 
 
 class ModelUnknown(NotFound):
@@ -71,8 +70,10 @@ class DataPlane:
         journal: Journal,
         traffic: TrafficCounter,
         access: AccessList,
+        platform: str = "onnxruntime_onnx",
     ) -> None:
         self.plan = plan
+        self._platform = platform
         self.contract = contract
         self.traffic = traffic
         self.access = access
@@ -119,14 +120,14 @@ class DataPlane:
         return ModelMetadata(
             name=self.plan.model,
             versions=(self.plan.model_version,),
-            platform=PLATFORM,
+            platform=self._platform,
             inputs=_tensors(signature.inputs),
             outputs=_tensors(signature.outputs),
         )
 
     def config(self) -> ModelConfig:
         """Describe how the model is set up."""
-        return configured(self.plan, self.contract.signature, PLATFORM)
+        return configured(self.plan, self.contract.signature, self._platform)
 
     def statistics(self) -> ModelStatistics:
         """How long requests waited and the model worked, since this replica started."""

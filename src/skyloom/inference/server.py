@@ -59,7 +59,9 @@ class Replica:
             watch=traffic.watch,
         )
         contract = Contract(signature, limits.max_request_rows)
-        self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
+        self.plane = DataPlane(
+            plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file), model.platform
+        )
         self.connections = Connections(Rest(self.plane), limits)
         self._grpc = GrpcSite(self.plane)
         self.grpc_connections = Http2Connections(self._grpc, limits)
@@ -156,7 +158,7 @@ def read_plan(path: Path) -> ServePlan:
 
 async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
     """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
-    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
+    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest, plan.gpus)
     await Replica(plan, folder, model, Pace.measure(model)).run(task)
 
 

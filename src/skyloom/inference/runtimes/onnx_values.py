@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from skyloom.core.errors import InvalidInput
 from skyloom.inference.elements import Array
+from skyloom.inference.runtimes.seam import refused
 from skyloom.rooms.registry.bundle import Datatype, Signature
 
 ONNX_TYPES = {
@@ -29,17 +29,11 @@ ONNX_TYPES = {
     "tensor(string)": Datatype.BYTES,
 }
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
-
-
-class TypesApart(InvalidInput):
-    """A model has element types that cannot be run together."""
-
-
 Run = Callable[[Sequence[Array]], list[Array]]
 
 
 def runner(session: Any, signature: Signature) -> Run:
-    """What runs a session: all outputs of a signature for all of its inputs, in its order. Raises `TypesApart`."""
+    """What runs a session: all outputs of a signature for all of its inputs, in its order. Raises `BundleRefused`."""
     names = [spec.name for spec in signature.inputs]
     wanted = [spec.name for spec in signature.outputs]
     brief = [spec.datatype is Datatype.BF16 for spec in signature.inputs]
@@ -52,9 +46,9 @@ def runner(session: Any, signature: Signature) -> Run:
             {name: _bits(one) if is_bits else one for name, one, is_bits in zip(names, inputs, brief, strict=True)},
         )
     if any(spec.datatype is Datatype.BYTES for spec in signature.inputs):
-        raise TypesApart(
-            "The model bundle is refused: it takes strings and gives BF16, which ONNX Runtime's Python cannot do at once.",
-            next_action="Export it with FP32 outputs.",
+        raise refused(
+            "it takes strings and gives BF16, which ONNX Runtime's Python cannot do at once",
+            "Export it with FP32 outputs.",
         )
 
     def by_address(inputs: Sequence[Array]) -> list[Array]:
