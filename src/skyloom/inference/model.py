@@ -18,6 +18,7 @@ from skyloom.rooms.registry.bundle import (
     MANIFEST_FILE,
     PROFILE_FILE,
     BundleFile,
+    Datatype,
     Manifest,
     TensorSpec,
 )
@@ -70,11 +71,14 @@ class Model:
         self._session.close()
 
     def example(self, rows: int, length: int = 1) -> list[Array]:
-        """Inputs of zeros, free axes ``length`` long."""
-        specs = self.manifest.signature.inputs
+        """Inputs of zeros and empty strings, free axes ``length`` long."""
         return [
-            np.zeros([rows, *(length if axis < 0 else axis for axis in spec.shape[1:])], dtype=DTYPES[spec.datatype])
-            for spec in specs
+            np.full(
+                [rows, *(length if axis < 1 else axis for axis in spec.shape[1:])],
+                "" if spec.datatype is Datatype.BYTES else 0,
+                dtype=DTYPES[spec.datatype],
+            )
+            for spec in self.manifest.signature.inputs
         ]
 
     def rehearsal(self, rows: int) -> Callable[[], object]:

@@ -20,17 +20,22 @@ MANIFEST_FILE = "manifest.json"
 
 
 class Datatype(enum.StrEnum):
-    """Element types, by their names in the Open Inference Protocol v2."""
+    """Element types, by their names in the Open Inference Protocol v2. BYTES are strings: of text, where the runtime is ONNX."""
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
     INT8 = "INT8"
     INT16 = "INT16"
     INT32 = "INT32"
     INT64 = "INT64"
     FP16 = "FP16"
+    BF16 = "BF16"
     FP32 = "FP32"
     FP64 = "FP64"
+    BYTES = "BYTES"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
