@@ -27,7 +27,7 @@ TABLE = (
     Row("run", "skyloom.cli.run", "Training runs: list, show, metrics."),
     Row("model", "skyloom.cli.model", "Models: list, show."),
     Row("deploy", "skyloom.cli.deploy", "Serve a model."),
-    Row("predict", "skyloom.cli.predict", "Ask an endpoint for predictions."),
+    Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),

@@ -13,6 +13,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.sdk.batch import BatchCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -188,11 +189,8 @@ class EndpointCalls(WatchCalls):
         )
 
 
-class PredictionCalls:
+class PredictionCalls(BatchCalls):
     """``cloud.predictions``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def find(self, prediction_id: str) -> model.PredictionRecord:
         """Find one prediction in the request logs, and what made it."""
