@@ -57,11 +57,11 @@ class BatchPredictions:
         return self._data.derive(tx, ask.order.to, making, job_id, by)
 
     def begin(self, tx: Transaction, ask: model.BeginPredictions, by: Caller) -> DraftStatus:
+        making, _ = self._resolved(tx, ask.order, by)  # first: what is not theirs is absent
         if not by.task_id:
             raise model.NotABatchTask(
                 f"{by.principal} is no task.", next_action="Ask for a job: skyloom predict --dataset … --model … --to …"
             )
-        making, _ = self._resolved(tx, ask.order, by)
         job_id = by.task_id.rsplit(".", 2)[0]
         return self._data.derive(tx, ask.order.to, making, job_id, by)
 
