@@ -32,24 +32,25 @@ class Costly:
 
     def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         rows = len(inputs[0])
-        slow = 100.0 if rows > 64 else 1.0  # a cache that overflows
+        slow = 10.0 if rows > 128 else 1.0  # a cache that overflows
         self._clock.spend((self._fixed_s + self._row_s * rows * slow) / self._gain)
         return inputs
 
 
-def measured(fixed_s: float, row_s: float, gain: float, rows: int = 4_096) -> strides.Stride:
+def measured(fixed_s: float, row_s: float, gain: float, rows: int = 4_096, work: int = 10**9) -> strides.Stride:
     clock = Clock()
     return strides.measure(
         lambda threads: Costly(clock, fixed_s, row_s, gain if threads > 1 else 1.0),  # type: ignore[arg-type,return-value]
         [np.zeros((rows, 1), np.float32)],
         2.0,
+        work,
         clock,
     )
 
 
 def test_batches_grow_while_they_pay_and_no_further() -> None:
-    assert measured(0.001, 0.00001, 1.0).batch == 64
-    assert measured(0.001, 0.00001, 1.0, rows=20).batch == 16
+    assert measured(0.001, 0.00001, 1.0).batch == 128
+    assert measured(0.001, 0.00001, 1.0, rows=20).batch == 8
 
 
 @pytest.mark.parametrize(("gain", "workers"), [(1.0, 2), (2.1, 2), (3.0, 1)])
@@ -58,8 +59,12 @@ def test_threads_win_over_workers_only_when_they_clearly_help(gain: float, worke
     assert (pace.workers, pace.threads) == (workers, 3 - workers)
 
 
-def test_one_row_that_takes_longer_than_the_budget_is_tried_once() -> None:
+def test_one_row_that_takes_longer_than_the_budget_is_tried_alone() -> None:
     assert measured(5.0, 0.0, 1.0).batch == 1
+
+
+def test_little_work_is_not_measured_for_long() -> None:
+    assert measured(0.001, 0.00001, 1.0, work=100).batch == 32  # the first that is tried
 
 
 def test_model_that_fails_says_so() -> None:
@@ -68,4 +73,4 @@ def test_model_that_fails_says_so() -> None:
             raise ModelFailed("no", next_action="no")
 
     with pytest.raises(ModelFailed):
-        strides.measure(lambda _: Broken(), [np.zeros((4, 1))], 2.0)  # type: ignore[arg-type,return-value]
+        strides.measure(lambda _: Broken(), [np.zeros((4, 1))], 2.0, 100)  # type: ignore[arg-type,return-value]

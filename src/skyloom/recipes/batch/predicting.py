@@ -31,7 +31,7 @@ from skyloom.rooms.data.making import SPLIT_COLUMN, Predict
 _SHARD_S = 2.0
 _SHARD_BYTES = 32 * 2**20
 _MAX_SHARD_ROWS = 262_144
-_READ_ROWS = 8_192
+_READ_ROWS, _READ_BYTES = 8_192, 4 * 2**20  # larger batches cost new pages of memory, and leave the caches
 _FAILED = "the model failed on this row"
 
 
@@ -85,11 +85,17 @@ class Work:
     shards: KeptRanges
     progress: Progress
     shard_rows: int
+    read_rows: int
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def least(self) -> int:
+        """The smallest range that is worth a file."""
+        return max(1, self.shard_rows // 8 // self.pace.batch) * self.pace.batch
 
     def run(self, model: Model) -> None:
         """Do ranges until none is left."""
-        while not self.stop.is_set() and (one := self.shards.claim(self.shard_rows)):
+        while not self.stop.is_set() and (one := self.shards.claim(self.shard_rows, 2 * self.pace.workers, self.least)):
             batches, rejects = [], []
             for batch in self._batches(one):
                 made, lost = self._predicted(model, batch)
@@ -100,9 +106,8 @@ class Work:
 
     def _batches(self, one: Range) -> Iterator[pa.RecordBatch]:
         """Whole batches of the model's size, as far as the table gives them."""
-        size = self.pace.batch
         columns = list(dict.fromkeys((*self.reader.names, *self.kept)))
-        return self.source.read(columns, one, max(size, _READ_ROWS // size * size))
+        return self.source.read(columns, one, self.read_rows)
 
     def _predicted(self, model: Model, batch: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[LostRow]]:
         ids = batch.column(ROW_ID).to_numpy()
@@ -185,17 +190,18 @@ def predict(
     note = f"all {total:,} rows were done by an earlier attempt"
     if ready < total:
         say(f"{ready:,} of {total:,} rows are done already" if ready else f"{total:,} rows to predict")
-        pace = _pace(load, source, reader, model, cpus)
+        pace = _pace(load, source, reader, model, cpus, total - ready)
         say(f"{pace.workers} x {pace.threads} threads, {pace.batch} rows at once: about {pace.rows_per_s:,.0f} rows/s")
         progress = Progress(total, ready, say)
-        row_bytes = _row_bytes(schema, reader.names) + _row_bytes(writer.schema, writer.schema.names)
-        rows = _shard_rows(pace, row_bytes)
-        _all(Work(source, reader, writer, making.keep, pace, shards, progress, rows), load)
+        read_bytes = _row_bytes(schema, (*reader.names, *making.keep))
+        rows = _shard_rows(pace, read_bytes + _row_bytes(writer.schema, writer.schema.names))
+        read_rows = max(1, min(_READ_ROWS, _READ_BYTES // read_bytes) // pace.batch) * pace.batch
+        _all(Work(source, reader, writer, making.keep, pace, shards, progress, rows, read_rows), load)
         note = _note(progress, pace)
     return _committed(making, source, shards, writer.schema, table, key, folder, keep, total, note)
 
 
-def _pace(load: Load, source: SourceRows, reader: RowReader, model: Model, cpus: float) -> Stride:
+def _pace(load: Load, source: SourceRows, reader: RowReader, model: Model, cpus: float, num_rows: int) -> Stride:
     """Measure on the first rows that can be predicted; on zeros when there are none among them."""
     first = Range(0, 4_096)
     for batch in source.read(reader.names, first, len(first)):
@@ -203,10 +209,10 @@ def _pace(load: Load, source: SourceRows, reader: RowReader, model: Model, cpus:
         good = batch.take(pa.array(np.setdiff1d(np.arange(batch.num_rows), bad))) if bad else batch
         if good.num_rows:
             try:
-                return strides.measure(load, reader.tensors(good), cpus)
+                return strides.measure(load, reader.tensors(good), cpus, num_rows)
             except ModelFailed:
                 break  # a row among them; it will be found and told
-    return strides.measure(load, model.example(64), cpus)
+    return strides.measure(load, model.example(64), cpus, num_rows)
 
 
 def _row_bytes(schema: pa.Schema, names: Sequence[str]) -> int:

@@ -60,13 +60,18 @@ class KeptRanges:
         names = (_NAME.match(path.name) for path in self._folder.iterdir())
         return sorted(Range(int(name[1]), int(name[2])) for name in names if name)
 
-    def claim(self, num_rows: int) -> Range | None:
-        """The next range to do, of at most so many rows; None when nothing is left. Nobody else gets it."""
+    def claim(self, num_rows: int, parts: int = 1, least: int = 1) -> Range | None:
+        """The next range to do, of at most so many rows; None when nothing is left. Nobody else gets it.
+
+        Ranges become smaller towards the end, so that all workers end together: at most a ``parts``-th of what is left, in multiples
+        of ``least``.
+        """
         with self._lock:
             if not self._left:
                 return None
-            first = self._left[0]
-            taken = Range(first.start, min(first.stop, first.start + max(1, num_rows)))
+            first, left = self._left[0], sum(map(len, self._left))
+            wanted = min(num_rows, max(1, -(-left // parts // least)) * least)
+            taken = Range(first.start, min(first.stop, first.start + max(1, wanted)))
             self._left[0] = Range(taken.stop, first.stop)
             if not len(self._left[0]):
                 del self._left[0]
