@@ -16,6 +16,7 @@ from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost.model import GetCost, GetOutlook, ListPrices, SetPrices
 from skyloom.rooms.data import model as data
@@ -102,6 +103,14 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     ],
     serving.ReportRoutes: lambda ids: [
         serving.ReportRoutes(gateway="gw_1", ready=True, routes=(RouteTraffic(endpoint=ids["endpoint"], arrived=9),))
+    ],
+    batch.RunPredictions: lambda ids: [
+        batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
+    ],
+    batch.BeginPredictions: lambda ids: [
+        batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
     ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
     tracking.LogMeasurements: lambda ids: [

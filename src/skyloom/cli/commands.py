@@ -28,7 +28,7 @@ TABLE = (
     Row("model", "skyloom.cli.model", "Models: list, show."),
     Row("deploy", "skyloom.cli.deploy", "Serve a model, or a service of your own Python."),
     Row("serve", "skyloom.cli.serve", "Try a service of your own Python on this machine."),
-    Row("predict", "skyloom.cli.predict", "Ask an endpoint for predictions."),
+    Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),

@@ -17,6 +17,7 @@ from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.sdk.calling import Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
+from skyloom.sdk.batch import BatchCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -223,11 +224,8 @@ class EndpointCalls(WatchCalls):
         )
 
 
-class PredictionCalls:
+class PredictionCalls(BatchCalls):
     """``cloud.predictions``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def find(self, prediction_id: str) -> model.PredictionRecord:
         """Find one prediction in the request logs, and what made it."""
