@@ -4,6 +4,7 @@ from skyloom.rooms.arrays import model as arrays
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
+from skyloom.rooms.devices import rollout as devices
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -37,6 +38,7 @@ OPERATIONS = (
     *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
+    *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
     *planning.OPERATIONS,
