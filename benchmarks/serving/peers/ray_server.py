@@ -3,7 +3,7 @@
 import os
 import time
 
-from protocol import answer_of, rows_of, session
+from protocol import Loaded, inputs_of
 from ray import serve
 from starlette.requests import Request
 
@@ -11,10 +11,10 @@ from starlette.requests import Request
 @serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=64)
 class Infer:
     def __init__(self):
-        self.session = session()
+        self.model = Loaded()
 
     async def __call__(self, request: Request):
-        return answer_of(self.session.run(None, {"x": rows_of(await request.json())})[0])
+        return self.model.answer(self.model.run(inputs_of(await request.json())))
 
 
 if __name__ == "__main__":

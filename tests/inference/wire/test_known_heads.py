@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from skyloom.inference.wire import http
+from skyloom.inference.wire import known
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Exchange
@@ -149,7 +149,7 @@ def test_group_that_remembers_answers_what_one_that_does_not_answers(chunks, hol
     answers = []
     for most in (256, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(http, "_MAX_KNOWN", most)
+            patch.setattr(known, "_MAX_KNOWN", most)
             group = Connections(Gate(), Limits())
             Caller(group).send(HEAD + b"body")
             Caller(group).send(OTHER)

@@ -6,7 +6,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from google.protobuf.message import DecodeError
@@ -96,7 +96,7 @@ class GrpcSite:
             return _status(GrpcStatus.UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
         return None
 
-    def serve(self, request: Request, exchange: Exchange) -> None:
+    def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer; an inference later, everything else at once."""
         target = request.head.target
         try:
@@ -107,7 +107,7 @@ class GrpcSite:
             if target == self._infer:
                 self._begin(message, request, exchange)
             elif target == _WATCH:
-                self._watchers.add(message.service, cast(Streaming, exchange))  # only HTTP/2 comes here
+                self._watchers.add(message.service, exchange)
             else:
                 exchange.answer(_answered(method.answer(message)))
         except SkyloomError as error:

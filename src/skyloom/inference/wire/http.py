@@ -7,71 +7,19 @@ the grammar gets one 4xx and the connection ends; nothing behind it on the same 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import cast
 
 import httptools
 
+from skyloom.inference.wire.known import Known
 from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
 from skyloom.inference.wire.site import Site
+from skyloom.inference.wire.turns import Turn
 from skyloom.rooms.serving.plan import Limits
 
-_MAX_KNOWN = 256
-_MAX_KNOWN_BYTES = 2_048
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
-
-
-class Known:
-    """Heads that were read and admitted before, by their bytes. The same bytes mean the same, so they need not be read again."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._epoch = site.epoch
-        self._heads: dict[bytes, tuple[Head, int]] = {}
-
-    def find(self, raw: bytes) -> tuple[Head, int] | None:
-        """A head, and the length of the body that follows it."""
-        if self._epoch != self._site.epoch:
-            self._epoch = self._site.epoch
-            self._heads.clear()
-        return self._heads.get(raw)
-
-    def keep(self, raw: bytes, url: bytes, head: Head, epoch: int) -> None:
-        """Remember a head that was admitted, if it is nothing but a head in its strictest form, and a body of a known length follows.
-
-        Parsers forgive lines before a request and lines that end without a carriage return; then ``raw`` might end elsewhere than the
-        head did, and the body of a later request would be cut in another place than a parser cuts it. ``epoch`` is the site's when it
-        admitted the head: while the body came in, its token may have been taken back.
-        """
-        headers = head.headers
-        strict = raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, url)) and raw.count(b"\n") == raw.count(b"\r\n")
-        plain = b"transfer-encoding" not in headers and b"expect" not in headers
-        if not epoch == self._epoch == self._site.epoch:
-            return
-        if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
-            self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
-
-
-class Turn:
-    """One request's place in the order of its connection's answers."""
-
-    __slots__ = ("_connection", "closing", "encoded", "on_cut", "without_body")
-
-    def __init__(self, connection: "Connection", closing: bool, without_body: bool) -> None:
-        self._connection = connection
-        self.closing = closing
-        self.without_body = without_body
-        self.encoded: bytes | None = None
-        self.on_cut: Callable[[], None] | None = None
-
-    def answer(self, response: Response) -> None:
-        """Give the answer. It goes out when all earlier ones have."""
-        if self.encoded is None:
-            self.closing = self.closing or self._connection.closing
-            self.encoded = response.encode(self.closing, self.without_body)
-            self.on_cut = None
-            self._connection.flush()
+_SLICE_BYTES = 2**18
 
 
 class Connections:
@@ -146,10 +94,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._group.open.discard(self)
         self._drop_body()
-        for exchange in self._exchanges:
-            if exchange.on_cut is not None:
-                exchange.on_cut()
-        self._exchanges.clear()
+        exchanges, self._exchanges = self._exchanges, deque()
+        for exchange in exchanges:
+            exchange.cut()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -179,7 +126,11 @@ class Connection(asyncio.Protocol):
         self._steer()
 
     def eof_received(self) -> bool:
-        # A client that only closed its sending side still gets the answers it waits for.
+        # A client that only closed its sending side still gets the answers it waits for. Who leaves while an answer comes part by part
+        # looks the same, and parts cost: as with most proxies, that client has left.
+        if self._exchanges and self._exchanges[0].has_more:
+            self._transport.abort()
+            return True
         if self._exchanges and not self._lingering:
             self._exchanges[-1].closing = True
             return True
@@ -191,6 +142,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_deadline = None
+        if self._exchanges and self._exchanges[0].is_parted:
+            self._make_room(self._exchanges[0])
         self._steer()
 
     # -- httptools ----------------------------------------------------------------------------------------------------------
@@ -261,6 +214,7 @@ class Connection(asyncio.Protocol):
         self._request = None
         keeps_alive = self._parser.should_keep_alive()
         exchange = self._begin(request, closing=not keeps_alive)
+        exchange.is_chunked = self._parser.get_http_version() == "1.1"
         if self._admission is not None:
             exchange.answer(self._admission)
             return
@@ -294,15 +248,29 @@ class Connection(asyncio.Protocol):
         """True when the next answer is the last."""
         return self._group.draining
 
+    @property
+    def num_buffered(self) -> int:
+        """Bytes that were sent and that the system has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def give_up(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
     def flush(self) -> None:
         """Send the answers that are ready, in the order of their requests."""
-        out: list[bytes] = []
+        out: list[bytes | bytearray] = []
         closing = False
         while self._exchanges and (encoded := self._exchanges[0].encoded) is not None and not closing:
-            out.append(encoded)
+            if self._exchanges[0].is_parted:
+                self._send(out)
+                out = []
+                if not self._pour(self._exchanges[0]):
+                    break
+            else:
+                out.append(encoded)
             closing = self._exchanges.popleft().closing
-        if out and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self._send(out)
         if closing:
             self._linger()
         elif not self._exchanges:
@@ -311,6 +279,22 @@ class Connection(asyncio.Protocol):
             elif self._request is None and not self._in_head:
                 self._wait(self._limits.idle_timeout_s)
         self._steer()
+
+    def _send(self, out: list[bytes | bytearray]) -> None:
+        if out and not self._transport.is_closing():
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _pour(self, turn: Turn) -> bool:
+        """Send parts as far as the client takes them; True when that was all of the answer."""
+        while turn.encoded and self._write_deadline is None and not self._transport.is_closing():
+            self._transport.write(turn.take(_SLICE_BYTES))
+        return not turn.encoded and not turn.has_more
+
+    def _make_room(self, turn: Turn) -> None:
+        """The client took what it was sent: send more, and ask for more."""
+        self.flush()
+        if turn.on_room is not None and turn.has_more and not turn.encoded and self._write_deadline is None:
+            turn.on_room()
 
     def drain(self) -> None:
         """Close if idle."""

@@ -45,7 +45,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Response:
-    """One answer. ``trailers`` come after the body; HTTP/1.1 has no room for them here."""
+    """One answer. ``trailers`` come after the body; in HTTP/1.1 only an answer in parts has room for them."""
 
     __slots__ = ("body", "content_type", "headers", "status", "trailers")
 
@@ -73,11 +73,25 @@ class Response:
             parts.append(self.body)
         return b"".join(parts)
 
+    def encode_head(self, closing: bool, chunked: bool) -> bytes:
+        """Write the head of an answer whose length is not known yet."""
+        parts = [_opening(self.status, self.content_type)]
+        for name, value in self.headers:
+            parts += (name, b": ", value, b"\r\n")
+        if chunked:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        parts.append(b"connection: close\r\n\r\n" if closing else b"\r\n")
+        return b"".join(parts)
+
 
 @functools.lru_cache(maxsize=256)
 def _beginning(status: int, content_type: bytes) -> bytes:
-    """What all answers of one kind begin with, up to their length."""
-    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\ncontent-length: " % (
+    """What all whole answers of one kind begin with, up to their length."""
+    return _opening(status, content_type) + b"content-length: "
+
+
+def _opening(status: int, content_type: bytes) -> bytes:
+    return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\n" % (
         status,
         _REASONS[status].encode(),
         content_type,

@@ -27,6 +27,7 @@ class Http2Stream:
 
     Attributes:
         on_cut: called when nobody waits for the answer any more.
+        on_room: called when the client has taken what was pushed.
         window: how much the client may still send on it.
         send_window: how much it still takes.
         num_bytes: of the body that came so far.
@@ -54,6 +55,7 @@ class Http2Stream:
         "num_bytes",
         "number",
         "on_cut",
+        "on_room",
         "request",
         "send_window",
         "trailers",
@@ -72,6 +74,7 @@ class Http2Stream:
         self.heard_all = self.is_answered = self.is_gone = self.has_more = self.is_held = False
         self.listener: Listener | None = None
         self.on_cut: Callable[[], None] | None = None
+        self.on_room: Callable[[], None] | None = None
         self.unsent = memoryview(b"")
         self.trailers: Fields = ()
         self.deadline: float | None = None
@@ -110,7 +113,7 @@ class Http2Stream:
     def finish(self, trailers: Fields = ()) -> None:
         """There is no more."""
         if self.has_more:
-            self.has_more, self.on_cut = False, None
+            self.has_more, self.on_cut, self.on_room = False, None, None
             self.trailers = trailers
             self._outflow.send_more(self)
 
@@ -202,6 +205,8 @@ class Outflow:
             self._num_progressed += _PROGRESS_BYTES if is_out else before - len(stream.unsent)
             if is_out:
                 stream.is_held = False
+                if stream.has_more and stream.on_room is not None:
+                    stream.on_room()
             else:
                 self._held.append(stream)
         if not self._held:

@@ -21,18 +21,27 @@ class Exchange(Protocol):
 
 
 class Streaming(Exchange, Protocol):
-    """A request that is answered part by part."""
+    """A request that may be answered part by part, on both wires.
+
+    Whoever makes parts faster than the client takes them looks at `num_unsent` after a push, stops at a bound of its own, and goes on
+    when `on_room` is called. A client that takes nothing is cut (`Limits.write_timeout_s`); then, as when it leaves, `on_cut` is called.
+
+    Attributes:
+        on_room: called when the client has taken what was pushed; never from inside of a push.
+    """
+
+    on_room: Callable[[], None] | None
 
     def begin(self, response: Response) -> None:
-        """Give the head of the answer and the first part of its body; more follows."""
+        """Give the head of the answer, once, and the first part of its body; more follows. Nothing after an `answer`."""
         ...
 
     def push(self, part: bytes) -> None:
-        """Give more of the body. What the client has no window for is kept; see `num_unsent`."""
+        """Give more of the body. What the client does not take now is kept, up to 16 MiB: beyond it, the client is cut off."""
         ...
 
     def finish(self, trailers: Fields = ()) -> None:
-        """There is no more."""
+        """There is no more. Over HTTP/1.1 trailers are sent behind the last chunk; HTTP/1.0 drops them."""
         ...
 
     @property
@@ -67,8 +76,8 @@ class Site(Protocol):
         """Look at a request's head before its body is read; a `Response` refuses it."""
         ...
 
-    def serve(self, request: Request, exchange: Exchange) -> None:
-        """Answer a whole request, now or later, by `Exchange.answer`."""
+    def serve(self, request: Request, exchange: Streaming) -> None:
+        """Answer a whole request, now or later, by `Exchange.answer`, or part by part."""
         ...
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
