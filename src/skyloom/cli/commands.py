@@ -30,6 +30,8 @@ TABLE = (
     Row("serve", "skyloom.cli.serve", "Try a service of your own Python on this machine."),
     Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
+    Row("device", "skyloom.cli.device", "Devices: enrol, list, show, retire."),
+    Row("rollout", "skyloom.cli.rollout", "Bring a model to devices by stages: create, status, abort."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),
     Row("lineage", "skyloom.cli.lineage", "Follow a prediction back to its rows, or a row forward."),

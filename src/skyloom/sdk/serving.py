@@ -15,9 +15,9 @@ from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
+from skyloom.sdk.batch import BatchCalls
 from skyloom.sdk.calling import Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
-from skyloom.sdk.batch import BatchCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
