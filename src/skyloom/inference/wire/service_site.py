@@ -17,9 +17,9 @@ from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, Pend
 from skyloom.inference.services.openapi import document, takes_raw
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
+from skyloom.inference.wire.desk import ErrorAnswer, failed
 from skyloom.inference.wire.events import event, opening
 from skyloom.inference.wire.messages import JSON, Head, Request, Response
-from skyloom.inference.wire.rest import ErrorAnswer, failed
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.rooms.registry.services import Answering, ServiceMethod
 
