@@ -9,6 +9,7 @@ from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
 
@@ -76,12 +77,17 @@ def deploy(
                 model_name, version, name=name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling
             )
         if not detach:
-            said: list[str] = []
-
-            def watch(seen: EndpointStatus) -> None:
-                if seen.message and seen.message not in said:
-                    said.append(seen.message)
-                    typer.echo(seen.message, err=True)
-
-            status = client.endpoints.wait(status.endpoint.name, timeout_s=values.duration_s(timeout), watch=watch)
+            status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
+    """An endpoint once it answers; what keeps it is said meanwhile, once."""
+    said: list[str] = []
+
+    def watch(seen: EndpointStatus) -> None:
+        if seen.message and seen.message not in said:
+            said.append(seen.message)
+            typer.echo(seen.message, err=True)
+
+    return client.endpoints.wait(status.endpoint.name, timeout_s=timeout_s, watch=watch)
