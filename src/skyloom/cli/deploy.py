@@ -1,6 +1,6 @@
 """``skyloom deploy``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,11 @@ from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
 Served = Annotated[
-    str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
+    str,
+    typer.Argument(
+        metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
+        help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+    ),
 ]
 EndpointName = Annotated[
     str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
@@ -55,7 +59,7 @@ def deploy(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a model version, or give a living endpoint a new revision.
+    """Serve a model version or a service (`skyloom.Service`), or give a living endpoint a new revision.
 
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
     new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
@@ -77,25 +81,21 @@ def deploy(
         floors=floor,
         foresight=foresight,
     )
+    size = None if memory is None else values.size(memory)
     with cloud(project) as client:
-        status = client.endpoints.deploy(
-            model_name,
-            version,
-            name=name,
-            num_replicas=replicas,
-            cpus=cpus,
-            memory=None if memory is None else values.size(memory),
-            hold=hold,
-            canary=plan,
-            scaling=asked.scaling_of(client, name or model_name, told) if told else None,
-        )
+        scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
+        if model_name.endswith(".py"):
+            status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
+        else:
+            status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)
         if not detach:
-            status = _followed(client, status, values.duration_s(timeout))
+            status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
 
 
-def _followed(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
-    """Wait until it answers, and say each new thing once while it does not."""
+def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
+    """An endpoint once it answers; what keeps it is said meanwhile, once."""
     said: list[str] = []
 
     def watch(seen: EndpointStatus) -> None:

@@ -1,7 +1,7 @@
 """Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -16,6 +16,9 @@ from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
+from skyloom.sdk.batch import BatchCalls
+from skyloom.sdk.calling import Calling
+from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
@@ -30,10 +33,6 @@ class EndpointFailed(Unavailable):
 
 class PredictionRefused(InvalidInput):
     """The model server refuses the request; the message is its own."""
-
-
-class ModelServerSilent(Unavailable):
-    """Nobody answers at the endpoint's address, or it answers that it cannot now."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +54,7 @@ class EndpointCalls(ChangeCalls):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self._wire: httpx.Client | None = None
+        self._callings: dict[str, Calling] = {}
         self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
@@ -177,6 +177,27 @@ class EndpointCalls(ChangeCalls):
             outputs={item["name"]: _nested(item["data"], item["shape"]) for item in answered["outputs"]},
         )
 
+    def call(self, name: str, method: str, /, **arguments: Any) -> Any:
+        """Call an endpoint of a service (`skyloom.Service`); the answer as JSON gives it back.
+
+        Raises `CallRefused`, `CallFailed`, `ModelServerSilent`.
+        """
+        return self._calling(name).call(method, arguments)
+
+    def stream(self, name: str, method: str, /, **arguments: Any) -> Iterator[Any]:
+        """Call an endpoint that answers in parts, and yield them as they come. Raises as `call` does."""
+        return self._calling(name).stream(method, arguments)
+
+    def _calling(self, name: str) -> Calling:
+        if name not in self._callings:
+            status = self.get(name)
+            if not status.url or status.endpoint.stopped_by:
+                raise ModelServerSilent(
+                    f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
+                )
+            self._callings[name] = Calling(status, self._transport.token)
+        return self._callings[name]
+
     def _server(self, name: str) -> tuple[EndpointStatus, dict[str, Any]]:
         if name not in self._servers:
             status = self.get(name)
@@ -210,11 +231,8 @@ class EndpointCalls(ChangeCalls):
         )
 
 
-class PredictionCalls:
+class PredictionCalls(BatchCalls):
     """``cloud.predictions``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def find(self, prediction_id: str) -> model.PredictionRecord:
         """Find one prediction in the request logs, and what made it."""

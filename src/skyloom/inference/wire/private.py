@@ -12,8 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.grpc_streams import OK, TYPE, framed, reflected
 from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.rest import Rest
-from skyloom.inference.wire.site import Listener, Streaming
+from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
 _WATCH = b"/grpc.health.v1.Health/Watch"
@@ -22,9 +21,9 @@ _MAX_QUESTION_BYTES = 4_096
 
 
 class PrivateSite:
-    """`Rest` and `GrpcSite` on one port; a request's content type says whose it is."""
+    """What is asked by REST and what `GrpcSite` answers, on one port; a request's content type says whose it is."""
 
-    def __init__(self, rest: Rest, grpc: GrpcSite) -> None:
+    def __init__(self, rest: Site, grpc: GrpcSite) -> None:
         self._rest = rest
         self._grpc = grpc
 

@@ -14,6 +14,7 @@ from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
 from skyloom.core.errors import Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
@@ -107,6 +108,7 @@ class Revision(Record, frozen=True, kw_only=True):
         resources: of each replica.
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
+        python: packages that a service's process needs beside those of the pool.
     """
 
     endpoint_id: str
@@ -116,6 +118,7 @@ class Revision(Record, frozen=True, kw_only=True):
     resources: Resources
     files: dict[RelativePath, Digest]
     profile: str = ""
+    python: PythonEnvironment | None = None
     created_at: float
 
 

@@ -208,6 +208,7 @@ class Serving:
             resources=resources,
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
+            python=version.manifest.service.python if version.manifest.service else None,
             created_at=self._clock.now(),
         )
 
