@@ -75,6 +75,18 @@ async def echo(body: bytes, writer: asyncio.StreamWriter) -> None:
     await say(writer, 200, body)
 
 
+async def in_parts(body: bytes, writer: asyncio.StreamWriter) -> None:
+    """Two parts and the end, or, when the body says so, no end."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    for part in (b"one", b"two"):
+        writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+        await writer.drain()
+    if body == b"break":
+        writer.transport.abort()
+        raise ConnectionResetError
+    writer.write(b"0\r\n\r\n")
+
+
 class Caller:
     """Who waits for an answer; a `Streaming` exchange.
 

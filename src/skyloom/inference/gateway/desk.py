@@ -34,7 +34,8 @@ from skyloom.rooms.serving.plan import Limits
 from skyloom.rooms.serving.routes import EndpointRoute, RouteTraffic
 
 MAX_TRIES = 3
-_SILENCE_FACTOR = 6  # of the time that a replica lets a request wait: then it is not slow but gone
+# Of the time that a replica lets a request wait. Long texts take minutes, and who hangs is ended by the control plane before this.
+_SILENCE_FACTOR = 30
 _MAX_UNSENT_BYTES = 2**18
 _MAX_ANSWER_BYTES = 2**26
 
@@ -55,8 +56,8 @@ class RouteDesk:
         self._heads = Heads()
         self._budget = RetryBudget()
         self._crews: dict[str, Crew] = {}
-        self._pools: dict[BackendLane, ReplicaLinks] = {}
-        self._retired: list[ReplicaLinks] = []
+        self._links: dict[BackendLane, ReplicaLinks] = {}
+        self._retired: dict[BackendLane, ReplicaLinks] = {}
         self._held = HeldRequests(route.max_held, limits.max_queue_bytes)
         self._ids = secrets.token_hex(6).encode()
         self._is_closed = False
@@ -78,13 +79,12 @@ class RouteDesk:
                 crew = self._crews[revision] = Crew(self._chance, route.max_in_flight, self._limits.max_queue_bytes)
             crew.max_open = route.max_in_flight
             for gone in crew.update(shares.get(revision, ())):
-                pool = self._pools.pop(gone)
-                pool.close()
-                self._retired.append(pool)
+                self._retired[gone] = self._links.pop(gone)
+                self._retired[gone].close()
             for lane in crew.lanes:
-                if lane not in self._pools:
+                if lane not in self._links:
                     silence_s = self._limits.timeout_s * _SILENCE_FACTOR
-                    self._pools[lane] = ReplicaLinks(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
+                    self._links[lane] = ReplicaLinks(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
         for revision in self._crews.keys() - shares.keys():
             del self._crews[revision]
         self.numbers.keep(shares, (shadow.revision for shadow in route.shadows))
@@ -160,10 +160,10 @@ class RouteDesk:
         lane.open_bytes += passage.size_bytes
         if passage.exchange is not None:
             self.numbers.moved(now, in_flight=1)
-        pool = self._pools[lane]
+        links = self._links[lane]
         left_s = None if passage.deadline is None else passage.deadline - now
-        head = self._heads.written(passage.request.head) + ending(pool.host, passage.size_bytes, left_s)
-        pool.send(passage, head)
+        head = self._heads.written(passage.request.head) + ending(links.host, passage.size_bytes, left_s)
+        links.send(passage, head)
 
     def _release(self, passage: Passage, now: float) -> BackendLane:
         """The replica has this one no more."""
@@ -184,15 +184,13 @@ class RouteDesk:
         passage.is_over = True
         self._unhold(passage, now)
         if passage.lane is not None:
-            pool = self._pool_of(passage.lane)
+            links = self._links_of(passage.lane)
             self._release(passage, now)
-            if pool is not None:
-                pool.cancel(passage)
+            links.cancel(passage)
             self._dispatch(passage.revision)
 
-    def _pool_of(self, lane: BackendLane) -> ReplicaLinks | None:
-        found = self._pools.get(lane)
-        return found or next((pool for pool in self._retired if pool.backend == lane.backend), None)
+    def _links_of(self, lane: BackendLane) -> ReplicaLinks:
+        return self._links.get(lane) or self._retired[lane]
 
     # -- what replicas say (`Receiver`) -------------------------------------------------------------------------------------
 
@@ -216,9 +214,7 @@ class RouteDesk:
             self.numbers.shadowed(passage.revision, status, now - passage.arrived_at)
             return
         self.numbers.answered(passage.revision, status, now - passage.arrived_at)
-        pool = self._pool_of(passage.lane)
-        if pool is not None:
-            exchange.on_room = functools.partial(pool.resume, passage)
+        exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
         exchange.begin(self._named(passage, beginning_of(reply)))
 
     def heard(self, passage: Passage, part: bytes) -> bool:
@@ -251,7 +247,7 @@ class RouteDesk:
             passage.is_over = True
             if passage.exchange is not None:
                 passage.exchange.break_off()
-        elif trouble is Trouble.UNREACHED and passage.exchange is not None:
+        elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
             self._again(passage, lane, now)  # nothing was sent, so this was no try
         elif trouble is not Trouble.LOST or not self._try_again(passage, lane, now):
             self._fail(passage, _TROUBLES[trouble](), now)
@@ -354,15 +350,20 @@ class RouteDesk:
     def sweep(self) -> None:
         """Close what is idle, give up what is silent. Called about once a second."""
         now = time.perf_counter()
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
-        self._retired = [pool for pool in self._retired if pool.is_busy]
+        for links in (*self._links.values(), *self._retired.values()):
+            links.sweep(now)
+        self._retired = {lane: links for lane, links in self._retired.items() if links.is_busy}
 
     def traffic(self, *, closes: bool) -> RouteTraffic:
         """What was seen; ``closes`` begins a new time for means."""
         now = time.perf_counter()
         oldest = min((passage.arrived_at for passage in self._held), default=now)
         return self.numbers.traffic(now, now - oldest, closes=closes)
+
+    @property
+    def num_held(self) -> int:
+        """Requests that wait."""
+        return len(self._held)
 
     @property
     def is_idle(self) -> bool:
@@ -376,8 +377,8 @@ class RouteDesk:
         for passage in self._held.take_all():
             self.numbers.moved(now, held=-1)
             self._fail(passage, _draining(), now)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.close()
+        for links in self._links.values():
+            links.close()
 
 
 def _draining() -> SkyloomError:

@@ -23,7 +23,7 @@ class RouteReporter:
 
     Args:
         look: what is seen now; its means begin anew.
-        ready: the gateway listens wherever it should.
+        ready: the gateway takes requests.
         stop: called when the control plane says that this gateway is not wanted any more.
     """
 

@@ -3,6 +3,9 @@
 Guards come in the order of `wire.rest`: Host, token, method, what can be passed on. What lies behind an address is the replica's to say.
 """
 
+import sys
+import time
+import traceback
 from collections.abc import Callable
 
 import msgspec
@@ -12,6 +15,7 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.gateway.desk import RouteDesk
 from skyloom.inference.gateway.forwarding import is_passable
 from skyloom.inference.gateway.metrics import CONTENT_TYPE, render
+from skyloom.inference.gateway.relay import REFLECT, Relay
 from skyloom.inference.gateway.watching import Watching, is_known_service
 from skyloom.inference.gateway.words import GRPC, call_failed, failed, refused
 from skyloom.inference.wire.messages import Request, Response
@@ -105,8 +109,12 @@ class GateRest:
         own = self._own.get(request.head.target)
         if own is not None:
             exchange.answer(own())
-        else:
+            return
+        try:
             self._gate.desk.take(request, exchange, is_call=False)
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(refused(500, "The gateway made a mistake."))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Bodies are passed on whole."""
@@ -154,7 +162,7 @@ class GateCalls:
         """Answer what is the gateway's own; bring the rest to a replica."""
         target = request.head.target
         if target not in _OPEN:
-            self._gate.desk.take(request, exchange, is_call=True)
+            self._take(request, exchange)
         elif target in (_CHECK, _WATCH) and not is_known_service(request.body, self._gate.desk.route.model):
             exchange.answer(call_failed(GrpcStatus.NOT_FOUND, "There is no such service."))
         elif target == _WATCH:
@@ -165,12 +173,21 @@ class GateCalls:
             exchange.answer(Response(200, _YES, GRPC, trailers=_OK))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
-        """Calls are passed on whole."""
+        """Reflection is a conversation; all other calls are passed on whole."""
+        if request.head.target == REFLECT:
+            return Relay(self._gate.desk, request.head, exchange, time.perf_counter)
         return None
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
         return refused(status, message, is_call=True)
+
+    def _take(self, request: Request, exchange: Streaming) -> None:
+        try:
+            self._gate.desk.take(request, exchange, is_call=True)
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(call_failed(GrpcStatus.INTERNAL, "The gateway made a mistake."))
 
     def drain(self) -> None:
         """End the calls that would never end by themselves."""

@@ -243,8 +243,8 @@ class ReportRoutes(Operation[Reported], frozen=True, kw_only=True):
 
     Attributes:
         gateway: its id, as its plan has it.
-        ready: it listens for every endpoint of its table.
-        routes: one per endpoint of its table.
+        ready: it takes requests.
+        routes: one per endpoint of its table that it listens for.
     """
 
     gateway: Id

@@ -122,7 +122,7 @@ class RoutesHeard:
             self._reports[project, report.gateway] = (self._clock.monotonic(), report)
 
     def ready(self, project: str, gateway: str) -> bool:
-        """It said lately that it listens for all its endpoints."""
+        """It said lately that it takes requests."""
         known = self._reports.get((project, gateway))
         return known is not None and known[1].ready and self._clock.monotonic() - known[0] < _FRESH_S
 
