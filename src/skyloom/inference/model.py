@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from skyloom.core.errors import InternalError, InvalidInput
 from skyloom.inference.tensors import DTYPES, Array
@@ -160,6 +159,9 @@ def _verify(folder: Path, file: BundleFile) -> None:
 
 
 def _session(path: Path, threads: int) -> Any:
+    # Not above: it starts a thread when it is imported, and the warm process that replicas are forked from must not have any.
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
