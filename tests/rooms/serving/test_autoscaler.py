@@ -7,6 +7,7 @@ from skyloom.ports.door import EVENTS
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
 from skyloom.rooms.serving.model import EndpointState
+from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
 from tests.rooms.serving.bench import Bench
@@ -25,18 +26,19 @@ class Gateway:
         self.arrived += at_once
         counts = {bin_of_latency: self.arrived} if self.arrived else {}
         held = 0 if self.bench.status().endpoint.num_replicas else at_once
-        urgent = self.bench.serving.autoscaler.hear(
-            RouteTraffic(
-                endpoint=self.endpoint,
-                arrived=self.arrived,
-                held=held,
-                in_flight=at_once - held,
-                mean_in_flight=float(at_once),
-                revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
-            )
+        route = RouteTraffic(
+            endpoint=self.endpoint,
+            arrived=self.arrived,
+            held=held,
+            in_flight=at_once - held,
+            mean_in_flight=float(at_once),
+            revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
         )
+        noticed: list[set[str]] = []
+        self.bench.serving.notice = noticed.append
+        self.bench.serving.hear_routes([route])
         self.bench.round()
-        return urgent
+        return {ENDPOINTS.name} in noticed
 
     def sizes(self, at_once: int, seconds: int) -> list[int]:
         found = []
@@ -80,6 +82,7 @@ def test_quiet_endpoint_sleeps_and_the_next_request_wakes_it(bench: Bench) -> No
     bench.settle()
     assert not bench.running()
     assert bench.status().state is EndpointState.READY
+    assert not gateway.second(0)
     assert gateway.second(1)  # look at once
     assert bench.status().endpoint.num_replicas == 1
     assert bench.status().scale.reason is ScaleReason.WAKE
