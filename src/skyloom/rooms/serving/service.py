@@ -139,7 +139,8 @@ class Serving:
 
     def hear_routes(self, routes: Sequence[RouteTraffic]) -> None:
         """Take what a gateway saw; where somebody waits for a replica, the loop looks at once."""
-        if any([self.autoscaler.hear(route) for route in routes]):
+        waits = [self.autoscaler.hear(route) for route in routes]
+        if any(waits):
             self.notice({ENDPOINTS.name})
 
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
