@@ -7,7 +7,6 @@ from skyloom.ports.door import EVENTS
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
 from skyloom.rooms.serving.model import EndpointState
-from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
 from tests.rooms.serving.bench import Bench
@@ -34,11 +33,9 @@ class Gateway:
             mean_in_flight=float(at_once),
             revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
         )
-        noticed: list[set[str]] = []
-        self.bench.serving.notice = noticed.append
-        self.bench.serving.hear_routes([route])
+        waits = self.bench.serving.autoscaler.hear(route)
         self.bench.round()
-        return {ENDPOINTS.name} in noticed
+        return waits
 
     def sizes(self, at_once: int, seconds: int) -> list[int]:
         found = []

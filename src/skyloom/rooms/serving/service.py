@@ -35,7 +35,6 @@ from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revis
 from skyloom.rooms.serving.outlook import Outlook, newest_revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
-from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.serving")
@@ -136,12 +135,6 @@ class Serving:
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
         return model.Reported(stop=replica.stopped_at is not None)
-
-    def hear_routes(self, routes: Sequence[RouteTraffic]) -> None:
-        """Take what a gateway saw; where somebody waits for a replica, the loop looks at once."""
-        waits = [self.autoscaler.hear(route) for route in routes]
-        if any(waits):
-            self.notice({ENDPOINTS.name})
 
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
         return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
