@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from skyloom.cli.simulate_autoscale import read_policy
 from skyloom.cli.values import UnreadableOption
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleSignal, ScalingUnclear
+from skyloom.simulation import replicas
 from skyloom.simulation.autoscaling import NamedScaling, ServiceGoal, compare
 from skyloom.simulation.load_figure import load_figure, load_page, write_load_figure
 from skyloom.simulation.optimum import optimum
@@ -109,6 +110,12 @@ def test_replica_that_is_let_go_finishes_what_it_has() -> None:
     assert answered.num_turns == 1
     assert answered.points[-1].ready == 1
     assert answered.points[-1].paid == 2.0
+
+
+def test_log_that_would_never_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_MAX_PLAYED_S", 100.0)
+    with pytest.raises(replicas.LogTooLong, match="1 requests"):
+        answer(log_of([(0, 1), (1_000, 1)]), Autoscaling(), ReplicaKind())
 
 
 def test_comparison_holds_each_policy_against_the_goal_and_the_optimum() -> None:
