@@ -29,7 +29,7 @@ TABLE = (
     Row("deploy", "skyloom.cli.deploy", "Serve a model, or a service of your own Python."),
     Row("serve", "skyloom.cli.serve", "Try a service of your own Python on this machine."),
     Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
-    Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop."),
+    Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop, split traffic, roll back."),
     Row("device", "skyloom.cli.device", "Devices: enrol, list, show, retire."),
     Row("rollout", "skyloom.cli.rollout", "Bring a model to devices by stages: create, status, abort."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
