@@ -1,5 +1,6 @@
 """``skyloom model``: what can be deployed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,23 @@ def show_(
     name, _, reference = model.partition(":")
     with cloud(project) as client:
         show(client.models.version(name, reference) if reference else client.models.get(name), as_json)
+
+
+@app.command()
+def register(
+    model: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite or model.pt2.")],
+    description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a model file as a model's next version. Estimators: skyloom.recipes.registering.register_estimator, from Python."""
+    from skyloom.recipes.registering import (
+        register_file,
+    )  # the file's own engine reads it; the rest does not pay for one
+
+    with cloud(project) as here:
+        show(register_file(here, model, file, description=description), as_json)
 
 
 @app.command()
