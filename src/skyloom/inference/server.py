@@ -80,6 +80,7 @@ class Replica:
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
             watch=traffic.watch,
+            may_block=not model.is_remote,
         )
         contract = Contract(signature, limits.max_request_rows)
         self.plane = DataPlane(
