@@ -44,6 +44,10 @@ class Streaming(Exchange, Protocol):
         """There is no more. Over HTTP/1.1 trailers are sent behind the last chunk; HTTP/1.0 drops them."""
         ...
 
+    def resume(self) -> None:
+        """The request's listener wants more again."""
+        ...
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them. Who pushes without end looks at it."""
@@ -51,7 +55,18 @@ class Streaming(Exchange, Protocol):
 
 
 class Listener(Protocol):
-    """Hears a request's body part by part, as it comes."""
+    """Hears a request's body part by part, as it comes.
+
+    Attributes:
+        num_kept: bytes of it that are kept; they count as those of bodies that are not whole yet.
+        wants_more: False while the client has to wait: it may still send what it has a window for. `Streaming.resume` ends the wait.
+    """
+
+    @property
+    def num_kept(self) -> int: ...
+
+    @property
+    def wants_more(self) -> bool: ...
 
     def heard(self, part: bytes) -> None:
         """Take a part."""

@@ -98,6 +98,9 @@ class Turn:
                 self.encoded += b"0\r\n%b\r\n" % lines
             self._line.flush()
 
+    def resume(self) -> None:
+        """Nothing: over HTTP/1.1 a request is served whole."""
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them."""
