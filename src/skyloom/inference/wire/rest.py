@@ -46,6 +46,7 @@ class Rest:
         method, target, headers = request.head
         routes = self._routes(target)
         route = routes.get(method)
+        request.is_open = _are_open(routes)
         problem = self._problem(method, headers, routes, route)
         counts = any(each.is_inference for each in routes.values())
         return self._desk.count(request, problem) if counts and problem is not None else problem
@@ -97,7 +98,7 @@ class Rest:
     ) -> Response | None:
         if not self._known_host(headers.get(b"host")):
             return refusal(421, "The Host header names another server.")
-        if not any(each.is_open for each in routes.values()):
+        if not _are_open(routes):
             try:
                 self._plane.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
@@ -117,6 +118,10 @@ class Rest:
         if not colon or host.endswith(b"]"):
             name, port = host, b""
         return name.lower() in self._hosts and (not port or port.isdigit())
+
+
+def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:
+    return any(each.is_open for each in routes.values())
 
 
 def _content_problem(headers: Mapping[bytes, bytes], takes: tuple[bytes, ...]) -> Response | None:
