@@ -47,7 +47,7 @@ class Replica:
         traffic = TrafficCounter(model.profile, signature)
         example = model.example(1)
         traffic.check(example, model.run(example))
-        journal = Journal(folder / plan.log_folder, plan.replica, plan.revision, signature)
+        journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
         batcher = Batcher(
             model,
             pace,
@@ -149,13 +149,25 @@ def read_plan(path: Path) -> ServePlan:
         loopback = ipaddress.ip_address(plan.host).is_loopback
     except ValueError:
         raise _refused(f"host {plan.host!r} is not an address") from None
-    if not loopback:
-        raise _refused(f"host {plan.host} is not a loopback address, and there is no TLS yet")
+    if not plan.behind_proxy:
+        _check_inside(plan, loopback)
     return plan
+
+
+def _check_inside(plan: ServePlan, loopback: bool) -> None:
+    """What only a plan may do that says of itself that it stands behind a proxy."""
+    if not loopback:
+        raise _refused(f"host {plan.host} is not a loopback address, there is no TLS here, and it is not behind_proxy")
+    if "*" in plan.allowed_hosts:
+        raise _refused("allowed_hosts has '*', and it is not behind_proxy")
+    if not plan.log_folder:
+        raise _refused("log_folder is empty, and it is not behind_proxy")
 
 
 async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
     """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
+    if plan.behind_proxy and task.job_id:
+        raise _refused("behind_proxy is for exported plans, and this process is a job of a control plane")
     model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
     await Replica(plan, folder, model, Pace.measure(model)).run(task)
 
