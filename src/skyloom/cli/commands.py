@@ -48,6 +48,7 @@ TABLE = (
     Row("scheduler", "skyloom.cli.scheduler", "Whose turn it is: show, set."),
     Row("schedule", "skyloom.cli.schedule", "Schedules: jobs that begin by the clock."),
     Row("notebook", "skyloom.cli.notebook", "JupyterLab as a job, in this machine's browser."),
+    Row("export", "skyloom.cli.export", "Files that serve an endpoint without this cloud."),
     Row("manifest", "skyloom.cli.manifest", "Files that put Skyloom on Kubernetes."),
     Row("project", "skyloom.cli.project", "Projects: create, list, quota."),
     Row("token", "skyloom.cli.token", "Tokens: create, list, revoke."),
