@@ -9,7 +9,7 @@ from skyloom import __version__
 from skyloom.core.errors import NotFound
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
-from skyloom.inference.journal import Journal
+from skyloom.inference.journal import RequestLog
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
@@ -58,7 +58,7 @@ class DataPlane:
         plan: ServePlan,
         contract: Contract,
         batcher: Batcher,
-        journal: Journal,
+        journal: RequestLog,
         traffic: TrafficCounter,
         access: AccessList,
     ) -> None:
