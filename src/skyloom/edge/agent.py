@@ -19,7 +19,7 @@ from skyloom.core.errors import InvalidInput, NotFound, SkyloomError, Unauthenti
 from skyloom.durable import write_private
 from skyloom.edge import deployment as rules
 from skyloom.edge.bundles import BundleShelf
-from skyloom.edge.deployment import Deployment, Wish
+from skyloom.edge.deployment import Deployment, EdgeStep
 from skyloom.edge.home import DeviceFile, Home
 from skyloom.edge.link import CloudLink
 from skyloom.edge.outbox import DeviceOutbox
@@ -212,14 +212,14 @@ class Agent:
 
     def _obey(self, link: CloudLink, file: DeviceFile, told: Assignment) -> None:
         """Do what is told, if it is signed and new."""
-        wish = rules.wish_of(self._deployment, told)
-        if wish is Wish.NOTHING:
+        step = rules.step_of(self._deployment, told)
+        if step is EdgeStep.NOTHING:
             return
         check_assignment(file.ring, file.device, told)
-        if wish is Wish.KEEP:
+        if step is EdgeStep.KEEP:
             self._keep(rules.kept_on(self._deployment, told))
             self._sooner = True
-        elif wish is Wish.STOP:
+        elif step is EdgeStep.STOP:
             self._keep(rules.stopped(self._deployment, told))
             self._change_over()
         else:

@@ -54,7 +54,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(item.folder for item in (self.current, self.previous) if item)
 
 
-class Wish(enum.Enum):
+class EdgeStep(enum.Enum):
     """What to do about an assignment."""
 
     NOTHING = "nothing"
@@ -63,17 +63,17 @@ class Wish(enum.Enum):
     INSTALL = "install"
 
 
-def wish_of(now_is: Deployment, told: Assignment) -> Wish:
+def step_of(now_is: Deployment, told: Assignment) -> EdgeStep:
     """Decide. One that was dealt with, or is older than that, asks for nothing."""
     if told.number <= now_is.number:
-        return Wish.NOTHING
+        return EdgeStep.NOTHING
     if not told.version:
-        return Wish.STOP
+        return EdgeStep.STOP
     same = now_is.current is not None and (now_is.current.version, now_is.current.manifest) == (
         told.version,
         told.manifest,
     )
-    return Wish.KEEP if same and not now_is.on_trial else Wish.INSTALL
+    return EdgeStep.KEEP if same and not now_is.on_trial else EdgeStep.INSTALL
 
 
 def kept_on(now_is: Deployment, told: Assignment) -> Deployment:
