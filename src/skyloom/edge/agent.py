@@ -132,6 +132,7 @@ class Agent:
     def _call(self) -> bool:
         """Sync once: say how it is, do what is told, bring what waits. False when it has to be tried again sooner or later."""
         try:
+            self._count()
             file = self._home.read()
             link = CloudLink(file.url, file.project, file.token, authority=file.authority)
             orders = link.ask(self._report(file))
