@@ -31,6 +31,7 @@ TABLE = (
     Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop, split traffic, roll back."),
     Row("device", "skyloom.cli.device", "Devices: enrol, list, show, retire."),
+    Row("edge", "skyloom.cli.edge", "On a small device: join a cloud, serve offline, report when connected."),
     Row("rollout", "skyloom.cli.rollout", "Bring a model to devices by stages: create, status, abort."),
     Row("alert", "skyloom.cli.alert", "Alerts: list, acknowledge."),
     Row("webhook", "skyloom.cli.webhook", "Webhooks: create, list, delete."),

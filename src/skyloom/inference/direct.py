@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from skyloom.inference import model as models
-from skyloom.inference.model import Pace
+from skyloom.inference.pace import Pace
 from skyloom.inference.server import Replica, read_plan
 from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.rest import Rest
@@ -82,12 +82,20 @@ class OneAnswer:
         if self._begun is not None:
             self.answer(self._begun)
 
+    def break_off(self) -> None:
+        """The rest will never come: what there is must not be taken for all."""
+        self.answer(Response(502, b""))
+
+    def resume(self) -> None:
+        """The request came whole."""
+
 
 async def open_site(path: Path) -> DirectSite:
     """Read a plan, verify and load its bundle. Raises `PlanRefused`, `BundleRefused`, `ModelFailed`, `TensorMissing`."""
     plan = read_plan(path)
     model = models.load(path.parent / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
-    return DirectSite(Replica(plan, path.parent, model, Pace.measure(model)), plan.limits.max_body_bytes)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    return DirectSite(Replica(plan, path.parent, model, pace), plan.limits.max_body_bytes)
 
 
 def _bytes(text: str) -> bytes:

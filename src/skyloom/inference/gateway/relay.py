@@ -27,6 +27,8 @@ class Relay:
         clock: seconds, as `Request.arrived_at` has them.
     """
 
+    wants_more = True  # what is too much ends it
+
     def __init__(self, desk: RouteDesk, head: Head, exchange: Streaming, clock: Callable[[], float]) -> None:
         self._desk = desk
         self._head = head
@@ -39,6 +41,11 @@ class Relay:
         self._is_ending = self._is_over = False
         exchange.on_cut = self._cut
         exchange.begin(Response(200, b"", GRPC))
+
+    @property
+    def num_kept(self) -> int:
+        """Bytes of questions that wait."""
+        return len(self._heard) + sum(map(len, self._waiting))
 
     def heard(self, part: bytes) -> None:
         """Take what is whole."""
@@ -123,3 +130,6 @@ class RelayedQuestion:
 
     def break_off(self) -> None:
         """Nothing waits any more."""
+
+    def resume(self) -> None:
+        """It has one message, which is there."""

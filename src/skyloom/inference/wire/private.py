@@ -9,8 +9,9 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 
+from skyloom.inference.wire.grpc_framing import OK, TYPE, framed
 from skyloom.inference.wire.grpc_site import GrpcSite
-from skyloom.inference.wire.grpc_streams import OK, TYPE, framed, reflected
+from skyloom.inference.wire.grpc_streams import reflected
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.inference.wire.status import GrpcStatus
@@ -67,6 +68,7 @@ class LiftedTrailers:
         self.push = exchange.push
         self.finish = exchange.finish
         self.break_off = exchange.break_off
+        self.resume = exchange.resume
 
     @property
     def on_cut(self) -> Callable[[], None] | None:
