@@ -109,14 +109,6 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     serving.ReportRoutes: lambda ids: [
         serving.ReportRoutes(gateway="gw_1", ready=True, routes=(RouteTraffic(endpoint=ids["endpoint"], arrived=9),))
     ],
-    batch.RunPredictions: lambda ids: [
-        batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
-        for name in (ids["dataset"], "secret-data")
-    ],
-    batch.BeginPredictions: lambda ids: [
-        batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
-        for name in (ids["dataset"], "secret-data")
-    ],
     change.SetSplit: lambda ids: [
         change.SetSplit(name=name, split=TrafficSplit(shares={1: 1.0})) for name in (ids["endpoint"], "secret-ep")
     ],
@@ -125,6 +117,14 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     change.AbortCanary: lambda ids: [change.AbortCanary(name=name) for name in (ids["endpoint"], "secret-ep")],
     change.CompareRevisions: lambda ids: [
         change.CompareRevisions(name=name) for name in (ids["endpoint"], "secret-ep")
+    ],
+    batch.RunPredictions: lambda ids: [
+        batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
+    ],
+    batch.BeginPredictions: lambda ids: [
+        batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
     ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
     devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],

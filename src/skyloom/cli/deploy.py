@@ -83,12 +83,12 @@ def deploy(
     )
     size = None if memory is None else values.size(memory)
     with cloud(project) as client:
-        options: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "hold": hold, "canary": plan}
-        options["scaling"] = asked.scaling_of(client, name or model_name, told) if told else None
+        scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
         if model_name.endswith(".py"):
-            status = client.services.deploy(model, name, **options)
+            status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
-            status = client.endpoints.deploy(model_name, version, name=name, **options)
+            status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
