@@ -9,6 +9,7 @@ from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
 
@@ -16,7 +17,11 @@ app = word("Serve a model.")
 @app.command()
 def deploy(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
+        str,
+        typer.Argument(
+            metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
+            help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+        ),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
@@ -43,7 +48,7 @@ def deploy(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a model version, or give a living endpoint a new revision.
+    """Serve a model version or a service (`skyloom.Service`), or give a living endpoint a new revision.
 
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
     new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
@@ -62,23 +67,27 @@ def deploy(
         floors=floor,
         foresight=foresight,
     )
+    size = None if memory is None else values.size(memory)
     with cloud(project) as client:
-        status = client.endpoints.deploy(
-            model_name,
-            version,
-            name=name,
-            num_replicas=replicas,
-            cpus=cpus,
-            memory=None if memory is None else values.size(memory),
-            scaling=asked.scaling_of(client, name or model_name, told) if told else None,
-        )
+        scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        if model_name.endswith(".py"):
+            status = client.services.deploy(model, name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling)
+        else:
+            status = client.endpoints.deploy(
+                model_name, version, name=name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling
+            )
         if not detach:
-            said: list[str] = []
-
-            def watch(seen: EndpointStatus) -> None:
-                if seen.message and seen.message not in said:
-                    said.append(seen.message)
-                    typer.echo(seen.message, err=True)
-
-            status = client.endpoints.wait(status.endpoint.name, timeout_s=values.duration_s(timeout), watch=watch)
+            status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
+    """An endpoint once it answers; what keeps it is said meanwhile, once."""
+    said: list[str] = []
+
+    def watch(seen: EndpointStatus) -> None:
+        if seen.message and seen.message not in said:
+            said.append(seen.message)
+            typer.echo(seen.message, err=True)
+
+    return client.endpoints.wait(status.endpoint.name, timeout_s=timeout_s, watch=watch)

@@ -6,6 +6,7 @@ import msgspec
 
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
@@ -46,6 +47,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
     **JOB_COLUMNS,
+    **DEVICE_COLUMNS,
     **SIMULATION_COLUMNS,
     **SCALING_COLUMNS,
     Alert: (
@@ -183,6 +185,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **forecasts.PAGES,
     **money_views.PAGES,
     **JOB_PAGES,
+    **DEVICE_PAGES,
     **SIMULATION_PAGES,
     **SCALING_PAGES,
     CloudStatus: (

@@ -14,10 +14,12 @@ from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
 from skyloom.core.errors import Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
+from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 
 
@@ -27,6 +29,10 @@ class EndpointMissing(NotFound):
 
 class NotAReplica(Denied):
     """Only a replica itself may report what it saw."""
+
+
+class NotAGateway(Denied):
+    """Only a gateway itself may report what it saw."""
 
 
 class EndpointState(enum.StrEnum):
@@ -83,6 +89,7 @@ class Revision(Record, frozen=True, kw_only=True):
         resources: of each replica.
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
+        python: packages that a service's process needs beside those of the pool.
     """
 
     endpoint_id: str
@@ -92,6 +99,7 @@ class Revision(Record, frozen=True, kw_only=True):
     resources: Resources
     files: dict[RelativePath, Digest]
     profile: str = ""
+    python: PythonEnvironment | None = None
     created_at: float
 
 
@@ -158,10 +166,10 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
-    """The control plane has heard a replica.
+    """The control plane has heard a replica, or a gateway.
 
     Attributes:
-        stop: the replica is not wanted any more; it drains and ends.
+        stop: it is not wanted any more; it drains and ends.
     """
 
     stop: bool = False
@@ -229,6 +237,21 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     traffic: Traffic
 
 
+@operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)
+class ReportRoutes(Operation[Reported], frozen=True, kw_only=True):
+    """Told by a gateway about itself: every second, and at once when a request begins to wait where no replica is.
+
+    Attributes:
+        gateway: its id, as its plan has it.
+        ready: it listens for every endpoint of its table.
+        routes: one per endpoint of its table.
+    """
+
+    gateway: Id
+    ready: bool
+    routes: Annotated[tuple[RouteTraffic, ...], Meta(max_length=1_000)] = ()
+
+
 @operation("predictions.find", Right.READ, "GET /predictions/{prediction_id}")
 class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     """Find one prediction in the request logs, and the endpoint, revision and replica that made it."""
@@ -236,4 +259,4 @@ class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     prediction_id: Id
 
 
-OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, FindPrediction)
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, ReportRoutes, FindPrediction)

@@ -34,7 +34,7 @@ from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.outlook import Outlook, newest_revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.replicas import GATEWAY_LABEL, Heard, RoutesHeard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.serving")
@@ -70,6 +70,7 @@ class Serving:
         self._blobs = blobs
         self._files = files
         self._heard = Heard(clock)
+        self._routes_heard = RoutesHeard(clock)
         self._outlook = Outlook(clock, jobs, self._heard)
         self.autoscaler = Autoscaler(store, clock, outbox)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
@@ -83,6 +84,7 @@ class Serving:
             model.GetEndpoint: Query(self.get),
             model.StopEndpoint: Change(self.stop),
             model.ReportTraffic: Query(self.report),
+            model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
         }
 
@@ -136,6 +138,16 @@ class Serving:
         )
         return model.Reported(stop=replica.stopped_at is not None)
 
+    def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:
+        job_id = by.task_id.partition(".")[0]
+        job = self._store.read(lambda view: self._jobs.find(view, job_id, by.project)) if job_id else None
+        if job is None or job.spec.labels.get(GATEWAY_LABEL) != ask.gateway:
+            raise model.NotAGateway(
+                f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
+            )
+        self._routes_heard.take(by.project, ask)
+        return model.Reported()
+
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
         return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
 
@@ -165,6 +177,7 @@ class Serving:
             resources=resources,
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
+            python=version.manifest.service.python if version.manifest.service else None,
             created_at=self._clock.now(),
         )
 
