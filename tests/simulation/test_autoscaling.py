@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyloom.cli import main
 from skyloom.cli.simulate_autoscale import read_policy
 from skyloom.cli.values import UnreadableOption
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleSignal, ScalingUnclear
@@ -245,3 +247,16 @@ def test_policies_have_targets_that_suit_their_replicas() -> None:
     fixed = read_policy("fixed,max=3", kind, goal, 0.5).scaling
     assert (fixed.min_replicas, fixed.max_replicas) == (3, 3)
     assert read_policy("knative,window=30,foresight=3", kind, goal, 0.5).scaling.foresight.num_days == 3
+
+
+def test_example_of_the_page_is_what_the_command_answers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "scaling.md").read_text()
+    command, answer = re.findall(r"```sh\n(skyloom simulate-autoscale .*?)```\n\n```\n(.*?)```", page, flags=re.DOTALL)[
+        0
+    ]
+    monkeypatch.chdir(root)
+    assert main(command.split()[1:]) == 0
+    assert capfd.readouterr().out == answer
