@@ -24,7 +24,7 @@ from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
+from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Collection, Store
 from skyloom.rooms.arrays import ports as arrays_ports
@@ -124,7 +124,7 @@ class Embedded:
         self.url = ""
         self.settings = settings
         self.lock = FolderLock(settings.home)
-        self._services: list[Service] = []
+        self._services: list[RoomService] = []
         self._loops: list[Loop] = []
         self._open(settings)
         self._build_compute(settings)

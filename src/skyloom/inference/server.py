@@ -60,7 +60,9 @@ class Replica:
             watch=traffic.watch,
         )
         contract = Contract(signature, limits.max_request_rows)
-        self.plane = DataPlane(plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file))
+        self.plane = DataPlane(
+            plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file), model.platform
+        )
         self._grpc = GrpcSite(self.plane)
         rest = Rest(self.plane)
         self.connections = Connections(PrivateSite(rest, self._grpc) if plan.private else rest, limits)
@@ -161,7 +163,7 @@ def read_plan(path: Path) -> ServePlan:
 
 async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
     """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
-    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
+    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest, plan.gpus)
     await Replica(plan, folder, model, Pace.measure(model)).run(task)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.gateway.choice import RouteSplit
 from skyloom.inference.gateway.crew import BackendLane, Crew, RetryBudget
-from skyloom.inference.gateway.forwarding import Heads, ending, request_id, timeout_s
+from skyloom.inference.gateway.forwarding import Heads, answer_fields, ending, request_id, status_of_call, timeout_s
 from skyloom.inference.gateway.held import HeldRequests
 from skyloom.inference.gateway.numbers import RouteCounter
 from skyloom.inference.gateway.passage import Passage
@@ -27,7 +27,7 @@ from skyloom.inference.gateway.words import (
     TooManyHeld,
     failed,
 )
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
 from skyloom.rooms.serving.plan import Limits
@@ -205,17 +205,14 @@ class RouteDesk:
 
     def began(self, passage: Passage, reply: Reply) -> None:
         """The head of an answer in parts."""
-        now, exchange = time.perf_counter(), passage.exchange
-        status = status_of(reply, is_call=passage.is_call)
+        exchange, passage.begun_at = passage.exchange, time.perf_counter()
         assert passage.lane is not None
-        self._judge(passage, passage.lane, status, now)
-        passage.is_begun = True
-        if exchange is None:
-            self.numbers.shadowed(passage.revision, status, now - passage.arrived_at)
-            return
-        self.numbers.answered(passage.revision, status, now - passage.arrived_at)
-        exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
-        exchange.begin(self._named(passage, beginning_of(reply)))
+        self._judge(passage, passage.lane, reply.status, passage.begun_at)
+        if not passage.is_call:  # what a call comes to stands behind its last part
+            self._count(passage, reply.status, passage.begun_at)
+        if exchange is not None:
+            exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
+            exchange.begin(self._named(passage, beginning_of(reply)))
 
     def heard(self, passage: Passage, part: bytes) -> bool:
         """A part of an answer; False while its client does not take them."""
@@ -224,13 +221,15 @@ class RouteDesk:
         passage.exchange.push(part)
         return passage.exchange.num_unsent <= _MAX_UNSENT_BYTES
 
-    def ended(self, passage: Passage) -> None:
+    def ended(self, passage: Passage, trailers: Fields) -> None:
         """All parts were heard."""
         now = time.perf_counter()
         self._release(passage, now)
         passage.is_over = True
+        if passage.is_call:
+            self._count(passage, status_of_call(dict(trailers), 200), passage.begun_at or now)
         if passage.exchange is not None:
-            passage.exchange.finish()
+            passage.exchange.finish(answer_fields(trailers) if passage.is_call else ())
             self._shadow(passage, now)
         self._dispatch(passage.revision)
 
@@ -243,8 +242,10 @@ class RouteDesk:
             crew.refused(lane, now)
         elif crew is not None:
             crew.answered(lane, now, failed=True)
-        if passage.is_begun:
+        if passage.begun_at is not None:
             passage.is_over = True
+            if passage.is_call:
+                self._count(passage, 503, passage.begun_at)
             if passage.exchange is not None:
                 passage.exchange.break_off()
         elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
@@ -295,13 +296,14 @@ class RouteDesk:
 
     def _answer(self, passage: Passage, status: int, response: Response, now: float) -> None:
         passage.is_over = True
-        duration_s = now - passage.arrived_at
-        if passage.exchange is None:
-            self.numbers.shadowed(passage.revision, status, duration_s)
-            return
-        self.numbers.answered(passage.revision, status, duration_s)
-        passage.exchange.answer(self._named(passage, response))
-        self._shadow(passage, now)
+        self._count(passage, status, now)
+        if passage.exchange is not None:
+            passage.exchange.answer(self._named(passage, response))
+            self._shadow(passage, now)
+
+    def _count(self, passage: Passage, status: int, now: float) -> None:
+        count = self.numbers.shadowed if passage.exchange is None else self.numbers.answered
+        count(passage.revision, status, now - passage.arrived_at)
 
     def _fail(self, passage: Passage, error: SkyloomError, now: float) -> None:
         self._answer(passage, HTTP_STATUS[error.category], failed(error, is_call=passage.is_call), now)

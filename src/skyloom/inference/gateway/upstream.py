@@ -49,7 +49,7 @@ class Receiver(Protocol):
         """A part; False: read no further for now, see `ReplicaLinks.resume`."""
         ...
 
-    def ended(self, passage: Passage) -> None:
+    def ended(self, passage: Passage, trailers: Fields) -> None:
         """The last part was heard."""
         ...
 
@@ -166,7 +166,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._passage: Passage | None = None
         self._fields: list[tuple[bytes, bytes]] = []
-        self._num_bytes = self._head_bytes = self._status = 0
+        self._num_bytes = self._head_bytes = self._num_head_fields = self._status = 0
         self._body: list[bytes] = []
         self._streams = False
         self._paused = False
@@ -245,6 +245,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status < 200 or self._trouble is not None or self._passage is None:
             return
+        self._num_head_fields = len(self._fields)  # what comes later are trailers
         self._streams = any(name == b"transfer-encoding" for name, _ in self._fields)
         if self._streams:
             self._pool.receiver.began(self._passage, Reply(self._status, tuple(self._fields)))
@@ -276,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, streams, reply = self._pool.receiver, self._streams, Reply(self._status, tuple(self._fields), body)
         self._pool.free(self, passage, keep=keep)
         if streams:
-            receiver.ended(passage)
+            receiver.ended(passage, tuple(self._fields[self._num_head_fields :]))
         else:
             receiver.replied(passage, reply)
 

@@ -67,6 +67,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cpus: cores; the threads of one inference.
+        gpus: that this replica was given; its model runs there, or is refused.
     """
 
     project: Name
@@ -87,6 +88,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     port_folder: str
     ready_file: str = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0
+    gpus: Annotated[int, Meta(ge=0, le=64)] = 0
     limits: Limits = Limits()
 
 

@@ -65,6 +65,7 @@ def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: Repl
         log_folder=files.log_folder,
         port_folder=files.port_folder,
         cpus=max(revision.resources.cpus, 0.1),
+        gpus=revision.resources.gpus,
     )
     return msgspec.json.encode(plan)
 
