@@ -9,17 +9,16 @@ from collections.abc import Callable
 from skyloom.inference.wire.grpc_framing import TYPE, status_answer
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.rest import Rest
-from skyloom.inference.wire.site import Listener, Streaming
+from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
 _WATCH = b"/grpc.health.v1.Health/Watch"
 
 
 class PrivateSite:
-    """`Rest` and `GrpcSite` on one port; a request's content type says whose it is."""
+    """What is asked by REST and what `GrpcSite` answers, on one port; a request's content type says whose it is."""
 
-    def __init__(self, rest: Rest, grpc: GrpcSite) -> None:
+    def __init__(self, rest: Site, grpc: GrpcSite) -> None:
         self._rest = rest
         self._grpc = grpc
 

@@ -3,6 +3,7 @@
 manifest.json    this module's `Manifest`
 model.onnx       the network, first axis of every input and output is the batch; other runtimes have a file of their own
 profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
+encoding.json    of tabular models: how texts become numbers (`recipes.features.FeatureColumn`)
 """
 
 import enum
@@ -17,6 +18,7 @@ from skyloom.rooms.registry.services import ServiceSpec
 MODEL_FILE = "model.onnx"
 PROFILE_FILE = "profile.json"
 MANIFEST_FILE = "manifest.json"
+ENCODING_FILE = "encoding.json"
 
 
 class Datatype(enum.StrEnum):

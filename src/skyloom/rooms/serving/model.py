@@ -14,11 +14,13 @@ from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
 from skyloom.core.errors import Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 
 
 class EndpointMissing(NotFound):
@@ -59,9 +61,10 @@ class Endpoint(Record, frozen=True, kw_only=True):
     Attributes:
         model: name of the registered model.
         revision: number of the newest revision, from 1.
-        num_replicas: how many should answer.
+        num_replicas: how many should answer; with ``scaling``, what was decided last, and 0 while it sleeps.
         rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
+        scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     created_at: float
     created_by: str
     stopped_by: str = ""
+    scaling: Autoscaling | None = None
 
 
 class Revision(Record, frozen=True, kw_only=True):
@@ -85,6 +89,7 @@ class Revision(Record, frozen=True, kw_only=True):
         resources: of each replica.
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
+        python: packages that a service's process needs beside those of the pool.
     """
 
     endpoint_id: str
@@ -94,6 +99,7 @@ class Revision(Record, frozen=True, kw_only=True):
     resources: Resources
     files: dict[RelativePath, Digest]
     profile: str = ""
+    python: PythonEnvironment | None = None
     created_at: float
 
 
@@ -135,6 +141,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
         revisions: newest first.
         replicas: the live ones, and the newest that failed.
         traffic: of the live replicas of the newest revision, added up; their histograms are monitoring's.
+        scale: why it has as many replicas as it has; None without a scaling.
     """
 
     endpoint: Endpoint
@@ -146,6 +153,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     revisions: tuple[Revision, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()
     traffic: Traffic = Traffic()
+    scale: ScaleNote | None = None
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +184,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         version: a version's number, id or alias; empty for the newest.
         name: of the endpoint; empty for the model's name.
         num_replicas, resources: None keeps what the endpoint has (for a new one: 1 replica, half a CPU, 512 MiB and three times the model).
+        scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
     """
 
     model: Name
@@ -183,6 +192,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Name | None = None
     num_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
     resources: Resources | None = None
+    scaling: Autoscaling | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -45,6 +45,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
         warm=False,
+        python=revision.python,
     )
 
 
@@ -64,6 +65,7 @@ def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: Repl
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
         port_folder=files.port_folder,
+        python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
         gpus=revision.resources.gpus,
     )
