@@ -15,18 +15,9 @@ from skyloom.inference.gateway.numbers import RouteCounter
 from skyloom.inference.gateway.passage import Passage
 from skyloom.inference.gateway.replies import beginning_of, response_to, status_of
 from skyloom.inference.gateway.shadows import Shadows
-from skyloom.inference.gateway.upstream import ReplicaLinks, Reply, Trouble
-from skyloom.inference.gateway.words import (
-    AllBusy,
-    AnswerTooLarge,
-    CallerLate,
-    GatewayDraining,
-    NoReplica,
-    ReplicaLost,
-    ReplicaSilent,
-    TooManyHeld,
-    failed,
-)
+from skyloom.inference.gateway.trouble import Trouble
+from skyloom.inference.gateway.upstream import ReplicaLinks, Reply
+from skyloom.inference.gateway.words import AllBusy, CallerLate, NoReplica, draining, failed, too_many, troubled
 from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
@@ -115,11 +106,11 @@ class RouteDesk:
                 self._send(passage, lane, now)
                 return
         if self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         elif self._held.has_room(passage.size_bytes):
             self._hold(passage, now)
         else:
-            self._fail(passage, _too_many(len(self._held)), now)
+            self._fail(passage, too_many(len(self._held)), now)
 
     def _hold(self, passage: Passage, now: float, *, first: bool = False) -> None:
         passage.was_held = True
@@ -251,7 +242,7 @@ class RouteDesk:
         elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
             self._again(passage, lane, now)  # nothing was sent, so this was no try
         elif trouble is not Trouble.LOST or not self._try_again(passage, lane, now):
-            self._fail(passage, _TROUBLES[trouble](), now)
+            self._fail(passage, troubled(trouble), now)
         self._dispatch(passage.revision)
 
     def _judge(self, passage: Passage, lane: BackendLane, status: int, now: float) -> None:
@@ -285,7 +276,7 @@ class RouteDesk:
         if other is not None:
             self._send(passage, other, now)
         elif self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         else:
             self._hold(passage, now, first=True)
 
@@ -378,22 +369,6 @@ class RouteDesk:
         self._is_closed = True
         for passage in self._held.take_all():
             self.numbers.moved(now, held=-1)
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         for links in self._links.values():
             links.close()
-
-
-def _draining() -> SkyloomError:
-    return GatewayDraining("The gateway takes no requests.", next_action="Send again in a moment.")
-
-
-def _too_many(count: int) -> SkyloomError:
-    return TooManyHeld(f"{count} requests wait for a replica already.", next_action="Send again in a moment.")
-
-
-_TROUBLES: dict[Trouble, Callable[[], SkyloomError]] = {
-    Trouble.UNREACHED: lambda: NoReplica("The replica cannot be reached.", next_action="Send again."),
-    Trouble.LOST: lambda: ReplicaLost("The replica was lost before it answered.", next_action="Send again."),
-    Trouble.SILENT: lambda: ReplicaSilent("The replica does not answer.", next_action="Send again."),
-    Trouble.TOO_LARGE: lambda: AnswerTooLarge("The answer is too large.", next_action="Ask for less."),
-}

@@ -1,13 +1,13 @@
 """Kept connections to one replica's private port: HTTP/1.1, one request at a time on each, answers read by httptools."""
 
 import asyncio
-import enum
 import time
 from typing import NamedTuple, Protocol, cast
 
 import httptools
 
 from skyloom.inference.gateway.passage import Passage
+from skyloom.inference.gateway.trouble import Trouble
 from skyloom.inference.wire.messages import Fields
 from skyloom.rooms.serving.routes import Backend
 
@@ -15,15 +15,6 @@ _CONNECT_S = 2.0
 _IDLE_S = 50.0  # a replica closes after 75; who closes first never meets a connection that closes under a request
 _JOIN_BYTES = 2**16
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 2**16
-
-
-class Trouble(enum.Enum):
-    """How a request failed that no answer came for."""
-
-    UNREACHED = "unreached"  # nothing was sent
-    LOST = "lost"  # the connection ended before the answer did
-    SILENT = "silent"
-    TOO_LARGE = "too large"
 
 
 class Reply(NamedTuple):
