@@ -9,14 +9,24 @@ from skyloom import __version__
 from skyloom.core.errors import NotFound
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
+from skyloom.inference.description import ModelConfig, configured
 from skyloom.inference.journal import Journal
+from skyloom.inference.statistics import ModelStatistics
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
 
 SERVER_NAME = "skyloom"
-EXTENSIONS = ("binary_tensor_data",)
+# Those of the protocol's extensions that are kept whole. Trace, logging and shared memory are answered, but cannot be used.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "generate",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
+)
 
 
 class ModelUnknown(NotFound):
@@ -127,6 +137,14 @@ class DataPlane:
             inputs=_tensors(signature.inputs),
             outputs=_tensors(signature.outputs),
         )
+
+    def config(self) -> ModelConfig:
+        """Describe how the model is set up."""
+        return configured(self.plan, self.contract.signature, self._platform)
+
+    def statistics(self) -> ModelStatistics:
+        """How long requests waited and the model worked, since this replica started."""
+        return self._batcher.times.snapshot(self.plan.model, self.plan.model_version)
 
     def close(self) -> None:
         """Let go of the model's thread and the request log."""

@@ -1,9 +1,8 @@
-"""A loaded model: a bundle whose every byte was verified, in the runtime it names, with what its speed was measured to be."""
+"""A loaded model: a bundle whose every byte was verified, in the runtime it names."""
 
 import hashlib
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ from skyloom.rooms.registry.bundle import (
     MANIFEST_FILE,
     PROFILE_FILE,
     BundleFile,
+    Datatype,
     Manifest,
     TensorSpec,
 )
 
-__all__ = ["BundleRefused", "Model", "ModelFailed", "Pace", "load", "thread_count"]
+__all__ = ["BundleRefused", "Model", "ModelFailed", "load", "thread_count"]
 
 _MAX_JSON_BYTES = 64 * 2**20
-_WARM_ROWS = 16
+_USUAL_LENGTH = 32
 
 
 class Model:
@@ -46,6 +46,7 @@ class Model:
         self.memory_bytes = session.memory_bytes
         self._session = session
         self._outputs = manifest.signature.outputs
+        self._length: int | None = None
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
@@ -69,46 +70,27 @@ class Model:
         """Let go of the model; `run` is not called any more."""
         self._session.close()
 
-    def example(self, rows: int) -> list[Array]:
-        """Inputs of zeros, free axes one long, for warming up."""
-        specs = self.manifest.signature.inputs
+    def example(self, rows: int, length: int = 1) -> list[Array]:
+        """Inputs of zeros and empty strings, free axes ``length`` long."""
         return [
-            np.zeros([rows, *(max(axis, 1) for axis in spec.shape[1:])], dtype=DTYPES[spec.datatype]) for spec in specs
+            np.full(
+                [rows, *(length if axis < 1 else axis for axis in spec.shape[1:])],
+                "" if spec.datatype is Datatype.BYTES else 0,
+                dtype=DTYPES[spec.datatype],
+            )
+            for spec in self.manifest.signature.inputs
         ]
 
-
-class Pace:
-    """How long a batch takes: a fixed part and a part per row, measured once and then stretched to what is seen.
-
-    Attributes:
-        joins: True when measurement says that rows travel cheaper together than alone.
-    """
-
-    def __init__(self, one_row_s: float, many_rows_s: float) -> None:
-        self._row_s = max((many_rows_s - one_row_s) / (_WARM_ROWS - 1), 1e-7)
-        self._fixed_s = max(one_row_s - self._row_s, 1e-6)
-        self._stretch = 1.0
-        self.joins = many_rows_s < 0.95 * one_row_s * _WARM_ROWS
-
-    @classmethod
-    def measure(cls, model: Model) -> "Pace":
-        """Run the model a few times on zeros. Raises `ModelFailed` when it cannot take its own signature's shape."""
-        one, many = model.example(1), model.example(_WARM_ROWS)
-        return cls(min(_timed(model, one) for _ in range(5)), min(_timed(model, many) for _ in range(5)))
-
-    @classmethod
-    def guess(cls) -> "Pace":
-        """Of what must not be tried out, because zeros may mean something to it: ten milliseconds, until more is seen."""
-        return cls(0.010, 0.012)
-
-    def expect_s(self, batches: int, rows: int) -> float:
-        """Seconds that ``rows`` in so many batches will take."""
-        return self._stretch * (batches * self._fixed_s + rows * self._row_s)
-
-    def saw(self, rows: int, duration_s: float) -> None:
-        """Learn from one batch."""
-        seen = duration_s / (self._fixed_s + rows * self._row_s)
-        self._stretch += 0.05 * (min(seen, 50.0) - self._stretch)
+    def rehearsal(self, rows: int) -> Callable[[], object]:
+        """A batch of zeros to be timed; free axes have a usual length, or one where the model does not take that."""
+        if self._length is None:
+            try:
+                self.run(self.example(1, _USUAL_LENGTH))
+                self._length = _USUAL_LENGTH
+            except ModelFailed:
+                self._length = 1
+        inputs = self.example(rows, self._length)
+        return lambda: self.run(inputs)
 
 
 def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:
@@ -182,12 +164,6 @@ def _compare(what: str, specs: Sequence[TensorSpec], slots: Sequence[Slot], mode
 
 def _is_same(spec: TensorSpec, slot: Slot | None) -> bool:
     return slot is not None and slot.datatype in ("", spec.datatype) and slot.rank in (None, len(spec.shape))
-
-
-def _timed(model: Model, inputs: Sequence[Array]) -> float:
-    start = time.perf_counter()
-    model.run(inputs)
-    return time.perf_counter() - start
 
 
 def thread_count(cpus: float) -> int:

@@ -18,7 +18,8 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.journal import Journal
-from skyloom.inference.model import Model, Pace
+from skyloom.inference.model import Model
+from skyloom.inference.pace import Pace
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
 from skyloom.inference.services.process import ServiceProcess
@@ -28,6 +29,7 @@ from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.private import PrivateSite
 from skyloom.inference.wire.rest import Rest
 from skyloom.inference.wire.service_site import ServiceSite
 from skyloom.inference.wire.site import Site
@@ -39,6 +41,10 @@ from skyloom.settings import TaskEnvironment
 
 OnReady = Callable[[int], object]
 _SWEEP_S = 1.0
+_GUESSED = {
+    1: 0.010,
+    16: 0.012,
+}  # seconds by rows, of a service: zeros may mean something to it, so it is not tried out
 _MAX_PLAN_BYTES = 2**20
 
 
@@ -70,7 +76,6 @@ class Replica:
             model,
             pace,
             loop,
-            max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
@@ -85,8 +90,8 @@ class Replica:
         if process is not None:
             self.plane.can_answer = lambda: process.ready
             site = ServiceSite(site, self.plane, process)
-        self.connections = Connections(site, limits)
         self._grpc = GrpcSite(self.plane)
+        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, limits)
         self.grpc_connections = Http2Connections(self._grpc, limits)
         self._plan = plan
         self._folder = folder
@@ -100,11 +105,14 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._claim()
-        listeners = [listen(self._plan.host, port) for port in (self._plan.rest_port, self._plan.grpc_port)]
-        ports = (listeners[0].getsockname()[1], listeners[1].getsockname()[1])
+        wanted: list[tuple[Callable[[], asyncio.Protocol], int]] = [(self.connections.accept, self._plan.rest_port)]
+        if not self._plan.private:
+            wanted.append((self.grpc_connections.accept, self._plan.grpc_port))
+        listeners = [listen(self._plan.host, port) for _, port in wanted]
+        ports = (listeners[0].getsockname()[1], 0 if self._plan.private else listeners[1].getsockname()[1])
         servers = [
-            await loop.create_server(self.connections.accept, sock=listeners[0]),
-            await loop.create_server(self.grpc_connections.accept, sock=listeners[1]),
+            await loop.create_server(accept, sock=listener)
+            for (accept, _), listener in zip(wanted, listeners, strict=True)
         ]
         reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
         work = [asyncio.create_task(self._sweep())]
@@ -197,7 +205,8 @@ async def serve(
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)
         return
     model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
-    await Replica(plan, folder, model, Pace.measure(model)).run(task)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    await Replica(plan, folder, model, pace).run(task)
 
 
 async def _serve_service(
@@ -221,7 +230,7 @@ async def _serve_service(
     try:
         session = ServiceModel(manifest, process, asyncio.get_running_loop())
         model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
-        await Replica(plan, folder, model, Pace.guess(), process, on_ready).run(task)
+        await Replica(plan, folder, model, Pace(_GUESSED, limits.max_batch_rows), process, on_ready).run(task)
     finally:
         await process.close()
 

@@ -3,6 +3,7 @@
 from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
+from skyloom.sdk.devices import DeviceCalls, RolloutCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
@@ -48,6 +49,8 @@ class Client:
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.services = ServiceCalls(transport, self.models, self.endpoints)
+        self.devices = DeviceCalls(transport)
+        self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 

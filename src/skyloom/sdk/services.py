@@ -4,6 +4,7 @@ from pathlib import Path
 
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.sdk.files import upload_bytes, upload_file
 from skyloom.sdk.packing import Packed, load_service, pack
 from skyloom.sdk.service import Service
@@ -47,6 +48,7 @@ class ServiceCalls:
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
+        scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -58,6 +60,7 @@ class ServiceCalls:
             num_replicas=num_replicas,
             cpus=service.cpus if cpus is None else cpus,
             memory=service.memory if memory is None else memory,
+            scaling=scaling,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

@@ -6,21 +6,11 @@ from typing import Any
 
 import onnxruntime
 
+from skyloom.inference.runtimes.onnx_values import ONNX_TYPES, runner
 from skyloom.inference.runtimes.seam import Grant, LoadedModel, Slot, refused
 from skyloom.inference.tensors import Array
-from skyloom.rooms.registry.bundle import MODEL_FILE, Datatype, Manifest, Signature, TensorSpec
+from skyloom.rooms.registry.bundle import MODEL_FILE, Manifest, Signature, TensorSpec
 
-_TYPES = {
-    "tensor(bool)": Datatype.BOOL,
-    "tensor(uint8)": Datatype.UINT8,
-    "tensor(int8)": Datatype.INT8,
-    "tensor(int16)": Datatype.INT16,
-    "tensor(int32)": Datatype.INT32,
-    "tensor(int64)": Datatype.INT64,
-    "tensor(float16)": Datatype.FP16,
-    "tensor(float)": Datatype.FP32,
-    "tensor(double)": Datatype.FP64,
-}
 _CPU = "CPUExecutionProvider"
 _ON_GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 
@@ -29,16 +19,14 @@ class OnnxSession:
     """One graph in ONNX Runtime."""
 
     def __init__(self, manifest: Manifest, session: Any, size_bytes: int) -> None:
-        self._run = session.run
-        self._inputs = [spec.name for spec in manifest.signature.inputs]
-        self._outputs = [spec.name for spec in manifest.signature.outputs]
+        self._run = runner(session, manifest.signature)
         self.inputs = _slots(session.get_inputs())
         self.outputs = _slots(session.get_outputs())
         self.memory_bytes = 2 * size_bytes  # weights, and what the graph's optimiser and arena keep beside them
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer."""
-        return self._run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))  # type: ignore[no-any-return]
+        return self._run(inputs)
 
     def close(self) -> None:
         """Let go of the graph."""
@@ -85,7 +73,7 @@ def _loaded(content: bytes, grant: Grant) -> Any:
 def _spec(node: Any) -> TensorSpec:
     """An axis without a number is free. The first one must be: it is the batch."""
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
-    datatype = _TYPES.get(node.type)
+    datatype = ONNX_TYPES.get(node.type)
     if datatype is None:
         raise refused(f"{node.name} is a {node.type}, which has no place in a signature", "Export it with numbers.")
     if not shape or shape[0] != -1:
@@ -113,7 +101,7 @@ def _no_gpu() -> Exception:
 
 
 def _slots(nodes: Sequence[Any]) -> tuple[Slot, ...]:
-    return tuple(Slot(node.name, _TYPES.get(node.type, node.type), len(node.shape)) for node in nodes)
+    return tuple(Slot(node.name, ONNX_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes)
 
 
 def _closed(*_: object) -> list[Array]:

@@ -36,7 +36,7 @@ class RunningCall:
         self.task: asyncio.Task[None] | None = None
 
 
-class Lane:
+class MethodLane:
     """The calls of one endpoint."""
 
     def __init__(

@@ -17,9 +17,9 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
+from skyloom.inference.wire.desk import ErrorAnswer, failed
 from skyloom.inference.wire.events import event, opening
 from skyloom.inference.wire.messages import JSON, Fields, Request, Response
-from skyloom.inference.wire.rest import ErrorAnswer, failed
 from skyloom.inference.wire.site import Streaming
 from skyloom.rooms.registry.services import Answering, ServiceMethod
 

@@ -9,8 +9,8 @@ from skyloom.core.errors import Category
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.services.openapi import document, takes_raw
 from skyloom.inference.services.process import ServiceProcess
+from skyloom.inference.wire.desk import ErrorAnswer
 from skyloom.inference.wire.messages import JSON, Head, Request, Response
-from skyloom.inference.wire.rest import ErrorAnswer
 from skyloom.inference.wire.service_call import OCTETS, EndpointCall, PlainWording
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.rooms.registry.services import ServiceMethod

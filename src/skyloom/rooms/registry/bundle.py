@@ -3,6 +3,7 @@
 manifest.json    this module's `Manifest`
 model.onnx       the network, first axis of every input and output is the batch; other runtimes have a file of their own
 profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
+encoding.json    of tabular models: how texts become numbers (`recipes.features.FeatureColumn`)
 """
 
 import enum
@@ -17,20 +18,26 @@ from skyloom.rooms.registry.services import ServiceSpec
 MODEL_FILE = "model.onnx"
 PROFILE_FILE = "profile.json"
 MANIFEST_FILE = "manifest.json"
+ENCODING_FILE = "encoding.json"
 
 
 class Datatype(enum.StrEnum):
-    """Element types, by their names in the Open Inference Protocol v2."""
+    """Element types, by their names in the Open Inference Protocol v2. BYTES are strings: of text, where the runtime is ONNX."""
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
     INT8 = "INT8"
     INT16 = "INT16"
     INT32 = "INT32"
     INT64 = "INT64"
     FP16 = "FP16"
+    BF16 = "BF16"
     FP32 = "FP32"
     FP64 = "FP64"
+    BYTES = "BYTES"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
