@@ -89,7 +89,9 @@ class EndpointCall:
         *,
         body: bytes,
         is_raw: bool = False,
+        is_collected: bool = False,
     ) -> None:
+        self._is_collected = is_collected  # parts are put together and answered as a whole
         self._wording = wording
         self._plane = plane
         self._process = process
@@ -129,12 +131,22 @@ class EndpointCall:
             self._answer(self._plain_failure())
 
     def _part(self, outcome: CallOutcome) -> None:
+        self._num_held += 1
+        try:
+            part = self._wording.part(outcome.content)
+        except SkyloomError as error:  # what cannot be worded ends the call
+            self._cut()
+            self._ended(error)
+            return
+        if self._is_collected:
+            self._room()
+            return
         if not self._begun:
             self._begun = True
             self._exchange.on_room = self._room
             self._exchange.begin(opening())
-        self._exchange.push(self._wording.part(outcome.content))
-        self._num_held += 1
+        if part:
+            self._exchange.push(part)
         if self._exchange.num_unsent < _MAX_UNSENT_BYTES:
             self._room()
 
@@ -144,7 +156,7 @@ class EndpointCall:
             self._num_held = 0
 
     def _ended(self, outcome: CallOutcome | SkyloomError) -> None:
-        if isinstance(outcome, SkyloomError) and not self._begun:
+        if self._is_collected or (isinstance(outcome, SkyloomError) and not self._begun):
             self._whole(outcome)
             return
         try:

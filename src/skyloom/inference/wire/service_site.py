@@ -11,6 +11,7 @@ from skyloom.inference.services.openapi import document, takes_raw
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.desk import ErrorAnswer
 from skyloom.inference.wire.messages import JSON, Head, Request, Response
+from skyloom.inference.wire.openai_site import OpenAi
 from skyloom.inference.wire.service_call import OCTETS, EndpointCall, PlainWording
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.rooms.registry.services import ServiceMethod
@@ -31,6 +32,7 @@ class ServiceSite:
         self._plane = plane
         self._process = process
         self._methods = {f"/{method.name}".encode(): method for method in process.spec.methods}
+        self._openai = OpenAi(plane, process)
         plan = plane.plan
         self._document = msgspec.json.encode(document(process.spec, plan.model, plan.model_version))
 
@@ -43,14 +45,17 @@ class ServiceSite:
         """Refuse by the head alone. Who may read the server's metadata may call: one guard for host and token."""
         head = request.head
         method = self._methods.get(head.target)
-        if method is None and head.target != _DOCUMENT:
+        verb = self._openai.verb(head.target)
+        if method is None and head.target != _DOCUMENT and verb is None:
             return self._inner.admit(request)
         refusal = self._inner.admit(Request(Head(b"GET", b"/v2", head.headers)))
         if refusal is not None:
             return refusal
-        wanted = b"GET" if method is None else b"POST"
+        wanted = verb or (b"GET" if method is None else b"POST")
         if head.method != wanted:
             return self._refused(405, f"Use {wanted.decode()} here.", ((b"allow", wanted),))
+        if verb is not None:
+            return self._openai.content_problem(head)
         return None if method is None else self._content_problem(method, head)
 
     def serve(self, request: Request, exchange: Streaming) -> None:
@@ -64,12 +69,16 @@ class ServiceSite:
             call.begin()
         elif request.head.target == _DOCUMENT:
             exchange.answer(Response(200, self._document))
+        elif self._openai.verb(request.head.target) is not None:
+            self._openai.serve(request, exchange)
         else:
             self._inner.serve(request, exchange)
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """An endpoint's body is taken whole."""
-        return None if request.head.target in self._methods else self._inner.listener(request, exchange)
+        target = request.head.target
+        ours = target in self._methods or self._openai.verb(target) is not None
+        return None if ours else self._inner.listener(request, exchange)
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
