@@ -12,7 +12,8 @@ from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.registry.bundle import MODEL_FILES, Datatype, Manifest, RuntimeName, Signature, TensorSpec
 
 _FILE = MODEL_FILES[RuntimeName.LITERT]
-_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
+_FOREIGN = (Datatype.BF16, Datatype.BYTES)
+_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items() if datatype not in _FOREIGN}
 
 
 class LitertModel:
