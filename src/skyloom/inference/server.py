@@ -16,6 +16,7 @@ from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
 from skyloom.inference.model import Model, Pace
 from skyloom.inference.ports import PortClaim, listen
@@ -59,9 +60,9 @@ class Replica:
             watch=traffic.watch,
         )
         contract = Contract(signature, limits.max_request_rows)
-        self.plane = DataPlane(
-            plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file), model.platform
-        )
+        access = AccessList(folder / plan.access_file)
+        form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
+        self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
         self.connections = Connections(Rest(self.plane), limits)
         self._grpc = GrpcSite(self.plane)
         self.grpc_connections = Http2Connections(self._grpc, limits)

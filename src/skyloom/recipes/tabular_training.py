@@ -25,7 +25,7 @@ from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
 from skyloom.rooms.data.making import SPLIT_COLUMN
-from skyloom.rooms.registry.bundle import ModelKind
+from skyloom.rooms.registry.bundle import ENCODING_FILE, ModelKind
 from skyloom.rooms.registry.model import Evaluation
 from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.checkpoint import Checkpoints
@@ -35,7 +35,6 @@ from skyloom.runtime.gang import gang
 from skyloom.runtime.rows import RowSet, RowSource, check_columns
 
 INPUT = "row"
-ENCODING_FILE = "encoding.json"
 _MAX_CATEGORIES = 1_000
 
 
