@@ -5,6 +5,7 @@ from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
+from skyloom.rooms.devices import rollout as devices
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -39,6 +40,7 @@ OPERATIONS = (
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *batch.OPERATIONS,
+    *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
     *planning.OPERATIONS,

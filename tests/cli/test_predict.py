@@ -69,5 +69,9 @@ def test_progress_says_a_rate_of_this_attempt_once_a_second() -> None:
     for _ in range(6):
         now[0] += 0.5
         progress.add(10)
-    assert [text.split("%  ")[1].split("  ")[0] for text in said] == ["60 of 100 rows", "80 of 100 rows", "100 of 100 rows"]
+    assert [text.split("%  ")[1].split("  ")[0] for text in said] == [
+        "60 of 100 rows",
+        "80 of 100 rows",
+        "100 of 100 rows",
+    ]
     assert "20 rows/s" in said[-1] and progress.new_rows == 60

@@ -56,6 +56,11 @@ def export(
         raise InvalidExport(f"{to.value} needs no image.", next_action="Leave --build out.")
     with cloud(project) as client:
         exported = chosen(client.endpoints.get(endpoint), revision, image, least, most)
+        if client.models.version(exported.model, exported.version).manifest.service is not None:
+            raise InvalidExport(
+                f"{exported.name} is a service of your own Python, whose packages an export does not know.",
+                next_action="Export an endpoint that serves a model.",
+            )
         written = write(exported, to, out, client.transport.download)
     tool = build_image(exported.image, out) if build else ""
     show(

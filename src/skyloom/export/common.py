@@ -56,7 +56,8 @@ Nobody, at first: `{ACCESS_FILE}` lists digests of tokens and is empty. Make one
 
     {TOKENS}
 
-It needs a Python with `msgspec` (or with Skyloom). The list holds digests only; a running server reads it again when it changes. To take a token away, remove its digest. Without a token only
+It needs a Python with `msgspec` (or with Skyloom). The list holds digests only; a running server reads it again when it changes.
+To take a token away, remove its digest. Without a token only
 `/v2/health/live` and `/v2/health/ready` answer.
 
 ## TLS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from skyloom.inference import model as models
-from skyloom.inference.model import Pace
+from skyloom.inference.pace import Pace
 from skyloom.inference.server import Replica, read_plan
 from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.rest import Rest
@@ -77,6 +77,10 @@ class OneAnswer:
         if self._begun is not None:
             self._begun.body += part
 
+    def break_off(self) -> None:
+        """What answers part by part failed in the middle: nobody has seen a part of it, so it becomes an error."""
+        self.answer(Response(500, b'{"error":"The server made a mistake."}'))
+
     def finish(self, trailers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """There is no more; trailers are dropped."""
         if self._begun is not None:
@@ -87,7 +91,10 @@ async def open_site(path: Path) -> DirectSite:
     """Read a plan, verify and load its bundle. Raises `PlanRefused`, `BundleRefused`, `ModelFailed`, `TensorMissing`."""
     plan = read_plan(path)
     model = models.load(path.parent / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
-    return DirectSite(Replica(plan, path.parent, model, Pace.measure(model)), plan.limits.max_body_bytes)
+    return DirectSite(
+        Replica(plan, path.parent, model, Pace.measure(model.rehearsal, plan.limits.max_batch_rows)),
+        plan.limits.max_body_bytes,
+    )
 
 
 def _bytes(text: str) -> bytes:

@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     """What a node of a lineage is."""
 
     PREDICTION = "prediction"
+    DEVICE = "device"  # that a prediction was made on
     REVISION = "revision"  # of an endpoint
     MODEL_VERSION = "model_version"
     RUN = "run"

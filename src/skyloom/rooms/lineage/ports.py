@@ -8,6 +8,7 @@ import msgspec
 from skyloom.core.operation import Caller
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.data.making import Predict
+from skyloom.rooms.devices.model import DevicePrediction
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, PredictionRecord, Revision
 from skyloom.rooms.tracking.model import Run
@@ -36,6 +37,10 @@ class Sources(Protocol):
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         """Find a prediction in the request logs; not in a snapshot, because it reads a file. Raises `NotFound`, `InvalidInput`."""
+        ...
+
+    def on_device(self, prediction_id: str, project: str) -> DevicePrediction | None:
+        """A prediction that was made on a device and has come here since. Raises `InvalidInput`."""
         ...
 
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:

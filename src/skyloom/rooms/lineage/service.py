@@ -34,9 +34,14 @@ class Lineages:
         nodes: list[LineageNode] = []
         subject = ask.subject_id
         if subject.startswith(_PREDICTION):
-            found = self._sources.prediction(subject, by)
-            nodes.append(rules.of_prediction(found.prediction))
-            subject = found.revision.id
+            away = self._sources.on_device(subject, by.project)
+            if away is not None:
+                nodes += rules.of_device_prediction(away)
+                subject = away.version
+            else:
+                found = self._sources.prediction(subject, by)
+                nodes.append(rules.of_prediction(found.prediction))
+                subject = found.revision.id
         kind, _, named = subject.partition(":")
         if kind == _DATASET and named:
             return Lineage(subject=self._store.read(lambda view: self._of_dataset(view, named, by.project)))

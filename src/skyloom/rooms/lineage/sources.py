@@ -8,6 +8,7 @@ from skyloom.rooms.data.making import Clean, Ingest, Making, Predict
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
+from skyloom.rooms.devices.model import DevicePrediction
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion
@@ -19,6 +20,7 @@ from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.tracking.ports import RUNS
 
 FindPredictions = Callable[[FindPrediction, Caller], PredictionRecord]
+FindOnDevices = Callable[[str, str], DevicePrediction | None]
 
 
 class RoomSources:
@@ -26,13 +28,18 @@ class RoomSources:
 
     Args:
         find_prediction: serving's, which reads the request log.
+        find_on_devices: what devices brought, by prediction id and project.
     """
 
-    def __init__(self, find_prediction: FindPredictions) -> None:
+    def __init__(self, find_prediction: FindPredictions, find_on_devices: FindOnDevices = lambda *_: None) -> None:
         self._find_prediction = find_prediction
+        self._find_on_devices = find_on_devices
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         return self._find_prediction(FindPrediction(prediction_id=prediction_id), by)
+
+    def on_device(self, prediction_id: str, project: str) -> DevicePrediction | None:
+        return self._find_on_devices(prediction_id, project)
 
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
         revision = _mine(view.get(REVISIONS, subject), project)

@@ -124,7 +124,8 @@ def of_endpoints(serving: Serving) -> Explainer:
             subject=subject,
             noun="endpoint",
             state=status.state.value,
-            message=status.message,
+            reason=status.scale.reason.value if status.scale else "",
+            message=status.message or (status.scale.why if status.scale else ""),
             next_action=status.next_action,
             evidence=happened(view, subject, project),
         )
