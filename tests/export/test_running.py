@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,15 +17,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from skyloom.core import digests
 from skyloom.export.model import Target
+from skyloom.export.writing import write
 from skyloom.inference.direct import open_site
 from skyloom.inference.function_url import handler_of
 from skyloom.inference.server import PlanRefused, read_plan, serve
 from skyloom.inference.tokens import add_token
 from skyloom.rooms.serving.plan import Listening, ServePlan
 from skyloom.settings import TaskEnvironment
-from tests.export.kit import written
-from tests.inference.serving import oracle, toy_rows
+from tests.export.kit import toy, written
+from tests.inference.services.workplace import write_service
+from tests.inference.serving import oracle, toy_rows, write_bundle
 
 
 def body(rows: np.ndarray) -> bytes:
@@ -39,37 +44,77 @@ def test_exported_folder_serves_in_a_process_that_knows_nothing_else(tmp_path: P
         [sys.executable, "-m", "skyloom.inference.tokens", "access/access.json"],
         cwd=out, env=alone, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    plan = msgspec.json.decode((out / "plan.json").read_bytes(), type=ServePlan)
-    assert plan.host == "0.0.0.0"  # this test listens on loopback, and takes what ports there are
-    local = msgspec.structs.replace(plan, host="127.0.0.1", rest_port=0, grpc_port=0, ready_file="ready.json")
-    (out / "plan.json").write_bytes(msgspec.json.encode(local))
-    server = subprocess.Popen([sys.executable, "-m", "skyloom.inference", "plan.json"], cwd=out, env=alone)
-    try:
-        deadline = time.monotonic() + 30
-        while not (out / "ready.json").exists():
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        port = msgspec.json.decode((out / "ready.json").read_bytes(), type=Listening).rest_port
+    settle(out)
+    with server_of(out, alone) as client:
         rows = toy_rows(3)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "host": "models.example"}
-            said = client.post("/v2/models/toy/infer", content=body(rows), headers=headers)
-            assert said.status_code == 200, said.text
-            expected = oracle(tmp_path / "source", rows)
-            assert np.allclose(said.json()["outputs"][0]["data"], expected.ravel(), atol=1e-6)
-            refused = {**headers, "authorization": "Bearer wrong"}
-            assert client.post("/v2/models/toy/infer", content=body(rows), headers=refused).status_code == 401
-            assert client.get("/v2/health/ready").status_code == 200
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=20) == 0
-    finally:
-        server.kill()
-        server.wait()
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "host": "models.example"}
+        said = client.post("/v2/models/toy/infer", content=body(rows), headers=headers)
+        assert said.status_code == 200, said.text
+        expected = oracle(tmp_path / "source", rows)
+        assert np.allclose(said.json()["outputs"][0]["data"], expected.ravel(), atol=1e-6)
+        refused = {**headers, "authorization": "Bearer wrong"}
+        assert client.post("/v2/models/toy/infer", content=body(rows), headers=refused).status_code == 401
+        assert client.get("/v2/health/ready").status_code == 200
     loaded = subprocess.run(
         [sys.executable, "-c", "import skyloom; print(skyloom.__file__)"],
         cwd=out, env=alone, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert loaded.stdout.startswith(str(out))
+
+
+def settle(out: Path) -> None:
+    """Let a plan listen on loopback, where tests may."""
+    plan = msgspec.json.decode((out / "plan.json").read_bytes(), type=ServePlan)
+    assert plan.host == "0.0.0.0"
+    local = msgspec.structs.replace(plan, host="127.0.0.1", rest_port=0, grpc_port=0, ready_file="ready.json")
+    (out / "plan.json").write_bytes(msgspec.json.encode(local))
+
+
+@contextlib.contextmanager
+def server_of(out: Path, alone: dict[str, str]) -> Iterator[httpx.Client]:
+    """The exported server in a process of its own; it has to end well."""
+    process = subprocess.Popen([sys.executable, "-m", "skyloom.inference", "plan.json"], cwd=out, env=alone)
+    try:
+        deadline = time.monotonic() + 30
+        while not (out / "ready.json").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        port = msgspec.json.decode((out / "ready.json").read_bytes(), type=Listening).rest_port
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_exported_service_of_own_python_answers_too(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    write_service(bundle)
+    files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
+    digests_of = {name: digests.of_bytes(path.read_bytes()) for name, path in files.items()}
+    exported = msgspec.structs.replace(
+        toy(write_bundle(tmp_path / "toy")),
+        files=digests_of,
+        manifest=digests_of["manifest.json"],
+        methods=("greet",),
+        packages="six",
+    )
+    by_digest = {digests_of[name]: path for name, path in files.items()}
+    out = tmp_path / "out"
+    write(exported, Target.DOCKER, out, lambda digest: [by_digest[digest].read_bytes()])
+    assert "six" in (out / "requirements-service.txt").read_text().split()
+    assert (
+        "requirements-service.txt" in (out / "Dockerfile").read_text() and "/greet" in (out / "README.md").read_text()
+    )
+    settle(out)
+    token = add_token(out / "access" / "access.json")
+    with server_of(out, {"PATH": os.environ["PATH"], "PYTHONPATH": str(out), "HOME": str(tmp_path)}) as client:
+        said = client.post("/greet", json={"name": "Ada"}, headers={"authorization": f"Bearer {token}"})
+        assert (said.status_code, said.json()) == (200, "hello Ada")
 
 
 def event(path: str, content: bytes = b"", method: str = "POST", token: str = "", as_base64: bool = False) -> dict:

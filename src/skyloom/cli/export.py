@@ -13,10 +13,13 @@ from skyloom.export.building import build as build_image
 from skyloom.export.model import Exported, Target
 from skyloom.export.requirements import pinned, python_version
 from skyloom.export.writing import write
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
+from skyloom.rooms.registry.services import ServiceSpec
 from skyloom.rooms.serving.model import EndpointStatus
 
 app = word("Files that serve an endpoint elsewhere, without this cloud.")
+_IN_PROCESS = {Target.LAMBDA, Target.RAY}
 _BUILT = {Target.DOCKER, Target.COMPOSE, Target.KUBERNETES, Target.KSERVE, Target.LAMBDA}
 
 
@@ -56,6 +59,9 @@ def export(
         raise InvalidExport(f"{to.value} needs no image.", next_action="Leave --build out.")
     with cloud(project) as client:
         exported = chosen(client.endpoints.get(endpoint), revision, image, least, most)
+        service = client.models.version(exported.model, exported.version).manifest.service
+        if service is not None:
+            exported = with_service(exported, service, to)
         written = write(exported, to, out, client.transport.download)
     tool = build_image(exported.image, out) if build else ""
     show(
@@ -69,6 +75,27 @@ def export(
             next=f"Read {out / 'README.md'}.",
         ),
         as_json,
+    )
+
+
+def with_service(exported: Exported, service: ServiceSpec, to: Target) -> Exported:
+    """What a service of your own Python needs beside. Raises `InvalidExport`."""
+    wanted = service.python or PythonEnvironment()
+    if to in _IN_PROCESS:
+        raise InvalidExport(
+            f"{exported.name} is a service with a process of its own, and {to.value} has room for one only.",
+            next_action="Choose a target that runs the server: docker, compose, kubernetes, kserve, skypilot, dstack.",
+        )
+    if wanted.pyproject or wanted.isolated:
+        raise InvalidExport(
+            f"{exported.name} takes its packages from a pyproject.toml, or from an environment of its own.",
+            next_action="Give the service a requirements.txt, deploy it, and export that.",
+        )
+    return msgspec.structs.replace(
+        exported,
+        methods=tuple(method.name for method in service.methods),
+        packages=wanted.requirements,
+        python=wanted.version or exported.python,
     )
 
 

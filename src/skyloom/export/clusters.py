@@ -111,12 +111,16 @@ def _container(exported: Exported) -> Document:
         "startupProbe": {**_probe("live"), "periodSeconds": 1, "failureThreshold": 120},
         "livenessProbe": {**_probe("live"), "periodSeconds": 10, "failureThreshold": 3},
         "readinessProbe": {**_probe("ready"), "periodSeconds": 2},
-        "volumeMounts": [mount("run", f"{FOLDER}/run"), mount("access", f"{FOLDER}/access", read_only=True)],
+        "volumeMounts": [
+            mount("run", f"{FOLDER}/run"),
+            mount("access", f"{FOLDER}/access", read_only=True),
+            mount("temporary", "/tmp"),  # noqa: S108 (an empty volume of this pod)
+        ],
     }
 
 
 def _volumes(exported: Exported) -> list[Document]:
-    return [empty("run"), secret_volume("access", f"{exported.label}-access", "access.json")]
+    return [empty("run"), empty("temporary"), secret_volume("access", f"{exported.label}-access", "access.json")]
 
 
 def _probe(page: str) -> Document:

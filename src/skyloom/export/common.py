@@ -2,7 +2,15 @@
 
 import msgspec
 
-from skyloom.export.model import ACCESS_FILE, GRPC_PORT, PLAN_FILE, REST_PORT, Exported, Target
+from skyloom.export.model import (
+    ACCESS_FILE,
+    GRPC_PORT,
+    PLAN_FILE,
+    REST_PORT,
+    SERVICE_REQUIREMENTS,
+    Exported,
+    Target,
+)
 from skyloom.rooms.serving.plan import Access, ServePlan
 
 TOKENS = f"python -m skyloom.inference.tokens {ACCESS_FILE}"
@@ -42,15 +50,31 @@ def requirements(exported: Exported) -> str:
     return "".join(f"{line}\n" for line in exported.requirements)
 
 
+def packages(exported: Exported) -> dict[str, str | bytes]:
+    """What a service of your own Python asked for; nothing for a model."""
+    note = "# What the service asked for. Packages of the pool that it imports beside (torch, …) go here too.\n"
+    return {SERVICE_REQUIREMENTS: f"{note}{exported.packages.rstrip()}\n"} if exported.methods else {}
+
+
+def installed(exported: Exported) -> str:
+    """The arguments that make pip install it."""
+    return " ".join(f"--requirement {name}" for name in exported.requirement_files)
+
+
 def page(exported: Exported, target: Target, start: str) -> str:
     """README.md: ``start`` is what differs."""
-    called = f"/v2/models/{exported.model}/infer"
+    called = f"/{exported.methods[0]}" if exported.methods else f"/v2/models/{exported.model}/infer"
+    own = (
+        f"\nThe service's own packages stand in `{SERVICE_REQUIREMENTS}`: add what it used of the pool's.\n"
+        if exported.methods
+        else ""
+    )
     return f"""\
 # {exported.name}: {exported.model} version {exported.version} for {target.value}
 Made by `skyloom export {exported.name} --to {target.value}` from revision {exported.revision}.
 It runs without Skyloom's control plane: `skyloom/` is the server's own code, `bundle/` the model, `{PLAN_FILE}` what the server is told,
 `requirements.txt` its packages, pinned.
-
+{own}
 ## Who may ask
 Nobody, at first: `{ACCESS_FILE}` lists digests of tokens and is empty. Make one here, and keep what it prints:
 

@@ -2,7 +2,7 @@
 
 import math
 
-from skyloom.export.common import TOKENS
+from skyloom.export.common import TOKENS, installed
 from skyloom.export.model import PLAN_FILE, REST_PORT, Exported
 from skyloom.manifest.pods import Document
 
@@ -23,8 +23,8 @@ def skypilot(exported: Exported) -> Document:
         "service": {"readiness_probe": {"path": _READY, "initial_delay_seconds": 300}, "replica_policy": policy},
         "resources": {"cpus": f"{_cores(exported)}+", "memory": f"{_gigabytes(exported)}+", "ports": REST_PORT},
         "workdir": ".",
-        "setup": "python3 -m venv .venv && .venv/bin/pip install --requirement requirements.txt\n",
-        "run": f".venv/bin/{_SERVE}\n",
+        "setup": "python3 -m venv .venv && .venv/bin/pip install " + installed(exported) + "\n",
+        "run": f"PYTHONPATH=$PWD .venv/bin/{_SERVE}\n",
     }
 
 
@@ -36,7 +36,8 @@ def dstack(exported: Exported) -> Document:
         "python": exported.python,
         "files": [".:/app"],
         "working_dir": "/app",
-        "commands": ["pip install --requirement requirements.txt", _SERVE],
+        "env": ["PYTHONPATH=/app"],
+        "commands": [f"pip install {installed(exported)}", _SERVE],
         "port": REST_PORT,
         "auth": False,  # the server asks for tokens of its own
         "replicas": f"{exported.min_replicas}..{exported.max_replicas}",

@@ -1,6 +1,6 @@
 """Container images, and one machine that runs them."""
 
-from skyloom.export.common import TOKENS
+from skyloom.export.common import TOKENS, installed
 from skyloom.export.model import FOLDER, GRPC_PORT, PLAN_FILE, REST_PORT, USER, Exported
 from skyloom.manifest.pods import Document
 
@@ -12,10 +12,10 @@ def dockerfile(exported: Exported) -> str:
     """An image whose server is no root, writes below ``run`` only, and knows no token: they are mounted at ``access``."""
     return f"""\
 FROM docker.io/library/python:{exported.python}-slim
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PYTHONPATH={FOLDER} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR {FOLDER}
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --requirement requirements.txt \\
+COPY {" ".join(exported.requirement_files)} ./
+RUN pip install --no-cache-dir {installed(exported)} \\
  && mkdir -p run access \\
  && chown {USER}:{USER} run
 COPY skyloom ./skyloom
@@ -34,7 +34,7 @@ def start_docker(exported: Exported) -> str:
     return f"""\
     {TOKENS}
     podman build -t {exported.image} .          # or buildah build, or docker build
-    podman run --rm --read-only --tmpfs {FOLDER}/run:mode=1777 --cap-drop=ALL --security-opt=no-new-privileges \\
+    podman run --rm --read-only --tmpfs /tmp --tmpfs {FOLDER}/run:mode=1777 --cap-drop=ALL --security-opt=no-new-privileges \\
       --cpus {exported.cpus:g} --memory {memory} -v "$PWD/access:{FOLDER}/access:ro" -p 127.0.0.1:{REST_PORT}:{REST_PORT} {exported.image}
 
 """
@@ -47,7 +47,7 @@ def compose(exported: Exported) -> Document:
         "image": exported.image,
         "user": f"{USER}:{USER}",
         "read_only": True,
-        "tmpfs": [f"{FOLDER}/run:uid={USER},gid={USER},mode=0700,size=16m"],
+        "tmpfs": [f"{FOLDER}/run:uid={USER},gid={USER},mode=0700,size=16m", "/tmp"],  # noqa: S108
         "volumes": [f"./access:{FOLDER}/access:ro"],
         "ports": [f"127.0.0.1:{port}:{port}" for port in (REST_PORT, GRPC_PORT)],
         "cap_drop": ["ALL"],

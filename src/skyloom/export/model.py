@@ -8,10 +8,12 @@ from msgspec import Meta
 
 from skyloom.core.bounds import Digest, Name, RelativePath
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import MAX_REQUIREMENTS_CHARACTERS
 
 REST_PORT, GRPC_PORT = 8080, 8081
 FOLDER = "/app"  # of an image
 PLAN_FILE, ACCESS_FILE = "plan.json", "access/access.json"
+SERVICE_REQUIREMENTS = "requirements-service.txt"
 USER = 1000
 
 
@@ -50,7 +52,9 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         resources: of one replica.
         min_replicas, max_replicas: where the target scales by itself.
         python: version of Python, as images name it: ``3.11``.
-        requirements: pinned, as pip reads them.
+        requirements: of the server, pinned, as pip reads them.
+        methods: the endpoints of a service of your own Python; empty for a model.
+        packages: what such a service asked for: the text of its ``requirements.txt``.
     """
 
     name: Name
@@ -65,11 +69,18 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     max_replicas: Annotated[int, Meta(ge=1, le=1_000)] = 4
     python: Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}$(?!\n)")]
     requirements: Annotated[tuple[str, ...], Meta(max_length=200)]
+    methods: Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=100)] = ()
+    packages: Annotated[str, Meta(max_length=MAX_REQUIREMENTS_CHARACTERS)] = ""
 
     @property
     def label(self) -> str:
         """The name as DNS takes it."""
         return "".join(sign if sign.isalnum() else "-" for sign in self.name)[:50].strip("-")
+
+    @property
+    def requirement_files(self) -> tuple[str, ...]:
+        """What pip installs."""
+        return ("requirements.txt", SERVICE_REQUIREMENTS) if self.methods else ("requirements.txt",)
 
     @property
     def cpus(self) -> float:

@@ -33,6 +33,7 @@ def files(exported: Exported, target: Target) -> dict[str, str | bytes]:
         PLAN_FILE: common.plan(exported),
         ACCESS_FILE: common.no_tokens(),
         "requirements.txt": common.requirements(exported),
+        **common.packages(exported),
         "README.md": common.page(exported, target, start),
         **special,
     }

@@ -77,6 +77,10 @@ class OneAnswer:
         if self._begun is not None:
             self._begun.body += part
 
+    def break_off(self) -> None:
+        """What answers part by part failed in the middle: nobody has seen a part of it, so it becomes an error."""
+        self.answer(Response(500, b'{"error":"The server made a mistake."}'))
+
     def finish(self, trailers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """There is no more; trailers are dropped."""
         if self._begun is not None:
