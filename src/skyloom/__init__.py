@@ -10,15 +10,19 @@ if TYPE_CHECKING:
     from skyloom.sdk.client import Client
     from skyloom.sdk.connect import connect
     from skyloom.sdk.function import function
+    from skyloom.sdk.service import Service, Tensor, endpoint
 
 # The public promise, frozen by a test. Loaded at first use, so that `skyloom --help` imports nothing of it.
 _HOMES = {
     "Client": "skyloom.sdk.client",
     "SkyloomError": "skyloom.core.errors",
     "connect": "skyloom.sdk.connect",
+    "Service": "skyloom.sdk.service",
+    "Tensor": "skyloom.sdk.service",
+    "endpoint": "skyloom.sdk.service",
     "function": "skyloom.sdk.function",
 }
-__all__ = ["Client", "SkyloomError", "__version__", "connect", "function"]
+__all__ = ["Client", "Service", "SkyloomError", "Tensor", "__version__", "connect", "endpoint", "function"]
 
 
 def __getattr__(name: str) -> Any:

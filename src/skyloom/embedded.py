@@ -24,11 +24,12 @@ from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
-from skyloom.ports.door import EVENTS, Outbox, Service, Subscriber
+from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Collection, Store
+from skyloom.ports.store import Collection, Snapshot, Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.batch.service import BatchPredictions
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.prices import PriceBook
@@ -62,7 +63,7 @@ from skyloom.rooms.planning import ports as planning_ports
 from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.model import LOCAL, Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.mounts import resolver
@@ -130,7 +131,7 @@ class Embedded:
         self.url = ""
         self.settings = settings
         self.lock = FolderLock(settings.home)
-        self._services: list[Service] = []
+        self._services: list[RoomService] = []
         self._loops: list[Loop] = []
         self._open(settings)
         self._build_compute(settings)
@@ -217,13 +218,15 @@ class Embedded:
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
+        self._serving.notice = self._notice
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_job_ended)
-        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
+        batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
+        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving, batch]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
         self._loops += [
@@ -264,6 +267,11 @@ class Embedded:
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
+
+    def _notice(self, touched: set[str]) -> None:
+        """What a loop wrote is noticed as what a caller wrote: a replica that somebody waits for starts at once."""
+        for loop in self._loops:
+            loop.notice(touched)
 
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
@@ -331,6 +339,16 @@ def _engine(settings: Settings) -> LocalEngine:
         mounts=home / "mounts",
         max_mount_bytes=parse_bytes(settings.mount_cache),
     )
+
+
+def _idle_cpus(fleet: Fleet) -> Callable[[Snapshot], float]:
+    """Cores of this machine that nothing holds."""
+
+    def idle(view: Snapshot) -> float:
+        total = sum(machine.total.cpus for machine in fleet.links()[LOCAL].machines)
+        return total - sum(use.resources.cpus for (pool, _), use in occupancy(view).items() if pool == LOCAL)
+
+    return idle
 
 
 def _capacity(settings: Settings) -> Resources | None:

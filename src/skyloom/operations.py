@@ -1,6 +1,7 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
@@ -38,6 +39,7 @@ OPERATIONS = (
     *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
+    *batch.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,

@@ -16,6 +16,7 @@ from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost.model import GetCost, GetOutlook, ListPrices, SetPrices
 from skyloom.rooms.data import model as data
@@ -36,6 +37,7 @@ from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -101,6 +103,17 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
             ready=True,
             traffic=monitoring.Traffic(requests=9),
         )
+    ],
+    serving.ReportRoutes: lambda ids: [
+        serving.ReportRoutes(gateway="gw_1", ready=True, routes=(RouteTraffic(endpoint=ids["endpoint"], arrived=9),))
+    ],
+    batch.RunPredictions: lambda ids: [
+        batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
+    ],
+    batch.BeginPredictions: lambda ids: [
+        batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
     ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
     devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],
@@ -255,8 +268,8 @@ def test_what_is_theirs_looks_as_if_it_were_absent(world: World, kind: type[Oper
         assert world.hidden(foreign.text) == absent.text
         if not may:
             assert (foreign.status_code, foreign.json()["code"]) == (403, "right_missing")
-        elif kind is serving.ReportTraffic:
-            assert foreign.json()["code"] == "not_a_replica"
+        elif kind in (serving.ReportTraffic, serving.ReportRoutes):
+            assert foreign.json()["code"] in ("not_a_replica", "not_a_gateway")
         elif kind is tracking.ListRuns:
             assert foreign.json()["items"] == []
         else:

@@ -17,7 +17,9 @@ from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.model import Model, Pace
+from skyloom.inference.model import Model
+from skyloom.inference.pace import Pace
+from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.http import Connections
@@ -31,6 +33,7 @@ _GRPC_NEEDS = ("hpack", "google.protobuf", "grpc_health", "grpc_reflection")
 SMALL = Limits(
     max_connections=128,
     max_request_rows=1_024,
+    max_batch_rows=64,
     max_queue_rows=1_024,
     max_queue_bytes=16 * 2**20,
     max_unread_bytes=16 * 2**20,
@@ -45,7 +48,13 @@ def has_grpc() -> bool:
 
 def smoke(bundle: Path, manifest: str) -> None:
     """Load a bundle, every byte verified, and run it once on zeros. Raises what a model raises that cannot be served."""
-    model = models.load(bundle, 1, manifest)
+    found = models.verify(bundle, manifest)
+    if found.service is not None:
+        raise BundleRefused(
+            "The bundle is a service with code of its own.",
+            next_action="Devices serve models: roll out one without code.",
+        )
+    model = models.load_verified(bundle, found, 1)
     example = model.example(1)
     outputs = model.run(example)
     TrafficCounter(model.profile, model.manifest.signature).check(example, outputs)
@@ -66,7 +75,7 @@ class Station:
         sample_share: float,
     ) -> None:
         self.model: Model = models.load(bundle, threads, made.manifest)
-        pace = Pace.measure(self.model)
+        pace = Pace.measure(self.model.rehearsal, SMALL.max_batch_rows)
         signature = self.model.manifest.signature
         self.run_id = RandomIds().new(REPLICA_PREFIX)
         self._outbox = outbox
@@ -79,7 +88,6 @@ class Station:
             self.model,
             pace,
             asyncio.get_running_loop(),
-            max_batch_rows=SMALL.max_batch_rows,
             max_queue_rows=SMALL.max_queue_rows,
             max_queue_bytes=SMALL.max_queue_bytes,
             settle=logbook.write,
@@ -87,7 +95,9 @@ class Station:
         )
         plan = _plan(made, device, self.run_id, access_file)
         contract = Contract(signature, SMALL.max_request_rows)
-        self.plane = DataPlane(plan, contract, batcher, logbook, self.traffic, AccessList(access_file))
+        self.plane = DataPlane(
+            plan, contract, batcher, logbook, self.traffic, AccessList(access_file), self.model.platform
+        )
         self._rest = Connections(Rest(self.plane), SMALL)
         self._grpc: Any = None
         self._servers: list[asyncio.AbstractServer] = []

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from skyloom.core.errors import LimitExceeded, SkyloomError, Unavailable
-from skyloom.inference.model import Model, ModelFailed, Pace
+from skyloom.inference.model import Model, ModelFailed
+from skyloom.inference.pace import Pace
+from skyloom.inference.statistics import BatchTimes, Timekeeper
 from skyloom.inference.tensors import Array, Call
 
 # A batch shorter than this runs on the event loop: the hand-over to a thread and back would cost more.
@@ -56,7 +58,7 @@ class Ticket:
     def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
         self.call = call
         self.key = tuple([tensor.shape[1:] for tensor in call.inputs])
-        self.num_bytes = sum([tensor.nbytes for tensor in call.inputs])
+        self.num_bytes = sum([tensor.nbytes for tensor in call.inputs]) + call.num_string_bytes
         self.arrived_at = arrived_at
         self.on_done = on_done
         self.cancelled = False
@@ -76,6 +78,9 @@ class Batcher:
     Args:
         settle: called with the tickets of a finished batch before any of them is answered (the request log).
         watch: called with the inputs and outputs of a whole batch (drift statistics), maybe on the model's thread.
+
+    Attributes:
+        times: how long requests waited and batches took.
     """
 
     def __init__(
@@ -84,7 +89,6 @@ class Batcher:
         pace: Pace,
         loop: asyncio.AbstractEventLoop,
         *,
-        max_batch_rows: int,
         max_queue_rows: int,
         max_queue_bytes: int,
         settle: Settled,
@@ -93,11 +97,11 @@ class Batcher:
         self._model = model
         self._pace = pace
         self._loop = loop
-        self._max_batch_rows = max_batch_rows if pace.joins else 1
         self._max_queue_rows = max_queue_rows
         self._max_queue_bytes = max_queue_bytes
         self._settle = settle
         self._watch = watch
+        self.times = Timekeeper()
         # One queue per shape; only equal shapes can be put together. The first key is the one that waited longest.
         self._queues: OrderedDict[tuple[tuple[int, ...], ...], deque[Ticket]] = OrderedDict()
         self._again: deque[Ticket] = deque()
@@ -119,7 +123,7 @@ class Batcher:
     def submit(self, ticket: Ticket, timeout_s: float) -> None:
         """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
         rows = ticket.call.rows
-        batches = 1 + self._queued_rows // max(self._max_batch_rows, rows)
+        batches = 1 + self._queued_rows // max(self._pace.limit, rows)
         wait_s = self._pace.expect_s(batches, self._queued_rows + rows) + max(
             0.0, self._running_until - time.perf_counter()
         )
@@ -151,13 +155,15 @@ class Batcher:
             return
         rows = sum(ticket.call.rows for ticket in tickets)
         expected_s = self._pace.expect_s(1, rows)
-        self._running_until = time.perf_counter() + expected_s
+        taken_at = time.perf_counter()
+        self._running_until = taken_at + expected_s
         inputs = _joined(tickets)
-        if expected_s < _INLINE_S:
-            self._finish(tickets, rows, *self._run(inputs))
+        joined_at = time.perf_counter()
+        if expected_s < _INLINE_S and not self._model.is_remote:
+            self._finish(tickets, rows, (taken_at, joined_at), *self._run(inputs))
             return
         running = self._loop.run_in_executor(self._thread, self._run, inputs)
-        running.add_done_callback(lambda done: self._finish(tickets, rows, *done.result()))
+        running.add_done_callback(lambda done: self._finish(tickets, rows, (taken_at, joined_at), *done.result()))
 
     def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
         start = time.perf_counter()
@@ -176,6 +182,7 @@ class Batcher:
         self,
         tickets: list[Ticket],
         rows: int,
+        began: tuple[float, float],
         outputs: list[Array] | None,
         failure: SkyloomError | None,
         duration_s: float,
@@ -185,6 +192,10 @@ class Batcher:
             self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
         else:
             self._settled(tickets, outputs, failure)
+            taken_at, joined_at = began
+            arrived_s = sum([ticket.arrived_at for ticket in tickets])
+            spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
+            self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
         self._loop.call_soon(self._next)
 
     def _settled(self, tickets: list[Ticket], outputs: list[Array] | None, failure: SkyloomError | None) -> None:
@@ -203,11 +214,12 @@ class Batcher:
         """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
         if self._again:
             return [self._again.popleft()]
+        max_rows = self._pace.take()
         while self._queues:
             key, queue = next(iter(self._queues.items()))
             taken: list[Ticket] = []
             rows = 0
-            while queue and (not taken or rows + queue[0].call.rows <= self._max_batch_rows):
+            while queue and (not taken or rows + queue[0].call.rows <= max_rows):
                 ticket = queue.popleft()
                 self._queued_rows -= ticket.call.rows
                 self._queued_bytes -= ticket.num_bytes

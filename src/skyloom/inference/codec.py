@@ -4,19 +4,22 @@ The extension puts tensors behind the JSON, one after the other, and says in ``I
 Bounds come first: a shape is believed only when the bytes that are there agree with it.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput
-from skyloom.inference.tensors import Array, Call, Contract, refuse
+from skyloom.inference.elements import as_numbers, from_base64, json_strings, raw_bytes
+from skyloom.inference.tensors import FLOATS, Array, Call, Contract, refuse
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 
 Parameters = dict[str, Any]
+BASE64 = "base64"  # as `content_type` of a BYTES tensor, which is how MLServer words it
+_NOTHING: frozenset[int] = frozenset()
 
 
 class RequestUnreadable(InvalidInput):
@@ -81,12 +84,27 @@ def _nested(element: type, depth: int) -> Any:
     return kind
 
 
-# One decoder per kind of number and depth: it refuses ragged depths, strings and nulls by itself.
-_numbers = {kind: [msgspec.json.Decoder(_nested(kind, depth)) for depth in range(1, 9)] for kind in (float, int, bool)}
+# One decoder per kind of element and depth: it refuses ragged depths, other kinds and nulls by itself.
+_elements = {
+    kind: [msgspec.json.Decoder(_nested(kind, depth)) for depth in range(1, 9)] for kind in (float, int, bool, str)
+}
 
 
-def decode(body: bytes, json_length: int | None, contract: Contract) -> tuple[Call, frozenset[int]]:
-    """Read a request; also say which outputs the client wants in binary, by their position in the signature.
+class Asked(NamedTuple):
+    """A request that was read.
+
+    Attributes:
+        binary: outputs that the client wants as bytes, by their position in the signature.
+        timeout_s: how long it waits, if it says so.
+    """
+
+    call: Call
+    binary: frozenset[int]
+    timeout_s: float | None
+
+
+def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
+    """Read a request.
 
     ``json_length`` is the value of ``Inference-Header-Content-Length``. Raises `RequestUnreadable` and `TensorRefused`.
     """
@@ -101,7 +119,19 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> tuple[Ca
         ) from None
     tensors = _inputs(request.inputs, tail, contract)
     call = contract.call(tensors, [output.name for output in request.outputs], request.id)
-    return call, _binary(request, call)
+    if not request.parameters and not request.outputs:
+        return Asked(call, _NOTHING, None)
+    return Asked(call, _binary(request, call), timeout_of(request.parameters))
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """The parameter ``timeout``, which the protocol's scheduling extension counts in microseconds. Raises `RequestUnreadable`."""
+    given = parameters.get("timeout")
+    if given is None or given == 0:
+        return None
+    if type(given) is not int or given < 0:
+        raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number.")
+    return given / 1e6
 
 
 def encode_outputs(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> bytes:
@@ -116,7 +146,7 @@ def encode_mixed(
     described, raw = [], []
     for spec, tensor, is_binary in zip(specs, tensors, binary, strict=True):
         if is_binary:
-            content = np.ascontiguousarray(tensor).tobytes()
+            content = raw_bytes(spec.datatype, tensor)
             size = {"binary_data_size": len(content)}
             described.append(JsonTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape, parameters=size))
             raw.append(content)
@@ -149,7 +179,7 @@ def _inputs(wired: Sequence[WireInput], tail: bytes | memoryview, contract: Cont
         spec = contract.expect(wire.name, wire.datatype, wire.shape)
         if wire.name in tensors:
             raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once.")
-        size = wire.parameters.get("binary_data_size")
+        size = wire.parameters.get("binary_data_size") if wire.parameters else None
         if size is None:
             tensors[wire.name] = _from_json(wire, spec, contract)
             continue
@@ -169,15 +199,51 @@ def _from_json(wire: WireInput, spec: TensorSpec, contract: Contract) -> Array:
     raw = memoryview(wire.data)
     if not len(raw):
         raise refuse(f"Input {wire.name!r} has no data.", "Send data, or binary_data_size and the bytes.")
-    kind = bool if spec.datatype is Datatype.BOOL else float if spec.datatype.value.startswith("FP") else int
-    depth = len(wire.shape) if _NESTED.match(raw) else 1
+    elements = parse_elements(raw, spec, len(wire.shape) if _NESTED.match(raw) else 1)
+    if spec.datatype is not Datatype.BYTES:
+        return contract.from_numbers(spec, wire.shape, elements)
+    return contract.from_strings(spec, wire.shape, _strings(wire, elements))
+
+
+def parse_elements(raw: bytes | memoryview, spec: TensorSpec, depth: int) -> Any:
+    """Read the elements of an input out of JSON, as lists of ``depth``. Raises `TensorRefused`."""
+    kind: type[int] | type[float] | type[str] = int
+    if spec.datatype in FLOATS:
+        kind = float
+    elif spec.datatype is Datatype.BYTES:
+        kind = str
+    elif spec.datatype is Datatype.BOOL:
+        kind = bool
     try:
-        numbers = _numbers[kind][depth - 1].decode(raw)
+        return _elements[kind][depth - 1].decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise refuse(
-            f"The data of input {wire.name!r} cannot be read: {error}.", f"Send {spec.datatype.value} numbers."
+            f"The data of input {spec.name!r} cannot be read: {error}.",
+            f"Send {spec.datatype.value} {'strings' if kind is str else 'numbers'}.",
         ) from None
-    return contract.from_numbers(spec, wire.shape, numbers)
+
+
+def flattened(elements: Any, shape: Sequence[int], name: str) -> list[Any]:
+    """Nested lists as one; what is flat already stays. Raises `TensorRefused` when they are not nested as the shape says."""
+    for axis in shape[1:]:
+        if not elements or type(elements[0]) is not list:
+            break
+        if any(len(part) != axis for part in elements):
+            raise refuse(
+                f"The data of input {name!r} is not nested as its shape.", "Send it as the shape says, or flat."
+            )
+        elements = list(itertools.chain.from_iterable(elements))
+    return list(elements)
+
+
+def _strings(wire: WireInput, elements: Any) -> Sequence[str | bytes]:
+    texts: list[str] = flattened(elements, wire.shape, wire.name)
+    if wire.parameters.get("content_type") != BASE64:
+        return texts
+    try:
+        return from_base64(texts)
+    except ValueError:
+        raise refuse(f"Input {wire.name!r} is not base64.", "Send base64, or no content_type.") from None
 
 
 def _binary(request: WireRequest, call: Call) -> frozenset[int]:
@@ -192,5 +258,10 @@ def _binary(request: WireRequest, call: Call) -> frozenset[int]:
 
 
 def _json_tensor(spec: TensorSpec, tensor: Array) -> JsonTensor:
-    data = msgspec.Raw(_encoder.encode(tensor.ravel().tolist()))
+    if spec.datatype is Datatype.BYTES:
+        texts, is_base64 = json_strings(tensor)
+        parameters: Parameters = {"content_type": BASE64} if is_base64 else {}
+        data = msgspec.Raw(_encoder.encode(texts))
+        return JsonTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape, parameters=parameters, data=data)
+    data = msgspec.Raw(_encoder.encode(as_numbers(spec.datatype, tensor).ravel().tolist()))
     return JsonTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape, data=data)

@@ -9,15 +9,24 @@ from skyloom import __version__
 from skyloom.core.errors import NotFound
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
+from skyloom.inference.description import ModelConfig, configured
 from skyloom.inference.journal import RequestLog
+from skyloom.inference.statistics import ModelStatistics
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
 
 SERVER_NAME = "skyloom"
-EXTENSIONS = ("binary_tensor_data",)
-PLATFORM = "onnxruntime_onnx"
+# Those of the protocol's extensions that are kept whole. Trace, logging and shared memory are answered, but cannot be used.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "generate",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
+)
 
 
 class ModelUnknown(NotFound):
@@ -61,19 +70,22 @@ class DataPlane:
         journal: RequestLog,
         traffic: TrafficCounter,
         access: AccessList,
+        platform: str = "onnxruntime_onnx",
     ) -> None:
         self.plan = plan
+        self._platform = platform
         self.contract = contract
         self.traffic = traffic
         self.access = access
         self._batcher = batcher
         self._journal = journal
         self.draining = False
+        self.can_answer: Callable[[], bool] = lambda: True  # a service's process may be down for a moment
 
     @property
     def ready(self) -> bool:
         """True while new requests are taken."""
-        return not self.draining and not self._journal.failed
+        return not self.draining and not self._journal.failed and self.can_answer()
 
     @property
     def is_idle(self) -> bool:
@@ -96,12 +108,24 @@ class DataPlane:
 
     def infer(self, call: Call, on_done: Callable[[Ticket], None], timeout_s: float | None = None) -> Ticket:
         """Queue a call; ``on_done`` gets its ticket on the loop. Raises `QueueFull` or `ReplicaDraining` at once."""
-        if self.draining:
-            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+        self.check_open()
         limit_s = self.plan.limits.timeout_s
         ticket = Ticket(call, time.perf_counter(), on_done)
         self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
         return ticket
+
+    def check_open(self) -> None:
+        """Raise `ReplicaDraining` when nothing new is taken."""
+        if self.draining:
+            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+
+    def record(self, ticket: Ticket) -> str:
+        """Write an answer that did not pass the queue into the request log; return its prediction id. Raises `RequestLogFull`."""
+        failure = ticket.failure
+        self._journal.write([ticket])
+        if ticket.failure is not None and ticket.failure is not failure:
+            raise ticket.failure
+        return ticket.prediction_id
 
     def metadata(self) -> ModelMetadata:
         """Describe the model."""
@@ -109,10 +133,18 @@ class DataPlane:
         return ModelMetadata(
             name=self.plan.model,
             versions=(self.plan.model_version,),
-            platform=PLATFORM,
+            platform=self._platform,
             inputs=_tensors(signature.inputs),
             outputs=_tensors(signature.outputs),
         )
+
+    def config(self) -> ModelConfig:
+        """Describe how the model is set up."""
+        return configured(self.plan, self.contract.signature, self._platform)
+
+    def statistics(self) -> ModelStatistics:
+        """How long requests waited and the model worked, since this replica started."""
+        return self._batcher.times.snapshot(self.plan.model, self.plan.model_version)
 
     def close(self) -> None:
         """Let go of the model's thread and the request log."""

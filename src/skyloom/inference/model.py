@@ -1,22 +1,21 @@
-"""A loaded model: a bundle whose every byte was verified, in ONNX Runtime, with what its speed was measured to be."""
+"""A loaded model: a bundle whose every byte was verified, in the runtime it names."""
 
 import hashlib
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 
-from skyloom.core.errors import InternalError, InvalidInput
+from skyloom.core.errors import SkyloomError
+from skyloom.inference import runtimes
+from skyloom.inference.runtimes.seam import BundleRefused, Grant, LoadedModel, ModelFailed, Slot, refused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
     MANIFEST_FILE,
-    MODEL_FILE,
     PROFILE_FILE,
     BundleFile,
     Datatype,
@@ -24,45 +23,38 @@ from skyloom.rooms.registry.bundle import (
     TensorSpec,
 )
 
+__all__ = ["BundleRefused", "Model", "ModelFailed", "load", "thread_count"]
+
 _MAX_JSON_BYTES = 64 * 2**20
-_WARM_ROWS = 16
-_ONNX_TYPES = {
-    "tensor(bool)": Datatype.BOOL,
-    "tensor(uint8)": Datatype.UINT8,
-    "tensor(int8)": Datatype.INT8,
-    "tensor(int16)": Datatype.INT16,
-    "tensor(int32)": Datatype.INT32,
-    "tensor(int64)": Datatype.INT64,
-    "tensor(float16)": Datatype.FP16,
-    "tensor(float)": Datatype.FP32,
-    "tensor(double)": Datatype.FP64,
-}
-
-
-class BundleRefused(InvalidInput):
-    """A bundle is incomplete, damaged, or not what its manifest says. Nothing of it is loaded."""
-
-
-class ModelFailed(InternalError):
-    """The model raised, or its answer is not what its signature promises."""
+_USUAL_LENGTH = 32
 
 
 class Model:
-    """One model in memory. `run` may be called from one thread at a time."""
+    """One model in memory. `run` may be called from one thread at a time.
 
-    def __init__(self, manifest: Manifest, profile: Profile, session: Any) -> None:
+    Attributes:
+        is_remote: it runs in another process, so `run` waits and may never be called on the event loop.
+    """
+
+    def __init__(
+        self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str, is_remote: bool = False
+    ) -> None:
+        self.is_remote = is_remote
         self.manifest = manifest
         self.profile = profile
+        self.platform = platform
+        self.memory_bytes = session.memory_bytes
         self._session = session
-        self._inputs = [spec.name for spec in manifest.signature.inputs]
         self._outputs = manifest.signature.outputs
-        self._output_names = [spec.name for spec in self._outputs]
+        self._length: int | None = None
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
         try:
-            outputs = self._session.run(self._output_names, dict(zip(self._inputs, inputs, strict=True)))
-        except Exception as error:  # whatever ONNX Runtime raises ends here; its text may hold paths
+            outputs = self._session.run(inputs)
+        except SkyloomError as error:
+            raise ModelFailed(error.message, next_action=error.next_action) from error
+        except Exception as error:  # whatever a runtime raises ends here; its text may hold paths
             raise ModelFailed(
                 "The model failed on this input.", next_action="Ask the operator to look at the replica's output."
             ) from error
@@ -72,127 +64,106 @@ class Model:
                     f"Output {spec.name!r} has shape {list(output.shape)} for {len(inputs[0])} rows.",
                     next_action=f"Export the model again: its signature promises {list(spec.shape)}.",
                 )
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
-    def example(self, rows: int) -> list[Array]:
-        """Inputs of zeros, free axes one long, for warming up."""
-        specs = self.manifest.signature.inputs
+    def close(self) -> None:
+        """Let go of the model; `run` is not called any more."""
+        self._session.close()
+
+    def example(self, rows: int, length: int = 1) -> list[Array]:
+        """Inputs of zeros and empty strings, free axes ``length`` long."""
         return [
-            np.zeros([rows, *(max(axis, 1) for axis in spec.shape[1:])], dtype=DTYPES[spec.datatype]) for spec in specs
+            np.full(
+                [rows, *(length if axis < 1 else axis for axis in spec.shape[1:])],
+                "" if spec.datatype is Datatype.BYTES else 0,
+                dtype=DTYPES[spec.datatype],
+            )
+            for spec in self.manifest.signature.inputs
         ]
 
-
-class Pace:
-    """How long a batch takes: a fixed part and a part per row, measured once and then stretched to what is seen.
-
-    Attributes:
-        joins: True when measurement says that rows travel cheaper together than alone.
-    """
-
-    def __init__(self, one_row_s: float, many_rows_s: float) -> None:
-        self._row_s = max((many_rows_s - one_row_s) / (_WARM_ROWS - 1), 1e-7)
-        self._fixed_s = max(one_row_s - self._row_s, 1e-6)
-        self._stretch = 1.0
-        self.joins = many_rows_s < 0.95 * one_row_s * _WARM_ROWS
-
-    @classmethod
-    def measure(cls, model: Model) -> "Pace":
-        """Run the model a few times on zeros. Raises `ModelFailed` when it cannot take its own signature's shape."""
-        one, many = model.example(1), model.example(_WARM_ROWS)
-        return cls(min(_timed(model, one) for _ in range(5)), min(_timed(model, many) for _ in range(5)))
-
-    def expect_s(self, batches: int, rows: int) -> float:
-        """Seconds that ``rows`` in so many batches will take."""
-        return self._stretch * (batches * self._fixed_s + rows * self._row_s)
-
-    def saw(self, rows: int, duration_s: float) -> None:
-        """Learn from one batch."""
-        seen = duration_s / (self._fixed_s + rows * self._row_s)
-        self._stretch += 0.05 * (min(seen, 50.0) - self._stretch)
+    def rehearsal(self, rows: int) -> Callable[[], object]:
+        """A batch of zeros to be timed; free axes have a usual length, or one where the model does not take that."""
+        if self._length is None:
+            try:
+                self.run(self.example(1, _USUAL_LENGTH))
+                self._length = _USUAL_LENGTH
+            except ModelFailed:
+                self._length = 1
+        inputs = self.example(rows, self._length)
+        return lambda: self.run(inputs)
 
 
-def load(folder: Path, threads: int, manifest_digest: str = "") -> Model:
+def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:
     """Verify a bundle and load it. Raises `BundleRefused`; then nothing was loaded."""
+    return load_verified(folder, verify(folder, manifest_digest), threads, gpus)
+
+
+def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0) -> Model:
+    """Load a bundle whose files are known to be what they should be. Raises `BundleRefused`; then nothing was loaded."""
+    runtime = runtimes.find(manifest.runtime)
+    listed = {file.path for file in manifest.files}
+    if runtime.model_file not in listed:
+        raise refused(f"{runtime.model_file} is not among its files", "Export the model again.")
+    if any(spec.shape[0] != -1 for spec in (*manifest.signature.inputs, *manifest.signature.outputs)):
+        raise refused("a tensor's first axis is not the batch (-1)", "Export it with a dynamic batch.")
+    profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
+    session = runtime.load(folder, manifest, Grant(threads, gpus))
+    _compare("input", manifest.signature.inputs, session.inputs, runtime.model_file)
+    _compare("output", manifest.signature.outputs, session.outputs, runtime.model_file)
+    return Model(manifest, profile, session, runtime.platform)
+
+
+def verify(folder: Path, manifest_digest: str = "") -> Manifest:
+    """Compare every file of a bundle with its digest; return its manifest. Raises `BundleRefused`."""
     if manifest_digest:
         size_bytes = (folder / MANIFEST_FILE).stat().st_size if (folder / MANIFEST_FILE).is_file() else 0
         _verify(folder, BundleFile(path=MANIFEST_FILE, digest=manifest_digest, size_bytes=size_bytes))
-    manifest = _read(folder / MANIFEST_FILE, Manifest)
+    manifest: Manifest = _read(folder / MANIFEST_FILE, Manifest)
     if manifest.format != 1:
-        raise _refused(f"its format is {manifest.format}", "Update Skyloom, or export the model again.")
-    listed = {file.path for file in manifest.files}
-    if MODEL_FILE not in listed:
-        raise _refused(f"{MODEL_FILE} is not among its files", "Export the model again.")
+        raise refused(f"its format is {manifest.format}", "Update Skyloom, or export the model again.")
     for file in manifest.files:
         _verify(folder, file)
-    if any(spec.shape[0] != -1 for spec in (*manifest.signature.inputs, *manifest.signature.outputs)):
-        raise _refused("a tensor's first axis is not the batch (-1)", "Export it with a dynamic batch.")
-    profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
-    session = _session(folder / MODEL_FILE, threads)
-    _compare("input", manifest.signature.inputs, session.get_inputs())
-    _compare("output", manifest.signature.outputs, session.get_outputs())
-    return Model(manifest, profile, session)
+    return manifest
 
 
 def _read(path: Path, kind: Any) -> Any:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise _refused(f"{path.name} is larger than {_MAX_JSON_BYTES} bytes", "Export the model again.")
+            raise refused(f"{path.name} is larger than {_MAX_JSON_BYTES} bytes", "Export the model again.")
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
-        raise _refused(f"{path.name} cannot be read", "Fetch the bundle again.") from error
+        raise refused(f"{path.name} cannot be read", "Fetch the bundle again.") from error
     except msgspec.MsgspecError as error:
-        raise _refused(f"{path.name} is damaged: {error}", "Fetch the bundle again.") from error
+        raise refused(f"{path.name} is damaged: {error}", "Fetch the bundle again.") from error
 
 
 def _verify(folder: Path, file: BundleFile) -> None:
     path = folder / file.path
     # A link could point outside of the bundle, or be changed behind the digest's back.
     if any(part.is_symlink() for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder):
-        raise _refused(f"{file.path} is a link", "Fetch the bundle again.")
+        raise refused(f"{file.path} is a link", "Fetch the bundle again.")
     try:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             size = content.tell()
     except OSError as error:
-        raise _refused(f"{file.path} cannot be read", "Fetch the bundle again.") from error
+        raise refused(f"{file.path} cannot be read", "Fetch the bundle again.") from error
     if size != file.size_bytes or f"sha256:{digest}" != file.digest:
-        raise _refused(f"{file.path} does not match its digest", "Fetch the bundle again; never serve these bytes.")
+        raise refused(f"{file.path} does not match its digest", "Fetch the bundle again; never serve these bytes.")
 
 
-def _session(path: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning threads win microseconds for one replica and take the cores of all others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        # From bytes: external data files, which the path form would look for on disk, are refused by this.
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise _refused(f"{MODEL_FILE} cannot be loaded by ONNX Runtime", "Export the model again.") from error
-
-
-def _compare(what: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
-    found = {node.name: (_ONNX_TYPES.get(node.type), len(node.shape)) for node in nodes}
-    promised = {spec.name: (spec.datatype, len(spec.shape)) for spec in specs}
-    missing = [name for name, kind in promised.items() if found.get(name) != kind]
+def _compare(what: str, specs: Sequence[TensorSpec], slots: Sequence[Slot], model_file: str) -> None:
+    found = {slot.name: slot for slot in slots}
+    missing = [spec.name for spec in specs if not _is_same(spec, found.get(spec.name))]
     if what == "input":
+        promised = {spec.name for spec in specs}
         missing += [name for name in found if name not in promised]
     if missing:
-        raise _refused(
-            f"its signature and {MODEL_FILE} disagree about {what} {missing[0]!r}", "Export the model again."
-        )
+        raise refused(f"its signature and {model_file} disagree about {what} {missing[0]!r}", "Export the model again.")
 
 
-def _timed(model: Model, inputs: Sequence[Array]) -> float:
-    start = time.perf_counter()
-    model.run(inputs)
-    return time.perf_counter() - start
-
-
-def _refused(reason: str, next_action: str) -> BundleRefused:
-    return BundleRefused(f"The model bundle is refused: {reason}.", next_action=next_action)
+def _is_same(spec: TensorSpec, slot: Slot | None) -> bool:
+    return slot is not None and slot.datatype in ("", spec.datatype) and slot.rank in (None, len(spec.shape))
 
 
 def thread_count(cpus: float) -> int:

@@ -108,6 +108,8 @@ def build_profile(
 def _input_features(inputs: Mapping[str, Array], columns: Sequence[str]) -> list[Feature]:
     features: list[Feature] = []
     for name, tensor in inputs.items():
+        if tensor.dtype.hasobject:  # strings
+            continue
         width = tensor.shape[1] if tensor.ndim == 2 else 1 if tensor.ndim == 1 else MAX_COLUMNS + 1
         if len(features) + width <= MAX_COLUMNS:
             features += [_column(name, index, columns) for index in range(width)]
@@ -127,7 +129,7 @@ def _draft(name: str, tensor: str, reduction: Reduction, is_output: bool = False
 
 def _output_features(outputs: Mapping[str, Array], kind: ModelKind) -> list[Feature]:
     first = next(iter(outputs), None)
-    if first is None or kind is ModelKind.OTHER:
+    if first is None or kind is ModelKind.OTHER or outputs[first].dtype.hasobject:
         return []
     if kind is ModelKind.REGRESSION:
         return [_draft("prediction", first, Reduction.COLUMN, True)]

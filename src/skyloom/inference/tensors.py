@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyloom.core.errors import InvalidInput
+from skyloom.inference.elements import from_bfloat16, held_bytes, read_strings, strings_of, to_bfloat16
 from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 
 Array = NDArray[Any]
@@ -20,19 +21,27 @@ Array = NDArray[Any]
 DTYPES: dict[Datatype, np.dtype[Any]] = {
     Datatype.BOOL: np.dtype(np.bool_),
     Datatype.UINT8: np.dtype("<u1"),
+    Datatype.UINT16: np.dtype("<u2"),
+    Datatype.UINT32: np.dtype("<u4"),
+    Datatype.UINT64: np.dtype("<u8"),
     Datatype.INT8: np.dtype("<i1"),
     Datatype.INT16: np.dtype("<i2"),
     Datatype.INT32: np.dtype("<i4"),
     Datatype.INT64: np.dtype("<i8"),
     Datatype.FP16: np.dtype("<f2"),
+    Datatype.BF16: np.dtype("<u2"),  # its bits, see `elements`
     Datatype.FP32: np.dtype("<f4"),
     Datatype.FP64: np.dtype("<f8"),
+    Datatype.BYTES: np.dtype(object),  # of str or bytes
 }
-
+FLOATS = frozenset({Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64})
 
 # How the array module calls them: it makes an array of Python's numbers in half of the time that numpy takes.
 _TYPECODES: dict[Datatype, str] = {
     Datatype.UINT8: "B",
+    Datatype.UINT16: "H",
+    Datatype.UINT32: "I",
+    Datatype.UINT64: "Q",
     Datatype.INT8: "b",
     Datatype.INT16: "h",
     Datatype.INT32: "i",
@@ -41,6 +50,7 @@ _TYPECODES: dict[Datatype, str] = {
     Datatype.FP64: "d",
 }
 _REMEMBERED = 1_024
+_MAX_STRINGS = 2**18
 
 
 class TensorRefused(InvalidInput):
@@ -54,19 +64,27 @@ class Call(NamedTuple):
         inputs: in the order of the signature, all with ``rows`` rows.
         outputs: positions in the signature that the client wants, in the order it asked.
         client_id: the id that the client gave, or "".
+        num_string_bytes: what strings among the inputs hold beside their array.
     """
 
     inputs: tuple[Array, ...]
     rows: int
     outputs: tuple[int, ...]
     client_id: str
+    num_string_bytes: int = 0
 
 
 class Contract:
-    """What one model takes and gives."""
+    """What one model takes and gives.
 
-    def __init__(self, signature: Signature, max_rows: int) -> None:
+    Args:
+        is_text: the model takes BYTES as text, so that what is no UTF-8 is refused; its tensors hold ``str``, else ``bytes``.
+    """
+
+    def __init__(self, signature: Signature, max_rows: int, is_text: bool = True) -> None:
         self.signature = signature
+        self._is_text = is_text
+        self._has_strings = any(spec.datatype is Datatype.BYTES for spec in signature.inputs)
         self._inputs = {spec.name: spec for spec in signature.inputs}
         self._outputs = {spec.name: index for index, spec in enumerate(signature.outputs)}
         self._all_outputs = tuple(range(len(signature.outputs)))
@@ -109,6 +127,15 @@ class Contract:
 
     def from_buffer(self, spec: TensorSpec, shape: Sequence[int], content: bytes | memoryview) -> Array:
         """Make an input of its little-endian bytes. Raises `TensorRefused` when the size is not that of the shape."""
+        if spec.datatype is Datatype.BYTES:
+            self._check_strings(spec, shape)
+            found = read_strings(content, math.prod(shape))
+            if found is None:
+                raise refuse(
+                    f"The {len(content)} bytes of input {_short(spec.name)} are not {math.prod(shape)} strings.",
+                    "Send each string behind its length in four little-endian bytes.",
+                )
+            return self.from_strings(spec, shape, found)
         dtype = DTYPES[spec.datatype]
         needed = math.prod(shape) * dtype.itemsize
         if len(content) != needed:
@@ -121,6 +148,23 @@ class Contract:
             raise refuse(f"Input {_short(spec.name)} has bytes beyond 0 and 1.", "A BOOL is one byte, 0 or 1.")
         return flat.reshape(shape)
 
+    def from_strings(self, spec: TensorSpec, shape: Sequence[int], elements: Sequence[bytes | str]) -> Array:
+        """Make a BYTES input of its elements, flat. Raises `TensorRefused`."""
+        self._check_strings(spec, shape)
+        if len(elements) != math.prod(shape):
+            raise refuse(
+                f"Input {_short(spec.name)} has {len(elements)} strings; its shape needs {math.prod(shape)}.",
+                "Send as many as the shape says.",
+            )
+        try:
+            return strings_of(elements, shape, self._is_text)
+        except UnicodeError:
+            raise refuse(f"Input {_short(spec.name)} has a string that is no UTF-8.", "The model takes text.") from None
+
+    def _check_strings(self, spec: TensorSpec, shape: Sequence[int]) -> None:
+        if math.prod(shape) > _MAX_STRINGS:
+            raise refuse(f"Input {_short(spec.name)} has too many strings.", f"Send at most {_MAX_STRINGS}.")
+
     def from_numbers(self, spec: TensorSpec, shape: Sequence[int], numbers: Any) -> Array:
         """Make an input of Python numbers, flat or nested as its shape. Raises `TensorRefused` when they do not fit.
 
@@ -130,7 +174,8 @@ class Contract:
         return self._carefully(spec, shape, numbers) if made is None else made
 
     def _carefully(self, spec: TensorSpec, shape: Sequence[int], numbers: Any) -> Array:
-        dtype = DTYPES[spec.datatype]
+        is_brief = spec.datatype is Datatype.BF16
+        dtype = np.dtype(np.float32) if is_brief else DTYPES[spec.datatype]
         try:
             with np.errstate(over="ignore"):
                 array = np.array(numbers, dtype=dtype)
@@ -149,12 +194,13 @@ class Contract:
                 f"The data of input {_short(spec.name)} is nested as {list(array.shape)}; its shape is {list(shape)}.",
                 "Nest the data as the shape says, or send it flat.",
             )
-        if dtype.kind == "f" and not np.isfinite(array).all():
+        bits = to_bfloat16(array) if is_brief else None
+        if dtype.kind == "f" and not np.isfinite(array if bits is None else from_bfloat16(bits)).all():
             raise refuse(
                 f"The data of input {_short(spec.name)} has numbers too large for {spec.datatype.value}.",
                 "Send numbers within the type's range.",
             )
-        return array.reshape(shape)
+        return (array if bits is None else bits).reshape(shape)
 
     def call(self, tensors: Mapping[str, Array], wanted: Sequence[str], client_id: str) -> Call:
         """Put the tensors in order. Raises `TensorRefused`: an input is missing, rows differ, an output is unknown."""
@@ -163,10 +209,15 @@ class Contract:
         except KeyError as missing:
             name = missing.args[0]
             raise refuse(f"Input {_short(name)} is missing.", f"The model takes: {', '.join(self._inputs)}.") from None
+        if not inputs:
+            raise refuse("This service takes no tensors.", "Call its endpoints: see GET /openapi.json.")
         rows = len(inputs[0])
         if len(inputs) > 1 and any(len(tensor) != rows for tensor in inputs):
             raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")
-        return Call(inputs, rows, self._positions(wanted), client_id)
+        num_string_bytes = 0
+        if self._has_strings:
+            num_string_bytes = sum(held_bytes(tensor) for tensor in inputs if tensor.dtype.hasobject)
+        return Call(inputs, rows, self._positions(wanted), client_id, num_string_bytes)
 
     def _positions(self, wanted: Sequence[str]) -> tuple[int, ...]:
         if not wanted:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skyloom.inference.elements import as_numbers
 from skyloom.inference.reduce import Observer, TensorMissing
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
-from skyloom.rooms.registry.bundle import Signature
+from skyloom.rooms.registry.bundle import Datatype, Signature
 
 _LOG_GROWTH = math.log(BIN_GROWTH)
 _HOLD_ROWS, _HOLD_BYTES = 256, 2**22
@@ -25,8 +26,12 @@ class TrafficCounter:
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:
-        self._inputs = [spec.name for spec in signature.inputs]
-        self._outputs = [spec.name for spec in signature.outputs]
+        specs = (*signature.inputs, *signature.outputs)
+        # Strings are not watched, and never kept: they may be of any size.
+        self._places = [place for place, spec in enumerate(specs) if spec.datatype is not Datatype.BYTES]
+        self._names = [specs[place].name for place in self._places]
+        self._types = [specs[place].datatype for place in self._places]
+        self._is_plain = len(self._places) == len(specs) and Datatype.BF16 not in self._types
         self._observer = Observer(profile.features)
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
@@ -48,13 +53,15 @@ class TrafficCounter:
     def watch(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Count the rows of one batch. Copies are kept for a moment: a view of few bytes would keep a whole request alive."""
         rows, tensors = len(inputs[0]), (*inputs, *outputs)
+        if not self._is_plain:
+            tensors = self._countable(tensors)
         num_elements = sum([tensor.size for tensor in tensors])
         if num_elements > _MAX_ELEMENTS:
             sample = max(1, _MAX_ELEMENTS * rows // num_elements)
             tensors = tuple(tensor[:sample] for tensor in tensors)
         with self._lock:
             self._rows += rows
-            self._held_rows += len(tensors[0])
+            self._held_rows += len(tensors[0]) if tensors else 0
             self._held_bytes += sum([tensor.nbytes for tensor in tensors])
             is_enough = self._held_rows >= _HOLD_ROWS or self._held_bytes >= _HOLD_BYTES
             kept = tensors if is_enough else tuple([tensor.copy() for tensor in tensors])
@@ -65,7 +72,7 @@ class TrafficCounter:
 
     def check(self, example: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Raise `TensorMissing` when the profile watches what the model does not have. Counts nothing."""
-        self._observer.reduce(dict(zip((*self._inputs, *self._outputs), (*example, *outputs), strict=True)))
+        self._observer.reduce(dict(zip(self._names, self._countable((*example, *outputs)), strict=True)))
 
     def snapshot(self) -> Traffic:
         """All of it, now."""
@@ -80,14 +87,19 @@ class TrafficCounter:
                 histograms=self._observer.histograms(self._counts),
             )
 
+    def _countable(self, tensors: Sequence[Array]) -> tuple[Array, ...]:
+        """The tensors that hold numbers, as numpy counts with them."""
+        chosen = [tensors[place] for place in self._places]
+        return tuple(as_numbers(kind, tensor) for kind, tensor in zip(self._types, chosen, strict=True))
+
     def _look(self) -> None:
-        held = list(self._held.values())
+        held = [batches for kind, batches in self._held.items() if kind]
         self._held.clear()
         self._held_rows = self._held_bytes = 0
         for batches in held:
             joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
             try:
-                values = self._observer.reduce(dict(zip((*self._inputs, *self._outputs), joined, strict=True)))
+                values = self._observer.reduce(dict(zip(self._names, joined, strict=True)))
             except TensorMissing:  # rows shorter than those of training; free axes allow it
                 values = np.full((len(joined[0]), len(self._observer.features)), np.nan)
             self._counts += self._observer.count(values)

@@ -48,7 +48,7 @@ class Query:
 Handlers = Mapping[type[Operation[Any]], Change | Query]
 
 
-class Service(Protocol):
+class RoomService(Protocol):
     """What offers operations to the door."""
 
     def handlers(self) -> Handlers:

@@ -23,6 +23,9 @@ TOLERANCE = 1e-4
 _DATATYPES = {
     "bool": Datatype.BOOL,
     "uint8": Datatype.UINT8,
+    "uint16": Datatype.UINT16,
+    "uint32": Datatype.UINT32,
+    "uint64": Datatype.UINT64,
     "int8": Datatype.INT8,
     "int16": Datatype.INT16,
     "int32": Datatype.INT32,

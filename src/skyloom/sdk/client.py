@@ -10,6 +10,7 @@ from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.secrets import SecretCalls
+from skyloom.sdk.services import ServiceCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -47,6 +48,7 @@ class Client:
         self.webhooks = WebhookCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
+        self.services = ServiceCalls(transport, self.models, self.endpoints)
         self.devices = DeviceCalls(transport)
         self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)

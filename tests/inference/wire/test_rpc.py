@@ -59,7 +59,7 @@ def test_infer_answers_what_onnxruntime_says(served, stub, raw):
         rows = toy_rows(count, seed=count)
         answer, call = stub.ModelInfer.with_call(request(rows, raw, id="mine"), metadata=AUTH)
         output = answer.outputs[0]
-        data = np.frombuffer(answer.raw_output_contents[0], "<f4") if raw else np.array(output.contents.fp32_contents)
+        data = np.frombuffer(answer.raw_output_contents[0], "<f4")
         assert np.allclose(data.reshape(output.shape), oracle(folder / "bundle", rows), atol=1e-6)
         assert (answer.id, answer.model_name, answer.model_version) == ("mine", "toy", "1")
         prediction_id = answer.parameters["skyloom-prediction-id"].string_param

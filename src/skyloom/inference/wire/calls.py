@@ -9,6 +9,7 @@ from skyloom.core.errors import InternalError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
 from skyloom.inference.dataplane import DataPlane, ModelMetadata
+from skyloom.inference.elements import raw_bytes
 from skyloom.inference.tensors import DTYPES, Array, Call, Contract, refuse
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
@@ -20,8 +21,12 @@ _CONTENTS = {
     Datatype.INT32: "int_contents",
     Datatype.INT64: "int64_contents",
     Datatype.UINT8: "uint_contents",
+    Datatype.UINT16: "uint_contents",
+    Datatype.UINT32: "uint_contents",
+    Datatype.UINT64: "uint64_contents",
     Datatype.FP32: "fp32_contents",
     Datatype.FP64: "fp64_contents",
+    Datatype.BYTES: "bytes_contents",
 }
 _MAX_IDS = 200
 
@@ -57,11 +62,8 @@ def answer_of(request: Any, ticket: Ticket, plane: DataPlane) -> Any:
     answer.parameters["skyloom-prediction-id"].string_param = ticket.prediction_id
     for position in ticket.call.outputs:
         spec, tensor = plane.contract.signature.outputs[position], ticket.outputs[position]
-        output = answer.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=tensor.shape)
-        if request.raw_input_contents or spec.datatype not in _CONTENTS:
-            answer.raw_output_contents.append(np.ascontiguousarray(tensor).tobytes())
-        else:
-            getattr(output.contents, _CONTENTS[spec.datatype]).extend(tensor.ravel().tolist())
+        answer.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=tensor.shape)
+        answer.raw_output_contents.append(raw_bytes(spec.datatype, tensor))
     return answer
 
 
@@ -85,6 +87,8 @@ def _typed(spec: TensorSpec, shape: Sequence[int], contents: Any, contract: Cont
     if field is None:
         raise refuse(f"{spec.datatype.value} has no typed contents.", "Send it in raw_input_contents.")
     values = getattr(contents, field)
+    if spec.datatype is Datatype.BYTES:
+        return contract.from_strings(spec, shape, list(values))
     if DTYPES[spec.datatype].kind == "f":  # as bytes, because NaN and infinities are welcome on this wire
         return contract.from_buffer(spec, shape, np.array(values, DTYPES[spec.datatype]).tobytes())
     return contract.from_numbers(spec, shape, list(values))

@@ -20,6 +20,7 @@ from skyloom.inference.wire.site import Listener
 STREAM_WINDOW = 2**20
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
+_BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
 
 
 class Http2Stream:
@@ -116,6 +117,10 @@ class Http2Stream:
             self.has_more, self.on_cut, self.on_room = False, None, None
             self.trailers = trailers
             self._outflow.send_more(self)
+
+    def break_off(self) -> None:
+        """End with a status that says it is not all."""
+        self.finish(_BROKEN_OFF)
 
     @property
     def num_unsent(self) -> int:

@@ -44,6 +44,10 @@ class Streaming(Exchange, Protocol):
         """There is no more. Over HTTP/1.1 trailers are sent behind the last chunk; HTTP/1.0 drops them."""
         ...
 
+    def break_off(self) -> None:
+        """The rest will never come: end so that the client cannot take what it has for all."""
+        ...
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them. Who pushes without end looks at it."""

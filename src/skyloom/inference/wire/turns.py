@@ -98,6 +98,12 @@ class Turn:
                 self.encoded += b"0\r\n%b\r\n" % lines
             self._line.flush()
 
+    def break_off(self) -> None:
+        """Cut the connection: the last chunk is missing, so nobody takes the parts for all of it."""
+        if self.has_more:
+            self.on_cut = None
+            self._line.give_up()
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them."""

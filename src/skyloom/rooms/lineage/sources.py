@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import N, Snapshot
-from skyloom.rooms.data.making import Clean, Ingest, Making
+from skyloom.rooms.data.making import Clean, Ingest, Making, Predict
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
@@ -99,6 +99,7 @@ def _held(dataset: Dataset, version: DatasetVersion) -> Held:
         parent=version.parent,
         made_at=version.created_at,
         facts=facts | ({"tags": ", ".join(version.tags)} if version.tags else {}),
+        predicted=version.making if isinstance(version.making, Predict) else None,
     )
 
 
@@ -108,6 +109,9 @@ def _made_by(making: Making) -> str:
         return f"ingest of {making.sources[0].path}{more}"
     if isinstance(making, Clean):
         return ", ".join(type(step).__name__ for step in making.steps)
+    if isinstance(making, Predict):
+        part = f", part {making.split}" if making.split else ""
+        return f"{making.model} version {making.model_version} on {making.dataset} version {making.version}{part}"
     return f"split with seed {making.seed}"
 
 

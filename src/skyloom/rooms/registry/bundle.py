@@ -1,8 +1,9 @@
-"""A model bundle: a folder of digest-pinned files that any runtime can serve. Never a pickle.
+"""A model bundle: a folder of digest-pinned files that the runtime it names can serve. Never a pickle.
 
 manifest.json    this module's `Manifest`
-model.onnx       the network, first axis of every input and output is the batch
+model.onnx       the network, first axis of every input and output is the batch; other runtimes have a file of their own
 profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
+encoding.json    of tabular models: how texts become numbers (`recipes.features.FeatureColumn`)
 """
 
 import enum
@@ -12,24 +13,31 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Digest, RelativePath, ShortText
+from skyloom.rooms.registry.services import ServiceSpec
 
 MODEL_FILE = "model.onnx"
 PROFILE_FILE = "profile.json"
 MANIFEST_FILE = "manifest.json"
+ENCODING_FILE = "encoding.json"
 
 
 class Datatype(enum.StrEnum):
-    """Element types, by their names in the Open Inference Protocol v2."""
+    """Element types, by their names in the Open Inference Protocol v2. BYTES are strings: of text, where the runtime is ONNX."""
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
     INT8 = "INT8"
     INT16 = "INT16"
     INT32 = "INT32"
     INT64 = "INT64"
     FP16 = "FP16"
+    BF16 = "BF16"
     FP32 = "FP32"
     FP64 = "FP64"
+    BYTES = "BYTES"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +49,10 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes and gives."""
+    """What a model takes and gives. Only a service may have none of either: then it speaks no tensors."""
 
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
-    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=64)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=64)]
 
 
 class ModelKind(enum.StrEnum):
@@ -63,17 +71,31 @@ class BundleFile(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Annotated[int, Meta(ge=0, le=2**40)]
 
 
+class RuntimeName(enum.StrEnum):
+    """What runs a bundle's model."""
+
+    ONNX = "onnx"
+    SERVICE = "service"  # your own Python, in a process of its own
+
+
+MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle holds.
 
     Attributes:
+        runtime: what can run it; bundles that do not say are ONNX.
         labels: class names in the order of the scores; empty for other kinds.
+        service: your own Python, where that is the runtime.
         columns: for tabular models, what each position of the input row means.
     """
 
     format: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    runtime: RuntimeName = RuntimeName.ONNX
     kind: ModelKind = ModelKind.OTHER
     signature: Signature
     files: Annotated[tuple[BundleFile, ...], Meta(min_length=1, max_length=200)]
     labels: Annotated[tuple[ShortText, ...], Meta(max_length=100_000)] = ()
     columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()
+    service: ServiceSpec | None = None

@@ -2,7 +2,14 @@
 
 from collections import Counter
 
-from skyloom.rooms.registry.bundle import MODEL_FILE, PROFILE_FILE, Manifest, ModelKind
+from skyloom.rooms.registry.bundle import (
+    MANIFEST_FILE,
+    MODEL_FILES,
+    PROFILE_FILE,
+    Manifest,
+    ModelKind,
+    RuntimeName,
+)
 from skyloom.rooms.registry.model import (
     NEWEST,
     BundleInvalid,
@@ -19,15 +26,31 @@ def check_manifest(manifest: Manifest) -> None:
     twice = [path for path, count in paths.items() if count > 1]
     if twice:
         raise invalid(f"lists {twice[0]!r} twice", "List each file once.")
-    for needed in (MODEL_FILE, PROFILE_FILE):
+    for needed in _needed(manifest):
         if needed not in paths:
             raise invalid(f"lists no {needed}", "Make the bundle with skyloom.recipes.package.")
     for tensor in (*manifest.signature.inputs, *manifest.signature.outputs):
         if tensor.shape[0] != -1:
             raise invalid(f"fixes the batch of {tensor.name!r} to {tensor.shape[0]}", "Export with a free first axis.")
+    if manifest.runtime is RuntimeName.SERVICE:
+        return
+    if not manifest.signature.inputs or not manifest.signature.outputs:
+        raise invalid("has a signature without inputs or outputs", "Name at least one of each.")
     scores = manifest.signature.outputs[0].shape[-1]
     if manifest.kind is ModelKind.CLASSIFICATION and manifest.labels and len(manifest.labels) != scores:
         raise invalid(f"has {len(manifest.labels)} labels for {scores} scores", "Give one label for each score.")
+
+
+def _needed(manifest: Manifest) -> tuple[str, ...]:
+    """The files without which the runtime has nothing to run."""
+    if manifest.runtime is not RuntimeName.SERVICE:
+        if manifest.service is not None:
+            raise invalid("describes a service for another runtime", "Register it with skyloom deploy FILE.py:CLASS.")
+        return MODEL_FILES[manifest.runtime], PROFILE_FILE
+    if manifest.service is None:
+        raise invalid("does not describe its service", "Register it with skyloom deploy FILE.py:CLASS.")
+    nested = tuple(f"{folder}/{MANIFEST_FILE}" for folder in manifest.service.models.values())
+    return manifest.service.entry, *nested
 
 
 def invalid(what: str, next_action: str) -> BundleInvalid:

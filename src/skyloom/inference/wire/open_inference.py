@@ -1,0 +1,125 @@
+"""The Open Inference Protocol v2 over REST: inference, metadata, configuration, statistics, health (kserve's and Triton's words)."""
+
+from collections.abc import Callable
+
+from skyloom.core.errors import Unavailable
+from skyloom.inference import codec
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.dataplane import DataPlane, ServerMetadata
+from skyloom.inference.wire.desk import Desk, failed, json_answer, prediction_header
+from skyloom.inference.wire.generation import Generation
+from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.repository import Repository
+from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
+from skyloom.inference.wire.site import Streaming
+
+# Triton's own client names no type. A web page could send such a request too, but not with a token in its header.
+TENSOR_BODIES = (b"application/json", b"application/octet-stream", b"")
+_BINARY = b"application/octet-stream"
+
+
+class OpenInference:
+    """The routes of one model. All of them, but health, need a token."""
+
+    def __init__(self, plane: DataPlane, desk: Desk) -> None:
+        self._plane = plane
+        self._desk = desk
+        self._repository = Repository(plane)
+        self._of_model = self._model_routes()
+
+    def table(self) -> RestTable:
+        """Every address: those of the server, and those of the model with and without its version."""
+        plan = self._plane.plan
+        found: RestTable = {
+            b"/v2": _get(lambda _: json_answer(ServerMetadata()), "What this server is and can."),
+            b"/v2/health/live": _get(lambda _: json_answer({"live": True}), "The process answers.", is_open=True),
+            b"/v2/health/ready": _get(self._ready, "New requests are taken.", is_open=True),
+            **self._repository.table(),
+        }
+        name = b"/v2/models/" + plan.model.encode()
+        for beginning in (name, name + b"/versions/" + plan.model_version.encode()):
+            for rest, methods in self._of_model.items():
+                found[beginning + (b"/" + rest if rest else b"")] = methods
+        found[b"/v2/models/stats"] = _get(self._statistics, "How long requests waited and models worked.")
+        return found
+
+    def of_strangers(self, target: bytes) -> dict[bytes, RestRoute] | None:
+        """The routes of a model or version that is not served here: they say so. None: the address is none of this protocol's."""
+        try:
+            parts = target.decode("ascii").split("/")
+        except UnicodeDecodeError:
+            return None
+        if parts[:3] != ["", "v2", "models"] or not 4 <= len(parts) <= 8 or not all(parts[3:]):
+            return None
+        name, rest, version = parts[3], parts[4:], ""
+        if rest[:1] == ["versions"] and len(rest) >= 2:
+            version, rest = rest[1], rest[2:]
+        methods = self._of_model.get("/".join(rest).encode())
+        if methods is None:
+            return None
+
+        def answer(request: Request, exchange: Streaming) -> None:
+            self._plane.check_model(name, version)
+            methods[request.head.method].answer(request, exchange)
+
+        return {method: route._replace(answer=answer) for method, route in methods.items()}
+
+    def _model_routes(self) -> dict[bytes, dict[bytes, RestRoute]]:
+        generation = Generation(self._plane, self._desk)
+        return {
+            b"": _get(lambda _: json_answer(self._plane.metadata()), "What the model takes and gives."),
+            b"ready": _get(self._model_ready, "New requests for this model are taken."),
+            b"config": _get(lambda _: json_answer(self._plane.config()), "The model's configuration."),
+            b"stats": _get(self._statistics, "How long its requests waited and it worked."),
+            b"infer": {
+                b"POST": RestRoute(self._infer, "Infer with tensors.", is_inference=True, takes=TENSOR_BODIES),
+            },
+            **generation.of_model(),
+            **self._repository.of_model(),
+        }
+
+    def _ready(self, request: Request) -> Response:
+        return _ready(self._plane.ready, {"ready": True})
+
+    def _model_ready(self, request: Request) -> Response:
+        return _ready(self._plane.ready, {"name": self._plane.plan.model, "ready": True})
+
+    def _statistics(self, request: Request) -> Response:
+        return json_answer({"model_stats": [self._plane.statistics()]})
+
+    def _infer(self, request: Request, exchange: Streaming) -> None:
+        length = request.head.headers.get(b"inference-header-content-length")
+        if length is not None and (not length.isdigit() or len(length) > 12):
+            raise codec.unreadable(
+                "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
+            )
+        asked = codec.decode(request.body, None if length is None else int(length), self._plane.contract)
+        self._desk.ask(
+            request, exchange, asked.call, lambda ticket: self._worded(ticket, asked.binary), asked.timeout_s
+        )
+
+    def _worded(self, ticket: Ticket, binary: frozenset[int]) -> Response:
+        plan = self._plane.plan
+        headers = prediction_header(ticket)
+        raw: list[bytes] = []
+        outputs = None if binary or ticket.logged_outputs is None else ticket.logged_outputs
+        if outputs is None:
+            assert ticket.outputs is not None
+            specs = [self._plane.contract.signature.outputs[position] for position in ticket.call.outputs]
+            tensors = [ticket.outputs[position] for position in ticket.call.outputs]
+            outputs, raw = codec.encode_mixed(specs, tensors, [position in binary for position in ticket.call.outputs])
+        body = codec.encode_answer(plan.model, plan.model_version, ticket.call.client_id, ticket.prediction_id, outputs)
+        if not raw:
+            return Response(200, body, headers=headers)
+        length = (b"inference-header-content-length", str(len(body)).encode())
+        return Response(200, b"".join([body, *raw]), _BINARY, (*headers, length))
+
+
+def _get(answer: Callable[[Request], Response], summary: str, is_open: bool = False) -> dict[bytes, RestRoute]:
+    return {b"GET": RestRoute(at_once(answer), summary, is_open)}
+
+
+def _ready(is_ready: bool, value: object) -> Response:
+    if is_ready:
+        return json_answer(value)
+    return failed(Unavailable("This replica takes no requests.", next_action="Send again: another replica answers."))
