@@ -19,6 +19,7 @@ from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
+from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.http import Connections
@@ -32,6 +33,7 @@ _GRPC_NEEDS = ("hpack", "google.protobuf", "grpc_health", "grpc_reflection")
 SMALL = Limits(
     max_connections=128,
     max_request_rows=1_024,
+    max_batch_rows=64,
     max_queue_rows=1_024,
     max_queue_bytes=16 * 2**20,
     max_unread_bytes=16 * 2**20,
@@ -46,7 +48,13 @@ def has_grpc() -> bool:
 
 def smoke(bundle: Path, manifest: str) -> None:
     """Load a bundle, every byte verified, and run it once on zeros. Raises what a model raises that cannot be served."""
-    model = models.load(bundle, 1, manifest)
+    found = models.verify(bundle, manifest)
+    if found.service is not None:
+        raise BundleRefused(
+            "The bundle is a service with code of its own.",
+            next_action="Devices serve models: roll out one without code.",
+        )
+    model = models.load_verified(bundle, found, 1)
     example = model.example(1)
     outputs = model.run(example)
     TrafficCounter(model.profile, model.manifest.signature).check(example, outputs)
@@ -87,7 +95,9 @@ class Station:
         )
         plan = _plan(made, device, self.run_id, access_file)
         contract = Contract(signature, SMALL.max_request_rows)
-        self.plane = DataPlane(plan, contract, batcher, logbook, self.traffic, AccessList(access_file))
+        self.plane = DataPlane(
+            plan, contract, batcher, logbook, self.traffic, AccessList(access_file), self.model.platform
+        )
         self._rest = Connections(Rest(self.plane), SMALL)
         self._grpc: Any = None
         self._servers: list[asyncio.AbstractServer] = []

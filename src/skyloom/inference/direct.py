@@ -86,10 +86,6 @@ class OneAnswer:
         if self._begun is not None:
             self.answer(self._begun)
 
-    def break_off(self) -> None:
-        """The rest will never come: what there is must not be taken for all."""
-        self.answer(Response(502, b""))
-
     def resume(self) -> None:
         """The request came whole."""
 
