@@ -92,12 +92,13 @@ class Caller:
 
     Attributes:
         response: the whole answer, or its head.
-        parts: what came after it.
+        parts, trailers: what came after it.
     """
 
     def __init__(self) -> None:
         self.response: Response | None = None
         self.parts: list[bytes] = []
+        self.trailers: tuple[tuple[bytes, bytes], ...] = ()
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.is_whole = self.is_broken = False
@@ -117,8 +118,10 @@ class Caller:
         self.parts.append(part)
 
     def finish(self, trailers=()) -> None:
-        self.is_whole = True
+        self.is_whole, self.trailers = True, trailers
         self._done.set()
+
+    def resume(self) -> None: ...
 
     def break_off(self) -> None:
         self.is_broken = True

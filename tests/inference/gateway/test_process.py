@@ -115,6 +115,21 @@ def test_reflection_is_a_conversation_through_the_gateway(fronted):
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_stream_of_inferences_is_answered_in_order_through_the_gateway(fronted):
+    _, _, route, folder, _ = fronted
+    asks = [question(toy_rows(1 + number % 3, seed=number)) for number in range(40)]
+    asks[20].model_name = "other"
+    with grpc.insecure_channel(f"127.0.0.1:{route.grpc_port}") as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+        told = list(stub.ModelStreamInfer(iter(asks), metadata=METADATA, timeout=20))
+    assert len(told) == 40 and "other" in told[20].error_message
+    for number, answer in enumerate(told):
+        if number != 20:
+            expected = oracle(folder / "bundle", toy_rows(1 + number % 3, seed=number)).ravel()
+            seen = np.frombuffer(answer.infer_response.raw_output_contents[0], np.float32)
+            assert seen == pytest.approx(expected, abs=1e-5)
+
+
 def test_replicas_own_refusals_come_through(fronted):
     _, client, *_ = fronted
     assert client.post("/v2/models/other/infer", json=body(toy_rows(1))).status_code == 404

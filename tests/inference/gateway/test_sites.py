@@ -70,14 +70,14 @@ def test_what_may_not_pass_is_refused_before_it_may_wait(gate, method, target, c
 )
 def test_calls_that_may_not_pass_are_refused_in_grpcs_words(gate, method, target, change, code):
     headers = {name: value for name, value in {**CALL, **change}.items() if value is not None}
-    refusal = GateCalls(gate).admit(Request(Head(method, target, headers)))
+    refusal = GateCalls(gate, 4_096).admit(Request(Head(method, target, headers)))
     assert refusal is not None and dict(refusal.headers).get(b"grpc-status") == code
     assert refusal.status == (200 if code else 415)
     assert gate.desk.traffic(closes=False).arrived == 0
 
 
 def test_let_in_is_who_shows_a_token_and_health_is_free(gate):
-    rest, calls = GateRest(gate), GateCalls(gate)
+    rest, calls = GateRest(gate), GateCalls(gate, 4_096)
     for method, target in ((b"POST", INFER), (b"GET", b"/v2"), (b"GET", b"/metrics")):
         assert rest.admit(Request(Head(method, target, REST))) is None
     assert rest.admit(Request(Head(b"GET", b"/v2/health/live", {b"host": b"[::1]:80"}))) is None
@@ -96,7 +96,7 @@ def asked(calls: GateCalls, target: bytes, body: bytes = b"\0\0\0\0\0") -> Calle
 
 
 def test_health_is_the_gateways_own_and_wakes_nobody(gate):
-    calls, rest = GateCalls(gate), GateRest(gate)
+    calls, rest = GateCalls(gate, 4_096), GateRest(gate)
     check = asked(calls, b"/grpc.health.v1.Health/Check")
     assert check.response.body == b"\0\0\0\0\x02\x08\x01" and dict(check.response.trailers)[b"grpc-status"] == b"0"
     unknown = asked(calls, b"/grpc.health.v1.Health/Check", b"\0\0\0\0\x05\x0a\x03abc")

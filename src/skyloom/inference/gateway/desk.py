@@ -9,25 +9,16 @@ from collections.abc import Callable
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.gateway.choice import RouteSplit
 from skyloom.inference.gateway.crew import BackendLane, Crew, RetryBudget
-from skyloom.inference.gateway.forwarding import Heads, ending, request_id, timeout_s
+from skyloom.inference.gateway.forwarding import Heads, answer_fields, ending, request_id, status_of_call, timeout_s
 from skyloom.inference.gateway.held import HeldRequests
 from skyloom.inference.gateway.numbers import RouteCounter
 from skyloom.inference.gateway.passage import Passage
 from skyloom.inference.gateway.replies import beginning_of, response_to, status_of
 from skyloom.inference.gateway.shadows import Shadows
-from skyloom.inference.gateway.upstream import ReplicaLinks, Reply, Trouble
-from skyloom.inference.gateway.words import (
-    AllBusy,
-    AnswerTooLarge,
-    CallerLate,
-    GatewayDraining,
-    NoReplica,
-    ReplicaLost,
-    ReplicaSilent,
-    TooManyHeld,
-    failed,
-)
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.gateway.trouble import Trouble
+from skyloom.inference.gateway.upstream import ReplicaLinks, Reply
+from skyloom.inference.gateway.words import AllBusy, CallerLate, NoReplica, draining, failed, too_many, troubled
+from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
 from skyloom.rooms.serving.plan import Limits
@@ -115,11 +106,11 @@ class RouteDesk:
                 self._send(passage, lane, now)
                 return
         if self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         elif self._held.has_room(passage.size_bytes):
             self._hold(passage, now)
         else:
-            self._fail(passage, _too_many(len(self._held)), now)
+            self._fail(passage, too_many(len(self._held)), now)
 
     def _hold(self, passage: Passage, now: float, *, first: bool = False) -> None:
         passage.was_held = True
@@ -205,17 +196,14 @@ class RouteDesk:
 
     def began(self, passage: Passage, reply: Reply) -> None:
         """The head of an answer in parts."""
-        now, exchange = time.perf_counter(), passage.exchange
-        status = status_of(reply, is_call=passage.is_call)
+        exchange, passage.begun_at = passage.exchange, time.perf_counter()
         assert passage.lane is not None
-        self._judge(passage, passage.lane, status, now)
-        passage.is_begun = True
-        if exchange is None:
-            self.numbers.shadowed(passage.revision, status, now - passage.arrived_at)
-            return
-        self.numbers.answered(passage.revision, status, now - passage.arrived_at)
-        exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
-        exchange.begin(self._named(passage, beginning_of(reply)))
+        self._judge(passage, passage.lane, reply.status, passage.begun_at)
+        if not passage.is_call:  # what a call comes to stands behind its last part
+            self._count(passage, reply.status, passage.begun_at)
+        if exchange is not None:
+            exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
+            exchange.begin(self._named(passage, beginning_of(reply)))
 
     def heard(self, passage: Passage, part: bytes) -> bool:
         """A part of an answer; False while its client does not take them."""
@@ -224,13 +212,15 @@ class RouteDesk:
         passage.exchange.push(part)
         return passage.exchange.num_unsent <= _MAX_UNSENT_BYTES
 
-    def ended(self, passage: Passage) -> None:
+    def ended(self, passage: Passage, trailers: Fields) -> None:
         """All parts were heard."""
         now = time.perf_counter()
         self._release(passage, now)
         passage.is_over = True
+        if passage.is_call:
+            self._count(passage, status_of_call(dict(trailers), 200), passage.begun_at or now)
         if passage.exchange is not None:
-            passage.exchange.finish()
+            passage.exchange.finish(answer_fields(trailers) if passage.is_call else ())
             self._shadow(passage, now)
         self._dispatch(passage.revision)
 
@@ -243,14 +233,16 @@ class RouteDesk:
             crew.refused(lane, now)
         elif crew is not None:
             crew.answered(lane, now, failed=True)
-        if passage.is_begun:
+        if passage.begun_at is not None:
             passage.is_over = True
+            if passage.is_call:
+                self._count(passage, 503, passage.begun_at)
             if passage.exchange is not None:
                 passage.exchange.break_off()
         elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
             self._again(passage, lane, now)  # nothing was sent, so this was no try
         elif trouble is not Trouble.LOST or not self._try_again(passage, lane, now):
-            self._fail(passage, _TROUBLES[trouble](), now)
+            self._fail(passage, troubled(trouble), now)
         self._dispatch(passage.revision)
 
     def _judge(self, passage: Passage, lane: BackendLane, status: int, now: float) -> None:
@@ -284,7 +276,7 @@ class RouteDesk:
         if other is not None:
             self._send(passage, other, now)
         elif self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         else:
             self._hold(passage, now, first=True)
 
@@ -295,13 +287,14 @@ class RouteDesk:
 
     def _answer(self, passage: Passage, status: int, response: Response, now: float) -> None:
         passage.is_over = True
-        duration_s = now - passage.arrived_at
-        if passage.exchange is None:
-            self.numbers.shadowed(passage.revision, status, duration_s)
-            return
-        self.numbers.answered(passage.revision, status, duration_s)
-        passage.exchange.answer(self._named(passage, response))
-        self._shadow(passage, now)
+        self._count(passage, status, now)
+        if passage.exchange is not None:
+            passage.exchange.answer(self._named(passage, response))
+            self._shadow(passage, now)
+
+    def _count(self, passage: Passage, status: int, now: float) -> None:
+        count = self.numbers.shadowed if passage.exchange is None else self.numbers.answered
+        count(passage.revision, status, now - passage.arrived_at)
 
     def _fail(self, passage: Passage, error: SkyloomError, now: float) -> None:
         self._answer(passage, HTTP_STATUS[error.category], failed(error, is_call=passage.is_call), now)
@@ -376,22 +369,6 @@ class RouteDesk:
         self._is_closed = True
         for passage in self._held.take_all():
             self.numbers.moved(now, held=-1)
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         for links in self._links.values():
             links.close()
-
-
-def _draining() -> SkyloomError:
-    return GatewayDraining("The gateway takes no requests.", next_action="Send again in a moment.")
-
-
-def _too_many(count: int) -> SkyloomError:
-    return TooManyHeld(f"{count} requests wait for a replica already.", next_action="Send again in a moment.")
-
-
-_TROUBLES: dict[Trouble, Callable[[], SkyloomError]] = {
-    Trouble.UNREACHED: lambda: NoReplica("The replica cannot be reached.", next_action="Send again."),
-    Trouble.LOST: lambda: ReplicaLost("The replica was lost before it answered.", next_action="Send again."),
-    Trouble.SILENT: lambda: ReplicaSilent("The replica does not answer.", next_action="Send again."),
-    Trouble.TOO_LARGE: lambda: AnswerTooLarge("The answer is too large.", next_action="Ask for less."),
-}

@@ -1,6 +1,6 @@
-"""A conversation over gRPC whose every message is answered by itself (reflection): each is brought to a replica as a call of its own.
+"""A stream of messages over gRPC (inferences, reflection): each is brought to a replica as a call of its own, the next when it is answered.
 
-So a replica needs no stream from the gateway, and the gateway needs to understand none of the messages.
+So a replica needs no stream from the gateway, a stream may outlive its replicas, and the gateway needs to understand none of the messages.
 """
 
 from collections import deque
@@ -12,66 +12,103 @@ from skyloom.inference.wire.messages import Fields, Head, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
-REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_MAX_QUESTION_BYTES = 4_096
-_MAX_QUESTIONS = 1_000
-_HOPELESS_BYTES = 2**17
+_MAX_WAITING = 16
+_MAX_UNSENT_BYTES = 2**18
 _OK: Fields = ((b"grpc-status", b"0"),)
 _INVALID: Fields = ((b"grpc-status", b"%d" % GrpcStatus.INVALID_ARGUMENT),)
+_LOST: Fields = ((b"grpc-status", b"%d" % GrpcStatus.UNAVAILABLE),)
+_STOPPING: Fields = (*_LOST, (b"grpc-message", b"this gateway is stopping"))
 
 
 class Relay:
-    """Hears messages one by one (`Listener`); asks for each when the one before is answered. What is too long or too much ends it.
+    """Hears messages (`Listener`). A client that sends faster than it is answered is not read meanwhile.
 
     Args:
+        max_bytes: of one message.
         clock: seconds, as `Request.arrived_at` has them.
+        on_over: called when it has ended.
     """
 
-    def __init__(self, desk: RouteDesk, head: Head, exchange: Streaming, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        desk: RouteDesk,
+        head: Head,
+        exchange: Streaming,
+        max_bytes: int,
+        clock: Callable[[], float],
+        on_over: Callable[["Relay"], None],
+    ) -> None:
         self._desk = desk
         self._head = head
         self._exchange = exchange
+        self._max_bytes = max_bytes
         self._clock = clock
-        self._heard = b""
+        self._on_over = on_over
+        self._kept = bytearray()
         self._waiting: deque[bytes] = deque()
         self._asked: RelayedQuestion | None = None
-        self._num_heard = 0
-        self._is_ending = self._is_over = False
+        self._is_last = self._is_over = self._is_stopping = False
         exchange.on_cut = self._cut
+        exchange.on_room = self._go_on
         exchange.begin(Response(200, b"", GRPC))
 
+    @property
+    def num_kept(self) -> int:
+        """Bytes that are kept until they are a whole message and it is its turn."""
+        return len(self._kept) + sum(map(len, self._waiting))
+
+    @property
+    def wants_more(self) -> bool:
+        """False while the client has to wait."""
+        return len(self._waiting) < _MAX_WAITING and self._exchange.num_unsent <= _MAX_UNSENT_BYTES
+
     def heard(self, part: bytes) -> None:
-        """Take what is whole."""
-        if self._is_over:
+        """Take a part of the stream."""
+        if self._is_over or self._is_stopping:
             return
-        self._heard += part
-        while len(self._heard) >= 5:
-            length = int.from_bytes(self._heard[1:5], "big")
-            over = self._num_heard >= _MAX_QUESTIONS or self._exchange.num_unsent > _HOPELESS_BYTES
-            if self._heard[0] or length > _MAX_QUESTION_BYTES or over:
+        self._kept += part
+        while len(self._kept) >= 5:
+            length = int.from_bytes(self._kept[1:5], "big")
+            if self._kept[0] > 1 or length > self._max_bytes:
                 self._end(_INVALID)
                 return
-            if len(self._heard) < 5 + length:
-                return
-            question, self._heard = self._heard[: 5 + length], self._heard[5 + length :]
-            self._num_heard += 1
-            self._waiting.append(question)
+            if len(self._kept) < 5 + length:
+                break
+            self._waiting.append(bytes(self._kept[: 5 + length]))
+            del self._kept[: 5 + length]
         self._ask_next()
 
     def heard_all(self) -> None:
-        """No more questions; those that wait are still answered."""
-        self._is_ending = True
+        """No more messages; those that wait are still answered."""
+        self._is_last = True
         self._ask_next()
 
-    def answered(self, response: Response) -> None:
-        """The question that was asked has its answer, or its status says why not."""
+    def stop(self) -> None:
+        """Finish what was asked, and ask nothing more."""
+        self._is_stopping = True
+        self._waiting.clear()
+        self._ask_next()
+
+    def told(self, part: bytes) -> int:
+        """A part of an answer; returns what the client has not taken yet."""
+        self._exchange.push(part)
+        return self._exchange.num_unsent
+
+    def answered(self, status: Fields) -> None:
+        """The message that was asked has its whole answer, or its status says why not."""
         self._asked = None
-        status = dict((*response.headers, *response.trailers)).get(b"grpc-status")
-        if status == b"0" and response.body:
-            self._exchange.push(response.body)
-            self._ask_next()
+        if dict(status).get(b"grpc-status") == b"0":
+            self._go_on()
         else:
-            self._end(tuple(field for field in response.headers if field[0].startswith(b"grpc-")))
+            self._end(tuple(field for field in status if field[0].startswith(b"grpc-")) or _LOST)
+
+    def _go_on(self) -> None:
+        """The client took what it was sent, or an answer is whole."""
+        if self._asked is not None and self._asked.on_room is not None:
+            self._asked.on_room()
+        self._ask_next()
+        if not self._is_over and self.wants_more:
+            self._exchange.resume()
 
     def _ask_next(self) -> None:
         if self._is_over or self._asked is not None:
@@ -81,45 +118,63 @@ class Relay:
             request.body, request.arrived_at = self._waiting.popleft(), self._clock()
             self._asked = RelayedQuestion(self)
             self._desk.take(request, self._asked, is_call=True)
-        elif self._is_ending:
-            self._end(_INVALID if self._heard else _OK)
+        elif self._is_stopping:
+            self._end(_STOPPING)
+        elif self._is_last:
+            self._end(_INVALID if self._kept else _OK)
 
     def _end(self, trailers: Fields) -> None:
-        self._heard, self._is_over = b"", True
-        self._waiting.clear()
+        self._forget()
         self._exchange.finish(trailers)
 
     def _cut(self) -> None:
+        asked, self._asked = self._asked, None
+        self._forget()
+        if asked is not None and asked.on_cut is not None:
+            asked.on_cut()
+
+    def _forget(self) -> None:
         self._is_over = True
+        self._kept.clear()
         self._waiting.clear()
-        if self._asked is not None and self._asked.on_cut is not None:
-            self._asked.on_cut()
+        self._on_over(self)
 
 
 class RelayedQuestion:
-    """Waits for the answer to one message; a `Streaming` exchange. Calls are answered whole, so it has no parts."""
-
-    num_unsent = 0
+    """Waits for the answer to one message; a `Streaming` exchange."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+        self._num_unsent = 0
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
 
+    @property
+    def num_unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._num_unsent
+
     def answer(self, response: Response) -> None:
-        """Pass it on."""
-        self.on_cut = None
-        self._relay.answered(response)
+        """A whole answer."""
+        if response.body:
+            self.push(response.body)
+        self.finish((*response.headers, *response.trailers))
 
     def begin(self, response: Response) -> None:
-        """An answer in parts is none to a question of one message."""
-        self.answer(Response(200, b"", GRPC, ((b"grpc-status", b"%d" % GrpcStatus.INTERNAL),)))
+        """An answer in parts: its head was given with the stream's."""
 
     def push(self, part: bytes) -> None:
-        """Dropped."""
+        """Pass a part on."""
+        self._num_unsent = self._relay.told(part)
 
     def finish(self, trailers: Fields = ()) -> None:
-        """Nothing waits any more."""
+        """It was all."""
+        self.on_cut = self.on_room = None
+        self._relay.answered(trailers)
 
     def break_off(self) -> None:
-        """Nothing waits any more."""
+        """The rest is lost."""
+        self.finish(_LOST)
+
+    def resume(self) -> None:
+        """Nothing: a message is asked whole."""

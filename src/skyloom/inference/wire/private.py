@@ -1,23 +1,18 @@
 """What a replica answers behind a gateway: REST, and on the same port gRPC calls that travel as plain HTTP/1.1 requests.
 
-A gateway speaks HTTP/2 with clients and passes a call's one message on as the body of a POST. The status, which gRPC puts behind the body,
-stands in the answer's headers. A conversation is asked message by message (reflection); what goes on without being asked does not fit.
+A gateway speaks HTTP/2 with clients and passes a call's message on as the body of a POST. The status, which gRPC puts behind the body,
+stands in the headers of a whole answer, and behind the last chunk of one in parts. A stream is asked message by message.
 """
 
 from collections.abc import Callable
 
-from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha import reflection_pb2
-
+from skyloom.inference.wire.grpc_framing import TYPE, status_answer
 from skyloom.inference.wire.grpc_site import GrpcSite
-from skyloom.inference.wire.grpc_streams import OK, TYPE, framed, reflected
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
 _WATCH = b"/grpc.health.v1.Health/Watch"
-_REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_MAX_QUESTION_BYTES = 4_096
 
 
 class PrivateSite:
@@ -37,17 +32,21 @@ class PrivateSite:
         if not is_call(request):
             return self._rest.admit(request)
         if request.head.target == _WATCH:
-            return _ended(GrpcStatus.UNIMPLEMENTED)
+            return status_answer(GrpcStatus.UNIMPLEMENTED, "The gateway answers for health.")
         return self._grpc.admit(request)
 
     def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer, by whom it was meant for."""
         if not is_call(request):
             self._rest.serve(request, exchange)
-        elif request.head.target == _REFLECT:
-            exchange.answer(_reflected(request.body))
+            return
+        lifted = LiftedTrailers(exchange)
+        listener = self._grpc.listener(request, lifted)
+        if listener is None:
+            self._grpc.serve(request, lifted)
         else:
-            self._grpc.serve(request, LiftedTrailers(exchange))
+            listener.heard(request.body)
+            listener.heard_all()
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Calls are whole messages here."""
@@ -67,6 +66,7 @@ class LiftedTrailers:
         self.push = exchange.push
         self.finish = exchange.finish
         self.break_off = exchange.break_off
+        self.resume = exchange.resume
 
     @property
     def on_cut(self) -> Callable[[], None] | None:
@@ -101,19 +101,3 @@ class LiftedTrailers:
 def is_call(request: Request) -> bool:
     """True for a gRPC call."""
     return request.head.headers.get(b"content-type", b"").startswith(TYPE)
-
-
-def _reflected(body: bytes) -> Response:
-    """The answer to one message of a reflection."""
-    length = len(body) - 5
-    if length < 0 or body[0] or int.from_bytes(body[1:5], "big") != length or length > _MAX_QUESTION_BYTES:
-        return _ended(GrpcStatus.INVALID_ARGUMENT)
-    try:
-        asked = reflection_pb2.ServerReflectionRequest.FromString(body[5:])
-    except DecodeError:
-        return _ended(GrpcStatus.INVALID_ARGUMENT)
-    return Response(200, framed(reflected(asked)), TYPE, OK)
-
-
-def _ended(code: GrpcStatus) -> Response:
-    return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code),))

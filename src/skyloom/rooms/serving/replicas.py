@@ -46,7 +46,6 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         resources=revision.resources,
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
-        warm=False,
         python=revision.python,
     )
 
