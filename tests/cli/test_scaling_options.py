@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = dict.fromkeys(
 def cloud_with(scaling: Autoscaling | None, exists: bool = True) -> Any:
     def get(name: str) -> Any:
         if not exists:
-            raise EndpointMissing("no")
+            raise EndpointMissing("no", next_action="")
         return SimpleNamespace(endpoint=SimpleNamespace(scaling=scaling))
 
     return SimpleNamespace(endpoints=SimpleNamespace(get=get))
