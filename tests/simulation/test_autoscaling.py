@@ -19,18 +19,18 @@ from skyloom.simulation.autoscaling import NamedScaling, ServiceGoal, compare
 from skyloom.simulation.load_figure import load_figure, load_page, write_load_figure
 from skyloom.simulation.optimum import optimum
 from skyloom.simulation.replicas import ReplicaKind, answer
-from skyloom.simulation.requests import RequestLog, Speeds, read_requests
+from skyloom.simulation.requests import RequestTrace, Speeds, read_requests
 from skyloom.simulation.trace import TraceMissing, TraceUnreadable
 
 requests = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 6)), min_size=1, max_size=12)
 
 
-def log_of(pairs) -> RequestLog:
+def log_of(pairs) -> RequestTrace:
     ordered = sorted((float(at), float(took)) for at, took in pairs)
-    return RequestLog("log", [at for at, _ in ordered], [took for _, took in ordered])
+    return RequestTrace("log", [at for at, _ in ordered], [took for _, took in ordered])
 
 
-def cheapest(log: RequestLog, concurrency: int, cold_s: int) -> float:
+def cheapest(log: RequestTrace, concurrency: int, cold_s: int) -> float:
     """The optimum by trying all sizes at every second."""
     end = int(max(at + took for at, took in zip(log.arrivals, log.services, strict=True)))
     needed = []

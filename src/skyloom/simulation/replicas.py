@@ -19,7 +19,7 @@ from skyloom.core.errors import InvalidInput
 from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.policy import decide
 from skyloom.rooms.serving.scaling import Autoscaling, LoadSample, ScaleCourse
-from skyloom.simulation.requests import RequestLog
+from skyloom.simulation.requests import RequestTrace
 
 _IDLE_STEP_S = 10.0
 _DONE, _READY = 0, 1
@@ -72,7 +72,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answer(
-    log: RequestLog, scaling: Autoscaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
+    log: RequestTrace, scaling: Autoscaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
 ) -> Answered:
     """Play a log to its last answer; the same log and scaling give the same. ``advance`` is told how many are answered.
 
@@ -89,7 +89,7 @@ def _too_long(left: int) -> LogTooLong:
 
 
 class _Stage:
-    def __init__(self, log: RequestLog, scaling: Autoscaling, kind: ReplicaKind) -> None:
+    def __init__(self, log: RequestTrace, scaling: Autoscaling, kind: ReplicaKind) -> None:
         self._log, self._scaling, self._kind = log, scaling, kind
         self._load = LoadHistory.of(scaling)
         self._load.lead_s = kind.cold_start_s
