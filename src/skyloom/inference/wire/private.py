@@ -65,8 +65,8 @@ class LiftedTrailers:
         self.begin = exchange.begin
         self.push = exchange.push
         self.finish = exchange.finish
-        self.resume = exchange.resume
         self.break_off = exchange.break_off
+        self.resume = exchange.resume
 
     @property
     def on_cut(self) -> Callable[[], None] | None:
