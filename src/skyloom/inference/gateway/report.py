@@ -1,4 +1,4 @@
-"""Tells the control plane what the gateway sees. Spoken directly: the SDK's client would triple the gateway's memory."""
+"""Tells the control plane what the gateway sees. Spoken directly: the SDK's client would double the gateway's time to start."""
 
 import asyncio
 import sys
