@@ -4,6 +4,7 @@ from pathlib import Path
 import msgspec
 
 from skyloom.rooms.serving.plan import Access
+from skyloom.rooms.serving.routes import EndpointRoute, RoutingTable
 from skyloom.stores.replica_files import LocalReplicaFiles
 
 DIGESTS = ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
@@ -39,3 +40,17 @@ def test_free_port_can_be_listened_on(tmp_path: Path) -> None:
     port = LocalReplicaFiles(tmp_path / "requests").free_port()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
+
+
+def test_table_of_routes_is_replaced_whole_and_read_again(tmp_path: Path) -> None:
+    files = LocalReplicaFiles(tmp_path / "requests")
+    assert files.read_routes("p") == RoutingTable()
+    route = EndpointRoute(endpoint="ep_1", model="toy", rest_port=1, grpc_port=2, access_file="a")
+    files.publish_routes("p", RoutingTable(routes=(route,)))
+    path = Path(files.routes_path("p"))
+    before = path.stat().st_ino
+    files.publish_routes("p", RoutingTable(routes=(route,)))
+    assert (path.stat().st_ino, path.stat().st_mode & 0o777) == (before, 0o600)
+    assert LocalReplicaFiles(tmp_path / "requests").read_routes("p").routes == (route,)
+    path.write_bytes(b"{")
+    assert files.read_routes("p") == RoutingTable()
