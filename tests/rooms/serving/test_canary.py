@@ -219,7 +219,12 @@ SITUATIONS = st.builds(
 
 def reached(now_is, items) -> int:
     """How many answer and are asked: at the endpoint's ports, or behind a gateway that listens there."""
-    return sum(item.answers and (now_is.listens or not item.replica.private) for item in items)
+    weighted = now_is.endpoint.in_force.weighted
+    behind = now_is.listens
+    return sum(
+        item.answers and (behind and item.replica.revision_number in weighted if item.replica.private else True)
+        for item in items
+    )
 
 
 @given(SITUATIONS)
