@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
 
-.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving serve-proto reference up clean
+.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-predict serve-proto reference up clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-planner: $(READY) ## how far off plans are: takes some four minutes alone
 
 bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, h2load and nginx, makes their environments
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-predict: $(READY) ## batch prediction beside a plain loop over ONNX Runtime
+	$(BIN)/python -m benchmarks.batch_predict $(ARGS)
 
 serve-proto: $(READY) ## write the Python of the gRPC protocol again
 	$(BIN)/python -m skyloom.inference.wire.generate

@@ -156,7 +156,7 @@ class Cloud:
         ask = self._shortened.written_out(ask, by)
         if not isinstance(handler, Change):
             return handler.run(ask, by)  # type: ignore[no-any-return]
-        replay_id = f"{by.project}/{by.task_id or by.token_id or by.principal}/{key}" if key else ""
+        replay_id = f"{by.project}/{by.task_id or by.token_id or by.device_id or by.principal}/{key}" if key else ""
         try:
             if handler.before:
                 handler.before(ask, by)

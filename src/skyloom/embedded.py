@@ -26,9 +26,10 @@ from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Collection, Store
+from skyloom.ports.store import Collection, Snapshot, Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.batch.service import BatchPredictions
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.prices import PriceBook
@@ -37,6 +38,10 @@ from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
+from skyloom.rooms.devices import ports as devices_ports
+from skyloom.rooms.devices.keys import DeviceKeys
+from skyloom.rooms.devices.rollouts import Rollouts
+from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -58,7 +63,7 @@ from skyloom.rooms.planning import ports as planning_ports
 from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import Pool
+from skyloom.rooms.pools.model import LOCAL, Pool
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.mounts import resolver
@@ -88,6 +93,7 @@ from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.stores.sealing import AesGcmSealer
+from skyloom.stores.signing import Ed25519Signer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
@@ -107,6 +113,7 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
 LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
@@ -129,6 +136,7 @@ class Embedded:
         self._open(settings)
         self._build_compute(settings)
         self._build_life(settings)
+        self._build_fleet(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
         self.token_file = settings.home / "token"
@@ -203,20 +211,22 @@ class Embedded:
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
-        registry = Registry(store, clock, ids, self.blobs)
+        registry = self._registry = Registry(store, clock, ids, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
+        self._serving.notice = self._notice
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_job_ended)
-        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving]
+        batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
+        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving, batch]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
         self._loops += [
@@ -225,10 +235,27 @@ class Embedded:
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]
 
+    def _build_fleet(self, settings: Settings) -> None:
+        """Devices, and what is rolled out to them."""
+        store, clock, ids = self.store, self._clock, self._ids
+        master_key = _secret_key(settings.home / "master")
+        keys = DeviceKeys(store, clock, ids, AesGcmSealer(), Ed25519Signer(), master_key)
+        self.devices = Devices(store, clock, ids, self._tenancy, keys)
+        rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs)
+        self._tenancy.project_of_device = self.devices.project_of_device
+        self._tenancy.project_of_code = self.devices.project_of_code
+        self._services += [self.devices, rollouts]
+        self._loops += [
+            Loop("rollouts", rollouts.tick, (devices_ports.ROLLOUTS,), STEADY),
+            Loop("device keys", keys.tick, (devices_ports.KEY_RINGS,), STEADY),
+        ]
+
     def _build_views(self) -> None:
         """What looks over several rooms."""
         home: Path = self.settings.home
-        lineage = Lineages(self.store, self.tables, RoomSources(self._serving.find_prediction))
+        lineage = Lineages(
+            self.store, self.tables, RoomSources(self._serving.find_prediction, self.devices.find_prediction)
+        )
         overview = Overview(
             self.store,
             self._clock,
@@ -240,6 +267,11 @@ class Embedded:
             counts=_COUNTS,
         )
         self._services += [lineage, overview]
+
+    def _notice(self, touched: set[str]) -> None:
+        """What a loop wrote is noticed as what a caller wrote: a replica that somebody waits for starts at once."""
+        for loop in self._loops:
+            loop.notice(touched)
 
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
@@ -262,6 +294,7 @@ _KINDS: dict[str, Collection[Any]] = {
     "draft": data_ports.DRAFTS,
     "ep": serving_ports.ENDPOINTS,
     "alert": monitoring_ports.ALERTS,
+    "roll": devices_ports.ROLLOUTS,
 }
 _COUNTS = {
     "jobs": explainers.count_jobs,
@@ -306,6 +339,16 @@ def _engine(settings: Settings) -> LocalEngine:
         mounts=home / "mounts",
         max_mount_bytes=parse_bytes(settings.mount_cache),
     )
+
+
+def _idle_cpus(fleet: Fleet) -> Callable[[Snapshot], float]:
+    """Cores of this machine that nothing holds."""
+
+    def idle(view: Snapshot) -> float:
+        total = sum(machine.total.cpus for machine in fleet.links()[LOCAL].machines)
+        return total - sum(use.resources.cpus for (pool, _), use in occupancy(view).items() if pool == LOCAL)
+
+    return idle
 
 
 def _capacity(settings: Settings) -> Resources | None:

@@ -1,9 +1,11 @@
 """The list of operations: the one interface that all faces are made from."""
 
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
+from skyloom.rooms.devices import rollout as devices
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -37,6 +39,8 @@ OPERATIONS = (
     *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
+    *batch.OPERATIONS,
+    *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,
     *planning.OPERATIONS,

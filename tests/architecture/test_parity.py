@@ -114,7 +114,13 @@ def loose(schema: dict[str, Any], definitions: dict[str, Any], at: str = "") -> 
 
 def test_every_route_of_the_app_stands_in_one_table() -> None:
     app = make_app(
-        None, MemoryBlobs(), OPERATIONS, tables=MemoryTables(), sessions=None, registry=CollectorRegistry()
+        None,
+        MemoryBlobs(),
+        OPERATIONS,
+        tables=MemoryTables(),
+        sessions=None,
+        devices=None,
+        registry=CollectorRegistry(),
     )._app  # type: ignore[arg-type, attr-defined]
     doors: list[tuple[str, str]] = []
     for route in app.routes:

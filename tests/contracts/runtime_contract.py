@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skyloom.inference import runtimes
-from skyloom.inference.runtimes.seam import Allotment, BundleRefused, Runtime
+from skyloom.inference.runtimes.seam import BundleRefused, Grant, Runtime
 from skyloom.rooms.registry.bundle import Manifest, RuntimeName
 
 
@@ -38,7 +38,7 @@ class RuntimeContract:
 
     def test_batches_of_all_sizes_are_answered_as_the_model_says(self, made) -> None:
         folder, manifest = made
-        session = self.runtime.load(folder, manifest, Allotment(1))
+        session = self.runtime.load(folder, manifest, Grant(1))
         for count in (1, 2, 7, 33, 1):
             rows = self.rows(count)
             outputs = session.run([rows])
@@ -48,7 +48,7 @@ class RuntimeContract:
 
     def test_slots_agree_with_the_signature_where_the_file_speaks(self, made) -> None:
         folder, manifest = made
-        session = self.runtime.load(folder, manifest, Allotment(2))
+        session = self.runtime.load(folder, manifest, Grant(2))
         for slots, specs in (
             (session.inputs, manifest.signature.inputs),
             (session.outputs, manifest.signature.outputs),
@@ -62,7 +62,7 @@ class RuntimeContract:
 
     def test_answers_do_not_share_memory_with_later_ones(self, made) -> None:
         folder, manifest = made
-        session = self.runtime.load(folder, manifest, Allotment(1))
+        session = self.runtime.load(folder, manifest, Grant(1))
         first = session.run([self.rows(3)])[0]
         kept = first.copy()
         session.run([-self.rows(3)])
@@ -71,7 +71,7 @@ class RuntimeContract:
 
     def test_memory_is_estimated_and_close_is_safe_to_repeat(self, made) -> None:
         folder, manifest = made
-        session = self.runtime.load(folder, manifest, Allotment(1))
+        session = self.runtime.load(folder, manifest, Grant(1))
         assert session.memory_bytes >= (folder / self.runtime.model_file).stat().st_size
         session.close()
         session.close()
@@ -82,4 +82,4 @@ class RuntimeContract:
         for damaged in (b"", b"not a model", content[: len(content) // 2]):
             (tmp_path / self.runtime.model_file).write_bytes(damaged)
             with pytest.raises(BundleRefused):
-                self.runtime.load(tmp_path, manifest, Allotment(1))
+                self.runtime.load(tmp_path, manifest, Grant(1))

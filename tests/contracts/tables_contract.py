@@ -126,6 +126,18 @@ class TablesContract:
         assert max(batch.num_rows for batch in batches) <= 2
         assert pa.Table.from_batches(tables.scan("t", 1)).equals(rows)
 
+    @pytest.mark.parametrize("where", [None, "n % 2 = 0"])
+    def test_scan_pages_cut_what_a_whole_scan_gives(self, tables: Tables, where: str | None) -> None:
+        tables.write("t", reader(pa.table({"n": range(20)})), base=None, key="k")
+        whole = pa.Table.from_batches(tables.scan("t", 1, where=where, with_row_ids=True)).to_pylist()
+        for offset, limit in ((0, 3), (4, 5), (7, 100), (9, None)):
+            part = [
+                row
+                for batch in tables.scan("t", 1, where=where, with_row_ids=True, offset=offset, limit=limit)
+                for row in batch.to_pylist()
+            ]
+            assert part == whole[offset : None if limit is None else offset + limit]
+
     def test_take_answers_in_the_order_asked_and_leaves_out_unknown_ids(self, tables: Tables) -> None:
         tables.write("t", letters("a", "b", "c"), base=None, key="k")
         taken = tables.take("t", 1, [2, 99, 0, 2, -5], columns=["letter"])

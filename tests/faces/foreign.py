@@ -71,7 +71,23 @@ class World:
         }
         self.job = self._made(f"/v1/projects/{OURS}/jobs", {"spec": SLEEP})["job"]["id"]
         self.tokens["task"] = self._secret_of(f"{self.job}.1.0")
+        code = self.made_device(OURS, "our-device")
+        self.device = code["device"]["id"]
+        self.tokens["join"] = code["code"]
+        joined = self._join(code)
+        self.tokens["device"] = joined["token"]
         self.ids = dict(self._fill(folder))
+
+    def made_device(self, project: str, name: str) -> dict[str, Any]:
+        """Enrol a device; the answer holds its join code."""
+        return self._made(f"/v1/projects/{project}/devices", {"name": name})
+
+    def _join(self, enrolled: dict[str, Any]) -> dict[str, Any]:
+        path = f"/v1/projects/{OURS}/devices/{enrolled['device']['id']}/join"
+        headers = {"authorization": f"Bearer {enrolled['code']}"}
+        response = self.http.post(path, json={"nonce": "1" * 32}, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()  # type: ignore[no-any-return]
 
     def _secret_of(self, task_id: str) -> str:
         file, deadline = self.plane.home / "engine" / task_id / "secrets" / "TOKEN", time.monotonic() + 20
@@ -115,6 +131,10 @@ class World:
             self._uploaded(place, (bundle / file.path).read_bytes())
         version = self._made(f"{place}/models/secret-model/versions", {"manifest": msgspec.to_builtins(manifest)})
         yield "version", version["id"]
+        yield "file", manifest.files[0].digest
+        yield "device", self.made_device(THEIRS, "secret-device")["device"]["id"]
+        asked = {"model": "secret-model", "labels": {"site": "secret"}}
+        yield "rollout", self._made(f"{place}/rollouts", asked)["rollout"]["id"]
         deploy = {"model": "secret-model", "name": "secret-ep", "resources": {"cpus": 0.1, "memory_bytes": 2**29}}
         status = self._made(f"{place}/endpoints", deploy)
         yield from (("endpoint", status["endpoint"]["id"]), ("revision", status["revisions"][0]["id"]))

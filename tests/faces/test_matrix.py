@@ -11,16 +11,20 @@ import msgspec
 import pytest
 
 from skyloom.core.errors import Category
-from skyloom.core.operation import Operation
+from skyloom.core.operation import Operation, Right
 from skyloom.core.resources import Resources
 from skyloom.operations import OPERATIONS
 from skyloom.ports.engine import Command
 from skyloom.rooms.arrays import model as arrays
+from skyloom.rooms.batch import model as batch
 from skyloom.rooms.cost import budget
 from skyloom.rooms.cost.model import GetCost, GetOutlook, ListPrices, SetPrices
 from skyloom.rooms.data import model as data
 from skyloom.rooms.data.contents import Contents
 from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, SourceFile, Split
+from skyloom.rooms.devices import messages
+from skyloom.rooms.devices import model as devices
+from skyloom.rooms.devices import rollout as rollouts
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -33,6 +37,7 @@ from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
 from skyloom.rooms.serving import model as serving
+from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -99,7 +104,33 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
             traffic=monitoring.Traffic(requests=9),
         )
     ],
+    serving.ReportRoutes: lambda ids: [
+        serving.ReportRoutes(gateway="gw_1", ready=True, routes=(RouteTraffic(endpoint=ids["endpoint"], arrived=9),))
+    ],
+    batch.RunPredictions: lambda ids: [
+        batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
+    ],
+    batch.BeginPredictions: lambda ids: [
+        batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
+        for name in (ids["dataset"], "secret-data")
+    ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
+    devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],
+    devices.RetireDevice: lambda ids: [devices.RetireDevice(name=name) for name in (ids["device"], "secret-device")],
+    devices.ListSamples: lambda ids: [devices.ListSamples(name=name) for name in (ids["device"], "secret-device")],
+    messages.JoinDevice: lambda ids: [messages.JoinDevice(device=ids["device"], nonce="0" * 32)],
+    messages.SyncDevice: lambda ids: [messages.SyncDevice(device=ids["device"], now=1.0, epoch="e")],
+    messages.UploadOutbox: lambda ids: [
+        messages.UploadOutbox(
+            device=ids["device"], epoch="e", lane=messages.Lane.FACTS, oldest=0, first=0, now=1.0, records=()
+        )
+    ],
+    rollouts.CreateRollout: lambda _: [rollouts.CreateRollout(model="secret-model")],
+    rollouts.GetRollout: lambda ids: [rollouts.GetRollout(rollout_id=ids["rollout"])],
+    rollouts.PauseRollout: lambda ids: [rollouts.PauseRollout(rollout_id=ids["rollout"])],
+    rollouts.ResumeRollout: lambda ids: [rollouts.ResumeRollout(rollout_id=ids["rollout"])],
+    rollouts.AbortRollout: lambda ids: [rollouts.AbortRollout(rollout_id=ids["rollout"])],
     tracking.LogMeasurements: lambda ids: [
         tracking.LogMeasurements(run_id=ids["run"], source="task", sequence=1, points=())
     ],
@@ -181,6 +212,10 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
+    devices.EnrolDevice: devices.EnrolDevice(name="own-device"),
+    devices.ListDevices: devices.ListDevices(),
+    devices.RotateDeviceKey: devices.RotateDeviceKey(),
+    rollouts.ListRollouts: rollouts.ListRollouts(),
     data.CreateDataset: data.CreateDataset(
         name="own", making=Ingest(sources=(SourceFile(path="d.csv", digest=ZERO),), format=Format.CSV)
     ),
@@ -233,8 +268,8 @@ def test_what_is_theirs_looks_as_if_it_were_absent(world: World, kind: type[Oper
         assert world.hidden(foreign.text) == absent.text
         if not may:
             assert (foreign.status_code, foreign.json()["code"]) == (403, "right_missing")
-        elif kind is serving.ReportTraffic:
-            assert foreign.json()["code"] == "not_a_replica"
+        elif kind in (serving.ReportTraffic, serving.ReportRoutes):
+            assert foreign.json()["code"] in ("not_a_replica", "not_a_gateway")
         elif kind is tracking.ListRuns:
             assert foreign.json()["items"] == []
         else:
@@ -264,6 +299,43 @@ def test_lists_and_sums_show_nothing_of_theirs(world: World, kind: type[Operatio
         return
     for known in (*world.ids.values(), "secret-", f'"{THEIRS}"'):
         assert known not in response.text
+
+
+def test_rotating_keys_twice_is_refused_and_is_no_leak(world: World) -> None:
+    world.send(devices.RotateDeviceKey(), "admin")
+    assert world.send(devices.RotateDeviceKey(), "admin").json()["code"] == "rotation_under_way"
+
+
+@pytest.mark.parametrize("place", (OURS, THEIRS))
+def test_device_may_do_nothing_but_speak_for_itself(world: World, place: str) -> None:
+    """Every operation with a device's own token and with a join code, in its project and in another."""
+    for role, right in (("device", Right.DEVICE), ("join", Right.JOIN)):
+        for kind in OPERATIONS:
+            for ask in FOREIGN[kind](world.ids) if kind in FOREIGN else [OWN[kind]]:
+                answer = world.send(ask, role, place)
+                if kind.route.global_ or place == OURS:
+                    expected = (404, "device_missing") if kind.route.right is right else (403, "right_missing")
+                else:
+                    expected = (404, "project_missing")
+                assert (answer.status_code, answer.json()["code"]) == expected, (role, kind, answer.text)
+
+
+def test_device_is_no_other_device_of_its_project(world: World) -> None:
+    other = world.made_device(OURS, "neighbour")["device"]["id"]
+    asks = [messages.SyncDevice(device=other, now=1.0, epoch="e"), messages.JoinDevice(device=other, nonce="0" * 32)]
+    for ask, role in zip(asks, ("device", "join"), strict=True):
+        assert world.send(ask, role).json()["code"] == "not_this_device"
+
+
+def test_device_fetches_nothing_but_what_it_should_serve(world: World) -> None:
+    for project, device in ((OURS, world.device), (OURS, world.ids["device"]), (THEIRS, world.ids["device"])):
+        place = f"/v1/projects/{project}/devices/{device}/blobs/{world.ids['file']}"
+        answer = world.http.get(place, headers={"authorization": f"Bearer {world.tokens['device']}"})
+        assert answer.status_code == 404, answer.text
+    for role, status in (("admin", 403), ("viewer", 403), ("join", 403)):
+        place = f"/v1/projects/{OURS}/devices/{world.device}/blobs/{world.ids['file']}"
+        answer = world.http.get(place, headers={"authorization": f"Bearer {world.tokens[role]}"})
+        assert answer.status_code == status, (role, answer.text)
 
 
 def test_viewer_sees_no_secret_of_the_project(world: World) -> None:

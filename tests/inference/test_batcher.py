@@ -8,7 +8,8 @@ import pytest
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.batcher import Batcher, QueueFull, Ticket
-from skyloom.inference.model import ModelFailed, Pace
+from skyloom.inference.model import ModelFailed
+from skyloom.inference.pace import Pace
 from skyloom.inference.tensors import Call
 
 SLOW = 10.0  # expected seconds a batch: far beyond the limit for running on the loop
@@ -22,6 +23,7 @@ class Doubler:
         self.gate.set()
         self.batches: list[int] = []
         self.shapes: list[tuple[int, ...]] = []
+        self.is_remote = False
 
     def run(self, inputs):
         assert self.gate.wait(10)
@@ -36,14 +38,14 @@ class Bench:
     """A batcher and the record of what it did."""
 
     def __init__(self, model: Doubler, *, slow: bool, joins: bool = True, **limits) -> None:
-        pace = Pace(SLOW if slow else 1e-5, SLOW * (1 if joins else 20) if slow else 1e-5 * (1 if joins else 20))
+        one_s, limit = SLOW if slow else 1e-5, limits.get("max_batch_rows", 8)
+        pace = Pace({1: one_s, limit: one_s * (1 if joins else 2 * limit)}, limit)
         self.events: list[tuple[str, list[int]]] = []
         self.done: list[Ticket] = []
         self.batcher = Batcher(
             model,
             pace,
             asyncio.get_running_loop(),
-            max_batch_rows=limits.get("max_batch_rows", 8),
             max_queue_rows=limits.get("max_queue_rows", 100),
             max_queue_bytes=limits.get("max_queue_bytes", 10**6),
             settle=lambda tickets: self.events.append(("log", [id(t) for t in tickets])),

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
+from skyloom.cli import scaling_options as asked
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
 
@@ -15,7 +17,11 @@ app = word("Serve a model.")
 @app.command()
 def deploy(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL[:VERSION]", help="Version: a number or an alias; else the newest.")
+        str,
+        typer.Argument(
+            metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
+            help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+        ),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
@@ -25,6 +31,16 @@ def deploy(
     ] = None,
     cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)] = None,
+    min_replicas: asked.MinReplicas = None,
+    max_replicas: asked.MaxReplicas = None,
+    scale_on: asked.ScaleOn = None,
+    target: asked.Target = None,
+    window: asked.Window = None,
+    up_delay: asked.UpDelay = None,
+    down_delay: asked.DownDelay = None,
+    zero_after: asked.ZeroAfter = None,
+    floor: asked.FloorWords = None,
+    foresight: asked.ForesightDays = None,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")
     ] = False,
@@ -32,28 +48,46 @@ def deploy(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a model version, or give a living endpoint a new revision.
+    """Serve a model version or a service (`skyloom.Service`), or give a living endpoint a new revision.
 
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
-    new revision answer before the old ones stop.
+    new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
+    `skyloom deploy toy --min-replicas 0 --max-replicas 4 --scale-on concurrency --target 8`; --replicas alone ends that.
     """
     model_name, _, version = model.partition(":")
+    told = asked.told(
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        scale_on=scale_on,
+        target=target,
+        window=window,
+        up_delay=up_delay,
+        down_delay=down_delay,
+        zero_after=zero_after,
+        floors=floor,
+        foresight=foresight,
+    )
+    size = None if memory is None else values.size(memory)
     with cloud(project) as client:
-        status = client.endpoints.deploy(
-            model_name,
-            version,
-            name=name,
-            num_replicas=replicas,
-            cpus=cpus,
-            memory=None if memory is None else values.size(memory),
-        )
+        scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        if model_name.endswith(".py"):
+            status = client.services.deploy(model, name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling)
+        else:
+            status = client.endpoints.deploy(
+                model_name, version, name=name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling
+            )
         if not detach:
-            said: list[str] = []
-
-            def watch(seen: EndpointStatus) -> None:
-                if seen.message and seen.message not in said:
-                    said.append(seen.message)
-                    typer.echo(seen.message, err=True)
-
-            status = client.endpoints.wait(status.endpoint.name, timeout_s=values.duration_s(timeout), watch=watch)
+            status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
+    """An endpoint once it answers; what keeps it is said meanwhile, once."""
+    said: list[str] = []
+
+    def watch(seen: EndpointStatus) -> None:
+        if seen.message and seen.message not in said:
+            said.append(seen.message)
+            typer.echo(seen.message, err=True)
+
+    return client.endpoints.wait(status.endpoint.name, timeout_s=timeout_s, watch=watch)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -207,14 +207,21 @@ def _show_queued(status: JobStatus, as_json: bool) -> None:
     show(status if as_json else told, as_json)
 
 
-def attend(client: Client, job_id: str, as_json: bool, rank: int = 0, attempt: int = 0) -> None:
-    """Follow a job to its end and exit with its code. Ctrl-C lets go of it."""
+def attend(
+    client: Client,
+    job_id: str,
+    as_json: bool,
+    rank: int = 0,
+    attempt: int = 0,
+    write: Callable[[str], None] | None = None,
+) -> None:
+    """Follow a job to its end and exit with its code. Ctrl-C lets go of it. ``write`` takes its output; by default it is printed."""
     client = Client(patient_with_job(client.transport, job_id))
     try:
         if not as_json:
             _say_what_it_waits_for(client, job_id)
             for text in _attempts(client, job_id, rank, attempt):
-                _write(text)
+                (write or _write)(text)
         status = client.jobs.wait(job_id)
     except KeyboardInterrupt:
         typer.echo(

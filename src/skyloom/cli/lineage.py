@@ -13,7 +13,11 @@ app = word("Follow a prediction back to its rows, or a row forward.")
 @app.command()
 def lineage(
     subject: Annotated[
-        str, typer.Argument(metavar="ID", help="A prediction, endpoint, revision, model version or run; or a dataset.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A prediction, endpoint, revision, model version or run; dataset:NAME[:VERSION]; with --row a dataset.",
+        ),
     ],
     row: Annotated[
         int | None, typer.Option("--row", help="Walk forward from this row id of the dataset.", show_default=False)

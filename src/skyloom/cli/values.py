@@ -101,6 +101,27 @@ def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
     return found
 
 
+def labels(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """Read ``site=a`` words. Raises `UnreadableOption`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise UnreadableOption(f"{option} {pair!r} is no NAME=VALUE.", next_action=f"Write {option} site=a.")
+        if name in found:
+            raise UnreadableOption(f"{option} {name} is given twice.", next_action="Give each label one value.")
+        found[name] = value
+    return found
+
+
+def shares(text: str, option: str) -> tuple[int, ...]:
+    """Read ``10,50,100``, in percent. Raises `UnreadableOption`."""
+    parts = [part.strip().removesuffix("%") for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 100 for part in parts):
+        raise UnreadableOption(f"{option} {text!r} is no list of percent.", next_action=f"Write {option} 10,50,100.")
+    return tuple(map(int, parts))
+
+
 def mounts(pairs: Iterable[str]) -> dict[str, str]:
     """Read ``data=dataset:digits:3`` words; without a name, the subject's own. Raises `UnreadableOption`."""
     found: dict[str, str] = {}

@@ -6,8 +6,10 @@ import msgspec
 
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
+from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
@@ -45,7 +47,9 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
     **JOB_COLUMNS,
+    **DEVICE_COLUMNS,
     **SIMULATION_COLUMNS,
+    **SCALING_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "about"),
@@ -181,7 +185,9 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **forecasts.PAGES,
     **money_views.PAGES,
     **JOB_PAGES,
+    **DEVICE_PAGES,
     **SIMULATION_PAGES,
+    **SCALING_PAGES,
     CloudStatus: (
         (
             *map(of, ("version", "url", "pid", "uptime_s", "capacity", "used", "disk_free_bytes")),
@@ -299,6 +305,8 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("next_action"),
             of("endpoint.model"),
             of("endpoint.revision"),
+            Column("scaling", lambda status: say_scaling(status.endpoint)),
+            of("scale.why", "why so many"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),

@@ -24,6 +24,8 @@ class Right(enum.StrEnum):
     RUN = "run"
     PREDICT = "predict"
     ADMIN = "admin"
+    DEVICE = "device"  # to speak as one device
+    JOIN = "join"  # to become one
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         scope: the project that the token opens, or "*" for all.
         task_id: set when a running task asks with its own token.
         token_id: the token it was; two tokens may have one name.
+        device_id: set when a device asks with its own token, or somebody with its join code.
     """
 
     principal: str
@@ -43,6 +46,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     rights: frozenset[Right]
     task_id: str = ""
     token_id: str = ""
+    device_id: str = ""
 
 
 class Verb(enum.StrEnum):

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from skyloom.core.errors import LimitExceeded, SkyloomError, Unavailable
-from skyloom.inference.model import Model, ModelFailed, Pace
+from skyloom.inference.model import Model, ModelFailed
+from skyloom.inference.pace import Pace
 from skyloom.inference.statistics import BatchTimes, Timekeeper
 from skyloom.inference.tensors import Array, Call
 
@@ -88,7 +89,6 @@ class Batcher:
         pace: Pace,
         loop: asyncio.AbstractEventLoop,
         *,
-        max_batch_rows: int,
         max_queue_rows: int,
         max_queue_bytes: int,
         settle: Settled,
@@ -97,7 +97,6 @@ class Batcher:
         self._model = model
         self._pace = pace
         self._loop = loop
-        self._max_batch_rows = max_batch_rows if pace.joins else 1
         self._max_queue_rows = max_queue_rows
         self._max_queue_bytes = max_queue_bytes
         self._settle = settle
@@ -124,7 +123,7 @@ class Batcher:
     def submit(self, ticket: Ticket, timeout_s: float) -> None:
         """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
         rows = ticket.call.rows
-        batches = 1 + self._queued_rows // max(self._max_batch_rows, rows)
+        batches = 1 + self._queued_rows // max(self._pace.limit, rows)
         wait_s = self._pace.expect_s(batches, self._queued_rows + rows) + max(
             0.0, self._running_until - time.perf_counter()
         )
@@ -160,7 +159,7 @@ class Batcher:
         self._running_until = taken_at + expected_s
         inputs = _joined(tickets)
         joined_at = time.perf_counter()
-        if expected_s < _INLINE_S:
+        if expected_s < _INLINE_S and not self._model.is_remote:
             self._finish(tickets, rows, (taken_at, joined_at), *self._run(inputs))
             return
         running = self._loop.run_in_executor(self._thread, self._run, inputs)
@@ -215,11 +214,12 @@ class Batcher:
         """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
         if self._again:
             return [self._again.popleft()]
+        max_rows = self._pace.take()
         while self._queues:
             key, queue = next(iter(self._queues.items()))
             taken: list[Ticket] = []
             rows = 0
-            while queue and (not taken or rows + queue[0].call.rows <= self._max_batch_rows):
+            while queue and (not taken or rows + queue[0].call.rows <= max_rows):
                 ticket = queue.popleft()
                 self._queued_rows -= ticket.call.rows
                 self._queued_bytes -= ticket.num_bytes

@@ -83,11 +83,12 @@ class DataPlane:
         self._batcher = batcher
         self._journal = journal
         self.draining = False
+        self.can_answer: Callable[[], bool] = lambda: True  # a service's process may be down for a moment
 
     @property
     def ready(self) -> bool:
         """True while new requests are taken."""
-        return not self.draining and not self._journal.failed
+        return not self.draining and not self._journal.failed and self.can_answer()
 
     @property
     def is_idle(self) -> bool:
@@ -110,12 +111,24 @@ class DataPlane:
 
     def infer(self, call: Call, on_done: Callable[[Ticket], None], timeout_s: float | None = None) -> Ticket:
         """Queue a call; ``on_done`` gets its ticket on the loop. Raises `QueueFull` or `ReplicaDraining` at once."""
-        if self.draining:
-            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+        self.check_open()
         limit_s = self.plan.limits.timeout_s
         ticket = Ticket(call, time.perf_counter(), on_done)
         self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
         return ticket
+
+    def check_open(self) -> None:
+        """Raise `ReplicaDraining` when nothing new is taken."""
+        if self.draining:
+            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+
+    def record(self, ticket: Ticket) -> str:
+        """Write an answer that did not pass the queue into the request log; return its prediction id. Raises `RequestLogFull`."""
+        failure = ticket.failure
+        self._journal.write([ticket])
+        if ticket.failure is not None and ticket.failure is not failure:
+            raise ticket.failure
+        return ticket.prediction_id
 
     def metadata(self) -> ModelMetadata:
         """Describe the model."""

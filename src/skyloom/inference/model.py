@@ -1,17 +1,17 @@
-"""A loaded model: a bundle whose every byte was verified, in the runtime it names, with what its speed was measured to be."""
+"""A loaded model: a bundle whose every byte was verified, in the runtime it names."""
 
 import hashlib
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from skyloom.core.errors import SkyloomError
 from skyloom.inference import runtimes
-from skyloom.inference.runtimes.seam import Allotment, BundleRefused, LoadedModel, ModelFailed, Slot, refused
+from skyloom.inference.runtimes.seam import BundleRefused, Grant, LoadedModel, ModelFailed, Slot, refused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
@@ -23,27 +23,37 @@ from skyloom.rooms.registry.bundle import (
     TensorSpec,
 )
 
-__all__ = ["BundleRefused", "Model", "ModelFailed", "Pace", "load", "thread_count"]
+__all__ = ["BundleRefused", "Model", "ModelFailed", "load", "thread_count"]
 
 _MAX_JSON_BYTES = 64 * 2**20
-_WARM_ROWS = 16
+_USUAL_LENGTH = 32
 
 
 class Model:
-    """One model in memory. `run` may be called from one thread at a time."""
+    """One model in memory. `run` may be called from one thread at a time.
 
-    def __init__(self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str) -> None:
+    Attributes:
+        is_remote: it runs in another process, so `run` waits and may never be called on the event loop.
+    """
+
+    def __init__(
+        self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str, is_remote: bool = False
+    ) -> None:
+        self.is_remote = is_remote
         self.manifest = manifest
         self.profile = profile
         self.platform = platform
         self.memory_bytes = session.memory_bytes
         self._session = session
         self._outputs = manifest.signature.outputs
+        self._length: int | None = None
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
         try:
             outputs = self._session.run(inputs)
+        except SkyloomError as error:
+            raise ModelFailed(error.message, next_action=error.next_action) from error
         except Exception as error:  # whatever a runtime raises ends here; its text may hold paths
             raise ModelFailed(
                 "The model failed on this input.", next_action="Ask the operator to look at the replica's output."
@@ -60,50 +70,36 @@ class Model:
         """Let go of the model; `run` is not called any more."""
         self._session.close()
 
-    def example(self, rows: int) -> list[Array]:
-        """Inputs of zeros and empty strings, free axes one long, for warming up."""
+    def example(self, rows: int, length: int = 1) -> list[Array]:
+        """Inputs of zeros and empty strings, free axes ``length`` long."""
         return [
             np.full(
-                [rows, *(max(axis, 1) for axis in spec.shape[1:])],
+                [rows, *(length if axis < 1 else axis for axis in spec.shape[1:])],
                 "" if spec.datatype is Datatype.BYTES else 0,
                 dtype=DTYPES[spec.datatype],
             )
             for spec in self.manifest.signature.inputs
         ]
 
-
-class Pace:
-    """How long a batch takes: a fixed part and a part per row, measured once and then stretched to what is seen.
-
-    Attributes:
-        joins: True when measurement says that rows travel cheaper together than alone.
-    """
-
-    def __init__(self, one_row_s: float, many_rows_s: float) -> None:
-        self._row_s = max((many_rows_s - one_row_s) / (_WARM_ROWS - 1), 1e-7)
-        self._fixed_s = max(one_row_s - self._row_s, 1e-6)
-        self._stretch = 1.0
-        self.joins = many_rows_s < 0.95 * one_row_s * _WARM_ROWS
-
-    @classmethod
-    def measure(cls, model: Model) -> "Pace":
-        """Run the model a few times on zeros. Raises `ModelFailed` when it cannot take its own signature's shape."""
-        one, many = model.example(1), model.example(_WARM_ROWS)
-        return cls(min(_timed(model, one) for _ in range(5)), min(_timed(model, many) for _ in range(5)))
-
-    def expect_s(self, batches: int, rows: int) -> float:
-        """Seconds that ``rows`` in so many batches will take."""
-        return self._stretch * (batches * self._fixed_s + rows * self._row_s)
-
-    def saw(self, rows: int, duration_s: float) -> None:
-        """Learn from one batch."""
-        seen = duration_s / (self._fixed_s + rows * self._row_s)
-        self._stretch += 0.05 * (min(seen, 50.0) - self._stretch)
+    def rehearsal(self, rows: int) -> Callable[[], object]:
+        """A batch of zeros to be timed; free axes have a usual length, or one where the model does not take that."""
+        if self._length is None:
+            try:
+                self.run(self.example(1, _USUAL_LENGTH))
+                self._length = _USUAL_LENGTH
+            except ModelFailed:
+                self._length = 1
+        inputs = self.example(rows, self._length)
+        return lambda: self.run(inputs)
 
 
 def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:
     """Verify a bundle and load it. Raises `BundleRefused`; then nothing was loaded."""
-    manifest = verify(folder, manifest_digest)
+    return load_verified(folder, verify(folder, manifest_digest), threads, gpus)
+
+
+def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0) -> Model:
+    """Load a bundle whose files are known to be what they should be. Raises `BundleRefused`; then nothing was loaded."""
     runtime = runtimes.find(manifest.runtime)
     listed = {file.path for file in manifest.files}
     if runtime.model_file not in listed:
@@ -111,7 +107,7 @@ def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -
     if any(spec.shape[0] != -1 for spec in (*manifest.signature.inputs, *manifest.signature.outputs)):
         raise refused("a tensor's first axis is not the batch (-1)", "Export it with a dynamic batch.")
     profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
-    session = runtime.load(folder, manifest, Allotment(threads, gpus))
+    session = runtime.load(folder, manifest, Grant(threads, gpus))
     _compare("input", manifest.signature.inputs, session.inputs, runtime.model_file)
     _compare("output", manifest.signature.outputs, session.outputs, runtime.model_file)
     return Model(manifest, profile, session, runtime.platform)
@@ -168,12 +164,6 @@ def _compare(what: str, specs: Sequence[TensorSpec], slots: Sequence[Slot], mode
 
 def _is_same(spec: TensorSpec, slot: Slot | None) -> bool:
     return slot is not None and slot.datatype in ("", spec.datatype) and slot.rank in (None, len(spec.shape))
-
-
-def _timed(model: Model, inputs: Sequence[Array]) -> float:
-    start = time.perf_counter()
-    model.run(inputs)
-    return time.perf_counter() - start
 
 
 def thread_count(cpus: float) -> int:

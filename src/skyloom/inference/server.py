@@ -5,7 +5,8 @@ import contextlib
 import ipaddress
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,19 +19,33 @@ from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
-from skyloom.inference.model import Model, Pace
+from skyloom.inference.model import Model
+from skyloom.inference.pace import Pace
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
+from skyloom.inference.services.process import ServiceProcess
+from skyloom.inference.services.tensors import PLATFORM, ServiceModel
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.private import PrivateSite
 from skyloom.inference.wire.rest import Rest
+from skyloom.inference.wire.service_site import ServiceSite
+from skyloom.inference.wire.site import Site
+from skyloom.rooms.monitoring.model import Profile
+from skyloom.rooms.registry.bundle import Manifest
+from skyloom.rooms.registry.services import ServiceSpec
 from skyloom.rooms.serving.plan import Listening, ServePlan
 from skyloom.settings import TaskEnvironment
 
+OnReady = Callable[[int], object]
 _SWEEP_S = 1.0
+_GUESSED = {
+    1: 0.010,
+    16: 0.012,
+}  # seconds by rows, of a service: zeros may mean something to it, so it is not tried out
 _MAX_PLAN_BYTES = 2**20
 
 
@@ -41,19 +56,27 @@ class PlanRefused(InvalidInput):
 class Replica:
     """The running replica. Make it on the event loop that it will live on."""
 
-    def __init__(self, plan: ServePlan, folder: Path, model: Model, pace: Pace) -> None:
+    def __init__(
+        self,
+        plan: ServePlan,
+        folder: Path,
+        model: Model,
+        pace: Pace,
+        process: ServiceProcess | None = None,
+        on_ready: OnReady = lambda _: None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         limits = plan.limits
         signature = model.manifest.signature
         traffic = TrafficCounter(model.profile, signature)
-        example = model.example(1)
-        traffic.check(example, model.run(example))
+        if not model.is_remote:
+            example = model.example(1)
+            traffic.check(example, model.run(example))
         journal = Journal(folder / plan.log_folder, plan.replica, plan.revision, signature)
         batcher = Batcher(
             model,
             pace,
             loop,
-            max_batch_rows=limits.max_batch_rows,
             max_queue_rows=limits.max_queue_rows,
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
@@ -63,11 +86,16 @@ class Replica:
         access = AccessList(folder / plan.access_file)
         form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
         self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
-        self.connections = Connections(Rest(self.plane), limits)
+        site: Site = Rest(self.plane)
+        if process is not None:
+            self.plane.can_answer = lambda: process.ready
+            site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
+        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, limits)
         self.grpc_connections = Http2Connections(self._grpc, limits)
         self._plan = plan
         self._folder = folder
+        self._on_ready = on_ready
         self._stopping = asyncio.Event()
         self._claims: list[PortClaim] = []
 
@@ -77,17 +105,21 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._claim()
-        listeners = [listen(self._plan.host, port) for port in (self._plan.rest_port, self._plan.grpc_port)]
-        ports = (listeners[0].getsockname()[1], listeners[1].getsockname()[1])
+        wanted: list[tuple[Callable[[], asyncio.Protocol], int]] = [(self.connections.accept, self._plan.rest_port)]
+        if not self._plan.private:
+            wanted.append((self.grpc_connections.accept, self._plan.grpc_port))
+        listeners = [listen(self._plan.host, port) for _, port in wanted]
+        ports = (listeners[0].getsockname()[1], 0 if self._plan.private else listeners[1].getsockname()[1])
         servers = [
-            await loop.create_server(self.connections.accept, sock=listeners[0]),
-            await loop.create_server(self.grpc_connections.accept, sock=listeners[1]),
+            await loop.create_server(accept, sock=listener)
+            for (accept, _), listener in zip(wanted, listeners, strict=True)
         ]
         reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
         work = [asyncio.create_task(self._sweep())]
         if reporter:
             work.append(asyncio.create_task(reporter.run()))
         self._say_ready(ports)
+        self._on_ready(ports[0])
         try:
             await self._stopping.wait()
         finally:
@@ -157,10 +189,50 @@ def read_plan(path: Path) -> ServePlan:
     return plan
 
 
-async def serve(plan: ServePlan, folder: Path, task: TaskEnvironment) -> None:
-    """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `TensorMissing`."""
-    model = models.load(folder / plan.bundle, models.thread_count(plan.cpus), plan.manifest, plan.gpus)
-    await Replica(plan, folder, model, Pace.measure(model)).run(task)
+async def serve(
+    plan: ServePlan,
+    folder: Path,
+    task: TaskEnvironment,
+    python: str = sys.executable,
+    on_ready: OnReady = lambda _: None,
+) -> None:
+    """Load the bundle and serve it. Raises `BundleRefused`, `ModelFailed`, `PortTaken`, `ServiceUnfit`, `TensorMissing`.
+
+    ``python`` is the interpreter of the environment that a service asked for; ``on_ready`` is told the REST port.
+    """
+    manifest = models.verify(folder / plan.bundle, plan.manifest)
+    if manifest.service is not None:
+        await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)
+        return
+    model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    await Replica(plan, folder, model, pace).run(task)
+
+
+async def _serve_service(
+    plan: ServePlan,
+    folder: Path,
+    task: TaskEnvironment,
+    manifest: Manifest,
+    spec: ServiceSpec,
+    python: str,
+    on_ready: OnReady,
+) -> None:
+    limits = plan.limits
+    process = ServiceProcess(
+        folder / plan.bundle,
+        spec,
+        python=python,
+        threads=models.thread_count(plan.cpus),
+        max_waiting_bytes=limits.max_queue_bytes,
+    )
+    await process.start()
+    try:
+        session = ServiceModel(manifest, process, asyncio.get_running_loop())
+        model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
+        await Replica(plan, folder, model, Pace(_GUESSED, limits.max_batch_rows), process, on_ready).run(task)
+    finally:
+        await process.close()
 
 
 def _refused(reason: str) -> PlanRefused:

@@ -209,6 +209,8 @@ class Contract:
         except KeyError as missing:
             name = missing.args[0]
             raise refuse(f"Input {_short(name)} is missing.", f"The model takes: {', '.join(self._inputs)}.") from None
+        if not inputs:
+            raise refuse("This service takes no tensors.", "Call its endpoints: see GET /openapi.json.")
         rows = len(inputs[0])
         if len(inputs) > 1 and any(len(tensor) != rows for tensor in inputs):
             raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")

@@ -84,10 +84,13 @@ class Tables(Protocol):
         where: str | None = None,
         with_row_ids: bool = False,
         batch_rows: int = 4_096,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> Iterator["pa.RecordBatch"]:
         """Stream rows in stored order; memory holds a few batches, whatever the size of the table.
 
-        ``where`` is a simple SQL condition built by us, never by a user. Raises `NotFound` before the first batch.
+        ``where`` is a simple SQL condition built by us, never by a user. ``offset`` and ``limit`` cut what it
+        leaves. Raises `NotFound` before the first batch.
         """
         ...
 

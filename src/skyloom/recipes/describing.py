@@ -124,14 +124,15 @@ def _column(
         type=kind,
         arrow_type=str(field.type),
         nullable=field.nullable,
-        shape=_shape(field),
+        shape=value_shape(field),
         role=rules.role(field.name, kind, known.get("num_distinct", 0), num_rows),
         top=frequent,
         **known,
     )
 
 
-def _shape(field: pa.Field) -> tuple[int, ...]:
+def value_shape(field: pa.Field) -> tuple[int, ...]:
+    """The shape of each value of an image or vector column; empty for others."""
     if SHAPE in (field.metadata or {}):
         return msgspec.json.decode(field.metadata[SHAPE], type=tuple[int, ...])
     return (field.type.list_size,) if pa.types.is_fixed_size_list(field.type) else ()

@@ -21,6 +21,7 @@ from torch import nn
 from skyloom.core.errors import InvalidInput
 from skyloom.recipes import columns, evaluation
 from skyloom.recipes.config import parameters
+from skyloom.recipes.features import FeatureColumn
 from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
@@ -69,21 +70,6 @@ class TabularParameters(FitPlan, frozen=True, kw_only=True, forbid_unknown_field
     batch_size: Annotated[int, Meta(ge=1, le=2**20)] = 32
     learning_rate: Annotated[float, Meta(gt=0, le=100)] = 3e-3
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 1e-2
-
-
-class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature. ``values`` are the known texts of a text column, in order; empty for numbers."""
-
-    name: str
-    values: tuple[str, ...] = ()
-
-    def encode(self, column: pa.ChunkedArray) -> NDArray[np.float32]:
-        """One number per row; NaN for a missing or unknown value."""
-        if not self.values:
-            encoded: NDArray[np.float32] = column.cast(pa.float64()).to_numpy().astype(np.float32)
-            return encoded
-        places = {value: float(at) for at, value in enumerate(self.values)}
-        return np.array([places.get(str(value), np.nan) for value in column.to_pylist()], dtype=np.float32)
 
 
 class TabularNet(nn.Module):  # type: ignore[misc]

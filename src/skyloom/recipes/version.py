@@ -16,7 +16,7 @@ from skyloom.recipes.ingest import ingest
 from skyloom.recipes.reading.source import Source
 from skyloom.recipes.split import split
 from skyloom.rooms.data.contents import Contents
-from skyloom.rooms.data.making import Clean, Ingest
+from skyloom.rooms.data.making import Clean, Ingest, Split
 from skyloom.rooms.data.model import Draft
 from skyloom.runtime.failure import FINAL, fail
 from skyloom.sdk.client import Client
@@ -71,6 +71,7 @@ def make(cloud: Client, draft: Draft, tables: Tables, folder: Path) -> tuple[Tab
     parent = cloud.data.version(draft.dataset_id, str(base)).contents
     if isinstance(draft.making, Clean):
         return clean(draft.making, tables, dataset.table, base, parent, draft.id, folder)
+    assert isinstance(draft.making, Split), "predictions have a program of their own"
     return split(draft.making, tables, dataset.table, base, parent, draft.id, folder)
 
 

@@ -3,12 +3,14 @@
 from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
+from skyloom.sdk.devices import DeviceCalls, RolloutCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
 from skyloom.sdk.schedules import ScheduleCalls
 from skyloom.sdk.scheduling import PoolCalls, QuotaCalls, SchedulingCalls
 from skyloom.sdk.secrets import SecretCalls
+from skyloom.sdk.services import ServiceCalls
 from skyloom.sdk.serving import EndpointCalls, PredictionCalls
 from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
@@ -46,6 +48,9 @@ class Client:
         self.webhooks = WebhookCalls(transport)
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
+        self.services = ServiceCalls(transport, self.models, self.endpoints)
+        self.devices = DeviceCalls(transport)
+        self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)
         self.lineage = LineageCalls(transport)
 

@@ -1,7 +1,7 @@
 """Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,6 +13,11 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling
+from skyloom.sdk.batch import BatchCalls
+from skyloom.sdk.calling import Calling
+from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.watching import WatchCalls
@@ -27,10 +32,6 @@ class EndpointFailed(Unavailable):
 
 class PredictionRefused(InvalidInput):
     """The model server refuses the request; the message is its own."""
-
-
-class ModelServerSilent(Unavailable):
-    """Nobody answers at the endpoint's address, or it answers that it cannot now."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,7 @@ class EndpointCalls(WatchCalls):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self._wire: httpx.Client | None = None
+        self._callings: dict[str, Calling] = {}
         self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
@@ -68,6 +70,7 @@ class EndpointCalls(WatchCalls):
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
+        scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -75,11 +78,19 @@ class EndpointCalls(WatchCalls):
             version: number or alias; empty for the newest.
             name: of the endpoint; the model's name if None.
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
+            scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
         """
         resources = None
         if cpus is not None or memory is not None:
             resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))
-        ask = model.Deploy(model=model_name, version=version, name=name, num_replicas=num_replicas, resources=resources)
+        ask = model.Deploy(
+            model=model_name,
+            version=version,
+            name=name,
+            num_replicas=num_replicas,
+            resources=resources,
+            scaling=scaling,
+        )
         return self._transport.send(ask)
 
     def wait(
@@ -134,6 +145,10 @@ class EndpointCalls(WatchCalls):
         )
         return self._transport.send(ask)
 
+    def report_routes(self, gateway: str, *, ready: bool, routes: Sequence[RouteTraffic] = ()) -> model.Reported:
+        """Told by a gateway about itself; nobody else may."""
+        return self._transport.send(model.ReportRoutes(gateway=gateway, ready=ready, routes=tuple(routes)))
+
     def predict(self, name: str, inputs: Any) -> Answer:
         """Ask an endpoint. The request goes to the model server itself, with this client's token.
 
@@ -154,6 +169,27 @@ class EndpointCalls(WatchCalls):
             model_version=answered["model_version"],
             outputs={item["name"]: _nested(item["data"], item["shape"]) for item in answered["outputs"]},
         )
+
+    def call(self, name: str, method: str, /, **arguments: Any) -> Any:
+        """Call an endpoint of a service (`skyloom.Service`); the answer as JSON gives it back.
+
+        Raises `CallRefused`, `CallFailed`, `ModelServerSilent`.
+        """
+        return self._calling(name).call(method, arguments)
+
+    def stream(self, name: str, method: str, /, **arguments: Any) -> Iterator[Any]:
+        """Call an endpoint that answers in parts, and yield them as they come. Raises as `call` does."""
+        return self._calling(name).stream(method, arguments)
+
+    def _calling(self, name: str) -> Calling:
+        if name not in self._callings:
+            status = self.get(name)
+            if not status.url or status.endpoint.stopped_by:
+                raise ModelServerSilent(
+                    f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
+                )
+            self._callings[name] = Calling(status, self._transport.token)
+        return self._callings[name]
 
     def _server(self, name: str) -> tuple[EndpointStatus, dict[str, Any]]:
         if name not in self._servers:
@@ -188,11 +224,8 @@ class EndpointCalls(WatchCalls):
         )
 
 
-class PredictionCalls:
+class PredictionCalls(BatchCalls):
     """``cloud.predictions``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def find(self, prediction_id: str) -> model.PredictionRecord:
         """Find one prediction in the request logs, and what made it."""

@@ -16,7 +16,7 @@ _MAX_RUNS = 333  # of one job; 60 of them make 20,000 bars
 _NUM_POINTS = 240
 _MAX_LABEL = 24
 # Tableau's ten, which people with colour blindness tell apart well enough; tenants beyond the tenth share the last.
-_COLOURS = (
+COLOURS = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2"),
     *("#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
 )
@@ -62,7 +62,7 @@ def check_figure(path: Path) -> None:
         raise FigureRefused(f"{path.name} is neither .html nor .png.", next_action="Name it plan.html or plan.png.")
     check_folder(path)
     if path.suffix.lower() == ".png":
-        _matplotlib()
+        need_matplotlib()
 
 
 def check_folder(path: Path) -> None:
@@ -87,7 +87,7 @@ def figure(played: Played) -> Figure:
     begin, end = span(played)
     shown = played.jobs[:MAX_ROWS]
     tenants = list(dict.fromkeys(job.tenant for job in shown))
-    colours = {tenant: _COLOURS[min(place, len(_COLOURS) - 1)] for place, tenant in enumerate(tenants)}
+    colours = {tenant: COLOURS[min(place, len(COLOURS) - 1)] for place, tenant in enumerate(tenants)}
     ran: dict[str, list[tuple[float, float]]] = {life.gang: [] for life in played.lives[: len(shown)]}
     for stretch in played.outcome.stretches:
         if stretch.gang in ran and len(ran[stretch.gang]) < _MAX_RUNS:
@@ -178,14 +178,14 @@ def _legend_svg(drawn: Figure) -> list[str]:
     return [
         f'<rect x="{_LEFT + 90 * place}" y="28" width="10" height="10" fill="{colour}"/>'
         f'<text x="{_LEFT + 90 * place + 14}" y="37">{escape(tenant[:12])}</text>'
-        for place, (tenant, colour) in enumerate(drawn.tenants[: len(_COLOURS)])
+        for place, (tenant, colour) in enumerate(drawn.tenants[: len(COLOURS)])
     ]
 
 
 def _write_png(drawn: Figure, path: Path) -> None:
     import warnings
 
-    _matplotlib()
+    need_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Picture
     from matplotlib.patches import Patch
@@ -204,7 +204,7 @@ def _write_png(drawn: Figure, path: Path) -> None:
     below.set_yticks(range(len(drawn.strips)), [strip.label for strip in drawn.strips], fontsize=7, parse_math=False)
     below.invert_yaxis()
     if len(drawn.tenants) > 1:
-        shown = drawn.tenants[: len(_COLOURS)]
+        shown = drawn.tenants[: len(COLOURS)]
         for text in below.legend([Patch(color=colour) for _, colour in shown], [name for name, _ in shown]).get_texts():
             text.set_parse_math(False)
     below.set_xlabel(f"seconds; {drawn.note}")
@@ -218,7 +218,8 @@ def _edges(drawn: Figure) -> Sequence[float]:
     return [drawn.end_s * place / max(1, count) for place in range(count + 1)]
 
 
-def _matplotlib() -> None:
+def need_matplotlib() -> None:
+    """Raise `PlotsMissing` when there is no matplotlib."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

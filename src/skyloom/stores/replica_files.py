@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ class LocalReplicaFiles:
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
         for part in (folder, self._logs, self._ports, self._access):
             part.mkdir(mode=0o700, exist_ok=True)
+        self.python = sys.executable
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
 
     def access_path(self, project: str) -> str:

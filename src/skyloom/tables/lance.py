@@ -107,12 +107,16 @@ class LanceTables:
         where: str | None = None,
         with_row_ids: bool = False,
         batch_rows: int = 4_096,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> Iterator["pa.RecordBatch"]:
         with _translated(table):
             dataset = self._open(table, number)
             names = [name for name in dataset.schema.names if name != _ID_COLUMN] if columns is None else list(columns)
             stored = [*([_ID_COLUMN] if with_row_ids or not names else []), *names]
-            scanner = dataset.scanner(columns=stored, filter=where, batch_size=batch_rows)
+            scanner = dataset.scanner(
+                columns=stored, filter=where, batch_size=batch_rows, offset=offset or None, limit=limit
+            )
             return _batches(table, scanner.to_batches(), keep_ids=with_row_ids)
 
     def take(

@@ -83,10 +83,13 @@ class MemoryTables:
         where: str | None = None,
         with_row_ids: bool = False,
         batch_rows: int = 4_096,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
         rows = self._rows(table, number)
         if where is not None:
             rows = rows.filter(pl.DataFrame(rows).select(pl.sql_expr(where).fill_null(False)).to_series().to_arrow())
+        rows = rows.slice(offset, limit)
         names = [name for name in rows.schema.names if name != ROW_ID] if columns is None else list(columns)
         return iter(rows.select([*([ROW_ID] if with_row_ids else []), *names]).to_batches(batch_rows))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.inference.services.calls import Outcome, PendingCall
+from skyloom.inference.services.calls import CallOutcome, PendingCall
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.rooms.registry.bundle import BundleFile, Manifest, RuntimeName
 from skyloom.sdk.describing import describe
@@ -160,7 +160,7 @@ class Asking:
         parts: list[Any] = []
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def part(outcome: Outcome) -> None:
+        def part(outcome: CallOutcome) -> None:
             parts.append(msgspec.json.decode(outcome.content))
             self.process.took(call, 1)
 
@@ -170,7 +170,7 @@ class Asking:
         )
         self.process.ask(call)
         outcome = await answered
-        if not isinstance(outcome, Outcome):
+        if not isinstance(outcome, CallOutcome):
             return (parts, outcome) if parts else outcome
         if outcome.arrays:
             return outcome.arrays

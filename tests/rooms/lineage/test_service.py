@@ -116,6 +116,9 @@ class MemorySources:
             raise PredictionMissing(f"No prediction {prediction_id}.", next_action="Check the id.")
         return PredictionRecord(prediction=PREDICTION, endpoint=ENDPOINT, revision=REVISION, replica=REPLICA)
 
+    def on_device(self, prediction_id, project):
+        return None
+
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
         return (ENDPOINT, REVISION) if project == "p" and subject in ("revision_1", "endpoint_1", "reader") else None
 

@@ -35,7 +35,7 @@ SIGNATURE = Signature(
 class MemoryReplicaFiles:
     """`ReplicaFiles` without a disk."""
 
-    log_folder, port_folder = "/logs", "/ports"
+    log_folder, port_folder, python = "/logs", "/ports", "/usr/bin/python3"
 
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}

@@ -32,18 +32,21 @@ from skyloom.faces.rest.sockets import attend
 from skyloom.ports.blobs import BlobMissing, Blobs
 from skyloom.ports.tables import Tables
 from skyloom.rooms.data.model import GetDataset, GetVersion
+from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
 from skyloom.tables.parquet import as_parquet
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")
+_FILE = "/v1/projects/{project}/devices/{device}/blobs/{digest}"
 _ROWS = "/v1/projects/{project}/datasets/{dataset}/versions/{reference}/rows.parquet"
 GUARDED: dict[tuple[str, str], Right] = {
     ("GET", "/metrics"): Right.READ,
     ("PUT", "/v1/projects/{project}/blobs/{digest}"): Right.WRITE,
     ("HEAD", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
     ("GET", "/v1/projects/{project}/blobs/{digest}"): Right.READ,
+    ("GET", _FILE): Right.DEVICE,
     ("GET", _ROWS): Right.READ,
 }
 SOCKETS: dict[str, Right] = {"/v1/projects/{project}/sessions/{session_id}": Right.RUN}
@@ -57,6 +60,7 @@ def make_app(
     *,
     tables: Tables,
     sessions: Sessions,
+    devices: Devices,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
 ) -> ASGIApp:
@@ -73,7 +77,7 @@ def make_app(
     ]
     # Made when somebody asks: it takes as long as all the rest of the app.
     routes += _open_routes(cloud, cache(partial(openapi.document, operations, __version__)))
-    routes += _guarded_routes(cloud, blobs, tables, registry)
+    routes += _guarded_routes(cloud, blobs, tables, registry, devices)
     routes += [WebSocketRoute(path, partial(attend, cloud, sessions, right)) for path, right in SOCKETS.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _failed})
     return Guard(app, hosts)
@@ -132,7 +136,9 @@ def _open_routes(cloud: Cloud, described: Callable[[], bytes]) -> Iterator[BaseR
         yield Route(path, endpoint, methods=["GET"])
 
 
-def _guarded_routes(cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry) -> Iterator[BaseRoute]:
+def _guarded_routes(
+    cloud: Cloud, blobs: Blobs, tables: Tables, registry: CollectorRegistry, devices: Devices
+) -> Iterator[BaseRoute]:
     async def admit(request: Request, right: Right) -> Caller:
         by = await anyio.to_thread.run_sync(
             cloud.authenticate, secret_of(request), request.path_params.get("project", "")
@@ -152,14 +158,22 @@ def _guarded_routes(cloud: Cloud, blobs: Blobs, tables: Tables, registry: Collec
 
     async def download(request: Request) -> Response:
         await admit(request, Right.READ)
+        return await sent(request, 0)
+
+    async def file_of_device(request: Request) -> Response:
+        by = await admit(request, Right.DEVICE)
+        await anyio.to_thread.run_sync(devices.check_file, by, request.path_params["device"], _digest(request))
+        return await sent(request, _offset(request))
+
+    async def sent(request: Request, offset: int) -> Response:
         digest = _digest(request)
         size = await anyio.to_thread.run_sync(blobs.size, digest)
         if size is None:
             raise BlobMissing(f"There is no blob {digest}.", next_action="Upload it first.")
-        headers = {"content-length": str(size)}
-        if request.method == "HEAD":
+        headers = {"content-length": str(max(0, size - offset))}
+        if request.method == "HEAD" or offset >= size:
             return Response(None, 200, headers, "application/octet-stream")
-        return StreamingResponse(blobs.open(digest), 200, headers, "application/octet-stream")
+        return StreamingResponse(blobs.open(digest, offset), 200, headers, "application/octet-stream")
 
     async def rows(request: Request) -> Response:
         by = await admit(request, Right.READ)
@@ -172,7 +186,7 @@ def _guarded_routes(cloud: Cloud, blobs: Blobs, tables: Tables, registry: Collec
 
         return StreamingResponse(await anyio.to_thread.run_sync(opened), 200, {}, "application/vnd.apache.parquet")
 
-    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _ROWS: rows}
+    routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _FILE: file_of_device, _ROWS: rows}
     for method, path in GUARDED:
         yield Route(path, _answering(routes.get(path) or routes[method]), methods=[method])
 
@@ -194,6 +208,14 @@ def _digest(request: Request) -> str:
         raise InvalidRequest(
             "A blob is named by 'sha256:' and 64 hex digits.", next_action="Digest the bytes with SHA-256."
         ) from error
+
+
+def _offset(request: Request) -> int:
+    """Where a file is to be gone on with."""
+    text = request.query_params.get("offset", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidRequest("The offset is no number of bytes.", next_action="Write how many bytes are there already.")
+    return int(text)
 
 
 def _body(request: Request) -> Iterator[bytes]:

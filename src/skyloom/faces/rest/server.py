@@ -104,6 +104,7 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
         OPERATIONS,
         tables=embedded.tables,
         sessions=embedded.sessions,
+        devices=embedded.devices,
         registry=registry,
     )
     embedded.cloud.start()

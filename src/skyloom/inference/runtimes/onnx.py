@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime
 
 from skyloom.inference.runtimes.onnx_values import ONNX_TYPES, runner
-from skyloom.inference.runtimes.seam import Allotment, LoadedModel, Slot, refused
+from skyloom.inference.runtimes.seam import Grant, LoadedModel, Slot, refused
 from skyloom.inference.tensors import Array
 from skyloom.rooms.registry.bundle import MODEL_FILE, Manifest
 
@@ -39,21 +39,21 @@ class OnnxRuntime:
     platform = "onnxruntime_onnx"
     model_file = MODEL_FILE
 
-    def load(self, folder: Path, manifest: Manifest, allotment: Allotment) -> LoadedModel:
+    def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load from bytes: external data files, which the path form would look for on disk, are refused by this."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = allotment.threads
+        options.intra_op_num_threads = grant.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Spinning threads win microseconds for one replica and take the cores of all others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = choose_providers(allotment.gpus, onnxruntime.get_available_providers())
+        providers = choose_providers(grant.gpus, onnxruntime.get_available_providers())
         content = (folder / MODEL_FILE).read_bytes()
         try:
             session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # whatever ONNX Runtime raises ends here; its text may hold paths
             raise refused(f"{MODEL_FILE} cannot be loaded by ONNX Runtime", "Export the model again.") from error
-        if allotment.gpus and session.get_providers()[0] == _CPU:  # it was offered, and could not be started
+        if grant.gpus and session.get_providers()[0] == _CPU:  # it was offered, and could not be started
             raise _no_gpu()
         return OnnxSession(manifest, session, len(content))
 

@@ -30,7 +30,7 @@ class Slot(NamedTuple):
     rank: int | None
 
 
-class Allotment(NamedTuple):
+class Grant(NamedTuple):
     """What a model may use of its machine.
 
     Attributes:
@@ -74,7 +74,7 @@ class Runtime(Protocol):
     platform: str
     model_file: str
 
-    def load(self, folder: Path, manifest: Manifest, allotment: Allotment) -> LoadedModel:
+    def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load the model of a bundle whose bytes were verified. Executes nothing that the file brings along (no pickle), reads no
         file outside of the bundle. Raises `BundleRefused`."""
         ...

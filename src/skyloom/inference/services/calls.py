@@ -53,7 +53,7 @@ class ArgumentsRefused(InvalidInput):
     """The endpoint does not take these arguments."""
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """What an endpoint answered: JSON, raw bytes, or arrays. The memory lives as long as it is looked at."""
 
     content: memoryview
@@ -88,8 +88,8 @@ class PendingCall:
         self,
         method: ServiceMethod,
         content: Sequence[bytes | memoryview],
-        done: Callable[[Outcome | SkyloomError], None],
-        part: Callable[[Outcome], None] = lambda _: None,
+        done: Callable[[CallOutcome | SkyloomError], None],
+        part: Callable[[CallOutcome], None] = lambda _: None,
         *,
         is_raw: bool = False,
         arrays: Sequence[tuple[str, str, tuple[int, ...], Any]] | None = None,
@@ -222,13 +222,13 @@ def _asked(call: PendingCall, lent: set[int]) -> Ask:
     return Ask(call.number, call.method.name, content, call.is_raw, arrays)
 
 
-def _outcome(message: Part | Finished | Failed, pid: int) -> Outcome | SkyloomError:
+def _outcome(message: Part | Finished | Failed, pid: int) -> CallOutcome | SkyloomError:
     try:
         if isinstance(message, Part):
-            return Outcome(take(message.content, pid))
+            return CallOutcome(take(message.content, pid))
         if isinstance(message, Finished):
             arrays = [(one.name, one.dtype, one.shape, take(one.content, pid)) for one in message.arrays or ()]
-            return Outcome(take(message.content, pid), message.is_raw, tuple(arrays))
+            return CallOutcome(take(message.content, pid), message.is_raw, tuple(arrays))
     except FrameBroken as error:
         return ServiceGone(f"The service's answer was lost: {error}.", next_action="Send again.")
     if message.is_callers:

@@ -23,7 +23,7 @@ FIRST_PARTS = 32  # made before the first of them must have been taken
 _MAX_WORDS = 500
 
 
-class Call:
+class RunningCall:
     """One request in the service's process. ``room`` counts the parts that may still be made."""
 
     __slots__ = ("arguments", "ask", "given_up", "room", "task")
@@ -36,7 +36,7 @@ class Call:
         self.task: asyncio.Task[None] | None = None
 
 
-class Lane:
+class MethodLane:
     """The calls of one endpoint."""
 
     def __init__(
@@ -47,9 +47,9 @@ class Lane:
         self._speech = speech
         self._threads = threads
         self._say = say
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[RunningCall] = deque()
         self._running = 0
-        self._known: dict[int, Call] = {}
+        self._known: dict[int, RunningCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, ask: Ask) -> None:
@@ -59,7 +59,7 @@ class Lane:
         except Exception as error:
             self._fail(ask.call, error)
             return
-        call = Call(ask, arguments)
+        call = RunningCall(ask, arguments)
         self._known[ask.call] = call
         self._waiting.append(call)
         self._next()
@@ -94,15 +94,15 @@ class Lane:
             for call in calls:
                 call.task = task
 
-    def _taken(self) -> list[Call]:
+    def _taken(self) -> list[RunningCall]:
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._method.options.batch or 1))]
 
-    def _is_over(self, call: Call) -> bool:
+    def _is_over(self, call: RunningCall) -> bool:
         if call.given_up:
             self._end(call, Failed(call.ask.call, False, "The call was given up."))
         return call.given_up
 
-    async def _run(self, calls: Sequence[Call]) -> None:
+    async def _run(self, calls: Sequence[RunningCall]) -> None:
         try:
             if self._method.is_parts:
                 await self._pour(calls[0])
@@ -117,13 +117,13 @@ class Lane:
             self._running -= 1
             self._next()
 
-    async def _alone(self, call: Call) -> None:
+    async def _alone(self, call: RunningCall) -> None:
         try:
             self._finish(call, await self._called(call.arguments))
         except Exception as error:
             self._fail(call.ask.call, error)
 
-    async def _together(self, calls: Sequence[Call]) -> None:
+    async def _together(self, calls: Sequence[RunningCall]) -> None:
         names = [one.name for one in self._method.arguments]
         arguments = {name: [call.arguments[name] for call in calls] for name in names}
         try:
@@ -149,7 +149,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: self._method.body(self._service, **arguments))
 
-    async def _pour(self, call: Call) -> None:
+    async def _pour(self, call: RunningCall) -> None:
         try:
             if self._method.is_async:
                 await self._pour_here(call)
@@ -163,14 +163,14 @@ class Lane:
         except Exception as error:
             self._fail(call.ask.call, error)
 
-    async def _pour_here(self, call: Call) -> None:
+    async def _pour_here(self, call: RunningCall) -> None:
         room = call.room = asyncio.Semaphore(FIRST_PARTS)
         async with contextlib.aclosing(self._method.body(self._service, **call.arguments)) as values:
             async for value in values:
                 await room.acquire()
                 self._say(Part(call.ask.call, self._speech.result(value)[0]))
 
-    def _pour_on_thread(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def _pour_on_thread(self, call: RunningCall, loop: asyncio.AbstractEventLoop) -> None:
         room = call.room
         assert isinstance(room, threading.Semaphore)
         values = self._method.body(self._service, **call.arguments)
@@ -184,7 +184,7 @@ class Lane:
         finally:
             values.close()
 
-    def _finish(self, call: Call, value: Any) -> None:
+    def _finish(self, call: RunningCall, value: Any) -> None:
         if call.ask.arrays is not None:
             arrays = self._speech.arrays(value, output_names(self._method))
             self._end(call, Finished(call.ask.call, arrays=arrays))
@@ -192,14 +192,14 @@ class Lane:
         content, is_raw = self._speech.result(value)
         self._end(call, Finished(call.ask.call, content, is_raw))
 
-    def _end(self, call: Call, message: Finished | Failed) -> None:
+    def _end(self, call: RunningCall, message: Finished | Failed) -> None:
         self._known.pop(call.ask.call, None)
         self._say(message)
 
     def _fail(self, number: int, error: Exception) -> None:
         """The client hears the words, the log the trace."""
         self._known.pop(number, None)
-        words = " ".join(str(error).split())[:_MAX_WORDS]
+        words = " ".join((error.message if isinstance(error, SkyloomError) else str(error)).split())[:_MAX_WORDS]
         if isinstance(error, ValueError) or (isinstance(error, SkyloomError) and error.category is Category.INVALID):
             self._say(Failed(number, True, words or f"{self._method.name} refuses the arguments."))
             return

@@ -17,7 +17,7 @@ from typing import cast
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.services.calls import (
-    Outcome,
+    CallOutcome,
     PendingCall,
     Queueing,
     ServiceGone,
@@ -251,12 +251,12 @@ class ServiceProcess:
             self._answered(line, message)
 
     def _answered(self, line: Line, message: Part | Finished | Failed) -> None:
-        outcome: Outcome | SkyloomError
+        outcome: CallOutcome | SkyloomError
         call, outcome, borrowed = self._queueing.heard(message, self.pid)
         for file in borrowed:
             line.say(Taken(file))
         if call is not None:
-            if isinstance(message, Part) and isinstance(outcome, Outcome):
+            if isinstance(message, Part) and isinstance(outcome, CallOutcome):
                 call.part(outcome)
             else:
                 call.done(outcome)

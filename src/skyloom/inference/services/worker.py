@@ -32,7 +32,7 @@ from skyloom.inference.services.frames import (
     let_go,
     write,
 )
-from skyloom.inference.services.lanes import Lane
+from skyloom.inference.services.lanes import MethodLane
 from skyloom.inference.services.speaking import Speech
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, Manifest
 from skyloom.sdk.describing import methods_of
@@ -51,12 +51,12 @@ class Bench(asyncio.Protocol):
     def __init__(self, service: Service, lender: int) -> None:
         self._frames = Frames(ToWorker, self._heard)
         self._lent: set[int] = set()
-        self._calls: dict[int, Lane] = {}
+        self._calls: dict[int, MethodLane] = {}
         methods = methods_of(type(service))
         num_threads = sum(method.concurrency for method in methods if not method.is_async)
         self._threads = ThreadPoolExecutor(max_workers=max(1, num_threads), thread_name_prefix="endpoint")
         self._lanes = {
-            method.name: Lane(service, method, Speech(method, lender, self._lent), self._threads, self._say)
+            method.name: MethodLane(service, method, Speech(method, lender, self._lent), self._threads, self._say)
             for method in methods
         }
         self._transport: asyncio.Transport

@@ -5,7 +5,7 @@ import http
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
+REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 JSON = b"application/json"
 # Headers that decide who, where or how long: two of them are two opinions, so the request is refused.
 SINGLE = frozenset(
@@ -100,6 +100,6 @@ def _beginning(status: int, content_type: bytes) -> bytes:
 def _opening(status: int, content_type: bytes) -> bytes:
     return b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-content-type-options: nosniff\r\n" % (
         status,
-        _REASONS[status].encode(),
+        REASONS[status].encode(),
         content_type,
     )

@@ -48,6 +48,10 @@ class Streaming(Exchange, Protocol):
         """The request's listener wants more again."""
         ...
 
+    def break_off(self) -> None:
+        """The rest will never come: end so that the client cannot take what it has for all."""
+        ...
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them. Who pushes without end looks at it."""

@@ -101,6 +101,12 @@ class Turn:
     def resume(self) -> None:
         """Nothing: over HTTP/1.1 a request is served whole."""
 
+    def break_off(self) -> None:
+        """Cut the connection: the last chunk is missing, so nobody takes the parts for all of it."""
+        if self.has_more:
+            self.on_cut = None
+            self._line.give_up()
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Digest, RelativePath
+from skyloom.core.bounds import Count, Digest, Name, RelativePath
 
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
 Columns = Annotated[tuple[ColumnName, ...], Meta(max_length=10_000)]
@@ -173,6 +173,32 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
     stratify: ColumnName | None = None
 
 
-Making = Ingest | Clean | Split
+PartName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{0,80}$(?!\n)", description="A part of a split; empty for all rows.")
+]
+
+
+class Predict(msgspec.Struct, frozen=True, kw_only=True, tag="predict", omit_defaults=True):
+    """What a model says of the rows of another dataset. Rows carry the stable id of the row that they are about in ``source_row_id``.
+
+    Attributes:
+        dataset, version: where the rows are.
+        model, model_version: who says it.
+        split: only the rows of this part; empty for all.
+        columns: what the model takes, by its own names (of columns, or of whole inputs) → column of the dataset.
+        keep: columns of the dataset that stay beside the predictions.
+    """
+
+    dataset: Name
+    version: Annotated[int, Meta(ge=1, le=2**53)]
+    model: Name
+    model_version: Annotated[int, Meta(ge=1, le=2**53)]
+    split: PartName = ""
+    columns: Annotated[dict[ColumnName, ColumnName], Meta(max_length=10_000)] = {}
+    keep: Columns = ()
+
+
+Making = Ingest | Clean | Split | Predict
+SOURCE_ROW = "source_row_id"  # of predictions: the stable id of the row that they are about
 SPLIT_COLUMN = "split"
 TRAINING_PART = "train"  # what numbers and weights are fitted on

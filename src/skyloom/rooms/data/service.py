@@ -19,7 +19,7 @@ from skyloom.ports.engine import PythonModule
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.ports.tables import ROW_ID, Tables
 from skyloom.rooms.data import model, rules
-from skyloom.rooms.data.making import Clean, Ingest, Making, Split
+from skyloom.rooms.data.making import Clean, Ingest, Making, Predict, Split
 from skyloom.rooms.data.model import Dataset, DatasetVersion, Draft, DraftStatus
 from skyloom.rooms.data.ports import DATASETS, DRAFTS, PROGRAM, VERSIONS
 from skyloom.rooms.jobs.model import ENDED, JobSpec, SubmitJob
@@ -81,17 +81,7 @@ class Datasets:
     def create(self, tx: Transaction, ask: model.CreateDataset, by: Caller) -> DraftStatus:
         dataset = self._named(tx, ask.name, by.project)
         if dataset is None:
-            dataset = tx.insert(
-                DATASETS,
-                Dataset(
-                    id=self._ids.new("dataset"),
-                    project=by.project,
-                    name=ask.name,
-                    description=ask.description,
-                    created_at=self._clock.now(),
-                    created_by=by.principal,
-                ),
-            )
+            dataset = self._insert(tx, ask.name, ask.description, by)
         elif self.status(tx, dataset).state is not model.DatasetState.FAILED:
             raise model.DatasetExists(
                 f"There is a dataset {ask.name!r} already.", next_action="Choose another name, or clean that one."
@@ -113,13 +103,53 @@ class Datasets:
     ) -> DraftStatus:
         draft_id = self._ids.new("draft")
         spec = self._job(draft_id, making, resources, dataset.name)
+        job_id = self._jobs.submit(tx, SubmitJob(spec=spec), by).job.id
+        return self._insert_draft(tx, draft_id, dataset, parent, making, job_id, by)
+
+    def derive(self, tx: Transaction, name: str, making: Predict, job_id: str, by: Caller) -> DraftStatus:
+        """Begin a version of what a job makes from another dataset, under a name that is new or holds such versions. Once for each job.
+
+        Raises `DatasetExists`.
+        """
+        begun = tx.select(DRAFTS, {"job_id": job_id}, limit=1)
+        if begun:
+            return self._draft_status(tx, begun[0])
+        dataset = self._named(tx, name, by.project) or self._insert(tx, name, "", by)
+        versions = self._versions(tx, dataset)
+        if versions and not isinstance(versions[0].making, Predict):
+            raise model.DatasetExists(
+                f"There is a dataset {name!r} already, and it holds no predictions.", next_action="Choose another name."
+            )
+        return self._insert_draft(tx, self._ids.new("draft"), dataset, None, making, job_id, by)
+
+    def _insert(self, tx: Transaction, name: str, description: str, by: Caller) -> Dataset:
+        dataset = Dataset(
+            id=self._ids.new("dataset"),
+            project=by.project,
+            name=name,
+            description=description,
+            created_at=self._clock.now(),
+            created_by=by.principal,
+        )
+        return tx.insert(DATASETS, dataset)
+
+    def _insert_draft(
+        self,
+        tx: Transaction,
+        draft_id: str,
+        dataset: Dataset,
+        parent: int | None,
+        making: Making,
+        job_id: str,
+        by: Caller,
+    ) -> DraftStatus:
         draft = Draft(
             id=draft_id,
             project=by.project,
             dataset_id=dataset.id,
             parent=parent,
             making=making,
-            job_id=self._jobs.submit(tx, SubmitJob(spec=spec), by).job.id,
+            job_id=job_id,
             created_at=self._clock.now(),
             created_by=by.principal,
         )

@@ -125,9 +125,9 @@ COME_BACK = frozenset({Reason.PREEMPTED, Reason.RESIZED})
 
 
 # What costs and lineage are told by: nobody may say it of his own job.
-OWNERS = frozenset({"run", "model", "endpoint", "user"})
+OWNERS = frozenset({"run", "model", "endpoint", "gateway", "user"})
 # Labels of what serves until somebody stops it: of such a job nobody can say when it ends.
-ENDLESS = frozenset({"endpoint", "notebook"})
+ENDLESS = frozenset({"endpoint", "gateway", "notebook"})
 
 Label = Annotated[str, Meta(max_length=200)]
 Workers = Annotated[int, Meta(ge=1, le=1_024)]

@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     """What a node of a lineage is."""
 
     PREDICTION = "prediction"
+    DEVICE = "device"  # that a prediction was made on
     REVISION = "revision"  # of an endpoint
     MODEL_VERSION = "model_version"
     RUN = "run"
@@ -77,10 +78,11 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 @operation("lineage.get", Right.READ, "GET /lineage/{subject_id}")
 class GetLineage(Operation[Lineage], frozen=True, kw_only=True):
-    """Walk from a prediction, an endpoint, a revision, a model version or a run back to the rows it was trained on.
+    """Walk from a prediction, an endpoint, a revision, a model version or a run back to the rows it was trained on; or from a dataset
+    version to what it was made from, predictions to their model and to the rows that they are about.
 
     Attributes:
-        subject_id: id of one of these, the name of an endpoint, or ``model:number``.
+        subject_id: id of one of these, the name of an endpoint, ``model:number``, or ``dataset:name`` and ``dataset:name:number``.
         split: which of the run's splits to list the rows of; empty for the one that the model was fitted on.
         after: the last row id already seen.
     """

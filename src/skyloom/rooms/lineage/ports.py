@@ -7,13 +7,20 @@ import msgspec
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.data.making import Predict
+from skyloom.rooms.devices.model import DevicePrediction
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, PredictionRecord, Revision
 from skyloom.rooms.tracking.model import Run
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset version and the version of the table that holds its rows. ``parent`` is the version it was made from."""
+    """A dataset version and the version of the table that holds its rows.
+
+    Attributes:
+        parent: the version of the same dataset that it was made from.
+        predicted: what said its rows, and of which rows: a model version and a dataset version.
+    """
 
     dataset: str
     number: int
@@ -22,6 +29,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None
     made_at: float | None = None
     facts: dict[str, str] = {}
+    predicted: Predict | None = None
 
 
 class Sources(Protocol):
@@ -29,6 +37,10 @@ class Sources(Protocol):
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         """Find a prediction in the request logs; not in a snapshot, because it reads a file. Raises `NotFound`, `InvalidInput`."""
+        ...
+
+    def on_device(self, prediction_id: str, project: str) -> DevicePrediction | None:
+        """A prediction that was made on a device and has come here since. Raises `InvalidInput`."""
         ...
 
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:

@@ -8,6 +8,7 @@ import msgspec
 
 from skyloom.core import digests
 from skyloom.rooms.data.making import SPLIT_COLUMN, TRAINING_PART
+from skyloom.rooms.devices.model import DevicePrediction
 from skyloom.rooms.lineage.model import Kind, LineageNode, RowsUsed
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion, SplitRows
@@ -40,6 +41,17 @@ def of_prediction(prediction: Prediction) -> LineageNode:
     facts = {"rows": str(prediction.rows), "status": str(prediction.status)}
     name = f"prediction {prediction.prediction_id}"
     return LineageNode(kind=Kind.PREDICTION, id=prediction.prediction_id, name=name, at=prediction.at, facts=facts)
+
+
+def of_device_prediction(found: DevicePrediction) -> tuple[LineageNode, LineageNode]:
+    """A prediction that was made on a device, and the device."""
+    facts = {"rows": str(found.predicted.rows), "status": str(found.predicted.status)}
+    name = f"prediction {found.prediction_id}"
+    prediction = LineageNode(kind=Kind.PREDICTION, id=found.prediction_id, name=name, at=found.at, facts=facts)
+    device = found.device
+    labels = dict(sorted(device.labels.items()))
+    name = f"device {device.name}"
+    return prediction, LineageNode(kind=Kind.DEVICE, id=device.id, name=name, at=device.joined_at, facts=labels)
 
 
 def of_revision(endpoint: Endpoint, revision: Revision) -> LineageNode:

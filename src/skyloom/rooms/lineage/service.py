@@ -13,6 +13,8 @@ from skyloom.rooms.lineage.ports import Held, Sources
 from skyloom.rooms.registry.model import ModelVersion
 
 _PREDICTION = "pred_"
+_DATASET = "dataset"
+_DEEPEST = 20  # predictions of predictions of …
 
 
 class Lineages:
@@ -32,14 +34,22 @@ class Lineages:
         nodes: list[LineageNode] = []
         subject = ask.subject_id
         if subject.startswith(_PREDICTION):
-            found = self._sources.prediction(subject, by)
-            nodes.append(rules.of_prediction(found.prediction))
-            subject = found.revision.id
+            away = self._sources.on_device(subject, by.project)
+            if away is not None:
+                nodes += rules.of_device_prediction(away)
+                subject = away.version
+            else:
+                found = self._sources.prediction(subject, by)
+                nodes.append(rules.of_prediction(found.prediction))
+                subject = found.revision.id
+        kind, _, named = subject.partition(":")
+        if kind == _DATASET and named:
+            return Lineage(subject=self._store.read(lambda view: self._of_dataset(view, named, by.project)))
         path, version, held = self._store.read(lambda view: self._path(view, subject, by.project))
         if not nodes and not path:
             raise model.SubjectUnknown(
                 f"Nothing that has a lineage is called {ask.subject_id}.",
-                next_action="Give the id of a prediction, an endpoint, a revision, a model version or a run.",
+                next_action="Give the id of a prediction, an endpoint, a revision, a model version or a run; or dataset:NAME.",
             )
         rows = self._rows_used(held, version, ask) if held else None
         return Lineage(subject=rules.chain([*nodes, *path]), rows=rows)
@@ -67,6 +77,27 @@ class Lineages:
             return path, version, None
         line = rules.line_of(self._sources.held(view, origin.dataset, project), origin.dataset_version)
         return [*path, *map(rules.of_held, line)], version, line[0] if line else None
+
+    def _of_dataset(self, view: Snapshot, named: str, project: str) -> LineageNode:
+        """A dataset version with what it was made from. ``named`` is ``name`` (its newest) or ``name:number``."""
+        name, _, number = named.partition(":")
+        versions = self._sources.held(view, name, project)
+        wanted = int(number) if number.isdecimal() else versions[-1].number if versions and not number else -1
+        if wanted not in [held.number for held in versions]:
+            raise model.SubjectUnknown(
+                f"There is no dataset version {named!r}.", next_action="List yours: skyloom data list."
+            )
+        return self._made_of(view, name, wanted, project, _DEEPEST)
+
+    def _made_of(self, view: Snapshot, name: str, number: int, project: str, depth: int) -> LineageNode:
+        line = rules.line_of(self._sources.held(view, name, project), number)
+        nodes = [rules.of_held(held) for held in line]
+        told = line[-1].predicted if line else None
+        if told is None or not depth:
+            return rules.chain(nodes)
+        path = self._path(view, f"{told.model}:{told.model_version}", project)[0]
+        rows = self._made_of(view, told.dataset, told.version, project, depth - 1)
+        return rules.chain([*nodes[:-1], rules.leading_to(nodes[-1], [*([rules.chain(path)] if path else []), rows])])
 
     def _rows_used(self, held: Held, version: ModelVersion | None, ask: model.GetLineage) -> model.RowsUsed:
         split = ask.split or rules.fitted_split(version)

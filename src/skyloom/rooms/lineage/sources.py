@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import N, Snapshot
-from skyloom.rooms.data.making import Clean, Ingest, Making
+from skyloom.rooms.data.making import Clean, Ingest, Making, Predict
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
+from skyloom.rooms.devices.model import DevicePrediction
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.lineage.ports import Held
 from skyloom.rooms.registry.model import ModelVersion
@@ -19,6 +20,7 @@ from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.tracking.ports import RUNS
 
 FindPredictions = Callable[[FindPrediction, Caller], PredictionRecord]
+FindOnDevices = Callable[[str, str], DevicePrediction | None]
 
 
 class RoomSources:
@@ -26,13 +28,18 @@ class RoomSources:
 
     Args:
         find_prediction: serving's, which reads the request log.
+        find_on_devices: what devices brought, by prediction id and project.
     """
 
-    def __init__(self, find_prediction: FindPredictions) -> None:
+    def __init__(self, find_prediction: FindPredictions, find_on_devices: FindOnDevices = lambda *_: None) -> None:
         self._find_prediction = find_prediction
+        self._find_on_devices = find_on_devices
 
     def prediction(self, prediction_id: str, by: Caller) -> PredictionRecord:
         return self._find_prediction(FindPrediction(prediction_id=prediction_id), by)
+
+    def on_device(self, prediction_id: str, project: str) -> DevicePrediction | None:
+        return self._find_on_devices(prediction_id, project)
 
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
         revision = _mine(view.get(REVISIONS, subject), project)
@@ -92,6 +99,7 @@ def _held(dataset: Dataset, version: DatasetVersion) -> Held:
         parent=version.parent,
         made_at=version.created_at,
         facts=facts | ({"tags": ", ".join(version.tags)} if version.tags else {}),
+        predicted=version.making if isinstance(version.making, Predict) else None,
     )
 
 
@@ -101,6 +109,9 @@ def _made_by(making: Making) -> str:
         return f"ingest of {making.sources[0].path}{more}"
     if isinstance(making, Clean):
         return ", ".join(type(step).__name__ for step in making.steps)
+    if isinstance(making, Predict):
+        part = f", part {making.split}" if making.split else ""
+        return f"{making.model} version {making.model_version} on {making.dataset} version {making.version}{part}"
     return f"split with seed {making.seed}"
 
 

@@ -11,6 +11,8 @@ from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost.budget import BudgetState
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.data.making import Predict
+from skyloom.rooms.data.model import DatasetStatus
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.jobs import rules as jobs_rules
 from skyloom.rooms.jobs.model import Task
@@ -122,7 +124,8 @@ def of_endpoints(serving: Serving) -> Explainer:
             subject=subject,
             noun="endpoint",
             state=status.state.value,
-            message=status.message,
+            reason=status.scale.reason.value if status.scale else "",
+            message=status.message or (status.scale.why if status.scale else ""),
             next_action=status.next_action,
             evidence=happened(view, subject, project),
         )
@@ -180,12 +183,24 @@ def of_datasets(data: Datasets) -> Explainer:
             noun="dataset",
             state=status.state.value,
             reason=errors[0].code if errors else "",
-            message=errors[0].message if errors else "",
+            message=errors[0].message if errors else _made_of(status),
             next_action=errors[0].next_action if errors else "",
             evidence=happened(view, subject, project),
         )
 
     return explain
+
+
+def _made_of(status: DatasetStatus) -> str:
+    """Of predictions, what said them of which rows."""
+    newest = status.newest
+    if newest is None or not isinstance(newest.making, Predict):
+        return ""
+    said = newest.making
+    return (
+        f"version {newest.number} is what {said.model} version {said.model_version} "
+        f"says of {said.dataset} version {said.version}"
+    )
 
 
 def count_jobs(view: Snapshot, project: str) -> Mapping[str, int]:

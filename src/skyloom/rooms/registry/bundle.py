@@ -3,7 +3,7 @@
 manifest.json    this module's `Manifest`
 model.onnx       the network, first axis of every input and output is the batch; other runtimes have a file of their own
 profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
-encoding.json    for tabular models, the texts that each column knows
+encoding.json    of tabular models: how texts become numbers (`recipes.features.FeatureColumn`)
 """
 
 import enum

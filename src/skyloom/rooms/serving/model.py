@@ -14,10 +14,13 @@ from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
 from skyloom.core.errors import Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
+from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
+from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 
 
 class EndpointMissing(NotFound):
@@ -26,6 +29,10 @@ class EndpointMissing(NotFound):
 
 class NotAReplica(Denied):
     """Only a replica itself may report what it saw."""
+
+
+class NotAGateway(Denied):
+    """Only a gateway itself may report what it saw."""
 
 
 class EndpointState(enum.StrEnum):
@@ -54,9 +61,10 @@ class Endpoint(Record, frozen=True, kw_only=True):
     Attributes:
         model: name of the registered model.
         revision: number of the newest revision, from 1.
-        num_replicas: how many should answer.
+        num_replicas: how many should answer; with ``scaling``, what was decided last, and 0 while it sleeps.
         rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
+        scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
     """
 
     name: str
@@ -68,6 +76,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     created_at: float
     created_by: str
     stopped_by: str = ""
+    scaling: Autoscaling | None = None
 
 
 class Revision(Record, frozen=True, kw_only=True):
@@ -80,6 +89,7 @@ class Revision(Record, frozen=True, kw_only=True):
         resources: of each replica.
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
+        python: packages that a service's process needs beside those of the pool.
     """
 
     endpoint_id: str
@@ -89,6 +99,7 @@ class Revision(Record, frozen=True, kw_only=True):
     resources: Resources
     files: dict[RelativePath, Digest]
     profile: str = ""
+    python: PythonEnvironment | None = None
     created_at: float
 
 
@@ -130,6 +141,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
         revisions: newest first.
         replicas: the live ones, and the newest that failed.
         traffic: of the live replicas of the newest revision, added up; their histograms are monitoring's.
+        scale: why it has as many replicas as it has; None without a scaling.
     """
 
     endpoint: Endpoint
@@ -141,6 +153,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     revisions: tuple[Revision, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()
     traffic: Traffic = Traffic()
+    scale: ScaleNote | None = None
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,10 +166,10 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
-    """The control plane has heard a replica.
+    """The control plane has heard a replica, or a gateway.
 
     Attributes:
-        stop: the replica is not wanted any more; it drains and ends.
+        stop: it is not wanted any more; it drains and ends.
     """
 
     stop: bool = False
@@ -171,6 +184,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         version: a version's number, id or alias; empty for the newest.
         name: of the endpoint; empty for the model's name.
         num_replicas, resources: None keeps what the endpoint has (for a new one: 1 replica, half a CPU, 512 MiB and three times the model).
+        scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
     """
 
     model: Name
@@ -178,6 +192,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Name | None = None
     num_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
     resources: Resources | None = None
+    scaling: Autoscaling | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")
@@ -222,6 +237,21 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     traffic: Traffic
 
 
+@operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)
+class ReportRoutes(Operation[Reported], frozen=True, kw_only=True):
+    """Told by a gateway about itself: every second, and at once when a request begins to wait where no replica is.
+
+    Attributes:
+        gateway: its id, as its plan has it.
+        ready: it listens for every endpoint of its table.
+        routes: one per endpoint of its table.
+    """
+
+    gateway: Id
+    ready: bool
+    routes: Annotated[tuple[RouteTraffic, ...], Meta(max_length=1_000)] = ()
+
+
 @operation("predictions.find", Right.READ, "GET /predictions/{prediction_id}")
 class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     """Find one prediction in the request logs, and the endpoint, revision and replica that made it."""
@@ -229,4 +259,4 @@ class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     prediction_id: Id
 
 
-OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, FindPrediction)
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, ReportRoutes, FindPrediction)

@@ -58,8 +58,10 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         model, model_version: the names it answers to: ``/v2/models/{model}/versions/{model_version}``.
         bundle: folder of the model bundle.
         manifest: digest of the bundle's manifest; empty trusts the manifest that is there.
+        python: interpreter of the data plane, where another one (a service's own environment) starts it; empty: whichever starts it.
         host: address to listen on; loopback only.
         rest_port, grpc_port: 0 takes a free one (and then no other replica can share it).
+        private: it stands behind a gateway: gRPC calls are answered at ``rest_port`` too, as HTTP/1.1, and ``grpc_port`` is not opened.
         allowed_hosts: names a request may carry in its Host header, without the port; a guard against DNS rebinding.
         access_file: the `Access` list; read again when it changes.
         log_folder: the request log is ``{log_folder}/{replica}.jsonl``.
@@ -77,9 +79,11 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     model_version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,80}$(?!\n)")]
     bundle: str
     manifest: Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$(?!\n)")] = ""
+    python: Annotated[str, Meta(max_length=1_000)] = ""
     host: str = "127.0.0.1"
     rest_port: Port = 0
     grpc_port: Port = 0
+    private: bool = False
     allowed_hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = LOOPBACK_NAMES
     access_file: str
     log_folder: str
@@ -99,7 +103,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a replica answers."""
+    """Where a replica answers. A port that is not opened is 0; a gateway has its ports in its table, and both are 0 here."""
 
     pid: int
     rest_port: int

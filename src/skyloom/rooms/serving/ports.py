@@ -18,8 +18,10 @@ class ReplicaFiles(Protocol):
     Attributes:
         log_folder: request logs, one file per replica.
         port_folder: lock files of the ports.
+        python: interpreter that data planes run with.
     """
 
+    python: str
     log_folder: str
     port_folder: str
 

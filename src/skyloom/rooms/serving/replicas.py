@@ -13,11 +13,13 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
 from skyloom.rooms.registry.model import ModelVersion
-from skyloom.rooms.serving.model import Endpoint, ReportTraffic, Revision
+from skyloom.rooms.serving.model import Endpoint, ReportRoutes, ReportTraffic, Revision
 from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.ports import ReplicaFiles
+from skyloom.rooms.serving.routes import RouteTraffic
 
 MODULE = "skyloom.inference"
+GATEWAY_LABEL = "gateway"
 _PLAN_FILE = "plan.json"
 _BUNDLE = "bundle"
 _GRACE_S = Limits().drain_s + 2.0
@@ -43,6 +45,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
         warm=False,
+        python=revision.python,
     )
 
 
@@ -62,6 +65,7 @@ def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: Repl
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
         port_folder=files.port_folder,
+        python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
         gpus=revision.resources.gpus,
     )
@@ -102,3 +106,34 @@ class Heard:
         """Forget replicas that are gone."""
         with self._lock:
             self._reports = {key: kept for key, kept in self._reports.items() if still(key)}
+
+
+class RoutesHeard:
+    """The newest report of every gateway, in memory. Thread-safe. A gateway of one project says nothing about another's endpoints."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reports: dict[tuple[str, str], tuple[float, ReportRoutes]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, project: str, report: ReportRoutes) -> None:
+        """Keep a report."""
+        with self._lock:
+            self._reports[project, report.gateway] = (self._clock.monotonic(), report)
+
+    def ready(self, project: str, gateway: str) -> bool:
+        """It said lately that it listens for all its endpoints."""
+        known = self._reports.get((project, gateway))
+        return known is not None and known[1].ready and self._clock.monotonic() - known[0] < _FRESH_S
+
+    def traffic(self, project: str, gateway: str) -> dict[str, RouteTraffic]:
+        """What it saw at each endpoint, by its newest report; empty when that is too old to be true."""
+        known = self._reports.get((project, gateway))
+        if known is None or self._clock.monotonic() - known[0] >= _FRESH_S:
+            return {}
+        return {route.endpoint: route for route in known[1].routes}
+
+    def keep(self, still: Callable[[str, str], bool]) -> None:
+        """Forget gateways that are gone; asked by project and gateway."""
+        with self._lock:
+            self._reports = {key: kept for key, kept in self._reports.items() if still(*key)}

@@ -61,11 +61,12 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint behind the gateway.
 
     Attributes:
-        rest_port, grpc_port: where the gateway listens for it.
+        rest_port, grpc_port: where the gateway listens for it; 0 opens none.
         access_file: the `Access` list: who may predict, and so who may wake it.
         sticky_header: requests with the same value of this header go to the same revision as long as the weights stand; "" for none.
         hold_s: how long a request waits for a replica when there is none.
         max_held: requests that may wait so; beyond it 429.
+        max_in_flight: requests that one replica gets at a time; when all have so many, the next ones wait here as if there were none.
     """
 
     endpoint: Id
@@ -80,6 +81,7 @@ class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True):
     shadows: Annotated[tuple[Shadow, ...], Meta(max_length=10)] = ()
     hold_s: Seconds = 30.0
     max_held: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    max_in_flight: Annotated[int, Meta(ge=1, le=100_000)] = 256
 
 
 class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ crash at any point leaves either both or none, and the next tick goes on from th
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -30,10 +30,11 @@ from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import model, predictions, rules
+from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.outlook import Outlook, newest_revision
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.replicas import Heard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.replicas import GATEWAY_LABEL, Heard, RoutesHeard, default_resources, plan_of, spec_of
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.serving")
@@ -69,7 +70,11 @@ class Serving:
         self._blobs = blobs
         self._files = files
         self._heard = Heard(clock)
+        self._routes_heard = RoutesHeard(clock)
         self._outlook = Outlook(clock, jobs, self._heard)
+        self.autoscaler = Autoscaler(store, clock, outbox)
+        # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
+        self.notice: Callable[[set[str]], None] = lambda touched: None
         self._tick_lock = threading.Lock()
 
     def handlers(self) -> Handlers:
@@ -79,6 +84,7 @@ class Serving:
             model.GetEndpoint: Query(self.get),
             model.StopEndpoint: Change(self.stop),
             model.ReportTraffic: Query(self.report),
+            model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
         }
 
@@ -86,6 +92,8 @@ class Serving:
 
     def check(self, ask: model.Deploy, by: Caller) -> None:
         """Refuse what can never run, and bring the manifest to the blobs: a replica's folder holds it as a file."""
+        if ask.scaling is not None:
+            check_asked(ask.scaling, self._clock.now())
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
@@ -98,9 +106,8 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        wanted = changed(
-            endpoint, {"model": ask.model, "num_replicas": ask.num_replicas or endpoint.num_replicas, "stopped_by": ""}
-        )
+        size = size_of(ask, endpoint)
+        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
         if latest is None or (latest.model_version, latest.resources) != (version.id, resources) or endpoint.stopped_by:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
             revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources))
@@ -131,6 +138,16 @@ class Serving:
         )
         return model.Reported(stop=replica.stopped_at is not None)
 
+    def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:
+        job_id = by.task_id.partition(".")[0]
+        job = self._store.read(lambda view: self._jobs.find(view, job_id, by.project)) if job_id else None
+        if job is None or job.spec.labels.get(GATEWAY_LABEL) != ask.gateway:
+            raise model.NotAGateway(
+                f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
+            )
+        self._routes_heard.take(by.project, ask)
+        return model.Reported()
+
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
         return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
 
@@ -160,6 +177,7 @@ class Serving:
             resources=resources,
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
+            python=version.manifest.service.python if version.manifest.service else None,
             created_at=self._clock.now(),
         )
 
@@ -208,7 +226,8 @@ class Serving:
 
     def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
         """An endpoint and what it is doing."""
-        return self._outlook.status(view, endpoint)
+        status = self._outlook.status(view, endpoint)
+        return msgspec.structs.replace(status, scale=self.autoscaler.note(endpoint))
 
     # The loop
 
@@ -217,6 +236,8 @@ class Serving:
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
             self._publish_access({endpoint.project for endpoint in endpoints})
+            known = {endpoint.id for endpoint in endpoints}
+            self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
             waits = [self._bring_about_safely(endpoint) for endpoint in endpoints]
             return min([_TICK_S, *waits])
 
@@ -244,6 +265,9 @@ class Serving:
         """Take one endpoint's next steps; returns the seconds after which to look again."""
         if not endpoint.rest_port and not endpoint.stopped_by:
             endpoint = self._give_ports(endpoint)
+        again_s = _TICK_S
+        if endpoint.scaling is not None and not endpoint.stopped_by:
+            endpoint, again_s = self._scale(endpoint)
         now = self._clock.now()
         situation, revision = self._store.read(
             lambda view: (self._outlook.situation(view, endpoint), newest_revision(view, endpoint))
@@ -253,12 +277,23 @@ class Serving:
             settling = any(
                 item.state in (model.ReplicaState.STARTING, model.ReplicaState.STOPPING) for item in situation.seen
             )
-            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S)
+            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S, again_s)
         words = {replica.id: self._words(replica) for replica in steps.ended if replica.failed}
         names = [self._ids.new(predictions.REPLICA_PREFIX) for _ in range(steps.num_starts)]
         plans = [(name, self._blobs.put([plan_of(endpoint, revision, name, self._files)])[0]) for name in names]
-        self._store.write(lambda tx: self._apply(tx, endpoint, revision, plans, words, now))
+        touched: set[str] = set()
+
+        def work(tx: Transaction) -> None:
+            self._apply(tx, endpoint, revision, plans, words, now)
+            touched.update(tx.touched)
+
+        self._store.write(work)
+        self.notice(touched)
         return _EAGER_S
+
+    def _scale(self, endpoint: Endpoint) -> tuple[Endpoint, float]:
+        situation = self._store.read(lambda view: self._outlook.situation(view, endpoint))
+        return self.autoscaler.look(endpoint, situation.seen)
 
     def _apply(
         self,

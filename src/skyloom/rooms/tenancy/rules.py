@@ -18,6 +18,8 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     Role.TASK: frozenset({Right.READ, Right.PREDICT, Right.WRITE}),
 }
 ALL_PROJECTS = "*"
+_DEVICE, _JOIN = "sky_device.", "sky_join."
+DEVICE_RIGHTS, JOIN_RIGHTS = frozenset({Right.DEVICE}), frozenset({Right.JOIN})
 
 
 def caller(token: Token | None, project: str, now: float) -> Caller:
@@ -79,6 +81,34 @@ def task_secret(key: bytes, task_id: str) -> str:
     """The token of one task: its id and a MAC, so nothing needs storing and it dies with the task (RFC 2104)."""
     mac = hmac.new(key, task_id.encode(), "sha256").hexdigest()
     return f"sky_task.{task_id}.{mac}"
+
+
+def device_secret(key: bytes, device_id: str, generation: int) -> str:
+    """The token of one device: its id, how often it has joined, and a MAC. Nothing of it is stored."""
+    mac = hmac.new(key, f"device:{device_id}:{generation}".encode(), "sha256").hexdigest()
+    return f"{_DEVICE}{device_id}.{generation}.{mac}"
+
+
+def device_of_secret(key: bytes, secret: str) -> tuple[str, int] | None:
+    """The device and generation that a device's token speaks for, or None when it is forged."""
+    parts = secret.split(".")
+    if len(parts) != 4 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10):
+        return None
+    device_id, generation = parts[1], int(parts[2])
+    is_ours = hmac.compare_digest(device_secret(key, device_id, generation).encode(), secret.encode())
+    return (device_id, generation) if is_ours else None
+
+
+def join_code(key: bytes, project: str, device_id: str, enrolment: int) -> str:
+    """The join code of a device: where it joins, as which device, and 120 bits of a MAC that differ with each enrolment."""
+    mac = hmac.new(key, f"join:{device_id}:{enrolment}".encode(), "sha256").digest()
+    return f"{_JOIN}{project}.{device_id}.{base64.b32encode(mac[:15]).decode().lower()}"
+
+
+def device_of_code(code: str) -> str:
+    """The device that a join code names; "" when it is none. Says nothing about whether the code is good."""
+    parts = code.rsplit(".", 2)
+    return parts[1] if code.startswith(_JOIN) and len(parts) == 3 else ""
 
 
 def keyed_digest(key: bytes, content: bytes) -> str:

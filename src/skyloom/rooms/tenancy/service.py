@@ -33,6 +33,8 @@ class Tenancy:
     Attributes:
         project_of_live_task: set by the composition root; answers from the jobs room, which tenancy cannot import,
             whether a task may still speak, and for which project.
+        project_of_device, project_of_code: the same of a device (its id and the generation of its token) and of a join code (the
+            device's id and the code's digest); the devices room answers.
     """
 
     def __init__(self, store: Store, clock: Clock, ids: Ids, key: bytes) -> None:
@@ -42,6 +44,8 @@ class Tenancy:
         self._key = key
         self._look_at = 0.0
         self.project_of_live_task: Callable[[str], str | None] = lambda _task_id: None
+        self.project_of_device: Callable[[str, int], str | None] = lambda _device_id, _generation: None
+        self.project_of_code: Callable[[str, str], str | None] = lambda _device_id, _digest: None
 
     def handlers(self) -> Handlers:
         return {
@@ -57,6 +61,8 @@ class Tenancy:
         """Return who speaks. Raises `NoToken`, `ProjectMissing`."""
         if secret.startswith("sky_task."):
             return self._task_caller(secret, project)
+        if secret.startswith(("sky_device.", "sky_join.")):
+            return self._device_caller(secret, project)
         digest = digests.of_bytes(secret.encode("utf-8", "surrogatepass"))
         found, known = self._store.read(
             lambda view: (view.select(TOKENS, {"digest": digest}, limit=1), project and view.get(PROJECTS, project))
@@ -76,6 +82,29 @@ class Tenancy:
         return Caller(
             principal=task_id, project=project, scope=home, rights=rules.RIGHTS[model.Role.TASK], task_id=task_id
         )
+
+    def _device_caller(self, secret: str, project: str) -> Caller:
+        """A device, or who holds its join code. Each may do nothing else than what its one right is for."""
+        told = rules.device_of_secret(self._key, secret) if secret.startswith("sky_device.") else None
+        if told is not None:
+            device_id, rights, home = told[0], rules.DEVICE_RIGHTS, self.project_of_device(*told)
+        else:
+            device_id, rights = rules.device_of_code(secret), rules.JOIN_RIGHTS
+            digest = digests.of_bytes(secret.encode("utf-8", "surrogatepass"))
+            home = self.project_of_code(device_id, digest) if device_id else None
+        if home is None:
+            return rules.caller(None, project, 0)
+        if project not in ("", home):
+            raise rules.project_missing(project)
+        return Caller(principal=device_id, project=project, scope=home, rights=rights, device_id=device_id)
+
+    def device_secret(self, device_id: str, generation: int) -> str:
+        """The token that a device is given when it joins."""
+        return rules.device_secret(self._key, device_id, generation)
+
+    def join_code(self, project: str, device_id: str, enrolment: int) -> str:
+        """The code that a device joins with, once."""
+        return rules.join_code(self._key, project, device_id, enrolment)
 
     def task_secret(self, task_id: str) -> str:
         """The token that a task is given at launch."""

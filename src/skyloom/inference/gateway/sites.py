@@ -1,0 +1,177 @@
+"""Who may pass: the gateway's two sites at one endpoint, before any request may wait for a replica or wake one.
+
+Guards come in the order of `wire.rest`: Host, token, method, what can be passed on. What lies behind an address is the replica's to say.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from skyloom.core.errors import SkyloomError, Unavailable
+from skyloom.inference.access import AccessList
+from skyloom.inference.gateway.desk import RouteDesk
+from skyloom.inference.gateway.forwarding import is_passable
+from skyloom.inference.gateway.metrics import CONTENT_TYPE, render
+from skyloom.inference.gateway.watching import Watching, is_known_service
+from skyloom.inference.gateway.words import GRPC, call_failed, failed, refused
+from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.site import Listener, Streaming
+from skyloom.inference.wire.status import GrpcStatus
+
+_LIVE, _READY, _METRICS = b"/v2/health/live", b"/v2/health/ready", b"/metrics"
+_HEALTH = frozenset({_LIVE, _READY})
+_METHODS = (b"GET", b"POST")
+_SERVICE = b"/inference.GRPCInferenceService/"
+_CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
+_OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
+_OK = ((b"grpc-status", b"0"),)
+_YES = b"\x00\x00\x00\x00\x02\x08\x01"  # a message whose first field is true, or 1: live, ready, SERVING
+
+
+class RouteGate:
+    """What both sites of one endpoint share.
+
+    Attributes:
+        is_draining: nothing new is taken soon.
+    """
+
+    def __init__(self, desk: RouteDesk, access: AccessList) -> None:
+        self.desk = desk
+        self.access = access
+        self.is_draining = False
+        self._changes = 0
+        self.update(access)
+
+    @property
+    def epoch(self) -> int:
+        """Grows when a request that was admitted may not be admitted again."""
+        return self.access.version + self._changes
+
+    def update(self, access: AccessList) -> None:
+        """The route is another one: take over who may come in, and the names that a request may carry in its Host header."""
+        self._hosts = frozenset(name.lower().encode() for name in self.desk.route.allowed_hosts)
+        self._changes += 1
+        if access is not self.access:
+            self._changes += self.access.version
+            self.access = access
+
+    def knows_host(self, host: bytes | None) -> bool:
+        """True for an allowed name with any port; ``[::1]`` keeps its brackets."""
+        if host is None:
+            return False
+        name, colon, port = host.rpartition(b":")
+        if not colon or host.endswith(b"]"):
+            name, port = host, b""
+        return name.lower() in self._hosts and (not port or port.isdigit())
+
+
+class GateRest:
+    """The site of an endpoint's HTTP/1.1 connections."""
+
+    def __init__(self, gate: RouteGate) -> None:
+        self._gate = gate
+        self._own: dict[bytes, Callable[[], Response]] = {
+            _LIVE: lambda: Response(200, msgspec.json.encode({"live": True})),
+            _READY: self._ready,
+            _METRICS: lambda: Response(200, render(gate.desk.traffic(closes=False)), CONTENT_TYPE),
+        }
+
+    @property
+    def epoch(self) -> int:
+        """Grows when a request that was admitted may not be admitted again."""
+        return self._gate.epoch
+
+    def admit(self, request: Request) -> Response | None:
+        """Refuse by the head alone."""
+        method, target, headers = request.head
+        if not self._gate.knows_host(headers.get(b"host")):
+            return refused(421, "The Host header names another server.")
+        if target not in _HEALTH:
+            try:
+                self._gate.access.check(headers.get(b"authorization"))
+            except SkyloomError as error:
+                return failed(error, is_call=False)
+        if method not in ((b"GET",) if target in self._own else _METHODS):
+            allowed = b"GET" if target in self._own else b"GET, POST"
+            return refused(405, f"Use {allowed.decode()} here.", ((b"allow", allowed),))
+        if headers.get(b"content-type", b"").startswith(GRPC):
+            return refused(415, "gRPC has a port of its own.")  # behind the gateway this type means a call
+        if not is_passable(request.head):
+            return refused(400, "The headers cannot be passed on.")
+        return None
+
+    def serve(self, request: Request, exchange: Streaming) -> None:
+        """Answer what is the gateway's own; bring the rest to a replica."""
+        own = self._own.get(request.head.target)
+        if own is not None:
+            exchange.answer(own())
+        else:
+            self._gate.desk.take(request, exchange, is_call=False)
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Bodies are passed on whole."""
+        return None
+
+    def refusal(self, status: int, message: str) -> Response:
+        """Word an error that the wire itself found."""
+        return refused(status, message)
+
+    def _ready(self) -> Response:
+        """It takes requests, even while all replicas sleep: the first one wakes them."""
+        if not self._gate.is_draining:
+            return Response(200, msgspec.json.encode({"ready": True}))
+        error = Unavailable("The gateway takes no requests.", next_action="Send again: another one answers.")
+        return failed(error, is_call=False)
+
+
+class GateCalls:
+    """The site of an endpoint's HTTP/2 connections: calls of one message each way are brought to a replica."""
+
+    def __init__(self, gate: RouteGate) -> None:
+        self._gate = gate
+        self._watching = Watching()
+
+    @property
+    def epoch(self) -> int:
+        """Grows when a request that was admitted may not be admitted again."""
+        return self._gate.epoch
+
+    def admit(self, request: Request) -> Response | None:
+        """Refuse by the head alone."""
+        method, target, headers = request.head
+        if method != b"POST" or not headers.get(b"content-type", b"").startswith(GRPC):
+            return Response(415, b"This port speaks gRPC.", b"text/plain")
+        if target not in _OPEN:
+            try:
+                self._gate.access.check(headers.get(b"authorization"))
+            except SkyloomError as error:
+                return failed(error, is_call=True)
+        if not is_passable(request.head):
+            return call_failed(GrpcStatus.INVALID_ARGUMENT, "The headers cannot be passed on.")
+        return None
+
+    def serve(self, request: Request, exchange: Streaming) -> None:
+        """Answer what is the gateway's own; bring the rest to a replica."""
+        target = request.head.target
+        if target not in _OPEN:
+            self._gate.desk.take(request, exchange, is_call=True)
+        elif target in (_CHECK, _WATCH) and not is_known_service(request.body, self._gate.desk.route.model):
+            exchange.answer(call_failed(GrpcStatus.NOT_FOUND, "There is no such service."))
+        elif target == _WATCH:
+            self._watching.add(exchange)
+        elif self._gate.is_draining and target != _SERVICE + b"ServerLive":
+            exchange.answer(call_failed(GrpcStatus.UNAVAILABLE, "The gateway takes no requests."))
+        else:
+            exchange.answer(Response(200, _YES, GRPC, trailers=_OK))
+
+    def listener(self, request: Request, exchange: Streaming) -> Listener | None:
+        """Calls are passed on whole."""
+        return None
+
+    def refusal(self, status: int, message: str) -> Response:
+        """Word an error that the wire itself found."""
+        return refused(status, message, is_call=True)
+
+    def drain(self) -> None:
+        """End the calls that would never end by themselves."""
+        self._watching.end()

@@ -1,0 +1,81 @@
+"""From rows of a table to the tensors of a model, and the rows that cannot go in, with why."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from skyloom.inference.tensors import DTYPES, Array
+from skyloom.recipes.describing import value_shape
+from skyloom.recipes.features import FeatureColumn
+from skyloom.rooms.batch import rules
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Manifest, TensorSpec
+
+Mask = NDArray[np.bool_]
+
+
+class RowReader:
+    """Turns batches of rows into tensors, in the order of the signature.
+
+    Args:
+        columns: what the model takes → column of the table (`rules.fit`).
+        bundle: folder of the verified bundle, for the encoding of texts.
+
+    Attributes:
+        names: the columns that are needed.
+    """
+
+    def __init__(self, manifest: Manifest, columns: Mapping[str, str], bundle: Path) -> None:
+        self._specs = manifest.signature.inputs
+        self._columns = columns
+        self._features: tuple[FeatureColumn, ...] = ()
+        self._encoded = (bundle / ENCODING_FILE).is_file()
+        if rules.is_tabular(manifest):
+            told = (bundle / ENCODING_FILE).read_bytes() if self._encoded else b""
+            encoding = msgspec.json.decode(told, type=tuple[FeatureColumn, ...]) if told else ()
+            known = {feature.name: feature for feature in encoding}
+            self._features = tuple(known.get(name, FeatureColumn(name=name)) for name in manifest.columns)
+        self.names = tuple(dict.fromkeys(columns.values()))
+
+    def rejects(self, batch: pa.RecordBatch) -> dict[int, str]:
+        """Place in the batch → why the row cannot be predicted. An encoded model knows what a missing value means; others do not."""
+        found: dict[int, str] = {}
+        if self._features and self._encoded:
+            return found
+        for name in self.names:
+            for place in np.flatnonzero(_missing(batch.column(name))).tolist():
+                found.setdefault(place, f"no value in {name!r}")
+        return found
+
+    def tensors(self, batch: pa.RecordBatch) -> list[Array]:
+        """The rows as the model takes them. None of them is one that `rejects` names."""
+        if self._features:
+            parts = [
+                feature.encode(pa.chunked_array([batch.column(self._columns[feature.name])]))
+                for feature in self._features
+            ]
+            return [np.stack(parts, axis=1).astype(DTYPES[self._specs[0].datatype], copy=False)]
+        named = [(spec, self._columns[spec.name]) for spec in self._specs]
+        return [_tensor(spec, batch.schema.field(name), batch.column(name)) for spec, name in named]
+
+
+def _missing(column: pa.Array) -> Mask:
+    missing: Mask = column.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(column.type):
+        inside = column.drop_null().flatten().is_null().to_numpy(zero_copy_only=False)
+        if inside.any():
+            missing = missing.copy()
+            missing[~missing] = inside.reshape(-1, column.type.list_size).any(axis=1)
+    return missing
+
+
+def _tensor(spec: TensorSpec, field: pa.Field, column: pa.Array) -> Array:
+    """A whole column as one input; `rules.misfit` has found that it fits."""
+    is_list = pa.types.is_fixed_size_list(column.type)
+    flat = (column.flatten() if is_list else column).to_numpy(zero_copy_only=False)
+    tail = value_shape(field) if is_list else (1,) * (len(spec.shape) - 1)
+    made: Array = flat.reshape(len(column), *tail).astype(DTYPES[spec.datatype], copy=False)
+    return made

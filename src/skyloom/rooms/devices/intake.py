@@ -1,0 +1,186 @@
+"""Taking in what devices wrote down while they were alone: the position of the outbox moves in the transaction that keeps the records."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import msgspec
+
+from skyloom.ports.clock import Clock
+from skyloom.ports.store import Snapshot, Transaction, changed
+from skyloom.rooms.devices import rules
+from skyloom.rooms.devices.messages import (
+    Counted,
+    Dropped,
+    Happened,
+    Lane,
+    OutboxRecord,
+    OutboxTaken,
+    Predicted,
+    RunBegan,
+    Sampled,
+    UploadOutbox,
+)
+from skyloom.rooms.devices.model import Device, DeviceChunk, DevicePrediction, DeviceReport, DeviceRun, OutboxPosition
+from skyloom.rooms.devices.ports import DEVICE_CHUNKS, DEVICE_REPORTS, DEVICE_RUNS, DEVICES, POSITIONS, SAMPLE_CHUNKS
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.serving.predictions import locate
+
+_RUN_PREFIX = "rep_"
+
+
+class Intake:
+    """Keeps what comes out of outboxes, and finds predictions in it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def positions(self, view: Snapshot, device: Device, epoch: str) -> dict[Lane, int]:
+        """Number of the next record expected of each lane of an outbox; 0 of one that is new."""
+        kept = {lane: view.get(POSITIONS, _position_id(device, epoch, lane)) for lane in Lane}
+        return {lane: position.next if position else 0 for lane, position in kept.items()}
+
+    def take(self, tx: Transaction, device: Device, ask: UploadOutbox) -> OutboxTaken:
+        """Keep what is new of a chunk, and how far the lane is now."""
+        identifier = _position_id(device, ask.epoch, ask.lane)
+        known = tx.get(POSITIONS, identifier)
+        position = known or tx.insert(POSITIONS, OutboxPosition(id=identifier, project=device.project))
+        plan = rules.intake(position.next, ask.oldest, ask.first, len(ask.records))
+        if plan.next == position.next:
+            return OutboxTaken(next=position.next)
+        skipped = position.skipped + plan.skipped
+        tx.update(POSITIONS, changed(position, {"next": plan.next, "skipped": skipped}))
+        self._keep(tx, device, ask, ask.records[plan.start :])
+        return OutboxTaken(next=plan.next)
+
+    def _keep(self, tx: Transaction, device: Device, ask: UploadOutbox, records: Sequence[OutboxRecord]) -> None:
+        now = self._clock.now()
+        skew_s = ask.now - now
+        tally = _Tally(
+            tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
+        )
+        for kind, some in groupby(records, key=_bundling):
+            batch = list(some)
+            if kind is not None and ask.lane is _LANES[kind[0]]:
+                self._keep_chunk(tx, device, kind[0], kind[1], batch, skew_s, tally)
+            elif ask.lane is Lane.FACTS:
+                for record in batch:
+                    self._note(tx, device, record, tally)
+            else:
+                tally.refused += len(batch)
+        report = tally.told()
+        if report != tally.before:
+            put = tx.update if report.version else tx.insert
+            put(DEVICE_REPORTS, report)
+
+    def _keep_chunk(
+        self,
+        tx: Transaction,
+        device: Device,
+        kind: type[OutboxRecord],
+        run_id: str,
+        batch: Sequence[OutboxRecord],
+        skew_s: float,
+        tally: "_Tally",
+    ) -> None:
+        run = tx.get(DEVICE_RUNS, run_id)
+        first = batch[0].nth  # type: ignore[union-attr]  # both kinds of chunk have it
+        identifier = _chunk_id(run_id, first)
+        place = DEVICE_CHUNKS if kind is Predicted else SAMPLE_CHUNKS
+        if run is None or run.device != device.id or tx.get(place, identifier) is not None:
+            tally.refused += len(batch)
+            return
+        tally.predictions += len(batch) if kind is Predicted else 0
+        chunk = DeviceChunk(
+            id=identifier,
+            project=device.project,
+            run=run_id,
+            device=device.id,
+            skew_s=skew_s,
+            received_at=self._clock.now(),
+            lines=msgspec.json.encode(batch),
+        )
+        tx.insert(place, chunk)
+
+    def _note(self, tx: Transaction, device: Device, record: OutboxRecord, tally: "_Tally") -> None:
+        """Take in a record that is kept as what it means and not as it came."""
+        if isinstance(record, Dropped):
+            tally.dropped += max(0, record.end - record.first)
+        elif isinstance(record, Happened):
+            tally.note, tally.noted_at = record.message, record.at
+        elif isinstance(record, RunBegan) and record.run.startswith(_RUN_PREFIX):
+            if tx.get(DEVICE_RUNS, record.run) is None:
+                began = DeviceRun(
+                    id=record.run,
+                    project=device.project,
+                    device=device.id,
+                    model_version=record.version,
+                    began_at=record.at,
+                )
+                tx.insert(DEVICE_RUNS, began)
+        elif isinstance(record, Counted):
+            run = tx.get(DEVICE_RUNS, record.run)
+            if run is None or run.device != device.id:
+                tally.refused += 1
+                return
+            tally.traffic = rules.together(tally.traffic, rules.grown(run.traffic, record.traffic))
+            tx.update(DEVICE_RUNS, changed(run, {"traffic": record.traffic}))
+        else:
+            tally.refused += 1
+
+    def find(self, view: Snapshot, prediction_id: str, project: str) -> DevicePrediction | None:
+        """A prediction that came from a device of a project. Raises `PredictionIdUnreadable`."""
+        run_id, nth = locate(prediction_id)
+        run = view.get(DEVICE_RUNS, run_id)
+        device = view.get(DEVICES, run.device) if run else None
+        if run is None or device is None or run.project != project:
+            return None
+        # The newest chunk that begins at the prediction's number or before it.
+        after = _chunk_id(run_id, nth + 1)
+        found = view.select(DEVICE_CHUNKS, {"run": run_id}, newest_first=True, after=after, limit=1)
+        for chunk in found:
+            for predicted in msgspec.json.decode(chunk.lines, type=list[Predicted]):
+                if predicted.nth == nth:
+                    return DevicePrediction(
+                        prediction_id=prediction_id,
+                        device=device,
+                        version=run.model_version,
+                        at=predicted.at - chunk.skew_s,
+                        predicted=predicted,
+                    )
+        return None
+
+
+class _Tally:
+    """What a chunk adds to the report of its device."""
+
+    def __init__(self, before: DeviceReport) -> None:
+        self.before = before
+        self.traffic: Traffic = before.traffic
+        self.predictions, self.dropped, self.refused = before.predictions, before.dropped, before.refused
+        self.note, self.noted_at = before.note, before.noted_at
+
+    def told(self) -> DeviceReport:
+        """The report with it."""
+        names = ("traffic", "predictions", "dropped", "refused", "note", "noted_at")
+        return changed(self.before, {name: getattr(self, name) for name in names})
+
+
+_LANES: dict[type[OutboxRecord], Lane] = {Predicted: Lane.FACTS, Sampled: Lane.SAMPLES}
+
+
+def _bundling(record: OutboxRecord) -> tuple[type[OutboxRecord], str] | None:
+    """What records are kept together: those of one kind and run; None for those that are kept one by one."""
+    return (type(record), record.run) if isinstance(record, Predicted | Sampled) else None
+
+
+def _position_id(device: Device, epoch: str, lane: Lane) -> str:
+    return f"{device.id}/{epoch}/{lane.value}"
+
+
+def _chunk_id(run_id: str, nth: int) -> str:
+    return f"{run_id}.{nth:016d}"
+
+
+def samples_of(chunks: Iterable[DeviceChunk]) -> Iterable[tuple[DeviceChunk, tuple[Sampled, ...]]]:
+    """Chunks with their samples."""
+    return ((chunk, tuple(msgspec.json.decode(chunk.lines, type=list[Sampled]))) for chunk in chunks)

@@ -1,0 +1,38 @@
+"""What devices need stored."""
+
+from skyloom.ports.store import Collection
+from skyloom.rooms.devices.model import (
+    Device,
+    DeviceChunk,
+    DeviceReport,
+    DeviceRun,
+    JoinCode,
+    KeyRing,
+    OutboxPosition,
+    SealedKey,
+)
+from skyloom.rooms.devices.rollout import Rollout
+
+DEVICES = Collection("devices", Device, indexes=("rollout",), unique=("name",))
+JOIN_CODES = Collection("join_codes", JoinCode)
+DEVICE_REPORTS = Collection("device_reports", DeviceReport)
+DEVICE_RUNS = Collection("device_runs", DeviceRun, indexes=("device", "model_version"))
+DEVICE_CHUNKS = Collection("device_chunks", DeviceChunk, indexes=("run",))
+SAMPLE_CHUNKS = Collection("sample_chunks", DeviceChunk, indexes=("device",))
+POSITIONS = Collection("outbox_positions", OutboxPosition)
+KEY_RINGS = Collection("key_rings", KeyRing, indexes=("number", "drops_at"))
+SEALED_KEYS = Collection("sealed_keys", SealedKey)
+ROLLOUTS = Collection("rollouts", Rollout, indexes=("state",))
+
+COLLECTIONS = (
+    DEVICES,
+    JOIN_CODES,
+    DEVICE_REPORTS,
+    DEVICE_RUNS,
+    DEVICE_CHUNKS,
+    SAMPLE_CHUNKS,
+    POSITIONS,
+    KEY_RINGS,
+    SEALED_KEYS,
+    ROLLOUTS,
+)

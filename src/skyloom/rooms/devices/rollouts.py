@@ -1,0 +1,221 @@
+"""The service of roll-outs: takes them in, and in a loop brings them forward, or back."""
+
+import logging
+from collections.abc import Sequence
+
+from skyloom.core.errors import SkyloomError
+from skyloom.core.events import Moved
+from skyloom.core.ids import Ids
+from skyloom.core.operation import Caller, Page
+from skyloom.ports.blobs import Blobs
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.rooms.devices import rollout as nouns
+from skyloom.rooms.devices import rules
+from skyloom.rooms.devices.model import Device
+from skyloom.rooms.devices.ports import DEVICE_REPORTS, DEVICES, ROLLOUTS
+from skyloom.rooms.devices.rollout import ROLLOUT_MOVES, Rollout, RolloutState, RolloutStatus
+from skyloom.rooms.devices.rules import RolloutTurn, Seat
+from skyloom.rooms.devices.service import manifest_content, manifest_digest
+from skyloom.rooms.registry.model import NEWEST, ModelVersion
+from skyloom.rooms.registry.service import Registry
+
+log = logging.getLogger("skyloom.devices")
+_TICK_S, _IDLE_S = 1.0, 60.0
+_LIVE = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
+
+
+class Rollouts:
+    """Roll-outs of all projects."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, registry: Registry, blobs: Blobs) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._outbox = outbox
+        self._registry = registry
+        self._blobs = blobs
+
+    def handlers(self) -> Handlers:
+        return {
+            nouns.CreateRollout: Change(self.create, before=self.check),
+            nouns.ListRollouts: Query(self.list),
+            nouns.GetRollout: Query(self.get),
+            nouns.PauseRollout: Change(self.pause),
+            nouns.ResumeRollout: Change(self.resume),
+            nouns.AbortRollout: Change(self.abort),
+        }
+
+    # Taking in
+
+    def check(self, ask: nouns.CreateRollout, by: Caller) -> None:
+        """Refuse stages that cannot be meant, and bring the manifest to the blobs: devices fetch it as a file."""
+        if list(ask.stages) != sorted(set(ask.stages)) or ask.stages[-1] != 100:
+            raise nouns.StagesUnclear(
+                f"The stages {', '.join(map(str, ask.stages))} do not grow to 100.",
+                next_action="Write growing shares that end with 100, for example 10,50,100.",
+            )
+        version = self._store.read(lambda view: self._version(view, ask, by))
+        self._blobs.put([manifest_content(version)])
+
+    def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
+        version = self._version(tx, ask, by)
+        devices = tx.select(DEVICES, {"project": by.project})
+        for other in tx.select(ROLLOUTS, {"project": by.project, "state": _LIVE}):
+            both = [
+                device.name
+                for device in devices
+                if rules.matches(device.labels, ask.labels) and rules.matches(device.labels, other.labels)
+            ]
+            if both or other.labels == ask.labels:
+                raise nouns.RolloutInTheWay(
+                    f"Roll-out {other.id} of {other.model} version {other.number} is {other.state.value} on devices that this one is for"
+                    + (f", {both[0]} for one." if both else "."),
+                    next_action=f"Wait for it, or abort it: skyloom rollout abort {other.id}.",
+                )
+        made = Rollout(
+            id=self._ids.new("roll"),
+            project=by.project,
+            model=version.model,
+            model_version=version.id,
+            number=version.number,
+            manifest=manifest_digest(version),
+            files=tuple(file.digest for file in version.manifest.files),
+            labels=ask.labels,
+            stages=ask.stages,
+            pause_s=ask.pause_s,
+            min_healthy=ask.min_healthy,
+            probation_s=ask.probation_s,
+            created_at=self._clock.now(),
+            created_by=by.principal,
+        )
+        return self.status(tx, tx.insert(ROLLOUTS, made))
+
+    def pause(self, tx: Transaction, ask: nouns.PauseRollout, by: Caller) -> RolloutStatus:
+        found = self.find(tx, ask.rollout_id, by.project)
+        if found.state is not RolloutState.PAUSED:
+            found = self._moved(tx, found, RolloutState.PAUSED, f"Paused by {by.principal}.")
+        return self.status(tx, found)
+
+    def resume(self, tx: Transaction, ask: nouns.ResumeRollout, by: Caller) -> RolloutStatus:
+        found = self.find(tx, ask.rollout_id, by.project)
+        if found.state is not RolloutState.RUNNING:
+            found = self._moved(tx, found, RolloutState.RUNNING, "")
+        return self.status(tx, found)
+
+    def abort(self, tx: Transaction, ask: nouns.AbortRollout, by: Caller) -> RolloutStatus:
+        found = self.find(tx, ask.rollout_id, by.project)
+        if found.state not in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK):
+            found = self._moved(tx, found, RolloutState.ROLLING_BACK, f"Aborted by {by.principal}.")
+            self._take_back(tx, found)
+        return self.status(tx, found)
+
+    def _version(self, view: Snapshot, ask: nouns.CreateRollout, by: Caller) -> ModelVersion:
+        return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
+
+    # Looking
+
+    def find(self, view: Snapshot, rollout_id: str, project: str) -> Rollout:
+        """A roll-out of a project. Raises `RolloutMissing`."""
+        found = view.get(ROLLOUTS, rollout_id)
+        if found is None or found.project != project:
+            raise nouns.RolloutMissing(
+                f"There is no roll-out {rollout_id}.", next_action="List them: skyloom rollout list."
+            )
+        return found
+
+    def get(self, ask: nouns.GetRollout, by: Caller) -> RolloutStatus:
+        return self._store.read(lambda view: self.status(view, self.find(view, ask.rollout_id, by.project)))
+
+    def list(self, ask: nouns.ListRollouts, by: Caller) -> Page[RolloutStatus]:
+        def work(view: Snapshot) -> Page[RolloutStatus]:
+            where = {"project": by.project}
+            found = view.select(ROLLOUTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            part = page(found, ask.limit)
+            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
+
+        return self._store.read(work)
+
+    def status(self, view: Snapshot, rollout: Rollout) -> RolloutStatus:
+        """A roll-out and how far it is."""
+        waits = rollout.state is RolloutState.RUNNING and rollout.passed_at is not None
+        return RolloutStatus(
+            rollout=rollout,
+            share=rollout.stages[rollout.stage],
+            progress=rules.progress_of(self._seats(view, rollout)),
+            next_at=rollout.passed_at + rollout.pause_s if waits and rollout.passed_at is not None else None,
+        )
+
+    def _seats(self, view: Snapshot, rollout: Rollout) -> Sequence[Seat]:
+        now = self._clock.now()
+        live = {other.id for other in view.select(ROLLOUTS, {"project": rollout.project, "state": _LIVE})}
+        return [
+            rules.seat_of(device, view.get(DEVICE_REPORTS, device.id), rollout, device.rollout in live, now)
+            for device in view.select(DEVICES, {"project": rollout.project})
+            if device.rollout == rollout.id or rules.matches(device.labels, rollout.labels)
+        ]
+
+    # The loop
+
+    def tick(self) -> float:
+        """Bring every roll-out that has not ended one step on. Returns the seconds until the next step may be due."""
+        live = self._store.read(lambda view: view.select(ROLLOUTS, {"state": _LIVE}))
+        for rollout in live:
+            try:
+                self._step(rollout)
+            except SkyloomError as error:
+                log.warning("roll-out %s waits: %s", rollout.id, error)
+            except Exception:
+                log.exception("roll-out %s is left as it is; the others go on", rollout.id)
+        return _TICK_S if live else _IDLE_S
+
+    def _step(self, rollout: Rollout) -> None:
+        turn = self._store.read(lambda view: self._turn(view, rollout))
+        if not _changes(rollout, turn):
+            return
+
+        def work(tx: Transaction) -> None:
+            now_is = tx.get(ROLLOUTS, rollout.id)
+            if now_is is None or now_is.state not in _LIVE:
+                return
+            turn = self._turn(tx, now_is)  # decided again on what is true now
+            if not _changes(now_is, turn):
+                return
+            facts = {"stage": turn.stage, "passed_at": turn.passed_at}
+            kept = changed(now_is, facts)
+            stays = turn.state is now_is.state
+            kept = tx.update(ROLLOUTS, kept) if stays else self._moved(tx, kept, turn.state, turn.message)
+            for device_id in turn.assign:
+                self._assign(tx, device_id, kept)
+            if kept.state is RolloutState.ROLLING_BACK and now_is.state is not kept.state:
+                self._take_back(tx, kept)
+
+        self._store.write(work)
+
+    def _turn(self, view: Snapshot, rollout: Rollout) -> RolloutTurn:
+        return rules.take_turn(rollout, self._seats(view, rollout), self._clock.now())
+
+    def _assign(self, tx: Transaction, device_id: str, rollout: Rollout) -> None:
+        device = tx.get(DEVICES, device_id)
+        if device is not None:
+            facts = {"fallback": device.wanted, "wanted": rollout.model_version, "rollout": rollout.id}
+            self._order(tx, device, facts | {"probation_s": rollout.probation_s})
+
+    def _take_back(self, tx: Transaction, rollout: Rollout) -> None:
+        for device in tx.select(DEVICES, {"project": rollout.project, "rollout": rollout.id}):
+            self._order(tx, device, {"wanted": device.fallback, "fallback": "", "probation_s": 0.0})
+
+    def _order(self, tx: Transaction, device: Device, facts: dict[str, object]) -> None:
+        tx.update(DEVICES, changed(device, {**facts, "assignment": device.assignment + 1}))
+
+    def _moved(self, tx: Transaction, rollout: Rollout, state: RolloutState, message: str) -> Rollout:
+        ROLLOUT_MOVES.check(rollout.id, rollout.state, state)
+        moved = Moved(before=rollout.state, after=state, reason="rollout", message=message)
+        self._outbox.publish(tx, rollout.project, rollout.id, moved)
+        return tx.update(ROLLOUTS, changed(rollout, {"state": state, "message": message}))
+
+
+def _changes(rollout: Rollout, turn: RolloutTurn) -> bool:
+    now_is = (rollout.state, rollout.stage, rollout.passed_at)
+    return bool(turn.assign) or now_is != (turn.state, turn.stage, turn.passed_at)

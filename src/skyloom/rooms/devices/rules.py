@@ -1,0 +1,210 @@
+"""Pure decisions of devices: what state one is in, what of a chunk is new, which devices get a roll-out next and when it goes back.
+
+Snapshot in, plan out. No clock, store or network is known here. Everything is computed anew each time from what is true then, so a lost
+or repeated step changes nothing.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from skyloom.rooms.devices.messages import DeviceOutcome
+from skyloom.rooms.devices.model import Device, DeviceReport, DeviceState
+from skyloom.rooms.devices.rollout import Rollout, RolloutProgress, RolloutState
+from skyloom.rooms.monitoring.model import Latency, Traffic
+
+LATE_CALLS, OFFLINE_CALLS = 2.5, 10.0
+_GRACE_S = 5.0
+
+
+def state_of(device: Device, report: DeviceReport | None, now: float) -> DeviceState:
+    """What a device is doing, by when it called last and how often it means to."""
+    if device.retired_at is not None:
+        return DeviceState.RETIRED
+    if device.joined_at is None:
+        return DeviceState.ENROLLED
+    seen_at = max(device.joined_at, report.seen_at if report else 0.0)
+    silent_s, interval_s = now - seen_at, report.interval_s if report else 30.0
+    if silent_s <= LATE_CALLS * interval_s + _GRACE_S:
+        return DeviceState.ONLINE
+    return DeviceState.LATE if silent_s <= OFFLINE_CALLS * interval_s + _GRACE_S else DeviceState.OFFLINE
+
+
+def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """True when a device has all the labels of a selector."""
+    return all(labels.get(name) == value for name, value in selector.items())
+
+
+# The outbox
+
+
+@dataclass(frozen=True)
+class NewPart:
+    """What of a chunk is taken: the records from ``start`` on, after which ``next`` is expected; ``skipped`` will never come."""
+
+    start: int
+    next: int
+    skipped: int
+
+
+def intake(position: int, oldest: int, first: int, count: int) -> NewPart:
+    """Decide what is new in a chunk of ``count`` records that begins with number ``first``.
+
+    Records below ``oldest`` are gone on the device, so the cloud waits for them no longer. A chunk that begins beyond what is expected is
+    not taken at all: it came out of order, and the device asks where it stands.
+    """
+    expected = max(position, oldest)
+    known = expected - first
+    if known < 0 or known >= count:
+        return NewPart(start=count, next=expected, skipped=expected - position)
+    return NewPart(start=known, next=first + count, skipped=expected - position)
+
+
+def grown(before: Traffic, after: Traffic) -> Traffic:
+    """What was added between two totals of one run, without histograms; nothing is ever taken away."""
+    counts = after.latency.counts
+    return Traffic(
+        requests=max(0, after.requests - before.requests),
+        rows=max(0, after.rows - before.rows),
+        client_errors=max(0, after.client_errors - before.client_errors),
+        server_errors=max(0, after.server_errors - before.server_errors),
+        latency=Latency(
+            counts={
+                place: added for place, n in counts.items() if (added := n - before.latency.counts.get(place, 0)) > 0
+            }
+        ),
+    )
+
+
+def together(one: Traffic, other: Traffic) -> Traffic:
+    """Two totals as one, without histograms."""
+    places = sorted(one.latency.counts.keys() | other.latency.counts.keys())
+    counts = {place: one.latency.counts.get(place, 0) + other.latency.counts.get(place, 0) for place in places}
+    return Traffic(
+        requests=one.requests + other.requests,
+        rows=one.rows + other.rows,
+        client_errors=one.client_errors + other.client_errors,
+        server_errors=one.server_errors + other.server_errors,
+        latency=Latency(counts=counts),
+    )
+
+
+# Roll-outs
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A device that a roll-out is for, and how it stands.
+
+    Attributes:
+        mine: the roll-out has told it what to serve.
+        free: it may be told: it has joined, and no other roll-out is at work on it.
+        outcome: what it said of what it was told; PENDING until it says something of the newest.
+        near: it called lately.
+    """
+
+    device: str
+    mine: bool = False
+    free: bool = True
+    outcome: DeviceOutcome = DeviceOutcome.PENDING
+    near: bool = True
+
+
+@dataclass(frozen=True)
+class RolloutTurn:
+    """What to do with a roll-out now.
+
+    Attributes:
+        state, stage, passed_at, message: as they should be from now on.
+        assign: devices to tell.
+    """
+
+    state: RolloutState
+    stage: int
+    passed_at: float | None
+    message: str
+    assign: tuple[str, ...] = ()
+
+
+def seat_of(device: Device, report: DeviceReport | None, rollout: Rollout, busy: bool, now: float) -> Seat:
+    """How a device stands to a roll-out. ``busy``: another roll-out is at work on it."""
+    said = report is not None and report.assignment == device.assignment
+    state = state_of(device, report, now)
+    return Seat(
+        device=device.id,
+        mine=device.rollout == rollout.id,
+        free=not busy and state not in (DeviceState.ENROLLED, DeviceState.RETIRED),
+        outcome=report.outcome if said and report else DeviceOutcome.PENDING,
+        near=state in (DeviceState.ONLINE, DeviceState.LATE),
+    )
+
+
+def progress_of(seats: Sequence[Seat]) -> RolloutProgress:
+    """Count the devices of a roll-out."""
+    mine = [seat for seat in seats if seat.mine]
+    settled = (DeviceOutcome.HEALTHY, DeviceOutcome.FAILED)
+    return RolloutProgress(
+        matching=sum(seat.mine or seat.free for seat in seats),
+        assigned=len(mine),
+        healthy=sum(seat.outcome is DeviceOutcome.HEALTHY for seat in mine),
+        failed=sum(seat.outcome is DeviceOutcome.FAILED for seat in mine),
+        waiting=sum(seat.outcome not in settled and seat.near for seat in mine),
+        away=sum(seat.outcome not in settled and not seat.near for seat in mine),
+    )
+
+
+def take_turn(rollout: Rollout, seats: Sequence[Seat], now: float) -> RolloutTurn:
+    """Decide the next step of a roll-out that has not ended."""
+    counted = progress_of(seats)
+    keeps = RolloutTurn(rollout.state, rollout.stage, rollout.passed_at, rollout.message)
+    if rollout.state is RolloutState.ROLLING_BACK:
+        over = counted.waiting == 0
+        return RolloutTurn(RolloutState.ROLLED_BACK if over else rollout.state, rollout.stage, None, rollout.message)
+    bad = _too_many_failed(rollout, counted)
+    if bad:
+        return RolloutTurn(RolloutState.ROLLING_BACK, rollout.stage, None, bad)
+    if rollout.state is RolloutState.PAUSED:
+        return keeps
+    chosen = _chosen(rollout, seats)
+    if chosen:
+        return RolloutTurn(rollout.state, rollout.stage, None, "", chosen)
+    if counted.waiting or not counted.healthy:
+        return RolloutTurn(rollout.state, rollout.stage, None, "")
+    passed_at = now if rollout.passed_at is None else min(rollout.passed_at, now)  # clocks may be set back
+    is_last = rollout.stage + 1 >= len(rollout.stages)
+    if is_last:
+        return RolloutTurn(RolloutState.DONE, rollout.stage, passed_at, "")
+    if now < passed_at + rollout.pause_s:
+        return RolloutTurn(rollout.state, rollout.stage, passed_at, "")
+    return RolloutTurn(rollout.state, rollout.stage + 1, None, "")
+
+
+def wanted_seats(share: int, matching: int) -> int:
+    """How many of so many devices a stage is for: its share, rounded up, so that the first stage has at least one."""
+    return math.ceil(share * matching / 100)
+
+
+def _too_many_failed(rollout: Rollout, counted: RolloutProgress) -> str:
+    """Why it has to go back, or "". Judged by all that it was given to: one that is still to answer counts as if it would be well."""
+    possible = counted.assigned - counted.failed
+    if not counted.failed or possible >= rollout.min_healthy * counted.assigned:
+        return ""
+    return (
+        f"{counted.failed} of {counted.assigned} devices gave up {rollout.model} version {rollout.number}; "
+        f"at least {rollout.min_healthy:.0%} must be healthy."
+    )
+
+
+def _chosen(rollout: Rollout, seats: Sequence[Seat]) -> tuple[str, ...]:
+    """Devices to tell now, always in the same order, which differs from roll-out to roll-out: nobody is always the first to suffer."""
+    meant = [seat for seat in seats if seat.mine or seat.free]
+    missing = wanted_seats(rollout.stages[rollout.stage], len(meant)) - sum(seat.mine for seat in meant)
+    open_seats = sorted(
+        (seat for seat in meant if not seat.mine), key=lambda seat: (not seat.near, _rank(rollout.id, seat.device))
+    )
+    return tuple(seat.device for seat in open_seats[: max(0, missing)])
+
+
+def _rank(rollout_id: str, device: str) -> bytes:
+    return hashlib.sha256(f"{rollout_id}/{device}".encode()).digest()

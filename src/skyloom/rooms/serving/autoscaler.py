@@ -1,0 +1,213 @@
+"""The loop's side of scaling: keeps what gateways report of each endpoint, asks the policy, commits what it decides together with why.
+
+What was heard lives in memory: losing it costs a window in which nothing is taken away. What was decided is the endpoint's own
+`num_replicas`, so a control plane that starts again goes on from there.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from skyloom.core.events import Moved
+from skyloom.ports.clock import Clock
+from skyloom.ports.door import Outbox
+from skyloom.ports.store import Store, Transaction, changed
+from skyloom.rooms.monitoring.model import Latency
+from skyloom.rooms.monitoring.windows import latency_quantile
+from skyloom.rooms.schedules.rules import next_slot
+from skyloom.rooms.serving.load import LoadHistory
+from skyloom.rooms.serving.model import Deploy, Endpoint
+from skyloom.rooms.serving.policy import decide
+from skyloom.rooms.serving.ports import ENDPOINTS
+from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.rules import Seen
+from skyloom.rooms.serving.scaling import (
+    Autoscaling,
+    LoadSample,
+    ScaleCourse,
+    ScaleDecision,
+    ScaleNote,
+    ScaleSignal,
+    ScalingUnclear,
+    check_scaling,
+)
+
+_LONGEST_LEAD_S = 600.0
+_LEARNS = 0.5  # of what a start took, into what the next is expected to take
+_TAIL = 0.95
+
+
+class Autoscaler:
+    """The sizes of all endpoints that have an `Autoscaling`. Thread-safe: reports come beside the loop."""
+
+    def __init__(self, store: Store, clock: Clock, outbox: Outbox) -> None:
+        self._store = store
+        self._clock = clock
+        self._outbox = outbox
+        self._followed: dict[str, _Followed] = {}
+        self._lock = threading.Lock()
+
+    def hear(self, route: RouteTraffic) -> bool:
+        """Take what a gateway saw at one endpoint. True when somebody waits and there is no replica: then look at once."""
+        with self._lock:
+            followed = self._followed.setdefault(route.endpoint, _Followed())
+            return followed.hear(route, self._clock.now(), self._clock.monotonic())
+
+    def look(self, endpoint: Endpoint, seen: Sequence[Seen]) -> tuple[Endpoint, float]:
+        """Decide about one endpoint with an `Autoscaling`; returns it as it is now, and the seconds after which to look again.
+
+        A decision for another size is committed with its event; if the endpoint was changed meanwhile nothing is, and the next look
+        decides.
+        """
+        now = self._clock.now()
+        with self._lock:
+            followed = self._followed.setdefault(endpoint.id, _Followed())
+            decision = followed.decide(endpoint, seen, now)
+        if decision.wanted != endpoint.num_replicas:
+            moved = self._store.write(lambda tx: self._commit(tx, endpoint, decision))
+            if moved is None:
+                return endpoint, 0.0
+            endpoint = moved
+        with self._lock:
+            followed.settle(decision, now)
+        return endpoint, max(0.0, decision.again_at - now)
+
+    def note(self, endpoint: Endpoint) -> ScaleNote | None:
+        """Why an endpoint has its size; None before the first look of this process."""
+        followed = self._followed.get(endpoint.id)
+        return followed.note if followed and endpoint.scaling is not None else None
+
+    def keep(self, still: Callable[[str], bool]) -> None:
+        """Forget endpoints that are gone."""
+        with self._lock:
+            self._followed = {key: kept for key, kept in self._followed.items() if still(key)}
+
+    def _commit(self, tx: Transaction, endpoint: Endpoint, decision: ScaleDecision) -> Endpoint | None:
+        fresh = tx.get(ENDPOINTS, endpoint.id)
+        if fresh is None or fresh.version != endpoint.version:
+            return None
+        before, after = (
+            f"{count} replica{'' if count == 1 else 's'}" for count in (endpoint.num_replicas, decision.wanted)
+        )
+        news = Moved(before=before, after=after, reason=decision.reason.value, message=decision.why)
+        self._outbox.publish(tx, endpoint.project, endpoint.id, news)
+        return tx.update(ENDPOINTS, changed(endpoint, {"num_replicas": decision.wanted}))
+
+
+class _Followed:
+    """What is known of one endpoint."""
+
+    def __init__(self) -> None:
+        self.note: ScaleNote | None = None
+        self._scaling: Autoscaling | None = None
+        self._load = LoadHistory(ScaleSignal.CONCURRENCY, 0.0)
+        self._lead_s = 1.0
+        self._course: ScaleCourse | None = None
+        self._last: tuple[float, RouteTraffic] | None = None
+        self._size = self._answering = 0
+        self._starting: set[str] = set()
+
+    def hear(self, route: RouteTraffic, now: float, monotonic: float) -> bool:
+        last, self._last = self._last, (monotonic, route)
+        before = RouteTraffic(endpoint=route.endpoint) if last is None else last[1]
+        # Of a gateway's first report it is not known since when it counts; after its restart it counts from nothing.
+        span_s = 0.0 if last is None else monotonic - last[0]
+        again = route.arrived < before.arrived
+        self._load.add(
+            LoadSample(
+                at=now,
+                span_s=max(0.0, span_s),
+                replicas=self._answering,
+                arrived=0 if last is None else route.arrived if again else route.arrived - before.arrived,
+                concurrency=max(route.mean_in_flight, 0.0) if span_s else float(route.held + route.in_flight),
+                held=route.held,
+                oldest_held_s=route.oldest_held_s,
+                queue_delay_s=route.queue_delay_s,
+                latency_s=None if last is None else _tail(RouteTraffic(endpoint="") if again else before, route),
+                utilisation=_busy_share(route.mean_in_flight, self._answering),
+            )
+        )
+        return bool(route.held) and self._size == 0
+
+    def decide(self, endpoint: Endpoint, seen: Sequence[Seen], now: float) -> ScaleDecision:
+        scaling = endpoint.scaling
+        assert scaling is not None
+        if scaling != self._scaling:
+            # Another policy looks at other things; it begins with nothing seen, and so takes nothing away for a window.
+            last = self._load.newest
+            self._scaling, self._load, self._course = scaling, LoadHistory.of(scaling), None
+            if last is not None:
+                self._load.add(msgspec.structs.replace(last, span_s=0.0))
+        self._learn_lead(seen, now)
+        self._load.lead_s = self._lead_s
+        self._answering = sum(item.answers for item in seen)
+        return decide(scaling, self._load, endpoint.num_replicas, now, self._course)
+
+    def settle(self, decision: ScaleDecision, now: float) -> None:
+        self._course = decision.course
+        self._size = decision.wanted
+        assert self._scaling is not None
+        mean = self._load.mean(now, self._scaling.window_s)
+        self.note = ScaleNote(
+            at=now,
+            wanted=decision.wanted,
+            reason=decision.reason,
+            why=decision.why,
+            seen=mean.value if mean.seen_s else None,
+        )
+
+    def _learn_lead(self, seen: Sequence[Seen], now: float) -> None:
+        """How long a start takes: from the decision until it answers, as this loop sees it."""
+        for item in seen:
+            if item.answers and item.replica.id in self._starting:
+                took_s = min(max(0.0, now - item.replica.created_at), _LONGEST_LEAD_S)
+                self._lead_s += _LEARNS * (took_s - self._lead_s)
+        self._starting = {item.replica.id for item in seen if item.wanted and not item.ready}
+
+
+def check_asked(scaling: Autoscaling, now: float) -> None:
+    """Raise `ScalingUnclear`, `CronUnreadable` or `TimeZoneUnknown` for what can never be done."""
+    check_scaling(scaling)
+    if scaling.signal is ScaleSignal.GPU:
+        raise ScalingUnclear(
+            "Nobody tells how busy the GPUs of replicas are.",
+            next_action="Scale on concurrency, utilisation or queue_delay.",
+        )
+    for floor in scaling.floors:
+        for line in (floor.start, floor.end):
+            if next_slot(line, floor.time_zone, now) is None:
+                raise ScalingUnclear(
+                    f"The schedule's {line!r} never comes true.", next_action="Name a day that some month has."
+                )
+
+
+def size_of(ask: Deploy, endpoint: Endpoint) -> dict[str, Any]:
+    """The scaling and the size of an endpoint after a deployment. It begins awake: a new revision has to show that it runs."""
+    scaling = ask.scaling
+    if scaling is None and ask.num_replicas is None:
+        scaling = endpoint.scaling
+    num_replicas = ask.num_replicas or max(1, endpoint.num_replicas)
+    if scaling is not None:
+        num_replicas = min(max(num_replicas, scaling.min_replicas), scaling.max_replicas)
+    return {"scaling": scaling, "num_replicas": num_replicas}
+
+
+def _tail(before: RouteTraffic, after: RouteTraffic) -> float | None:
+    """The latency of 95 in 100 requests between two reports."""
+    added: dict[int, int] = {}
+    for name, traffic in after.revisions.items():
+        known = before.revisions[name].latency.counts if name in before.revisions else {}
+        for place, count in traffic.latency.counts.items():
+            added[place] = added.get(place, 0) + max(0, count - known.get(place, 0))
+    return latency_quantile(Latency(counts=added), _TAIL)
+
+
+def _busy_share(in_system: float, replicas: int) -> float:
+    """The share of time in which a replica has something to do, by how many requests it has on average.
+
+    That of a queue with arrivals by chance, n / (1 + n) (M/M/1): a gateway sees requests, not processors.
+    """
+    each = in_system / replicas if replicas else 0.0
+    return each / (1.0 + each)

@@ -1,0 +1,115 @@
+"""Every row is predicted once, by the model that a replica would serve, or is told with why it was not."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
+from skyloom.rooms.batch.model import NotPredictable
+from skyloom.tables.memory import MemoryTables
+from tests.recipes.batch.kit import Desk, toy_rows, vectors
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, MemoryTables())
+
+
+def test_all_rows_are_predicted_in_order_with_their_ids(desk: Desk) -> None:
+    rows = toy_rows(3_000)
+    desk.fill(vectors(rows))
+    version, contents = desk.predict(keep=("n",))
+    found, expected = desk.rows(), desk.expected(rows)
+    assert (version.number, version.num_rows, contents.num_rows) == (1, 3_000, 3_000)
+    assert [row["source_row_id"] for row in found] == [row["n"] for row in found] == list(range(3_000))
+    np.testing.assert_allclose([row["scores"] for row in found], expected, rtol=1e-6)
+    assert [row["prediction"] for row in found] == expected.argmax(axis=1).tolist()
+    np.testing.assert_allclose([row["score"] for row in found], expected.max(axis=1), rtol=1e-6)
+    assert "3,000 of 3,000 rows" in desk.said[-1] and "100%" in desk.said[-1]
+
+
+def test_part_of_a_split_keeps_the_ids_of_the_whole(desk: Desk) -> None:
+    desk.fill(vectors(toy_rows(100)))
+    _, contents = desk.predict(split="test")
+    assert [row["source_row_id"] for row in desk.rows()] == list(range(0, 100, 3))
+    assert contents.reports[0].rows_in == contents.num_rows == 34
+
+
+def test_rows_without_a_value_are_left_out_and_told(desk: Desk) -> None:
+    values = [None if place % 10 == 0 else row.tolist() for place, row in enumerate(toy_rows(95))]
+    values[7] = [1.0, None, 2.0, 3.0]  # type: ignore[list-item]
+    desk.fill(pa.table({"x": pa.array(values, pa.list_(pa.float32(), 4))}))
+    _, contents = desk.predict()
+    (loss,) = contents.reports[0].losses
+    assert (loss.num_rows, contents.num_rows, contents.num_rejects) == (11, 84, 11)
+    assert "'x'" in loss.reason and loss.examples[1].row_id == 7
+    told = [msgspec.json.decode(line, type=LostRow).row_id for line in desk.kept[0].splitlines()]
+    assert told == sorted([*range(0, 95, 10), 7])
+    assert not {row["source_row_id"] for row in desk.rows()} & set(told)
+
+
+def test_no_row_that_can_be_predicted_makes_no_version(desk: Desk) -> None:
+    desk.fill(pa.table({"x": pa.array([None, None], pa.list_(pa.float32(), 4))}))
+    with pytest.raises(NotPredictable, match=r"None of 2 rows.*'x'"):
+        desk.predict()
+    assert desk.tables.versions("p/said") == []
+
+
+def test_second_try_goes_on_with_the_ranges_that_are_missing(desk: Desk) -> None:
+    rows = toy_rows(1_000)
+    desk.fill(vectors(rows))
+    done = KeptRanges(desk.folder / "shards", 1_000)
+    _, contents = Desk(desk.folder, desk.tables).predict()
+    assert contents.num_rows == 1_000
+    again = desk.predict()  # committed before: nothing is read or written
+    assert again[0].number == 1 and not desk.said and len(done.done()) >= 1
+
+
+def test_row_that_the_model_fails_on_costs_only_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skyloom.inference.model import Model, ModelFailed
+
+    plain = Model.run
+
+    def fails(self: Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        if (inputs[0] == 77.0).any():
+            raise ModelFailed("no", next_action="no")
+        return plain(self, inputs)
+
+    monkeypatch.setattr(Model, "run", fails)
+    rows = toy_rows(700)
+    rows[[3, 600]] = 77.0
+    desk.fill(vectors(rows))
+    _, contents = desk.predict()
+    (loss,) = contents.reports[0].losses
+    assert [one.row_id for one in loss.examples] == [3, 600] and contents.num_rows == 698
+    good = [row["source_row_id"] for row in desk.rows()]
+    np.testing.assert_allclose([row["scores"] for row in desk.rows()], desk.expected(rows[good]), rtol=1e-6)
+
+
+def test_failure_of_a_worker_ends_all_and_commits_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.fill(vectors(toy_rows(2_000)))
+    monkeypatch.setattr(KeptRanges, "keep", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    with pytest.raises(OSError, match="gone"):
+        desk.predict()
+    assert desk.tables.versions("p/said") == []
+
+
+def test_empty_part_is_refused(desk: Desk) -> None:
+    desk.fill(vectors(toy_rows(10)))
+    with pytest.raises(NotPredictable, match="no row"):
+        desk.predict(split="validation")
+
+
+def test_claims_of_many_workers_cover_each_row_once(tmp_path: Path) -> None:
+    schema = pa.schema([("n", pa.int64())])
+    shards = KeptRanges(tmp_path / "s", 100)
+    shards.keep(Range(10, 20), schema, [], [])
+    shards.keep(Range(50, 61), schema, [], [])
+    claimed = []
+    later = KeptRanges(tmp_path / "s", 100)
+    while one := later.claim(7):
+        claimed += range(one.start, one.stop)
+    assert sorted(claimed) == [n for n in range(100) if not 10 <= n < 20 and not 50 <= n < 61]

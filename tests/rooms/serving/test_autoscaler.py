@@ -1,0 +1,166 @@
+"""Scaling inside the serving room, by reports that a gateway would send."""
+
+import pytest
+
+from skyloom.core.errors import InvalidInput
+from skyloom.ports.door import EVENTS
+from skyloom.rooms.monitoring.model import Latency
+from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
+from skyloom.rooms.serving.model import EndpointState
+from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
+from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
+from tests.rooms.serving.bench import Bench
+
+SLEEPY = Autoscaling(min_replicas=0, max_replicas=4, target=8.0, scale_to_zero_after_s=30.0)
+
+
+class Gateway:
+    """What a gateway counts: requests at once that go on all the time, each a second long."""
+
+    def __init__(self, bench: Bench, endpoint: str) -> None:
+        self.bench, self.endpoint = bench, endpoint
+        self.arrived = 0
+
+    def second(self, at_once: int, bin_of_latency: int = 50) -> bool:
+        self.arrived += at_once
+        counts = {bin_of_latency: self.arrived} if self.arrived else {}
+        held = 0 if self.bench.status().endpoint.num_replicas else at_once
+        urgent = self.bench.serving.autoscaler.hear(
+            RouteTraffic(
+                endpoint=self.endpoint,
+                arrived=self.arrived,
+                held=held,
+                in_flight=at_once - held,
+                mean_in_flight=float(at_once),
+                revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
+            )
+        )
+        self.bench.round()
+        return urgent
+
+    def sizes(self, at_once: int, seconds: int) -> list[int]:
+        found = []
+        for _ in range(seconds):
+            self.second(at_once)
+            found.append(self.bench.status().endpoint.num_replicas)
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def start(bench: Bench, scaling: Autoscaling, **what) -> Gateway:
+    status = bench.deploy(scaling=scaling, **what)
+    bench.settle()
+    return Gateway(bench, status.endpoint.id)
+
+
+def test_load_follows_with_replicas_events_and_a_reason(bench: Bench) -> None:
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
+    gateway.sizes(20, 40)
+    status = bench.status()
+    assert status.endpoint.num_replicas == 3
+    assert status.state is EndpointState.READY
+    assert len(bench.running()) == 3
+    assert status.scale is not None and "20 requests at once" in status.scale.why
+    events = bench.disk.read(lambda view: view.entries(EVENTS, {"subject": status.endpoint.id}))
+    told = [event.body for _, event in events if getattr(event.body, "after", "").endswith("replicas")]
+    assert (told[-1].after, told[-1].reason in {"load", "panic"}) == ("3 replicas", True)
+    assert "at a target of 8" in told[-1].message
+
+
+def test_quiet_endpoint_sleeps_and_the_next_request_wakes_it(bench: Bench) -> None:
+    gateway = start(bench, SLEEPY)
+    gateway.sizes(4, 10)
+    sizes = gateway.sizes(0, 90)
+    assert sizes[-1] == 0
+    assert sizes.index(0) >= 29
+    bench.settle()
+    assert not bench.running()
+    assert bench.status().state is EndpointState.READY
+    assert gateway.second(1)  # look at once
+    assert bench.status().endpoint.num_replicas == 1
+    assert bench.status().scale.reason is ScaleReason.WAKE
+    bench.settle()
+    assert len(bench.running()) == 1
+
+
+def test_restarted_control_plane_goes_on_from_its_size_and_takes_nothing_away_unseen(bench: Bench) -> None:
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
+    gateway.sizes(30, 40)
+    assert bench.status().endpoint.num_replicas == 4
+    bench.start()
+    bench.settle(30)
+    assert bench.status().endpoint.num_replicas == 4
+    assert bench.status().scale.reason is ScaleReason.UNSEEN
+    assert set(gateway.sizes(0, 40)) == {4}
+    assert gateway.sizes(0, 100)[-1] == 1
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_crash_at_the_commit_of_a_size_repeats_or_keeps_it(bench: Bench, phase: str) -> None:
+    gateway = start(bench, Autoscaling(max_replicas=4, target=8.0))
+    bench.start()
+    for number in range(1, 8):
+        bench.start(phase, number)
+        try:
+            gateway.sizes(30, 12)
+        except BaseException as crash:
+            assert type(crash).__name__ == "Crash"
+    bench.start()
+    gateway.sizes(30, 20)
+    assert bench.status().endpoint.num_replicas == 4
+    assert len(bench.running()) == 4
+
+
+def test_restarted_gateway_counts_from_nothing_and_does_no_harm(bench: Bench) -> None:
+    gateway = start(bench, Autoscaling(signal=ScaleSignal.RATE, target=10.0, max_replicas=4))
+    gateway.sizes(25, 90)
+    assert bench.status().endpoint.num_replicas == 3
+    gateway.arrived = 0
+    gateway.sizes(25, 90)
+    assert bench.status().endpoint.num_replicas == 3
+
+
+def test_slow_answers_grow_an_endpoint_that_scales_on_latency(bench: Bench) -> None:
+    gateway = start(bench, Autoscaling(signal=ScaleSignal.LATENCY, target=0.1, max_replicas=3))
+    for _ in range(60):
+        gateway.second(2, bin_of_latency=60)  # 1 µs · 1.25^61: 0.8 s
+    assert bench.status().endpoint.num_replicas == 3
+
+
+def test_deploy_without_scaling_keeps_it_and_a_number_alone_ends_it(bench: Bench) -> None:
+    start(bench, SLEEPY)
+    assert bench.deploy().endpoint.scaling == SLEEPY
+    both = bench.deploy(scaling=SLEEPY, num_replicas=9).endpoint
+    assert (both.scaling, both.num_replicas) == (SLEEPY, 4)
+    alone = bench.deploy(num_replicas=2).endpoint
+    assert (alone.scaling, alone.num_replicas) == (None, 2)
+
+
+def test_stopped_and_deployed_again_begins_awake(bench: Bench) -> None:
+    gateway = start(bench, SLEEPY)
+    gateway.sizes(0, 100)
+    assert bench.status().endpoint.num_replicas == 0
+    bench.stop()
+    assert bench.deploy().endpoint.num_replicas == 1
+
+
+@pytest.mark.parametrize(
+    ("scaling", "error"),
+    [
+        (Autoscaling(min_replicas=5), ScalingUnclear),
+        (Autoscaling(signal=ScaleSignal.GPU, target=0.5), ScalingUnclear),
+        (Autoscaling(floors=(ScheduledFloor(start="nonsense", end="0 8 * * *"),)), CronUnreadable),
+        (Autoscaling(floors=(ScheduledFloor(start="0 7 30 2 *", end="0 8 * * *"),)), InvalidInput),
+        (
+            Autoscaling(floors=(ScheduledFloor(start="0 7 * * *", end="0 8 * * *", time_zone="No/Where"),)),
+            TimeZoneUnknown,
+        ),
+    ],
+)
+def test_scaling_that_can_never_be_is_refused_at_the_door(bench: Bench, scaling: Autoscaling, error: type) -> None:
+    with pytest.raises(error):
+        bench.deploy(scaling=scaling)
