@@ -72,7 +72,7 @@ class Replica:
         if not model.is_remote:
             example = model.example(1)
             traffic.check(example, model.run(example))
-        journal = Journal(folder / plan.log_folder, plan.replica, plan.revision, signature)
+        journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
         batcher = Batcher(
             model,
             pace,
@@ -81,6 +81,7 @@ class Replica:
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
             watch=traffic.watch,
+            may_block=not model.is_remote,
         )
         contract = Contract(signature, limits.max_request_rows)
         access = AccessList(folder / plan.access_file)
@@ -184,9 +185,19 @@ def read_plan(path: Path) -> ServePlan:
         loopback = ipaddress.ip_address(plan.host).is_loopback
     except ValueError:
         raise _refused(f"host {plan.host!r} is not an address") from None
-    if not loopback:
-        raise _refused(f"host {plan.host} is not a loopback address, and there is no TLS yet")
+    if not plan.behind_proxy:
+        _check_inside(plan, loopback)
     return plan
+
+
+def _check_inside(plan: ServePlan, loopback: bool) -> None:
+    """What only a plan may do that says of itself that it stands behind a proxy."""
+    if not loopback:
+        raise _refused(f"host {plan.host} is not a loopback address, there is no TLS here, and it is not behind_proxy")
+    if "*" in plan.allowed_hosts:
+        raise _refused("allowed_hosts has '*', and it is not behind_proxy")
+    if not plan.log_folder:
+        raise _refused("log_folder is empty, and it is not behind_proxy")
 
 
 async def serve(
@@ -200,6 +211,8 @@ async def serve(
 
     ``python`` is the interpreter of the environment that a service asked for; ``on_ready`` is told the REST port.
     """
+    if plan.behind_proxy and task.job_id:
+        raise _refused("behind_proxy is for exported plans, and this process is a job of a control plane")
     manifest = models.verify(folder / plan.bundle, plan.manifest)
     if manifest.service is not None:
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)

@@ -22,10 +22,10 @@ from skyloom.inference.wire.site import Listener
 STREAM_WINDOW = 2**20
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
+_BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
 _AHEAD_BYTES = 2**20  # written in one turn of the loop, before the system says whether it takes them
 _MAX_HELD_BYTES = 2**26
 _MAX_UNSENT_BYTES = 2**24
-_BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
 
 
 class Http2Stream:
@@ -126,14 +126,14 @@ class Http2Stream:
             self.trailers = trailers
             self._outflow.send_more(self)
 
+    def break_off(self) -> None:
+        """End with a status that says it is not all."""
+        self.finish(_BROKEN_OFF)
+
     def resume(self) -> None:
         """The client may send more of the request."""
         if self.window < STREAM_WINDOW // 2 and not (self.heard_all or self.is_gone):
             self._outflow.widen_theirs(self)
-
-    def break_off(self) -> None:
-        """End with a status that says it is not all."""
-        self.finish(_BROKEN_OFF)
 
     @property
     def num_unsent(self) -> int:

@@ -127,7 +127,7 @@ class Rest:
         name, colon, port = host.rpartition(b":")
         if not colon or host.endswith(b"]"):
             name, port = host, b""
-        return name.lower() in self._hosts and (not port or port.isdigit())
+        return (name.lower() in self._hosts or b"*" in self._hosts) and (not port or port.isdigit())
 
 
 def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:

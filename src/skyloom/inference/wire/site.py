@@ -44,12 +44,12 @@ class Streaming(Exchange, Protocol):
         """There is no more. Over HTTP/1.1 trailers are sent behind the last chunk; HTTP/1.0 drops them."""
         ...
 
-    def resume(self) -> None:
-        """The request's listener wants more again."""
-        ...
-
     def break_off(self) -> None:
         """The rest will never come: end so that the client cannot take what it has for all."""
+        ...
+
+    def resume(self) -> None:
+        """The request's listener wants more again."""
         ...
 
     @property

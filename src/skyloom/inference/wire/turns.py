@@ -98,14 +98,14 @@ class Turn:
                 self.encoded += b"0\r\n%b\r\n" % lines
             self._line.flush()
 
-    def resume(self) -> None:
-        """Nothing: over HTTP/1.1 a request is served whole."""
-
     def break_off(self) -> None:
         """Cut the connection: the last chunk is missing, so nobody takes the parts for all of it."""
         if self.has_more:
             self.on_cut = None
             self._line.give_up()
+
+    def resume(self) -> None:
+        """Nothing: over HTTP/1.1 a request is served whole."""
 
     @property
     def num_unsent(self) -> int:

@@ -111,10 +111,12 @@ class RuntimeName(enum.StrEnum):
     """What runs a bundle's model."""
 
     ONNX = "onnx"
+    LITERT = "litert"  # .tflite
+    TORCH = "torch"  # a program of torch.export, .pt2
     SERVICE = "service"  # your own Python, in a process of its own
 
 
-MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE}
+MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE, RuntimeName.LITERT: "model.tflite", RuntimeName.TORCH: "model.pt2"}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
