@@ -211,7 +211,9 @@ def test_any_json_is_answered_without_a_server_error(tabular, value, path):
 
 
 @pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/toy/generate", INFER, "/v2/logging"])
-@pytest.mark.parametrize("content", ['{"x":%s}', "[%s]", '{"inputs":%s}', '{"parameters":%s}', '{"rows":%s}', '{"instances":%s}'])
+@pytest.mark.parametrize(
+    "content", ['{"x":%s}', "[%s]", '{"inputs":%s}', '{"parameters":%s}', '{"rows":%s}', '{"instances":%s}']
+)
 def test_json_of_ten_thousand_levels_is_refused(tabular, path, content):
     deep = content % ("[" * 10_000 + "]" * 10_000)
     answer = tabular[0].post(path, content=deep, headers={"content-type": "application/json"})
