@@ -115,7 +115,7 @@ def endpoint(
     Args:
         batch: up to so many requests at once; each argument is a list then, and the method returns a list as long.
         concurrency: calls at once. Plain methods run on threads, one call at a time by default; ``async`` ones on one loop, 64.
-        timeout_s: how long a request may take, its waiting included; later it is answered 503.
+        timeout_s: how long a request may take, its waiting included; later it is answered 504.
     """
 
     def mark(method: F) -> F:

@@ -149,9 +149,7 @@ class ServiceProcess:
     def ask(self, call: PendingCall) -> None:
         """Make a call; its `done` is called later, on the loop. Raises `ServiceRestarting` and `ServiceFull` at once."""
         if not self._up:
-            raise ServiceRestarting(
-                f"The service is being started again: {self._why}.", next_action="Send again in a moment."
-            )
+            raise self._restarting()
         self._queueing.add(call)
         self._send()
         self._watch()
@@ -227,14 +225,22 @@ class ServiceProcess:
             self._line = None
         self._why = why
         gone = ServiceGone(f"The service's process ended while it worked on this: {why}.", next_action="See its log.")
-        for call in self._queueing.drop_all():
+        begun, waiting = self._queueing.drop_all()
+        for call in begun:
             call.done(gone)
+        for call in waiting:
+            call.done(self._restarting())
         if not self._first.done():
             self._first.set_exception(ServiceUnfit(f"The service cannot be set up: {why}.", next_action="See its log."))
         elif not self._closing:
             print(f"the service's process is started again: {why}", file=sys.stderr, flush=True)
 
     # -- its words ----------------------------------------------------------------------------------------------------------
+
+    def _restarting(self) -> ServiceRestarting:
+        return ServiceRestarting(
+            f"The service is being started again: {self._why}.", next_action="Send again in a moment."
+        )
 
     def _heard(self, line: Line, message: object) -> None:
         if isinstance(message, Taken):
