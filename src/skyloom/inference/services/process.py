@@ -90,7 +90,7 @@ class ServiceProcess:
     Args:
         folder: the bundle, verified.
         python: the interpreter of the service's environment.
-        threads: for the models that lie beside the service.
+        threads, gpus: for the models that lie beside the service, or for the one that it is.
         max_waiting, max_waiting_bytes: calls that may wait for their turn, and what their bodies may hold.
     """
 
@@ -101,12 +101,13 @@ class ServiceProcess:
         *,
         python: str = sys.executable,
         threads: int = 1,
+        gpus: int = 0,
         max_waiting: int = 1_000,
         max_waiting_bytes: int = 64 * 2**20,
     ) -> None:
         self.spec = spec
         self._argv = (python, "-u", "-m", _MODULE, str(folder.absolute()))
-        self._threads = threads
+        self._share = (str(threads), str(gpus))
         self._queueing = Queueing(spec, max_waiting, max_waiting_bytes)
         self._loop = asyncio.get_running_loop()
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -202,7 +203,7 @@ class ServiceProcess:
     async def _spawn(self) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         with theirs:
-            argv = (*self._argv, str(theirs.fileno()), str(self._threads))
+            argv = (*self._argv, str(theirs.fileno()), *self._share)
             self._process = process = await asyncio.create_subprocess_exec(
                 *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
             )
