@@ -81,8 +81,7 @@ Nobody, at first: `{ACCESS_FILE}` lists digests of tokens and is empty. Make one
     {TOKENS}
 
 It needs a Python with `msgspec` (or with Skyloom). The list holds digests only; a running server reads it again when it changes.
-To take a token away, remove its digest. Without a token only
-`/v2/health/live` and `/v2/health/ready` answer.
+To take a token away, remove its digest. Without a token only `/v2/health/live` and `/v2/health/ready` answer.
 
 ## TLS
 There is none in this server. It listens on all addresses of its container or machine (`behind_proxy` in `{PLAN_FILE}`), so put something

@@ -86,15 +86,16 @@ class OneAnswer:
         if self._begun is not None:
             self.answer(self._begun)
 
+    def resume(self) -> None:
+        """The request came whole."""
+
 
 async def open_site(path: Path) -> DirectSite:
     """Read a plan, verify and load its bundle. Raises `PlanRefused`, `BundleRefused`, `ModelFailed`, `TensorMissing`."""
     plan = read_plan(path)
     model = models.load(path.parent / plan.bundle, models.thread_count(plan.cpus), plan.manifest)
-    return DirectSite(
-        Replica(plan, path.parent, model, Pace.measure(model.rehearsal, plan.limits.max_batch_rows)),
-        plan.limits.max_body_bytes,
-    )
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    return DirectSite(Replica(plan, path.parent, model, pace), plan.limits.max_body_bytes)
 
 
 def _bytes(text: str) -> bytes:

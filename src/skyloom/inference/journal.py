@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -29,6 +30,24 @@ _MAX_OUTPUT_ELEMENTS = MAX_OUTPUT_BYTES // 2
 
 class RequestLogFull(StorageFull):
     """The request log cannot be written, so nothing is answered: a prediction that leaves no trace is none."""
+
+
+class RequestLog(Protocol):
+    """Where a data plane writes down what it predicted, before it answers. Lives on the event loop's thread.
+
+    Attributes:
+        failed: the last write did not succeed, so that nothing is answered.
+    """
+
+    failed: bool
+
+    def write(self, tickets: Sequence[Ticket]) -> None:
+        """Give each ticket its prediction id and keep its record; on failure every ticket fails with `RequestLogFull`."""
+        ...
+
+    def close(self) -> None:
+        """Put everything on disk and let go."""
+        ...
 
 
 class Journal:

@@ -17,6 +17,7 @@ from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -80,11 +81,12 @@ class Replica:
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
             watch=traffic.watch,
+            may_block=not model.is_remote,
         )
         contract = Contract(signature, limits.max_request_rows)
-        self.plane = DataPlane(
-            plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file), model.platform
-        )
+        access = AccessList(folder / plan.access_file)
+        form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
+        self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready

@@ -270,10 +270,16 @@ def test_outbox_counters_are_totals_and_gaps_are_told(room):
     device = room.join("kiosk")
     records = [RunBegan(run=RUN, version="v", at=1.0)]
     records += [Counted(run=RUN, at=1.0, traffic=Traffic(requests=n, rows=2 * n)) for n in (3, 10)]
-    records += [Dropped(lane=Lane.SAMPLES, first=5, end=9, at=1.0), Happened(at=1.0, message="It went back.")]
+    records += [Happened(at=1.0, message="It went back."), Dropped(lane=Lane.SAMPLES, first=5, end=9, at=1.0)]
     assert upload(room, device, 0, records) == 5
+    assert upload(room, device, 9, [], lane=Lane.SAMPLES, oldest=4) == 4
     report = room.do(model.GetDevice(name="kiosk")).report
-    assert (report.traffic.requests, report.traffic.rows, report.dropped, report.note) == (10, 20, 4, "It went back.")
+    assert (report.traffic.requests, report.traffic.rows, report.dropped, report.note) == (
+        10,
+        20,
+        4,
+        "Its outbox was full: 4 records of samples were given up.",
+    )
 
 
 def test_outbox_that_lost_records_says_so_and_goes_on(room):

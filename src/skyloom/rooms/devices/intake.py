@@ -43,25 +43,29 @@ class Intake:
         """Keep what is new of a chunk, and how far the lane is now."""
         identifier = _position_id(device, ask.epoch, ask.lane)
         known = tx.get(POSITIONS, identifier)
-        position = known or tx.insert(POSITIONS, OutboxPosition(id=identifier, project=device.project))
+        position = known or tx.insert(POSITIONS, OutboxPosition(id=identifier, project=device.project, next=ask.base))
         plan = rules.intake(position.next, ask.oldest, ask.first, len(ask.records))
         if plan.next == position.next:
             return OutboxTaken(next=position.next)
         skipped = position.skipped + plan.skipped
         tx.update(POSITIONS, changed(position, {"next": plan.next, "skipped": skipped}))
-        self._keep(tx, device, ask, ask.records[plan.start :])
+        self._keep(tx, device, ask, ask.records[plan.start :], plan.skipped)
         return OutboxTaken(next=plan.next)
 
-    def _keep(self, tx: Transaction, device: Device, ask: UploadOutbox, records: Sequence[OutboxRecord]) -> None:
+    def _keep(
+        self, tx: Transaction, device: Device, ask: UploadOutbox, records: Sequence[OutboxRecord], skipped: int
+    ) -> None:
         now = self._clock.now()
         skew_s = ask.now - now
         tally = _Tally(
             tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
         )
+        tally.dropped += skipped
         for kind, some in groupby(records, key=_bundling):
             batch = list(some)
             if kind is not None and ask.lane is _LANES[kind[0]]:
-                self._keep_chunk(tx, device, kind[0], kind[1], batch, skew_s, tally)
+                named = [record for record in batch if isinstance(record, Predicted | Sampled)]
+                self._keep_chunk(tx, device, kind[0], kind[1], named, skew_s, tally)
             elif ask.lane is Lane.FACTS:
                 for record in batch:
                     self._note(tx, device, record, tally)
@@ -78,18 +82,21 @@ class Intake:
         device: Device,
         kind: type[OutboxRecord],
         run_id: str,
-        batch: Sequence[OutboxRecord],
+        batch: Sequence[Predicted | Sampled],
         skew_s: float,
         tally: "_Tally",
     ) -> None:
         run = tx.get(DEVICE_RUNS, run_id)
-        first = batch[0].nth  # type: ignore[union-attr]  # both kinds of chunk have it
-        identifier = _chunk_id(run_id, first)
-        place = DEVICE_CHUNKS if kind is Predicted else SAMPLE_CHUNKS
-        if run is None or run.device != device.id or tx.get(place, identifier) is not None:
+        if run is None or run.device != device.id:
             tally.refused += len(batch)
             return
-        tally.predictions += len(batch) if kind is Predicted else 0
+        place, name = (DEVICE_CHUNKS, "next_nth") if kind is Predicted else (SAMPLE_CHUNKS, "next_sample")
+        new = [record for record in batch if record.nth >= getattr(run, name)]
+        if not new:
+            return
+        tx.update(DEVICE_RUNS, changed(run, {name: max(record.nth for record in new) + 1}))
+        identifier = _chunk_id(run_id, new[0].nth)
+        tally.predictions += len(new) if kind is Predicted else 0
         chunk = DeviceChunk(
             id=identifier,
             project=device.project,
@@ -97,14 +104,17 @@ class Intake:
             device=device.id,
             skew_s=skew_s,
             received_at=self._clock.now(),
-            lines=msgspec.json.encode(batch),
+            lines=msgspec.json.encode(new),
         )
         tx.insert(place, chunk)
 
     def _note(self, tx: Transaction, device: Device, record: OutboxRecord, tally: "_Tally") -> None:
         """Take in a record that is kept as what it means and not as it came."""
         if isinstance(record, Dropped):
-            tally.dropped += max(0, record.end - record.first)
+            tally.note = (
+                f"Its outbox was full: {record.end - record.first} records of {record.lane.value} were given up."
+            )
+            tally.noted_at = record.at
         elif isinstance(record, Happened):
             tally.note, tally.noted_at = record.message, record.at
         elif isinstance(record, RunBegan) and record.run.startswith(_RUN_PREFIX):

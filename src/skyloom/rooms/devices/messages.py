@@ -243,13 +243,15 @@ class UploadOutbox(Operation[OutboxTaken], frozen=True, kw_only=True):
     """Bring records of one lane. Those that the cloud has are passed over; a chunk that leaves out some is not taken.
 
     Attributes:
-        oldest: number of the oldest record that the device still has: what is before it will never come.
+        base: number that the outbox began with.
+        oldest: records before it that have not come never will: the device has given them up.
         first: number of the first record here; the others follow without a gap.
     """
 
     device: Id
     epoch: Id
     lane: Lane
+    base: Count = 0
     oldest: Count
     first: Count
     now: Moment

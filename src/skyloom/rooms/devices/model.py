@@ -199,12 +199,18 @@ class SealedKey(Record, frozen=True, kw_only=True):
 
 
 class DeviceRun(Record, frozen=True, kw_only=True):
-    """One process that served on a device: which version, and what it saw. Its id is part of the ids of its predictions."""
+    """One process that served on a device: which version, and what it saw. Its id is part of the ids of its predictions.
+
+    Attributes:
+        next_nth, next_sample: its predictions and samples before these have come. They come in order, so what is below came twice.
+    """
 
     device: str
     model_version: str
     began_at: float
     traffic: Traffic = Traffic()
+    next_nth: int = 0
+    next_sample: int = 0
 
 
 class DeviceChunk(Record, frozen=True, kw_only=True):

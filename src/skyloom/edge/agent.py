@@ -1,0 +1,283 @@
+"""What a device does beside serving: it calls the cloud, brings its outbox, tries what it is told to serve, and switches.
+
+A thread of its own. All of it may fail and be tried again later; serving knows nothing of it.
+"""
+
+import contextlib
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from skyloom import __version__
+from skyloom.core.errors import InvalidInput, NotFound, SkyloomError, Unauthenticated
+from skyloom.durable import write_private
+from skyloom.edge import deployment as rules
+from skyloom.edge.bundles import BundleShelf
+from skyloom.edge.deployment import Deployment, EdgeStep
+from skyloom.edge.home import DeviceFile, Home
+from skyloom.edge.link import CloudLink
+from skyloom.edge.outbox import DeviceOutbox
+from skyloom.edge.station import Station
+from skyloom.edge.trust import SignatureRefused, check_assignment, follow
+from skyloom.rooms.devices.messages import (
+    Assignment,
+    DeviceOrders,
+    Happened,
+    Lane,
+    OutboxTaken,
+    SyncDevice,
+    UploadOutbox,
+)
+
+_SMOKE_S = 120.0
+_COUNT_S = 10.0
+_LOOK_S = 0.25
+_PIECES_A_CALL = 200
+
+
+class SmokeFailed(InvalidInput):
+    """A new bundle does not pass its first test."""
+
+
+class Agent:
+    """One device's conversation with its cloud.
+
+    Args:
+        station: what serves now; None while there is nothing to serve.
+        switch: called when another bundle should be served: this process is to end, and the next one serves it.
+        say: tells the operator, on the process's own output.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        outbox: DeviceOutbox,
+        now_is: Deployment,
+        station: Station | None,
+        *,
+        interval_s: float,
+        switch: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._home = home
+        self._outbox = outbox
+        self._deployment = now_is
+        self._station = station
+        self._interval_s = interval_s
+        self._switch = switch
+        self._say = say
+        self._shelf = BundleShelf(home.bundles)
+        self._began = time.monotonic()
+        self._stopping, self._sooner = threading.Event(), False
+        self._trouble = ""
+        self._positions: dict[Lane, int] = {}
+        self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop calling; waits for a call that is under way."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        failures, due_at, count_at = 0, time.monotonic(), time.monotonic() + _COUNT_S
+        while not self._stopping.wait(_LOOK_S):
+            now = time.monotonic()
+            try:
+                self._probation()
+                if now >= count_at:
+                    self._count()
+                    count_at = now + _COUNT_S
+                if now >= due_at or self._sooner:
+                    self._sooner = False
+                    failures = 0 if self._call() else failures + 1
+                    due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
+            except Exception as error:  # a defect here must not end the calls for ever
+                failures += 1
+                due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
+                self._told(f"{type(error).__name__}: {error}")
+
+    # The trial
+
+    def _probation(self) -> None:
+        """See whether what is on trial has held, or fares badly."""
+        now_is = self._deployment
+        if not now_is.on_trial or self._station is None:
+            return
+        seen = self._station.traffic.snapshot()
+        if rules.fares_badly(seen.requests, seen.server_errors):
+            reason = f"{seen.server_errors} of {seen.requests} requests failed while it was on trial."
+            self._keep(rules.given_up(now_is, reason))
+            self._note(f"Went back from version {now_is.current.label if now_is.current else ''}: {reason}")
+            self._change_over()
+        elif time.monotonic() - self._began >= now_is.probation_s:
+            self._keep(rules.held(now_is))
+            self._shelf.tidy(self._deployment.kept)
+            self._sooner = True
+
+    def _count(self) -> None:
+        if self._station is not None:
+            self._station.count()
+
+    # The call
+
+    def _call(self) -> bool:
+        """Sync once: say how it is, do what is told, bring what waits. False when it has to be tried again sooner or later."""
+        try:
+            self._count()
+            file = self._home.read()
+            link = CloudLink(file.url, file.project, file.token, authority=file.authority)
+            orders = link.ask(self._report(file))
+            file = self._learn(file, orders)
+            self._bring(link, file, orders)
+            self._obey(link, file, orders.assignment)
+        except Unauthenticated as error:
+            self._told(f"the cloud knows this device no more; it serves on. {error}")
+            return False
+        except (SkyloomError, OSError) as error:
+            self._told(str(error))
+            return False
+        self._told("")
+        return True
+
+    def _report(self, file: DeviceFile) -> SyncDevice:
+        now_is = self._deployment
+        records, size = self._outbox.waiting(self._positions)
+        return SyncDevice(
+            device=file.device,
+            now=time.time(),
+            interval_s=self._interval_s,
+            software=f"skyloom {__version__}",
+            serving=now_is.current.version if now_is.current else "",
+            assignment=now_is.number,
+            outcome=now_is.outcome,
+            message=now_is.message,
+            ring=file.ring.number,
+            epoch=self._outbox.epoch.id,
+            waiting_records=records,
+            waiting_bytes=size,
+        )
+
+    def _learn(self, file: DeviceFile, orders: DeviceOrders) -> DeviceFile:
+        """Follow a change of keys. Raises `SignatureRefused`."""
+        ring = follow(file.ring, orders.rings, file.project)
+        if ring is None or ring == file.ring:
+            return file
+        file = msgspec.structs.replace(file, ring=ring)
+        self._home.write(file)
+        return file
+
+    def _bring(self, link: CloudLink, file: DeviceFile, orders: DeviceOrders) -> None:
+        """Bring the outbox, facts first, from where the cloud says that it stands."""
+        self._outbox.sync()
+        self._positions = {Lane.FACTS: orders.facts, Lane.SAMPLES: orders.samples}
+        if any(self._outbox.is_behind(lane, position) for lane, position in self._positions.items()):
+            self._say("this disk is an older copy of what the cloud knows: everything on it is sent again")
+            self._outbox.renew()
+            self._positions = dict.fromkeys(Lane, 0)
+        for lane in (Lane.FACTS, Lane.SAMPLES):
+            self._bring_lane(link, file, lane)
+
+    def _bring_lane(self, link: CloudLink, file: DeviceFile, lane: Lane) -> None:
+        for _ in range(_PIECES_A_CALL):
+            position = max(self._positions[lane], self._outbox.epoch.base(lane))
+            piece = self._outbox.read(lane, position)
+            if not piece.payloads or self._stopping.is_set():
+                return
+            ask = UploadOutbox(
+                device=file.device,
+                epoch=self._outbox.epoch.id,
+                lane=lane,
+                base=self._outbox.epoch.base(lane),
+                oldest=piece.oldest,
+                first=piece.first,
+                now=time.time(),
+                records=(),
+            )
+            raw = [msgspec.Raw(payload) for payload in piece.payloads]
+            taken: OutboxTaken = link.ask(ask, {"records": raw})
+            if taken.next == self._positions[lane]:
+                return
+            self._positions = {**self._positions, lane: taken.next}
+            self._outbox.taken(lane, taken.next)
+
+    # What is served
+
+    def _obey(self, link: CloudLink, file: DeviceFile, told: Assignment) -> None:
+        """Do what is told, if it is signed and new."""
+        step = rules.step_of(self._deployment, told)
+        if step is EdgeStep.NOTHING:
+            return
+        check_assignment(file.ring, file.device, told)
+        if step is EdgeStep.KEEP:
+            self._keep(rules.kept_on(self._deployment, told))
+            self._sooner = True
+        elif step is EdgeStep.STOP:
+            self._keep(rules.stopped(self._deployment, told))
+            self._change_over()
+        else:
+            self._install(link, file, told)
+
+    def _install(self, link: CloudLink, file: DeviceFile, told: Assignment) -> None:
+        folder = (told.manifest or "").removeprefix("sha256:")
+        self._shelf.tidy(self._deployment.kept | {folder}, folder)
+        self._say(f"fetching {told.model} version {told.label}")
+        try:
+            made = self._shelf.fetch(link, file.device, told)
+            self._try(self._shelf.path(made), made.manifest)
+        except (InvalidInput, NotFound, msgspec.MsgspecError) as error:
+            if isinstance(error, SignatureRefused):
+                raise
+            self._keep(rules.refused(self._deployment, told, str(error)))
+            self._shelf.tidy(self._deployment.kept)
+            self._note(f"Version {told.label} of {told.model} is refused: {error}")
+            self._sooner = True
+            return
+        self._keep(rules.switched(self._deployment, told, made))
+        self._note(f"Switches to version {told.label} of {told.model}.")
+        self._change_over()
+
+    def _try(self, bundle: Path, manifest: str) -> None:
+        """Load and run a bundle in a process of its own: one that crashes takes nothing with it. Raises `SmokeFailed`."""
+        command = [sys.executable, "-m", "skyloom.edge", "try", str(bundle), manifest]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_SMOKE_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise SmokeFailed(
+                f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model."
+            ) from None
+        if done.returncode != 0:
+            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            why = words[-1][:300] if words else f"its process ended with {done.returncode}"
+            raise SmokeFailed(
+                f"It fails its first test: {why}", next_action="Mend the model and roll out another version."
+            )
+
+    def _keep(self, after: Deployment) -> None:
+        """Replace the file that says what is served. This rename is the switch."""
+        write_private(self._home.deployment, msgspec.json.encode(after))
+        self._deployment = after
+
+    def _change_over(self) -> None:
+        """Another process serves what the file names now; this one has nothing more to say about it."""
+        self._stopping.set()
+        self._switch()
+
+    def _note(self, message: str) -> None:
+        self._say(message)
+        with contextlib.suppress(OSError):  # a full disk is no reason to leave a switch undone
+            self._outbox.write([Happened(at=time.time(), message=message[:400])])
+
+    def _told(self, trouble: str) -> None:
+        """Say a trouble once: when it begins, changes or is over."""
+        if trouble != self._trouble:
+            self._say(trouble or "the cloud answers again")
+            self._trouble = trouble

@@ -1,0 +1,179 @@
+"""The folder of a device, and joining.
+
+device.json       who it is: cloud, project, id, token, the keys that it trusts   (private)
+deployment.json   what it serves, and what it served before
+bundles/          one folder a bundle, named by the digest of its manifest
+outbox/           what it has to tell
+token             what programs on this machine show to ask for predictions        (private)
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skyloom.core.errors import Conflict, InvalidInput
+from skyloom.durable import disk_errors, make_folder, write_private
+from skyloom.edge.deployment import Deployment
+from skyloom.edge.link import CloudLink
+from skyloom.edge.trust import follow
+from skyloom.rooms.devices.messages import JoinDevice, RingNotice
+from skyloom.rooms.serving.plan import Access
+
+_CODE_PREFIX = "sky_join."
+
+
+class NotJoined(Conflict):
+    """The folder belongs to no device yet."""
+
+
+class JoinedAlready(Conflict):
+    """The folder belongs to a device."""
+
+
+class CodeUnreadable(InvalidInput):
+    """The text is no join code."""
+
+
+class HomeInUse(Conflict):
+    """Another process serves from this folder."""
+
+
+class DeviceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this device is, and whom it believes."""
+
+    url: str
+    authority: str = ""
+    project: str
+    device: str
+    name: str
+    token: str
+    ring: RingNotice
+
+
+class _Joining(msgspec.Struct, frozen=True):
+    """What is written down before the first question, so that a lost answer can be asked for again."""
+
+    code_digest: str
+    nonce: Annotated[str, Meta(max_length=64)]
+
+
+class Home:
+    """One device's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundles = folder / "bundles"
+        self.outbox = folder / "outbox"
+        self.deployment = folder / "deployment.json"
+        self.token_file = folder / "token"
+        self.access_file = folder / "access.json"
+        self._device = folder / "device.json"
+        self._lock: int | None = None
+
+    def make(self) -> None:
+        """Make the folders, the token of this machine's programs, and the list that it stands in."""
+        with disk_errors(self.folder):
+            make_folder(self.folder)
+            self.folder.chmod(0o700)
+            make_folder(self.bundles)
+            if not self.token_file.exists():
+                write_private(self.token_file, f"sky_edge_{secrets.token_urlsafe(24)}\n".encode())
+            digest = hashlib.sha256(self.token_file.read_bytes().strip()).hexdigest()
+            write_private(self.access_file, msgspec.json.encode(Access(digests=(f"sha256:{digest}",))))
+
+    def hold(self) -> None:
+        """Take the folder for this process alone, until it ends. Raises `HomeInUse`."""
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise HomeInUse(
+                f"Another process serves from {self.folder}.", next_action="Stop it, or choose another --home."
+            ) from None
+
+    def read(self) -> DeviceFile:
+        """Who this is. Raises `NotJoined`."""
+        try:
+            return msgspec.json.decode(self._device.read_bytes(), type=DeviceFile)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise NotJoined(
+                f"{self.folder} belongs to no device yet.",
+                next_action="Ask for a code (skyloom device enrol NAME), then: skyloom edge join CODE --url ADDRESS.",
+            ) from error
+
+    def write(self, file: DeviceFile) -> None:
+        """Keep who this is."""
+        write_private(self._device, msgspec.json.encode(file))
+
+    def join(self, code: str, url: str, *, authority: str = "", again: bool = False) -> DeviceFile:
+        """Trade a code for an identity. The same code may be tried again after a lost answer.
+
+        Raises `CodeUnreadable`, `JoinedAlready`, `LinkDown`, and what the cloud refuses with.
+        """
+        project, device = _parts_of(code)
+        self.make()
+        if self._device.exists() and not again:
+            raise JoinedAlready(
+                f"{self.folder} is device {self.read().name} already.",
+                next_action="Choose another --home, or join it anew with --again; what it has not told yet stays.",
+            )
+        nonce = self._nonce(code)
+        link = CloudLink(url, project, code, authority=authority)
+        identity = link.ask(JoinDevice(device=device, nonce=nonce))
+        ring = follow(None, identity.rings[-1:], identity.project)
+        assert ring is not None, "a join answers with a ring"
+        made = DeviceFile(
+            url=url,
+            authority=authority,
+            project=identity.project,
+            device=identity.device,
+            name=identity.name,
+            token=identity.token,
+            ring=ring,
+        )
+        self.write(made)
+        self._start_over()
+        (self.folder / "joining.json").unlink(missing_ok=True)
+        return made
+
+    def _start_over(self) -> None:
+        """The numbers of assignments may begin anew with a new join; what is served is served on."""
+        with contextlib.suppress(FileNotFoundError):
+            kept = msgspec.json.decode(self.deployment.read_bytes(), type=Deployment)
+            write_private(self.deployment, msgspec.json.encode(msgspec.structs.replace(kept, number=0)))
+
+    def _nonce(self, code: str) -> str:
+        path, digest = self.folder / "joining.json", hashlib.sha256(code.encode()).hexdigest()
+        try:
+            kept = msgspec.json.decode(path.read_bytes(), type=_Joining)
+        except (OSError, msgspec.MsgspecError):
+            kept = None
+        if kept is None or kept.code_digest != digest:
+            kept = _Joining(digest, secrets.token_hex(16))
+            write_private(path, msgspec.json.encode(kept))
+        return kept.nonce
+
+
+def load_deployment(path: Path) -> Deployment:
+    """What is served, as it stands on disk; nothing when nothing ever was."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Deployment)
+    except FileNotFoundError:
+        return Deployment()
+
+
+def _parts_of(code: str) -> tuple[str, str]:
+    parts = code.removeprefix(_CODE_PREFIX).rsplit(".", 2)
+    if not code.startswith(_CODE_PREFIX) or len(parts) != 3 or not code.isascii() or len(code) > 400:
+        raise CodeUnreadable(
+            "That is no join code.", next_action="Take the whole of what `skyloom device enrol NAME` shows: sky_join.…"
+        )
+    return parts[0], parts[1]
