@@ -221,7 +221,7 @@ class Agent:
             self._keep(rules.kept_on(self._deployment, told))
             self._sooner = True
         elif step is EdgeStep.STOP:
-            self._keep(rules.stopped(self._deployment, told))
+            self._keep(rules.stopped(told))
             self._change_over()
         else:
             self._install(link, file, told)
@@ -236,9 +236,10 @@ class Agent:
         except (InvalidInput, NotFound, msgspec.MsgspecError) as error:
             if isinstance(error, SignatureRefused):
                 raise
-            self._keep(rules.refused(self._deployment, told, str(error)))
+            reason = error.message if isinstance(error, SkyloomError) else str(error)
+            self._keep(rules.refused(self._deployment, told, reason))
             self._shelf.tidy(self._deployment.kept)
-            self._note(f"Version {told.label} of {told.model} is refused: {error}")
+            self._note(f"Version {told.label} of {told.model} is refused: {reason}")
             self._sooner = True
             return
         self._keep(rules.switched(self._deployment, told, made))
@@ -255,8 +256,7 @@ class Agent:
                 f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model."
             ) from None
         if done.returncode != 0:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = words[-1][:300] if words else f"its process ended with {done.returncode}"
+            why = _said(done.stderr.decode("utf-8", "replace")) or f"its process ended with {done.returncode}"
             raise SmokeFailed(
                 f"It fails its first test: {why}", next_action="Mend the model and roll out another version."
             )
@@ -281,3 +281,10 @@ class Agent:
         if trouble != self._trouble:
             self._say(trouble or "the cloud answers again")
             self._trouble = trouble
+
+
+def _said(output: str) -> str:
+    """Why a process failed, in its own words: our errors have them on one line, anything else on its last."""
+    lines = output.strip().splitlines()
+    ours = next((line.partition(": ")[2] for line in lines if line.startswith("error ")), "")
+    return (ours or (lines[-1] if lines else ""))[:300]
