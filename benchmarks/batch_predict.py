@@ -1,8 +1,9 @@
 """Batch prediction against a plain loop: ``python -m benchmarks.batch_predict``.
 
-The loop has the rows in memory, the model in ONNX Runtime on all cores, and the best of several batch sizes; it writes nothing. Beside it stands the
-program of a job: rows from a table, the same model verified and loaded as a replica does, ranges on disk as they are done, and at the end a
-committed dataset version. In turns, medians. ``predicting`` is the program without its last step, which describes, digests and commits.
+The loop has the rows in memory, the model in ONNX Runtime on all cores, and the best of several batch sizes; it writes nothing. Beside
+it stands the program of a job: rows from a table, the same model verified and loaded as a replica does, ranges on disk as they are done,
+and at the end a committed dataset version. In turns, medians. ``predicting`` is the program without its measure and its last step, which
+describes, digests and commits.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ def perceptron(random: np.random.Generator) -> tuple[onnx.ModelProto, tuple[int,
     """64 numbers, two hidden layers of 512."""
     nodes, constants, before = [], [], "x"
     sizes = (64, 512, 512, 10)
-    for place, (wide, narrow) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for place, (wide, narrow) in enumerate(pairwise(sizes)):
         weight = random.normal(size=(wide, narrow)).astype(np.float32) / 8
         constants.append(numpy_helper.from_array(weight, f"w{place}"))
         nodes += [helper.make_node("MatMul", [before, f"w{place}"], [f"h{place}"])]
@@ -88,7 +90,9 @@ class Case:
         self.bundle = _bundle(folder / "bundle", model, tail, kind)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(self.rows.reshape(-1)), int(np.prod(tail)))
         shape = {b"shape": json.dumps(tail).encode()}
-        table = pa.Table.from_arrays([flat], schema=pa.schema([pa.field("x", flat.type, nullable=False, metadata=shape)]))
+        table = pa.Table.from_arrays(
+            [flat], schema=pa.schema([pa.field("x", flat.type, nullable=False, metadata=shape)])
+        )
         self.tables = LanceTables(folder / "tables")
         self.tables.write("p/rows", table.to_reader(8_192), base=None, key="rows")
 

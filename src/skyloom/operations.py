@@ -16,6 +16,7 @@ from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
+from skyloom.rooms.serving import change
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
@@ -39,6 +40,7 @@ OPERATIONS = (
     *templates.OPERATIONS,
     *registry.OPERATIONS,
     *serving.OPERATIONS,
+    *change.OPERATIONS,
     *batch.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,

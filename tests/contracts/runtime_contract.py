@@ -60,6 +60,10 @@ class RuntimeContract:
             )
         session.close()
 
+    def test_signature_is_read_from_the_file(self, made) -> None:
+        folder, manifest = made
+        assert self.runtime.signature(folder / self.runtime.model_file) == manifest.signature
+
     def test_answers_do_not_share_memory_with_later_ones(self, made) -> None:
         folder, manifest = made
         session = self.runtime.load(folder, manifest, Grant(1))

@@ -104,6 +104,11 @@ def test_digest_of_value_ignores_key_order() -> None:
     assert digests.of_chunks([b"ab", b"c"]) == digests.of_bytes(b"abc")
 
 
+def test_digest_of_value_takes_numbers_for_keys() -> None:
+    assert digests.of_value({2: "b", 1: "a"}) == digests.of_value({1: "a", 2: "b"})
+    assert digests.of_value({1: "b", 2: "a"}) != digests.of_value({1: "a", 2: "b"})
+
+
 @pytest.mark.parametrize("text", ["nan", "inf", "-0.1", "cheap"])
 def test_settings_price_that_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting, match="SKYLOOM_PRICE_GPU_USD_PER_HOUR"):

@@ -36,8 +36,10 @@ from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
+from skyloom.rooms.serving import change
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.split import TrafficSplit
 from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
@@ -106,6 +108,15 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     ],
     serving.ReportRoutes: lambda ids: [
         serving.ReportRoutes(gateway="gw_1", ready=True, routes=(RouteTraffic(endpoint=ids["endpoint"], arrived=9),))
+    ],
+    change.SetSplit: lambda ids: [
+        change.SetSplit(name=name, split=TrafficSplit(shares={1: 1.0})) for name in (ids["endpoint"], "secret-ep")
+    ],
+    change.RollBack: lambda ids: [change.RollBack(name=name) for name in (ids["endpoint"], "secret-ep")],
+    change.PromoteCanary: lambda ids: [change.PromoteCanary(name=name) for name in (ids["endpoint"], "secret-ep")],
+    change.AbortCanary: lambda ids: [change.AbortCanary(name=name) for name in (ids["endpoint"], "secret-ep")],
+    change.CompareRevisions: lambda ids: [
+        change.CompareRevisions(name=name) for name in (ids["endpoint"], "secret-ep")
     ],
     batch.RunPredictions: lambda ids: [
         batch.RunPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))

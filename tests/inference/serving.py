@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -76,16 +76,20 @@ def write_bundle(
     model: onnx.ModelProto | None = None,
     signature: Signature = TOY_SIGNATURE,
     profile: Profile | None = None,
+    files: Mapping[str, bytes] | None = None,
+    **described,
 ) -> Path:
-    """Write a bundle; the toy one by default, with its profile."""
+    """Write a bundle; the toy one by default, with its profile. ``described`` changes its manifest."""
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes((model or toy_model()).SerializeToString())
     if model is None and profile is None:
         rows = toy_rows(500)
         profile = build_profile({"x": rows}, {"scores": oracle(folder, rows)}, ModelKind.CLASSIFICATION)
     (folder / "profile.json").write_bytes(msgspec.json.encode(profile or Profile()))
-    files = tuple(_listed(folder / name) for name in ("model.onnx", "profile.json"))
-    manifest = Manifest(kind=ModelKind.CLASSIFICATION, signature=signature, files=files)
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
+    listed = tuple(_listed(folder / name) for name in ("model.onnx", "profile.json", *(files or {})))
+    manifest = Manifest(signature=signature, files=listed, **{"kind": ModelKind.CLASSIFICATION, **described})
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     return folder
 

@@ -23,7 +23,6 @@ class Doubler:
         self.gate.set()
         self.batches: list[int] = []
         self.shapes: list[tuple[int, ...]] = []
-        self.is_remote = False
 
     def run(self, inputs):
         assert self.gate.wait(10)

@@ -1,16 +1,20 @@
 """The image recipe on real digits, in real gangs."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from skyloom.core import digests
 from skyloom.rooms.monitoring.model import Profile
-from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind
+from skyloom.rooms.registry.bundle import Datatype, ImageInput, ImageLayout, Manifest, ModelKind
+from tests.inference.serving import running
 from tests.runtime.gangs import run_gang
 
 DIGITS = """
@@ -71,6 +75,7 @@ def test_image_recipe_leaves_a_bundle_that_its_manifest_describes(digits: Path) 
     (image,), (probabilities,) = manifest.signature.inputs, manifest.signature.outputs
     assert (image.name, image.datatype, image.shape) == ("image", Datatype.UINT8, (-1, 1, 28, 28))
     assert (probabilities.datatype, probabilities.shape) == (Datatype.FP32, (-1, 10))
+    assert manifest.image == ImageInput(tensor="image", layout=ImageLayout.CHANNELS_FIRST)
     for file in manifest.files:
         content = (folder / file.path).read_bytes()
         assert (digests.of_bytes(content), len(content)) == (file.digest, file.size_bytes)
@@ -87,3 +92,18 @@ def test_image_recipe_leaves_a_bundle_that_its_manifest_describes(digits: Path) 
         (said,) = session.run(None, {"image": np.zeros((size, 1, 28, 28), dtype=np.uint8)})
         assert said.shape == (size, 10)
         assert np.allclose(said.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_image_recipe_leaves_a_bundle_that_answers_pictures_with_labels(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "bundle", tmp_path / "bundle")
+    pixels = np.zeros((28, 28), dtype=np.uint8)
+    pixels[4:24, 13:16] = 255
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    session = onnxruntime.InferenceSession(str(tmp_path / "bundle" / "model.onnx"))
+    (said,) = session.run(None, {"image": pixels[None, None]})
+    with running(tmp_path) as (_, client, _):
+        answer = client.post("/predict", content=stream.getvalue(), headers={"content-type": "image/png"})
+    assert answer.json()["label"] == str(said[0].argmax())
+    assert np.allclose(answer.json()["outputs"]["probabilities"], said[0], atol=1e-5)

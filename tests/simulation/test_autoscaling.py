@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,25 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyloom.cli import main
 from skyloom.cli.simulate_autoscale import read_policy
 from skyloom.cli.values import UnreadableOption
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleSignal, ScalingUnclear
+from skyloom.simulation import replicas
 from skyloom.simulation.autoscaling import NamedScaling, ServiceGoal, compare
 from skyloom.simulation.load_figure import load_figure, load_page, write_load_figure
 from skyloom.simulation.optimum import optimum
 from skyloom.simulation.replicas import ReplicaKind, answer
-from skyloom.simulation.requests import RequestLog, Speeds, read_requests
+from skyloom.simulation.requests import RequestTrace, Speeds, read_requests
 from skyloom.simulation.trace import TraceMissing, TraceUnreadable
 
 requests = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 6)), min_size=1, max_size=12)
 
 
-def log_of(pairs) -> RequestLog:
+def log_of(pairs) -> RequestTrace:
     ordered = sorted((float(at), float(took)) for at, took in pairs)
-    return RequestLog("log", [at for at, _ in ordered], [took for _, took in ordered])
+    return RequestTrace("log", [at for at, _ in ordered], [took for _, took in ordered])
 
 
-def cheapest(log: RequestLog, concurrency: int, cold_s: int) -> float:
+def cheapest(log: RequestTrace, concurrency: int, cold_s: int) -> float:
     """The optimum by trying all sizes at every second."""
     end = int(max(at + took for at, took in zip(log.arrivals, log.services, strict=True)))
     needed = []
@@ -109,6 +112,12 @@ def test_replica_that_is_let_go_finishes_what_it_has() -> None:
     assert answered.num_turns == 1
     assert answered.points[-1].ready == 1
     assert answered.points[-1].paid == 2.0
+
+
+def test_log_that_would_never_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_MAX_PLAYED_S", 100.0)
+    with pytest.raises(replicas.LogTooLong, match="1 requests"):
+        answer(log_of([(0, 1), (1_000, 1)]), Autoscaling(), ReplicaKind())
 
 
 def test_comparison_holds_each_policy_against_the_goal_and_the_optimum() -> None:
@@ -238,3 +247,16 @@ def test_policies_have_targets_that_suit_their_replicas() -> None:
     fixed = read_policy("fixed,max=3", kind, goal, 0.5).scaling
     assert (fixed.min_replicas, fixed.max_replicas) == (3, 3)
     assert read_policy("knative,window=30,foresight=3", kind, goal, 0.5).scaling.foresight.num_days == 3
+
+
+def test_example_of_the_page_is_what_the_command_answers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "scaling.md").read_text()
+    command, answer = re.findall(r"```sh\n(skyloom simulate-autoscale .*?)```\n\n```\n(.*?)```", page, flags=re.DOTALL)[
+        0
+    ]
+    monkeypatch.chdir(root)
+    assert main(command.split()[1:]) == 0
+    assert capfd.readouterr().out == answer

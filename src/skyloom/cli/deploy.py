@@ -1,36 +1,49 @@
 """``skyloom deploy``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from skyloom.cli import scaling_options as asked
-from skyloom.cli import values
+from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
+Served = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
+        help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+    ),
+]
+EndpointName = Annotated[
+    str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
+]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+]
+Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
+Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
 
 
 @app.command()
 def deploy(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
-            help="Version: a number or an alias; else the newest. Or a service of your own Python.",
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
-    ] = None,
-    replicas: Annotated[
-        int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
-    ] = None,
+    model: Served,
+    name: EndpointName = None,
+    replicas: Replicas = None,
     cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)] = None,
+    hold: traffic.Hold = False,
+    canary: traffic.Canary = None,
+    step: traffic.Step = "60s",
+    shadow: traffic.Shadow = False,
+    min_requests: traffic.MinRequests = 50,
+    max_error_rate: traffic.MaxErrorRate = None,
+    max_p99: traffic.MaxP99 = None,
+    max_p99_ratio: traffic.MaxP99Ratio = 2.0,
     min_replicas: asked.MinReplicas = None,
     max_replicas: asked.MaxReplicas = None,
     scale_on: asked.ScaleOn = None,
@@ -41,10 +54,8 @@ def deploy(
     zero_after: asked.ZeroAfter = None,
     floor: asked.FloorWords = None,
     foresight: asked.ForesightDays = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")
-    ] = False,
-    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for it.")] = "2min",
+    detach: Detached = False,
+    timeout: Timeout = "2min",
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,8 +64,11 @@ def deploy(
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
     new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
     `skyloom deploy toy --min-replicas 0 --max-replicas 4 --scale-on concurrency --target 8`; --replicas alone ends that.
+    A canary is decided by itself: see it with skyloom endpoint show.
     """
     model_name, _, version = model.partition(":")
+    steps = canary or ("1,10,50" if shadow else "")
+    plan = traffic.canary_plan(steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio)
     told = asked.told(
         min_replicas=min_replicas,
         max_replicas=max_replicas,
@@ -70,12 +84,11 @@ def deploy(
     size = None if memory is None else values.size(memory)
     with cloud(project) as client:
         scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
         if model_name.endswith(".py"):
-            status = client.services.deploy(model, name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling)
+            status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
-            status = client.endpoints.deploy(
-                model_name, version, name=name, num_replicas=replicas, cpus=cpus, memory=size, scaling=scaling
-            )
+            status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from skyloom.cli import traffic
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.cli.values import duration_s
@@ -37,6 +38,70 @@ def stop(endpoint: Name, project: Project = None, as_json: AsJson = False) -> No
     """Stop an endpoint: its replicas finish what they have. Deploying to its name brings it back."""
     with cloud(project) as client:
         show(client.endpoints.stop(endpoint), as_json)
+
+
+@app.command()
+def route(
+    endpoint: Name,
+    share: Annotated[
+        list[str], typer.Option("--share", metavar="REVISION=WEIGHT", help="A revision's part of the traffic; repeat.")
+    ],
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="NAME=VALUE:REVISION", help="Such requests go to this revision; repeat."),
+    ] = None,
+    sticky: Annotated[
+        str, typer.Option("--sticky", metavar="HEADER", help="The same value of it, the same revision.")
+    ] = "",
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option("--shadow", metavar="REVISION=PART", help="Send it a copy of this part of all requests; repeat."),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option("--keep", help="How long what loses its traffic is kept ready for a rollback.")
+    ] = "10min",
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Split an endpoint's traffic over its revisions. It holds as soon as their replicas answer."""
+    with cloud(project) as client:
+        status = client.endpoints.route(
+            endpoint,
+            traffic.shares(share),
+            headers=traffic.headers(header or ()),
+            sticky_header=sticky.lower(),
+            shadows=traffic.shadows(shadow or ()),
+            keep_s=duration_s(keep),
+        )
+        show(status, as_json)
+
+
+@app.command()
+def rollback(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """Give all the traffic back to the revision that had all of it before. Ends a canary."""
+    with cloud(project) as client:
+        show(client.endpoints.rollback(endpoint), as_json)
+
+
+@app.command()
+def promote(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """Give the canary all the traffic now."""
+    with cloud(project) as client:
+        show(client.endpoints.promote(endpoint), as_json)
+
+
+@app.command()
+def abort(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """End the canary; its traffic goes back to the stable revision."""
+    with cloud(project) as client:
+        show(client.endpoints.abort(endpoint), as_json)
+
+
+@app.command()
+def compare(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
+    """Show the revisions that share the traffic side by side: errors, latency, and what is proven of their difference."""
+    with cloud(project) as client:
+        show(client.endpoints.compare(endpoint), as_json)
 
 
 @app.command()

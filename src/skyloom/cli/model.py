@@ -1,13 +1,22 @@
 """``skyloom model``: what can be deployed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
+from skyloom.core.errors import InvalidInput
+from skyloom.sdk.client_text import client_text
 
 app = words("Models: numbered versions with evaluation and provenance.")
+
+
+class NoService(InvalidInput):
+    """A client is made of a service's endpoints; a model has none."""
+
+
 Name = Annotated[str, typer.Argument(metavar="MODEL")]
 
 
@@ -28,6 +37,37 @@ def show_(
     name, _, reference = model.partition(":")
     with cloud(project) as client:
         show(client.models.version(name, reference) if reference else client.models.get(name), as_json)
+
+
+@app.command()
+def register(
+    model: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite or model.pt2.")],
+    description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a model file as a model's next version. Estimators: skyloom.recipes.registering.register_estimator, from Python."""
+    from skyloom.recipes.registering import (
+        register_file,
+    )  # the file's own engine reads it; the rest does not pay for one
+
+    with cloud(project) as here:
+        show(register_file(here, model, file, description=description), as_json)
+
+
+@app.command()
+def client(
+    model: Annotated[str, typer.Argument(metavar="SERVICE[:VERSION]", help="VERSION is a number or an alias.")],
+    project: Project = None,
+) -> None:
+    """Write a typed Python client of a service to the terminal: skyloom model client mood > mood_client.py."""
+    name, _, reference = model.partition(":")
+    with cloud(project) as here:
+        spec = here.models.version(name, reference or "newest").manifest.service
+    if spec is None:
+        raise NoService(f"{name} is a model, not a service.", next_action="Ask it with: skyloom predict.")
+    typer.echo(client_text(spec, name), nl=False)
 
 
 @app.command()

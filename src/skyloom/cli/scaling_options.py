@@ -37,7 +37,13 @@ ScaleOn = Annotated[
 ]
 Target = Annotated[
     float | None,
-    typer.Option("--target", help="For each replica: requests at once, or what --scale-on says.", show_default=False),
+    typer.Option(
+        "--target",
+        min=1e-6,
+        max=1e6,
+        help="For each replica: requests at once, or what --scale-on says.",
+        show_default=False,
+    ),
 ]
 Window = Annotated[str | None, typer.Option("--window", help="How far it looks back.", show_default=False)]
 UpDelay = Annotated[

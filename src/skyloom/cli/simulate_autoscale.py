@@ -33,6 +33,7 @@ _SHARE = 0.7  # of what a replica can do: Knative's own default
 _DEFAULT = ("concurrency", "knative", "rate", "utilisation", "fixed")
 _MANY = 50_000  # requests; fewer are played before one could read how far they are
 _MAX_POLICIES = 20
+_LONGEST_START_S = 3_600.0
 
 app = word("Play a log of requests on imagined replicas.")
 
@@ -90,6 +91,10 @@ def simulate_autoscale(
         check_figure(plot)
     speeds = Speeds(None if service is None else values.duration_s(service), context_rate, token_rate)
     kind = ReplicaKind(concurrency=concurrency, cold_start_s=values.duration_s(cold_start))
+    if kind.cold_start_s > _LONGEST_START_S:
+        raise UnreadableOption(
+            f"--cold-start {cold_start} is more than an hour.", next_action="Write --cold-start 30s."
+        )
     goal = ServiceGoal(
         latency_s=None if latency_target is None else values.duration_s(latency_target),
         wait_s=values.duration_s(wait_target),

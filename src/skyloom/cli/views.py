@@ -11,6 +11,7 @@ from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
+from skyloom.cli.traffic_views import TRAFFIC_COLUMNS, TRAFFIC_PAGES, canary_words, coming_words
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -49,6 +50,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **JOB_COLUMNS,
     **DEVICE_COLUMNS,
     **SIMULATION_COLUMNS,
+    **TRAFFIC_COLUMNS,
     **SCALING_COLUMNS,
     Alert: (
         of("id", "alert"),
@@ -187,6 +189,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **JOB_PAGES,
     **DEVICE_PAGES,
     **SIMULATION_PAGES,
+    **TRAFFIC_PAGES,
     **SCALING_PAGES,
     CloudStatus: (
         (
@@ -312,8 +315,11 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("traffic.requests"),
             of("traffic.rows"),
             of("traffic.server_errors"),
+            Column("canary", canary_words, "canary"),
+            Column("traffic goes over to", coming_words, "endpoint.coming"),
+            of("endpoint.fallback.number", "can go back to"),
         ),
-        ("replicas", "revisions"),
+        ("shares", "replicas", "revisions"),
     ),
 }
 

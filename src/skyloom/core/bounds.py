@@ -29,3 +29,12 @@ RelativePath = Annotated[
         description="A file below a folder: no leading slash, no '.' or '..' part.",
     ),
 ]
+Cron = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        description="Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly.",
+    ),
+]
+TimeZone = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$(?!\n)", max_length=64)]

@@ -21,4 +21,8 @@ def of_chunks(chunks: Iterable[bytes]) -> str:
 
 def of_value(value: object) -> str:
     """Digest a value by its canonical JSON (sorted keys): equal values, equal digests."""
-    return of_bytes(msgspec.json.encode(value, order="deterministic"))
+    try:
+        content = msgspec.json.encode(value, order="deterministic")
+    except TypeError:  # keys that are numbers: msgspec sorts only words
+        content = msgspec.json.encode(msgspec.to_builtins(value, str_keys=True), order="deterministic")
+    return of_bytes(content)

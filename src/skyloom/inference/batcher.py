@@ -77,6 +77,7 @@ class Batcher:
 
     Args:
         settle: called with the tickets of a finished batch before any of them is answered (the request log).
+        may_block: short batches may run on the event loop itself; False for a model that waits for another process.
         watch: called with the inputs and outputs of a whole batch (drift statistics), maybe on the model's thread.
 
     Attributes:
@@ -93,7 +94,9 @@ class Batcher:
         max_queue_bytes: int,
         settle: Settled,
         watch: Watched,
+        may_block: bool = True,
     ) -> None:
+        self._inline_s = _INLINE_S if may_block else 0.0
         self._model = model
         self._pace = pace
         self._loop = loop
@@ -159,7 +162,7 @@ class Batcher:
         self._running_until = taken_at + expected_s
         inputs = _joined(tickets)
         joined_at = time.perf_counter()
-        if expected_s < _INLINE_S and not self._model.is_remote:
+        if expected_s < self._inline_s:
             self._finish(tickets, rows, (taken_at, joined_at), *self._run(inputs))
             return
         running = self._loop.run_in_executor(self._thread, self._run, inputs)

@@ -10,6 +10,7 @@ from skyloom.core.errors import NotFound
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
 from skyloom.inference.description import ModelConfig, configured
+from skyloom.inference.forms import Form
 from skyloom.inference.journal import PredictionLog
 from skyloom.inference.statistics import ModelStatistics
 from skyloom.inference.tensors import Call, Contract
@@ -71,9 +72,11 @@ class DataPlane:
         traffic: TrafficCounter,
         access: AccessList,
         platform: str = "onnxruntime_onnx",
+        form: Form | None = None,
     ) -> None:
         self.plan = plan
         self._platform = platform
+        self.form = form  # None: nothing is known of what the tensors mean
         self.contract = contract
         self.traffic = traffic
         self.access = access

@@ -51,11 +51,15 @@ class PredictionLog(Protocol):
 
 
 class Journal:
-    """Writes one replica's request log. Lives on the event loop's thread."""
+    """Writes one replica's request log. Lives on the event loop's thread.
 
-    def __init__(self, folder: Path, replica: str, revision: str, signature: Signature) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path = folder / log_name(replica)
+    Without a folder it keeps nothing: predictions have ids, and nobody can look them up.
+    """
+
+    def __init__(self, folder: Path | None, replica: str, revision: str, signature: Signature) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / log_name(replica) if folder is not None else Path(os.devnull)
         self._file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._offset = os.fstat(self._file).st_size
         # A crash may have torn the last line; the next one must start on its own.
@@ -92,7 +96,8 @@ class Journal:
 
     def close(self) -> None:
         """Flush to disk and let go of the file."""
-        os.fsync(self._file)
+        if self.path != Path(os.devnull):
+            os.fsync(self._file)
         os.close(self._file)
 
     def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:

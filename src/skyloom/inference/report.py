@@ -1,12 +1,13 @@
 """Tells the control plane every second that this replica lives and what it saw. An outage loses nothing: the numbers are totals."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.telling import Teller
 from skyloom.rooms.serving.model import ReportTraffic
-from skyloom.sdk.http import HttpTransport
 from skyloom.settings import TaskEnvironment
 
 _PERIOD_S = 1.0
@@ -26,7 +27,7 @@ class Reporter:
         self._plane = plane
         self._ports = ports
         self._stop = stop
-        self._transport = HttpTransport(task.url, task.token, task.project, patience_s=0.0, timeout_s=_TIMEOUT_S)
+        self._teller = Teller(task, _TIMEOUT_S)
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -37,7 +38,7 @@ class Reporter:
     async def send(self) -> None:
         """Report once; nobody there is no error, the next report says it all again."""
         try:
-            answer = await asyncio.to_thread(self._transport.send, self._report())
+            answer = await asyncio.to_thread(self._teller.send, self._report(), secrets.token_hex(16))
         except SkyloomError:
             return
         if answer.stop:
@@ -45,7 +46,7 @@ class Reporter:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._transport.close()
+        self._teller.close()
 
     def _report(self) -> ReportTraffic:
         plan = self._plane.plan

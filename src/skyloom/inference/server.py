@@ -17,6 +17,7 @@ from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -71,7 +72,7 @@ class Replica:
         if not model.is_remote:
             example = model.example(1)
             traffic.check(example, model.run(example))
-        journal = Journal(folder / plan.log_folder, plan.replica, plan.revision, signature)
+        journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
         batcher = Batcher(
             model,
             pace,
@@ -80,11 +81,12 @@ class Replica:
             max_queue_bytes=limits.max_queue_bytes,
             settle=journal.write,
             watch=traffic.watch,
+            may_block=not model.is_remote,
         )
         contract = Contract(signature, limits.max_request_rows)
-        self.plane = DataPlane(
-            plan, contract, batcher, journal, traffic, AccessList(folder / plan.access_file), model.platform
-        )
+        access = AccessList(folder / plan.access_file)
+        form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
+        self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready
@@ -183,9 +185,19 @@ def read_plan(path: Path) -> ServePlan:
         loopback = ipaddress.ip_address(plan.host).is_loopback
     except ValueError:
         raise _refused(f"host {plan.host!r} is not an address") from None
-    if not loopback:
-        raise _refused(f"host {plan.host} is not a loopback address, and there is no TLS yet")
+    if not plan.behind_proxy:
+        _check_inside(plan, loopback)
     return plan
+
+
+def _check_inside(plan: ServePlan, loopback: bool) -> None:
+    """What only a plan may do that says of itself that it stands behind a proxy."""
+    if not loopback:
+        raise _refused(f"host {plan.host} is not a loopback address, there is no TLS here, and it is not behind_proxy")
+    if "*" in plan.allowed_hosts:
+        raise _refused("allowed_hosts has '*', and it is not behind_proxy")
+    if not plan.log_folder:
+        raise _refused("log_folder is empty, and it is not behind_proxy")
 
 
 async def serve(
@@ -199,6 +211,8 @@ async def serve(
 
     ``python`` is the interpreter of the environment that a service asked for; ``on_ready`` is told the REST port.
     """
+    if plan.behind_proxy and task.job_id:
+        raise _refused("behind_proxy is for exported plans, and this process is a job of a control plane")
     manifest = models.verify(folder / plan.bundle, plan.manifest)
     if manifest.service is not None:
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)

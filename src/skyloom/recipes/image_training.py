@@ -18,6 +18,7 @@ from skyloom.rooms.registry.bundle import ModelKind
 from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.context import context
+from skyloom.runtime.export import image_input
 from skyloom.runtime.fit import FitPlan, LossOfRows, fit
 from skyloom.runtime.gang import Gang, gang
 from skyloom.runtime.rows import RowSet, RowSource
@@ -123,7 +124,12 @@ def run(plan: TrainingPlan, source: RowSource) -> Outcome | None:
     truth = labels.encode(test.table.column(plan.target))
     trained = Trained(
         model=model,
-        meaning=Meaning(kind=ModelKind.CLASSIFICATION, outputs=(OUTPUT,), labels=labels.names),
+        meaning=Meaning(
+            kind=ModelKind.CLASSIFICATION,
+            outputs=(OUTPUT,),
+            labels=labels.names,
+            image=image_input(INPUT, pixels.shape[1:]),
+        ),
         held_out={INPUT: _same_shape(columns.images(test.table, told.image), pixels)},
         evaluate=lambda scores: evaluation.classification(scores, truth, labels.names, plan.evaluate_on),
         rows=_splits(plan, train, test),

@@ -18,6 +18,7 @@ from skyloom.rooms.registry.bundle import (
     MODEL_FILE,
     PROFILE_FILE,
     BundleFile,
+    ImageInput,
     Manifest,
     ModelKind,
     Signature,
@@ -37,6 +38,7 @@ class Meaning:
     outputs: tuple[str, ...]
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    image: ImageInput | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def package(
         files=tuple(_describe(folder, path) for path in sorted(folder.iterdir())),
         labels=meaning.labels,
         columns=meaning.columns,
+        image=meaning.image,
     )
     (folder / MANIFEST_FILE).write_bytes(msgspec.json.encode(manifest))
     return Package(folder, manifest, parity)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from skyloom.core.errors import InvalidInput
-from skyloom.rooms.registry.bundle import Datatype, TensorSpec
+from skyloom.rooms.registry.bundle import Datatype, ImageInput, ImageLayout, TensorSpec
 from skyloom.rooms.registry.model import Parity
 
 Array = NDArray[Any]
@@ -98,6 +98,20 @@ def specs(arrays: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name=name, datatype=_DATATYPES[rows.dtype.name], shape=(-1, *rows.shape[1:]))
         for name, rows in arrays.items()
+    )
+
+
+def image_input(name: str, shape: Sequence[int]) -> ImageInput:
+    """How pictures become an input of raw pixels: of this shape, without the batch. Raises `ExportFailed`: no picture has that shape."""
+    if len(shape) == 2:
+        return ImageInput(tensor=name, layout=ImageLayout.GREY)
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return ImageInput(tensor=name, layout=ImageLayout.CHANNELS_FIRST)
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        return ImageInput(tensor=name, layout=ImageLayout.CHANNELS_LAST)
+    raise ExportFailed(
+        f"Pictures cannot be put into the shape {list(shape)}.",
+        next_action="Use [height, width] with 1, 3 or 4 channels.",
     )
 
 

@@ -28,6 +28,7 @@ from skyloom.rooms.registry.services import SOURCE_FOLDER
 from skyloom.sdk.describing import describe
 from skyloom.sdk.environment import python_environment
 from skyloom.sdk.files import read_chunks
+from skyloom.sdk.graph import order_of
 from skyloom.sdk.service import Service
 
 _MODELS_FOLDER = "models"
@@ -104,6 +105,7 @@ def pack(what: str | type[Service], models: Mapping[str, ModelVersion] | None = 
     for name, version in (models or {}).items():
         places[name] = f"{_MODELS_FOLDER}/{name}"
         files += _nested(name, version, contents)
+    order_of({name: version.manifest.signature for name, version in (models or {}).items()}, service.edges)
     requirements = service.requirements
     python = python_environment(path.parent / requirements if isinstance(requirements, str) else requirements or None)
     spec = msgspec.structs.replace(spec, python=python, models=places)

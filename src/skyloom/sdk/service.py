@@ -63,6 +63,7 @@ class Service:
     Attributes:
         requirements: packages beside those of the pool: a list, or the path of a ``requirements.txt`` beside the file.
         files: more files to take along, relative to the service's file; they lie beside it when it runs.
+        edges: a graph of these models: input ← output, each as ``name.tensor``; run by `flow`, checked when it is deployed.
         models: registered models to have beside you: ``{"digits": "digits:champion"}``, used as ``self.model("digits")``.
         cpus, memory: of each replica, unless the deployment says otherwise.
     """
@@ -70,15 +71,19 @@ class Service:
     requirements: ClassVar[Sequence[str] | str] = ()
     files: ClassVar[Sequence[str]] = ()
     models: ClassVar[Mapping[str, str]] = {}
+    edges: ClassVar[Mapping[str, str]] = {}
     cpus: ClassVar[float | None] = None
     memory: ClassVar[str | None] = None
+
+    _located: Mapping[str, LocatedModel] = {}
+    _order: Sequence[str] = ()
 
     def setup(self) -> None:
         """Load what the endpoints need; called once, before the first request."""
 
     def model(self, name: str) -> LocatedModel:
         """One of ``models``. Raises `ModelNotNamed`."""
-        located: Mapping[str, LocatedModel] = getattr(self, "_located", {})
+        located = self._located
         if name not in located:
             known = ", ".join(sorted(located)) or "none"
             raise ModelNotNamed(
@@ -86,6 +91,12 @@ class Service:
                 next_action=f'Name it in the class: models = {{"{name}": "REGISTERED[:VERSION]"}}. There are: {known}.',
             )
         return located[name]
+
+    def flow(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the graph of ``edges``: inputs that no edge feeds by ``name.tensor``; every output by ``name.tensor``."""
+        from skyloom.sdk import graph  # who has no graph does not load it
+
+        return graph.run(self._located, self._order, self.edges, inputs)
 
 
 @overload

@@ -5,6 +5,7 @@ from pathlib import Path
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.rooms.serving.scaling import Autoscaling
+from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.files import upload_bytes, upload_file
 from skyloom.sdk.packing import Packed, load_service, pack
 from skyloom.sdk.service import Service
@@ -49,6 +50,8 @@ class ServiceCalls:
         cpus: float | None = None,
         memory: str | None = None,
         scaling: Autoscaling | None = None,
+        hold: bool = False,
+        canary: CanaryPlan | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -61,6 +64,8 @@ class ServiceCalls:
             cpus=service.cpus if cpus is None else cpus,
             memory=service.memory if memory is None else memory,
             scaling=scaling,
+            hold=hold,
+            canary=canary,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

@@ -15,12 +15,13 @@ from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
+from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.batch import BatchCalls
 from skyloom.sdk.calling import Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
+from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.watching import WatchCalls
 
 _PAUSE_S = 0.1
 _TRIES = 5
@@ -47,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, list[Any]]
 
 
-class EndpointCalls(WatchCalls):
+class EndpointCalls(ChangeCalls):
     """``cloud.endpoints``."""
 
     def __init__(self, transport: Transport) -> None:
@@ -70,6 +71,8 @@ class EndpointCalls(WatchCalls):
         num_replicas: int | None = None,
         cpus: float | None = None,
         memory: str | None = None,
+        hold: bool = False,
+        canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
@@ -78,6 +81,8 @@ class EndpointCalls(WatchCalls):
             version: number or alias; empty for the newest.
             name: of the endpoint; the model's name if None.
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
+            hold: the new revision gets no traffic until `route` sends it some.
+            canary: it gets its traffic step by step, and goes back when it is worse.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
         """
         resources = None
@@ -89,6 +94,8 @@ class EndpointCalls(WatchCalls):
             name=name,
             num_replicas=num_replicas,
             resources=resources,
+            hold=hold,
+            canary=canary,
             scaling=scaling,
         )
         return self._transport.send(ask)

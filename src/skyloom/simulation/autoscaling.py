@@ -11,7 +11,7 @@ from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.simulation.metrics import percentile
 from skyloom.simulation.optimum import Optimum, optimum
 from skyloom.simulation.replicas import Answered, ReplicaKind, answer
-from skyloom.simulation.requests import RequestLog
+from skyloom.simulation.requests import RequestTrace
 
 
 class NamedScaling(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ Advance = Callable[[int], None]
 
 
 def compare(
-    log: RequestLog,
+    log: RequestTrace,
     policies: Sequence[NamedScaling],
     kind: ReplicaKind,
     goal: ServiceGoal,
@@ -120,7 +120,7 @@ def compare(
     return report, {named.name: played[named.name] for named in policies}
 
 
-def _row(log: RequestLog, name: str, answered: Answered, goal: ServiceGoal, best: Optimum) -> ScalingRow:
+def _row(log: RequestTrace, name: str, answered: Answered, goal: ServiceGoal, best: Optimum) -> ScalingRow:
     latencies = sorted(map(float.__add__, answered.waits, log.services))
     waits = sorted(answered.waits)
     judged, limit = (waits, goal.wait_s) if goal.latency_s is None else (latencies, goal.latency_s)

@@ -12,7 +12,7 @@ requests from one replica to another. A schedule that lets requests wait can be 
 import math
 from typing import NamedTuple
 
-from skyloom.simulation.requests import RequestLog
+from skyloom.simulation.requests import RequestTrace
 
 
 class Optimum(NamedTuple):
@@ -33,7 +33,7 @@ class Optimum(NamedTuple):
     ends_at: float
 
 
-def optimum(log: RequestLog, concurrency: int, cold_start_s: float) -> Optimum:
+def optimum(log: RequestTrace, concurrency: int, cold_start_s: float) -> Optimum:
     """Compute the optimum of a log."""
     took = [
         pair for pair in zip(log.arrivals, log.services, strict=True) if pair[1] > 0

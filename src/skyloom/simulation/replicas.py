@@ -15,14 +15,20 @@ from statistics import median
 
 import msgspec
 
+from skyloom.core.errors import InvalidInput
 from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.policy import decide
 from skyloom.rooms.serving.scaling import Autoscaling, LoadSample, ScaleCourse
-from skyloom.simulation.requests import RequestLog
+from skyloom.simulation.requests import RequestTrace
 
 _IDLE_STEP_S = 10.0
 _DONE, _READY = 0, 1
+_MAX_PLAYED_S = 4e7  # more than a year
 _TOLD = 10_000  # requests: so often it is said how far it is
+
+
+class LogTooLong(InvalidInput):
+    """Playing a log would not end today."""
 
 
 class ReplicaKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +72,24 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answer(
-    log: RequestLog, scaling: Autoscaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
+    log: RequestTrace, scaling: Autoscaling, kind: ReplicaKind, advance: Callable[[int], None] = lambda count: None
 ) -> Answered:
-    """Play a log to its last answer; the same log and scaling give the same. ``advance`` is told how many are answered."""
+    """Play a log to its last answer; the same log and scaling give the same. ``advance`` is told how many are answered.
+
+    Raises `LogTooLong`.
+    """
     return _Stage(log, scaling, kind).play(advance)
 
 
+def _too_long(left: int) -> LogTooLong:
+    return LogTooLong(
+        f"After {_MAX_PLAYED_S / 86_400:.0f} days {left:,} requests are still to be answered.",
+        next_action="Are its times seconds? Otherwise give a part of the log, or more replicas.",
+    )
+
+
 class _Stage:
-    def __init__(self, log: RequestLog, scaling: Autoscaling, kind: ReplicaKind) -> None:
+    def __init__(self, log: RequestTrace, scaling: Autoscaling, kind: ReplicaKind) -> None:
         self._log, self._scaling, self._kind = log, scaling, kind
         self._load = LoadHistory.of(scaling)
         self._load.lead_s = kind.cold_start_s
@@ -126,6 +142,8 @@ class _Stage:
             else:
                 self._pass(report_at)
                 report_at = self._report()
+                if self._now - self._log.begin > _MAX_PLAYED_S:
+                    raise _too_long(left)
         self._report()
         advance(count - told)
         return Answered(

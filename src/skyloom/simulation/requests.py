@@ -41,7 +41,7 @@ class Speeds(NamedTuple):
     generated_per_s: float = 50.0
 
 
-class RequestLog(NamedTuple):
+class RequestTrace(NamedTuple):
     """Requests in the order in which they came; both arrays are of one length, in seconds. ``services`` are without any waiting."""
 
     name: str
@@ -56,7 +56,7 @@ class RequestLog(NamedTuple):
 Pairs = Iterator[tuple[float, float]]
 
 
-def read_requests(paths: Sequence[Path], speeds: Speeds) -> RequestLog:
+def read_requests(paths: Sequence[Path], speeds: Speeds) -> RequestTrace:
     """Read logs, all of them as one. Raises `TraceMissing` and `TraceUnreadable`; the message names line and column."""
     arrivals, services = array("d"), array("d")
     for path in paths:
@@ -75,7 +75,7 @@ def read_requests(paths: Sequence[Path], speeds: Speeds) -> RequestLog:
         order = sorted(range(len(arrivals)), key=arrivals.__getitem__)
         arrivals = array("d", [arrivals[place] for place in order])
         services = array("d", [services[place] for place in order])
-    return RequestLog(name, arrivals, services)
+    return RequestTrace(name, arrivals, services)
 
 
 @contextmanager

@@ -75,17 +75,30 @@ async def echo(body: bytes, writer: asyncio.StreamWriter) -> None:
     await say(writer, 200, body)
 
 
+async def in_parts(body: bytes, writer: asyncio.StreamWriter) -> None:
+    """Two parts and the end, or, when the body says so, no end."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    for part in (b"one", b"two"):
+        writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+        await writer.drain()
+    if body == b"break":
+        writer.transport.abort()
+        raise ConnectionResetError
+    writer.write(b"0\r\n\r\n")
+
+
 class Caller:
     """Who waits for an answer; a `Streaming` exchange.
 
     Attributes:
         response: the whole answer, or its head.
-        parts: what came after it.
+        parts, trailers: what came after it.
     """
 
     def __init__(self) -> None:
         self.response: Response | None = None
         self.parts: list[bytes] = []
+        self.trailers: tuple[tuple[bytes, bytes], ...] = ()
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.is_whole = self.is_broken = False
@@ -105,8 +118,10 @@ class Caller:
         self.parts.append(part)
 
     def finish(self, trailers=()) -> None:
-        self.is_whole = True
+        self.is_whole, self.trailers = True, trailers
         self._done.set()
+
+    def resume(self) -> None: ...
 
     def break_off(self) -> None:
         self.is_broken = True

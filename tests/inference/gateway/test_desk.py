@@ -9,7 +9,7 @@ import pytest
 from skyloom.inference.wire.messages import Head
 from skyloom.rooms.serving.routes import Shadow
 from tests.inference.gateway.gateways import backend, make_route, share
-from tests.inference.gateway.stand_ins import POST, StandIn, bench, echo, say, until
+from tests.inference.gateway.stand_ins import POST, StandIn, bench, echo, in_parts, say, until
 from tests.inference.serving import free_port, small_limits
 
 
@@ -291,9 +291,9 @@ async def test_shadow_sees_copies_and_nobody_waits_for_it():
         await until(lambda: len(hung.seen) == 64)
         assert made.traffic().in_flight == 0, "copies are counted apart"
         await hung.kill()
-        await until(lambda: bool(made.traffic().shadows))
+        await until(lambda: made.traffic().shadows["rev_2"].requests > 0)
         told = made.traffic()
-        assert told.revisions.keys() == {"rev_1"} and told.revisions["rev_1"].server_errors == 0
+        assert told.revisions["rev_1"].server_errors == 0
         assert told.shadows["rev_2"].requests == told.shadows["rev_2"].server_errors == 64
     await main.kill()
 
@@ -311,17 +311,6 @@ async def test_shadow_answers_are_thrown_away():
         assert b"" not in copy.seen
     await main.kill()
     await copy.kill()
-
-
-async def in_parts(body, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-    for part in (b"one", b"two"):
-        writer.write(b"%x\r\n%b\r\n" % (len(part), part))
-        await writer.drain()
-    if body == b"break":
-        writer.transport.abort()
-        raise ConnectionResetError
-    writer.write(b"0\r\n\r\n")
 
 
 @looped

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from skyloom.inference.gateway.metrics import render
 from skyloom.inference.gateway.numbers import RouteCounter
 
-steps = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
+eighths = st.integers(0, 40).map(lambda count: count / 8)  # exact in binary, so that the sum can be compared
+steps = st.lists(st.tuples(eighths, st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
 
 @given(steps)
@@ -38,6 +39,7 @@ def test_queue_delay_is_the_median_within_a_bin(delays):
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", ""]), st.integers(200, 599), st.floats(0, 1e5)), max_size=60))
 def test_totals_only_grow_and_add_up(answers):
     counter, before = RouteCounter("ep_1", 0.0), 0
+    counter.keep(["a", "b"], [])
     for revision, status, duration_s in answers:
         counter.answered(revision, status, duration_s)
         told = counter.traffic(1.0, 0.0, closes=True)
@@ -51,14 +53,15 @@ def test_totals_only_grow_and_add_up(answers):
         assert each.server_errors == sum(status >= 500 for status in mine)
 
 
-def test_revisions_that_left_the_table_are_forgotten():
+def test_revisions_that_left_the_table_are_forgotten_and_not_counted():
     counter = RouteCounter("ep_1", 0.0)
     for number in range(300):
-        counter.answered(f"rev_{number}", 200, 0.1)
-        counter.shadowed(f"rev_{number}", 200, 0.1)
-    counter.keep(["rev_1"], ["rev_2"])
+        counter.keep(["rev_1", f"rev_{number}"], [f"rev_{number}"])
+        counter.answered("rev_1", 200, 0.1)
+        counter.answered(f"rev_{number + 900}", 200, 0.1)
     told = counter.traffic(1.0, 0.0, closes=True)
-    assert (list(told.revisions), list(told.shadows)) == (["rev_1"], ["rev_2"])
+    assert (list(told.revisions), list(told.shadows)) == (["rev_1", "rev_299"], ["rev_299"])
+    assert told.revisions["rev_1"].requests == 300 and told.revisions["rev_299"].requests == 0
 
 
 def test_metrics_are_what_prometheus_reads():
@@ -66,6 +69,7 @@ def test_metrics_are_what_prometheus_reads():
 
     counter = RouteCounter("ep_1", 0.0)
     counter.arrived = 3
+    counter.keep(["rev_1"], ["rev_2"])
     for status, duration_s in ((200, 0.01), (404, 0.02), (503, 2.0)):
         counter.answered("rev_1", status, duration_s)
     counter.shadowed("rev_2", 200, 0.5)

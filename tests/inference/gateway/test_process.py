@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire import open_inference_pb2_grpc as rpc
@@ -87,6 +88,46 @@ def test_both_wires_answer_what_onnxruntime_says(fronted):
             with pytest.raises(grpc.RpcError) as refused:
                 stub.ModelInfer(ask, metadata=metadata, timeout=10)
             assert refused.value.code() is code
+
+
+def test_reflection_is_a_conversation_through_the_gateway(fronted):
+    _, _, route, *_ = fronted
+    asks = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService"),
+        reflection_pb2.ServerReflectionRequest(file_by_filename="nothing.proto"),
+    ]
+    with grpc.insecure_channel(f"127.0.0.1:{route.grpc_port}") as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        told, heard = [], threading.Semaphore(1)
+
+        def in_turn():  # as grpcurl does: the next question only after the answer
+            for ask in asks:
+                assert heard.acquire(timeout=10)
+                yield ask
+
+        for answer in stub.ServerReflectionInfo(in_turn(), metadata=METADATA, timeout=20):
+            told.append(answer.WhichOneof("message_response"))
+            heard.release()
+        assert told == ["list_services_response", "file_descriptor_response", "error_response"]
+        with pytest.raises(grpc.RpcError) as refused:
+            list(stub.ServerReflectionInfo(iter(asks), timeout=20))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_stream_of_inferences_is_answered_in_order_through_the_gateway(fronted):
+    _, _, route, folder, _ = fronted
+    asks = [question(toy_rows(1 + number % 3, seed=number)) for number in range(40)]
+    asks[20].model_name = "other"
+    with grpc.insecure_channel(f"127.0.0.1:{route.grpc_port}") as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+        told = list(stub.ModelStreamInfer(iter(asks), metadata=METADATA, timeout=20))
+    assert len(told) == 40 and "other" in told[20].error_message
+    for number, answer in enumerate(told):
+        if number != 20:
+            expected = oracle(folder / "bundle", toy_rows(1 + number % 3, seed=number)).ravel()
+            seen = np.frombuffer(answer.infer_response.raw_output_contents[0], np.float32)
+            assert seen == pytest.approx(expected, abs=1e-5)
 
 
 def test_replicas_own_refusals_come_through(fronted):

@@ -1,14 +1,19 @@
 """Who may pass: guards before anything may wait, in the words of both protocols. Heads only; no socket."""
 
+import asyncio
+import contextlib
+
 import msgspec
 import pytest
 
 from skyloom.inference.access import AccessList
 from skyloom.inference.gateway.sites import GateCalls, GateRest, RouteGate
 from skyloom.inference.gateway.watching import is_known_service
+from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.messages import Head, Request
+from skyloom.rooms.serving.plan import Limits
 from tests.inference.gateway.gateways import make_route, share
-from tests.inference.gateway.stand_ins import Bench, Caller
+from tests.inference.gateway.stand_ins import Bench, Caller, StandIn, in_parts
 from tests.inference.serving import TOKEN, write_access
 
 AUTH = {b"authorization": b"Bearer " + TOKEN.encode()}
@@ -65,14 +70,14 @@ def test_what_may_not_pass_is_refused_before_it_may_wait(gate, method, target, c
 )
 def test_calls_that_may_not_pass_are_refused_in_grpcs_words(gate, method, target, change, code):
     headers = {name: value for name, value in {**CALL, **change}.items() if value is not None}
-    refusal = GateCalls(gate).admit(Request(Head(method, target, headers)))
+    refusal = GateCalls(gate, 4_096).admit(Request(Head(method, target, headers)))
     assert refusal is not None and dict(refusal.headers).get(b"grpc-status") == code
     assert refusal.status == (200 if code else 415)
     assert gate.desk.traffic(closes=False).arrived == 0
 
 
 def test_let_in_is_who_shows_a_token_and_health_is_free(gate):
-    rest, calls = GateRest(gate), GateCalls(gate)
+    rest, calls = GateRest(gate), GateCalls(gate, 4_096)
     for method, target in ((b"POST", INFER), (b"GET", b"/v2"), (b"GET", b"/metrics")):
         assert rest.admit(Request(Head(method, target, REST))) is None
     assert rest.admit(Request(Head(b"GET", b"/v2/health/live", {b"host": b"[::1]:80"}))) is None
@@ -91,7 +96,7 @@ def asked(calls: GateCalls, target: bytes, body: bytes = b"\0\0\0\0\0") -> Calle
 
 
 def test_health_is_the_gateways_own_and_wakes_nobody(gate):
-    calls, rest = GateCalls(gate), GateRest(gate)
+    calls, rest = GateCalls(gate, 4_096), GateRest(gate)
     check = asked(calls, b"/grpc.health.v1.Health/Check")
     assert check.response.body == b"\0\0\0\0\x02\x08\x01" and dict(check.response.trailers)[b"grpc-status"] == b"0"
     unknown = asked(calls, b"/grpc.health.v1.Health/Check", b"\0\0\0\0\x05\x0a\x03abc")
@@ -127,6 +132,37 @@ def test_health_is_the_gateways_own_and_wakes_nobody(gate):
 )
 def test_service_of_a_health_question_is_read_without_protobuf(message, known):
     assert is_known_service(b"\0\0\0\0" + bytes((len(message) & 0xFF,)) + message, "toy") is known
+
+
+def test_parts_reach_a_client_of_http_and_a_broken_end_is_no_end(gate):
+    async def talk(port: int, content: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST /v2/x HTTP/1.1\r\nhost: localhost\r\nauthorization: %b\r\ncontent-length: %d\r\n\r\n"
+        writer.write(head % (AUTH[b"authorization"], len(content)) + content)
+        got = await reader.readuntil(b"two\r\n")
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            got += await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+        return got
+
+    async def run() -> tuple[bytes, bytes]:
+        replica = await StandIn(in_parts).start()
+        gate.desk.update(make_route(share("rev_1", replica.backend)))
+        connections = Connections(GateRest(gate), Limits())
+        server = await asyncio.get_running_loop().create_server(connections.accept, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        answers = await talk(port, b"all"), await talk(port, b"break")
+        server.close()
+        await replica.kill()
+        return answers
+
+    whole, broken = asyncio.run(asyncio.wait_for(run(), 20))
+    for answer in (whole, broken):
+        assert (
+            b"transfer-encoding: chunked" in answer and b"text/event-stream" in answer and b"x-request-id: " in answer
+        )
+        assert b"3\r\none\r\n3\r\ntwo\r\n" in answer
+    assert whole.endswith(b"0\r\n\r\n") and not broken.endswith(b"0\r\n\r\n")
 
 
 def test_another_list_of_tokens_makes_the_epoch_grow(gate, tmp_path):

@@ -67,6 +67,9 @@ class Echo:
 class Parts:
     """Sends every part back as it comes."""
 
+    num_kept = 0
+    wants_more = True
+
     def __init__(self, exchange: Http2Stream) -> None:
         self.exchange = exchange
         exchange.begin(Response(200, b"", b"text/plain"))

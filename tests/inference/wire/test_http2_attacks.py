@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from skyloom.inference.wire.fields import FieldReader
+from skyloom.inference.wire.fields import FieldReader, _pieces
 from skyloom.inference.wire.frames import (
     PREFACE,
     ConnectionBroken,
@@ -201,7 +201,7 @@ def test_header_block_of_many_tiny_fields_is_refused_unread(peer):
 
 def test_header_bomb_by_references_ends_the_connection(peer):
     peer.send(frame(FrameKind.HEADERS, ENDS, 1, b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4_000 + b"\xbe" * 60_000))
-    assert peer.broken() is ErrorCode.COMPRESSION_ERROR
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
 
 
 SIZED = b"\x3f\x45"  # the table holds 100 bytes from now on
@@ -297,3 +297,72 @@ def test_frame_in_single_bytes_holds_what_a_frame_holds():
         assert not list(splitter.feed(whole[at : at + 1]))
     assert sys.getsizeof(splitter._kept) < 2 * len(whole)
     assert [len(each.payload) for each in splitter.feed(whole[-1:])] == [50_000]
+
+
+def test_too_many_tiny_fields_end_the_connection(peer):
+    peer.send(frame(FrameKind.HEADERS, ENDS, 1, b"\x82" * 2_000 + b"\x86" * 2_000))
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+@given(
+    st.lists(st.tuples(st.text("abc-", min_size=1, max_size=9), st.text("xyz ", max_size=400)), min_size=1, max_size=60)
+)
+def test_long_blocks_are_read_in_pieces_as_they_are_read_whole(fields):
+    for sender in (hpack.Encoder(), hpack.Encoder()):
+        written = sender.encode([*fields, *fields])
+        pieces = list(_pieces(written))
+        assert b"".join(pieces) == written
+        reader = hpack.Decoder(max_header_list_size=2**20)
+        read = [pair for piece in pieces for pair in reader.decode(piece)]
+        assert [tuple(pair) for pair in read] == [*fields, *fields]
+
+
+@given(st.binary(max_size=6_000))
+def test_any_block_is_cut_without_loss(written):
+    try:
+        assert b"".join(_pieces(written)) == written
+    except ConnectionBroken as broken:
+        assert broken.code is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_strangers_fill_only_their_own_budget(peer):
+    peer.group.limits = Limits(max_unread_bytes=2**20)
+    peer.site.admit = lambda request: setattr(request, "is_open", request.head.target == b"/open")
+    opened = [*FIELDS[:2], (":path", "/open"), FIELDS[3]]
+    for stream in range(1, 41, 2):
+        peer.head(stream, opened, Flag.END_HEADERS)
+        peer.send(frame(FrameKind.DATA, 0, stream, bytes(2**14)))
+    assert peer.group.open_bytes <= 2**17
+    assert peer.group.unread_bytes == 0
+    peer.told()
+    peer.head(41)
+    assert peer.answer(41)[0] == "200"
+    peer.connection.connection_lost(None)
+    assert peer.group.open_bytes == peer.group.unread_bytes == 0
+
+
+def test_body_beyond_what_the_site_wants_is_refused(peer):
+    peer.site.admit = lambda request: setattr(request, "max_bytes", 10)
+    peer.head(1, FIELDS, Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, bytes(11)))
+    (head,) = [each for each in peer.told() if each.kind == FrameKind.HEADERS]
+    assert (b":status", b"413") in [tuple(field) for field in peer.decoder.decode(head.payload, raw=True)]
+
+
+def test_answers_wait_while_the_system_takes_nothing(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 2**30}) + window_update(0, 2**30))
+    peer.head(1, [*FIELDS[:2], (":path", "/later"), FIELDS[3]])
+    (_, exchange) = peer.site.waiting[0]
+    peer.told()
+    peer.connection.pause_writing()
+    exchange.answer(Response(200, bytes(2**22)))
+    assert peer.connection._outflow.num_held_bytes == 2**22
+    assert sum(len(part) for part in peer.connection._out) < 2**10
+    peer.connection.resume_writing()
+    got = 0
+    while got < 2**22:
+        told = [each for each in peer.told() if each.kind == FrameKind.DATA]
+        assert told
+        got += sum(len(each.payload) for each in told)
+        peer.connection._outflow.resume()
+    assert peer.connection._outflow.num_held_bytes == 0

@@ -66,7 +66,7 @@ def test_bomb_to_a_method_that_needs_no_token_is_refused_early(served):
         caller.call(3, CHECK, b"\0" + (2**17).to_bytes(4, "big") + bytes(2**17))
         caller.call(5, CHECK, packed(b""), ("grpc-encoding", "gzip"))
         caller.call(7, CHECK, packed(b""), ("grpc-encoding", "br"))
-        assert caller.statuses(4) == {1: "3", 3: "3", 5: "0", 7: "3"}
+        assert caller.statuses(4) == {1: "8", 3: "8", 5: "0", 7: "12"}
 
 
 def test_tokens_twice_wrong_or_missing_open_no_method(served):

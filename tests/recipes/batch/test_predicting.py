@@ -7,8 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from skyloom.inference.elements import from_bfloat16
+from skyloom.recipes.batch.inputs import RowReader
+from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
 from skyloom.rooms.batch.model import NotPredictable
+from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
 from skyloom.tables.memory import MemoryTables
 from tests.recipes.batch.kit import Desk, toy_rows, vectors
 
@@ -113,3 +117,25 @@ def test_claims_of_many_workers_cover_each_row_once(tmp_path: Path) -> None:
     while one := later.claim(7):
         claimed += range(one.start, one.stop)
     assert sorted(claimed) == [n for n in range(100) if not 10 <= n < 20 and not 50 <= n < 61]
+
+
+def test_texts_and_half_precision_go_in_and_come_out(tmp_path: Path) -> None:
+    answers = {"words": np.array(["a", "ü"], object), "half": np.array([[1.5, 2.0], [0.25, -1.0]], np.float16)}
+    inputs = (
+        TensorSpec(name="text", datatype=Datatype.BYTES, shape=(-1, 1)),
+        TensorSpec(name="brain", datatype=Datatype.BF16, shape=(-1,)),
+    )
+    outputs = (
+        TensorSpec(name="words", datatype=Datatype.BYTES, shape=(-1,)),
+        TensorSpec(name="half", datatype=Datatype.FP16, shape=(-1, 2)),
+    )
+    file = BundleFile(path="model.onnx", digest=f"sha256:{'0' * 64}", size_bytes=1)
+    manifest = Manifest(signature=Signature(inputs=inputs, outputs=outputs), files=(file,))
+    reader = RowReader(manifest, {"text": "t", "brain": "n"}, tmp_path)
+    batch = pa.record_batch({"t": pa.array(["x", None, "z"]), "n": pa.array([1.0, 2.0, 1.5])})
+    assert list(reader.rejects(batch)) == [1]
+    text, brain = reader.tensors(batch.take(pa.array([0, 2])))
+    assert text.tolist() == [["x"], ["z"]] and from_bfloat16(brain).tolist() == [1.0, 1.5]
+    writer = AnswerWriter(manifest, [])
+    made = writer.batch(pa.array([4, 9]), [], [answers["words"], answers["half"]]).to_pylist()
+    assert made[1] == {"source_row_id": 9, "words": "ü", "half": [0.25, -1.0]}

@@ -10,16 +10,17 @@ from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller, Right
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.clock import MemoryClock
-from skyloom.ports.door import Outbox
+from skyloom.ports.door import Outbox, Query
 from skyloom.ports.engine import TaskPhase
 from skyloom.rooms.jobs.plans import Plans
-from skyloom.rooms.monitoring.model import Profile, Traffic
+from skyloom.rooms.monitoring.model import Latency, Profile, Traffic
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.registry.service import Registry
-from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportTraffic, StopEndpoint
-from skyloom.rooms.serving.ports import REPLICAS
+from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportRoutes, ReportTraffic, StopEndpoint
+from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
+from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic, RoutingTable
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
@@ -40,6 +41,7 @@ class MemoryReplicaFiles:
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}
         self.logs: dict[str, bytes] = {}
+        self.tables: dict[str, RoutingTable] = {}
         self._port = 40_000
 
     def access_path(self, project: str) -> str:
@@ -47,6 +49,15 @@ class MemoryReplicaFiles:
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         self.access[project] = digests
+
+    def routes_path(self, project: str) -> str:
+        return f"/routes/{project}"
+
+    def publish_routes(self, project: str, table: RoutingTable) -> None:
+        self.tables[project] = table
+
+    def read_routes(self, project: str) -> RoutingTable:
+        return self.tables.get(project, RoutingTable())
 
     def read_log(self, replica: str, offset: int) -> bytes:
         return self.logs.get(replica, b"")[offset:]
@@ -93,6 +104,8 @@ class Bench:
         self.engine = MemoryEngine(run_at_once=True, now=self.clock.now)
         self.blobs = MemoryBlobs()
         self.files = MemoryReplicaFiles()
+        self.loads_told = False
+        self.seen: dict[str, dict[str, dict[str, RevisionTraffic]]] = {}  # gateway → endpoint → revision or shadow
         self.start()
         self.tenancy.install()
         self.register()
@@ -149,7 +162,70 @@ class Bench:
                 task_id = f"{replica.job_id}.1.0"
                 if self.engine.observe([task_id])[task_id].phase is TaskPhase.RUNNING:
                     self.report(replica)
+            for gateway in self.disk.read(lambda view: view.select(GATEWAYS, {"ended_at": None})):
+                if self.runs(gateway.job_id):
+                    self.report_routes(gateway)
         self.clock.advance(1)
+
+    def runs(self, job_id: str) -> bool:
+        task_id = f"{job_id}.1.0"
+        return self.engine.observe([task_id])[task_id].phase is TaskPhase.RUNNING
+
+    def report_routes(self, gateway: Any, by: Caller | None = None) -> Any:
+        """A gateway that obeys its table says so."""
+        caller = by or msgspec.structs.replace(ME, task_id=f"{gateway.job_id}.1.0")
+        counted = self.seen.get(gateway.id, {})
+        routes = []
+        for route in self.files.read_routes(gateway.project).routes:
+            mine = counted.get(route.endpoint, {})
+            routes.append(
+                RouteTraffic(
+                    endpoint=route.endpoint,
+                    revisions={key: seen for key, seen in mine.items() if not key.startswith("shadow:")},
+                    shadows={key[7:]: seen for key, seen in mine.items() if key.startswith("shadow:")},
+                )
+            )
+        ask = ReportRoutes(gateway=gateway.id, ready=True, routes=tuple(routes))
+        if self.loads_told and by is None:
+            return self.serving._routes_heard.take(gateway.project, ask)  # what it counts, the test tells by itself
+        return self.serving.report_routes(ask, caller)
+
+    def serve(self, number: int, requests: int, errors: int = 0, name: str = "toy", **what: Any) -> None:
+        """The gateway passes requests on to a revision."""
+        endpoint = self.status(name).endpoint
+        found = self.disk.read(lambda view: view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": number}))
+        (gateway,) = [
+            item
+            for item in self.disk.read(lambda view: view.select(GATEWAYS, {"ended_at": None}))
+            if item.stopped_at is None
+        ]
+        key = ("shadow:" if what.get("shadow") else "") + found[0].id
+        counted = self.seen.setdefault(gateway.id, {}).setdefault(endpoint.id, {})
+        before = counted.get(key, RevisionTraffic())
+        place = what.get("bin", 40)
+        bins = {**before.latency.counts, place: before.latency.counts.get(place, 0) + requests}
+        counted[key] = RevisionTraffic(
+            requests=before.requests + requests,
+            server_errors=before.server_errors + errors,
+            latency=Latency(counts=bins),
+        )
+
+    def ask(self, operation: Any) -> Any:
+        """Carry out an operation as the door does."""
+        handler = self.serving.handlers()[type(operation)]
+        if isinstance(handler, Query):
+            return handler.run(operation, ME)
+        return self.store.write(lambda tx: handler.run(tx, operation, ME))
+
+    def route(self) -> Any:
+        """The row of the only endpoint in its gateway's table, or None."""
+        rows = self.files.read_routes("default").routes
+        return rows[0] if rows else None
+
+    def weights(self) -> dict[int, float]:
+        """What the gateway is told: revision → weight, of those with replicas."""
+        row = self.route()
+        return {share.number: share.weight for share in row.shares if share.weight > 0} if row else {}
 
     def report(self, replica: Any, ready: bool = True, by: Caller | None = None, **traffic: Any) -> Any:
         caller = by or msgspec.structs.replace(ME, task_id=f"{replica.job_id}.1.0")
@@ -158,6 +234,7 @@ class Bench:
             replica=replica.id,
             revision=replica.revision_id,
             ready=ready,
+            rest_port=50_000 + int(replica.id.rpartition("_")[2], 36) % 10_000 if replica.private else 40_001,
             traffic=Traffic(**traffic),
         )
         return self.serving.report(ask, caller)
@@ -167,6 +244,11 @@ class Bench:
             self.round()
 
     def running(self) -> list[str]:
-        """Tasks that run, by id."""
+        """Replicas' tasks that run, by id."""
+        gateways = {f"{item.job_id}.1.0" for item in self.disk.read(lambda view: view.select(GATEWAYS))}
+        return [task_id for task_id in self.everything() if task_id not in gateways]
+
+    def everything(self) -> list[str]:
+        """Tasks that run, those of gateways too."""
         seen = self.engine.observe(self.engine.known())
         return sorted(key for key, item in seen.items() if item.phase in (TaskPhase.RUNNING, TaskPhase.STARTING))

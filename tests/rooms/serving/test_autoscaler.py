@@ -19,24 +19,24 @@ class Gateway:
 
     def __init__(self, bench: Bench, endpoint: str) -> None:
         self.bench, self.endpoint = bench, endpoint
+        bench.loads_told = True
         self.arrived = 0
 
     def second(self, at_once: int, bin_of_latency: int = 50) -> bool:
         self.arrived += at_once
         counts = {bin_of_latency: self.arrived} if self.arrived else {}
         held = 0 if self.bench.status().endpoint.num_replicas else at_once
-        urgent = self.bench.serving.autoscaler.hear(
-            RouteTraffic(
-                endpoint=self.endpoint,
-                arrived=self.arrived,
-                held=held,
-                in_flight=at_once - held,
-                mean_in_flight=float(at_once),
-                revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
-            )
+        route = RouteTraffic(
+            endpoint=self.endpoint,
+            arrived=self.arrived,
+            held=held,
+            in_flight=at_once - held,
+            mean_in_flight=float(at_once),
+            revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
         )
+        waits = self.bench.serving.autoscaler.hear(route)
         self.bench.round()
-        return urgent
+        return waits
 
     def sizes(self, at_once: int, seconds: int) -> list[int]:
         found = []
@@ -80,6 +80,7 @@ def test_quiet_endpoint_sleeps_and_the_next_request_wakes_it(bench: Bench) -> No
     bench.settle()
     assert not bench.running()
     assert bench.status().state is EndpointState.READY
+    assert not gateway.second(0)
     assert gateway.second(1)  # look at once
     assert bench.status().endpoint.num_replicas == 1
     assert bench.status().scale.reason is ScaleReason.WAKE

@@ -24,7 +24,7 @@ from skyloom.engines.local.prepare import Host, LaunchRefused, Place, prepare
 from skyloom.engines.local.pythons import Pythons
 from skyloom.engines.local.starts import Fate, Starts
 from skyloom.engines.local.supervisor import files, processes
-from skyloom.engines.local.warm import WarmPool
+from skyloom.engines.local.warm import WarmPools
 from skyloom.ports.channel import GuestCommand, TaskChannel
 from skyloom.ports.engine import (
     Ability,
@@ -51,7 +51,7 @@ class LocalEngine:
         python: interpreter of user code; None for this one.
         capacity: what may be handed out; None, or a 0 in it, for all that the machine has. Reported, not enforced: placing is
             the scheduler's business.
-        warm: keep a process with the training imports done, so that Python tasks start in milliseconds.
+        warm: keep processes with the imports done, so that Python tasks and model servers start in milliseconds.
         variables: added to the clean base environment of every task.
         lease: file of the moment (seconds since boot) after which this machine's tasks must not run; None for no such moment.
         disowns: supervisors become nobody's children, for a process whose host kills its children when it ends.
@@ -95,7 +95,7 @@ class LocalEngine:
         except OSError as error:
             raise _translated(error, self._tasks) from error
         self._claims = Claims(lambda task: not task.exists() or task.exit() is not None)
-        self._warm = WarmPool(self._python, self._variables, self._tasks / ".warm.log") if warm else None
+        self._warm = WarmPools(self._python, self._variables, self._tasks) if warm else None
         self._starts = Starts(self._python, self._warm, disowns)
         with self._only_launcher():
             self._adopt()

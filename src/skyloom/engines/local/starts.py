@@ -10,7 +10,7 @@ from typing import NamedTuple
 from skyloom.engines.local.folder import TaskFolder
 from skyloom.engines.local.prepare import SUPERVISOR
 from skyloom.engines.local.supervisor import processes
-from skyloom.engines.local.warm import WarmPool
+from skyloom.engines.local.warm import WarmPools
 
 
 class Fate(enum.Enum):
@@ -33,7 +33,7 @@ class Starts:
         disowns: supervisors become nobody's children, for a process whose host kills its children when it ends.
     """
 
-    def __init__(self, python: str, warm: WarmPool | None, disowns: bool = False) -> None:
+    def __init__(self, python: str, warm: WarmPools | None, disowns: bool = False) -> None:
         self._python = python
         self._warm = warm
         self._disowns = disowns
@@ -56,7 +56,7 @@ class Starts:
         plan = folder.plan()
         if self._warm is None or plan is None or plan.python is None or plan.python.get("cold"):
             return None
-        return self._warm.fork_shim(folder.path)
+        return self._warm.fork_shim(folder.path, str(plan.python.get("module", "")))
 
     def _spawn_disowned(self, folder: TaskFolder) -> int:
         read, write = os.pipe()

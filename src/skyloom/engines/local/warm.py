@@ -27,6 +27,8 @@ IMPORTS = (
     "skyloom.recipes.image_training",
     "skyloom.recipes.tabular_training",
 )
+SERVER = "skyloom.inference"
+SERVER_IMPORTS = (f"{SERVER}.__main__",)
 _ANSWER_S = 1.0
 _START_AGAIN_S = 10.0
 
@@ -144,3 +146,36 @@ class WarmPool:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
         self._pid, self.loaded = 0, None
+
+
+class WarmPools:
+    """A zygote for what trains and, from the first model server on, a small one for these. Guarded like its pools.
+
+    A server that were forked from the first one would show the memory of torch as its own, and needs nothing of it.
+    """
+
+    def __init__(self, python: str, variables: Mapping[str, str], folder: Path) -> None:
+        self._python = python
+        self._variables = variables
+        self._folder = folder
+        self._training = WarmPool(python, variables, folder / ".warm.log")
+        self._serving: WarmPool | None = None
+
+    def is_ready(self, timeout_s: float) -> bool:
+        """True once the imports of trainings are done; waits for that at most ``timeout_s``."""
+        return self._training.is_ready(timeout_s)
+
+    def fork_shim(self, folder: Path, module: str) -> int | None:
+        """Have a supervisor forked for a task folder whose program is this module, or "" for another; None to start it cold."""
+        if module != SERVER and not module.startswith(f"{SERVER}."):
+            return self._training.fork_shim(folder)
+        if self._serving is None:
+            self._serving = WarmPool(self._python, self._variables, self._folder / ".warm-serving.log", SERVER_IMPORTS)
+            return None  # this one is quicker cold; the next ones find the imports done
+        return self._serving.fork_shim(folder)
+
+    def close(self) -> None:
+        """End the zygotes. Supervisors that they forked live on."""
+        for pool in (self._training, self._serving):
+            if pool is not None:
+                pool.close()

@@ -9,32 +9,24 @@ from collections.abc import Callable
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.gateway.choice import RouteSplit
 from skyloom.inference.gateway.crew import BackendLane, Crew, RetryBudget
-from skyloom.inference.gateway.forwarding import Heads, ending, request_id, timeout_s
+from skyloom.inference.gateway.forwarding import Heads, answer_fields, ending, request_id, status_of_call, timeout_s
 from skyloom.inference.gateway.held import HeldRequests
 from skyloom.inference.gateway.numbers import RouteCounter
 from skyloom.inference.gateway.passage import Passage
 from skyloom.inference.gateway.replies import beginning_of, response_to, status_of
 from skyloom.inference.gateway.shadows import Shadows
-from skyloom.inference.gateway.upstream import ReplicaLinks, Reply, Trouble
-from skyloom.inference.gateway.words import (
-    AllBusy,
-    AnswerTooLarge,
-    CallerLate,
-    GatewayDraining,
-    NoReplica,
-    ReplicaLost,
-    ReplicaSilent,
-    TooManyHeld,
-    failed,
-)
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.gateway.trouble import Trouble
+from skyloom.inference.gateway.upstream import ReplicaLinks, Reply
+from skyloom.inference.gateway.words import AllBusy, CallerLate, NoReplica, draining, failed, too_many, troubled
+from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import HTTP_STATUS
 from skyloom.rooms.serving.plan import Limits
 from skyloom.rooms.serving.routes import EndpointRoute, RouteTraffic
 
 MAX_TRIES = 3
-_SILENCE_FACTOR = 6  # of the time that a replica lets a request wait: then it is not slow but gone
+# Of the time that a replica lets a request wait. Long texts take minutes, and who hangs is ended by the control plane before this.
+_SILENCE_FACTOR = 30
 _MAX_UNSENT_BYTES = 2**18
 _MAX_ANSWER_BYTES = 2**26
 
@@ -55,8 +47,8 @@ class RouteDesk:
         self._heads = Heads()
         self._budget = RetryBudget()
         self._crews: dict[str, Crew] = {}
-        self._pools: dict[BackendLane, ReplicaLinks] = {}
-        self._retired: list[ReplicaLinks] = []
+        self._links: dict[BackendLane, ReplicaLinks] = {}
+        self._retired: dict[BackendLane, ReplicaLinks] = {}
         self._held = HeldRequests(route.max_held, limits.max_queue_bytes)
         self._ids = secrets.token_hex(6).encode()
         self._is_closed = False
@@ -78,13 +70,12 @@ class RouteDesk:
                 crew = self._crews[revision] = Crew(self._chance, route.max_in_flight, self._limits.max_queue_bytes)
             crew.max_open = route.max_in_flight
             for gone in crew.update(shares.get(revision, ())):
-                pool = self._pools.pop(gone)
-                pool.close()
-                self._retired.append(pool)
+                self._retired[gone] = self._links.pop(gone)
+                self._retired[gone].close()
             for lane in crew.lanes:
-                if lane not in self._pools:
+                if lane not in self._links:
                     silence_s = self._limits.timeout_s * _SILENCE_FACTOR
-                    self._pools[lane] = ReplicaLinks(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
+                    self._links[lane] = ReplicaLinks(lane.backend, self, silence_s, _MAX_ANSWER_BYTES)
         for revision in self._crews.keys() - shares.keys():
             del self._crews[revision]
         self.numbers.keep(shares, (shadow.revision for shadow in route.shadows))
@@ -115,11 +106,11 @@ class RouteDesk:
                 self._send(passage, lane, now)
                 return
         if self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         elif self._held.has_room(passage.size_bytes):
             self._hold(passage, now)
         else:
-            self._fail(passage, _too_many(len(self._held)), now)
+            self._fail(passage, too_many(len(self._held)), now)
 
     def _hold(self, passage: Passage, now: float, *, first: bool = False) -> None:
         passage.was_held = True
@@ -160,10 +151,10 @@ class RouteDesk:
         lane.open_bytes += passage.size_bytes
         if passage.exchange is not None:
             self.numbers.moved(now, in_flight=1)
-        pool = self._pools[lane]
+        links = self._links[lane]
         left_s = None if passage.deadline is None else passage.deadline - now
-        head = self._heads.written(passage.request.head) + ending(pool.host, passage.size_bytes, left_s)
-        pool.send(passage, head)
+        head = self._heads.written(passage.request.head) + ending(links.host, passage.size_bytes, left_s)
+        links.send(passage, head)
 
     def _release(self, passage: Passage, now: float) -> BackendLane:
         """The replica has this one no more."""
@@ -184,15 +175,13 @@ class RouteDesk:
         passage.is_over = True
         self._unhold(passage, now)
         if passage.lane is not None:
-            pool = self._pool_of(passage.lane)
+            links = self._links_of(passage.lane)
             self._release(passage, now)
-            if pool is not None:
-                pool.cancel(passage)
+            links.cancel(passage)
             self._dispatch(passage.revision)
 
-    def _pool_of(self, lane: BackendLane) -> ReplicaLinks | None:
-        found = self._pools.get(lane)
-        return found or next((pool for pool in self._retired if pool.backend == lane.backend), None)
+    def _links_of(self, lane: BackendLane) -> ReplicaLinks:
+        return self._links.get(lane) or self._retired[lane]
 
     # -- what replicas say (`Receiver`) -------------------------------------------------------------------------------------
 
@@ -207,19 +196,14 @@ class RouteDesk:
 
     def began(self, passage: Passage, reply: Reply) -> None:
         """The head of an answer in parts."""
-        now, exchange = time.perf_counter(), passage.exchange
-        status = status_of(reply, is_call=passage.is_call)
+        exchange, passage.begun_at = passage.exchange, time.perf_counter()
         assert passage.lane is not None
-        self._judge(passage, passage.lane, status, now)
-        passage.is_begun = True
-        if exchange is None:
-            self.numbers.shadowed(passage.revision, status, now - passage.arrived_at)
-            return
-        self.numbers.answered(passage.revision, status, now - passage.arrived_at)
-        pool = self._pool_of(passage.lane)
-        if pool is not None:
-            exchange.on_room = functools.partial(pool.resume, passage)
-        exchange.begin(self._named(passage, beginning_of(reply)))
+        self._judge(passage, passage.lane, reply.status, passage.begun_at)
+        if not passage.is_call:  # what a call comes to stands behind its last part
+            self._count(passage, reply.status, passage.begun_at)
+        if exchange is not None:
+            exchange.on_room = functools.partial(self._links_of(passage.lane).resume, passage)
+            exchange.begin(self._named(passage, beginning_of(reply)))
 
     def heard(self, passage: Passage, part: bytes) -> bool:
         """A part of an answer; False while its client does not take them."""
@@ -228,13 +212,15 @@ class RouteDesk:
         passage.exchange.push(part)
         return passage.exchange.num_unsent <= _MAX_UNSENT_BYTES
 
-    def ended(self, passage: Passage) -> None:
+    def ended(self, passage: Passage, trailers: Fields) -> None:
         """All parts were heard."""
         now = time.perf_counter()
         self._release(passage, now)
         passage.is_over = True
+        if passage.is_call:
+            self._count(passage, status_of_call(dict(trailers), 200), passage.begun_at or now)
         if passage.exchange is not None:
-            passage.exchange.finish()
+            passage.exchange.finish(answer_fields(trailers) if passage.is_call else ())
             self._shadow(passage, now)
         self._dispatch(passage.revision)
 
@@ -247,14 +233,16 @@ class RouteDesk:
             crew.refused(lane, now)
         elif crew is not None:
             crew.answered(lane, now, failed=True)
-        if passage.is_begun:
+        if passage.begun_at is not None:
             passage.is_over = True
+            if passage.is_call:
+                self._count(passage, 503, passage.begun_at)
             if passage.exchange is not None:
                 passage.exchange.break_off()
-        elif trouble is Trouble.UNREACHED and passage.exchange is not None:
+        elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
             self._again(passage, lane, now)  # nothing was sent, so this was no try
         elif trouble is not Trouble.LOST or not self._try_again(passage, lane, now):
-            self._fail(passage, _TROUBLES[trouble](), now)
+            self._fail(passage, troubled(trouble), now)
         self._dispatch(passage.revision)
 
     def _judge(self, passage: Passage, lane: BackendLane, status: int, now: float) -> None:
@@ -288,7 +276,7 @@ class RouteDesk:
         if other is not None:
             self._send(passage, other, now)
         elif self._is_closed:
-            self._fail(passage, _draining(), now)
+            self._fail(passage, draining(), now)
         else:
             self._hold(passage, now, first=True)
 
@@ -299,13 +287,14 @@ class RouteDesk:
 
     def _answer(self, passage: Passage, status: int, response: Response, now: float) -> None:
         passage.is_over = True
-        duration_s = now - passage.arrived_at
-        if passage.exchange is None:
-            self.numbers.shadowed(passage.revision, status, duration_s)
-            return
-        self.numbers.answered(passage.revision, status, duration_s)
-        passage.exchange.answer(self._named(passage, response))
-        self._shadow(passage, now)
+        self._count(passage, status, now)
+        if passage.exchange is not None:
+            passage.exchange.answer(self._named(passage, response))
+            self._shadow(passage, now)
+
+    def _count(self, passage: Passage, status: int, now: float) -> None:
+        count = self.numbers.shadowed if passage.exchange is None else self.numbers.answered
+        count(passage.revision, status, now - passage.arrived_at)
 
     def _fail(self, passage: Passage, error: SkyloomError, now: float) -> None:
         self._answer(passage, HTTP_STATUS[error.category], failed(error, is_call=passage.is_call), now)
@@ -354,15 +343,20 @@ class RouteDesk:
     def sweep(self) -> None:
         """Close what is idle, give up what is silent. Called about once a second."""
         now = time.perf_counter()
-        for pool in (*self._pools.values(), *self._retired):
-            pool.sweep(now)
-        self._retired = [pool for pool in self._retired if pool.is_busy]
+        for links in (*self._links.values(), *self._retired.values()):
+            links.sweep(now)
+        self._retired = {lane: links for lane, links in self._retired.items() if links.is_busy}
 
     def traffic(self, *, closes: bool) -> RouteTraffic:
         """What was seen; ``closes`` begins a new time for means."""
         now = time.perf_counter()
         oldest = min((passage.arrived_at for passage in self._held), default=now)
         return self.numbers.traffic(now, now - oldest, closes=closes)
+
+    @property
+    def num_held(self) -> int:
+        """Requests that wait."""
+        return len(self._held)
 
     @property
     def is_idle(self) -> bool:
@@ -375,22 +369,6 @@ class RouteDesk:
         self._is_closed = True
         for passage in self._held.take_all():
             self.numbers.moved(now, held=-1)
-            self._fail(passage, _draining(), now)
-        for pool in (*self._pools.values(), *self._retired):
-            pool.close()
-
-
-def _draining() -> SkyloomError:
-    return GatewayDraining("The gateway takes no requests.", next_action="Send again in a moment.")
-
-
-def _too_many(count: int) -> SkyloomError:
-    return TooManyHeld(f"{count} requests wait for a replica already.", next_action="Send again in a moment.")
-
-
-_TROUBLES: dict[Trouble, Callable[[], SkyloomError]] = {
-    Trouble.UNREACHED: lambda: NoReplica("The replica cannot be reached.", next_action="Send again."),
-    Trouble.LOST: lambda: ReplicaLost("The replica was lost before it answered.", next_action="Send again."),
-    Trouble.SILENT: lambda: ReplicaSilent("The replica does not answer.", next_action="Send again."),
-    Trouble.TOO_LARGE: lambda: AnswerTooLarge("The answer is too large.", next_action="Ask for less."),
-}
+            self._fail(passage, draining(), now)
+        for links in self._links.values():
+            links.close()

@@ -50,7 +50,7 @@ class Doors:
         self._claims = claims
         self.desk = RouteDesk(route, limits, random.Random(), on_wake)  # noqa: S311  # chance shares traffic, it keeps no secret
         self._gate = RouteGate(self.desk, access)
-        self._calls = GateCalls(self._gate)
+        self._calls = GateCalls(self._gate, limits.max_body_bytes)
         self._connections = Connections(GateRest(self._gate), limits)
         self._call_connections = Http2Connections(self._calls, limits)
         self._open: dict[tuple[int, bool], Door] = {}  # by port, and whether it speaks REST

@@ -31,7 +31,7 @@ _TARGET = re.compile(rb"/[!-~]*")
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _REQUEST_ID = re.compile(rb"[!-~]{1,200}")
-_MAX_KNOWN = 256
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 256, 2_048
 _OF_GRPC = {
     0: 200,
     1: 499,
@@ -68,10 +68,11 @@ class Heads:
         found = self._known.get(id(head))
         if found is not None:
             return found[1]
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
         made = _written(head)
-        self._known[id(head)] = head, made  # the head is kept with it, so its id stays its own
+        if len(made) <= _MAX_KNOWN_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[id(head)] = head, made  # the head is kept with it, so its id stays its own
         return made
 
 

@@ -75,19 +75,21 @@ class RouteCounter:
             self._delays[place] = self._delays.get(place, 0) + 1
 
     def answered(self, revision: str, status: int, duration_s: float) -> None:
-        """Count an answer; one that no revision was found for counts for none."""
-        if revision:
-            _counter(self.revisions, revision).answered(status, duration_s)
+        """Count an answer; one of a revision that is not in the table counts for none."""
+        found = self.revisions.get(revision)
+        if found is not None:
+            found.answered(status, duration_s)
 
     def shadowed(self, revision: str, status: int, duration_s: float) -> None:
         """Count an answer that was thrown away."""
-        _counter(self.shadows, revision).answered(status, duration_s)
+        found = self.shadows.get(revision)
+        if found is not None:
+            found.answered(status, duration_s)
 
     def keep(self, revisions: Iterable[str], shadows: Iterable[str]) -> None:
-        """Forget revisions that are in the table no more; it stays small however often somebody deploys."""
-        for counters, still in ((self.revisions, set(revisions)), (self.shadows, set(shadows))):
-            for gone in counters.keys() - still:
-                del counters[gone]
+        """Count for these from now on, and forget the others: what is told stays small however often somebody deploys."""
+        self.revisions = {name: self.revisions.get(name) or RevisionCounter() for name in revisions}
+        self.shadows = {name: self.shadows.get(name) or RevisionCounter() for name in shadows}
 
     def traffic(self, now: float, oldest_held_s: float, *, closes: bool) -> RouteTraffic:
         """What was seen. ``closes``: this is the report, and the next one's means begin now."""
@@ -119,10 +121,3 @@ class RouteCounter:
             if passed >= half:
                 return float(FIRST_BIN_S * BIN_GROWTH ** (place + 0.5))
         return 0.0
-
-
-def _counter(counters: dict[str, RevisionCounter], name: str) -> RevisionCounter:
-    found = counters.get(name)
-    if found is None:
-        found = counters[name] = RevisionCounter()
-    return found

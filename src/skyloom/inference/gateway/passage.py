@@ -17,7 +17,7 @@ class Passage:
         tried: who had it before.
         number: how manieth of its endpoint it is.
         num_tries: how often it was sent.
-        is_begun: the head of an answer in parts was given.
+        begun_at: when the head of an answer in parts was given; None before.
         is_over: it is answered, or nobody waits.
         was_held: it had to wait.
         hold_until: it waits no longer than this.
@@ -26,11 +26,11 @@ class Passage:
 
     __slots__ = (
         "arrived_at",
+        "begun_at",
         "deadline",
         "draw",
         "exchange",
         "hold_until",
-        "is_begun",
         "is_call",
         "is_over",
         "lane",
@@ -52,8 +52,9 @@ class Passage:
         self.lane: BackendLane | None = None
         self.tried: tuple[BackendLane, ...] = ()
         self.num_tries = self.number = 0
-        self.is_begun = self.is_over = self.was_held = False
+        self.is_over = self.was_held = False
         self.arrived_at = request.arrived_at
         self.size_bytes = len(request.body)
         self.hold_until = self.arrived_at
         self.deadline: float | None = None
+        self.begun_at: float | None = None

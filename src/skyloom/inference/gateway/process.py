@@ -81,7 +81,9 @@ class GatewayProcess:
             count += 1
             for doors in self._all():
                 doors.desk.look()
-            if count % _LOOKS_PER_TABLE == 0 and not self._is_draining:
+            # Who waits should not wait for us too.
+            is_due = count % _LOOKS_PER_TABLE == 0 or any(doors.desk.num_held for doors in self._doors.values())
+            if is_due and not self._is_draining:
                 await self._read_table()
             if count % _LOOKS_PER_SWEEP == 0:
                 await self._sweep()
@@ -137,10 +139,10 @@ class GatewayProcess:
     # -- what is told -------------------------------------------------------------------------------------------------------
 
     def _look(self) -> list[RouteTraffic]:
-        return [doors.desk.traffic(closes=True) for doors in self._doors.values()]
+        return [doors.desk.traffic(closes=True) for doors in self._doors.values() if doors.is_open]
 
     def _is_ready(self) -> bool:
-        return not self._is_draining and all(doors.is_open for doors in self._doors.values())
+        return not self._is_draining
 
     def _say_ready(self) -> None:
         print(f"gateway {self._plan.gateway} stands before {len(self._doors)} endpoints", flush=True)

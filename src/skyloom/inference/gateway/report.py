@@ -23,7 +23,7 @@ class RouteReporter:
 
     Args:
         look: what is seen now; its means begin anew.
-        ready: the gateway listens wherever it should.
+        ready: the gateway takes requests.
         stop: called when the control plane says that this gateway is not wanted any more.
     """
 
@@ -42,7 +42,7 @@ class RouteReporter:
         self._ready = ready
         self._stop = stop
         self._hurry = asyncio.Event()
-        self._refusal = 0
+        self._complaint = ""
 
     def hurry(self) -> None:
         """Report soon, not in a second."""
@@ -66,15 +66,20 @@ class RouteReporter:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 answer = await _exchange(self._url, _written(ask, self._task, self._url))
-        except (OSError, TimeoutError, httptools.HttpParserError):
-            return
-        if answer.status == 200:
-            self._refusal = 0
-            if msgspec.json.decode(answer.body, type=Reported).stop:
+            if answer.status == 200 and msgspec.json.decode(answer.body, type=Reported).stop:
                 self._stop()
-        elif answer.status != self._refusal:  # said once
-            self._refusal = answer.status
-            print(f"the control plane answers a report with {answer.status}", file=sys.stderr, flush=True)
+        except (OSError, TimeoutError):
+            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, msgspec.MsgspecError) as error:
+            self._complain(f"with what cannot be read: {error}")
+            return
+        self._complain("" if answer.status == 200 else f"with {answer.status}")
+
+    def _complain(self, what: str) -> None:
+        """Say once what is wrong with the answers."""
+        if what and what != self._complaint:
+            print(f"the control plane answers a report {what}", file=sys.stderr, flush=True)
+        self._complaint = what
 
 
 class ControlAnswer:

@@ -3,6 +3,9 @@
 Guards come in the order of `wire.rest`: Host, token, method, what can be passed on. What lies behind an address is the replica's to say.
 """
 
+import sys
+import time
+import traceback
 from collections.abc import Callable
 
 import msgspec
@@ -12,6 +15,7 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.gateway.desk import RouteDesk
 from skyloom.inference.gateway.forwarding import is_passable
 from skyloom.inference.gateway.metrics import CONTENT_TYPE, render
+from skyloom.inference.gateway.relay import Relay
 from skyloom.inference.gateway.watching import Watching, is_known_service
 from skyloom.inference.gateway.words import GRPC, call_failed, failed, refused
 from skyloom.inference.wire.messages import Request, Response
@@ -23,6 +27,9 @@ _HEALTH = frozenset({_LIVE, _READY})
 _METHODS = (b"GET", b"POST")
 _SERVICE = b"/inference.GRPCInferenceService/"
 _CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
+_REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_STREAMS = frozenset({_SERVICE + b"ModelStreamInfer", _REFLECT})
+_MAX_OPEN_BYTES = 2**10  # of a call that needs no token
 _OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
 _OK = ((b"grpc-status", b"0"),)
 _YES = b"\x00\x00\x00\x00\x02\x08\x01"  # a message whose first field is true, or 1: live, ready, SERVING
@@ -86,7 +93,8 @@ class GateRest:
         method, target, headers = request.head
         if not self._gate.knows_host(headers.get(b"host")):
             return refused(421, "The Host header names another server.")
-        if target not in _HEALTH:
+        request.is_open = target in _HEALTH
+        if not request.is_open:
             try:
                 self._gate.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
@@ -105,8 +113,12 @@ class GateRest:
         own = self._own.get(request.head.target)
         if own is not None:
             exchange.answer(own())
-        else:
+            return
+        try:
             self._gate.desk.take(request, exchange, is_call=False)
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(refused(500, "The gateway made a mistake."))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Bodies are passed on whole."""
@@ -125,11 +137,17 @@ class GateRest:
 
 
 class GateCalls:
-    """The site of an endpoint's HTTP/2 connections: calls of one message each way are brought to a replica."""
+    """The site of an endpoint's HTTP/2 connections: every message is brought to a replica as a call of its own.
 
-    def __init__(self, gate: RouteGate) -> None:
+    Args:
+        max_bytes: of one message in a stream.
+    """
+
+    def __init__(self, gate: RouteGate, max_bytes: int) -> None:
         self._gate = gate
+        self._max_bytes = max_bytes
         self._watching = Watching()
+        self._relays: set[Relay] = set()
 
     @property
     def epoch(self) -> int:
@@ -141,7 +159,9 @@ class GateCalls:
         method, target, headers = request.head
         if method != b"POST" or not headers.get(b"content-type", b"").startswith(GRPC):
             return Response(415, b"This port speaks gRPC.", b"text/plain")
-        if target not in _OPEN:
+        if target in _OPEN:
+            request.is_open, request.max_bytes = True, _MAX_OPEN_BYTES
+        else:
             try:
                 self._gate.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
@@ -154,7 +174,7 @@ class GateCalls:
         """Answer what is the gateway's own; bring the rest to a replica."""
         target = request.head.target
         if target not in _OPEN:
-            self._gate.desk.take(request, exchange, is_call=True)
+            self._take(request, exchange)
         elif target in (_CHECK, _WATCH) and not is_known_service(request.body, self._gate.desk.route.model):
             exchange.answer(call_failed(GrpcStatus.NOT_FOUND, "There is no such service."))
         elif target == _WATCH:
@@ -165,13 +185,26 @@ class GateCalls:
             exchange.answer(Response(200, _YES, GRPC, trailers=_OK))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
-        """Calls are passed on whole."""
-        return None
+        """Streams are passed on message by message; all other calls are whole."""
+        if request.head.target not in _STREAMS:
+            return None
+        relay = Relay(self._gate.desk, request.head, exchange, self._max_bytes, time.perf_counter, self._relays.discard)
+        self._relays.add(relay)
+        return relay
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
         return refused(status, message, is_call=True)
 
+    def _take(self, request: Request, exchange: Streaming) -> None:
+        try:
+            self._gate.desk.take(request, exchange, is_call=True)
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(call_failed(GrpcStatus.INTERNAL, "The gateway made a mistake."))
+
     def drain(self) -> None:
         """End the calls that would never end by themselves."""
         self._watching.end()
+        for relay in list(self._relays):
+            relay.stop()

@@ -1,13 +1,13 @@
 """Kept connections to one replica's private port: HTTP/1.1, one request at a time on each, answers read by httptools."""
 
 import asyncio
-import enum
 import time
 from typing import NamedTuple, Protocol, cast
 
 import httptools
 
 from skyloom.inference.gateway.passage import Passage
+from skyloom.inference.gateway.trouble import Trouble
 from skyloom.inference.wire.messages import Fields
 from skyloom.rooms.serving.routes import Backend
 
@@ -15,15 +15,6 @@ _CONNECT_S = 2.0
 _IDLE_S = 50.0  # a replica closes after 75; who closes first never meets a connection that closes under a request
 _JOIN_BYTES = 2**16
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 2**16
-
-
-class Trouble(enum.Enum):
-    """How a request failed that no answer came for."""
-
-    UNREACHED = "unreached"  # nothing was sent
-    LOST = "lost"  # the connection ended before the answer did
-    SILENT = "silent"
-    TOO_LARGE = "too large"
 
 
 class Reply(NamedTuple):
@@ -49,7 +40,7 @@ class Receiver(Protocol):
         """A part; False: read no further for now, see `ReplicaLinks.resume`."""
         ...
 
-    def ended(self, passage: Passage) -> None:
+    def ended(self, passage: Passage, trailers: Fields) -> None:
         """The last part was heard."""
         ...
 
@@ -166,7 +157,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._passage: Passage | None = None
         self._fields: list[tuple[bytes, bytes]] = []
-        self._num_bytes = self._head_bytes = self._status = 0
+        self._num_bytes = self._head_bytes = self._num_head_fields = self._status = 0
         self._body: list[bytes] = []
         self._streams = False
         self._paused = False
@@ -245,6 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status < 200 or self._trouble is not None or self._passage is None:
             return
+        self._num_head_fields = len(self._fields)  # what comes later are trailers
         self._streams = any(name == b"transfer-encoding" for name, _ in self._fields)
         if self._streams:
             self._pool.receiver.began(self._passage, Reply(self._status, tuple(self._fields)))
@@ -276,7 +268,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, streams, reply = self._pool.receiver, self._streams, Reply(self._status, tuple(self._fields), body)
         self._pool.free(self, passage, keep=keep)
         if streams:
-            receiver.ended(passage)
+            receiver.ended(passage, tuple(self._fields[self._num_head_fields :]))
         else:
             receiver.replied(passage, reply)
 

@@ -1,8 +1,11 @@
 """What the gateway says itself, as the protocol at hand words it: REST in JSON, gRPC in a status."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from skyloom.core.errors import Category, InternalError, LimitExceeded, SkyloomError, Unavailable
+from skyloom.inference.gateway.trouble import Trouble
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 
@@ -56,6 +59,29 @@ class CallerLate(Unavailable):
 
 class AnswerTooLarge(InternalError):
     """A replica's answer is over the gateway's bound."""
+
+
+def draining() -> SkyloomError:
+    """The gateway stops."""
+    return GatewayDraining("The gateway takes no requests.", next_action="Send again in a moment.")
+
+
+def too_many(count: int) -> SkyloomError:
+    """So many wait already."""
+    return TooManyHeld(f"{count} requests wait for a replica already.", next_action="Send again in a moment.")
+
+
+def troubled(trouble: Trouble) -> SkyloomError:
+    """What a trouble on the way comes to."""
+    return _TROUBLES[trouble]()
+
+
+_TROUBLES: dict[Trouble, Callable[[], SkyloomError]] = {
+    Trouble.UNREACHED: lambda: NoReplica("The replica cannot be reached.", next_action="Send again."),
+    Trouble.LOST: lambda: ReplicaLost("The replica was lost before it answered.", next_action="Send again."),
+    Trouble.SILENT: lambda: ReplicaSilent("The replica does not answer.", next_action="Send again."),
+    Trouble.TOO_LARGE: lambda: AnswerTooLarge("The answer is too large.", next_action="Ask for less."),
+}
 
 
 def failed(error: SkyloomError, *, is_call: bool) -> Response:

@@ -10,7 +10,11 @@ from skyloom.rooms.registry.bundle import RuntimeName
 
 _ADAPTERS = {
     RuntimeName.ONNX: "skyloom.inference.runtimes.onnx",
+    RuntimeName.LITERT: "skyloom.inference.runtimes.litert",
+    RuntimeName.TORCH: "skyloom.inference.runtimes.torch_program",
 }
+
+_EXTRAS = {RuntimeName.LITERT: "litert", RuntimeName.TORCH: "train"}
 
 
 def find(name: RuntimeName) -> Runtime:
@@ -23,6 +27,6 @@ def find(name: RuntimeName) -> Runtime:
     except ImportError as error:
         raise refused(
             f"it needs the runtime {name.value}, whose library {error.name} is not installed here",
-            f"Install it where replicas run: pip install 'skyloom[{name.value}]'.",
+            f"Install it where replicas run: pip install 'skyloom[{_EXTRAS.get(name, 'local')}]'.",
         ) from error
     return adapter

@@ -9,7 +9,7 @@ import onnxruntime
 from skyloom.inference.runtimes.onnx_values import ONNX_TYPES, runner
 from skyloom.inference.runtimes.seam import Grant, LoadedModel, Slot, refused
 from skyloom.inference.tensors import Array
-from skyloom.rooms.registry.bundle import MODEL_FILE, Manifest
+from skyloom.rooms.registry.bundle import MODEL_FILE, Manifest, Signature, TensorSpec
 
 _CPU = "CPUExecutionProvider"
 _ON_GPU = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
@@ -41,21 +41,46 @@ class OnnxRuntime:
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load from bytes: external data files, which the path form would look for on disk, are refused by this."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = grant.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Spinning threads win microseconds for one replica and take the cores of all others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = choose_providers(grant.gpus, onnxruntime.get_available_providers())
         content = (folder / MODEL_FILE).read_bytes()
-        try:
-            session = onnxruntime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # whatever ONNX Runtime raises ends here; its text may hold paths
-            raise refused(f"{MODEL_FILE} cannot be loaded by ONNX Runtime", "Export the model again.") from error
-        if grant.gpus and session.get_providers()[0] == _CPU:  # it was offered, and could not be started
-            raise _no_gpu()
-        return OnnxSession(manifest, session, len(content))
+        return OnnxSession(manifest, _loaded(content, grant), len(content))
+
+    def signature(self, path: Path) -> Signature:
+        """What the graph declares."""
+        session = _loaded(path.read_bytes(), Grant(1))
+        return Signature(
+            inputs=tuple(_spec(node) for node in session.get_inputs()),
+            outputs=tuple(_spec(node) for node in session.get_outputs()),
+        )
+
+
+def _loaded(content: bytes, grant: Grant) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = grant.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads win microseconds for one replica and take the cores of all others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = choose_providers(grant.gpus, onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # whatever ONNX Runtime raises ends here; its text may hold paths
+        raise refused(f"{MODEL_FILE} cannot be loaded by ONNX Runtime", "Export the model again.") from error
+    if grant.gpus and session.get_providers()[0] == _CPU:  # it was offered, and could not be started
+        raise _no_gpu()
+    return session
+
+
+def _spec(node: Any) -> TensorSpec:
+    """An axis without a number is free. The first one must be: it is the batch."""
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
+    datatype = ONNX_TYPES.get(node.type)
+    if datatype is None:
+        raise refused(f"{node.name} is a {node.type}, which has no place in a signature", "Export it with numbers.")
+    if not shape or shape[0] != -1:
+        raise refused(
+            f"{node.name} has the shape {list(shape)}, without a free batch", "Export it with a dynamic batch."
+        )
+    return TensorSpec(name=node.name, datatype=datatype, shape=shape)
 
 
 def choose_providers(gpus: int, available: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from skyloom.core.errors import InternalError, InvalidInput
 from skyloom.inference.tensors import Array
-from skyloom.rooms.registry.bundle import Datatype, Manifest
+from skyloom.rooms.registry.bundle import Datatype, Manifest, Signature
 
 
 class BundleRefused(InvalidInput):
@@ -73,6 +73,11 @@ class Runtime(Protocol):
 
     platform: str
     model_file: str
+
+    def signature(self, path: Path) -> Signature:
+        """What a model file says that it takes and gives, for registering it. Loads it as carefully as `load` does. Raises
+        `BundleRefused`, also where the file does not say enough or fixes its batch."""
+        ...
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load the model of a bundle whose bytes were verified. Executes nothing that the file brings along (no pickle), reads no

@@ -36,6 +36,7 @@ from skyloom.inference.services.lanes import MethodLane
 from skyloom.inference.services.speaking import Speech
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, Manifest
 from skyloom.sdk.describing import methods_of
+from skyloom.sdk.graph import order_of
 from skyloom.sdk.service import Service
 
 _PR_SET_PDEATHSIG = 1
@@ -160,7 +161,8 @@ async def _made(folder: Path, threads: int) -> Service:
         raise ServiceMissing("The bundle describes no service.", next_action="Deploy it again.")
     kind = find(folder, spec.entry, spec.class_name)
     service = kind()
-    service._located = locate_models(folder, spec.models, threads)  # type: ignore[attr-defined]
+    service._located = located = locate_models(folder, spec.models, threads)
+    service._order = order_of({name: model.signature for name, model in located.items()}, service.edges)
     setup: Callable[[], Any] = service.setup
     done = setup()
     if inspect.isawaitable(done):

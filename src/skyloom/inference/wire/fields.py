@@ -5,7 +5,7 @@ Ours never touch the client's table: literals without indexing, written once.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import hpack
 from hpack.hpack import Decoder
@@ -13,7 +13,11 @@ from hpack.hpack import Decoder
 from skyloom.inference.wire.frames import ConnectionBroken, ErrorCode, StreamBroken
 from skyloom.inference.wire.messages import SINGLE, Head
 
-_MAX_BLOCK_BYTES = 2**17  # reading one costs time with the square of its length
+_MAX_BLOCK_BYTES = 2**17
+_PIECE_BYTES = (
+    2_048  # reading a block copies for each of its fields all that stands behind it, so a long one is read in pieces
+)
+_MAX_FIELDS = 1_024
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 32, 2_048
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
@@ -74,7 +78,13 @@ class FieldReader:
         entries = table.dynamic_entries
         before = (table.maxsize, len(entries), entries[0] if entries else None)
         try:
-            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+            fields = [
+                (bytes(name), bytes(value))
+                for piece in ((block,) if len(block) <= _PIECE_BYTES else _pieces(block))
+                for name, value in self._decoder.decode(piece, raw=True)
+            ]
+            if sum(len(name) + len(value) + 32 for name, value in fields) > self.max_block_bytes:
+                raise hpack.OversizedHeaderListError("larger than heads may be")
         except hpack.HPACKError as error:
             raise ConnectionBroken(
                 ErrorCode.COMPRESSION_ERROR, f"a header block that cannot be read: {error}"
@@ -85,6 +95,46 @@ class FieldReader:
         if not is_stable:
             self._known.clear()  # numbers mean other fields from now on
         return fields, is_stable
+
+
+def _pieces(block: bytes) -> Iterator[bytes]:
+    """Cut a block between fields. Raises `ConnectionBroken`: there are too many of them."""
+    start = at = num_fields = 0
+    while at < len(block):
+        first = block[at]
+        prefix = 7 if first & 0x80 else 6 if first & 0x40 else 5 if first & 0x20 else 4
+        number, at = _number(block, at, prefix)
+        if prefix in (6, 4):
+            for _ in range(1 if number else 2):  # a name that is no number, and a value
+                length, at = _number(block, at, 7)
+                at += length
+        num_fields += 1
+        if num_fields > _MAX_FIELDS:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block of too many fields")
+        if at - start >= _PIECE_BYTES:
+            yield block[start:at]
+            start = at
+    if start < len(block):
+        yield block[start:]
+
+
+def _number(block: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """A number of RFC 7541 §5.1, and where it ends. What is broken ends behind the block, and is found out when it is read."""
+    if at >= len(block):
+        return 0, at
+    most = (1 << prefix) - 1
+    value = block[at] & most
+    at += 1
+    if value < most:
+        return value, at
+    for shift in range(0, 35, 7):
+        if at >= len(block):
+            break
+        value += (block[at] & 0x7F) << shift
+        at += 1
+        if not block[at - 1] & 0x80:
+            return value, at
+    return value, len(block)
 
 
 def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -11,7 +11,7 @@ from skyloom.inference.rows import plain, read_rows
 from skyloom.inference.wire.desk import Desk, prediction_header
 from skyloom.inference.wire.events import EVENTS, event
 from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute
+from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, schema
 from skyloom.inference.wire.site import Streaming
 
 _OWN = frozenset({"id", "parameters"})
@@ -31,10 +31,14 @@ class Generation:
         """The addresses below a model's."""
         return {
             b"generate": {
-                b"POST": RestRoute(self._whole, "Infer with plain fields.", is_inference=True, takes=JSON_BODY),
+                b"POST": RestRoute(
+                    self._whole, "Infer with plain fields.", is_inference=True, takes=JSON_BODY, asks=schema("Fields")
+                ),
             },
             b"generate_stream": {
-                b"POST": RestRoute(self._stream, "As generate, as events.", is_inference=True, takes=JSON_BODY),
+                b"POST": RestRoute(
+                    self._stream, "As generate, as events.", is_inference=True, takes=JSON_BODY, asks=schema("Fields")
+                ),
             },
         }
 

@@ -1,36 +1,46 @@
-"""gRPC on top of HTTP/2 (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md): messages in their frames, statuses in trailers, deadlines."""
+"""gRPC on top of HTTP/2 (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md): who may call, unary inference, streams, health, deadlines."""
 
 import re
 import sys
 import time
 import traceback
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import quote_from_bytes
+from collections.abc import Mapping
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from skyloom import __version__
-from skyloom.core.errors import InvalidInput, NotFound, SkyloomError
+from skyloom.core.errors import NotFound, SkyloomError
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.codec import RequestUnreadable, unreadable
-from skyloom.inference.dataplane import EXTENSIONS, SERVER_NAME, DataPlane
+from skyloom.inference.codec import timeout_of, unreadable
+from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.wire import open_inference_pb2 as pb
-from skyloom.inference.wire.calls import answer_of, call_of, described
-from skyloom.inference.wire.grpc_streams import OK, TYPE, Conversation, Watchers, framed, reflected
+from skyloom.inference.wire.calls import answer_of, call_of
+from skyloom.inference.wire.grpc_framing import (
+    ENCODINGS,
+    OK,
+    TYPE,
+    CompressionUnknown,
+    framed,
+    status_answer,
+    too_large,
+    unpacked_message,
+)
+from skyloom.inference.wire.grpc_methods import SERVICE, Method, methods, parameters_of
+from skyloom.inference.wire.grpc_stream import InferStream
+from skyloom.inference.wire.grpc_streams import Conversation, Watchers, reflected
 from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Exchange, Listener, Streaming
 from skyloom.inference.wire.status import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 
-_SERVICE = b"/inference.GRPCInferenceService/"
 _CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch"
 _REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_OPEN = frozenset({_SERVICE + b"ServerLive", _SERVICE + b"ServerReady", _CHECK, _WATCH})
-_MAX_QUESTION_BYTES = 2**16  # of every call but an inference, unpacked
-_MAX_TOLD_BYTES = 1_024
+_STREAM = SERVICE + b"ModelStreamInfer"
+_OPEN = frozenset({SERVICE + b"ServerLive", SERVICE + b"ServerReady", _CHECK, _WATCH})
+_MAX_QUESTION_BYTES = 2**16  # of every call but an inference
+_MAX_OPEN_BYTES = 2**10  # of one that needs no token
+_MAX_OPEN_HEAD_BYTES = 2**11
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
@@ -46,35 +56,21 @@ class ServiceUnknown(NotFound):
     """Health was asked of a service that is not here."""
 
 
-class Method(NamedTuple):
-    """One method: the class of its request, and what answers it."""
-
-    request: Any
-    answer: Callable[[Any], Any]
-
-
 class GrpcSite:
     """The site that a replica's HTTP/2 connections serve."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._max_bytes = plane.plan.limits.max_body_bytes
-        self._infer = _SERVICE + b"ModelInfer"
+        self._infer = SERVICE + b"ModelInfer"
         self._methods: dict[bytes, Method] = {
-            _SERVICE + b"ServerLive": Method(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
-            _SERVICE + b"ServerReady": Method(
-                pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=plane.ready)
-            ),
-            _SERVICE + b"ServerMetadata": Method(
-                pb.ServerMetadataRequest,
-                lambda _: pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS),
-            ),
-            _SERVICE + b"ModelReady": Method(pb.ModelReadyRequest, self._model_ready),
-            _SERVICE + b"ModelMetadata": Method(pb.ModelMetadataRequest, self._model_metadata),
+            **methods(plane),
             self._infer: Method(pb.ModelInferRequest, lambda _: None),
             _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
             _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
         }
+        self._streams: set[InferStream] = set()
+        self._conversations: set[Conversation] = set()
         self._watchers = Watchers(self._status_of)
 
     @property
@@ -92,13 +88,23 @@ class GrpcSite:
                 self._plane.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
                 return _failed(error)
-        if target not in self._methods and target != _REFLECT:
-            return _status(GrpcStatus.UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
+        else:
+            request.is_open, request.max_bytes = True, _MAX_OPEN_BYTES
+            if sum(len(name) + len(value) for name, value in headers.items()) > _MAX_OPEN_HEAD_BYTES:
+                return status_answer(GrpcStatus.RESOURCE_EXHAUSTED, "The request's headers are too large.")
+        if target == self._infer:
+            return None
+        if target not in self._methods and target not in (_REFLECT, _STREAM):
+            return status_answer(GrpcStatus.UNIMPLEMENTED, f"There is no method {target.decode('latin-1')[:200]}.")
+        request.max_bytes = request.max_bytes or _MAX_QUESTION_BYTES
         return None
 
     def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer; an inference later, everything else at once."""
         target = request.head.target
+        if target in (_STREAM, _REFLECT):  # whole requests come over a wire without streams
+            exchange.answer(status_answer(GrpcStatus.UNIMPLEMENTED, "A stream needs HTTP/2."))
+            return
         try:
             method = self._methods[target]
             message = method.request.FromString(
@@ -117,12 +123,20 @@ class GrpcSite:
             exchange.answer(self._count(request, HTTP_STATUS[broken.category], _failed(broken)))
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
-            exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
+            exchange.answer(self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake.")))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
-        """Reflection is a conversation; all other methods take one message."""
+        """Reflection and a stream of inferences are conversations; all other methods take one message."""
+        if request.head.target == _STREAM:
+            stream = InferStream(self._plane, request, exchange, self._streams.discard)
+            self._streams.add(stream)
+            return stream
         if request.head.target == _REFLECT:
-            return Conversation(exchange, reflection_pb2.ServerReflectionRequest, reflected)
+            talk = Conversation(
+                exchange, reflection_pb2.ServerReflectionRequest, reflected, self._conversations.discard
+            )
+            self._conversations.add(talk)
+            return talk
         return None
 
     def look(self) -> None:
@@ -132,10 +146,14 @@ class GrpcSite:
     def drain(self) -> None:
         """End the calls that would never end by themselves."""
         self._watchers.end()
+        for talk in list(self._conversations):
+            talk.stop()
+        for stream in list(self._streams):
+            stream.stop()
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
-        return _status(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
+        return status_answer(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
 
     def _begin(self, message: Any, request: Request, exchange: Exchange) -> None:
         plane = self._plane
@@ -152,25 +170,23 @@ class GrpcSite:
                 made = _answered(answer_of(message, ticket, plane), trailers)
             except Exception:  # a defect of ours must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
-                exchange.answer(self._count(request, 500, _status(GrpcStatus.INTERNAL, "The server made a mistake.")))
+                exchange.answer(
+                    self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake."))
+                )
                 return
             exchange.answer(self._count(request, 200, made))
 
-        ticket = plane.infer(call, answer, _timeout_s(request.head.headers))
+        timeout_s = _timeout_s(request.head.headers)
+        if message.parameters:
+            asked_s = timeout_of(parameters_of(message.parameters))
+            timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
+        ticket = plane.infer(call, answer, timeout_s)
 
         def cut() -> None:
             ticket.cancelled = True
             self._count(request, 499, None)
 
         exchange.on_cut = cut
-
-    def _model_ready(self, message: Any) -> Any:
-        self._plane.check_model(message.name, message.version)
-        return pb.ModelReadyResponse(ready=self._plane.ready)
-
-    def _model_metadata(self, message: Any) -> Any:
-        self._plane.check_model(message.name, message.version)
-        return described(self._plane.metadata())
 
     def _health(self, message: Any) -> Any:
         status = self._status_of(message.service)
@@ -182,7 +198,7 @@ class GrpcSite:
 
     def _status_of(self, service: str) -> int:
         states = health_pb2.HealthCheckResponse
-        if service not in ("", _SERVICE.decode().strip("/"), self._plane.plan.model):
+        if service not in ("", SERVICE.decode().strip("/"), self._plane.plan.model):
             return int(states.SERVICE_UNKNOWN)
         return int(states.SERVING if self._plane.ready else states.NOT_SERVING)
 
@@ -194,40 +210,15 @@ class GrpcSite:
 
 
 def _message(request: Request, max_bytes: int) -> bytes:
-    """The one message of a call. Raises `RequestUnreadable`."""
+    """The one message of a call. Raises `RequestUnreadable`, `MessageTooLarge`, `CompressionUnknown`."""
     body = request.body
     if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5 or body[0] > 1:
         raise unreadable("The call does not bring exactly one message.", "Send one message, then end the stream.")
     if body[0] == 0:
         if len(body) - 5 > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return body[5:]
-    return _unpacked(body[5:], request.head.headers.get(b"grpc-encoding", b"identity"), max_bytes)
-
-
-def _unpacked(packed: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    bits = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}.get(encoding)
-    if bits is None:
-        raise CompressionUnknown(
-            f"The compression {encoding.decode('latin-1')[:40]!r} is not known.",
-            next_action="Use gzip, deflate or none.",
-        )
-    unpacker = zlib.decompressobj(bits)
-    try:
-        made = unpacker.decompress(packed, max_bytes + 1)
-    except zlib.error as error:
-        raise RequestUnreadable("The message cannot be unpacked.", next_action="Send it again.") from error
-    if len(made) > max_bytes or not unpacker.eof:
-        raise _too_large(max_bytes)
-    return made
-
-
-def _too_large(max_bytes: int) -> RequestUnreadable:
-    return unreadable(f"Unpacked, the message is larger than {max_bytes} bytes.", "Send less.")
-
-
-class CompressionUnknown(InvalidInput):
-    """A message was packed in a way that is not known here."""
+    return unpacked_message(body[5:], request.head.headers.get(b"grpc-encoding", b"identity"), max_bytes)
 
 
 def _timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
@@ -246,10 +237,8 @@ def _answered(message: Any, trailers: Fields = OK) -> Response:
 
 
 def _failed(error: SkyloomError) -> Response:
-    return _status(GRPC_STATUS[error.category], str(error))
-
-
-def _status(code: GrpcStatus, message: str) -> Response:
-    """An answer without a message: the status stands where headers do."""
-    told = quote_from_bytes(message.encode()[:_MAX_TOLD_BYTES], safe=b" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
-    return Response(200, b"", TYPE, ((b"grpc-status", b"%d" % code), (b"grpc-message", told)))
+    if isinstance(
+        error, CompressionUnknown
+    ):  # the protocol asks for this word, and for what would have been understood
+        return status_answer(GrpcStatus.UNIMPLEMENTED, str(error), ((b"grpc-accept-encoding", ENCODINGS),))
+    return status_answer(GRPC_STATUS[error.category], str(error))

@@ -10,12 +10,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from skyloom.core.errors import LimitExceeded
 from skyloom.inference.wire import open_inference_pb2 as pb
+from skyloom.inference.wire.grpc_framing import OK, TYPE, framed
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
-TYPE = b"application/grpc"
-OK: Fields = ((b"grpc-status", b"0"),)
 _STOPPING: Fields = ((b"grpc-status", b"%d" % GrpcStatus.UNAVAILABLE), (b"grpc-message", b"this replica is stopping"))
 _INVALID: Fields = ((b"grpc-status", b"%d" % GrpcStatus.INVALID_ARGUMENT),)
 _MAX_QUESTION_BYTES = 4_096
@@ -29,12 +28,6 @@ _SERVICES = (
 )
 
 
-def framed(message: Any) -> bytes:
-    """A message as it stands on the wire."""
-    content: bytes = message.SerializeToString()
-    return b"\x00" + len(content).to_bytes(4, "big") + content
-
-
 class TooManyWatchers(LimitExceeded):
     """No more watchers of health are taken."""
 
@@ -42,10 +35,20 @@ class TooManyWatchers(LimitExceeded):
 class Conversation:
     """Hears messages one by one and answers each at once (`Listener`). What is too long or too much ends the call."""
 
-    def __init__(self, exchange: Streaming, request: Any, answer: Callable[[Any], Any]) -> None:
+    wants_more = True
+
+    def __init__(
+        self,
+        exchange: Streaming,
+        request: Any,
+        answer: Callable[[Any], Any],
+        on_over: Callable[["Conversation"], None] = lambda _: None,
+    ) -> None:
         self._exchange = exchange
         self._request = request
         self._answer = answer
+        self._on_over = on_over
+        exchange.on_cut = lambda: on_over(self)
         self._heard = b""
         self._num_heard = 0
         self._is_over = False
@@ -73,13 +76,26 @@ class Conversation:
                 return
             self._exchange.push(framed(self._answer(asked)))
 
+    @property
+    def num_kept(self) -> int:
+        """Bytes of a question that is not whole yet."""
+        return len(self._heard)
+
     def heard_all(self) -> None:
         """No more questions."""
-        self._exchange.finish(_INVALID if self._heard else OK)
+        self._end(_INVALID if self._heard else OK)
+
+    def stop(self) -> None:
+        """No more answers."""
+        self._end(_STOPPING)
 
     def _refuse(self) -> None:
+        self._end(_INVALID)
+
+    def _end(self, trailers: Fields) -> None:
         self._heard, self._is_over = b"", True
-        self._exchange.finish(_INVALID)
+        self._exchange.finish(trailers)
+        self._on_over(self)
 
 
 class Watchers:

@@ -187,6 +187,8 @@ class Connection(asyncio.Protocol):
             self._admission = refusal
             if self._has_body():
                 self._refuse_with(refusal)
+        elif self._request.is_open and self._has_body():  # bodies of strangers are not kept
+            self._refuse(413, "This address takes no body.")
         elif self._headers.get(b"expect") and not self._exchanges:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

@@ -30,9 +30,9 @@ from skyloom.inference.wire.frames import (
     unpadded,
     window_update,
 )
-from skyloom.inference.wire.messages import Head, Request
+from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow
-from skyloom.inference.wire.site import Site
+from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
 _DEFAULT_WINDOW = 65_535
@@ -45,6 +45,7 @@ _CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
 _CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
 _MAX_SETTINGS_BYTES = 6 * 64
 _FREE_RESETS = 200
+_OPEN_SHARE = 16
 
 
 class Http2Connections:
@@ -52,18 +53,27 @@ class Http2Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
+        open_bytes: the same of requests that showed no token; they have a small bound of their own, so that they harm only each other.
     """
 
     def __init__(self, site: Site, limits: Limits) -> None:
         self.site = site
         self.limits = limits
         self.open: set[Http2Connection] = set()
-        self.unread_bytes = 0
+        self.unread_bytes = self.open_bytes = 0
         self.draining = False
 
     def accept(self) -> "Http2Connection":
         """Protocol factory for `loop.create_server`."""
         return Http2Connection(self)
+
+    def count(self, request: Request, num_bytes: int) -> bool:
+        """Count what a request keeps, or does not keep any more; False when all of them keep too much."""
+        if request.is_open:
+            self.open_bytes += num_bytes
+            return self.open_bytes <= self.limits.max_unread_bytes // _OPEN_SHARE
+        self.unread_bytes += num_bytes
+        return self.unread_bytes <= self.limits.max_unread_bytes
 
     def sweep(self) -> None:
         """Cut those who are too slow. Called about once a second."""
@@ -93,7 +103,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
         self._window = _CONNECTION_WINDOW
-        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s)
+        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown)
         self._block: list[bytes] | None = None
         self._block_head = Frame(0, 0, 0, b"")
         self._out: list[bytes] = []
@@ -144,15 +154,16 @@ class Http2Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_deadline = time.monotonic() + self._limits.write_timeout_s
-        self._paused = True
+        self._paused = self._outflow.is_stopped = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._write_deadline = None
-        self._paused = False
+        self._paused = self._outflow.is_stopped = False
         if not self._transport.is_closing():
             self._transport.resume_reading()
         self._flush()
+        self._outflow.resume()
         self._close_if_done()
 
     # -- frames -------------------------------------------------------------------------------------------------------------
@@ -314,14 +325,14 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
         self._deadline = None
         stream.head_bytes = self._fields.cost_bytes
-        self._group.unread_bytes += stream.head_bytes
+        has_room = self._group.count(request, stream.head_bytes)
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
         elif self._outflow.num_held_bytes > _MAX_HELD_BYTES:
             stream.heard_all = ends
             stream.answer(self._site.refusal(429, "Too many answers wait to be taken."))
-        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+        elif not has_room:
             stream.heard_all = ends
             stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
         else:
@@ -353,24 +364,33 @@ class Http2Connection(asyncio.Protocol):
         if stream.listener is not None:
             if part:
                 stream.listener.heard(part)
+                self._count_kept(stream, stream.listener)
         elif stream.is_answered:  # refused; the answer waits for a window, and nobody wants the body
             return
         else:
             stream.take(part)
-            self._group.unread_bytes += len(part)
-            if self._is_too_much(stream):
+            if self._is_too_much(stream, self._group.count(stream.request, len(part))):
                 return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
-        elif stream.window < STREAM_WINDOW // 2:
-            self._write(window_update(stream.number, STREAM_WINDOW - stream.window))
-            stream.window = STREAM_WINDOW
+        elif stream.listener is None or stream.listener.wants_more:
+            stream.resume()
 
-    def _is_too_much(self, stream: Http2Stream) -> bool:
-        limits = self._limits
-        if stream.num_bytes > limits.max_body_bytes:
-            stream.answer(self._site.refusal(413, f"The body is larger than {limits.max_body_bytes} bytes."))
-        elif self._group.unread_bytes > limits.max_unread_bytes:
+    def _count_kept(self, stream: Http2Stream, listener: Listener) -> None:
+        """Count what a listener keeps, and give it time for the rest. Raises `StreamBroken`."""
+        kept = 0 if stream.is_gone else listener.num_kept
+        has_room = self._group.count(stream.request, kept - stream.num_bytes)
+        stream.num_bytes = kept
+        is_late = kept and listener.wants_more
+        stream.deadline = time.monotonic() + self._limits.body_timeout_s if is_late else None
+        if not has_room:
+            raise StreamBroken(stream.number, ErrorCode.ENHANCE_YOUR_CALM)
+
+    def _is_too_much(self, stream: Http2Stream, has_room: bool) -> bool:
+        most = stream.request.max_bytes or self._limits.max_body_bytes
+        if stream.num_bytes > most:
+            stream.answer(self._site.refusal(413, f"The body is larger than {most} bytes."))
+        elif not has_room:
             stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
         return stream.is_answered
 
@@ -399,6 +419,9 @@ class Http2Connection(asyncio.Protocol):
         self._forget(stream)
         self._close_if_done()
 
+    def _overflown(self) -> Response:
+        return self._site.refusal(429, "Too many answers wait to be taken.")
+
     def _reset(self, number: int, code: ErrorCode) -> None:
         self._write(reset(number, code))
         stream = self._streams.get(number)
@@ -410,7 +433,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
-        self._group.unread_bytes -= stream.head_bytes
+        self._group.count(stream.request, -stream.head_bytes)
         stream.head_bytes = 0
         self._outflow.drop(stream)
         stream.is_answered = stream.is_gone = True
@@ -422,7 +445,7 @@ class Http2Connection(asyncio.Protocol):
             self._deadline = time.monotonic() + self._limits.idle_timeout_s
 
     def _drop_body(self, stream: Http2Stream) -> None:
-        self._group.unread_bytes -= stream.num_bytes
+        self._group.count(stream.request, -stream.num_bytes)
         stream.body, stream.num_bytes = b"", 0
 
     def _write(self, content: bytes) -> None:
@@ -437,6 +460,8 @@ class Http2Connection(asyncio.Protocol):
         if self._out and not self._paused and not self._transport.is_closing():
             out, self._out = self._out, []
             self._transport.write(b"".join(out))
+            if self._outflow.flushed() and not self._paused:
+                self._loop.call_soon(self._outflow.resume)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
 
@@ -449,7 +474,10 @@ class Http2Connection(asyncio.Protocol):
             self._end(ErrorCode.NO_ERROR, "nothing came")
         else:
             for stream in self._late(now):
-                stream.answer(self._site.refusal(408, "The request came too slowly."))
+                if stream.has_more:
+                    self._reset(stream.number, ErrorCode.CANCEL)
+                else:
+                    stream.answer(self._site.refusal(408, "The request came too slowly."))
 
     def drain(self) -> None:
         """Tell the client to go elsewhere; close when its requests are answered."""

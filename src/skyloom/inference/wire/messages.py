@@ -31,12 +31,19 @@ class Head(NamedTuple):
 
 
 class Request:
-    """One request."""
+    """One request.
 
-    __slots__ = ("arrived_at", "body", "head")
+    Attributes:
+        is_open: it was admitted without a token; set by the site. Such requests have a small budget of their own for what they keep.
+        max_bytes: of its body, where the site wants less than the wire allows; 0 for no wish.
+    """
+
+    __slots__ = ("arrived_at", "body", "head", "is_open", "max_bytes")
 
     def __init__(self, head: Head) -> None:
         self.head = head
+        self.is_open = False
+        self.max_bytes = 0
         self.body = b""
         self.arrived_at = 0.0
 

@@ -10,7 +10,7 @@ from skyloom.inference.wire.desk import Desk, failed, json_answer, prediction_he
 from skyloom.inference.wire.generation import Generation
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.repository import Repository
-from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
+from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once, schema
 from skyloom.inference.wire.site import Streaming
 
 # Triton's own client names no type. A web page could send such a request too, but not with a token in its header.
@@ -72,7 +72,14 @@ class OpenInference:
             b"config": _get(lambda _: json_answer(self._plane.config()), "The model's configuration."),
             b"stats": _get(self._statistics, "How long its requests waited and it worked."),
             b"infer": {
-                b"POST": RestRoute(self._infer, "Infer with tensors.", is_inference=True, takes=TENSOR_BODIES),
+                b"POST": RestRoute(
+                    self._infer,
+                    "Infer with tensors.",
+                    is_inference=True,
+                    takes=TENSOR_BODIES,
+                    asks=schema("InferRequest"),
+                    gives=schema("InferAnswer"),
+                ),
             },
             **generation.of_model(),
             **self._repository.of_model(),

@@ -13,6 +13,8 @@ from skyloom.inference.wire.frames import (
     FrameKind,
     StreamBroken,
     frame,
+    reset,
+    window_update,
 )
 from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Listener
@@ -21,6 +23,9 @@ STREAM_WINDOW = 2**20
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
 _BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
+_AHEAD_BYTES = 2**20  # written in one turn of the loop, before the system says whether it takes them
+_MAX_HELD_BYTES = 2**26
+_MAX_UNSENT_BYTES = 2**24
 
 
 class Http2Stream:
@@ -106,10 +111,13 @@ class Http2Stream:
             self._outflow.send(self, response)
 
     def push(self, part: bytes) -> None:
-        """Give another part of the body."""
-        if self.has_more:
+        """Give another part of the body. Who lets more than 16 MiB wait is cut off."""
+        if self.has_more and part:
             self.unsent = memoryview(bytes(self.unsent) + part)
-            self._outflow.send_more(self)
+            if len(self.unsent) > _MAX_UNSENT_BYTES:
+                self._outflow.break_off(self)
+            else:
+                self._outflow.send_more(self)
 
     def finish(self, trailers: Fields = ()) -> None:
         """There is no more."""
@@ -122,6 +130,11 @@ class Http2Stream:
         """End with a status that says it is not all."""
         self.finish(_BROKEN_OFF)
 
+    def resume(self) -> None:
+        """The client may send more of the request."""
+        if self.window < STREAM_WINDOW // 2 and not (self.heard_all or self.is_gone):
+            self._outflow.widen_theirs(self)
+
     @property
     def num_unsent(self) -> int:
         return len(self.unsent)
@@ -133,6 +146,7 @@ class Outflow:
     Args:
         write: takes bytes that leave soon.
         on_sent: called when the last byte of a stream's answer was written.
+        overflown: what is answered instead of an answer that there is no room to keep.
 
     Attributes:
         frame_bytes: the longest payload that the client takes.
@@ -140,20 +154,27 @@ class Outflow:
         num_served: answers that were begun.
         num_parts: DATA frames that were sent; the connection counts them from zero now and then.
         num_held_bytes: of answers that wait for the client.
+        is_stopped: the system takes no more bytes; what has to be sent waits.
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], on_sent: Callable[[Http2Stream], None], timeout_s: float
+        self,
+        write: Callable[[bytes], None],
+        on_sent: Callable[[Http2Stream], None],
+        timeout_s: float,
+        overflown: Callable[[], Response],
     ) -> None:
         self._write = write
         self._on_sent = on_sent
+        self._overflown = overflown
         self._timeout_s = timeout_s
         self._window = self.first_window = _DEFAULT_WINDOW
         self._held: deque[Http2Stream] = deque()
         self.frame_bytes = 2**14
         self.deadline: float | None = None
         self.num_served = self.num_parts = self.num_held_bytes = 0
-        self._num_progressed = 0
+        self._num_progressed = self._num_ahead = 0
+        self.is_stopped = False
 
     def set_first_window(self, value: int, streams: Iterable[Http2Stream]) -> None:
         """The client changed the window that its streams begin with. Raises `ConnectionBroken`."""
@@ -176,8 +197,26 @@ class Outflow:
             if stream.send_window > MAX_WINDOW:
                 raise StreamBroken(stream.number, ErrorCode.FLOW_CONTROL_ERROR)
 
+    def widen_theirs(self, stream: Http2Stream) -> None:
+        """Give a stream's client its whole window again."""
+        self._write(window_update(stream.number, STREAM_WINDOW - stream.window))
+        stream.window = STREAM_WINDOW
+
+    def flushed(self) -> bool:
+        """What was written has been handed to the system; True when more waits."""
+        self._num_ahead = 0
+        return bool(self._held)
+
+    def break_off(self, stream: Http2Stream) -> None:
+        """Give up on an answer that its client does not take."""
+        self._write(reset(stream.number, ErrorCode.ENHANCE_YOUR_CALM))
+        stream.heard_all = True
+        self._on_sent(stream)
+
     def send(self, stream: Http2Stream, response: Response) -> None:
         """Send the head of an answer, and its body as far as it goes."""
+        if self.num_held_bytes > _MAX_HELD_BYTES:
+            response = self._overflown()
         self.num_served += 1
         fields = (
             (b":status", b"%d" % response.status),
@@ -234,13 +273,14 @@ class Outflow:
         ended = not unsent and not stream.trailers and not stream.has_more
         while unsent:
             size = min(len(unsent), self._window, stream.send_window, self.frame_bytes)
-            if size <= 0:
+            if size <= 0 or self.is_stopped or self._num_ahead > _AHEAD_BYTES:
                 stream.unsent = unsent
                 self._count(stream)
                 return False
             last = size == len(unsent) and not stream.trailers and not stream.has_more
             self._write(frame(FrameKind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
             self.num_parts += 1
+            self._num_ahead += size
             self._window -= size
             stream.send_window -= size
             unsent = unsent[size:]

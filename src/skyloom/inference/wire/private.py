@@ -1,18 +1,18 @@
 """What a replica answers behind a gateway: REST, and on the same port gRPC calls that travel as plain HTTP/1.1 requests.
 
-A gateway speaks HTTP/2 with clients and passes a call's one message on as the body of a POST. The status, which gRPC puts behind the body,
-stands in the answer's headers. Calls that are more than one message there and one back do not fit and are refused.
+A gateway speaks HTTP/2 with clients and passes a call's message on as the body of a POST. The status, which gRPC puts behind the body,
+stands in the headers of a whole answer, and behind the last chunk of one in parts. A stream is asked message by message.
 """
 
 from collections.abc import Callable
 
+from skyloom.inference.wire.grpc_framing import TYPE, status_answer
 from skyloom.inference.wire.grpc_site import GrpcSite
-from skyloom.inference.wire.grpc_streams import TYPE
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.inference.wire.status import GrpcStatus
 
-_STREAMED = frozenset({b"Watch", b"ServerReflectionInfo"})
+_WATCH = b"/grpc.health.v1.Health/Watch"
 
 
 class PrivateSite:
@@ -31,17 +31,22 @@ class PrivateSite:
         """Refuse by the head alone."""
         if not is_call(request):
             return self._rest.admit(request)
-        if request.head.target.rpartition(b"/")[2] in _STREAMED:
-            told = ((b"grpc-status", b"%d" % GrpcStatus.UNIMPLEMENTED), (b"grpc-message", b"not in one message"))
-            return Response(200, b"", TYPE, told)
+        if request.head.target == _WATCH:
+            return status_answer(GrpcStatus.UNIMPLEMENTED, "The gateway answers for health.")
         return self._grpc.admit(request)
 
     def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer, by whom it was meant for."""
-        if is_call(request):
-            self._grpc.serve(request, LiftedTrailers(exchange))
-        else:
+        if not is_call(request):
             self._rest.serve(request, exchange)
+            return
+        lifted = LiftedTrailers(exchange)
+        listener = self._grpc.listener(request, lifted)
+        if listener is None:
+            self._grpc.serve(request, lifted)
+        else:
+            listener.heard(request.body)
+            listener.heard_all()
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Calls are whole messages here."""
@@ -61,6 +66,7 @@ class LiftedTrailers:
         self.push = exchange.push
         self.finish = exchange.finish
         self.break_off = exchange.break_off
+        self.resume = exchange.resume
 
     @property
     def on_cut(self) -> Callable[[], None] | None:

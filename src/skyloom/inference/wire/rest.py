@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
-from skyloom.inference.wire.desk import Desk, failed, refusal
+from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
-from skyloom.inference.wire.packing import ENCODINGS, unpacked
+from skyloom.inference.wire.openapi import document
+from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked
+from skyloom.inference.wire.plain import Plain
 from skyloom.inference.wire.repository import Repository
 from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
 from skyloom.inference.wire.site import Exchange, Listener, Streaming
@@ -33,8 +36,12 @@ class Rest:
         self._repository = Repository(plane)
         self._table: RestTable = {
             **self._open_inference.table(),
+            **status_table(lambda: plane.ready),
             b"/metrics": {b"GET": RestRoute(at_once(self._metrics), "Numbers for Prometheus.")},
+            b"/openapi.json": {b"GET": RestRoute(at_once(self._document), "This document.")},
         }
+        if plane.form is not None and plane.form.inputs:
+            self._table |= Plain(plane.form, self._desk).table() | MlflowScoring(plane.form, self._desk).table()
 
     @property
     def epoch(self) -> int:
@@ -46,6 +53,7 @@ class Rest:
         method, target, headers = request.head
         routes = self._routes(target)
         route = routes.get(method)
+        request.is_open = _are_open(routes)
         problem = self._problem(method, headers, routes, route)
         counts = any(each.is_inference for each in routes.values())
         return self._desk.count(request, problem) if counts and problem is not None else problem
@@ -83,6 +91,9 @@ class Rest:
     def _refuse(self, request: Request, exchange: Exchange, route: RestRoute, response: Response) -> None:
         exchange.answer(self._desk.count(request, response) if route.is_inference else response)
 
+    def _document(self, request: Request) -> Response:
+        return packed(json_answer(document(self._plane, self._table)), request.head.headers)
+
     def _metrics(self, request: Request) -> Response:
         return Response(200, render(self._plane), CONTENT_TYPE)
 
@@ -97,7 +108,7 @@ class Rest:
     ) -> Response | None:
         if not self._known_host(headers.get(b"host")):
             return refusal(421, "The Host header names another server.")
-        if not any(each.is_open for each in routes.values()):
+        if not _are_open(routes):
             try:
                 self._plane.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
@@ -116,7 +127,11 @@ class Rest:
         name, colon, port = host.rpartition(b":")
         if not colon or host.endswith(b"]"):
             name, port = host, b""
-        return name.lower() in self._hosts and (not port or port.isdigit())
+        return (name.lower() in self._hosts or b"*" in self._hosts) and (not port or port.isdigit())
+
+
+def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:
+    return any(each.is_open for each in routes.values())
 
 
 def _content_problem(headers: Mapping[bytes, bytes], takes: tuple[bytes, ...]) -> Response | None:

@@ -9,6 +9,11 @@ from skyloom.inference.wire.site import Streaming
 JSON_BODY = (b"application/json",)
 
 
+def schema(name: str) -> Mapping[str, Any]:
+    """A schema of the route's document by its name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 class RestRoute(NamedTuple):
     """One method of one address.
 

@@ -48,6 +48,10 @@ class Streaming(Exchange, Protocol):
         """The rest will never come: end so that the client cannot take what it has for all."""
         ...
 
+    def resume(self) -> None:
+        """The request's listener wants more again."""
+        ...
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them. Who pushes without end looks at it."""
@@ -55,7 +59,18 @@ class Streaming(Exchange, Protocol):
 
 
 class Listener(Protocol):
-    """Hears a request's body part by part, as it comes."""
+    """Hears a request's body part by part, as it comes.
+
+    Attributes:
+        num_kept: bytes of it that are kept; they count as those of bodies that are not whole yet.
+        wants_more: False while the client has to wait: it may still send what it has a window for. `Streaming.resume` ends the wait.
+    """
+
+    @property
+    def num_kept(self) -> int: ...
+
+    @property
+    def wants_more(self) -> bool: ...
 
     def heard(self, part: bytes) -> None:
         """Take a part."""

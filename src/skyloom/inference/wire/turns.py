@@ -104,6 +104,9 @@ class Turn:
             self.on_cut = None
             self._line.give_up()
 
+    def resume(self) -> None:
+        """Nothing: over HTTP/1.1 a request is served whole."""
+
     @property
     def num_unsent(self) -> int:
         """Bytes that wait for the client to take them."""

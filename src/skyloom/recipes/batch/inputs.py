@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from skyloom.inference.elements import to_bfloat16
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.recipes.describing import value_shape
 from skyloom.recipes.features import FeatureColumn
 from skyloom.rooms.batch import rules
-from skyloom.rooms.registry.bundle import ENCODING_FILE, Manifest, TensorSpec
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, Manifest, TensorSpec
 
 Mask = NDArray[np.bool_]
 
@@ -57,7 +58,9 @@ class RowReader:
                 feature.encode(pa.chunked_array([batch.column(self._columns[feature.name])]))
                 for feature in self._features
             ]
-            return [np.stack(parts, axis=1).astype(DTYPES[self._specs[0].datatype], copy=False)]
+            rows = np.stack(parts, axis=1)
+            kind = self._specs[0].datatype
+            return [to_bfloat16(rows) if kind is Datatype.BF16 else rows.astype(DTYPES[kind], copy=False)]
         named = [(spec, self._columns[spec.name]) for spec in self._specs]
         return [_tensor(spec, batch.schema.field(name), batch.column(name)) for spec, name in named]
 
@@ -77,5 +80,8 @@ def _tensor(spec: TensorSpec, field: pa.Field, column: pa.Array) -> Array:
     is_list = pa.types.is_fixed_size_list(column.type)
     flat = (column.flatten() if is_list else column).to_numpy(zero_copy_only=False)
     tail = value_shape(field) if is_list else (1,) * (len(spec.shape) - 1)
-    made: Array = flat.reshape(len(column), *tail).astype(DTYPES[spec.datatype], copy=False)
+    shaped = flat.reshape(len(column), *tail)
+    if spec.datatype is Datatype.BF16:
+        return to_bfloat16(shaped.astype(np.float32))
+    made: Array = shaped.astype(DTYPES[spec.datatype], copy=False)
     return made

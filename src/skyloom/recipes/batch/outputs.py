@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from skyloom.inference.elements import as_numbers
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.ports.tables import SHAPE
 from skyloom.rooms.batch import rules
@@ -31,7 +32,10 @@ class AnswerWriter:
 
     def batch(self, row_ids: pa.Array, kept: Sequence[pa.Array], answers: Sequence[Array]) -> pa.RecordBatch:
         """The predictions of some rows. ``answers`` are in the order of the signature."""
-        said = [self._column(name, answers[self._places[spec.name]]) for name, spec in self._columns.items()]
+        numbers = {
+            spec.name: as_numbers(spec.datatype, answers[self._places[spec.name]]) for spec in self._columns.values()
+        }
+        said = [self._column(name, numbers[spec.name]) for name, spec in self._columns.items()]
         return pa.RecordBatch.from_arrays([row_ids, *kept, *said], schema=self.schema)
 
     @property
@@ -60,13 +64,21 @@ class AnswerWriter:
         field = self.schema.field(name)
         is_list = pa.types.is_fixed_size_list(field.type)
         kind = field.type.value_type if is_list else field.type
-        flat = pa.array(np.ascontiguousarray(answer).reshape(-1)).cast(kind)
+        flat = np.ascontiguousarray(answer).reshape(-1)
+        flat = pa.array(_texts(flat) if pa.types.is_string(kind) else flat).cast(kind)
         return pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat
+
+
+def _texts(flat: Array) -> list[str]:
+    """Strings as a column holds them; what is no UTF-8 is replaced."""
+    return [text if isinstance(text, str) else bytes(text).decode("utf-8", "replace") for text in flat]
 
 
 def _stored(spec: TensorSpec) -> pa.DataType:
     """What a tensor's numbers are stored as. Half floats and lists of truth values are not had everywhere."""
-    if spec.datatype is Datatype.FP16:
+    if spec.datatype is Datatype.BYTES:
+        return pa.string()
+    if spec.datatype in (Datatype.FP16, Datatype.BF16):
         return pa.float32()
     if spec.datatype is Datatype.BOOL:
         return pa.bool_() if math.prod(spec.shape[1:]) == 1 else pa.uint8()

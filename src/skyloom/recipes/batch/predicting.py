@@ -19,7 +19,7 @@ from skyloom.ports.tables import ROW_ID, Tables, TableVersion
 from skyloom.recipes.batch import stride as strides
 from skyloom.recipes.batch.inputs import RowReader
 from skyloom.recipes.batch.outputs import AnswerWriter
-from skyloom.recipes.batch.progress import Progress
+from skyloom.recipes.batch.progress import BatchProgress
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
 from skyloom.recipes.batch.stride import Load, Stride
 from skyloom.recipes.ingest import Keep, commit, committed, summarise
@@ -83,7 +83,7 @@ class Work:
     kept: tuple[str, ...]
     pace: Stride
     shards: KeptRanges
-    progress: Progress
+    progress: BatchProgress
     shard_rows: int
     read_rows: int
     stop: threading.Event = field(default_factory=threading.Event)
@@ -192,7 +192,7 @@ def predict(
         say(f"{ready:,} of {total:,} rows are done already" if ready else f"{total:,} rows to predict")
         pace = _pace(load, source, reader, model, cpus, total - ready)
         say(f"{pace.workers} x {pace.threads} threads, {pace.batch} rows at once: about {pace.rows_per_s:,.0f} rows/s")
-        progress = Progress(total, ready, say)
+        progress = BatchProgress(total, ready, say)
         read_bytes = _row_bytes(schema, (*reader.names, *making.keep))
         rows = _shard_rows(pace, read_bytes + _row_bytes(writer.schema, writer.schema.names))
         read_rows = max(1, min(_READ_ROWS, _READ_BYTES // read_bytes) // pace.batch) * pace.batch
@@ -300,6 +300,6 @@ def _lost(shards: KeptRanges, path: Path) -> tuple[tuple[Loss, ...], Path | None
     return tuple(largest), path if counts else None
 
 
-def _note(progress: Progress, pace: Stride) -> str:
+def _note(progress: BatchProgress, pace: Stride) -> str:
     threads = f"{pace.workers} x {pace.threads} threads, {pace.batch} rows at once"
     return f"{progress.new_rows:,} rows in {progress.duration_s:.1f} s: {progress.rows_per_s:,.0f} rows/s ({threads})"

@@ -34,7 +34,7 @@ def _print(text: str) -> None:
     print(text, flush=True, file=sys.stdout)
 
 
-class Progress:
+class BatchProgress:
     """Counts rows of several threads, and says so about once a second. Rates are of this attempt: earlier rows took no time in it."""
 
     def __init__(self, total: int, before: int, say: Say = _print, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,8 +18,7 @@ PROGRAM = "skyloom.recipes.predict"
 PREDICTION, SCORE = "prediction", "score"
 _RETRIES = 4
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.BOOLEAN}
-_WHOLE = {ColumnType.INTEGER, ColumnType.BOOLEAN}
-_FLOATS = {Datatype.FP16, Datatype.FP32, Datatype.FP64}
+_FLOATS = {Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64}
 _BULK = {ColumnType.VECTOR, ColumnType.IMAGE}
 
 
@@ -100,9 +99,11 @@ def misfit(spec: TensorSpec, column: Column) -> str:
     """Why a column cannot be a whole input; empty when it can."""
     tail = spec.shape[1:]
     wanted = f"the model's input {spec.name!r} takes {spec.datatype} of {list(tail) or 'one number'} a row"
-    if column.type in _NUMBERS:
+    if (column.type is ColumnType.TEXT) is not (spec.datatype is Datatype.BYTES):
+        return f"Column {column.name!r} is {column.type.value}; {wanted}."
+    if column.type in _NUMBERS or column.type is ColumnType.TEXT:
         shape: tuple[int, ...] = (1,)
-        is_whole = column.type in _WHOLE
+        is_whole = column.type is not ColumnType.FLOAT
         tail = tail or (1,)
     elif column.type in _BULK:
         shape, is_whole = column.shape, column.type is ColumnType.IMAGE or "float" not in column.arrow_type
@@ -127,12 +128,22 @@ def _check_feature(name: str, column: Column, has_texts: bool) -> None:
 
 def outputs(manifest: Manifest) -> dict[str, TensorSpec]:
     """The columns that predictions have → the output each comes from. Raises `NotPredictable` for outputs of no fixed size."""
+    if manifest.service is not None or not manifest.signature.outputs:
+        raise NotPredictable(
+            "A service of your own Python is asked by its endpoints, not by rows.",
+            next_action="Predict with a model; or ask the service from a job of yours: skyloom job run.",
+        )
     first, found = manifest.signature.outputs[0], {}
     for spec in manifest.signature.outputs:
         if any(axis < 0 for axis in spec.shape[1:]):
             raise NotPredictable(
                 f"The model's output {spec.name!r} has {list(spec.shape[1:])} a row, of any length: no column holds it.",
                 next_action="Export the model with fixed axes, or ask an endpoint for predictions.",
+            )
+        if spec.datatype is Datatype.BYTES and math.prod(spec.shape[1:]) != 1:
+            raise NotPredictable(
+                f"The model's output {spec.name!r} has several texts a row: no column holds them.",
+                next_action="Export the model with an output for each text.",
             )
         found[_column_name(spec.name)] = spec
     width = math.prod(first.shape[1:])

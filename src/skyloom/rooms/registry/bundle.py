@@ -63,6 +63,42 @@ class ModelKind(enum.StrEnum):
     OTHER = "other"
 
 
+class ImageLayout(enum.StrEnum):
+    """How the pixels of one image lie in a tensor, the batch left out."""
+
+    GREY = "HW"
+    CHANNELS_FIRST = "CHW"
+    CHANNELS_LAST = "HWC"
+
+
+class ImageFit(enum.StrEnum):
+    """How a picture of another size becomes one of the model's."""
+
+    STRETCH = "stretch"
+    CROP = "crop"  # shrunk or grown until it covers the model's size, then the middle of it
+
+
+_Channels = Annotated[tuple[Annotated[float, Meta(ge=-1e6, le=1e6)], ...], Meta(max_length=4)]
+
+
+class ImageInput(msgspec.Struct, frozen=True, kw_only=True):
+    """How a picture becomes an input: ``(pixel * scale - mean) / deviation``, pixels from 0 to 255, each channel by itself.
+
+    Height, width and the number of channels (1 grey, 3 RGB, 4 RGBA) are those of the signature.
+
+    Attributes:
+        tensor: the input's name.
+        mean, deviation: one number a channel, or one for all; none for 0 and 1.
+    """
+
+    tensor: Annotated[str, Meta(min_length=1, max_length=200)]
+    layout: ImageLayout
+    fit: ImageFit = ImageFit.STRETCH
+    scale: Annotated[float, Meta(ge=-1e6, le=1e6)] = 1.0
+    mean: _Channels = ()
+    deviation: _Channels = ()
+
+
 class BundleFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a bundle."""
 
@@ -75,10 +111,12 @@ class RuntimeName(enum.StrEnum):
     """What runs a bundle's model."""
 
     ONNX = "onnx"
+    LITERT = "litert"  # .tflite
+    TORCH = "torch"  # a program of torch.export, .pt2
     SERVICE = "service"  # your own Python, in a process of its own
 
 
-MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE}
+MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE, RuntimeName.LITERT: "model.tflite", RuntimeName.TORCH: "model.pt2"}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +126,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         runtime: what can run it; bundles that do not say are ONNX.
         labels: class names in the order of the scores; empty for other kinds.
         service: your own Python, where that is the runtime.
-        columns: for tabular models, what each position of the input row means.
+        columns: for tabular models, what each position of the input row means; texts are positions in ``encoding.json``.
+        image: how pictures become one of its inputs, where it takes pictures.
     """
 
     format: Annotated[int, Meta(ge=1, le=1_000)] = 1
@@ -99,3 +138,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     labels: Annotated[tuple[ShortText, ...], Meta(max_length=100_000)] = ()
     columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()
     service: ServiceSpec | None = None
+    image: ImageInput | None = None

@@ -1,26 +1,14 @@
 """Nouns of schedules: a cron line, a time zone, and the job that is to begin."""
 
 import enum
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Limit, Name
+from skyloom.core.bounds import Cron, Cursor, Limit, Name, TimeZone
 from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.operation import Done, Operation, Page, Right, operation
 from skyloom.ports.store import Record
 from skyloom.rooms.jobs.model import JobSpec, JobState
-
-Cron = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=100,
-        description="Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly.",
-    ),
-]
-TimeZone = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$(?!\n)", max_length=64)]
 
 
 class ScheduleMissing(NotFound):

@@ -21,6 +21,7 @@ from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
+from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, RevisionResult, TrafficSplit
 
 
 class EndpointMissing(NotFound):
@@ -64,6 +65,10 @@ class Endpoint(Record, frozen=True, kw_only=True):
         num_replicas: how many should answer; with ``scaling``, what was decided last, and 0 while it sleeps.
         rest_port, grpc_port: the replicas share them; chosen by the loop, once, and kept; 0 until then.
         stopped_by: who stopped it, or "".
+        split: how its traffic is shared now; None while the newest revision has all of it.
+        coming: the split that takes over as soon as its replicas answer.
+        fallback: where `endpoints.rollback` goes.
+        front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
     """
 
@@ -76,7 +81,21 @@ class Endpoint(Record, frozen=True, kw_only=True):
     created_at: float
     created_by: str
     stopped_by: str = ""
+    split: TrafficSplit | None = None
+    coming: TrafficSplit | None = None
+    fallback: Fallback | None = None
+    front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+
+    @property
+    def in_force(self) -> TrafficSplit:
+        """How its traffic is shared now."""
+        return self.split or TrafficSplit(shares={max(1, self.revision): 1.0})
+
+    @property
+    def current(self) -> int:
+        """Number of the revision that has all the traffic; of several, of the newest."""
+        return self.in_force.sole or self.revision
 
 
 class Revision(Record, frozen=True, kw_only=True):
@@ -107,6 +126,7 @@ class Replica(Record, frozen=True, kw_only=True):
     """One process that serves one revision. It is made together with its job, in one transaction.
 
     Attributes:
+        private: it stands behind a gateway, at a port of its own.
         stopped_at: when it was told to stop; None while it should serve.
         ended_at: when its job was seen to be over.
         failed: it ended without having been told to.
@@ -117,6 +137,7 @@ class Replica(Record, frozen=True, kw_only=True):
     revision_id: str
     revision_number: int
     job_id: str
+    private: bool = False
     created_at: float
     stopped_at: float | None = None
     ended_at: float | None = None
@@ -141,6 +162,8 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
         revisions: newest first.
         replicas: the live ones, and the newest that failed.
         traffic: of the live replicas of the newest revision, added up; their histograms are monitoring's.
+        shares: how each revision does that is sent traffic, while a gateway shares it out.
+        canary: the newest one, live or not.
         scale: why it has as many replicas as it has; None without a scaling.
     """
 
@@ -153,6 +176,8 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     revisions: tuple[Revision, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()
     traffic: Traffic = Traffic()
+    shares: tuple[RevisionResult, ...] = ()
+    canary: Canary | None = None
     scale: ScaleNote | None = None
 
 
@@ -184,6 +209,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         version: a version's number, id or alias; empty for the newest.
         name: of the endpoint; empty for the model's name.
         num_replicas, resources: None keeps what the endpoint has (for a new one: 1 replica, half a CPU, 512 MiB and three times the model).
+        hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
+        canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
     """
 
@@ -192,6 +219,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Name | None = None
     num_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
     resources: Resources | None = None
+    hold: bool = False
+    canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
 
 
@@ -243,8 +272,8 @@ class ReportRoutes(Operation[Reported], frozen=True, kw_only=True):
 
     Attributes:
         gateway: its id, as its plan has it.
-        ready: it listens for every endpoint of its table.
-        routes: one per endpoint of its table.
+        ready: it takes requests.
+        routes: one per endpoint of its table that it listens for.
     """
 
     gateway: Id

@@ -1,5 +1,8 @@
 """What endpoints are doing now: put together from their records, the jobs of their replicas, and what the replicas say."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import msgspec
 
 from skyloom.ports.clock import Clock
@@ -8,10 +11,15 @@ from skyloom.rooms.jobs.model import JobMissing, Reason
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
-from skyloom.rooms.serving import model, rules
+from skyloom.rooms.serving import fleet, model, rules
+from skyloom.rooms.serving.change import GatewayRun
+from skyloom.rooms.serving.comparing import results_of
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
-from skyloom.rooms.serving.ports import REPLICAS, REVISIONS
-from skyloom.rooms.serving.replicas import Heard
+from skyloom.rooms.serving.ports import CANARIES, GATEWAYS, REPLICAS, REVISIONS, TALLIES
+from skyloom.rooms.serving.replicas import Heard, RoutesHeard
+from skyloom.rooms.serving.routes import RevisionTraffic
+from skyloom.rooms.serving.split import Front, RevisionResult
+from skyloom.rooms.serving.tallying import counted_by, since_split
 
 _MAX_SHOWN = 10
 
@@ -19,15 +27,16 @@ _MAX_SHOWN = 10
 class Outlook:
     """Looks at endpoints inside a snapshot; changes nothing."""
 
-    def __init__(self, clock: Clock, jobs: Jobs, heard: Heard) -> None:
+    def __init__(self, clock: Clock, jobs: Jobs, heard: Heard, routes: RoutesHeard) -> None:
         self._clock = clock
         self._jobs = jobs
         self._heard = heard
+        self._routes = routes
 
     def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
         """An endpoint and what it is doing."""
         situation = self.situation(view, endpoint)
-        state, message, next_action = rules.state_of(situation, self._clock.now())
+        state, message, next_action = fleet.state_of(situation, self._clock.now())
         shown = [
             model.ReplicaStatus(
                 replica=item.replica, state=item.state, requests=self._heard.traffic(item.replica.id).requests
@@ -40,7 +49,7 @@ class Outlook:
         ]
         traffic = Traffic()
         for item in situation.seen:
-            if item.replica.revision_number == endpoint.revision:
+            if item.replica.revision_number == endpoint.current:
                 traffic = merge_traffic(traffic, _without_histograms(self._heard.traffic(item.replica.id)))
         revisions = view.select(
             REVISIONS, {"endpoint_id": endpoint.id}, order="number", newest_first=True, limit=_MAX_SHOWN
@@ -55,14 +64,47 @@ class Outlook:
             revisions=tuple(revisions),
             replicas=tuple(shown),
             traffic=traffic,
+            shares=self.results(view, situation)[0],
+            canary=situation.canary,
         )
+
+    def results(self, view: Snapshot, situation: rules.Situation) -> tuple[tuple[RevisionResult, ...], float]:
+        """How the revisions do that share the traffic, and since when that was counted; none while the replicas have the ports."""
+        endpoint = situation.endpoint
+        tally = view.get(TALLIES, endpoint.id)
+        if endpoint.front is Front.DIRECT or tally is None:
+            return (), endpoint.created_at
+        gateway, counted = self.counted(view, endpoint)
+        answering = Counter(item.replica.revision_number for item in situation.seen if item.answers)
+        found = revisions_of(view, endpoint)
+        return results_of(endpoint, found, since_split(tally, gateway, counted), answering), tally.since
+
+    def counted(self, view: Snapshot, endpoint: Endpoint) -> tuple[str, dict[str, RevisionTraffic]]:
+        """The gateway that stands before an endpoint ("" for none), and what it has counted since it began."""
+        gateway = gateway_of(view, endpoint.project)
+        if gateway is None:
+            return "", {}
+        return gateway.id, counted_by(self._routes.traffic(endpoint.project, gateway.id).get(endpoint.id))
+
+    def _listens(self, view: Snapshot, endpoint: Endpoint) -> bool:
+        gateway = gateway_of(view, endpoint.project)
+        if gateway is None or not self._routes.ready(endpoint.project, gateway.id):
+            return False
+        return endpoint.id in self._routes.traffic(endpoint.project, gateway.id)
 
     def situation(self, view: Snapshot, endpoint: Endpoint) -> rules.Situation:
         """Everything that a decision about an endpoint needs."""
         live = view.select(REPLICAS, {"endpoint_id": endpoint.id, "ended_at": None})
         over = view.select(REPLICAS, {"endpoint_id": endpoint.id}, newest_first=True, limit=100)
         failures = [replica for replica in reversed(over) if replica.failed and replica.ended_at is not None]
-        return rules.Situation(endpoint, [self._seen(view, replica) for replica in live], failures)
+        canaries = view.select(CANARIES, {"endpoint_id": endpoint.id}, newest_first=True, limit=1)
+        return rules.Situation(
+            endpoint,
+            [self._seen(view, replica) for replica in live],
+            failures,
+            listens=_gateway_matters(endpoint, live) and self._listens(view, endpoint),
+            canary=canaries[0] if canaries else None,
+        )
 
     def _seen(self, view: Snapshot, replica: Replica) -> rules.Seen:
         try:
@@ -77,7 +119,24 @@ class Outlook:
             silent_s=self._heard.silent_s(replica.id, running_s),
             waits=status.reason is Reason.WAITING_FOR_RESOURCES,
             last_words=status.message,
+            port=self._heard.port(replica.id),
         )
+
+
+def gateway_of(view: Snapshot, project: str) -> GatewayRun | None:
+    """The gateway of a project, unless it is over or told to stop."""
+    found = view.select(GATEWAYS, {"project": project, "ended_at": None}, newest_first=True)
+    return next((gateway for gateway in found if gateway.stopped_at is None), None)
+
+
+def revisions_of(view: Snapshot, endpoint: Endpoint) -> dict[int, Revision]:
+    """The revisions of an endpoint that anything is sent to, or will be, by number."""
+    splits = [split for split in (endpoint.in_force, endpoint.coming) if split is not None]
+    numbers = {number for split in splits for number in split.used | set(split.shares)}
+    if endpoint.fallback is not None:
+        numbers.add(endpoint.fallback.number)
+    found = view.select(REVISIONS, {"endpoint_id": endpoint.id, "number": tuple(sorted(numbers))})
+    return {revision.number: revision for revision in found}
 
 
 def newest_revision(view: Snapshot, endpoint: Endpoint) -> Revision | None:
@@ -88,3 +147,8 @@ def newest_revision(view: Snapshot, endpoint: Endpoint) -> Revision | None:
 
 def _without_histograms(traffic: Traffic) -> Traffic:
     return msgspec.structs.replace(traffic, histograms=())
+
+
+def _gateway_matters(endpoint: Endpoint, live: Sequence[Replica]) -> bool:
+    """A plain endpoint asks for no gateway, and costs no look at one."""
+    return endpoint.front is Front.GATEWAY or any(replica.private for replica in live)

@@ -59,16 +59,19 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         bundle: folder of the model bundle.
         manifest: digest of the bundle's manifest; empty trusts the manifest that is there.
         python: interpreter of the data plane, where another one (a service's own environment) starts it; empty: whichever starts it.
-        host: address to listen on; loopback only.
+        host: address to listen on; loopback only, unless ``behind_proxy``.
         rest_port, grpc_port: 0 takes a free one (and then no other replica can share it).
         private: it stands behind a gateway: gRPC calls are answered at ``rest_port`` too, as HTTP/1.1, and ``grpc_port`` is not opened.
         allowed_hosts: names a request may carry in its Host header, without the port; a guard against DNS rebinding.
+            ``*`` takes any, where a proxy stands in front.
         access_file: the `Access` list; read again when it changes.
-        log_folder: the request log is ``{log_folder}/{replica}.jsonl``.
+        log_folder: the request log is ``{log_folder}/{replica}.jsonl``. Empty keeps none, in an exported plan only.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cpus: cores; the threads of one inference.
         gpus: that this replica was given; its model runs there, or is refused.
+        behind_proxy: of exported plans: somebody else ends TLS in front of it, so it may listen on other addresses than loopback. The
+            replicas of a control plane may not. Tokens are asked for all the same.
     """
 
     project: Name
@@ -91,6 +94,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ready_file: str = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
+    behind_proxy: bool = False
     limits: Limits = Limits()
 
 

@@ -146,11 +146,14 @@ def _slept_or_woken(scaling: Autoscaling, load: LoadHistory, right: _Right, curr
         if scaling.signal is ScaleSignal.CONCURRENCY:
             first = max(first, _needed(max(newest.concurrency, newest.held), scaling.target))
         return _Right(first, ScaleReason.WAKE, "Somebody asks, and there is no replica.", panics=True)
+    if newest is None:
+        return _Right(min(current, scaling.max_replicas), ScaleReason.UNSEEN, "Nothing was heard of its load yet.")
     quiet_s = load.quiet_s(now)
     if quiet_s >= scaling.scale_to_zero_after_s and not right.panics:
         return _Right(0, ScaleReason.IDLE, f"Nobody asked for {scaling.scale_to_zero_after_s:g} s.")
     if right.replicas < 1:
-        return _Right(1, ScaleReason.LOAD, f"Nobody asked for {quiet_s:.0f} s of {scaling.scale_to_zero_after_s:g} s.")
+        reason = ScaleReason.STEADY if current == 1 else ScaleReason.LOAD
+        return _Right(1, reason, f"Nobody asked for {quiet_s:.0f} s of {scaling.scale_to_zero_after_s:g} s.")
     return right
 
 

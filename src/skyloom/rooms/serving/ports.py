@@ -3,13 +3,19 @@
 from typing import Protocol
 
 from skyloom.ports.store import Collection
+from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
+from skyloom.rooms.serving.routes import RoutingTable
+from skyloom.rooms.serving.split import Canary, SplitTally
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
 REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number", "model_version"))
 REPLICAS = Collection("replicas", Replica, indexes=("endpoint_id", "ended_at"))
+CANARIES = Collection("canaries", Canary, indexes=("endpoint_id", "state"))
+TALLIES = Collection("split_tallies", SplitTally)
+GATEWAYS = Collection("gateways", GatewayRun, indexes=("ended_at",))
 
-COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS)
+COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS, CANARIES, TALLIES, GATEWAYS)
 
 
 class ReplicaFiles(Protocol):
@@ -31,6 +37,18 @@ class ReplicaFiles(Protocol):
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def routes_path(self, project: str) -> str:
+        """Where the table of a project's gateway is."""
+        ...
+
+    def publish_routes(self, project: str, table: RoutingTable) -> None:
+        """Replace that table, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def read_routes(self, project: str) -> RoutingTable:
+        """The table as it was last published; empty when none was, or when it cannot be read."""
         ...
 
     def read_log(self, replica: str, offset: int) -> bytes:

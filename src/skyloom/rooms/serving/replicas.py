@@ -1,7 +1,7 @@
 """From a revision to the job that serves it: its plan, its files, its labels. And what is heard of the replicas that run."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -16,14 +16,16 @@ from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, ReportRoutes, ReportTraffic, Revision
 from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.ports import ReplicaFiles
-from skyloom.rooms.serving.routes import RouteTraffic
+from skyloom.rooms.serving.routes import GatewayPlan, RouteTraffic
 
 MODULE = "skyloom.inference"
+GATEWAY_MODULE = "skyloom.inference.gateway"
 GATEWAY_LABEL = "gateway"
 _PLAN_FILE = "plan.json"
 _BUNDLE = "bundle"
 _GRACE_S = Limits().drain_s + 2.0
 _FRESH_S = 10.0
+_GATEWAY_RESOURCES = Resources(cpus=0.25, memory_bytes=512 * 2**20)
 
 
 def default_resources(version: ModelVersion) -> Resources:
@@ -44,13 +46,14 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         resources=revision.resources,
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
-        warm=False,
         python=revision.python,
     )
 
 
-def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: ReplicaFiles) -> bytes:
-    """The plan file of one replica."""
+def plan_of(
+    endpoint: Endpoint, revision: Revision, replica_id: str, files: ReplicaFiles, private: bool = False
+) -> bytes:
+    """The plan file of one replica: it shares the endpoint's ports, or listens privately at one of its own."""
     plan = ServePlan(
         project=endpoint.project,
         endpoint=endpoint.id,
@@ -60,14 +63,38 @@ def plan_of(endpoint: Endpoint, revision: Revision, replica_id: str, files: Repl
         model_version=revision.version_label,
         bundle=_BUNDLE,
         manifest=revision.files[MANIFEST_FILE],
-        rest_port=endpoint.rest_port,
-        grpc_port=endpoint.grpc_port,
+        rest_port=0 if private else endpoint.rest_port,
+        grpc_port=0 if private else endpoint.grpc_port,
+        private=private,
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
         port_folder=files.port_folder,
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
         gpus=revision.resources.gpus,
+    )
+    return msgspec.json.encode(plan)
+
+
+def gateway_spec(gateway_id: str, plan_digest: str) -> JobSpec:
+    """The job of one gateway. One that ends is replaced by a new one, so the job itself never tries again."""
+    return JobSpec(
+        preemptible=False,
+        pools=(LOCAL,),  # it listens at this machine's ports
+        entry=PythonModule(module=GATEWAY_MODULE, args=(_PLAN_FILE,)),
+        name="gateway",
+        files={_PLAN_FILE: plan_digest},
+        resources=_GATEWAY_RESOURCES,
+        grace_s=_GRACE_S,
+        labels={GATEWAY_LABEL: gateway_id},
+        warm=False,
+    )
+
+
+def gateway_plan(project: str, gateway_id: str, files: ReplicaFiles) -> bytes:
+    """The plan file of one gateway."""
+    plan = GatewayPlan(
+        project=project, gateway=gateway_id, routing_file=files.routes_path(project), port_folder=files.port_folder
     )
     return msgspec.json.encode(plan)
 
@@ -79,7 +106,20 @@ class Heard:
         self._clock = clock
         self._began = clock.monotonic()
         self._reports: dict[str, tuple[float, ReportTraffic]] = {}
+        self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    def remember(self, ports: Mapping[str, int]) -> None:
+        """Where replicas listened when this was last known, before the control plane started; good until they say it themselves."""
+        with self._lock:
+            self._ports = dict(ports)
+
+    def port(self, replica_id: str) -> int:
+        """Where it takes REST requests; 0 when that is not known, or when it said that it takes none."""
+        known = self._reports.get(replica_id)
+        if known is None:
+            return self._ports.get(replica_id, 0)
+        return known[1].rest_port if known[1].ready else 0
 
     def take(self, report: ReportTraffic) -> None:
         """Keep a report."""
@@ -113,6 +153,7 @@ class RoutesHeard:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._began = clock.monotonic()
         self._reports: dict[tuple[str, str], tuple[float, ReportRoutes]] = {}
         self._lock = threading.Lock()
 
@@ -122,9 +163,15 @@ class RoutesHeard:
             self._reports[project, report.gateway] = (self._clock.monotonic(), report)
 
     def ready(self, project: str, gateway: str) -> bool:
-        """It said lately that it listens for all its endpoints."""
+        """It said lately that it takes requests."""
         known = self._reports.get((project, gateway))
         return known is not None and known[1].ready and self._clock.monotonic() - known[0] < _FRESH_S
+
+    def silent_s(self, project: str, gateway: str, running_s: float) -> float:
+        """How long a gateway that runs for ``running_s`` has said nothing; we only know since this process began to listen."""
+        now = self._clock.monotonic()
+        known = self._reports.get((project, gateway))
+        return max(0.0, min(now - (known[0] if known else self._began), running_s))
 
     def traffic(self, project: str, gateway: str) -> dict[str, RouteTraffic]:
         """What it saw at each endpoint, by its newest report; empty when that is too old to be true."""

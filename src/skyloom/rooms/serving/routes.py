@@ -109,7 +109,7 @@ class GatewayPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RevisionTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway saw of one revision since it started; every number only grows.
+    """What a gateway saw of one revision since it started, or since the revision came into its table; every number only grows.
 
     Attributes:
         requests: answered, whatever the answer. Those of a shadow are counted apart, as if it were an endpoint of its own.

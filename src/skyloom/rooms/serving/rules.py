@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import ENDED, JobState
 from skyloom.rooms.serving.model import Endpoint, EndpointState, Replica, ReplicaState
+from skyloom.rooms.serving.split import Canary
 
 FAILURE_WINDOW_S = 300.0
 LOOP_FAILURES = 5
@@ -26,6 +27,7 @@ class Seen:
         ready: it said lately that it takes requests.
         silent_s: for how long a running replica has said nothing.
         waits: its job waits for resources.
+        port: where it said that it takes requests; 0 while it has not said so.
         last_words: why the job ended, with the end of its output.
     """
 
@@ -35,6 +37,7 @@ class Seen:
     silent_s: float = 0.0
     waits: bool = False
     last_words: str = ""
+    port: int = 0
 
     @property
     def ended(self) -> bool:
@@ -59,24 +62,44 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class ReplicaStart:
+    """Replicas of one revision to start.
+
+    Attributes:
+        private: they stand behind a gateway, at ports of their own.
+    """
+
+    number: int
+    private: bool
+    count: int
+
+
+@dataclass(frozen=True)
 class Steps:
     """What to do now.
 
     Attributes:
         ended: records to write: replicas whose job is over.
         stop: records to write: replicas that are told to stop; their jobs are cancelled in the same transaction.
-        num_starts: how many replicas of the newest revision to start.
+        starts: replicas to start.
         wait_s: seconds until a start that is held back is due; None when nothing is.
+        drop_fallback: what is kept for going back has to make room.
     """
 
     ended: tuple[Replica, ...] = ()
     stop: tuple[Replica, ...] = ()
-    num_starts: int = 0
+    starts: tuple[ReplicaStart, ...] = ()
     wait_s: float | None = None
+    drop_fallback: bool = False
+
+    @property
+    def num_starts(self) -> int:
+        """How many replicas to start, of all revisions."""
+        return sum(start.count for start in self.starts)
 
     @property
     def nothing(self) -> bool:
-        return not (self.ended or self.stop or self.num_starts)
+        return not (self.ended or self.stop or self.starts or self.drop_fallback)
 
 
 @dataclass(frozen=True)
@@ -86,37 +109,41 @@ class Situation:
     Attributes:
         seen: replicas that have not been written off.
         failures: replicas written off as failed, of any revision.
+        listens: the project's gateway listens for it.
+        canary: the newest one, live or not.
     """
 
     endpoint: Endpoint
     seen: Sequence[Seen] = ()
     failures: Sequence[Replica] = field(default=())
+    listens: bool = False
+    canary: Canary | None = None
 
 
 def reconcile(now_is: Situation, now: float) -> Steps:
     """Decide the next steps of one endpoint."""
     endpoint = now_is.endpoint
-    ended = tuple(_written_off(item, now) for item in now_is.seen if item.ended)
+    ended = tuple(written_off(item, now) for item in now_is.seen if item.ended)
     failures = [*now_is.failures, *(replica for replica in ended if replica.failed)]
     if endpoint.stopped_by:
-        stop = tuple(_told(item, now) for item in now_is.seen if item.wanted)
+        stop = tuple(told(item, now) for item in now_is.seen if item.wanted)
         return Steps(ended=ended, stop=stop)
-    hung = [item for item in now_is.seen if item.wanted and item.silent_s > SILENT_S]
-    alive = [item for item in now_is.seen if item.wanted and item not in hung]
-    current = [item for item in alive if item.replica.revision_number == endpoint.revision]
-    old = [item for item in alive if item.replica.revision_number != endpoint.revision]
+    silent = [item for item in now_is.seen if item.wanted and item.silent_s > SILENT_S]
+    alive = [item for item in now_is.seen if item.wanted and item not in silent]
+    current = [item for item in alive if item.replica.revision_number == endpoint.current]
+    old = [item for item in alive if item.replica.revision_number != endpoint.current]
     stopping = any(item.state is ReplicaState.STOPPING for item in now_is.seen)
-    pause_s = _pause_left(endpoint, failures, now)
+    pause_s = pause_left(endpoint.current, failures, now)
     missing = max(0, endpoint.num_replicas - len(current))
-    to_stop = [_hung(item, now) for item in hung]
+    to_stop = [hung(item, now) for item in silent]
     to_stop += [
-        _told(item, now)
-        for item in (*_surplus(current, endpoint.num_replicas), *_outdated(current, old, endpoint, stopping))
+        told(item, now)
+        for item in (*surplus(current, endpoint.num_replicas), *outdated(current, old, endpoint, stopping))
     ]
     return Steps(
         ended=ended,
         stop=tuple(to_stop),
-        num_starts=missing if pause_s <= 0 else 0,
+        starts=(ReplicaStart(endpoint.current, False, missing),) if missing and pause_s <= 0 else (),
         wait_s=pause_s if missing and pause_s > 0 else None,
     )
 
@@ -128,17 +155,17 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
     if endpoint.stopped_by:
         return (EndpointState.STOPPING if alive else EndpointState.STOPPED), f"Stopped by {endpoint.stopped_by}.", ""
     answering = [item for item in alive if item.answers]
-    current = [item for item in answering if item.replica.revision_number == endpoint.revision]
+    current = [item for item in answering if item.replica.revision_number == endpoint.current]
     if len(current) >= endpoint.num_replicas:
         return EndpointState.READY, "", ""
-    failed = _recent_failures(endpoint, now_is.failures, now)
+    failed = recent_failures(endpoint.current, now_is.failures, now)
     if len(failed) >= LOOP_FAILURES:
         return (
             EndpointState.CRASH_LOOP,
-            f"Replicas of revision {endpoint.revision} ended {len(failed)} times within {FAILURE_WINDOW_S:.0f} s: {failed[-1].message}",
+            f"Replicas of revision {endpoint.current} ended {len(failed)} times within {FAILURE_WINDOW_S:.0f} s: {failed[-1].message}",
             f"Mend what the last lines say and deploy again, or stop it: skyloom endpoint stop {endpoint.name}.",
         )
-    message = f"{len(current)} of {endpoint.num_replicas} replicas of revision {endpoint.revision} answer."
+    message = f"{len(current)} of {endpoint.num_replicas} replicas of revision {endpoint.current} answer."
     action = "Wait a moment."
     if any(item.waits for item in alive):
         message += " A replica waits for resources."
@@ -148,31 +175,36 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
     return (EndpointState.DEGRADED if answering else EndpointState.STARTING), message, action
 
 
-def _recent_failures(endpoint: Endpoint, failures: Sequence[Replica], now: float) -> list[Replica]:
+def recent_failures(number: int, failures: Sequence[Replica], now: float) -> list[Replica]:
+    """Those of one revision within the window, oldest first."""
     recent = [
         replica
         for replica in failures
-        if replica.revision_number == endpoint.revision and (replica.ended_at or now) > now - FAILURE_WINDOW_S
+        if replica.revision_number == number and (replica.ended_at or now) > now - FAILURE_WINDOW_S
     ]
     return sorted(recent, key=lambda replica: replica.ended_at or now)
 
 
-def _pause_left(endpoint: Endpoint, failures: Sequence[Replica], now: float) -> float:
-    """A first failure is mended at once; each further one within the window doubles the pause."""
-    recent = _recent_failures(endpoint, failures, now)
-    if len(recent) < 2:
+def pause_left(number: int, failures: Sequence[Replica], now: float) -> float:
+    """Seconds for which no replica of a revision is started."""
+    return pause_after([replica.ended_at or now for replica in recent_failures(number, failures, now)], now)
+
+
+def pause_after(ends: Sequence[float], now: float) -> float:
+    """A first failure is mended at once; each further one doubles the pause. ``ends`` are the moments of the recent ones, in order."""
+    if len(ends) < 2:
         return 0.0
-    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (len(recent) - 2))
+    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (len(ends) - 2))
     # A clock that was set back must not hold a start for longer than the pause.
-    return min(pause_s, (recent[-1].ended_at or now) + pause_s - now)
+    return min(pause_s, ends[-1] + pause_s - now)
 
 
-def _surplus(current: Sequence[Seen], num_replicas: int) -> Sequence[Seen]:
+def surplus(current: Sequence[Seen], num_replicas: int) -> Sequence[Seen]:
     """Replicas beyond what was asked for: those that do not answer first, then the youngest."""
     return sorted(current, key=lambda item: (not item.ready, item.replica.created_at, item.replica.id))[num_replicas:]
 
 
-def _outdated(current: Sequence[Seen], old: Sequence[Seen], endpoint: Endpoint, stopping: bool) -> Sequence[Seen]:
+def outdated(current: Sequence[Seen], old: Sequence[Seen], endpoint: Endpoint, stopping: bool) -> Sequence[Seen]:
     """Old replicas that are not needed any more: as many must answer, new and old together, as were asked for.
 
     Where the machine has no room for both, one old one at a time goes for a new one that waits, as long as another still answers.
@@ -186,16 +218,18 @@ def _outdated(current: Sequence[Seen], old: Sequence[Seen], endpoint: Endpoint, 
     return ranked[keep:]
 
 
-def _told(item: Seen, now: float) -> Replica:
+def told(item: Seen, now: float) -> Replica:
+    """The record of a replica that is told to stop."""
     return changed(item.replica, {"stopped_at": now})
 
 
-def _hung(item: Seen, now: float) -> Replica:
+def hung(item: Seen, now: float) -> Replica:
+    """The record of a replica that is stopped because it says nothing any more."""
     message = f"It said nothing for {item.silent_s:.0f} s."
     return changed(item.replica, {"stopped_at": now, "failed": True, "message": message})
 
 
-def _written_off(item: Seen, now: float) -> Replica:
+def written_off(item: Seen, now: float) -> Replica:
     """A replica that ended without being told has failed, whatever its exit code says."""
     failed = item.replica.failed or item.replica.stopped_at is None
     words = item.replica.message or (item.last_words if failed else "")

@@ -10,9 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count
+from skyloom.core.bounds import Count, Cron, TimeZone
 from skyloom.core.errors import InvalidInput
-from skyloom.rooms.schedules.model import Cron, TimeZone
 
 MAX_REPLICAS = 100
 NumReplicas = Annotated[int, Meta(ge=0, le=MAX_REPLICAS)]

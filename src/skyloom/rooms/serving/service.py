@@ -7,8 +7,9 @@ crash at any point leaves either both or none, and the next tick goes on from th
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -29,18 +30,26 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
-from skyloom.rooms.serving import model, predictions, rules
+from skyloom.rooms.serving import fleet, model, predictions, rules
 from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
+from skyloom.rooms.serving.changes import SafeChange
+from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
-from skyloom.rooms.serving.outlook import Outlook, newest_revision
+from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.replicas import GATEWAY_LABEL, Heard, RoutesHeard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.progress import Progress
+from skyloom.rooms.serving.replicas import Heard, RoutesHeard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.tables import RouteTables
+from skyloom.rooms.serving.traffic_writer import SplitWriter
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.serving")
 
-_TICK_S, _EAGER_S = 1.0, 0.1
+_TICK_S, _ROUTED_TICK_S, _EAGER_S = 1.0, 0.5, 0.1
 _MAX_WORDS = 600
+T = TypeVar("T")
+Draft = tuple[Replica, Revision, str]
+"""A replica that is about to start, its revision, and the digest of its plan; its job's id is still open."""
 
 
 class Serving:
@@ -71,7 +80,12 @@ class Serving:
         self._files = files
         self._heard = Heard(clock)
         self._routes_heard = RoutesHeard(clock)
-        self._outlook = Outlook(clock, jobs, self._heard)
+        self._outlook = Outlook(clock, jobs, self._heard, self._routes_heard)
+        writer = SplitWriter(clock, outbox, monitoring, self._outlook)
+        self._changes = SafeChange(store, clock, ids, outbox, self._outlook, writer, self.find)
+        self._progress = Progress(store, clock, writer)
+        self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
+        self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
         self.autoscaler = Autoscaler(store, clock, outbox)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -86,6 +100,7 @@ class Serving:
             model.ReportTraffic: Query(self.report),
             model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
+            **self._changes.handlers(),
         }
 
     # Taking in
@@ -108,10 +123,18 @@ class Serving:
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = size_of(ask, endpoint)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
-        if latest is None or (latest.model_version, latest.resources) != (version.id, resources) or endpoint.stopped_by:
+        if (
+            latest is not None
+            and (latest.model_version, latest.resources) == (version.id, resources)
+            and not endpoint.stopped_by
+        ):
+            wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
+        else:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
             revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources))
-            self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
+            wanted = self._changes.deployed(tx, endpoint, wanted, ask)
+            if not ask.hold:
+                self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
             news = Moved(before=str(endpoint.revision), after=str(wanted.revision), reason="deploy", message=version.id)
             self._outbox.publish(tx, by.project, endpoint.id, news)
         if wanted != endpoint:
@@ -123,6 +146,7 @@ class Serving:
         if not endpoint.stopped_by:
             endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
             self._monitoring.unwatch(tx, endpoint.id)
+            self._changes.stopped(tx, endpoint, by.principal)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
         return self.status(tx, endpoint)
 
@@ -139,14 +163,21 @@ class Serving:
         return model.Reported(stop=replica.stopped_at is not None)
 
     def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:
-        job_id = by.task_id.partition(".")[0]
-        job = self._store.read(lambda view: self._jobs.find(view, job_id, by.project)) if job_id else None
-        if job is None or job.spec.labels.get(GATEWAY_LABEL) != ask.gateway:
+        gateway, own = self._store.read(
+            lambda view: (
+                runs(view, ask.gateway, by),
+                {item.id for item in view.select(ENDPOINTS, {"project": by.project, "stopped_by": ""})},
+            )
+        )
+        if gateway is None:
             raise model.NotAGateway(
                 f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
             )
         self._routes_heard.take(by.project, ask)
-        return model.Reported()
+        waiting = [route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(route)]
+        if waiting:
+            self.notice({ENDPOINTS.name})  # a request waits and nobody is there: look at once
+        return model.Reported(stop=gateway.stopped_at is not None)
 
     def _version(self, view: Snapshot, ask: model.Deploy, by: Caller) -> ModelVersion:
         return self._registry.version(view, ask.model, ask.version or NEWEST, by.project)
@@ -238,15 +269,23 @@ class Serving:
             self._publish_access({endpoint.project for endpoint in endpoints})
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
-            waits = [self._bring_about_safely(endpoint) for endpoint in endpoints]
-            return min([_TICK_S, *waits])
+            looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
+            moved = any(changes for changes, _ in looks)
+            if moved:
+                endpoints = self._store.read(self._unsettled)
+            needed = self._tables.publish(endpoints)
+            busy = self._gateways.tick(needed) or moved
+            waits = [_each(self._bring_about, endpoint, _TICK_S) for endpoint in endpoints]
+            waits += [again_s for _, again_s in looks]
+            return min([_EAGER_S if busy else _ROUTED_TICK_S if needed else _TICK_S, *waits])
 
-    def _bring_about_safely(self, endpoint: Endpoint) -> float:
-        try:
-            return self._bring_about(endpoint)
-        except Exception:
-            log.exception("endpoint %s is left as it is; the others go on, and the next round tries again", endpoint.id)
-            return _TICK_S
+    def _move_on(self, endpoint: Endpoint) -> tuple[bool, float]:
+        """Decide how many and which revisions are to answer, before anybody is told; whether that changed, and when to look again."""
+        again_s, before = _TICK_S, endpoint.version
+        if endpoint.scaling is not None and not endpoint.stopped_by:
+            situation = self._store.read(lambda view: self._outlook.situation(view, endpoint))
+            endpoint, again_s = self.autoscaler.look(endpoint, situation.seen)
+        return self._progress.advance(endpoint) or endpoint.version != before, again_s
 
     def _unsettled(self, view: Snapshot) -> Sequence[Endpoint]:
         wanted = {endpoint.id: endpoint for endpoint in view.select(ENDPOINTS, {"stopped_by": ""})}
@@ -265,49 +304,55 @@ class Serving:
         """Take one endpoint's next steps; returns the seconds after which to look again."""
         if not endpoint.rest_port and not endpoint.stopped_by:
             endpoint = self._give_ports(endpoint)
-        again_s = _TICK_S
-        if endpoint.scaling is not None and not endpoint.stopped_by:
-            endpoint, again_s = self._scale(endpoint)
         now = self._clock.now()
-        situation, revision = self._store.read(
-            lambda view: (self._outlook.situation(view, endpoint), newest_revision(view, endpoint))
+        situation, revisions = self._store.read(
+            lambda view: (self._outlook.situation(view, endpoint), revisions_of(view, endpoint))
         )
-        steps = rules.reconcile(situation, now)
-        if steps.nothing or revision is None:
+        steps = fleet.reconcile(situation, now)
+        if steps.nothing:
             settling = any(
                 item.state in (model.ReplicaState.STARTING, model.ReplicaState.STOPPING) for item in situation.seen
             )
-            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S, again_s)
+            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S)
         words = {replica.id: self._words(replica) for replica in steps.ended if replica.failed}
-        names = [self._ids.new(predictions.REPLICA_PREFIX) for _ in range(steps.num_starts)]
-        plans = [(name, self._blobs.put([plan_of(endpoint, revision, name, self._files)])[0]) for name in names]
+        drafts = [draft for start in steps.starts for draft in self._drafts(endpoint, revisions, start, now)]
         touched: set[str] = set()
 
         def work(tx: Transaction) -> None:
-            self._apply(tx, endpoint, revision, plans, words, now)
+            self._apply(tx, endpoint, drafts, words, now)
             touched.update(tx.touched)
 
         self._store.write(work)
         self.notice(touched)
         return _EAGER_S
 
-    def _scale(self, endpoint: Endpoint) -> tuple[Endpoint, float]:
-        situation = self._store.read(lambda view: self._outlook.situation(view, endpoint))
-        return self.autoscaler.look(endpoint, situation.seen)
+    def _drafts(
+        self, endpoint: Endpoint, revisions: Mapping[int, Revision], start: rules.ReplicaStart, now: float
+    ) -> Iterator[Draft]:
+        """Replicas to start, their plans in the blobs; a revision that is not there is nobody's."""
+        revision = revisions.get(start.number)
+        for _ in range(start.count if revision else 0):
+            assert revision is not None
+            replica = Replica(
+                id=self._ids.new(predictions.REPLICA_PREFIX),
+                project=endpoint.project,
+                endpoint_id=endpoint.id,
+                revision_id=revision.id,
+                revision_number=revision.number,
+                job_id="",
+                private=start.private,
+                created_at=now,
+            )
+            plan = plan_of(endpoint, revision, replica.id, self._files, start.private)
+            yield replica, revision, self._blobs.put([plan])[0]
 
     def _apply(
-        self,
-        tx: Transaction,
-        endpoint: Endpoint,
-        revision: Revision,
-        plans: Sequence[tuple[str, str]],
-        words: dict[str, str],
-        now: float,
+        self, tx: Transaction, endpoint: Endpoint, drafts: Sequence[Draft], words: dict[str, str], now: float
     ) -> None:
         fresh = tx.get(ENDPOINTS, endpoint.id)
         if fresh is None or fresh.version != endpoint.version:
             return  # deployed or stopped meanwhile; the next tick decides on what is true then
-        steps = rules.reconcile(self._outlook.situation(tx, endpoint), now)
+        steps = fleet.reconcile(self._outlook.situation(tx, endpoint), now)
         caller = Caller(
             principal=endpoint.created_by, project=endpoint.project, scope=endpoint.project, rights=frozenset()
         )
@@ -320,22 +365,16 @@ class Serving:
         for replica in steps.stop:
             tx.update(REPLICAS, replica)
             self._jobs.cancel(tx, CancelJob(job_id=replica.job_id), caller)
-        for replica_id, plan_digest in plans[: steps.num_starts]:
-            job = self._jobs.submit(
-                tx, SubmitJob(spec=spec_of(endpoint, revision, plan_digest)), caller, refuse=False
-            ).job
-            tx.insert(
-                REPLICAS,
-                Replica(
-                    id=replica_id,
-                    project=endpoint.project,
-                    endpoint_id=endpoint.id,
-                    revision_id=revision.id,
-                    revision_number=revision.number,
-                    job_id=job.id,
-                    created_at=now,
-                ),
-            )
+        if steps.drop_fallback:
+            self._changes.drop_fallback(tx, fresh)
+        left = {(start.number, start.private): start.count for start in steps.starts}
+        for replica, revision, plan_digest in drafts:
+            slot = (replica.revision_number, replica.private)
+            if left.get(slot, 0) > 0:
+                left[slot] -= 1
+                ask = SubmitJob(spec=spec_of(endpoint, revision, plan_digest))
+                job = self._jobs.submit(tx, ask, caller, refuse=False).job
+                tx.insert(REPLICAS, changed(replica, {"job_id": job.id}))
 
     def _give_ports(self, endpoint: Endpoint) -> Endpoint:
         """Choose the two ports that the endpoint keeps."""
@@ -366,6 +405,15 @@ class Serving:
         except SkyloomError:
             return replica.message
         return " | ".join([replica.message, *text.strip().splitlines()[-5:]])[:_MAX_WORDS]
+
+
+def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:
+    """One endpoint that cannot be brought on holds up no other."""
+    try:
+        return step(endpoint)
+    except Exception:
+        log.exception("endpoint %s is left as it is; the others go on, and the next round tries again", endpoint.id)
+        return otherwise
 
 
 def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:

@@ -6,13 +6,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Cursor, Limit, Name
+from skyloom.core.bounds import Cron, Cursor, Limit, Name, TimeZone
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.ports.store import Record
 from skyloom.rooms.arrays.model import MAX_SIZE
 from skyloom.rooms.jobs.model import Condition, JobSpec
-from skyloom.rooms.schedules.model import Cron, Missed, Overlap, TimeZone
+from skyloom.rooms.schedules.model import Missed, Overlap
 
 
 class TemplateMissing(NotFound):

@@ -1,0 +1,180 @@
+"""A stream of messages over gRPC (inferences, reflection): each is brought to a replica as a call of its own, the next when it is answered.
+
+So a replica needs no stream from the gateway, a stream may outlive its replicas, and the gateway needs to understand none of the messages.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from skyloom.inference.gateway.desk import RouteDesk
+from skyloom.inference.gateway.words import GRPC
+from skyloom.inference.wire.messages import Fields, Head, Request, Response
+from skyloom.inference.wire.site import Streaming
+from skyloom.inference.wire.status import GrpcStatus
+
+_MAX_WAITING = 16
+_MAX_UNSENT_BYTES = 2**18
+_OK: Fields = ((b"grpc-status", b"0"),)
+_INVALID: Fields = ((b"grpc-status", b"%d" % GrpcStatus.INVALID_ARGUMENT),)
+_LOST: Fields = ((b"grpc-status", b"%d" % GrpcStatus.UNAVAILABLE),)
+_STOPPING: Fields = (*_LOST, (b"grpc-message", b"this gateway is stopping"))
+
+
+class Relay:
+    """Hears messages (`Listener`). A client that sends faster than it is answered is not read meanwhile.
+
+    Args:
+        max_bytes: of one message.
+        clock: seconds, as `Request.arrived_at` has them.
+        on_over: called when it has ended.
+    """
+
+    def __init__(
+        self,
+        desk: RouteDesk,
+        head: Head,
+        exchange: Streaming,
+        max_bytes: int,
+        clock: Callable[[], float],
+        on_over: Callable[["Relay"], None],
+    ) -> None:
+        self._desk = desk
+        self._head = head
+        self._exchange = exchange
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._on_over = on_over
+        self._kept = bytearray()
+        self._waiting: deque[bytes] = deque()
+        self._asked: RelayedQuestion | None = None
+        self._is_last = self._is_over = self._is_stopping = False
+        exchange.on_cut = self._cut
+        exchange.on_room = self._go_on
+        exchange.begin(Response(200, b"", GRPC))
+
+    @property
+    def num_kept(self) -> int:
+        """Bytes that are kept until they are a whole message and it is its turn."""
+        return len(self._kept) + sum(map(len, self._waiting))
+
+    @property
+    def wants_more(self) -> bool:
+        """False while the client has to wait."""
+        return len(self._waiting) < _MAX_WAITING and self._exchange.num_unsent <= _MAX_UNSENT_BYTES
+
+    def heard(self, part: bytes) -> None:
+        """Take a part of the stream."""
+        if self._is_over or self._is_stopping:
+            return
+        self._kept += part
+        while len(self._kept) >= 5:
+            length = int.from_bytes(self._kept[1:5], "big")
+            if self._kept[0] > 1 or length > self._max_bytes:
+                self._end(_INVALID)
+                return
+            if len(self._kept) < 5 + length:
+                break
+            self._waiting.append(bytes(self._kept[: 5 + length]))
+            del self._kept[: 5 + length]
+        self._ask_next()
+
+    def heard_all(self) -> None:
+        """No more messages; those that wait are still answered."""
+        self._is_last = True
+        self._ask_next()
+
+    def stop(self) -> None:
+        """Finish what was asked, and ask nothing more."""
+        self._is_stopping = True
+        self._waiting.clear()
+        self._ask_next()
+
+    def told(self, part: bytes) -> int:
+        """A part of an answer; returns what the client has not taken yet."""
+        self._exchange.push(part)
+        return self._exchange.num_unsent
+
+    def answered(self, status: Fields) -> None:
+        """The message that was asked has its whole answer, or its status says why not."""
+        self._asked = None
+        if dict(status).get(b"grpc-status") == b"0":
+            self._go_on()
+        else:
+            self._end(tuple(field for field in status if field[0].startswith(b"grpc-")) or _LOST)
+
+    def _go_on(self) -> None:
+        """The client took what it was sent, or an answer is whole."""
+        if self._asked is not None and self._asked.on_room is not None:
+            self._asked.on_room()
+        self._ask_next()
+        if not self._is_over and self.wants_more:
+            self._exchange.resume()
+
+    def _ask_next(self) -> None:
+        if self._is_over or self._asked is not None:
+            return
+        if self._waiting:
+            request = Request(self._head)
+            request.body, request.arrived_at = self._waiting.popleft(), self._clock()
+            self._asked = RelayedQuestion(self)
+            self._desk.take(request, self._asked, is_call=True)
+        elif self._is_stopping:
+            self._end(_STOPPING)
+        elif self._is_last:
+            self._end(_INVALID if self._kept else _OK)
+
+    def _end(self, trailers: Fields) -> None:
+        self._forget()
+        self._exchange.finish(trailers)
+
+    def _cut(self) -> None:
+        asked, self._asked = self._asked, None
+        self._forget()
+        if asked is not None and asked.on_cut is not None:
+            asked.on_cut()
+
+    def _forget(self) -> None:
+        self._is_over = True
+        self._kept.clear()
+        self._waiting.clear()
+        self._on_over(self)
+
+
+class RelayedQuestion:
+    """Waits for the answer to one message; a `Streaming` exchange."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._num_unsent = 0
+        self.on_cut: Callable[[], None] | None = None
+        self.on_room: Callable[[], None] | None = None
+
+    @property
+    def num_unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._num_unsent
+
+    def answer(self, response: Response) -> None:
+        """A whole answer."""
+        if response.body:
+            self.push(response.body)
+        self.finish((*response.headers, *response.trailers))
+
+    def begin(self, response: Response) -> None:
+        """An answer in parts: its head was given with the stream's."""
+
+    def push(self, part: bytes) -> None:
+        """Pass a part on."""
+        self._num_unsent = self._relay.told(part)
+
+    def finish(self, trailers: Fields = ()) -> None:
+        """It was all."""
+        self.on_cut = self.on_room = None
+        self._relay.answered(trailers)
+
+    def break_off(self) -> None:
+        """The rest is lost."""
+        self.finish(_LOST)
+
+    def resume(self) -> None:
+        """Nothing: a message is asked whole."""

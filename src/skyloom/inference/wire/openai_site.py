@@ -1,0 +1,165 @@
+"""The OpenAI API over HTTP, for services that have its endpoints: models, chat, completions, embeddings.
+
+Streams are events, and then ``[DONE]``.
+"""
+
+import base64
+import time
+from array import array
+from typing import Any
+
+import msgspec
+
+from skyloom.core.errors import Category, SkyloomError
+from skyloom.core.ids import ALPHABET
+from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.services import openai
+from skyloom.inference.services.calls import CallOutcome, ServiceFailed
+from skyloom.inference.services.openai import Address, Told
+from skyloom.inference.services.process import ServiceProcess
+from skyloom.inference.wire.events import event
+from skyloom.inference.wire.messages import Fields, Head, Request, Response
+from skyloom.inference.wire.service_call import EndpointCall, worded
+from skyloom.inference.wire.site import Streaming
+
+_MODELS = "/v1/models"
+_MAX_CHARACTERS = 2**24
+
+
+class OpenAi:
+    """What of the OpenAI API a service answers."""
+
+    def __init__(self, plane: DataPlane, process: ServiceProcess) -> None:
+        self._plane = plane
+        self._process = process
+        self._methods = openai.offered(process.spec)
+        self._began = int(time.time())
+        self._num_calls = 0
+
+    def verb(self, target: bytes) -> bytes | None:
+        """The HTTP method of one of its addresses; None for an address of somebody else."""
+        if not self._methods:
+            return None
+        name = target.decode("latin-1")
+        if name == _MODELS or name == f"{_MODELS}/{self._plane.plan.model}":
+            return b"GET"
+        return b"POST" if any(name == address for address in self._methods) else None
+
+    def content_problem(self, head: Head) -> Response | None:
+        """Refuse a body that is no JSON."""
+        if head.method == b"GET" or head.headers.get(b"content-type", b"").startswith(b"application/json"):
+            return None
+        return _told(415, "Send Content-Type: application/json.", "invalid_request_error")
+
+    def serve(self, request: Request, exchange: Streaming) -> None:
+        """Answer, now or part by part."""
+        name = request.head.target.decode("latin-1")
+        if name.startswith(_MODELS):
+            exchange.answer(self._models(name))
+            return
+        address = Address(name)
+        method = self._methods[address]
+        model = self._plane.plan.model
+        try:
+            body, is_stream, encoding = openai.read(address, request.body, method, model)
+        except SkyloomError as error:
+            exchange.answer(_failed(error))
+            return
+        wording = OpenAiWording(address, self._identity(), is_stream, encoding)
+        collecting = address is not Address.EMBEDDINGS and not is_stream
+        call = EndpointCall(
+            self._plane, self._process, request, exchange, method, wording, body=body, is_collected=collecting
+        )
+        call.begin()
+
+    def _models(self, name: str) -> Response:
+        plan = self._plane.plan
+        model = {"id": plan.model, "object": "model", "created": self._began, "owned_by": plan.project}
+        listed = {"object": "list", "data": [model]}
+        return Response(200, msgspec.json.encode(listed if name == _MODELS else model))
+
+    def _identity(self) -> dict[str, Any]:
+        self._num_calls += 1
+        plan, digits, rest = self._plane.plan, "", self._num_calls
+        while rest:
+            digits, rest = ALPHABET[rest & 31] + digits, rest >> 5
+        return {"id": f"gen-{plan.replica}-{digits}", "created": int(time.time()), "model": plan.model}
+
+
+class OpenAiWording:
+    """The API's words for one call."""
+
+    def __init__(self, address: Address, identity: dict[str, Any], is_stream: bool, encoding: str) -> None:
+        self._address = address
+        self._identity = identity
+        self._is_stream = is_stream
+        self._encoding = encoding
+        self._texts: list[str] = []
+        self._told = Told()
+        self._num_parts = self._num_characters = 0
+
+    def whole(self, outcome: CallOutcome, headers: Fields) -> Response:
+        """All parts together, or embeddings."""
+        if self._address is Address.EMBEDDINGS:
+            made = self._embeddings(outcome.content)
+        else:
+            made = openai.whole(self._address, self._identity, self._texts, self._told)
+        return Response(200, msgspec.json.encode(made), headers=headers)
+
+    def part(self, content: memoryview) -> bytes:
+        """A chunk; nothing for what is told besides, which comes with the last one."""
+        try:
+            said = openai.read_part(content)
+        except msgspec.MsgspecError as error:
+            raise ServiceFailed(
+                f"The endpoint gave a part that is no text: {error}.",
+                next_action="Yield str, or finish_reason and counts.",
+            ) from None
+        if isinstance(said, Told):
+            self._told = said
+            return b""
+        self._num_parts += 1
+        if not self._is_stream:
+            self._texts.append(said)
+            self._num_characters += len(said)
+            if self._num_characters > _MAX_CHARACTERS:
+                raise ServiceFailed("The answer is too long to be one.", next_action="Ask for a stream.")
+            return b""
+        made = openai.chunk(self._address, self._identity, said, is_first=self._num_parts == 1)
+        return event(msgspec.json.encode(made))
+
+    def last(self, prediction_id: str) -> bytes:
+        """Why it ended, and that it has."""
+        made = openai.last_chunk(self._address, self._identity, self._told)
+        return event(msgspec.json.encode(made)) + event(b"[DONE]")
+
+    def failed(self, error: SkyloomError, prediction_id: str) -> Response:
+        """The API's form of an error."""
+        return _failed(error, prediction_id)
+
+    def broken(self, error: SkyloomError) -> bytes:
+        """An error in the middle of a stream: clients of the API know it by its only field."""
+        return event(_failed(error).body)
+
+    def _embeddings(self, content: memoryview) -> dict[str, Any]:
+        vectors = msgspec.json.decode(content, type=list[list[float]])
+        coded: list[Any] = vectors
+        if self._encoding == "base64":
+            coded = [base64.b64encode(array("f", vector).tobytes()).decode() for vector in vectors]
+        items = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(coded)]
+        return {"object": "list", "data": items, "model": self._identity["model"]}
+
+
+def _failed(error: SkyloomError, prediction_id: str = "") -> Response:
+    response = worded(error, prediction_id)
+    kind = "invalid_request_error" if error.category in (Category.INVALID, Category.NOT_FOUND) else "server_error"
+    response.body = _error(str(error), kind, error.code)
+    return response
+
+
+def _told(status: int, message: str, kind: str) -> Response:
+    return Response(status, _error(message, kind, f"http_{status}"))
+
+
+def _error(message: str, kind: str, code: str) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})

@@ -1,0 +1,159 @@
+"""Raw in, answer out: rows by their names, or a picture's bytes, and labels instead of tensors."""
+
+import asyncio
+import base64
+import binascii
+import sys
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from skyloom.core.errors import LimitExceeded, SkyloomError
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.codec import unreadable
+from skyloom.inference.elements import Array
+from skyloom.inference.forms import Form
+from skyloom.inference.pictures import PICTURES, PictureReader, PictureRefused
+from skyloom.inference.tensors import refuse
+from skyloom.inference.wire.desk import Desk, failed, prediction_header, refusal
+from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, RestTable, schema
+from skyloom.inference.wire.site import Streaming
+
+_MAX_PICTURES = 32  # of one request; and of all that are being decoded
+_body = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
+_base64 = msgspec.json.Decoder(dict[str, str])
+
+
+class TooManyPictures(LimitExceeded):
+    """More pictures wait to be decoded than this replica decodes in time."""
+
+
+class Plain:
+    """``POST /predict`` of one model.
+
+    A JSON object is one row, a list (or ``{"rows": [...]}``) many; the answer is one object, or ``{"predictions": [...]}``. Pictures come
+    as the whole body, or as ``{"b64": "…"}`` in a row; they are decoded beside the event loop.
+    """
+
+    def __init__(self, form: Form, desk: Desk) -> None:
+        self._form = form
+        self._desk = desk
+        self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+        self._num_decoding = 0
+
+    def table(self) -> RestTable:
+        """The address."""
+        takes = JSON_BODY + (PICTURES if self._takes_pictures else ())
+        summary = "Raw in, answer out: rows by their names" + (", or a picture." if self._takes_pictures else ".")
+        asks = {"oneOf": [schema("Row"), schema("Rows")]}
+        return {b"/predict": {b"POST": RestRoute(self._predict, summary, is_inference=True, takes=takes, asks=asks)}}
+
+    @property
+    def _takes_pictures(self) -> bool:
+        return self._form.pictures is not None and len(self._form.inputs) == 1
+
+    def _predict(self, request: Request, exchange: Streaming) -> None:
+        kind = request.head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind in PICTURES:
+            self._decode(request, exchange, [request.body], is_one=True)
+            return
+        try:
+            found = _body.decode(request.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise unreadable(f"The body is neither a row nor a list of rows: {error}.", self._hint()) from None
+        is_one = isinstance(found, dict) and not (found.keys() == {"rows"} and "rows" not in self._form.fields)
+        rows = [msgspec.Raw(request.body)] if is_one else self._rows(found)
+        if self._takes_pictures and (pictures := self._pictures(rows)):
+            self._decode(request, exchange, pictures, is_one)
+            return
+        self._ask(request, exchange, self._form.read(rows), is_one)
+
+    def _rows(self, found: Any) -> list[msgspec.Raw]:
+        if isinstance(found, list):
+            return found
+        try:
+            return msgspec.json.decode(found["rows"], type=list[msgspec.Raw])
+        except msgspec.MsgspecError as error:
+            raise unreadable(f"The field 'rows' is no list: {error}.", self._hint()) from None
+
+    def _pictures(self, rows: list[msgspec.Raw]) -> list[bytes]:
+        """The pictures of rows that are pictures; empty when the first is none. Raises `PictureRefused`, `TensorRefused`."""
+        ((name, _),) = self._form.inputs.items()
+        made: list[bytes] = []
+        for row in rows:
+            content = _picture(row, name)
+            if content is None and not made:
+                return []
+            if content is None:
+                raise refuse(f"Not every row has a picture in {name!r}.", "Send pictures only, or none.")
+            if len(made) >= _MAX_PICTURES:
+                raise refuse("The request has too many pictures.", f"Send at most {_MAX_PICTURES}.")
+            made.append(content)
+        return made
+
+    def _decode(self, request: Request, exchange: Streaming, pictures: list[bytes], is_one: bool) -> None:
+        """Decode on a thread, then ask the model."""
+        reader = self._form.pictures
+        assert reader is not None
+        if self._num_decoding >= _MAX_PICTURES:
+            raise TooManyPictures("Too many pictures wait to be decoded.", next_action="Send again in a moment.")
+        self._num_decoding += 1
+
+        def done(decoded: "Future[dict[str, Array]]") -> None:
+            self._num_decoding -= 1
+            try:
+                self._ask(request, exchange, decoded.result(), is_one)
+            except SkyloomError as error:
+                exchange.answer(self._desk.count(request, failed(error)))
+            except Exception:  # a defect of ours, or of the decoder; the client gets an answer and no detail
+                traceback.print_exc(file=sys.stderr)
+                exchange.answer(self._desk.count(request, refusal(500, "The server made a mistake.")))
+
+        loop = asyncio.get_running_loop()
+        running = self._decoding.submit(_decoded, reader, pictures)
+        running.add_done_callback(lambda decoded: loop.call_soon_threadsafe(done, decoded))
+
+    def _ask(self, request: Request, exchange: Streaming, tensors: dict[str, Array], is_one: bool) -> None:
+        call = self._form.contract.call(tensors, (), "")
+
+        def worded(ticket: Ticket) -> Response:
+            assert ticket.outputs is not None
+            rows = self._form.told(ticket.outputs)
+            answer = rows[0] if is_one else {"predictions": rows}
+            return Response(
+                200,
+                msgspec.json.encode({**answer, "prediction_id": ticket.prediction_id}),
+                headers=prediction_header(ticket),
+            )
+
+        self._desk.ask(request, exchange, call, worded)
+
+    def _hint(self) -> str:
+        return f"Send a row, or a list of rows, of: {', '.join(self._form.fields)[:400]}."
+
+
+def _decoded(reader: PictureReader, pictures: list[bytes]) -> dict[str, Array]:
+    rows = [reader.read(content) for content in pictures]
+    if len({row.shape for row in rows}) > 1:
+        raise refuse("The pictures have different sizes.", "Send one at a time, or of one size.")
+    return {reader.spec.name: np.concatenate(rows)}
+
+
+def _picture(row: msgspec.Raw, name: str) -> bytes | None:
+    """The picture of ``{name: {"b64": …}}`` or ``{"b64": …}``; None when the row is neither."""
+    try:
+        field: Any = msgspec.json.decode(row, type=dict[str, msgspec.Raw]) if bytes(row).lstrip()[:1] == b"{" else {}
+        if field.keys() == {name}:
+            row = field[name]
+        if bytes(row).lstrip()[:1] != b"{":
+            return None
+        told = _base64.decode(row)
+        return base64.b64decode(told["b64"], validate=True) if told.keys() == {"b64"} else None
+    except msgspec.MsgspecError:
+        return None
+    except (binascii.Error, ValueError):
+        raise PictureRefused(f"The picture in {name!r} is not base64.", next_action="Send base64.") from None

@@ -1,0 +1,136 @@
+"""Models from elsewhere into the registry: an estimator of scikit-learn, XGBoost or LightGBM, or a model file.
+
+Estimators become ONNX here, where they were trained, and are compared with themselves on real rows. What the cloud gets is never a pickle.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from skyloom.core.digests import of_bytes
+from skyloom.core.errors import InvalidInput
+from skyloom.inference import runtimes
+from skyloom.inference.reduce import build_profile
+from skyloom.inference.runtimes.seam import Grant
+from skyloom.inference.tensors import Array
+from skyloom.rooms.monitoring.model import Profile
+from skyloom.rooms.registry.bundle import (
+    MODEL_FILES,
+    PROFILE_FILE,
+    BundleFile,
+    Manifest,
+    ModelKind,
+    RuntimeName,
+    Signature,
+)
+from skyloom.rooms.registry.model import ModelVersion, Parity
+from skyloom.runtime.estimators import TOLERANCE, convert, expected
+from skyloom.sdk.client import Client
+from skyloom.sdk.files import upload_bytes, upload_file
+
+_PROFILE_ROWS = 10_000
+_MAX_SHARE = 0.02
+_SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items()}
+
+
+class EstimatorDiffers(InvalidInput):
+    """The converted estimator says something else than the estimator itself."""
+
+
+class FileNotServable(InvalidInput):
+    """The file is of no kind that a runtime loads."""
+
+
+def register_estimator(
+    cloud: Client, name: str, estimator: Any, rows: Any, *, columns: Sequence[str] = (), description: str = ""
+) -> ModelVersion:
+    """Register a fitted estimator or pipeline of numeric columns. Raises `NotConvertible`, `EstimatorDiffers`.
+
+    Args:
+        rows: [rows, features], best rows that it was not fitted on: for the comparison, and for the profile that live traffic is
+            compared with.
+        columns: what each feature is called.
+
+    The model takes ``x`` as FP32 [batch, features]; a classifier gives ``scores`` per class, a regressor ``value`` [batch, 1].
+    """
+    features = np.ascontiguousarray(rows, np.float32)
+    converted = convert(estimator, features.shape[1])
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / MODEL_FILES[RuntimeName.ONNX]
+        path.write_bytes(converted.content)
+        manifest = Manifest(
+            kind=ModelKind.CLASSIFICATION if converted.labels else ModelKind.REGRESSION,
+            signature=converted.signature,
+            files=(_listed(path.name, converted.content),),
+            labels=converted.labels,
+            columns=tuple(columns),
+        )
+        said = runtimes.find(RuntimeName.ONNX).load(path.parent, manifest, Grant(1)).run([features])[0]
+    parity = _compared(expected(estimator, features), said)
+    seen = features[:_PROFILE_ROWS]
+    output = converted.signature.outputs[0].name
+    profile = build_profile({"x": seen}, {output: said[: len(seen)]}, manifest.kind, tuple(columns))
+    return _register(cloud, name, manifest, [(converted.content)], profile, parity, description)
+
+
+def register_file(cloud: Client, name: str, path: str | Path, *, description: str = "") -> ModelVersion:
+    """Register a model file as it is: ``.onnx``, and ``.tflite`` or ``.pt2`` where their libraries are installed.
+
+    Raises `FileNotServable`, `BundleRefused`.
+    """
+    path = Path(path)
+    runtime_name = _SUFFIXES.get(path.suffix)
+    if runtime_name is None or not path.is_file():
+        raise FileNotServable(
+            f"{path.name} is no model file that can be served.", next_action=f"Name one of: {', '.join(_SUFFIXES)}."
+        )
+    runtime = runtimes.find(runtime_name)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / runtime.model_file
+        place.symlink_to(path.absolute())
+        signature: Signature = runtime.signature(place)
+        manifest = Manifest(
+            runtime=runtime_name, signature=signature, files=(_listed(runtime.model_file, path.read_bytes()),)
+        )
+        runtime.load(place.parent, manifest, Grant(1)).close()
+    return _register(cloud, name, manifest, [path], Profile(), None, description)
+
+
+def _register(
+    cloud: Client,
+    name: str,
+    manifest: Manifest,
+    files: Sequence[Path | bytes],
+    profile: Profile,
+    parity: Parity | None,
+    description: str,
+) -> ModelVersion:
+    watched = msgspec.json.encode(profile)
+    for content in (*files, watched):
+        if isinstance(content, bytes):
+            upload_bytes(cloud.transport, content)
+        else:
+            upload_file(cloud.transport, content)
+    manifest = msgspec.structs.replace(manifest, files=(*manifest.files, _listed(PROFILE_FILE, watched)))
+    return cloud.models.register(name, manifest, parity=parity, description=description)
+
+
+def _compared(ours: Array, theirs: Array) -> Parity:
+    """Nearly all rows must agree. A value that lies on a tree's threshold may fall to either side of it: 32-bit floats are coarser."""
+    differences = (np.abs(ours - theirs) / np.maximum(1.0, np.abs(ours))).max(axis=1)
+    share = float((~(differences <= TOLERANCE)).mean())
+    if share > _MAX_SHARE:
+        raise EstimatorDiffers(
+            f"The converted estimator differs from the estimator by up to {differences.max():.2g}, "
+            f"by more than {TOLERANCE:g} on {share:.0%} of the rows.",
+            next_action="Fit it on 32-bit floats (rows.astype('float32')): that is what it is served with.",
+        )
+    return Parity(batch_sizes=(len(ours),), largest_difference=float(differences.max()), tolerance=TOLERANCE)
+
+
+def _listed(name: str, content: bytes) -> BundleFile:
+    return BundleFile(path=name, digest=of_bytes(content), size_bytes=len(content))

@@ -1,0 +1,51 @@
+"""Safe change from Python: how an endpoint's traffic is split, going back, canaries, and the revisions side by side."""
+
+from collections.abc import Mapping, Sequence
+
+from skyloom.rooms.serving import change
+from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.split import KEEP_S, Comparison, HeaderChoice, TrafficSplit
+from skyloom.sdk.watching import WatchCalls
+
+
+class ChangeCalls(WatchCalls):
+    """The part of ``cloud.endpoints`` that changes what serves them."""
+
+    def route(
+        self,
+        name: str,
+        shares: Mapping[int, float],
+        *,
+        headers: Sequence[tuple[str, str, int]] = (),
+        sticky_header: str = "",
+        shadows: Mapping[int, float] | None = None,
+        keep_s: float = KEEP_S,
+    ) -> EndpointStatus:
+        """Split an endpoint's traffic over its revisions. Returns at once; it holds as soon as their replicas answer.
+
+        Args:
+            shares: revision → weight, relative to each other.
+            headers: (header, value, revision): such requests go there, whatever the weights say.
+            sticky_header: requests with the same value of it go to the same revision.
+            shadows: revision → part of all requests that it is sent a copy of.
+            keep_s: how long a revision that loses all its traffic is kept ready for `rollback`.
+        """
+        rules = tuple(HeaderChoice(header=header, value=value, revision=number) for header, value, number in headers)
+        split = TrafficSplit(shares=dict(shares), rules=rules, sticky_header=sticky_header, shadows=dict(shadows or {}))
+        return self._transport.send(change.SetSplit(name=name, split=split, keep_s=keep_s))
+
+    def rollback(self, name: str) -> EndpointStatus:
+        """Give all the traffic back to the revision that had all of it before. Raises `NothingToGoBackTo`."""
+        return self._transport.send(change.RollBack(name=name))
+
+    def promote(self, name: str) -> EndpointStatus:
+        """Give the canary all the traffic now. Raises `NoCanary`."""
+        return self._transport.send(change.PromoteCanary(name=name))
+
+    def abort(self, name: str) -> EndpointStatus:
+        """End the canary; its traffic goes back. Raises `NoCanary`."""
+        return self._transport.send(change.AbortCanary(name=name))
+
+    def compare(self, name: str) -> Comparison:
+        """The revisions that share an endpoint's traffic, side by side."""
+        return self._transport.send(change.CompareRevisions(name=name))

@@ -1,0 +1,100 @@
+"""Models from elsewhere: estimators as ONNX, and model files."""
+
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+
+from skyloom.inference import model as models
+from skyloom.inference.runtimes.seam import BundleRefused
+from skyloom.recipes.registering import EstimatorDiffers, FileNotServable, register_estimator, register_file
+from skyloom.rooms.registry.bundle import ModelKind, RuntimeName
+from skyloom.rooms.registry.rules import check_manifest
+from tests.inference.serving import TOY_SIGNATURE, oracle, toy_rows, write_bundle
+
+
+class Uploads:
+    """A cloud that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.asked = None
+        self.transport = self
+        self.models = SimpleNamespace(register=self.register)
+
+    def upload(self, chunks, digest) -> None:
+        self.blobs[digest] = b"".join(chunks())
+
+    def register(self, name, manifest, **more):
+        check_manifest(manifest)
+        self.asked = SimpleNamespace(name=name, manifest=manifest, **more)
+        return self.asked
+
+    def load(self, folder):
+        """The registered model, as a replica loads it."""
+        folder.mkdir()
+        for file in self.asked.manifest.files:
+            (folder / file.path).write_bytes(self.blobs[file.digest])
+        (folder / "manifest.json").write_bytes(msgspec.json.encode(self.asked.manifest))
+        return models.load(folder, 1)
+
+
+def test_model_file_is_registered_with_the_signature_that_it_declares(tmp_path) -> None:
+    bundle, cloud = write_bundle(tmp_path / "made"), Uploads()
+    made = register_file(cloud, "toy", bundle / "model.onnx")
+    assert made.manifest.runtime is RuntimeName.ONNX
+    assert made.manifest.signature == TOY_SIGNATURE
+    rows = toy_rows(3)
+    np.testing.assert_allclose(cloud.load(tmp_path / "loaded").run([rows])[0], oracle(bundle, rows), rtol=1e-6)
+
+
+def test_file_of_no_runtime_is_refused(tmp_path) -> None:
+    for name, content in (("model.pkl", b"x"), ("model.onnx", b"not onnx")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises((FileNotServable, BundleRefused)):
+            register_file(Uploads(), "toy", tmp_path / name)
+    with pytest.raises(FileNotServable):
+        register_file(Uploads(), "toy", tmp_path / "absent.onnx")
+
+
+@pytest.mark.slow
+def test_estimators_become_models_that_say_the_same(tmp_path) -> None:
+    pytest.importorskip("skl2onnx")
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes
+    from skl2onnx.operator_converters.linear_regressor import convert_sklearn_linear_regressor
+    from sklearn.datasets import load_iris
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from skyloom.runtime.estimators import NotConvertible
+
+    rows, classes = load_iris(return_X_y=True)
+    rows = rows.astype(np.float32)
+    names = np.array(["a", "b", "c"])[classes]
+    fitted = make_pipeline(StandardScaler(), RandomForestClassifier(20, random_state=0)).fit(rows, names)
+    cloud = Uploads()
+    made = register_estimator(cloud, "iris", fitted, rows, columns=("one", "two", "three", "four"))
+    assert (made.manifest.kind, made.manifest.labels) == (ModelKind.CLASSIFICATION, ("a", "b", "c"))
+    scores = cloud.load(tmp_path / "iris").run([rows])[0]
+    differences = np.abs(scores - fitted.predict_proba(rows)).max(axis=1)
+    assert (differences < 1e-5).mean() > 0.98  # a value on a tree's threshold may fall to either side of it
+    assert made.parity.largest_difference == pytest.approx(differences.max(), abs=1e-6)
+
+    class Off(Ridge):
+        def predict(self, rows):
+            return super().predict(rows) + 1
+
+    update_registered_converter(Off, "Off", calculate_linear_regressor_output_shapes, convert_sklearn_linear_regressor)
+    line = Ridge().fit(rows, classes.astype(np.float32))
+    made = register_estimator(cloud, "line", line, rows)
+    assert made.manifest.kind is ModelKind.REGRESSION
+    values = cloud.load(tmp_path / "line").run([rows[:7]])[0]
+    np.testing.assert_allclose(values[:, 0], line.predict(rows[:7]), atol=1e-5)
+    with pytest.raises(EstimatorDiffers, match="of the rows"):
+        register_estimator(cloud, "off", Off().fit(rows, classes), rows)
+    with pytest.raises(NotConvertible, match="cannot be converted"):
+        register_estimator(cloud, "raw", Ridge(), rows)
