@@ -28,6 +28,10 @@ class StagesUnclear(InvalidInput):
     """The stages do not grow to all devices."""
 
 
+class NotForDevices(InvalidInput):
+    """The model version cannot be served by a device."""
+
+
 class RolloutState(enum.StrEnum):
     """Where a roll-out is."""
 

@@ -57,6 +57,11 @@ class Rollouts:
                 next_action="Write growing shares that end with 100, for example 10,50,100.",
             )
         version = self._store.read(lambda view: self._version(view, ask, by))
+        if version.manifest.service is not None:
+            raise nouns.NotForDevices(
+                f"{version.model} version {version.number} is a service with code of its own.",
+                next_action="Devices serve models: roll out a version without code.",
+            )
         self._blobs.put([manifest_content(version)])
 
     def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
