@@ -70,6 +70,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(LINKS) -e ".[local,train,ray,plot,examples,dev]"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(LINKS) -e ".[local,train,ray,plot,edge,sklearn,litert,examples,dev]"
 	$(BIN)/python -m compileall -q src
 	@touch $@
