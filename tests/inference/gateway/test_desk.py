@@ -177,6 +177,18 @@ async def test_lost_request_is_sent_to_another_replica():
 
 
 @looped
+async def test_lost_request_to_somebodys_own_endpoint_is_not_sent_again():
+    bad, good = await StandIn(reset()).start(), await StandIn(echo).start()
+    async with bench(make_route(share("rev_1", bad.backend, good.backend))) as made:
+        head = POST._replace(target=b"/pay")
+        statuses = [(await made.ask(b"%d" % number, head)).response.status for number in range(4)]
+        assert sorted(bad.seen + good.seen) == sorted(b"%d" % number for number in range(4)), "each was sent once"
+        assert sorted(set(statuses)) == [200, 503]
+    await bad.kill()
+    await good.kill()
+
+
+@looped
 async def test_draining_replica_is_passed_over():
     async def draining(_, writer):
         await say(writer, 503, b'{"code":"replica_draining"}', b"retry-after: 1", b"connection: close")

@@ -245,6 +245,16 @@ def test_steps_stop_nobody_whom_the_split_in_force_needs(situation):
             assert after >= min(before, need)
 
 
+def test_what_is_kept_for_going_back_makes_room_for_what_waits():
+    one = changed(
+        endpoint(1, revision=2),
+        {"front": Front.GATEWAY, "split": TrafficSplit(shares={2: 1}), "fallback": Fallback(number=1, until=NOW + 60)},
+    )
+    waiting = seen(2, 2, True, ready=False, job=JobState.QUEUED, waits=True)
+    assert fleet.reconcile(Situation(one, [seen(1, 1, True), waiting], listens=True), NOW).drop_fallback
+    assert not fleet.reconcile(Situation(one, [seen(1, 1, True), seen(2, 2, True)], listens=True), NOW).drop_fallback
+
+
 @given(SITUATIONS)
 def test_row_of_the_table_conserves_the_traffic(situation):
     revisions = {

@@ -156,7 +156,8 @@ class Serving:
             raise model.NotAReplica(
                 f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
             )
-        self._heard.take(ask)
+        if self._heard.take(ask):
+            self.notice({REPLICAS.name})  # somebody may wait for it, at the gateway
         self._monitoring.observe(
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
