@@ -33,3 +33,14 @@ def test_first_model_server_starts_cold_and_has_the_process_made(tmp_path: Path,
         assert (tmp_path / ".warm-serving.log").exists()
     finally:
         pools.close()
+
+
+def test_next_engine_of_a_folder_with_model_servers_has_the_process_made_at_once(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (tmp_path / ".warm-serving.log").touch()
+    pools = WarmPools(sys.executable, variables, tmp_path)
+    try:
+        assert pools.servers_ready(60)
+    finally:
+        pools.close()

@@ -83,9 +83,11 @@ def deploy(
     )
     size = None if memory is None else values.size(memory)
     with cloud(project) as client:
-        scaling = asked.scaling_of(client, name or model_name, told) if told else None
+        is_service = model_name.endswith(".py")
+        endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
+        scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
-        if model_name.endswith(".py"):
+        if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
             status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)

@@ -149,7 +149,7 @@ class WarmPool:
 
 
 class WarmPools:
-    """A zygote for what trains and, from the first model server on, a small one for these. Guarded like its pools.
+    """A zygote for what trains and, from the first model server of this folder on, a small one for these. Guarded like its pools.
 
     A server that were forked from the first one would show the memory of torch as its own, and needs nothing of it.
     """
@@ -159,20 +159,32 @@ class WarmPools:
         self._variables = variables
         self._folder = folder
         self._training = WarmPool(python, variables, folder / ".warm.log")
-        self._serving: WarmPool | None = None
+        # Where models were served before this process began, somebody may be asleep who will be woken.
+        self._serving = self._for_servers() if self._servers_log.exists() else None
 
     def is_ready(self, timeout_s: float) -> bool:
         """True once the imports of trainings are done; waits for that at most ``timeout_s``."""
         return self._training.is_ready(timeout_s)
+
+    def servers_ready(self, timeout_s: float) -> bool:
+        """True once those of model servers are done; waits for that at most ``timeout_s``; False before the first server."""
+        return self._serving is not None and self._serving.is_ready(timeout_s)
 
     def fork_shim(self, folder: Path, module: str) -> int | None:
         """Have a supervisor forked for a task folder whose program is this module, or "" for another; None to start it cold."""
         if module != SERVER and not module.startswith(f"{SERVER}."):
             return self._training.fork_shim(folder)
         if self._serving is None:
-            self._serving = WarmPool(self._python, self._variables, self._folder / ".warm-serving.log", SERVER_IMPORTS)
+            self._serving = self._for_servers()
             return None  # this one is quicker cold; the next ones find the imports done
         return self._serving.fork_shim(folder)
+
+    @property
+    def _servers_log(self) -> Path:
+        return self._folder / ".warm-serving.log"
+
+    def _for_servers(self) -> WarmPool:
+        return WarmPool(self._python, self._variables, self._servers_log, SERVER_IMPORTS)
 
     def close(self) -> None:
         """End the zygotes. Supervisors that they forked live on."""
