@@ -24,6 +24,7 @@ from skyloom.rooms.overview.model import CloudStatus, Explanation
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
+from skyloom.rooms.registry.services import ServiceMethod
 from skyloom.rooms.serving.model import EndpointStatus, ReplicaStatus, Revision
 from skyloom.rooms.tenancy.model import AuditEntry, Project, Token
 from skyloom.rooms.tracking.model import RunProgress
@@ -101,6 +102,14 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("created_at"),
     ),
     BundleFile: (of("path", "file"), of("size_bytes"), of("digest")),
+    ServiceMethod: (
+        of("name", "endpoint"),
+        of("parameters", "takes"),
+        of("returns"),
+        of("answering"),
+        of("batch"),
+        of("timeout_s"),
+    ),
     EndpointStatus: (
         of("endpoint.name", "endpoint"),
         of("state"),
@@ -240,7 +249,13 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("parity.largest_difference", "ONNX differs by"),
             of("created_at"),
         ),
-        ("manifest.signature.inputs", "manifest.signature.outputs", "manifest.files", "evaluation.classes"),
+        (
+            "manifest.service.methods",
+            "manifest.signature.inputs",
+            "manifest.signature.outputs",
+            "manifest.files",
+            "evaluation.classes",
+        ),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
     DatasetStatus: (
