@@ -47,7 +47,7 @@ class Machine:
         if step is EdgeStep.KEEP:
             self.now_is = rules.kept_on(before, told)
         elif step is EdgeStep.STOP:
-            self.now_is, self.last_good = rules.stopped(before, told), None
+            self.now_is, self.last_good = rules.stopped(told), None
         elif step is EdgeStep.INSTALL:
             made = installed(told)
             if 20 <= int(made.label) < 30:

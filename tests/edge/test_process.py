@@ -14,7 +14,7 @@ import pytest
 from skyloom.core import digests
 from skyloom.edge.deployment import MAX_STARTS, Deployment, Installed
 from skyloom.edge.home import DeviceFile, Home, load_deployment
-from skyloom.edge.lane import RecordLane
+from skyloom.edge.lane import RecordLane, read_piece
 from skyloom.rooms.devices.messages import DeviceOutcome, RingKey, RingNotice
 from tests.edge.devices import EdgeProcess, edge, until
 from tests.edge.pulling import FrailDisk
@@ -68,7 +68,7 @@ def test_device_without_a_cloud_serves_and_goes_back_from_a_version_that_kills_i
     # The whole machine goes, and comes back: every answer that was given is still on record.
     device.kill()
     lane = RecordLane(device.home / "outbox" / "facts", FrailDisk(), 2**20)
-    written = [msgspec.json.decode(payload) for payload in lane.read(0, 10_000, 2**24).payloads]
+    written = [msgspec.json.decode(payload) for payload in read_piece(lane.readable(), 0, 10_000, 2**24).payloads]
     lane.close()
     assert sum(record["type"] == "predicted" for record in written) == len(device.made)
     assert {record["version"] for record in written if record["type"] == "began"} == {"version_1", "version_2"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from skyloom.cli.columns import Column, of
 from skyloom.cli.wording import human, safe
 from skyloom.rooms.devices.model import DeviceStatus, EnrolledDevice, SampledInputs
-from skyloom.rooms.devices.rollout import Rollout, RolloutStatus
+from skyloom.rooms.devices.rollout import Rollout, RolloutState, RolloutStatus
 
 _WIDTH = 20
 
@@ -15,7 +15,8 @@ def bar_of(status: RolloutStatus) -> str:
     counted = status.progress
     full = _WIDTH * counted.healthy // counted.matching if counted.matching else 0
     bad = min(_WIDTH - full, -(-_WIDTH * counted.failed // counted.matching)) if counted.matching else 0
-    return f"{'█' * full}{'×' * bad}{'░' * (_WIDTH - full - bad)} {counted.healthy} of {counted.matching} healthy"
+    word = "back" if status.rollout.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK) else "healthy"
+    return f"{'█' * full}{'×' * bad}{'░' * (_WIDTH - full - bad)} {counted.healthy} of {counted.matching} {word}"
 
 
 def _stages(status: RolloutStatus) -> str:

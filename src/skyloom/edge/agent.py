@@ -18,13 +18,13 @@ from skyloom import __version__
 from skyloom.core.errors import InvalidInput, NotFound, SkyloomError, Unauthenticated
 from skyloom.durable import write_private
 from skyloom.edge import deployment as rules
-from skyloom.edge.bundles import BundleShelf
+from skyloom.edge.bundles import BundleShelf, BytesDiffer
 from skyloom.edge.deployment import Deployment, EdgeStep
 from skyloom.edge.home import DeviceFile, Home
 from skyloom.edge.link import CloudLink
 from skyloom.edge.outbox import DeviceOutbox
 from skyloom.edge.station import Station
-from skyloom.edge.trust import SignatureRefused, check_assignment, follow
+from skyloom.edge.trust import check_assignment, follow
 from skyloom.rooms.devices.messages import (
     Assignment,
     DeviceOrders,
@@ -39,6 +39,7 @@ _SMOKE_S = 120.0
 _COUNT_S = 10.0
 _LOOK_S = 0.25
 _PIECES_A_CALL = 200
+_FETCHES = 3
 
 
 class SmokeFailed(InvalidInput):
@@ -77,6 +78,7 @@ class Agent:
         self._stopping, self._sooner = threading.Event(), False
         self._trouble = ""
         self._positions: dict[Lane, int] = {}
+        self._tries = 0
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     def start(self) -> None:
@@ -221,7 +223,7 @@ class Agent:
             self._keep(rules.kept_on(self._deployment, told))
             self._sooner = True
         elif step is EdgeStep.STOP:
-            self._keep(rules.stopped(self._deployment, told))
+            self._keep(rules.stopped(told))
             self._change_over()
         else:
             self._install(link, file, told)
@@ -234,11 +236,14 @@ class Agent:
             made = self._shelf.fetch(link, file.device, told)
             self._try(self._shelf.path(made), made.manifest)
         except (InvalidInput, NotFound, msgspec.MsgspecError) as error:
-            if isinstance(error, SignatureRefused):
-                raise
-            self._keep(rules.refused(self._deployment, told, str(error)))
+            self._tries += 1
+            if isinstance(error, BytesDiffer) and self._tries < _FETCHES:
+                raise  # bytes may be damaged on their way; that is no fault of the version
+            self._tries = 0
+            reason = error.message if isinstance(error, SkyloomError) else str(error)
+            self._keep(rules.refused(self._deployment, told, reason))
             self._shelf.tidy(self._deployment.kept)
-            self._note(f"Version {told.label} of {told.model} is refused: {error}")
+            self._note(f"Version {told.label} of {told.model} is refused: {reason}")
             self._sooner = True
             return
         self._keep(rules.switched(self._deployment, told, made))
@@ -255,8 +260,7 @@ class Agent:
                 f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model."
             ) from None
         if done.returncode != 0:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = words[-1][:300] if words else f"its process ended with {done.returncode}"
+            why = _said(done.stderr.decode("utf-8", "replace")) or f"its process ended with {done.returncode}"
             raise SmokeFailed(
                 f"It fails its first test: {why}", next_action="Mend the model and roll out another version."
             )
@@ -281,3 +285,10 @@ class Agent:
         if trouble != self._trouble:
             self._say(trouble or "the cloud answers again")
             self._trouble = trouble
+
+
+def _said(output: str) -> str:
+    """Why a process failed, in its own words: our errors have them on one line, anything else on its last."""
+    lines = output.strip().splitlines()
+    ours = next((line.partition(": ")[2] for line in lines if line.startswith("error ")), "")
+    return (ours or (lines[-1] if lines else ""))[:300]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from skyloom.core.errors import InvalidInput, LimitExceeded
+from skyloom.core.errors import InvalidInput
 from skyloom.durable import disk_errors, make_folder, move_into_place, sync_file, sync_folder
 from skyloom.edge.deployment import Installed
 from skyloom.edge.link import CloudLink
@@ -24,7 +24,7 @@ class BytesDiffer(InvalidInput):
     """What came is not what the digest names."""
 
 
-class NoRoomForBundle(LimitExceeded):
+class NoRoomForBundle(InvalidInput):
     """The bundle is larger than the disk has room for."""
 
 

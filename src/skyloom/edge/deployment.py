@@ -81,10 +81,9 @@ def kept_on(now_is: Deployment, told: Assignment) -> Deployment:
     return _with(now_is, number=told.number, outcome=DeviceOutcome.HEALTHY, message="")
 
 
-def stopped(now_is: Deployment, told: Assignment) -> Deployment:
-    """Nothing should be served."""
-    before = _good(now_is) or now_is.previous
-    return Deployment(previous=before, number=told.number, outcome=DeviceOutcome.HEALTHY)
+def stopped(told: Assignment) -> Deployment:
+    """Nothing should be served, and nothing gone back to."""
+    return Deployment(number=told.number, outcome=DeviceOutcome.HEALTHY)
 
 
 def switched(now_is: Deployment, told: Assignment, made: Installed) -> Deployment:

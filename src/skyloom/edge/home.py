@@ -80,8 +80,9 @@ class Home:
     def make(self) -> None:
         """Make the folders, the token of this machine's programs, and the list that it stands in."""
         with disk_errors(self.folder):
-            make_folder(self.folder)
-            self.folder.chmod(0o700)
+            if not self.folder.exists():
+                make_folder(self.folder)
+                self.folder.chmod(0o700)
             make_folder(self.bundles)
             if not self.token_file.exists():
                 write_private(self.token_file, f"sky_edge_{secrets.token_urlsafe(24)}\n".encode())

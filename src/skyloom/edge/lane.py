@@ -94,23 +94,14 @@ class RecordLane:
             return None
         return os.dup(self._file), self.next
 
-    def read(self, position: int, max_records: int, max_bytes: int) -> Piece:
-        """The synced records from ``position`` on, or from where there are some again."""
-        for segment in self._segments:
-            if segment.end <= position or segment.first == segment.end:
-                continue
-            first = max(position, segment.first)
-            payloads: list[bytes] = []
-            size = 0
-            for number, payload, _ in _records(segment.path, segment.first):
-                if number >= min(segment.end, self.synced) or len(payloads) == max_records or size >= max_bytes:
-                    break
-                if number >= first:
-                    payloads.append(payload)
-                    size += len(payload)
-            if payloads:  # a segment that cannot be read any more is passed over
-                return Piece(first if first > position else 0, first, tuple(payloads))
-        return Piece(0, position)
+    def readable(self) -> list[Segment]:
+        """What is on disk now; `read_piece` reads it, and needs no lock for that."""
+        synced = self.synced
+        return [
+            Segment(one.path, one.first, min(one.end, synced), one.size_bytes)
+            for one in self._segments
+            if one.first < synced
+        ]
 
     def forget(self, position: int) -> None:
         """Take away the segments of which everything is below ``position``; the one that is written stays."""
@@ -167,6 +158,25 @@ class RecordLane:
         self._fresh = True
 
 
+def read_piece(segments: Sequence[Segment], position: int, max_records: int, max_bytes: int) -> Piece:
+    """The records from ``position`` on, or from where there are some again. A segment that cannot be read any more is passed over."""
+    for segment in segments:
+        if segment.end <= position:
+            continue
+        first = max(position, segment.first)
+        payloads: list[bytes] = []
+        size = 0
+        for number, payload, _ in _records(segment.path, segment.first):
+            if number >= segment.end or len(payloads) == max_records or size >= max_bytes:
+                break
+            if number >= first:
+                payloads.append(payload)
+                size += len(payload)
+        if payloads:
+            return Piece(first if first > position else 0, first, tuple(payloads))
+    return Piece(0, position)
+
+
 def _framed(number: int, payload: bytes) -> bytes:
     head = _HEADER.pack(0, len(payload), number)[4:]
     return zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little") + head + payload
@@ -174,7 +184,10 @@ def _framed(number: int, payload: bytes) -> bytes:
 
 def _records(path: Path, first: int) -> "list[tuple[int, bytes, int]]":
     """The good records at the beginning of a file: number, bytes and where each ends."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:  # it was given up meanwhile
+        return []
     found, place, number = [], 0, first
     while place + _HEADER.size <= len(content):
         crc, length, told = _HEADER.unpack_from(content, place)

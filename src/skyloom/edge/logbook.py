@@ -18,7 +18,7 @@ from skyloom.rooms.serving.predictions import name_prediction
 
 
 class Logbook:
-    """`inference.journal.RequestLog` over an outbox.
+    """`inference.journal.PredictionLog` over an outbox.
 
     Args:
         sample_share: share of the predictions whose inputs are kept too; 0 unless the device's owner says otherwise.

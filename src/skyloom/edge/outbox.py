@@ -20,7 +20,7 @@ import msgspec
 
 from skyloom.durable import write_private
 from skyloom.edge.disk import Disk
-from skyloom.edge.lane import Piece, RecordLane
+from skyloom.edge.lane import Piece, RecordLane, read_piece
 from skyloom.rooms.devices.messages import MAX_CHUNK_BYTES, MAX_RECORDS, Dropped, Lane, OutboxRecord
 
 SEGMENT_BYTES = 2**20
@@ -91,7 +91,8 @@ class DeviceOutbox:
     def read(self, lane: Lane, position: int) -> Piece:
         """What is to be sent next from ``position`` on, at most one chunk; only what is on disk."""
         with self._lock:
-            return self._lanes[lane].read(position, MAX_RECORDS, MAX_CHUNK_BYTES)
+            segments = self._lanes[lane].readable()
+        return read_piece(segments, position, MAX_RECORDS, MAX_CHUNK_BYTES)
 
     def taken(self, lane: Lane, position: int) -> None:
         """The cloud has everything below ``position``: it may go."""

@@ -11,7 +11,7 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
 from skyloom.inference.description import ModelConfig, configured
 from skyloom.inference.forms import Form
-from skyloom.inference.journal import RequestLog
+from skyloom.inference.journal import PredictionLog
 from skyloom.inference.statistics import ModelStatistics
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
@@ -68,7 +68,7 @@ class DataPlane:
         plan: ServePlan,
         contract: Contract,
         batcher: Batcher,
-        journal: RequestLog,
+        journal: PredictionLog,
         traffic: TrafficCounter,
         access: AccessList,
         platform: str = "onnxruntime_onnx",

@@ -32,7 +32,7 @@ class RequestLogFull(StorageFull):
     """The request log cannot be written, so nothing is answered: a prediction that leaves no trace is none."""
 
 
-class RequestLog(Protocol):
+class PredictionLog(Protocol):
     """Where a data plane writes down what it predicted, before it answers. Lives on the event loop's thread.
 
     Attributes:

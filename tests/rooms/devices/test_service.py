@@ -93,6 +93,16 @@ def test_device_token_opens_its_project_only_and_ends_when_the_device_is_retired
         room.caller(secret)
 
 
+def test_token_of_a_retired_device_stays_useless_when_its_name_is_enrolled_again(room):
+    stolen = room.tenancy.device_secret(room.join("kiosk").device_id, 1)
+    room.do(model.RetireDevice(name="kiosk"))
+    room.enrol("kiosk")
+    with pytest.raises(NoToken):
+        room.caller(stolen)
+    assert room.do(model.GetDevice(name="kiosk")).state is model.DeviceState.ENROLLED
+    assert room.join("kiosk").device_id
+
+
 @pytest.mark.parametrize(
     "secret",
     ["sky_device.x", "sky_device.d.1.00", "sky_device.d.٣.00", "sky_join.p.d.x", "sky_join.", "sky_join.p.dev\ud800.x"],

@@ -28,6 +28,10 @@ class StagesUnclear(InvalidInput):
     """The stages do not grow to all devices."""
 
 
+class NotForDevices(InvalidInput):
+    """The model version cannot be served by a device."""
+
+
 class RolloutState(enum.StrEnum):
     """Where a roll-out is."""
 
@@ -50,40 +54,6 @@ ROLLOUT_MOVES = Moves(
 )
 
 
-class Rollout(Record, frozen=True, kw_only=True):
-    """A model version on its way to devices.
-
-    Attributes:
-        model_version: id of the registered version; ``number`` is the one that people know.
-        manifest: digest of its bundle's manifest; ``files`` are the digests of all files, the manifest's included.
-        labels: devices with all of these are meant; empty means every device.
-        stages: shares of these devices in percent, growing to 100.
-        pause_s: how long a stage has to stay healthy before the next begins.
-        min_healthy: share of the devices that tried it, which must be healthy.
-        probation_s: how long it has to hold on one device.
-        stage: index of the current one.
-        passed_at: since when the stage is healthy enough; None while it is not.
-        message: why it went back, or who paused it.
-    """
-
-    model: str
-    model_version: str
-    number: int
-    manifest: str
-    files: tuple[str, ...]
-    labels: dict[str, str]
-    stages: tuple[int, ...]
-    pause_s: float
-    min_healthy: float
-    probation_s: float
-    state: RolloutState = RolloutState.RUNNING
-    stage: int = 0
-    passed_at: float | None = None
-    message: str = ""
-    created_at: float
-    created_by: str
-
-
 class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How many devices are how far.
 
@@ -100,11 +70,48 @@ class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     away: int = 0
 
 
+class Rollout(Record, frozen=True, kw_only=True):
+    """A model version on its way to devices.
+
+    Attributes:
+        model_version: id of the registered version; ``number`` is the one that people know.
+        manifest: digest of its bundle's manifest; ``files`` are the digests of all files, the manifest's included.
+        labels: devices with all of these are meant; empty means every device.
+        stages: shares of these devices in percent, growing to 100.
+        pause_s: how long a stage has to stay healthy before the next begins.
+        min_healthy: share of the devices that tried it, which must be healthy.
+        probation_s: how long it has to hold on one device.
+        stage: index of the current one.
+        passed_at: since when the stage is healthy enough; None while it is not.
+        message: why it went back, or who paused it.
+        final: how far it was when it ended; devices go on to other roll-outs.
+    """
+
+    model: str
+    model_version: str
+    number: int
+    manifest: str
+    files: tuple[str, ...]
+    labels: dict[str, str]
+    stages: tuple[int, ...]
+    pause_s: float
+    min_healthy: float
+    probation_s: float
+    state: RolloutState = RolloutState.RUNNING
+    stage: int = 0
+    passed_at: float | None = None
+    message: str = ""
+    final: RolloutProgress | None = None
+    created_at: float
+    created_by: str
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A roll-out and how far it is.
 
     Attributes:
         share: percent of the devices that the current stage is for.
+        progress: of one that goes back, ``healthy`` are the devices that are back.
         next_at: when the next stage begins if all stays well; None while nobody can say.
     """
 

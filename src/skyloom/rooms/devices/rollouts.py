@@ -22,7 +22,7 @@ from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 
 log = logging.getLogger("skyloom.devices")
-_TICK_S, _IDLE_S = 1.0, 60.0
+_TICK_S, _IDLE_S = 0.5, 60.0
 _LIVE = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
 
 
@@ -57,6 +57,11 @@ class Rollouts:
                 next_action="Write growing shares that end with 100, for example 10,50,100.",
             )
         version = self._store.read(lambda view: self._version(view, ask, by))
+        if version.manifest.service is not None:
+            raise nouns.NotForDevices(
+                f"{version.model} version {version.number} is a service with code of its own.",
+                next_action="Devices serve models: roll out a version without code.",
+            )
         self._blobs.put([manifest_content(version)])
 
     def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
@@ -143,7 +148,7 @@ class Rollouts:
         return RolloutStatus(
             rollout=rollout,
             share=rollout.stages[rollout.stage],
-            progress=rules.progress_of(self._seats(view, rollout)),
+            progress=rollout.final or rules.progress_of(self._seats(view, rollout)),
             next_at=rollout.passed_at + rollout.pause_s if waits and rollout.passed_at is not None else None,
         )
 
@@ -182,8 +187,9 @@ class Rollouts:
             turn = self._turn(tx, now_is)  # decided again on what is true now
             if not _changes(now_is, turn):
                 return
-            facts = {"stage": turn.stage, "passed_at": turn.passed_at}
-            kept = changed(now_is, facts)
+            ends = ROLLOUT_MOVES.is_terminal(turn.state)
+            final = rules.progress_of(self._seats(tx, now_is)) if ends else None
+            kept = changed(now_is, {"stage": turn.stage, "passed_at": turn.passed_at, "final": final})
             stays = turn.state is now_is.state
             kept = tx.update(ROLLOUTS, kept) if stays else self._moved(tx, kept, turn.state, turn.message)
             for device_id in turn.assign:

@@ -102,9 +102,11 @@ class Seat:
         free: it may be told: it has joined, and no other roll-out is at work on it.
         outcome: what it said of what it was told; PENDING until it says something of the newest.
         near: it called lately.
+        said: what it is called and why it failed, in words.
     """
 
     device: str
+    said: str = ""
     mine: bool = False
     free: bool = True
     outcome: DeviceOutcome = DeviceOutcome.PENDING
@@ -137,6 +139,7 @@ def seat_of(device: Device, report: DeviceReport | None, rollout: Rollout, busy:
         free=not busy and state not in (DeviceState.ENROLLED, DeviceState.RETIRED),
         outcome=report.outcome if said and report else DeviceOutcome.PENDING,
         near=state in (DeviceState.ONLINE, DeviceState.LATE),
+        said=f"{device.name}: {report.message}" if report and report.message else "",
     )
 
 
@@ -161,7 +164,7 @@ def take_turn(rollout: Rollout, seats: Sequence[Seat], now: float) -> RolloutTur
     if rollout.state is RolloutState.ROLLING_BACK:
         over = counted.waiting == 0
         return RolloutTurn(RolloutState.ROLLED_BACK if over else rollout.state, rollout.stage, None, rollout.message)
-    bad = _too_many_failed(rollout, counted)
+    bad = _too_many_failed(rollout, counted, seats)
     if bad:
         return RolloutTurn(RolloutState.ROLLING_BACK, rollout.stage, None, bad)
     if rollout.state is RolloutState.PAUSED:
@@ -185,15 +188,16 @@ def wanted_seats(share: int, matching: int) -> int:
     return math.ceil(share * matching / 100)
 
 
-def _too_many_failed(rollout: Rollout, counted: RolloutProgress) -> str:
+def _too_many_failed(rollout: Rollout, counted: RolloutProgress, seats: Sequence[Seat]) -> str:
     """Why it has to go back, or "". Judged by all that it was given to: one that is still to answer counts as if it would be well."""
     possible = counted.assigned - counted.failed
     if not counted.failed or possible >= rollout.min_healthy * counted.assigned:
         return ""
+    failed = (seat.said for seat in seats if seat.mine and seat.outcome is DeviceOutcome.FAILED and seat.said)
     return (
         f"{counted.failed} of {counted.assigned} devices gave up {rollout.model} version {rollout.number}; "
-        f"at least {rollout.min_healthy:.0%} must be healthy."
-    )
+        f"at least {rollout.min_healthy:.0%} must be healthy. {next(failed, '')}"
+    ).rstrip()
 
 
 def _chosen(rollout: Rollout, seats: Sequence[Seat]) -> tuple[str, ...]:

@@ -57,7 +57,9 @@ class Devices:
         if known:
             device = known[0]
             labels = device.labels if ask.labels is None else ask.labels
-            facts = {"enrolment": device.enrolment + 1, "retired_at": None, "labels": labels}
+            facts = {"enrolment": device.enrolment + 1, "labels": labels}
+            if device.retired_at is not None:  # whoever has its old token stays outside
+                facts |= {"retired_at": None, "joined_at": None, "generation": device.generation + 1}
             device = tx.update(DEVICES, changed(device, facts))
         else:
             device = tx.insert(
@@ -85,7 +87,7 @@ class Devices:
         nonce = digests.of_bytes(ask.nonce.encode())
         if not code.nonce:
             tx.update(JOIN_CODES, changed(code, {"nonce": nonce}))
-            facts = {"joined_at": self._clock.now(), "generation": device.generation + 1}
+            facts: dict[str, object] = {"joined_at": self._clock.now(), "generation": device.generation + 1}
             device = tx.update(DEVICES, changed(device, facts | self._first_orders(tx, device)))
         elif code.nonce != nonce:
             raise model.JoinCodeUsed(

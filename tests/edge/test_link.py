@@ -1,0 +1,103 @@
+"""Calling a cloud that is none, is broken, or loses its answer: a clear word, bounded memory, and the same question again."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from skyloom.core.errors import SkyloomError
+from skyloom.edge import link as links
+from skyloom.edge.home import Home, JoinedAlready
+from skyloom.edge.link import AddressUnreadable, CloudLink, LinkDown
+from skyloom.rooms.devices.messages import JoinDevice
+from skyloom.rooms.devices.model import JoinCodeUsed
+from tests.rooms.devices.fleet_room import FleetRoom
+
+ASK = JoinDevice(device="dev_1", nonce="0" * 32)
+
+
+@contextmanager
+def answering(answer) -> Iterator[str]:
+    """A server on loopback that answers each POST with what ``answer(headers, body)`` gives: a status and bytes, or None to hang up."""
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            made = answer(self.headers, body)
+            if made is None:
+                self.close_connection = True
+                return
+            self.send_response(made[0])
+            self.send_header("content-length", str(len(made[1])))
+            self.end_headers()
+            self.wfile.write(made[1])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, (200, b"<html>"), (200, b"{}"), (500, b"oops"), (302, b""), (404, b'{"code":1}'), (200, b"x" * 5_000)],
+)
+def test_answer_that_is_none_of_a_cloud_is_a_link_that_is_down(answer, monkeypatch):
+    monkeypatch.setattr(links, "_MAX_ANSWER_BYTES", 4_000)
+    with answering(lambda headers, body: answer) as url, pytest.raises(LinkDown):
+        CloudLink(url, "p", "t").ask(ASK)
+
+
+def test_refusal_of_a_cloud_keeps_its_words():
+    refusal = JoinCodeUsed("It was used.", next_action="Ask anew.").body()
+    with (
+        answering(lambda headers, body: (409, msgspec.json.encode(refusal))) as url,
+        pytest.raises(JoinCodeUsed) as told,
+    ):
+        CloudLink(url, "p", "t").ask(ASK)
+    assert (told.value.message, told.value.next_action) == ("It was used.", "Ask anew.")
+
+
+@pytest.mark.parametrize("url", ["", "localhost:1", "ftp://h", "http://", "http://u:p@h", "http://h?x=1"])
+def test_address_that_is_none_is_refused(url):
+    with pytest.raises(AddressUnreadable):
+        CloudLink(url, "p", "t")
+
+
+def test_join_whose_answer_is_lost_is_asked_again_with_the_same_nonce_and_happens_once(tmp_path):
+    room = FleetRoom()
+    code = room.enrol("kiosk").code
+    lose = [True]
+
+    def cloud(headers, body):
+        by = room.caller(headers["authorization"].removeprefix("Bearer "))
+        try:
+            identity = room.do(JoinDevice(device=by.device_id, **msgspec.json.decode(body)), by)
+        except SkyloomError as error:
+            return 409, msgspec.json.encode(error.body())
+        return None if lose.pop(0) else (200, msgspec.json.encode(identity))
+
+    with answering(cloud) as url:
+        home = Home(tmp_path / "home")
+        with pytest.raises(LinkDown):
+            home.join(code, url)
+        lose.append(False)
+        file = home.join(code, url)
+        assert room.caller(file.token).device_id == file.device
+        with pytest.raises(JoinedAlready):
+            home.join(code, url)
+        with pytest.raises(JoinCodeUsed):
+            Home(tmp_path / "thief").join(code, url)
+    assert (tmp_path / "home").stat().st_mode & 0o77 == 0
+    assert (tmp_path / "home" / "device.json").stat().st_mode & 0o77 == 0
