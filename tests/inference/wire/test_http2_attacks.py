@@ -366,3 +366,47 @@ def test_answers_wait_while_the_system_takes_nothing(peer):
         got += sum(len(each.payload) for each in told)
         peer.connection._outflow.resume()
     assert peer.connection._outflow.num_held_bytes == 0
+
+
+class Keeper:
+    """Keeps what it hears."""
+
+    wants_more = True
+
+    def __init__(self) -> None:
+        self.num_kept = 0
+
+    def heard(self, part: bytes) -> None:
+        self.num_kept += len(part)
+
+    def heard_all(self) -> None: ...
+
+
+def test_half_a_message_in_a_stream_has_its_time_and_is_given_back(peer):
+    keeper = Keeper()
+    peer.site.listener = lambda request, exchange: exchange.begin(Response(200)) or keeper
+    peer.head(1, FIELDS, Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, bytes(1_000)))
+    assert peer.group.unread_bytes >= 1_000
+    peer.told()
+    peer.connection.look_at_clock(time.monotonic() + 29)
+    assert peer.told() == []
+    peer.connection.look_at_clock(time.monotonic() + 31)
+    assert [each.kind for each in peer.told()] == [FrameKind.RST_STREAM]
+    assert peer.group.unread_bytes == 0
+
+
+def test_stream_that_keeps_too_much_is_ended_and_a_waiting_one_gets_no_window(peer):
+    keeper = Keeper()
+    peer.group.limits = Limits(max_unread_bytes=2**16)
+    peer.site.listener = lambda request, exchange: exchange.begin(Response(200)) or keeper
+    peer.head(1, FIELDS, Flag.END_HEADERS)
+    keeper.wants_more = False
+    peer.told()
+    for _ in range(3):
+        peer.send(frame(FrameKind.DATA, 0, 1, bytes(2**14)))
+    assert peer.told() == []
+    for _ in range(3):
+        peer.send(frame(FrameKind.DATA, 0, 1, bytes(2**14)))
+    assert FrameKind.RST_STREAM in [each.kind for each in peer.told()]
+    assert peer.group.unread_bytes == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.inference.wire.messages import Response
-from skyloom.inference.wire.packing import packed, unpacked
+from skyloom.inference.wire.packing import packed, unpacked, unpacked_at_once
 from tests.inference.serving import INFER, body, oracle, toy_rows
 
 MODEL = "/v2/models/toy"
@@ -181,6 +181,23 @@ def test_compressed_binary_tensors_are_cut_where_the_plain_ones_are(served):
     headers = {"content-encoding": "gzip", "inference-header-content-length": str(len(head))}
     answer = client.post(INFER, content=gzip.compress(head + rows.tobytes()), headers=headers)
     assert answer.status_code == 200, answer.text
+
+
+def test_large_compressed_requests_are_unpacked_beside_the_loop_and_answered(served):
+    _, client, _, _ = served
+    content = json.dumps(body(toy_rows(3))).encode()
+    headers = {"content-type": "application/json", "content-encoding": "deflate"}
+    answer = client.post(INFER, content=zlib.compress(content + b" " * 2**22), headers=headers)
+    assert answer.status_code == 200, answer.text
+    broken = client.post(INFER, content=zlib.compress(content + b" " * 2**22)[:-9], headers=headers)
+    assert broken.status_code == 400
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 2**21])
+def test_what_is_large_is_not_unpacked_at_once(size):
+    content = bytes(size)
+    made = unpacked_at_once(gzip.compress(content), b"gzip", 2**21)
+    assert made == (content if size <= 2**20 else None)
 
 
 def bomb(size: int) -> bytes:

@@ -26,9 +26,7 @@ def unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
     bits = _BITS.get(encoding.lower())
     if bits is None:
         return body
-    # gzip says its size at its end. It may lie, but then it is found out; an honest bomb costs nothing.
-    is_gzip = bits == _GZIP_BITS and body.startswith(b"\x1f\x8b")
-    if is_gzip and len(body) >= 18 and int.from_bytes(body[-4:], "little") > max_bytes:
+    if _says_too_much(body, encoding, max_bytes):
         raise _too_large(max_bytes)
     unpacker = zlib.decompressobj(bits)
     try:
@@ -42,6 +40,22 @@ def unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise RequestUnreadable("The compressed body does not end where it should.", next_action="Send it again.")
     return made
+
+
+def unpacked_at_once(body: bytes, encoding: bytes, max_bytes: int) -> bytes | None:
+    """As `unpacked`, but None for what is larger than 1 MiB: that would hold up everybody else."""
+    try:
+        return unpacked(body, encoding, min(max_bytes, _MAX_BYTES))
+    except UnpackedTooLarge:
+        if max_bytes <= _MAX_BYTES or _says_too_much(body, encoding, max_bytes):
+            raise _too_large(max_bytes) from None
+        return None
+
+
+def _says_too_much(body: bytes, encoding: bytes, max_bytes: int) -> bool:
+    """gzip says its size at its end. It may lie, but then it is found out; an honest bomb costs nothing."""
+    is_gzip = _BITS.get(encoding.lower()) == _GZIP_BITS and body.startswith(b"\x1f\x8b") and len(body) >= 18
+    return is_gzip and int.from_bytes(body[-4:], "little") > max_bytes
 
 
 def packed(response: Response, headers: Mapping[bytes, bytes]) -> Response:

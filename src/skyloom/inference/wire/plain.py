@@ -1,35 +1,28 @@
 """Raw in, answer out: rows by their names, or a picture's bytes, and labels instead of tensors."""
 
-import asyncio
 import base64
 import binascii
-import sys
-import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from skyloom.core.errors import LimitExceeded, SkyloomError
+from skyloom.core.errors import SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
 from skyloom.inference.elements import Array
 from skyloom.inference.forms import Form
 from skyloom.inference.pictures import PICTURES, PictureReader, PictureRefused
 from skyloom.inference.tensors import refuse
-from skyloom.inference.wire.desk import Desk, failed, prediction_header, refusal
+from skyloom.inference.wire.beside import Beside
+from skyloom.inference.wire.desk import Desk, failed, prediction_header
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, RestTable, schema
 from skyloom.inference.wire.site import Streaming
 
-_MAX_PICTURES = 32  # of one request; and of all that are being decoded
+_MAX_PICTURES = 32  # of one request
 _body = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
 _base64 = msgspec.json.Decoder(dict[str, str])
-
-
-class TooManyPictures(LimitExceeded):
-    """More pictures wait to be decoded than this replica decodes in time."""
 
 
 class Plain:
@@ -39,11 +32,10 @@ class Plain:
     as the whole body, or as ``{"b64": "…"}`` in a row; they are decoded beside the event loop.
     """
 
-    def __init__(self, form: Form, desk: Desk) -> None:
+    def __init__(self, form: Form, desk: Desk, beside: Beside) -> None:
         self._form = form
         self._desk = desk
-        self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
-        self._num_decoding = 0
+        self._beside = beside
 
     def table(self) -> RestTable:
         """The address."""
@@ -99,23 +91,17 @@ class Plain:
         """Decode on a thread, then ask the model."""
         reader = self._form.pictures
         assert reader is not None
-        if self._num_decoding >= _MAX_PICTURES:
-            raise TooManyPictures("Too many pictures wait to be decoded.", next_action="Send again in a moment.")
-        self._num_decoding += 1
 
-        def done(decoded: "Future[dict[str, Array]]") -> None:
-            self._num_decoding -= 1
+        def refused(error: SkyloomError) -> None:
+            exchange.answer(self._desk.count(request, failed(error)))
+
+        def ask(tensors: dict[str, Array]) -> None:
             try:
-                self._ask(request, exchange, decoded.result(), is_one)
+                self._ask(request, exchange, tensors, is_one)
             except SkyloomError as error:
-                exchange.answer(self._desk.count(request, failed(error)))
-            except Exception:  # a defect of ours, or of the decoder; the client gets an answer and no detail
-                traceback.print_exc(file=sys.stderr)
-                exchange.answer(self._desk.count(request, refusal(500, "The server made a mistake.")))
+                refused(error)
 
-        loop = asyncio.get_running_loop()
-        running = self._decoding.submit(_decoded, reader, pictures)
-        running.add_done_callback(lambda decoded: loop.call_soon_threadsafe(done, decoded))
+        self._beside.run(lambda: _decoded(reader, pictures), ask, refused)
 
     def _ask(self, request: Request, exchange: Streaming, tensors: dict[str, Array], is_one: bool) -> None:
         call = self._form.contract.call(tensors, (), "")

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
+from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
 from skyloom.inference.wire.openapi import document
-from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked
+from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked, unpacked_at_once
 from skyloom.inference.wire.plain import Plain
 from skyloom.inference.wire.repository import Repository
 from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
@@ -31,6 +32,7 @@ class Rest:
         self._plane = plane
         self._hosts = frozenset(name.lower().encode() for name in plane.plan.allowed_hosts)
         self._desk = Desk(plane)
+        self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
         self._open_inference = OpenInference(plane, self._desk)
         self._repository = Repository(plane)
@@ -41,7 +43,9 @@ class Rest:
             b"/openapi.json": {b"GET": RestRoute(at_once(self._document), "This document.")},
         }
         if plane.form is not None and plane.form.inputs:
-            self._table |= Plain(plane.form, self._desk).table() | MlflowScoring(plane.form, self._desk).table()
+            self._table |= (
+                Plain(plane.form, self._desk, self._beside).table() | MlflowScoring(plane.form, self._desk).table()
+            )
 
     @property
     def epoch(self) -> int:
@@ -62,16 +66,10 @@ class Rest:
         """Answer; an inference later, everything else at once."""
         method, target, headers = request.head
         route = self._routes(target)[method]
-        try:
-            encoding = headers.get(b"content-encoding")
-            if encoding is not None and route.takes:
-                request.body = unpacked(request.body, encoding, self._max_bytes)
-            route.answer(request, exchange)
-        except SkyloomError as error:
-            self._refuse(request, exchange, route, failed(error))
-        except Exception:  # a defect of ours; the client gets an answer and no detail
-            traceback.print_exc(file=sys.stderr)
-            self._refuse(request, exchange, route, refusal(500, "The server made a mistake."))
+        if route.takes and b"content-encoding" in headers:
+            self._unpack(request, exchange, route)
+        else:
+            self._answer(request, exchange, route)
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """No route hears its body in parts."""
@@ -87,6 +85,36 @@ class Rest:
         if found is None:
             found = self._open_inference.of_strangers(target) or self._repository.of_strangers(target)
         return _NO_ROUTES if found is None else found
+
+    def _answer(self, request: Request, exchange: Streaming, route: RestRoute) -> None:
+        try:
+            route.answer(request, exchange)
+        except SkyloomError as error:
+            self._refuse(request, exchange, route, failed(error))
+        except Exception:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exc(file=sys.stderr)
+            self._refuse(request, exchange, route, refusal(500, "The server made a mistake."))
+
+    def _unpack(self, request: Request, exchange: Streaming, route: RestRoute) -> None:
+        """Unpack a body, on a thread if it is large; then answer."""
+        body, encoding, most = request.body, request.head.headers[b"content-encoding"], self._max_bytes
+
+        def answer(made: bytes) -> None:
+            request.body = made
+            self._answer(request, exchange, route)
+
+        def refused(error: SkyloomError) -> None:
+            self._refuse(request, exchange, route, failed(error))
+
+        try:
+            made = unpacked_at_once(body, encoding, most)
+            if made is None:
+                self._beside.run(lambda: unpacked(body, encoding, most), answer, refused)
+        except SkyloomError as error:
+            refused(error)
+            return
+        if made is not None:
+            answer(made)
 
     def _refuse(self, request: Request, exchange: Exchange, route: RestRoute, response: Response) -> None:
         exchange.answer(self._desk.count(request, response) if route.is_inference else response)
