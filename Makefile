@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
+# Many tests wait for processes, so one worker more than there are cores.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-predict serve-proto reference up clean
 
@@ -17,10 +19,10 @@ demo: $(READY) ## the main job: raw data to a live, monitored model
 	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-quick: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
 
 check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/ruff format --check .
@@ -28,7 +30,7 @@ check: $(READY) ## format, lint, types, imports, tests and docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/reference.py --check
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .
@@ -68,6 +70,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(LINKS) -e ".[local,train,ray,plot,examples,dev]"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(LINKS) -e ".[local,train,ray,plot,edge,sklearn,litert,examples,dev]"
 	$(BIN)/python -m compileall -q src
 	@touch $@

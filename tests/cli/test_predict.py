@@ -6,7 +6,7 @@ import pytest
 
 from skyloom.cli import predict
 from skyloom.cli.predict import PredictionUnclear, ProgressWriter
-from skyloom.recipes.batch.progress import Progress, is_line, line
+from skyloom.recipes.batch.progress import BatchProgress, is_line, line
 
 
 class Terminal(io.StringIO):
@@ -65,7 +65,7 @@ def test_progress_takes_the_place_of_the_last_line_on_a_terminal_only() -> None:
 
 def test_progress_says_a_rate_of_this_attempt_once_a_second() -> None:
     now, said = [0.0], []
-    progress = Progress(100, 40, said.append, lambda: now[0])
+    progress = BatchProgress(100, 40, said.append, lambda: now[0])
     for _ in range(6):
         now[0] += 0.5
         progress.add(10)

@@ -134,7 +134,7 @@ def test_bad_versions_are_taken_back_and_a_good_one_gets_all_while_clients_ask(c
         status = decided(cloud)
         assert status.canary.state is CanaryState.PROMOTED, status.canary
         until(lambda: cloud.endpoints.get("toy").endpoint.current == 3)
-        assert "50 %" in " ".join(item.what for item in cloud.overview.why(status.endpoint.id).evidence)
+        assert "50%" in " ".join(item.what for item in cloud.overview.why(status.endpoint.id).evidence)
         assert cloud.endpoints.rollback("toy").endpoint.current == 1, "at once: its replicas were kept"
         until(lambda: cloud.endpoints.get("toy").endpoint.front is Front.DIRECT)
         until(lambda: not [item for item in cloud.endpoints.get("toy").replicas if item.replica.private])

@@ -39,7 +39,11 @@ def body(rows: np.ndarray) -> bytes:
 @pytest.mark.slow
 def test_exported_folder_serves_in_a_process_that_knows_nothing_else(tmp_path: Path) -> None:
     _, out = written(Target.DOCKER, tmp_path)
-    alone = {"PATH": os.environ["PATH"], "PYTHONPATH": str(out), "HOME": str(tmp_path)}
+    alone = fenced(out, tmp_path)
+    unpinned = subprocess.run(
+        [sys.executable, "-c", "import pyarrow"], cwd=out, env=alone, capture_output=True, check=False
+    )
+    assert b"not among the pinned" in unpinned.stderr
     token = subprocess.run(
         [sys.executable, "-m", "skyloom.inference.tokens", "access/access.json"],
         cwd=out, env=alone, capture_output=True, text=True, check=True,
@@ -60,6 +64,32 @@ def test_exported_folder_serves_in_a_process_that_knows_nothing_else(tmp_path: P
         cwd=out, env=alone, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert loaded.stdout.startswith(str(out))
+
+
+ONLY_PINNED = """
+import importlib.metadata, re, sys
+from pathlib import Path
+
+plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+pinned = {line.partition("==")[0] for line in Path(REQUIREMENTS).read_text().split()}
+owners = importlib.metadata.packages_distributions()
+
+class Fence:
+    def find_spec(self, name, path=None, target=None):
+        own = {plain(owner) for owner in owners.get(name, ())}
+        if "." not in name and own and not own & pinned and name != "skyloom":
+            raise ModuleNotFoundError(f"{name} is not among the pinned packages", name=name)
+
+sys.meta_path.insert(0, Fence())
+"""
+
+
+def fenced(out: Path, tmp_path: Path) -> dict[str, str]:
+    """Variables of a process that has the exported folder, and of this machine's packages the pinned ones only."""
+    fence = tmp_path / "fence"
+    fence.mkdir()
+    (fence / "sitecustomize.py").write_text(ONLY_PINNED.replace("REQUIREMENTS", repr(str(out / "requirements.txt"))))
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": f"{out}:{fence}", "HOME": str(tmp_path)}
 
 
 def settle(out: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from skyloom.inference.elements import from_bfloat16, raw_bytes, to_bfloat16
+from skyloom.inference.elements import from_bfloat16, raw_bytes, read_strings, to_bfloat16, write_strings
 from skyloom.inference.tensors import DTYPES
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -262,3 +264,22 @@ def test_bfloat16_rounds_to_the_nearest_ties_to_even(number, bits):
 
 def test_bfloat16_keeps_what_is_no_number():
     assert np.isnan(from_bfloat16(to_bfloat16(np.array([np.nan], np.float32)))).all()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60), st.lists(st.integers(-1, 3) | st.just(2**40), max_size=3))
+def test_any_bytes_as_strings_are_answered_or_refused_by_their_name(strings, content, shape):
+    tensor = described(Datatype.BYTES, shape=shape, parameters={"binary_data_size": len(content)})
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    answer = strings[0].post(INFER, content=head + content, headers=headers)
+    assert answer.status_code == 200 or (answer.status_code == 400 and "inBYTES" in answer.json()["error"]), answer.text
+
+
+@given(st.lists(st.binary(max_size=9), max_size=6))
+def test_strings_are_read_as_they_were_written(elements):
+    tensor = np.array([*elements, None], dtype=object)[:-1]
+    written = write_strings(tensor)
+    assert read_strings(written, len(elements)) == elements
+    assert read_strings(written, len(elements) + 1) is None
+    assert read_strings(written + b"x", len(elements)) is None

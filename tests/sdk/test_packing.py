@@ -117,7 +117,7 @@ import beside
 from parcel.inner import word
 
 class MyReviews(skyloom.Service):
-    files = ("words.txt",)
+    files = ("words.txt", "lists/*.txt")
     requirements = ["humanize"]
     @skyloom.endpoint
     def ask(self, text: str) -> str:
@@ -135,6 +135,9 @@ def folder(tmp_path):
     (tmp_path / "parcel" / "__init__.py").write_text("")
     (tmp_path / "parcel" / "inner.py").write_text("word = 'b'\n")
     (tmp_path / "words.txt").write_text("one")
+    (tmp_path / "lists").mkdir()
+    for name in ("a.txt", "b.txt", "c.bin"):
+        (tmp_path / "lists" / name).write_text(name)
     return tmp_path
 
 
@@ -148,6 +151,8 @@ def test_service_takes_what_it_imports_and_names_and_nothing_else(folder) -> Non
         "parcel/__init__.py",
         "parcel/inner.py",
         "words.txt",
+        "lists/a.txt",
+        "lists/b.txt",
     }
     assert packed.manifest.runtime is RuntimeName.SERVICE
     assert packed.manifest.service.python.requirements == "humanize\n"

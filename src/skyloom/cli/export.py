@@ -11,7 +11,7 @@ from skyloom.cli.render import show
 from skyloom.core.errors import InvalidInput
 from skyloom.export.building import build as build_image
 from skyloom.export.model import Exported, Target
-from skyloom.export.requirements import pinned, python_version
+from skyloom.export.requirements import of_runtime, python_version
 from skyloom.export.writing import write
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
@@ -59,9 +59,10 @@ def export(
         raise InvalidExport(f"{to.value} needs no image.", next_action="Leave --build out.")
     with cloud(project) as client:
         exported = chosen(client.endpoints.get(endpoint), revision, image, least, most)
-        service = client.models.version(exported.model, exported.version).manifest.service
-        if service is not None:
-            exported = with_service(exported, service, to)
+        manifest = client.models.version(exported.model, exported.version).manifest
+        exported = msgspec.structs.replace(exported, requirements=of_runtime(manifest.runtime))
+        if manifest.service is not None:
+            exported = with_service(exported, manifest.service, to)
         written = write(exported, to, out, client.transport.download)
     tool = build_image(exported.image, out) if build else ""
     show(
@@ -123,7 +124,7 @@ def chosen(status: EndpointStatus, revision: int, image: str, least: int, most: 
         "min_replicas": least,
         "max_replicas": most,
         "python": python_version(),
-        "requirements": pinned(),
+        "requirements": (),
     }
     try:
         return msgspec.convert(wanted, Exported, from_attributes=True)

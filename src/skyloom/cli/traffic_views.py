@@ -14,6 +14,7 @@ def canary_words(status: EndpointStatus) -> str:
     if canary is None:
         return NOTHING
     place = f", step {canary.step + 1} of {canary.plan.num_steps}" if canary.live else ""
+    place += "" if canary.ended_at is None else f" at {moment(canary.ended_at)}"
     return f"revision {canary.number}: {canary.state.value.replace('_', ' ')}{place}. {safe(canary.message)}"
 
 
@@ -22,7 +23,7 @@ def coming_words(status: EndpointStatus) -> str:
     coming = status.endpoint.coming
     if coming is None:
         return NOTHING
-    return ", ".join(f"{part:.4g} to revision {number}" for number, part in coming.weighted.items())
+    return ", ".join(f"{part:.1%} to revision {number}" for number, part in coming.weighted.items())
 
 
 def _interval(line: RevisionResult) -> str:

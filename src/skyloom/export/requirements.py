@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from skyloom.core.errors import Unavailable
+from skyloom.rooms.registry.bundle import RuntimeName
 
 # What `skyloom.inference` imports. A test starts the server with these alone on its path.
 SERVER = (
@@ -21,7 +22,9 @@ SERVER = (
     "grpcio-reflection",
     "hpack",
     "protobuf",
+    "pillow",
 )
+RUNTIMES = {RuntimeName.LITERT: ("ai-edge-litert",), RuntimeName.TORCH: ("torch",)}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXTRA = re.compile(r"\bextra\s*==")
 Installed = Callable[[str], importlib.metadata.Distribution]
@@ -29,6 +32,11 @@ Installed = Callable[[str], importlib.metadata.Distribution]
 
 class PackageMissing(Unavailable):
     """A package that the model server needs is not installed here, so it cannot be pinned."""
+
+
+def of_runtime(name: RuntimeName) -> tuple[str, ...]:
+    """What a server needs that runs such models, pinned. Raises `PackageMissing`."""
+    return pinned((*SERVER, *RUNTIMES.get(name, ())))
 
 
 def pinned(roots: Sequence[str] = SERVER, installed: Installed = importlib.metadata.distribution) -> tuple[str, ...]:

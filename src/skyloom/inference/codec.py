@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput
 from skyloom.inference.elements import as_numbers, from_base64, json_strings, raw_bytes
-from skyloom.inference.tensors import FLOATS, Array, Call, Contract, refuse
+from skyloom.inference.tensors import FLOATS, Array, Call, Contract, check_wishes, refuse
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 
 Parameters = dict[str, Any]
@@ -250,6 +250,8 @@ def _binary(request: WireRequest, call: Call) -> frozenset[int]:
     everything = request.parameters.get("binary_data_output") is True
     if not request.outputs:
         return frozenset(call.outputs) if everything else frozenset()
+    for output in request.outputs:
+        check_wishes(output.name, output.parameters)
     return frozenset(
         position
         for position, output in zip(call.outputs, request.outputs, strict=True)

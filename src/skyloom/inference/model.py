@@ -106,11 +106,18 @@ def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0)
         raise refused(f"{runtime.model_file} is not among its files", "Export the model again.")
     if any(spec.shape[0] != -1 for spec in (*manifest.signature.inputs, *manifest.signature.outputs)):
         raise refused("a tensor's first axis is not the batch (-1)", "Export it with a dynamic batch.")
-    profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
+    profile = read_profile(folder, manifest)
     session = runtime.load(folder, manifest, Grant(threads, gpus))
     _compare("input", manifest.signature.inputs, session.inputs, runtime.model_file)
     _compare("output", manifest.signature.outputs, session.outputs, runtime.model_file)
     return Model(manifest, profile, session, runtime.platform)
+
+
+def read_profile(folder: Path, manifest: Manifest) -> Profile:
+    """What a bundle says of its training's rows; an empty profile when it says nothing. Raises `BundleRefused`."""
+    listed = {file.path for file in manifest.files}
+    found: Profile = _read(folder / PROFILE_FILE, Profile) if PROFILE_FILE in listed else Profile()
+    return found
 
 
 def verify(folder: Path, manifest_digest: str = "") -> Manifest:

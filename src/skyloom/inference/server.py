@@ -23,6 +23,8 @@ from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
+from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
+from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.services.tensors import PLATFORM, ServiceModel
 from skyloom.inference.tensors import Contract
@@ -90,7 +92,8 @@ class Replica:
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready
-            site = ServiceSite(site, self.plane, process)
+            if model.manifest.service is not None:
+                site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
         self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, limits)
         self.grpc_connections = Http2Connections(self._grpc, limits)
@@ -217,6 +220,10 @@ async def serve(
     if manifest.service is not None:
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)
         return
+    if is_hosted(manifest):
+        spec = hosted_spec(plan.limits.timeout_s)
+        await _serve_service(plan, folder, task, manifest, spec, sys.executable, on_ready)
+        return
     model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
     pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
     await Replica(plan, folder, model, pace).run(task)
@@ -237,13 +244,20 @@ async def _serve_service(
         spec,
         python=python,
         threads=models.thread_count(plan.cpus),
+        gpus=plan.gpus,
         max_waiting_bytes=limits.max_queue_bytes,
     )
     await process.start()
     try:
         session = ServiceModel(manifest, process, asyncio.get_running_loop())
-        model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
-        await Replica(plan, folder, model, Pace(_GUESSED, limits.max_batch_rows), process, on_ready).run(task)
+        if is_hosted(manifest):
+            profile = models.read_profile(folder / plan.bundle, manifest)
+            model = Model(manifest, profile, session, HOSTED_PLATFORM, is_remote=True)
+            pace = await asyncio.to_thread(Pace.measure, model.rehearsal, limits.max_batch_rows)
+        else:
+            model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
+            pace = Pace(_GUESSED, limits.max_batch_rows)
+        await Replica(plan, folder, model, pace, process, on_ready).run(task)
     finally:
         await process.close()
 

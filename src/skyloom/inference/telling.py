@@ -1,6 +1,6 @@
 """Telling the control plane something over HTTP/1.1, with the standard library alone.
 
-A replica starts while somebody waits for it: the SDK's client costs it 0.1 s and 15 MB, for one small request a second.
+A replica or a gateway starts while somebody waits for it: the SDK's client costs it 0.1 s and 15 MB, for one small request a second.
 """
 
 import http.client

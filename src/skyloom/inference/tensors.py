@@ -6,7 +6,7 @@ Both wires build their tensors through `Contract`, so REST and gRPC refuse the s
 import array
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -252,6 +252,20 @@ def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | 
     if flat.size != math.prod(shape) or (flat.dtype.kind == "f" and not np.isfinite(flat).all()):
         return None
     return flat.reshape(shape)
+
+
+# What clients may ask of an output and would wait for in vain.
+_NOT_OFFERED = {
+    "classification": "Ask POST /predict for labels.",
+    "shared_memory_region": "Ask for binary data: memory of the server's machine cannot be named.",
+}
+
+
+def check_wishes(output: str, parameters: Collection[str]) -> None:
+    """Raise `TensorRefused` when an output is asked for in a form that is not offered."""
+    for name in parameters:
+        if name in _NOT_OFFERED:
+            raise refuse(f"Output {_short(output)}: the parameter {name!r} is not offered here.", _NOT_OFFERED[name])
 
 
 def refuse(message: str, next_action: str) -> TensorRefused:

@@ -19,7 +19,7 @@ from skyloom.inference import model as models
 from skyloom.ports.tables import Tables, TableVersion
 from skyloom.recipes.batch.predicting import SourceRows, predict
 from skyloom.rooms.batch.model import BatchOrder
-from skyloom.rooms.data.contents import Contents
+from skyloom.rooms.data.contents import Contents, Loss
 from skyloom.rooms.data.making import Predict
 from skyloom.rooms.data.model import Draft
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
@@ -76,10 +76,14 @@ def _told(cloud: Client, order: BatchOrder, tables: Tables, folder: Path, cpus: 
         return fail(error)
     cloud.data.commit(status.draft.id, version.number, contents)
     for report in contents.reports:
-        for text in (*report.notes, *(f"{loss.num_rows:,} rows left out: {loss.reason}" for loss in report.losses)):
+        for text in (*report.notes, *map(_left_out, report.losses)):
             print(text, flush=True)
     print(f"{order.to} version {version.number}: {contents.num_rows:,} rows", flush=True)
     return 0
+
+
+def _left_out(loss: Loss) -> str:
+    return f"{loss.num_rows:,} row{'' if loss.num_rows == 1 else 's'} left out: {loss.reason}"
 
 
 def make(cloud: Client, draft: Draft, tables: Tables, folder: Path, cpus: float) -> tuple[TableVersion, Contents]:

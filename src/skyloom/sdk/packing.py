@@ -144,15 +144,20 @@ def _sources(service: type[Service], path: Path) -> dict[str, Path]:
             if name not in found:
                 found[name] = place
                 waiting.append(place)
-    for name in service.files:
-        place = folder / name
-        if not place.is_file() or not place.resolve().is_relative_to(folder.resolve()):
-            raise ServiceNotPackable(
-                f"The service {service.__name__} names a file {name!r} that is not there.",
-                next_action=f"Name plain files below {folder}.",
-            )
-        found[Path(name).as_posix()] = place
+    for pattern in service.files:
+        places = sorted(folder.glob(pattern)) if "*" in pattern else [folder / pattern]
+        for place in places or [folder / pattern]:
+            _take(service, folder, place, found)
     return found
+
+
+def _take(service: type[Service], folder: Path, place: Path, found: dict[str, Path]) -> None:
+    if not place.is_file() or not place.resolve().is_relative_to(folder.resolve()):
+        raise ServiceNotPackable(
+            f"The service {service.__name__} names a file {place.name!r} that is not there.",
+            next_action=f"Name plain files below {folder}.",
+        )
+    found[place.relative_to(folder).as_posix()] = place
 
 
 def _imported(path: Path, folder: Path) -> Iterator[Path]:

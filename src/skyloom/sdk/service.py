@@ -62,7 +62,7 @@ class Service:
 
     Attributes:
         requirements: packages beside those of the pool: a list, or the path of a ``requirements.txt`` beside the file.
-        files: more files to take along, relative to the service's file; they lie beside it when it runs.
+        files: more files to take along, relative to the service's file (``model/*`` for many); they lie beside it when it runs.
         edges: a graph of these models: input ← output, each as ``name.tensor``; run by `flow`, checked when it is deployed.
         models: registered models to have beside you: ``{"digits": "digits:champion"}``, used as ``self.model("digits")``.
         cpus, memory: of each replica, unless the deployment says otherwise.
@@ -115,7 +115,7 @@ def endpoint(
     Args:
         batch: up to so many requests at once; each argument is a list then, and the method returns a list as long.
         concurrency: calls at once. Plain methods run on threads, one call at a time by default; ``async`` ones on one loop, 64.
-        timeout_s: how long a request may take, its waiting included; later it is answered 503.
+        timeout_s: how long a request may take, its waiting included; later it is answered 504.
     """
 
     def mark(method: F) -> F:

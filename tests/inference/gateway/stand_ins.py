@@ -30,10 +30,16 @@ class StandIn:
         self.port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._readers: list[asyncio.StreamReader] = []
 
     @property
     def backend(self) -> Backend:
         return Backend(replica=f"rep_{self.port}", port=self.port)
+
+    @property
+    def num_closed(self) -> int:
+        """Connections that the other side has closed."""
+        return sum(reader.at_eof() or reader.exception() is not None for reader in self._readers)
 
     async def start(self, port: int = 0) -> "StandIn":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
@@ -42,6 +48,7 @@ class StandIn:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._readers.append(reader)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

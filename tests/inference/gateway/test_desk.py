@@ -124,11 +124,26 @@ async def test_client_that_leaves_leaves_the_queue_and_its_replica_is_told():
         assert (made.traffic().held, made.traffic().in_flight) == (2, 1)
         waiting.on_cut()
         assert made.traffic().held == 1
-        running.on_cut()  # the next one goes on a connection of its own; the old one is closed
+        running.on_cut()  # the next one goes on a connection of its own
+        await until(lambda: replica.num_closed == 1)
         gated.open.set()
         assert (await last.wait()).body == b"last"
         assert replica.seen == [b"running", b"last"]
         assert running.response is waiting.response is None
+    await replica.kill()
+
+
+@looped
+async def test_small_one_does_not_overtake_a_large_one_that_waits():
+    gated = Gated()
+    replica = await StandIn(gated).start()
+    async with bench(make_route(share("rev_1", replica.backend)), small_limits(max_queue_bytes=10_000)) as made:
+        callers = [made.send(b"x" * 6_000), made.send(b"y" * 6_000), made.send(b"z")]
+        await until(lambda: len(replica.seen) == 1)
+        assert made.traffic().held == 2, "the large one does not fit beside the first, and the small one came later"
+        gated.open.set()
+        await asyncio.gather(*(caller.wait() for caller in callers))
+        assert [body[:1] for body in replica.seen] == [b"x", b"y", b"z"]
     await replica.kill()
 
 
@@ -157,6 +172,18 @@ async def test_lost_request_is_sent_to_another_replica():
             assert (await made.ask(b"%d" % number)).response.body == b"%d" % number
         assert sorted(good.seen) == sorted(b"%d" % number for number in range(10))
         assert len(bad.seen) == 5, "five in a row leave it out"
+    await bad.kill()
+    await good.kill()
+
+
+@looped
+async def test_lost_request_to_somebodys_own_endpoint_is_not_sent_again():
+    bad, good = await StandIn(reset()).start(), await StandIn(echo).start()
+    async with bench(make_route(share("rev_1", bad.backend, good.backend))) as made:
+        head = POST._replace(target=b"/pay")
+        statuses = [(await made.ask(b"%d" % number, head)).response.status for number in range(4)]
+        assert sorted(bad.seen + good.seen) == sorted(b"%d" % number for number in range(4)), "each was sent once"
+        assert sorted(set(statuses)) == [200, 503]
     await bad.kill()
     await good.kill()
 
@@ -195,6 +222,19 @@ async def test_retries_end_with_their_budget_and_with_their_number():
         num_sent = sum(len(each.seen) for each in replicas)
         assert 60 < num_sent <= 60 + 10 + 60 * 0.2 + 1
         assert b"replica_lost" in callers[-1].response.body
+    for each in replicas:
+        await each.kill()
+
+
+@looped
+async def test_one_request_is_sent_three_times_at_most():
+    replicas = [await StandIn(reset(kills=(b"bad",))).start() for _ in range(5)]
+    async with bench(make_route(share("rev_1", *(each.backend for each in replicas)))) as made:
+        for _ in range(50):
+            await made.ask(b"good")
+        assert (await made.ask(b"bad")).response.status == 503
+        assert [each.seen.count(b"bad") for each in replicas].count(1) == 3
+        assert sum(each.seen.count(b"bad") for each in replicas) == 3
     for each in replicas:
         await each.kill()
 

@@ -2,9 +2,14 @@
 
 import io
 import json
+import os
 import pickle
+import signal
+import time
 import zipfile
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,6 +18,8 @@ from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.inference.runtimes.torch_screen import ArchiveUnsafe, screened
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, RuntimeName, Signature, TensorSpec
 from tests.contracts.runtime_contract import RuntimeContract
+from tests.inference.services.workplace import listed
+from tests.inference.serving import running
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -134,3 +141,41 @@ def test_pickles_and_guards_that_come_along_are_never_run(archive, tmp_path, cap
         bad = changed(archive, MODEL, swapped(("torch.ops.aten.linear.default", "torch.os.system")))
         (tmp_path / "model.pt2").write_bytes(bad)
         runtime.signature(tmp_path / "model.pt2")
+
+
+def test_program_runs_in_a_process_of_its_own_and_the_data_plane_outlives_it(made_bundle) -> None:
+    folder, rows, expected = made_bundle
+    with running(folder) as (replica, client, _):
+        tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
+
+        def ask():
+            return client.post("/v2/models/toy/infer", json={"inputs": [tensor]})
+
+        np.testing.assert_allclose(ask().json()["outputs"][0]["data"], expected.ravel(), rtol=1e-5)
+        assert client.get("/v2/models/toy").json()["platform"] == "pytorch_export"
+        assert b"torch" not in Path(f"/proc/{replica.process.pid}/maps").read_bytes()
+        children = Path(f"/proc/{replica.process.pid}/task/{replica.process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        while (answer := ask()).status_code == 200:
+            time.sleep(0.01)
+        assert answer.status_code in (500, 503)
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.post("/infer", json={}).status_code in (404, 405)
+
+
+@pytest.fixture
+def made_bundle(archive, tmp_path):
+    """A replica's folder with the program as its bundle, some rows, and what torch says of them."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "model.pt2").write_bytes(archive)
+    (bundle / "profile.json").write_bytes(b"{}")
+    signature = runtimes.find(RuntimeName.TORCH).signature(bundle / "model.pt2")
+    files = tuple(listed(bundle, bundle / name) for name in ("model.pt2", "profile.json"))
+    manifest = Manifest(runtime=RuntimeName.TORCH, signature=signature, files=files)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    with torch.inference_mode():
+        expected = torch.export.load(bundle / "model.pt2").module()(torch.from_numpy(rows)).numpy()
+    return tmp_path, rows, expected

@@ -79,6 +79,11 @@ def events(answer: httpx.Response) -> list[tuple[str, object]]:
     return found
 
 
+def test_late_endpoint_is_answered_504_which_nobody_sends_again(client) -> None:
+    answer = client.post("/sleep", json={"duration_s": 0.7})
+    assert answer.status_code == 504 and "within 0.3 s" in answer.json()["error"]
+
+
 def test_generator_answers_in_events_and_says_how_it_ended(client) -> None:
     answer = client.post("/count", json={"to": 200})
     assert answer.headers["content-type"] == "text/event-stream"

@@ -263,6 +263,14 @@ def test_repository_and_settings_are_told_and_stay(stub):
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_forms_of_outputs_that_are_not_offered_are_refused(stub):
+    asked = request(toy_rows(1), raw=True)
+    asked.outputs.add(name="scores").parameters["classification"].int64_param = 2
+    with pytest.raises(grpc.RpcError, match="classification") as refused:
+        stub.ModelInfer(asked, metadata=AUTH)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_every_method_but_health_needs_a_token(served, stub):
     for name in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name:
         if name in ("ServerLive", "ServerReady", "ModelStreamInfer"):

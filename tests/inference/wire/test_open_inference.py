@@ -142,6 +142,14 @@ def test_generate_refuses_what_does_not_fit_by_its_name(served, fields):
     assert any(name in answer.json()["error"] for name in ("'x'", "'y'", "'id'", "'parameters'", "'timeout'", "object"))
 
 
+@pytest.mark.parametrize("name", ["classification", "shared_memory_region"])
+def test_forms_of_outputs_that_are_not_offered_are_refused(served, name):
+    _, client, _, _ = served
+    answer = client.post(INFER, json=body(toy_rows(1), outputs=[{"name": "scores", "parameters": {name: 1}}]))
+    assert answer.status_code == 400
+    assert name in answer.json()["error"]
+
+
 def test_timeout_of_a_request_that_is_no_number_is_refused(served):
     _, client, _, _ = served
     for value in ("1", -1, 1.5, True):

@@ -210,6 +210,16 @@ def test_any_json_is_answered_without_a_server_error(tabular, value, path):
     assert answer.status_code in (200, 400), answer.text
 
 
+@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/toy/generate", INFER, "/v2/logging"])
+@pytest.mark.parametrize(
+    "content", ['{"x":%s}', "[%s]", '{"inputs":%s}', '{"parameters":%s}', '{"rows":%s}', '{"instances":%s}']
+)
+def test_json_of_ten_thousand_levels_is_refused(tabular, path, content):
+    deep = content % ("[" * 10_000 + "]" * 10_000)
+    answer = tabular[0].post(path, content=deep, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 403), answer.text
+
+
 def test_ping_and_health_need_no_token_and_the_version_does(tabular):
     client, _ = tabular
     with httpx.Client(base_url=client.base_url, trust_env=False) as stranger:

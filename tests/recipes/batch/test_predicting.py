@@ -1,5 +1,6 @@
 """Every row is predicted once, by the model that a replica would serve, or is told with why it was not."""
 
+import io
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from skyloom.recipes.batch.inputs import RowReader
 from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
 from skyloom.rooms.batch.model import NotPredictable
-from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
+from skyloom.rooms.registry.bundle import BundleFile, Datatype, ImageInput, ImageLayout, Manifest, Signature, TensorSpec
 from skyloom.tables.memory import MemoryTables
 from tests.recipes.batch.kit import Desk, toy_rows, vectors
 
@@ -139,3 +140,23 @@ def test_texts_and_half_precision_go_in_and_come_out(tmp_path: Path) -> None:
     writer = AnswerWriter(manifest, [])
     made = writer.batch(pa.array([4, 9]), [], [answers["words"], answers["half"]]).to_pylist()
     assert made[1] == {"source_row_id": 9, "words": "ü", "half": [0.25, -1.0]}
+
+
+def test_pictures_are_read_as_the_bundle_says_and_broken_ones_are_told(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def png(value: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("L", (4, 2), value).save(file, "PNG")
+        return file.getvalue()
+
+    spec = TensorSpec(name="pixels", datatype=Datatype.FP32, shape=(-1, 2, 4))
+    file = BundleFile(path="model.onnx", digest=f"sha256:{'0' * 64}", size_bytes=1)
+    image = ImageInput(tensor="pixels", layout=ImageLayout.GREY, scale=0.5, mean=(1.0,))
+    signature = Signature(inputs=(spec,), outputs=(spec,))
+    reader = RowReader(Manifest(signature=signature, files=(file,), image=image), {"pixels": "photo"}, tmp_path)
+    batch = pa.record_batch({"photo": pa.array([png(10), b"no picture", None, png(20)], pa.binary())})
+    kept, (tensor,), reasons = reader.read(batch)
+    assert kept.num_rows == 2 and tensor.shape == (2, 2, 4) and sorted(reasons) == [1, 2]
+    assert "'photo'" in reasons[1] and "not a picture" in reasons[1]
+    assert [float(row.mean()) for row in tensor] == [4.0, 9.0]

@@ -12,7 +12,17 @@ from skyloom.rooms.batch import rules
 from skyloom.rooms.batch.model import BatchOrder, NotPredictable
 from skyloom.rooms.data.contents import Column
 from skyloom.rooms.data.making import ColumnType
-from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, ModelKind, Signature, TensorSpec
+from skyloom.rooms.registry.bundle import (
+    BundleFile,
+    Datatype,
+    ImageInput,
+    ImageLayout,
+    Manifest,
+    ModelKind,
+    Signature,
+    TensorSpec,
+)
+from skyloom.rooms.registry.services import ServiceMethod, ServiceSpec
 
 ORDER = BatchOrder(dataset="d", model="m", to="said")
 FILE = BundleFile(path="model.onnx", digest=f"sha256:{'0' * 64}", size_bytes=1)
@@ -88,6 +98,26 @@ def test_only_image_that_fits_is_taken_whatever_it_is_called() -> None:
     assert rules.fit(ORDER, model, (image, small)) == {"pixels": "image"}
     with pytest.raises(NotPredictable, match="--column pixels=COLUMN"):
         rules.fit(ORDER, model, (image, msgspec.structs.replace(image, name="other")))
+
+
+def test_pictures_go_where_pictures_are_taken_and_pixels_are_not_left_unscaled() -> None:
+    image = ImageInput(tensor="pixels", layout=ImageLayout.GREY, scale=1 / 255)
+    model = manifest(spec("pixels", 8, 8), image=image)
+    photo = column("image", ColumnType.ENCODED_IMAGE, arrow="binary")
+    pixels = column("other", ColumnType.IMAGE, 8, 8, arrow="fixed_size_list<uint8>[64]")
+    assert rules.fit(ORDER, model, (photo, pixels)) == {"pixels": "image"}
+    with pytest.raises(NotPredictable, match=r"'other' is image.*scales pictures itself"):
+        rules.fit(order(columns={"pixels": "other"}), model, (photo, pixels))
+    plain = manifest(spec("pixels", 8, 8), image=ImageInput(tensor="pixels", layout=ImageLayout.GREY))
+    assert rules.fit(order(columns={"pixels": "other"}), plain, (photo, pixels)) == {"pixels": "other"}
+    with pytest.raises(NotPredictable, match="leaves their size open"):
+        rules.fit(order(columns={"pixels": "image"}), manifest(spec("pixels", -1, -1), image=image), (photo,))
+
+
+def test_service_of_own_python_is_refused() -> None:
+    service = ServiceSpec(entry="service/a.py", class_name="A", methods=(ServiceMethod(name="greet"),))
+    with pytest.raises(NotPredictable, match="service"):
+        rules.outputs(manifest(spec("row", 2), service=service))
 
 
 def test_outputs_become_columns_and_free_axes_are_refused() -> None:

@@ -219,7 +219,12 @@ SITUATIONS = st.builds(
 
 def reached(now_is, items) -> int:
     """How many answer and are asked: at the endpoint's ports, or behind a gateway that listens there."""
-    return sum(item.answers and (now_is.listens or not item.replica.private) for item in items)
+    weighted = now_is.endpoint.in_force.weighted
+    behind = now_is.listens
+    return sum(
+        item.answers and (behind and item.replica.revision_number in weighted if item.replica.private else True)
+        for item in items
+    )
 
 
 @given(SITUATIONS)
@@ -238,6 +243,16 @@ def test_steps_stop_nobody_whom_the_split_in_force_needs(situation):
                 item.answers and item.replica.revision_number == number and item.replica.private for item in left
             )
             assert after >= min(before, need)
+
+
+def test_what_is_kept_for_going_back_makes_room_for_what_waits():
+    one = changed(
+        endpoint(1, revision=2),
+        {"front": Front.GATEWAY, "split": TrafficSplit(shares={2: 1}), "fallback": Fallback(number=1, until=NOW + 60)},
+    )
+    waiting = seen(2, 2, True, ready=False, job=JobState.QUEUED, waits=True)
+    assert fleet.reconcile(Situation(one, [seen(1, 1, True), waiting], listens=True), NOW).drop_fallback
+    assert not fleet.reconcile(Situation(one, [seen(1, 1, True), seen(2, 2, True)], listens=True), NOW).drop_fallback
 
 
 @given(SITUATIONS)

@@ -232,6 +232,16 @@ def test_restart_without_samples_takes_nothing_away_until_a_window_was_seen() ->
     assert run.current == 0
 
 
+def test_report_that_is_late_is_no_quiet_and_wakes_nobody_twice() -> None:
+    """What was seen last is a request. A second later nobody has said anything more, which is not the same as nobody asking."""
+    run = Run(Autoscaling(min_replicas=0, window_s=6.0, scale_to_zero_after_s=1.0, scale_down_delay_s=0.0))
+    run.play([0.0] * 8 + [1.0])
+    assert set(run.play([None] * 12)) == {1}
+    sizes = run.play([0.0] * 20 + [None] * 12)
+    assert sizes[-1] == 0
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_schedule_holds_its_floor_and_begins_a_cold_start_earlier() -> None:
     floor = ScheduledFloor(start="0 8 * * mon-fri", end="0 18 * * mon-fri", time_zone="Europe/Berlin", min_replicas=3)
     scaling = Autoscaling(max_replicas=4, floors=(floor,))

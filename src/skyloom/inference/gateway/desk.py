@@ -241,7 +241,7 @@ class RouteDesk:
                 passage.exchange.break_off()
         elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
             self._again(passage, lane, now)  # nothing was sent, so this was no try
-        elif trouble is not Trouble.LOST or not self._try_again(passage, lane, now):
+        elif trouble is not Trouble.LOST or not _is_repeatable(passage) or not self._try_again(passage, lane, now):
             self._fail(passage, troubled(trouble), now)
         self._dispatch(passage.revision)
 
@@ -258,7 +258,7 @@ class RouteDesk:
         return status == 503 and self._try_again(passage, lane, now)
 
     def _try_again(self, passage: Passage, lane: BackendLane, now: float) -> bool:
-        """Send a request a second time if that is allowed: inference changes nothing, so twice is as good as once."""
+        """Send a request a second time if that is allowed: it was declined, or inference changes nothing."""
         if passage.exchange is None or passage.num_tries >= MAX_TRIES or self._is_late(passage, now):
             return False
         if not self._budget.take():
@@ -372,3 +372,9 @@ class RouteDesk:
             self._fail(passage, draining(), now)
         for links in self._links.values():
             links.close()
+
+
+def _is_repeatable(passage: Passage) -> bool:
+    """Whether twice is as good as once. An endpoint of somebody's own Python may do something: what was lost on its way may be done."""
+    head = passage.request.head
+    return passage.is_call or head.method == b"GET" or head.target.startswith((b"/v2", b"/invocations"))

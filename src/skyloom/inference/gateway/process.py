@@ -71,6 +71,7 @@ class GatewayProcess:
             await asyncio.gather(stopped, *work, return_exceptions=True)
             if self._reporter is not None:
                 await self._reporter.send()
+                self._reporter.close()
 
     # -- the table ----------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
-"""Tells the control plane what the gateway sees. Spoken directly: the SDK's client would triple the gateway's memory."""
+"""Tells the control plane what the gateway sees: every second, and soon when somebody begins to wait where no replica is."""
 
 import asyncio
+import secrets
 import sys
 from collections.abc import Callable, Sequence
-from urllib.parse import SplitResult, quote, urlsplit
 
-import httptools
-import msgspec
-
+from skyloom.core.errors import SkyloomError
+from skyloom.inference.telling import Teller, Untold
 from skyloom.rooms.serving.model import Reported, ReportRoutes
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.settings import TaskEnvironment
@@ -15,7 +14,6 @@ from skyloom.settings import TaskEnvironment
 _PERIOD_S = 1.0
 _EAGER_S = 0.1  # when somebody waits for a replica that is not there, a second is a long time
 _TIMEOUT_S = 2.0
-_MAX_ANSWER_BYTES = 2**16
 
 
 class RouteReporter:
@@ -36,12 +34,12 @@ class RouteReporter:
         stop: Callable[[], None],
     ) -> None:
         self._gateway = gateway
-        self._task = task
-        self._url = urlsplit(task.url)
+        self._teller = Teller(task, _TIMEOUT_S)
         self._look = look
         self._ready = ready
         self._stop = stop
         self._hurry = asyncio.Event()
+        self._sending: asyncio.Future[Reported] | None = None
         self._complaint = ""
 
     def hurry(self) -> None:
@@ -62,66 +60,27 @@ class RouteReporter:
 
     async def send(self) -> None:
         """Report once; nobody there is no error, the next report says it all again."""
+        if self._sending is not None:  # its thread goes on when `run` is cancelled, and the line is for one at a time
+            await asyncio.wait((self._sending,))
         ask = ReportRoutes(gateway=self._gateway, ready=self._ready(), routes=tuple(self._look()))
+        self._sending = asyncio.ensure_future(asyncio.to_thread(self._teller.send, ask, secrets.token_hex(16)))
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                answer = await _exchange(self._url, _written(ask, self._task, self._url))
-            if answer.status == 200 and msgspec.json.decode(answer.body, type=Reported).stop:
-                self._stop()
-        except (OSError, TimeoutError):
+            answer = await asyncio.shield(self._sending)
+        except Untold:
             return
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, msgspec.MsgspecError) as error:
-            self._complain(f"with what cannot be read: {error}")
+        except SkyloomError as error:
+            self._complain(str(error))
             return
-        self._complain("" if answer.status == 200 else f"with {answer.status}")
+        self._complaint = ""
+        if answer.stop:
+            self._stop()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._teller.close()
 
     def _complain(self, what: str) -> None:
-        """Say once what is wrong with the answers."""
-        if what and what != self._complaint:
-            print(f"the control plane answers a report {what}", file=sys.stderr, flush=True)
+        """Say once why reports are refused."""
+        if what != self._complaint:
+            print(f"the control plane refuses a report: {what}", file=sys.stderr, flush=True)
         self._complaint = what
-
-
-class ControlAnswer:
-    """The control plane's answer, as httptools reads it."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.status = 0
-        self.body = b""
-        self.is_whole = False
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.status = self.parser.get_status_code()
-        self.is_whole = True
-
-
-def _written(ask: ReportRoutes, task: TaskEnvironment, url: SplitResult) -> bytes:
-    route = ask.route
-    path = route.full_path.format(project=quote(task.project, safe=""), gateway=quote(ask.gateway, safe=""))
-    body = msgspec.json.encode({"ready": ask.ready, "routes": ask.routes})
-    head = (
-        f"{route.verb.value} {url.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {url.netloc}\r\nconnection: close\r\n"
-        f"authorization: Bearer {task.token}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-async def _exchange(url: SplitResult, content: bytes) -> ControlAnswer:
-    secure = url.scheme == "https"
-    reader, writer = await asyncio.open_connection(
-        url.hostname, url.port or (443 if secure else 80), ssl=secure or None
-    )
-    answer, left = ControlAnswer(), _MAX_ANSWER_BYTES
-    try:
-        writer.write(content)
-        await writer.drain()
-        while not answer.is_whole and left > 0 and (part := await reader.read(left)):
-            answer.parser.feed_data(part)
-            left -= len(part)
-    finally:
-        writer.transport.abort()
-    return answer

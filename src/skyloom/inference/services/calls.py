@@ -198,15 +198,16 @@ class Queueing:
                     late.append((call, _late(call)))
         return late, is_stuck
 
-    def drop_all(self) -> list[PendingCall]:
-        """Forget every call; returns those that somebody waits for."""
-        dropped = [call for gate in self._gates.values() for call in (*gate.running.values(), *gate.waiting)]
+    def drop_all(self) -> tuple[list[PendingCall], list[PendingCall]]:
+        """Forget every call; returns those that somebody waits for: the begun ones, and those that were not."""
+        begun = [call for gate in self._gates.values() for call in gate.running.values()]
+        waiting = [call for gate in self._gates.values() for call in gate.waiting]
         for gate in self._gates.values():
             gate.running.clear()
             gate.waiting.clear()
         self._running.clear()
         self._waiting = self._waiting_bytes = 0
-        return [call for call in dropped if not call.given_up_at]
+        return [call for call in begun if not call.given_up_at], [call for call in waiting if not call.given_up_at]
 
     def _left(self, call: PendingCall) -> None:
         self._waiting -= 1

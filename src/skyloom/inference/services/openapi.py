@@ -11,7 +11,8 @@ _ERRORS = {
     "422": "The arguments do not fit, or the endpoint refuses them.",
     "429": "Too many calls wait.",
     "500": "The endpoint failed.",
-    "503": "It took too long, or the service is being started again.",
+    "503": "The service is being started again; nothing was begun.",
+    "504": "It took too long.",
 }
 
 

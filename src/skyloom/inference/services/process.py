@@ -90,7 +90,7 @@ class ServiceProcess:
     Args:
         folder: the bundle, verified.
         python: the interpreter of the service's environment.
-        threads: for the models that lie beside the service.
+        threads, gpus: for the models that lie beside the service, or for the one that it is.
         max_waiting, max_waiting_bytes: calls that may wait for their turn, and what their bodies may hold.
     """
 
@@ -101,12 +101,13 @@ class ServiceProcess:
         *,
         python: str = sys.executable,
         threads: int = 1,
+        gpus: int = 0,
         max_waiting: int = 1_000,
         max_waiting_bytes: int = 64 * 2**20,
     ) -> None:
         self.spec = spec
         self._argv = (python, "-u", "-m", _MODULE, str(folder.absolute()))
-        self._threads = threads
+        self._share = (str(threads), str(gpus))
         self._queueing = Queueing(spec, max_waiting, max_waiting_bytes)
         self._loop = asyncio.get_running_loop()
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -149,9 +150,7 @@ class ServiceProcess:
     def ask(self, call: PendingCall) -> None:
         """Make a call; its `done` is called later, on the loop. Raises `ServiceRestarting` and `ServiceFull` at once."""
         if not self._up:
-            raise ServiceRestarting(
-                f"The service is being started again: {self._why}.", next_action="Send again in a moment."
-            )
+            raise self._restarting()
         self._queueing.add(call)
         self._send()
         self._watch()
@@ -204,7 +203,7 @@ class ServiceProcess:
     async def _spawn(self) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         with theirs:
-            argv = (*self._argv, str(theirs.fileno()), str(self._threads))
+            argv = (*self._argv, str(theirs.fileno()), *self._share)
             self._process = process = await asyncio.create_subprocess_exec(
                 *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
             )
@@ -227,14 +226,22 @@ class ServiceProcess:
             self._line = None
         self._why = why
         gone = ServiceGone(f"The service's process ended while it worked on this: {why}.", next_action="See its log.")
-        for call in self._queueing.drop_all():
+        begun, waiting = self._queueing.drop_all()
+        for call in begun:
             call.done(gone)
+        for call in waiting:
+            call.done(self._restarting())
         if not self._first.done():
             self._first.set_exception(ServiceUnfit(f"The service cannot be set up: {why}.", next_action="See its log."))
         elif not self._closing:
             print(f"the service's process is started again: {why}", file=sys.stderr, flush=True)
 
     # -- its words ----------------------------------------------------------------------------------------------------------
+
+    def _restarting(self) -> ServiceRestarting:
+        return ServiceRestarting(
+            f"The service is being started again: {self._why}.", next_action="Send again in a moment."
+        )
 
     def _heard(self, line: Line, message: object) -> None:
         if isinstance(message, Taken):

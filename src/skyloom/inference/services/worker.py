@@ -1,4 +1,7 @@
-"""``python -m skyloom.inference.services.worker BUNDLE SOCKET``: the process of one service. The data plane starts it and speaks to it."""
+"""``python -m skyloom.inference.services.worker BUNDLE SOCKET THREADS GPUS``: the process of one service.
+
+The data plane starts it and speaks to it. It dies with the data plane.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +14,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +38,7 @@ from skyloom.inference.services.frames import (
 from skyloom.inference.services.lanes import MethodLane
 from skyloom.inference.services.speaking import Speech
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, Manifest
-from skyloom.sdk.describing import methods_of
+from skyloom.sdk.describing import EndpointMethod, methods_of
 from skyloom.sdk.graph import order_of
 from skyloom.sdk.service import Service
 
@@ -49,11 +52,10 @@ class ServiceMissing(InvalidInput):
 class Bench(asyncio.Protocol):
     """The worker's side of the socket: calls come in, frames go out."""
 
-    def __init__(self, service: Service, lender: int) -> None:
+    def __init__(self, service: Service, methods: Sequence[EndpointMethod], lender: int) -> None:
         self._frames = Frames(ToWorker, self._heard)
         self._lent: set[int] = set()
         self._calls: dict[int, MethodLane] = {}
-        methods = methods_of(type(service))
         num_threads = sum(method.concurrency for method in methods if not method.is_async)
         self._threads = ThreadPoolExecutor(max_workers=max(1, num_threads), thread_name_prefix="endpoint")
         self._lanes = {
@@ -135,11 +137,11 @@ def locate_models(folder: Path, models: dict[str, str], threads: int) -> dict[st
     return {name: Located.load(name, folder / place, threads) for name, place in models.items()}
 
 
-async def _serve(folder: Path, line: socket.socket, threads: int) -> int:
+async def _serve(folder: Path, line: socket.socket, threads: int, gpus: int) -> int:
     began = time.perf_counter()
     try:
-        service = await _made(folder, threads)
-        bench = Bench(service, os.getppid())
+        service, methods = await _made(folder, threads, gpus)
+        bench = Bench(service, methods, os.getppid())
     except Exception as error:
         words = str(error) if isinstance(error, InvalidInput) else f"setup failed: {type(error).__name__}: {error}"
         traceback.print_exc()
@@ -154,11 +156,15 @@ async def _serve(folder: Path, line: socket.socket, threads: int) -> int:
     return 0
 
 
-async def _made(folder: Path, threads: int) -> Service:
+async def _made(folder: Path, threads: int, gpus: int) -> tuple[Service, list[EndpointMethod]]:
     manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
     spec = manifest.service
     if spec is None:
-        raise ServiceMissing("The bundle describes no service.", next_action="Deploy it again.")
+        from skyloom.inference import model as models
+        from skyloom.inference.services.hosted import HostedModel  # a service of one's own loads no engine
+
+        hosted = HostedModel(models.load_verified(folder, manifest, threads, gpus))
+        return hosted, hosted.methods()
     kind = find(folder, spec.entry, spec.class_name)
     service = kind()
     service._located = located = locate_models(folder, spec.models, threads)
@@ -167,7 +173,7 @@ async def _made(folder: Path, threads: int) -> Service:
     done = setup()
     if inspect.isawaitable(done):
         await done
-    return service
+    return service, methods_of(kind)
 
 
 def main(arguments: list[str]) -> int:
@@ -178,7 +184,9 @@ def main(arguments: list[str]) -> int:
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the data plane, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = asyncio.run(_serve(Path(arguments[0]), socket.socket(fileno=int(arguments[1])), int(arguments[2])))
+    code = asyncio.run(
+        _serve(Path(arguments[0]), socket.socket(fileno=int(arguments[1])), int(arguments[2]), int(arguments[3]))
+    )
     sys.stdout.flush()
     os._exit(code)  # threads of the user's may still run; nobody waits for them
 

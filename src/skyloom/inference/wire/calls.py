@@ -10,7 +10,7 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
 from skyloom.inference.dataplane import DataPlane, ModelMetadata
 from skyloom.inference.elements import raw_bytes
-from skyloom.inference.tensors import DTYPES, Array, Call, Contract, refuse
+from skyloom.inference.tensors import DTYPES, Array, Call, Contract, check_wishes, refuse
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 
@@ -48,6 +48,9 @@ def call_of(request: Any, contract: Contract) -> Call:
             tensors[wire.name] = contract.from_buffer(spec, shape, raw[index])
         else:
             tensors[wire.name] = _typed(spec, shape, wire.contents, contract)
+    for output in request.outputs:
+        if output.parameters:
+            check_wishes(output.name, output.parameters)
     return contract.call(tensors, [output.name for output in request.outputs], request.id)
 
 

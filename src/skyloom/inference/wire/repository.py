@@ -37,7 +37,7 @@ LOG_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "log_format": "default",
     }
 )
-_DEPLOY = "Deploy another version: skyloom model deploy."
+_DEPLOY = "Deploy another version: skyloom deploy."
 
 
 class ReplicaIsFixed(Denied):

@@ -14,7 +14,7 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceLate
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
 from skyloom.inference.wire.desk import ErrorAnswer, failed
@@ -194,8 +194,13 @@ class EndpointCall:
 
 
 def worded(error: SkyloomError, prediction_id: str = "") -> Response:
-    """An error as an answer: as everywhere, but arguments that an endpoint refuses are 422."""
+    """An error as an answer: as everywhere, but arguments that an endpoint refuses are 422, and one that takes too long is 504.
+
+    A 503 says that nothing was begun, and is sent again by those who stand between; a late call was begun.
+    """
     response = failed(error, prediction_id)
     if isinstance(error, ArgumentsRefused):
         response.status = 422
+    elif isinstance(error, ServiceLate):
+        response.status = 504
     return response

@@ -1,6 +1,6 @@
 """From rows of a table to the tensors of a model, and the rows that cannot go in, with why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skyloom.inference.elements import to_bfloat16
+from skyloom.inference.pictures import PictureReader, PictureRefused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.recipes.describing import value_shape
 from skyloom.recipes.features import FeatureColumn
@@ -39,7 +40,35 @@ class RowReader:
             encoding = msgspec.json.decode(told, type=tuple[FeatureColumn, ...]) if told else ()
             known = {feature.name: feature for feature in encoding}
             self._features = tuple(known.get(name, FeatureColumn(name=name)) for name in manifest.columns)
+        described = manifest.image
+        drawn = [spec for spec in self._specs if described is not None and spec.name == described.tensor]
+        self._pictures = PictureReader(described, drawn[0]) if described is not None and drawn else None
         self.names = tuple(dict.fromkeys(columns.values()))
+
+    def read(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Array], dict[int, str]]:
+        """The rows that can be predicted, them as the model takes them, and place in the batch → why another one cannot be."""
+        reasons = self.rejects(batch)
+        pictures = self._decoded(batch, reasons)
+        if not reasons:
+            return batch, self.tensors(batch, pictures), reasons
+        good = [place for place in range(batch.num_rows) if place not in reasons]
+        kept = batch.take(pa.array(good, pa.int64()))
+        return kept, self.tensors(kept, pictures) if good else [], reasons
+
+    def _decoded(self, batch: pa.RecordBatch, reasons: dict[int, str]) -> list[Array]:
+        """The pictures of the rows, each with a first axis of one; what is none is added to the reasons."""
+        if self._pictures is None or not _is_bytes(batch.column(self._columns[self._pictures.spec.name])):
+            return []
+        name = self._columns[self._pictures.spec.name]
+        column, found = batch.column(name), []
+        for place in range(batch.num_rows):
+            if place in reasons:
+                continue
+            try:
+                found.append(self._pictures.read(column[place].as_py()))
+            except PictureRefused as error:
+                reasons[place] = f"{name!r}: {error.message}"
+        return found
 
     def rejects(self, batch: pa.RecordBatch) -> dict[int, str]:
         """Place in the batch → why the row cannot be predicted. An encoded model knows what a missing value means; others do not."""
@@ -51,8 +80,8 @@ class RowReader:
                 found.setdefault(place, f"no value in {name!r}")
         return found
 
-    def tensors(self, batch: pa.RecordBatch) -> list[Array]:
-        """The rows as the model takes them. None of them is one that `rejects` names."""
+    def tensors(self, batch: pa.RecordBatch, pictures: Sequence[Array] = ()) -> list[Array]:
+        """The rows as the model takes them, none of them a rejected one; their ``pictures`` decoded already."""
         if self._features:
             parts = [
                 feature.encode(pa.chunked_array([batch.column(self._columns[feature.name])]))
@@ -62,7 +91,16 @@ class RowReader:
             kind = self._specs[0].datatype
             return [to_bfloat16(rows) if kind is Datatype.BF16 else rows.astype(DTYPES[kind], copy=False)]
         named = [(spec, self._columns[spec.name]) for spec in self._specs]
-        return [_tensor(spec, batch.schema.field(name), batch.column(name)) for spec, name in named]
+        return [
+            np.concatenate(pictures)
+            if pictures and self._pictures is not None and spec.name == self._pictures.spec.name
+            else _tensor(spec, batch.schema.field(name), batch.column(name))
+            for spec, name in named
+        ]
+
+
+def _is_bytes(column: pa.Array) -> bool:
+    return bool(pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type))
 
 
 def _missing(column: pa.Array) -> Mask:

@@ -32,6 +32,7 @@ _SHARD_S = 2.0
 _SHARD_BYTES = 32 * 2**20
 _MAX_SHARD_ROWS = 262_144
 _READ_ROWS, _READ_BYTES = 8_192, 4 * 2**20  # larger batches cost new pages of memory, and leave the caches
+_MEASURED_ROWS = 2_048
 _FAILED = "the model failed on this row"
 
 
@@ -111,17 +112,13 @@ class Work:
 
     def _predicted(self, model: Model, batch: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[LostRow]]:
         ids = batch.column(ROW_ID).to_numpy()
-        reasons = self.reader.rejects(batch)
-        if reasons:
-            good = np.setdiff1d(np.arange(batch.num_rows), np.fromiter(reasons, dtype=np.int64))
-            kept = batch.take(pa.array(good))
-        else:
-            good, kept = np.arange(batch.num_rows), batch
+        kept, tensors, reasons = self.reader.read(batch)
         if not kept.num_rows:
             return [], [LostRow(row_id=int(ids[place]), reason=why) for place, why in sorted(reasons.items())]
-        answers, failed = self._answers(model, self.reader.tensors(kept))
+        answers, failed = self._answers(model, tensors)
         if failed:
-            reasons |= {int(good[place]): _FAILED for place in failed}
+            good = [place for place in range(batch.num_rows) if place not in reasons]
+            reasons |= {good[place]: _FAILED for place in failed}
             kept = kept.take(pa.array(np.setdiff1d(np.arange(kept.num_rows), failed)))
         made = self.writer.batch(kept.column(ROW_ID), [kept.column(name) for name in self.kept], answers)
         rejects = [LostRow(row_id=int(ids[place]), reason=why) for place, why in sorted(reasons.items())]
@@ -203,13 +200,12 @@ def predict(
 
 def _pace(load: Load, source: SourceRows, reader: RowReader, model: Model, cpus: float, num_rows: int) -> Stride:
     """Measure on the first rows that can be predicted; on zeros when there are none among them."""
-    first = Range(0, 4_096)
+    first = Range(0, _MEASURED_ROWS)
     for batch in source.read(reader.names, first, len(first)):
-        bad = list(reader.rejects(batch))
-        good = batch.take(pa.array(np.setdiff1d(np.arange(batch.num_rows), bad))) if bad else batch
+        good, tensors, _ = reader.read(batch.slice(0, _MEASURED_ROWS))
         if good.num_rows:
             try:
-                return strides.measure(load, reader.tensors(good), cpus, num_rows)
+                return strides.measure(load, tensors, cpus, num_rows)
             except ModelFailed:
                 break  # a row among them; it will be found and told
     return strides.measure(load, model.example(64), cpus, num_rows)

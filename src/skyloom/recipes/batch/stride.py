@@ -48,7 +48,9 @@ def measure(
     for workers, threads in dict.fromkeys(((cores, 1), (1, cores))):
         models = [load(threads) for _ in range(workers)]
         begun = clock()
-        for tried in _sizes(models, rows, threads, clock):
+        # What is best for one thread tells where to look with several.
+        sizes = _SIZES if best is None else (best.batch, 4 * best.batch)
+        for tried in _sizes(models, rows, threads, sizes, clock):
             if best is None or tried.rows_per_s > best.rows_per_s * (_CLEARLY if tried.workers < best.workers else 1.0):
                 best = tried
             if clock() - begun > min(_LONGEST_S, _SHARE * num_rows / best.rows_per_s) / 2:
@@ -58,14 +60,14 @@ def measure(
 
 
 def _sizes(
-    models: Sequence[Model], rows: Sequence[Array], threads: int, clock: Callable[[], float]
+    models: Sequence[Model], rows: Sequence[Array], threads: int, sizes: Sequence[int], clock: Callable[[], float]
 ) -> Iterator[Stride]:
     """The sizes that there are rows for, until two in a row do not pay."""
     best, worse = 0.0, 0
     begun = clock()
     models[0].run([tensor[:1] for tensor in rows])
     most = max(1, min(len(rows[0]), int(_LONGEST_S / 2 / max(clock() - begun, 1e-6))))
-    for size in [size for size in _SIZES if size <= most]:
+    for size in [size for size in sizes if size <= most]:
         some = [tensor[:size] for tensor in rows]
         rate = max(_together([_loop(model, some, clock) for model in models]) for _ in range(_TRIES))
         yield Stride(workers=len(models), threads=threads, batch=size, rows_per_s=rate)

@@ -12,13 +12,14 @@ from skyloom.rooms.data.contents import Column
 from skyloom.rooms.data.making import SOURCE_ROW, SPLIT_COLUMN, ColumnType, Predict
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.pools.model import LOCAL
-from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, Manifest, ModelKind, TensorSpec
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, ImageInput, Manifest, ModelKind, TensorSpec
 
 PROGRAM = "skyloom.recipes.predict"
 PREDICTION, SCORE = "prediction", "score"
 _RETRIES = 4
 _NUMBERS = {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.BOOLEAN}
 _FLOATS = {Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64}
+_ENCODED = {ColumnType.ENCODED_IMAGE, ColumnType.BYTES}
 _BULK = {ColumnType.VECTOR, ColumnType.IMAGE}
 
 
@@ -40,7 +41,7 @@ def fit(order: BatchOrder, manifest: Manifest, columns: Sequence[Column]) -> dic
     _check_asked(order, manifest, known)
     chosen = {name: order.columns.get(name, name) for name in names}
     if not is_tabular(manifest) and len(names) == 1 and chosen[names[0]] not in known:
-        chosen = {names[0]: _only_fitting(manifest.signature.inputs[0], columns) or chosen[names[0]]}
+        chosen = {names[0]: _only_fitting(manifest, columns) or chosen[names[0]]}
     for name, column in chosen.items():
         if column not in known:
             raise NotPredictable(
@@ -53,7 +54,10 @@ def fit(order: BatchOrder, manifest: Manifest, columns: Sequence[Column]) -> dic
             _check_feature(name, known[column], has_texts)
     else:
         for spec in manifest.signature.inputs:
-            trouble = misfit(spec, known[chosen[spec.name]])
+            found = known[chosen[spec.name]]
+            trouble = (
+                misfit_picture(manifest.image, spec, found) if _is_picture(manifest, spec) else misfit(spec, found)
+            )
             if trouble:
                 raise NotPredictable(trouble, next_action=f"Say which column it is: --column {spec.name}=COLUMN.")
     return chosen
@@ -89,10 +93,32 @@ def _check_asked(order: BatchOrder, manifest: Manifest, known: Mapping[str, Colu
         )
 
 
-def _only_fitting(spec: TensorSpec, columns: Iterable[Column]) -> str:
+def _only_fitting(manifest: Manifest, columns: Iterable[Column]) -> str:
     """The one column of images or vectors that an input takes, whatever it is called; empty when there are several or none."""
-    found = [column.name for column in columns if column.type in _BULK and not misfit(spec, column)]
+    spec = manifest.signature.inputs[0]
+    if _is_picture(manifest, spec):
+        wanted = _BULK | _ENCODED
+        found = [one.name for one in columns if one.type in wanted and not misfit_picture(manifest.image, spec, one)]
+    else:
+        found = [one.name for one in columns if one.type in _BULK and not misfit(spec, one)]
     return found[0] if len(found) == 1 else ""
+
+
+def _is_picture(manifest: Manifest, spec: TensorSpec) -> bool:
+    return manifest.image is not None and manifest.image.tensor == spec.name
+
+
+def misfit_picture(described: ImageInput | None, spec: TensorSpec, column: Column) -> str:
+    """Why a column cannot be an input that takes pictures; empty when it can. Pixels are not scaled a second time, nor left unscaled."""
+    if column.type in _ENCODED:
+        if any(axis < 0 for axis in spec.shape[1:]):
+            return f"Column {column.name!r} holds pictures, and the model's input {spec.name!r} leaves their size open."
+        return ""
+    if described is not None and (described.scale != 1.0 or described.mean or described.deviation):
+        return (
+            f"Column {column.name!r} is {column.type.value}; the model scales pictures itself, so it takes PNG or JPEG."
+        )
+    return misfit(spec, column)
 
 
 def misfit(spec: TensorSpec, column: Column) -> str:

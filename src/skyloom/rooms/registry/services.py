@@ -46,7 +46,7 @@ class ServiceMethod(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         returns, returns_schema: of the whole answer, or of each part.
         batch: so many requests may travel together; 0 for one at a time.
         concurrency: so many calls run at once.
-        timeout_s: from the request's arrival; then it is answered 503 and given up.
+        timeout_s: from the request's arrival; then it is answered 504 and given up.
     """
 
     name: Identifier

@@ -86,7 +86,7 @@ def step_words(canary: Canary, step: int) -> str:
     place = f"step {step + 1} of {canary.plan.num_steps}"
     if canary.plan.shadow and step == 0:
         return f"{place}: revision {canary.number} is sent a copy of every request"
-    return f"{place}: revision {canary.number} has {canary.plan.percent(step):g} % of the traffic"
+    return f"{place}: revision {canary.number} has {canary.plan.percent(step):g}% of the traffic"
 
 
 def _worse(canary: Canary, seen: Watched) -> CanaryMove | None:

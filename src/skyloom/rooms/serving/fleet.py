@@ -192,7 +192,7 @@ def _leaving(now_is: Situation, alive: Sequence[Seen], wanted: dict[Slot, int]) 
     if _taken_over(now_is, alive, wanted):
         return [*leaving, *serving]
     stopping = any(item.state is ReplicaState.STOPPING for item in now_is.seen)
-    reached = sum(item.answers and (now_is.listens or not item.replica.private) for item in alive)
+    reached = sum(item.answers and _reached(now_is, item) for item in alive)
     if serving and not stopping and any(item.waits for item in alive) and reached > 1:
         leaving.append(min(serving, key=lambda item: (item.answers, item.replica.id)))
     return leaving
@@ -204,6 +204,13 @@ def _serves(now_is: Situation, item: Seen) -> bool:
     if endpoint.front is Front.GATEWAY:
         return not item.replica.private
     return not item.replica.private or item.replica.revision_number in endpoint.in_force.weighted
+
+
+def _reached(now_is: Situation, item: Seen) -> bool:
+    """Requests get to it: it shares the ports, or the gateway that listens there sends some."""
+    if not item.replica.private:
+        return True
+    return now_is.listens and item.replica.revision_number in now_is.endpoint.in_force.weighted
 
 
 def _taken_over(now_is: Situation, alive: Sequence[Seen], wanted: dict[Slot, int]) -> bool:

@@ -85,11 +85,12 @@ class LoadHistory:
         )
         return LoadMean(total / weights if weights > 0 else 0.0, arrived / seen_s if seen_s > 0 else 0.0, seen_s)
 
-    def quiet_s(self, now: float) -> float:
-        """For how long it is known that nobody asked."""
-        if self.newest is None or now - self.newest.at > _GAP_S:
+    @property
+    def quiet_s(self) -> float:
+        """For how long it was seen, up to the newest sample, that nobody asked. What nobody reports is no quiet."""
+        if self.newest is None:
             return 0.0
-        return max(0.0, max(now, self.newest.at) - max(self._busy_at, self._seen_since))
+        return max(0.0, self.newest.at - max(self._busy_at, self._seen_since))
 
     def same_time(self, start: float, end: float, same_weekday: bool) -> Sequence[float]:
         """What the minutes between two moments (at most an hour apart) saw on earlier days: one value a day, the highest of its minutes."""

@@ -148,7 +148,7 @@ def _slept_or_woken(scaling: Autoscaling, load: LoadHistory, right: _Right, curr
         return _Right(first, ScaleReason.WAKE, "Somebody asks, and there is no replica.", panics=True)
     if newest is None:
         return _Right(min(current, scaling.max_replicas), ScaleReason.UNSEEN, "Nothing was heard of its load yet.")
-    quiet_s = load.quiet_s(now)
+    quiet_s = load.quiet_s
     if quiet_s >= scaling.scale_to_zero_after_s and not right.panics:
         return _Right(0, ScaleReason.IDLE, f"Nobody asked for {scaling.scale_to_zero_after_s:g} s.")
     if right.replicas < 1:
@@ -223,7 +223,7 @@ def _due(scaling: Autoscaling, load: LoadHistory, course: ScaleCourse, now: floa
         moments.append(course.highs[0][0] + scaling.scale_down_delay_s)
     if len(course.lows) > 1:
         moments.append(course.lows[0][0] + scaling.scale_up_delay_s)
-    moments.append(now - load.quiet_s(now) + scaling.scale_to_zero_after_s)
+    moments.append(now - load.quiet_s + scaling.scale_to_zero_after_s)
     return min(moment for moment in moments if moment > now)
 
 

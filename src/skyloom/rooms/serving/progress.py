@@ -16,7 +16,7 @@ from skyloom.rooms.serving.tallying import Counted, handed_on, shadow_key, since
 from skyloom.rooms.serving.traffic_writer import Moment, SplitWriter, words_of
 
 
-class Progress:
+class TrafficProgress:
     """Moves the traffic of all endpoints on."""
 
     def __init__(self, store: Store, clock: Clock, writer: SplitWriter) -> None:

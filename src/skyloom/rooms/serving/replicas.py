@@ -121,10 +121,12 @@ class Heard:
             return self._ports.get(replica_id, 0)
         return known[1].rest_port if known[1].ready else 0
 
-    def take(self, report: ReportTraffic) -> None:
-        """Keep a report."""
+    def take(self, report: ReportTraffic) -> bool:
+        """Keep a report. True when it is the first to say that the replica takes requests."""
         with self._lock:
+            before = self._reports.get(report.replica)
             self._reports[report.replica] = (self._clock.monotonic(), report)
+        return report.ready and (before is None or not before[1].ready)
 
     def ready(self, replica_id: str) -> bool:
         """It said lately that it takes requests."""

@@ -37,7 +37,7 @@ from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
-from skyloom.rooms.serving.progress import Progress
+from skyloom.rooms.serving.progress import TrafficProgress
 from skyloom.rooms.serving.replicas import Heard, RoutesHeard, default_resources, plan_of, spec_of
 from skyloom.rooms.serving.tables import RouteTables
 from skyloom.rooms.serving.traffic_writer import SplitWriter
@@ -83,7 +83,7 @@ class Serving:
         self._outlook = Outlook(clock, jobs, self._heard, self._routes_heard)
         writer = SplitWriter(clock, outbox, monitoring, self._outlook)
         self._changes = SafeChange(store, clock, ids, outbox, self._outlook, writer, self.find)
-        self._progress = Progress(store, clock, writer)
+        self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
         self.autoscaler = Autoscaler(store, clock, outbox)
@@ -156,7 +156,8 @@ class Serving:
             raise model.NotAReplica(
                 f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
             )
-        self._heard.take(ask)
+        if self._heard.take(ask):
+            self.notice({REPLICAS.name})  # somebody may wait for it, at the gateway
         self._monitoring.observe(
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
