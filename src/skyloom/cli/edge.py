@@ -1,4 +1,4 @@
-"""``skyloom edge``: hands over to the small process, which imports none of this."""
+"""``skyloom edge``: hands over to the small program, which imports none of this. ``edge run`` becomes it; the other words only ask it."""
 
 import os
 import sys
@@ -13,11 +13,15 @@ app = typer.Typer(help="A model on a small device: join, run, status.", add_comp
     help="A model on a small device: join, run, status. It serves offline, and reports when it can.",
 )
 def edge(context: typer.Context) -> None:
-    """Become ``python -m skyloom.edge``; its words have helps of their own."""
-    if context.args in ([], ["--help"], ["-h"]):
-        typer.echo(
-            f"{context.get_help()}\n\nSee: skyloom edge join --help, skyloom edge run --help, skyloom edge status --help."
-        )
-        return
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "skyloom.edge", *context.args])  # noqa: S606
+    """Do what ``python -m skyloom.edge`` does with the same words."""
+    words = list(context.args)
+    if words[:1] == ["run"] and not {"-h", "--help"} & set(words):
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "skyloom.edge", *words])  # noqa: S606
+    from skyloom.edge.__main__ import main
+
+    try:
+        code = main(words)
+    except SystemExit as end:  # how argparse ends, after its help too
+        code = end.code if isinstance(end.code, int) else 0
+    raise typer.Exit(code)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from skyloom.core.errors import Category, InvalidInput, SkyloomError
 
@@ -27,8 +28,13 @@ class EdgeUsage(InvalidInput):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
-    told = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser()
+    if not words:
+        parser.print_help()
+        return 2
     try:
+        told = parser.parse_args(words)
         return int(told.run(told))
     except SkyloomError as error:
         print(f"error {error.code}: {error.message}\nnext: {error.next_action}", file=sys.stderr)
@@ -100,12 +106,30 @@ def _slim(told: argparse.Namespace) -> int:
     return 0
 
 
+class _Help(argparse.HelpFormatter):
+    """Help that looks like the other words'."""
+
+    def add_usage(self, usage, actions, groups, prefix=None):  # type: ignore[no-untyped-def]
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals are two lines, as all of ours."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise EdgeUsage(f"{message[:1].upper()}{message[1:]}.", next_action=f"See: {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="skyloom edge", description="A model on a small device: serves it offline, reports when it can."
+    parser = _Parser(
+        prog="skyloom edge",
+        description="A model on a small device: serves it offline, reports when it can.",
     )
     words = parser.add_subparsers(required=True, metavar="WORD")
-    home = argparse.ArgumentParser(add_help=False)
+    home = _Parser(add_help=False)
     home.add_argument(
         "--home",
         type=lambda text: Path(text).expanduser().absolute(),

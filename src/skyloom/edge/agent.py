@@ -185,31 +185,49 @@ class Agent:
             self._say("this disk is an older copy of what the cloud knows: everything on it is sent again")
             self._outbox.renew()
             self._positions = dict.fromkeys(Lane, 0)
-        for lane in (Lane.FACTS, Lane.SAMPLES):
-            self._bring_lane(link, file, lane)
+        # A sample means nothing before the fact that its run began.
+        if not (self._bring_lane(link, file, Lane.FACTS) and self._bring_lane(link, file, Lane.SAMPLES)):
+            self._sooner = True
 
-    def _bring_lane(self, link: CloudLink, file: DeviceFile, lane: Lane) -> None:
+    def _bring_lane(self, link: CloudLink, file: DeviceFile, lane: Lane) -> bool:
+        """Bring some of a lane; False when there may be more.
+
+        A record that the cloud can make nothing of (it may be older than this software) is passed over, alone, and counted there.
+        """
+        passed, one_by_one = 0, False
         for _ in range(_PIECES_A_CALL):
-            position = max(self._positions[lane], self._outbox.epoch.base(lane))
+            position = max(self._positions[lane], self._outbox.epoch.base(lane), passed)
             piece = self._outbox.read(lane, position)
-            if not piece.payloads or self._stopping.is_set():
-                return
+            if not piece.payloads:
+                return True
+            if self._stopping.is_set():
+                return False
+            payloads = piece.payloads[:1] if one_by_one else piece.payloads
             ask = UploadOutbox(
                 device=file.device,
                 epoch=self._outbox.epoch.id,
                 lane=lane,
                 base=self._outbox.epoch.base(lane),
-                oldest=piece.oldest,
+                oldest=max(piece.oldest, passed),
                 first=piece.first,
                 now=time.time(),
                 records=(),
             )
-            raw = [msgspec.Raw(payload) for payload in piece.payloads]
-            taken: OutboxTaken = link.ask(ask, {"records": raw})
+            try:
+                taken: OutboxTaken = link.ask(ask, {"records": [msgspec.Raw(payload) for payload in payloads]})
+            except InvalidInput as error:
+                one_by_one = len(payloads) > 1
+                if not one_by_one:
+                    passed = piece.first + 1
+                    self._say(
+                        f"the cloud cannot read record {piece.first} of {lane.value}; it is passed over: {error.message}"
+                    )
+                continue
             if taken.next == self._positions[lane]:
-                return
+                return True  # the cloud knows why; it is asked again with the next call
             self._positions = {**self._positions, lane: taken.next}
             self._outbox.taken(lane, taken.next)
+        return False
 
     # What is served
 

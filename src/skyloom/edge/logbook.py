@@ -73,7 +73,7 @@ class Logbook:
             rows=ticket.call.rows,
             latency_us=max(0, int((clock - ticket.arrived_at) * 1e6)),
             status=200 if ticket.failure is None else 500,
-            client_id=ticket.call.client_id,
+            client_id=ticket.call.client_id[:200],
             outputs=outputs.decode() if len(outputs) <= MAX_OUTPUT_CHARS else "",
         )
 

@@ -100,6 +100,7 @@ class Station:
         )
         self._rest = Connections(Rest(self.plane), SMALL)
         self._grpc: Any = None
+        self._grpc_site: Any = None
         self._servers: list[asyncio.AbstractServer] = []
 
     async def open(self, listeners: Sequence[socket.socket]) -> None:
@@ -110,7 +111,8 @@ class Station:
             from skyloom.inference.wire.grpc_site import GrpcSite
             from skyloom.inference.wire.http2 import Http2Connections
 
-            self._grpc = Http2Connections(GrpcSite(self.plane), SMALL)
+            self._grpc_site = GrpcSite(self.plane)
+            self._grpc = Http2Connections(self._grpc_site, SMALL)
             self._servers.append(await loop.create_server(self._grpc.accept, sock=listeners[1]))
 
     async def sweep(self) -> None:
@@ -120,6 +122,7 @@ class Station:
             self._rest.sweep()
             if self._grpc is not None:
                 self._grpc.sweep()
+                self._grpc_site.look()
             self.plane.access.refresh()
             with contextlib.suppress(OSError):  # the next prediction finds out that the disk takes no more
                 await asyncio.to_thread(self._outbox.sync)
@@ -136,6 +139,8 @@ class Station:
         await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        if self._grpc_site is not None:
+            self._grpc_site.drain()
         groups = [group for group in (self._rest, self._grpc) if group is not None]
         for group in groups:
             group.drain()
