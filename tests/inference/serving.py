@@ -132,21 +132,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class ReplicaProcess:
-    """A replica that was started, and where it listens."""
+class PlannedProcess:
+    """A process that was started with a plan: waited for, read, ended."""
 
-    def __init__(self, plan: Path, environment: dict[str, str] | None = None) -> None:
-        source = str(Path(skyloom.__file__).parents[1])
-        self.folder = plan.parent
-        self.output = plan.with_suffix(".out")
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "skyloom.inference", str(plan)],
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": source, **(environment or {})},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self._ready = plan.with_suffix(".ready")
+    process: "subprocess.Popen[bytes]"
+    output: Path
+    _ready: Path
 
     def wait_ready(self, timeout_s: float = 30) -> Listening:
         deadline = time.monotonic() + timeout_s
@@ -167,6 +158,23 @@ class ReplicaProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class ReplicaProcess(PlannedProcess):
+    """A replica that was started, and where it listens."""
+
+    def __init__(self, plan: Path, environment: dict[str, str] | None = None) -> None:
+        source = str(Path(skyloom.__file__).parents[1])
+        self.folder = plan.parent
+        self.output = plan.with_suffix(".out")
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "skyloom.inference", str(plan)],
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": source, **(environment or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._ready = plan.with_suffix(".ready")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
+from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
@@ -48,7 +48,6 @@ _GUESSED = {
     1: 0.010,
     16: 0.012,
 }  # seconds by rows, of a service: zeros may mean something to it, so it is not tried out
-_MAX_PLAN_BYTES = 2**20
 
 
 class PlanRefused(InvalidInput):
@@ -176,18 +175,7 @@ class Replica:
 
 def read_plan(path: Path) -> ServePlan:
     """Read and check a plan. Raises `PlanRefused`."""
-    try:
-        if path.stat().st_size > _MAX_PLAN_BYTES:
-            raise _refused("it is too large")
-        plan = msgspec.json.decode(path.read_bytes(), type=ServePlan)
-    except OSError as error:
-        raise _refused(os.strerror(error.errno or 0)) from error
-    except msgspec.MsgspecError as error:
-        raise _refused(str(error)) from error
-    try:
-        loopback = ipaddress.ip_address(plan.host).is_loopback
-    except ValueError:
-        raise _refused(f"host {plan.host!r} is not an address") from None
+    plan, loopback = read_plan_file(path, ServePlan, _refused)
     if not plan.behind_proxy:
         _check_inside(plan, loopback)
     return plan

@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +11,8 @@ import httpx
 import msgspec
 
 import skyloom
-from skyloom.rooms.serving.plan import Listening
 from skyloom.rooms.serving.routes import Backend, EndpointRoute, GatewayPlan, RoutingTable, Share
-from tests.inference.serving import HEADERS, TOKEN, free_port, write_access
+from tests.inference.serving import HEADERS, TOKEN, PlannedProcess, free_port, write_access
 
 
 def backend(port: int, replica: str = "rep_1") -> Backend:
@@ -54,7 +51,7 @@ def make_plan(folder: Path, **changes) -> Path:
     return path
 
 
-class GatewayChild:
+class GatewayChild(PlannedProcess):
     """A gateway that was started."""
 
     def __init__(self, plan: Path, environment: dict[str, str] | None = None) -> None:
@@ -71,26 +68,6 @@ class GatewayChild:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-
-    def wait_ready(self, timeout_s: float = 30) -> Listening:
-        deadline = time.monotonic() + timeout_s
-        while not self._ready.exists():
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.01)
-        return msgspec.json.decode(self._ready.read_bytes(), type=Listening)
-
-    def text(self) -> str:
-        return self.output.read_text()
-
-    def terminate(self, timeout_s: float = 20) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import resource
 import signal
@@ -17,6 +16,7 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.gateway.doors import Doors
 from skyloom.inference.gateway.report import RouteReporter
 from skyloom.inference.gateway.table import RoutingFile
+from skyloom.inference.plan_files import read_plan_file
 from skyloom.rooms.serving.plan import Listening
 from skyloom.rooms.serving.routes import EndpointRoute, GatewayPlan, RouteTraffic, RoutingTable
 from skyloom.settings import TaskEnvironment
@@ -24,7 +24,6 @@ from skyloom.settings import TaskEnvironment
 _LOOK_S = 0.05  # how late somebody may hear that nobody came
 _LOOKS_PER_TABLE = 4
 _LOOKS_PER_SWEEP = 20
-_MAX_PLAN_BYTES = 2**20
 
 
 class GatewayPlanRefused(InvalidInput):
@@ -176,18 +175,7 @@ def _allow_many_files() -> None:
 
 def read_plan(path: Path) -> GatewayPlan:
     """Read and check a plan. Raises `GatewayPlanRefused`."""
-    try:
-        if path.stat().st_size > _MAX_PLAN_BYTES:
-            raise _refused("it is too large")
-        plan = msgspec.json.decode(path.read_bytes(), type=GatewayPlan)
-    except OSError as error:
-        raise _refused(os.strerror(error.errno or 0)) from error
-    except msgspec.MsgspecError as error:
-        raise _refused(str(error)) from error
-    try:
-        loopback = ipaddress.ip_address(plan.host).is_loopback
-    except ValueError:
-        raise _refused(f"host {plan.host!r} is not an address") from None
+    plan, loopback = read_plan_file(path, GatewayPlan, _refused)
     if not loopback:
         raise _refused(f"host {plan.host} is not a loopback address, and there is no TLS yet")
     return plan
