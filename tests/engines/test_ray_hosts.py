@@ -32,6 +32,7 @@ import datetime, os, time
 from pathlib import Path
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # made later, it would keep the group's threads beyond the end of Python
 
 dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=10))
 rank, size = dist.get_rank(), dist.get_world_size()
