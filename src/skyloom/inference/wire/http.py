@@ -20,6 +20,11 @@ from skyloom.rooms.serving.plan import Limits
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
+_PARSED_BYTES = (
+    2**14
+)  # at a time: what a client asks for in one read must not all be answered before it takes any of it
+_SHARE_BYTES = 2**16  # of a body that comes in though all of them together are too much: small ones still get through
+_FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 
 
 class Connections:
@@ -27,6 +32,7 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        share_bytes: of one body that is let in though all together are too much.
         known: heads that need not be read again.
     """
 
@@ -36,7 +42,13 @@ class Connections:
         self.known = Known(site)
         self.open: set[Connection] = set()
         self.unread_bytes = 0
+        self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+
+    @property
+    def is_full(self) -> bool:
+        """True while all bodies together are more than they may be; then only small ones come in."""
+        return self.unread_bytes > self.limits.max_unread_bytes
 
     def accept(self) -> "Connection":
         """Protocol factory for `loop.create_server`."""
@@ -74,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._unparsed = b""
+        self._num_chunks = 0
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -94,6 +108,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._group.open.discard(self)
         self._drop_body()
+        self._unparsed = b""
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
@@ -112,6 +127,31 @@ class Connection(asyncio.Protocol):
                 self._take(known[0], data[end:])
                 self._steer()
                 return
+        self._parse(self._unparsed + data if self._unparsed else data)
+        self._steer()
+
+    def _parse(self, data: bytes) -> None:
+        """Read requests as long as their answers are taken; what is left is read when there is room."""
+        at = 0
+        while at < len(data) and not self._refused and (at == 0 or not self._is_busy):
+            size = self._parsed_bytes
+            self._feed(data if len(data) <= size else memoryview(data)[at : at + size])
+            at += size
+        self._unparsed = b"" if self._refused else data[at:]
+
+    @property
+    def _parsed_bytes(self) -> int:
+        """How much is read at a time: little, but of one body as much as there is."""
+        if self._request is None or b"content-length" not in self._headers:
+            return _PARSED_BYTES
+        return max(_PARSED_BYTES, int(self._headers[b"content-length"]) - len(self._body))
+
+    def _parse_rest(self) -> None:
+        if self._unparsed and not self._is_busy:
+            self._parse(self._unparsed)
+            self._steer()
+
+    def _feed(self, data: bytes | memoryview) -> None:
         self._began_now = False
         try:
             self._parser.feed_data(data)
@@ -123,7 +163,6 @@ class Connection(asyncio.Protocol):
             self._stalled_head_bytes += len(data)
             if self._stalled_head_bytes > self._limits.max_header_bytes:
                 self._refuse(431, "The request's headers are too large.")
-        self._steer()
 
     def eof_received(self) -> bool:
         # A client that only closed its sending side still gets the answers it waits for. Who leaves while an answer comes part by part
@@ -149,6 +188,8 @@ class Connection(asyncio.Protocol):
     # -- httptools ----------------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._refused:
+            return
         self._reset()
         self._in_head = self._began_now = True
         self._wait(self._limits.header_timeout_s)
@@ -192,6 +233,11 @@ class Connection(asyncio.Protocol):
         elif self._headers.get(b"expect") and not self._exchanges:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        if self._num_chunks > _FREE_CHUNKS and len(self._body) < _MIN_CHUNK_BYTES * self._num_chunks:
+            self._refuse(400, "The chunks of the body are too small: each costs more than it brings.")
+        self._num_chunks += 1
+
     def on_body(self, body: bytes) -> None:
         if self._refused:
             return
@@ -204,7 +250,7 @@ class Connection(asyncio.Protocol):
         self._group.unread_bytes += len(body)
         if len(self._body) > self._limits.max_body_bytes:
             self._refuse(413, f"The body is larger than {self._limits.max_body_bytes} bytes.")
-        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+        elif self._group.is_full and len(self._body) > self._group.share_bytes:
             self._refuse(429, "Too many large requests are coming in at once.")
 
     def on_message_complete(self) -> None:
@@ -322,12 +368,19 @@ class Connection(asyncio.Protocol):
         self._drop_body()
         self._headers = {}
         self._admission = None
-        self._head_bytes = self._num_headers = self._stalled_head_bytes = 0
+        self._head_bytes = self._num_headers = self._stalled_head_bytes = self._num_chunks = 0
+
+    @property
+    def _is_busy(self) -> bool:
+        """True while answers are not taken, or too many are owed."""
+        return self._write_deadline is not None or len(self._exchanges) >= self._limits.max_pipelined
 
     def _steer(self) -> None:
         """Read no further while answers are not taken or too many are owed; what is refused is read to be dropped."""
-        busy = self._write_deadline is not None or len(self._exchanges) >= self._limits.max_pipelined
-        pause = busy and not self._refused
+        busy = self._is_busy
+        if self._unparsed and not busy:
+            asyncio.get_running_loop().call_soon(self._parse_rest)  # not now: the parser itself may have led here
+        pause = (busy or bool(self._unparsed)) and not self._refused
         if pause != self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:
@@ -382,7 +435,8 @@ class Connection(asyncio.Protocol):
         """Answer, and believe nothing more on this connection."""
         self._refused = True
         self._drop_body()
-        self._request = None
+        self._unparsed = b""
+        self._request = self._read_deadline = None  # earlier answers have their time; then it lingers
         self._in_head = False
         exchange = Turn(self, True, False)
         self._exchanges.append(exchange)
