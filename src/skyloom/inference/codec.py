@@ -110,7 +110,7 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     """
     if json_length is not None and json_length > len(body):
         raise unreadable("Inference-Header-Content-Length is larger than the body.", "Send the JSON's length in bytes.")
-    head, tail = (body, b"") if json_length is None else (body[:json_length], memoryview(body)[json_length:])
+    head, tail = (body, b"") if json_length is None else (body[:json_length], _tail(body, json_length))
     try:
         request = _requests.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -122,6 +122,11 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     if not request.parameters and not request.outputs:
         return Asked(call, _NOTHING, None)
     return Asked(call, _binary(request, call), timeout_of(request.parameters))
+
+
+def _tail(body: bytes, start: int) -> bytes | memoryview:
+    """The tensors behind the JSON, where they are; but few of them must not keep all of a body alive while they wait."""
+    return memoryview(body)[start:] if 2 * start <= len(body) else body[start:]
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from skyloom.core.errors import InternalError, LimitExceeded, SkyloomError
 
 _MAX_WAITING = 32
+_MAX_BYTES = 2**26
 Made = TypeVar("Made")
 
 
@@ -22,18 +23,25 @@ class Beside:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
-        self._num_waiting = 0
+        self._num_waiting = self._num_bytes = 0
 
     def run(
-        self, work: Callable[[], Made], then: Callable[[Made], None], failed: Callable[[SkyloomError], None]
+        self,
+        work: Callable[[], Made],
+        then: Callable[[Made], None],
+        failed: Callable[[SkyloomError], None],
+        num_bytes: int,
     ) -> None:
-        """Do ``work`` on the thread; ``then`` or ``failed`` is called on the loop. Raises `BesideFull`."""
-        if self._num_waiting >= _MAX_WAITING:
+        """Do ``work``, which holds so many bytes, on the thread; ``then`` or ``failed`` is called on the loop. Raises `BesideFull`."""
+        over = self._num_waiting > 0 and self._num_bytes + num_bytes > _MAX_BYTES
+        if over or self._num_waiting >= _MAX_WAITING:
             raise BesideFull("Too many large or packed requests wait.", next_action="Send again in a moment.")
         self._num_waiting += 1
+        self._num_bytes += num_bytes
 
         def done(finished: "Future[Made]") -> None:
             self._num_waiting -= 1
+            self._num_bytes -= num_bytes
             try:
                 made = finished.result()
             except SkyloomError as error:

@@ -54,13 +54,16 @@ def call_of(request: Any, contract: Contract) -> Call:
     return contract.call(tensors, [output.name for output in request.outputs], request.id)
 
 
-def answer_of(request: Any, ticket: Ticket, plane: DataPlane) -> Any:
-    """The ``ModelInferResponse`` to a request whose rows went through the model."""
+def answer_of(ticket: Ticket, plane: DataPlane) -> Any:
+    """The ``ModelInferResponse`` to a request whose rows went through the model.
+
+    Of the request only its call is left: its message would hold all of its tensors once more while it waits.
+    """
     plan = plane.plan
     if ticket.outputs is None:
         raise InternalError("The answer is gone.", next_action="Send the request again.")
     answer = pb.ModelInferResponse(
-        model_name=plan.model, model_version=plan.model_version, id=request.id or ticket.prediction_id
+        model_name=plan.model, model_version=plan.model_version, id=ticket.call.client_id or ticket.prediction_id
     )
     answer.parameters["skyloom-prediction-id"].string_param = ticket.prediction_id
     for position in ticket.call.outputs:

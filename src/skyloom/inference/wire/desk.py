@@ -91,6 +91,8 @@ def failed(error: SkyloomError, prediction_id: str = "") -> Response:
 def refusal(status: int, message: str, headers: Fields = ()) -> Response:
     """Word an error that has no exception of its own."""
     category = next((kind for kind, number in HTTP_STATUS.items() if number == status), Category.INVALID)
+    if category in (Category.LIMIT, Category.UNAVAILABLE):
+        headers = (*headers, *_RETRY)
     body = ErrorAnswer(error=message, code=f"http_{status}", category=category)
     return Response(status, msgspec.json.encode(body), headers=headers)
 

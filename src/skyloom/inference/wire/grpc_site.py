@@ -16,6 +16,7 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import timeout_of, unreadable
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.wire import open_inference_pb2 as pb
+from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.calls import answer_of, call_of
 from skyloom.inference.wire.grpc_framing import (
     ENCODINGS,
@@ -25,7 +26,7 @@ from skyloom.inference.wire.grpc_framing import (
     framed,
     status_answer,
     too_large,
-    unpacked_message,
+    unpack,
 )
 from skyloom.inference.wire.grpc_methods import SERVICE, Method, methods, parameters_of
 from skyloom.inference.wire.grpc_stream import InferStream
@@ -69,8 +70,11 @@ class GrpcSite:
             _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
             _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
         }
-        self._streams: set[InferStream] = set()
-        self._conversations: set[Conversation] = set()
+        self._beside = Beside()
+        self._talks: dict[
+            InferStream | Conversation, bytes | None
+        ] = {}  # those that are open, and the token they showed
+        self._version = self.epoch
         self._watchers = Watchers(self._status_of)
 
     @property
@@ -105,11 +109,32 @@ class GrpcSite:
         if target in (_STREAM, _REFLECT):  # whole requests come over a wire without streams
             exchange.answer(status_answer(GrpcStatus.UNIMPLEMENTED, "A stream needs HTTP/2."))
             return
+        most = self._max_bytes if target == self._infer else _MAX_QUESTION_BYTES
+
+        def take(content: bytes) -> None:
+            self._take(content, request, exchange)
+
+        def refuse(error: SkyloomError) -> None:
+            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+
+        try:
+            content, is_packed = _message(request, most)
+        except SkyloomError as error:
+            refuse(error)
+            return
+        request.body = b""  # what it says is in tensors soon, which are counted; the message is not
+        if is_packed:
+            encoding = request.head.headers.get(b"grpc-encoding", b"identity")
+            unpack(content, encoding, most, self._beside, take, refuse)
+        else:
+            take(content)
+
+    def _take(self, content: bytes, request: Request, exchange: Streaming) -> None:
+        """Answer a message."""
+        target = request.head.target
         try:
             method = self._methods[target]
-            message = method.request.FromString(
-                _message(request, self._max_bytes if target == self._infer else _MAX_QUESTION_BYTES)
-            )
+            message = method.request.FromString(content)
             if target == self._infer:
                 self._begin(message, request, exchange)
             elif target == _WATCH:
@@ -128,28 +153,36 @@ class GrpcSite:
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """Reflection and a stream of inferences are conversations; all other methods take one message."""
         if request.head.target == _STREAM:
-            stream = InferStream(self._plane, request, exchange, self._streams.discard)
-            self._streams.add(stream)
-            return stream
+            return self._opened(InferStream(self._plane, request, exchange, self._is_over, self._beside), request)
         if request.head.target == _REFLECT:
-            talk = Conversation(
-                exchange, reflection_pb2.ServerReflectionRequest, reflected, self._conversations.discard
-            )
-            self._conversations.add(talk)
-            return talk
+            talk = Conversation(exchange, reflection_pb2.ServerReflectionRequest, reflected, self._is_over)
+            return self._opened(talk, request)
         return None
 
     def look(self) -> None:
-        """Tell those who watch health what has changed. Called about once a second."""
+        """Tell those who watch health what has changed, and end streams whose token was taken back. Called about once a second."""
         self._watchers.look()
+        if self._version == self.epoch:
+            return
+        self._version = self.epoch
+        for talk, shown in list(self._talks.items()):
+            try:
+                self._plane.access.check(shown)
+            except SkyloomError as error:
+                talk.end(GRPC_STATUS[error.category], str(error))
+
+    def _opened(self, talk: InferStream | Conversation, request: Request) -> Listener:
+        self._talks[talk] = request.head.headers.get(b"authorization")
+        return talk
+
+    def _is_over(self, talk: InferStream | Conversation) -> None:
+        self._talks.pop(talk, None)
 
     def drain(self) -> None:
         """End the calls that would never end by themselves."""
         self._watchers.end()
-        for talk in list(self._conversations):
+        for talk in list(self._talks):
             talk.stop()
-        for stream in list(self._streams):
-            stream.stop()
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
@@ -167,7 +200,7 @@ class GrpcSite:
                 return
             try:
                 trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
-                made = _answered(answer_of(message, ticket, plane), trailers)
+                made = _answered(answer_of(ticket, plane), trailers)
             except Exception:  # a defect of ours must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
                 exchange.answer(
@@ -209,16 +242,14 @@ class GrpcSite:
         return response
 
 
-def _message(request: Request, max_bytes: int) -> bytes:
-    """The one message of a call. Raises `RequestUnreadable`, `MessageTooLarge`, `CompressionUnknown`."""
+def _message(request: Request, max_bytes: int) -> tuple[bytes, bool]:
+    """The one message of a call; True when it is packed. Raises `RequestUnreadable`, `MessageTooLarge`."""
     body = request.body
     if len(body) < 5 or int.from_bytes(body[1:5], "big") != len(body) - 5 or body[0] > 1:
         raise unreadable("The call does not bring exactly one message.", "Send one message, then end the stream.")
-    if body[0] == 0:
-        if len(body) - 5 > max_bytes:
-            raise too_large(max_bytes)
-        return body[5:]
-    return unpacked_message(body[5:], request.head.headers.get(b"grpc-encoding", b"identity"), max_bytes)
+    if len(body) - 5 > max_bytes:
+        raise too_large(max_bytes)
+    return body[5:], body[0] == 1
 
 
 def _timeout_s(headers: Mapping[bytes, bytes]) -> float | None:

@@ -43,6 +43,8 @@ _MAX_STREAMS = 256
 _MAX_CONTINUATIONS = 32
 _CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
 _CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
+_CRUMB_BYTES = 64
+_SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _MAX_SETTINGS_BYTES = 6 * 64
 _FREE_RESETS = 200
 _OPEN_SHARE = 16
@@ -53,6 +55,7 @@ class Http2Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
+        share_bytes: what one connection may keep though all together keep too much: nobody can lock out those who keep next to nothing.
         open_bytes: the same of requests that showed no token; they have a small bound of their own, so that they harm only each other.
     """
 
@@ -61,6 +64,7 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
+        self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
 
     def accept(self) -> "Http2Connection":
@@ -108,7 +112,7 @@ class Http2Connection(asyncio.Protocol):
         self._block_head = Frame(0, 0, 0, b"")
         self._out: list[bytes] = []
         self._flushing = self._closing = self._paused = self._is_quiet = False
-        self._num_control = self._num_resets = 0
+        self._num_control = self._num_resets = self._num_kept = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
 
@@ -325,7 +329,7 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
         self._deadline = None
         stream.head_bytes = self._fields.cost_bytes
-        has_room = self._group.count(request, stream.head_bytes)
+        has_room = self._has_room(request, stream.head_bytes)
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
@@ -359,8 +363,8 @@ class Http2Connection(asyncio.Protocol):
         if stream.window < 0:
             raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
         part = unpadded(each)
-        if not part and not each.flags & Flag.END_STREAM:
-            self._count_control()  # nothing, and not the end either
+        if len(part) < _CRUMB_BYTES and not each.flags & Flag.END_STREAM:
+            self._count_control()  # it costs more than it brings
         if stream.listener is not None:
             if part:
                 stream.listener.heard(part)
@@ -369,7 +373,7 @@ class Http2Connection(asyncio.Protocol):
             return
         else:
             stream.take(part)
-            if self._is_too_much(stream, self._group.count(stream.request, len(part))):
+            if self._is_too_much(stream, self._has_room(stream.request, len(part))):
                 return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
@@ -379,7 +383,7 @@ class Http2Connection(asyncio.Protocol):
     def _count_kept(self, stream: Http2Stream, listener: Listener) -> None:
         """Count what a listener keeps, and give it time for the rest. Raises `StreamBroken`."""
         kept = 0 if stream.is_gone else listener.num_kept
-        has_room = self._group.count(stream.request, kept - stream.num_bytes)
+        has_room = self._has_room(stream.request, kept - stream.num_bytes)
         stream.num_bytes = kept
         is_late = kept and listener.wants_more
         stream.deadline = time.monotonic() + self._limits.body_timeout_s if is_late else None
@@ -433,7 +437,7 @@ class Http2Connection(asyncio.Protocol):
     def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
-        self._group.count(stream.request, -stream.head_bytes)
+        self._has_room(stream.request, -stream.head_bytes)
         stream.head_bytes = 0
         self._outflow.drop(stream)
         stream.is_answered = stream.is_gone = True
@@ -444,8 +448,14 @@ class Http2Connection(asyncio.Protocol):
         if not self._streams:
             self._deadline = time.monotonic() + self._limits.idle_timeout_s
 
+    def _has_room(self, request: Request, num_bytes: int) -> bool:
+        """Count what a request keeps; while all keep too much, only a connection that keeps next to nothing has room."""
+        self._num_kept += num_bytes
+        fits = self._group.count(request, num_bytes)
+        return fits or (not request.is_open and self._num_kept <= self._group.share_bytes)
+
     def _drop_body(self, stream: Http2Stream) -> None:
-        self._group.count(stream.request, -stream.num_bytes)
+        self._has_room(stream.request, -stream.num_bytes)
         stream.body, stream.num_bytes = b"", 0
 
     def _write(self, content: bytes) -> None:
@@ -467,6 +477,12 @@ class Http2Connection(asyncio.Protocol):
 
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
+        try:
+            self._look_at_clock(now)
+        except ConnectionBroken as broken:
+            self._end(broken.code, str(broken))
+
+    def _look_at_clock(self, now: float) -> None:
         self._num_control = self._outflow.num_parts = 0
         if any(late is not None and now > late for late in (self._write_deadline, self._outflow.deadline)):
             self._transport.abort()

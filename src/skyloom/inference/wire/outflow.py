@@ -39,7 +39,8 @@ class Http2Stream:
         num_bytes: of the body that came so far.
         counted_bytes: of ``unsent``, what the outflow has counted.
         head_bytes: what the request's head holds for itself.
-        unsent: of the answer's body, what there is no window for yet.
+        unsent: of the answer's body, what there was no window for.
+        num_out: of ``unsent``, how much went out since.
         has_more: more of the answer is to come.
         is_gone: all of it is sent, or nobody waits for it any more.
         is_held: its answer waits for a window.
@@ -59,6 +60,7 @@ class Http2Stream:
         "is_held",
         "listener",
         "num_bytes",
+        "num_out",
         "number",
         "on_cut",
         "on_room",
@@ -81,7 +83,8 @@ class Http2Stream:
         self.listener: Listener | None = None
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
-        self.unsent = memoryview(b"")
+        self.unsent: bytes | bytearray = b""
+        self.num_out = 0
         self.trailers: Fields = ()
         self.deadline: float | None = None
 
@@ -113,8 +116,10 @@ class Http2Stream:
     def push(self, part: bytes) -> None:
         """Give another part of the body. Who lets more than 16 MiB wait is cut off."""
         if self.has_more and part:
-            self.unsent = memoryview(bytes(self.unsent) + part)
-            if len(self.unsent) > _MAX_UNSENT_BYTES:
+            if not isinstance(self.unsent, bytearray):
+                self.unsent = bytearray(self.unsent)
+            self.unsent += part
+            if self.num_unsent > _MAX_UNSENT_BYTES:
                 self._outflow.break_off(self)
             else:
                 self._outflow.send_more(self)
@@ -137,7 +142,7 @@ class Http2Stream:
 
     @property
     def num_unsent(self) -> int:
-        return len(self.unsent)
+        return len(self.unsent) - self.num_out
 
 
 class Outflow:
@@ -230,7 +235,7 @@ class Outflow:
         if not more:
             self._on_sent(stream)
         else:
-            stream.unsent = memoryview(response.body)
+            stream.unsent = response.body
             self.send_more(stream)
 
     def send_more(self, stream: Http2Stream) -> None:
@@ -244,9 +249,9 @@ class Outflow:
         """Send the answers that waited, each in its turn."""
         for _ in range(len(self._held)):
             stream = self._held.popleft()
-            before = len(stream.unsent)
+            before = stream.num_unsent
             is_out = stream.is_gone or self._send_part(stream)
-            self._num_progressed += _PROGRESS_BYTES if is_out else before - len(stream.unsent)
+            self._num_progressed += _PROGRESS_BYTES if is_out else before - stream.num_unsent
             if is_out:
                 stream.is_held = False
                 if stream.has_more and stream.on_room is not None:
@@ -260,32 +265,37 @@ class Outflow:
 
     def drop(self, stream: Http2Stream) -> None:
         """Nobody waits for the rest of this one."""
-        stream.unsent = memoryview(b"")
-        self._count(stream)
+        self._took(stream, stream.num_unsent)
 
-    def _count(self, stream: Http2Stream) -> None:
-        self.num_held_bytes += len(stream.unsent) - stream.counted_bytes
-        stream.counted_bytes = len(stream.unsent)
+    def _took(self, stream: Http2Stream, num_bytes: int) -> None:
+        """So much of what waited does not wait any more."""
+        stream.num_out += num_bytes
+        if stream.num_out == len(stream.unsent):
+            stream.unsent, stream.num_out = b"", 0
+        elif isinstance(stream.unsent, bytearray):
+            del stream.unsent[: stream.num_out]
+            stream.num_out = 0
+        self.num_held_bytes += stream.num_unsent - stream.counted_bytes
+        stream.counted_bytes = stream.num_unsent
 
     def _send_part(self, stream: Http2Stream) -> bool:
         """Send what there is a window for; True when all of it is out."""
-        unsent = stream.unsent
-        ended = not unsent and not stream.trailers and not stream.has_more
-        while unsent:
-            size = min(len(unsent), self._window, stream.send_window, self.frame_bytes)
+        at, end = stream.num_out, len(stream.unsent)
+        ended = at == end and not stream.trailers and not stream.has_more
+        while at < end:
+            size = min(end - at, self._window, stream.send_window, self.frame_bytes)
             if size <= 0 or self.is_stopped or self._num_ahead > _AHEAD_BYTES:
-                stream.unsent = unsent
-                self._count(stream)
+                self._took(stream, at - stream.num_out)
                 return False
-            last = size == len(unsent) and not stream.trailers and not stream.has_more
-            self._write(frame(FrameKind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
+            last = at + size == end and not stream.trailers and not stream.has_more
+            flags = Flag.END_STREAM if last else 0
+            self._write(frame(FrameKind.DATA, flags, stream.number, bytes(stream.unsent[at : at + size])))
             self.num_parts += 1
             self._num_ahead += size
             self._window -= size
             stream.send_window -= size
-            unsent = unsent[size:]
-        stream.unsent = unsent
-        self._count(stream)
+            at += size
+        self._took(stream, at - stream.num_out)
         if stream.has_more:
             return True
         if ended:  # the last part went out before it was known to be the last

@@ -101,7 +101,7 @@ class Plain:
             except SkyloomError as error:
                 refused(error)
 
-        self._beside.run(lambda: _decoded(reader, pictures), ask, refused)
+        self._beside.run(lambda: _decoded(reader, pictures), ask, refused, sum(map(len, pictures)))
 
     def _ask(self, request: Request, exchange: Streaming, tensors: dict[str, Array], is_one: bool) -> None:
         call = self._form.contract.call(tensors, (), "")

@@ -89,6 +89,7 @@ class Rest:
     def _answer(self, request: Request, exchange: Streaming, route: RestRoute) -> None:
         try:
             route.answer(request, exchange)
+            request.body = b""  # what it says is in tensors now, which are counted; the text of it is not
         except SkyloomError as error:
             self._refuse(request, exchange, route, failed(error))
         except Exception:  # a defect of ours; the client gets an answer and no detail
@@ -109,7 +110,8 @@ class Rest:
         try:
             made = unpacked_at_once(body, encoding, most)
             if made is None:
-                self._beside.run(lambda: unpacked(body, encoding, most), answer, refused)
+                self._beside.run(lambda: unpacked(body, encoding, most), answer, refused, len(body))
+                request.body = b""
         except SkyloomError as error:
             refused(error)
             return
