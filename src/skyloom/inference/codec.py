@@ -72,6 +72,7 @@ class JsonAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     outputs: msgspec.Raw
 
 
+_MAX_TIMEOUT_US = 2**63 - 1
 _NESTED = re.compile(rb"\[\s*\[")
 _requests = msgspec.json.Decoder(WireRequest)
 _encoder = msgspec.json.Encoder()
@@ -134,8 +135,8 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     given = parameters.get("timeout")
     if given is None or given == 0:
         return None
-    if type(given) is not int or given < 0:
-        raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number.")
+    if type(given) is not int or not 0 <= given <= _MAX_TIMEOUT_US:
+        raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number below 2^63.")
     return given / 1e6
 
 

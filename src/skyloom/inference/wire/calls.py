@@ -43,7 +43,7 @@ def call_of(request: Any, contract: Contract) -> Call:
         shape = list(wire.shape)
         spec = contract.expect(wire.name, wire.datatype, shape)
         if wire.name in tensors or (raw and wire.HasField("contents")):
-            raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once.")
+            raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once, as contents or raw.")
         if raw:
             tensors[wire.name] = contract.from_buffer(spec, shape, raw[index])
         else:
@@ -91,7 +91,12 @@ def _tensor(tensor: Any) -> Any:
 def _typed(spec: TensorSpec, shape: Sequence[int], contents: Any, contract: Contract) -> Array:
     field = _CONTENTS.get(spec.datatype)
     if field is None:
-        raise refuse(f"{spec.datatype.value} has no typed contents.", "Send it in raw_input_contents.")
+        raise refuse(
+            f"Input {spec.name!r}: {spec.datatype.value} has no typed contents.", "Send it in raw_input_contents."
+        )
+    others = [other.name for other, _ in contents.ListFields() if other.name != field]
+    if others:
+        raise refuse(f"Input {spec.name!r} has {others[0]}; {spec.datatype.value} is in {field}.", "Send that alone.")
     values = getattr(contents, field)
     if spec.datatype is Datatype.BYTES:
         return contract.from_strings(spec, shape, list(values))

@@ -92,6 +92,8 @@ class Rest:
             request.body = b""  # what it says is in tensors now, which are counted; the text of it is not
         except SkyloomError as error:
             self._refuse(request, exchange, route, failed(error))
+        except RecursionError:  # where it was read in two steps, the first may have had just enough room
+            self._refuse(request, exchange, route, refusal(400, "The body is nested too deeply."))
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             self._refuse(request, exchange, route, refusal(500, "The server made a mistake."))
