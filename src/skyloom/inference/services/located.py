@@ -46,13 +46,16 @@ class Located:
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
     def _fitted(self, spec: TensorSpec, value: Any) -> Array:
-        """Lists become arrays of the model's type; arrays must be of it, or fit into it without loss."""
+        """Lists become arrays of the model's type; arrays must be of its kind. Floats are rounded, integers beyond it refused."""
         wanted = DTYPES[spec.datatype]
         array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, wanted)
         if array.dtype != wanted:
             if not np.can_cast(array.dtype, wanted, "same_kind"):
                 raise self._mismatch(f"takes {spec.name} as {wanted.name}, and was given {array.dtype.name}")
-            array = array.astype(wanted)
+            narrowed = array.astype(wanted)
+            if wanted.kind in "iu" and (narrowed != array).any():
+                raise self._mismatch(f"takes {spec.name} as {wanted.name}, and was given values beyond it")
+            array = narrowed
         fits = array.ndim == len(spec.shape) and all(
             axis in (-1, size) for axis, size in zip(spec.shape, array.shape, strict=True)
         )
