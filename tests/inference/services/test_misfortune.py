@@ -22,6 +22,7 @@ from skyloom.inference.services.frames import MAX_LENT_BYTES, FrameBroken, Lent,
 from skyloom.inference.services.located import EdgeMismatch, Located
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.service_call import EndpointCall, PlainWording
+from skyloom.rooms.registry.bundle import Datatype
 from skyloom.rooms.registry.services import Answering, ServiceMethod, ServiceSpec
 from tests.inference.services.workplace import working, write_service
 from tests.inference.serving import write_bundle
