@@ -214,7 +214,7 @@ class Embedded:
         registry = self._registry = Registry(store, clock, ids, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
-        files = LocalReplicaFiles(settings.home / "requests")
+        files = LocalReplicaFiles(settings.home / "requests", self.blobs)
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skyloom.inference import journal as journals
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.journal import Journal, RequestLogFull
+from skyloom.inference.journal import Journal, LogFile, RequestLogFull
 from skyloom.inference.tensors import Call
 from skyloom.rooms.serving.predictions import (
     PredictionIdUnreadable,
@@ -30,7 +30,7 @@ def ticket(rows: int, value: float = 1.0) -> Ticket:
 
 
 def open_journal(folder) -> Journal:
-    return Journal(folder, "rep_abc", "rev_1", TOY_SIGNATURE)
+    return Journal(LogFile(folder, "rep_abc"), "rev_1", TOY_SIGNATURE)
 
 
 @given(st.integers(0, 2**50))
@@ -61,7 +61,7 @@ def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
         journal = open_journal(tmp_path)
         batch = [ticket(rows, rows + life) for rows in (1, 2, 500)]
         journal.write(batch)
-        journal.close()
+        journal.log.close()
         written |= {item.prediction_id: item for item in batch}
     assert len(written) == 9
     for prediction_id, item in written.items():
@@ -78,13 +78,13 @@ def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
     journal = open_journal(tmp_path)
     first = ticket(1)
     journal.write([first])
-    journal.close()
-    size = journal.path.stat().st_size
-    os.truncate(journal.path, size - 7)
+    journal.log.close()
+    size = journal.log.path.stat().st_size
+    os.truncate(journal.log.path, size - 7)
     journal = open_journal(tmp_path)
     second = ticket(2)
     journal.write([second])
-    journal.close()
+    journal.log.close()
     assert find_prediction(tmp_path, second.prediction_id).rows == 2
     with pytest.raises(PredictionMissing):
         find_prediction(tmp_path, first.prediction_id)
@@ -109,14 +109,14 @@ def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypat
     journal.write([later])
     assert not journal.failed
     assert find_prediction(tmp_path, later.prediction_id).rows == 3
-    journal.close()
+    journal.log.close()
 
 
 def test_log_is_private(tmp_path):
     journal = open_journal(tmp_path / "requests")
-    journal.close()
-    assert journal.path.stat().st_mode & 0o777 == 0o600
-    assert journal.path.parent.stat().st_mode & 0o777 == 0o700
+    journal.log.close()
+    assert journal.log.path.stat().st_mode & 0o777 == 0o600
+    assert journal.log.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_unknown_prediction_is_missing(tmp_path):

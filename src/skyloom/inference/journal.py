@@ -33,13 +33,12 @@ class RequestLogFull(StorageFull):
 
 
 class PredictionLog(Protocol):
-    """Where a data plane writes down what it predicted, before it answers. Lives on the event loop's thread.
+    """Where a data plane writes down what it predicted, before it answers. Lives on the event loop's thread."""
 
-    Attributes:
-        failed: the last write did not succeed, so that nothing is answered.
-    """
-
-    failed: bool
+    @property
+    def failed(self) -> bool:
+        """The last write did not succeed, so that nothing is answered."""
+        ...
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Give each ticket its prediction id and keep its record; on failure every ticket fails with `RequestLogFull`."""
@@ -50,39 +49,79 @@ class PredictionLog(Protocol):
         ...
 
 
-class Journal:
-    """Writes one replica's request log. Lives on the event loop's thread.
+class LogFile:
+    """The file that all models of one replica write to. Lives on the event loop's thread.
 
     Without a folder it keeps nothing: predictions have ids, and nobody can look them up.
+
+    Attributes:
+        offset: where the next line begins.
+        torn: a crash, or a full disk, has torn the last line; the next one must start on its own.
+        failed: the last write did not succeed.
     """
 
-    def __init__(self, folder: Path | None, replica: str, revision: str, signature: Signature) -> None:
+    def __init__(self, folder: Path | None, replica: str) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.replica = replica
         self.path = folder / log_name(replica) if folder is not None else Path(os.devnull)
         self._file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._offset = os.fstat(self._file).st_size
-        # A crash may have torn the last line; the next one must start on its own.
-        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
-        self._replica = replica
+        self.failed = False
+        self._look()
+
+    def append(self, lines: bytes | bytearray) -> None:
+        """Write whole lines. Raises OSError; then the next ones begin where the file ends."""
+        try:
+            write_all(self._file, lines)
+        except OSError:
+            self.failed = True
+            self._look()
+            raise
+        self.offset += len(lines)
+        self.failed = self.torn = False
+
+    def close(self) -> None:
+        """Flush to disk and let go of the file."""
+        if self.path != Path(os.devnull):
+            os.fsync(self._file)
+        os.close(self._file)
+
+    def _look(self) -> None:
+        self.offset = os.fstat(self._file).st_size
+        self.torn = self.offset > 0 and os.pread(self._file, 1, self.offset - 1) != b"\n"
+
+
+class Journal:
+    """Writes down what one model of a replica predicted. Lives on the event loop's thread.
+
+    Args:
+        version: id of the registered version, where it is not that of the revision.
+    """
+
+    def __init__(self, log: LogFile, revision: str, signature: Signature, version: str = "") -> None:
+        self.log = log
+        self._version = version
         self._revision = revision
         self._outputs = signature.outputs
         self._encoder = msgspec.json.Encoder()
-        self.failed = False
+
+    @property
+    def failed(self) -> bool:
+        """The last write did not succeed, so that nothing is answered."""
+        return self.log.failed
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
-        lines = bytearray(b"\n" if self._torn else b"")
+        log = self.log
+        lines = bytearray(b"\n" if log.torn else b"")
         now = time.time()
         clock = time.perf_counter()
         for ticket in tickets:
-            ticket.prediction_id = name_prediction(self._replica, self._offset + len(lines))
+            ticket.prediction_id = name_prediction(log.replica, log.offset + len(lines))
             lines += self._line(ticket, now, clock)
         try:
-            write_all(self._file, lines)
-            self._offset += len(lines)
+            log.append(lines)
         except OSError as error:
-            self.failed = True
             failure = RequestLogFull(
                 "The request log cannot be written.",
                 next_action="Ask the operator to free disk space; then send again.",
@@ -90,15 +129,9 @@ class Journal:
             failure.__cause__ = error
             for ticket in tickets:
                 ticket.failure, ticket.outputs = failure, None
-            self._recover()
-        else:
-            self.failed = self._torn = False
 
     def close(self) -> None:
-        """Flush to disk and let go of the file."""
-        if self.path != Path(os.devnull):
-            os.fsync(self._file)
-        os.close(self._file)
+        """Nothing: the file is that of all models of the replica."""
 
     def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
         outputs = b"null"
@@ -110,6 +143,7 @@ class Journal:
             prediction_id=ticket.prediction_id,
             at=now,
             revision=self._revision,
+            version=self._version,
             rows=ticket.call.rows,
             latency_us=int((clock - ticket.arrived_at) * 1e6),
             status=200 if ticket.failure is None else 500,
@@ -117,8 +151,3 @@ class Journal:
             outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
         )
         return self._encoder.encode(prediction) + b"\n"
-
-    def _recover(self) -> None:
-        """Look again where the file ends: a full disk may have taken half a line."""
-        self._offset = os.fstat(self._file).st_size
-        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
