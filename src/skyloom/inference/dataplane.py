@@ -20,7 +20,7 @@ from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
 
 if TYPE_CHECKING:
-    from skyloom.inference.packing.guests import Guests
+    from skyloom.inference.packing.guests import GuestHouse
 
 SERVER_NAME = "skyloom"
 # Those of the protocol's extensions that are kept whole. Trace, logging and shared memory are answered, but cannot be used.
@@ -78,7 +78,7 @@ class DataPlane:
         platform: str = "onnxruntime_onnx",
         form: Form | None = None,
     ) -> None:
-        self.guests: Guests | None = None  # the models beside this one
+        self.guests: GuestHouse | None = None  # the models beside this one
         self.rest: object = None  # what words its answers over REST, where that is made when it is first asked
         self.plan = plan
         self._platform = platform

@@ -24,7 +24,7 @@ from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.packing.gauge import gauge
 from skyloom.inference.packing.guest import Arrived, Guest, loader
-from skyloom.inference.packing.guests import Guests
+from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
@@ -136,7 +136,7 @@ class Replica:
             self.plane.guests.close()
         self._log.close()
 
-    def _guests(self, table: Path) -> Guests:
+    def _guests(self, table: Path) -> GuestHouse:
         """The models beside this one: they write to its log, and count by themselves."""
         plan = self._plan
 
@@ -147,7 +147,7 @@ class Replica:
             return plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
 
         load = loader(plan, gauge(_gpu_of(plan)))
-        return Guests(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
+        return GuestHouse(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
 
     def _claim(self) -> None:
         for port in (self._plan.rest_port, self._plan.grpc_port):

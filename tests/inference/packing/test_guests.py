@@ -15,7 +15,7 @@ from skyloom.inference.batcher import QueueFull, ReplicaDraining
 from skyloom.inference.dataplane import ModelUnknown
 from skyloom.inference.packing import guests as module
 from skyloom.inference.packing.guest import Arrived, PackedModelBroken
-from skyloom.inference.packing.guests import GuestBusy, Guests, GuestTooLarge
+from skyloom.inference.packing.guests import GuestBusy, GuestHouse, GuestTooLarge
 from skyloom.rooms.serving.pack import GuestState, PackEntry, PackTable
 
 ZERO = "sha256:" + "0" * 64
@@ -49,7 +49,7 @@ class Place:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.answers: list[str] = []
-        self.guests = Guests(self.path, self.load, lambda guest, _: Plane(guest.entry.model), wait_s, 1_000)  # type: ignore[arg-type, return-value]
+        self.guests = GuestHouse(self.path, self.load, lambda guest, _: Plane(guest.entry.model), wait_s, 1_000)  # type: ignore[arg-type, return-value]
 
     def write(self, *entries: PackEntry, **bounds: Any) -> None:
         draft = self.path.with_suffix(".new")

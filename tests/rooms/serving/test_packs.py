@@ -1,6 +1,5 @@
 """Packs: which versions are meant, what replicas are told, and that none of it starts a replica anew."""
 
-
 import msgspec
 import pytest
 

@@ -48,7 +48,7 @@ class GuestBusy(Conflict):
     """A model with requests under way is not unloaded."""
 
 
-class Guests:
+class GuestHouse:
     """The pack of one replica.
 
     Args:

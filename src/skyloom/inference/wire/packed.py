@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.packing.guests import Guests
+from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.wire.desk import Desk, failed, json_answer
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.open_inference import OpenInference, named
@@ -23,7 +23,7 @@ class PackedModels:
         own: the routes of the replica's own model; a guest has the same.
     """
 
-    def __init__(self, guests: Guests, own: OpenInference, repository: Repository) -> None:
+    def __init__(self, guests: GuestHouse, own: OpenInference, repository: Repository) -> None:
         self._guests = guests
         self._own = own
         self._repository = repository
