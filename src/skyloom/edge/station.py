@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from skyloom.core.ids import RandomIds
 from skyloom.edge.deployment import Installed
 from skyloom.edge.logbook import Logbook
-from skyloom.edge.outbox import DeviceOutbox
+from skyloom.edge.outbox import DeviceOutbox, RecordTooLarge
 from skyloom.inference import model as models
 from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
@@ -128,7 +130,12 @@ class Station:
         """Write down what was seen so far, if it is more than the last time."""
         traffic = self.traffic.snapshot()
         if traffic.requests != self._told:
-            self._outbox.write([Counted(run=self.run_id, at=time.time(), traffic=traffic)])
+            counted = Counted(run=self.run_id, at=time.time(), traffic=traffic)
+            try:
+                self._outbox.write([counted])
+            except RecordTooLarge:  # hundreds of features; the sums go all the same
+                plain = msgspec.structs.replace(traffic, histograms=())
+                self._outbox.write([msgspec.structs.replace(counted, traffic=plain)])
             self._told = traffic.requests
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """The serving room over memory adapters: a machine whose replicas do what a test says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -42,6 +42,7 @@ class MemoryReplicaFiles:
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}
         self.logs: dict[str, bytes] = {}
+        self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
         self.packs: dict[str, PackTable] = {}
         self.bundles: dict[str, dict[str, str]] = {}
@@ -72,8 +73,12 @@ class MemoryReplicaFiles:
         self.bundles[manifest] = dict(files)
         return f"/bundles/{manifest}"
 
-    def read_log(self, replica: str, offset: int) -> bytes:
-        return self.logs.get(replica, b"")[offset:]
+    def read_log(self, replica: str, offset: int) -> bytes | None:
+        log, start = self.logs.get(replica), self.trimmed.get(replica, 0)
+        return None if log is None or offset < start else log[offset:]
+
+    def trim_logs(self, live: Collection[str]) -> int:
+        return 0
 
     def free_port(self) -> int:
         self._port += 1

@@ -176,7 +176,7 @@ class GrpcSite:
         exchange.answer(_answered(answering[target].answer(message)))
 
     def _serve_guest(self, target: bytes, message: Any, request: Request, exchange: Exchange) -> bool:
-        """Answer for a model of the pack, as soon as it is in memory; False: it is none, or need not be. Raises as `GuestHouse.ask` does."""
+        """Answer for a model of the pack, as soon as it is in memory; False: it is none, or need not. Raises as `GuestHouse.ask` does."""
         guests, asked = self._plane.guests, _NAMED.get(target)
         if guests is None or asked is None or not guests.has(getattr(message, asked)):
             return False

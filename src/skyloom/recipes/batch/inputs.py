@@ -104,8 +104,11 @@ def _is_bytes(column: pa.Array) -> bool:
 
 
 def _missing(column: pa.Array) -> Mask:
+    is_list = pa.types.is_fixed_size_list(column.type)
+    if not column.null_count and not (is_list and column.flatten().null_count):
+        return np.zeros(len(column), dtype=bool)  # a large row is not to be looked at number by number
     missing: Mask = column.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_fixed_size_list(column.type):
+    if is_list:
         inside = column.drop_null().flatten().is_null().to_numpy(zero_copy_only=False)
         if inside.any():
             missing = missing.copy()
