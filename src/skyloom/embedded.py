@@ -216,6 +216,7 @@ class Embedded:
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(
             settings.home / "requests",
+            self.blobs,
             keep_s=settings.request_log_days * 86_400.0,
             keep_bytes=parse_bytes(settings.request_log_size),
         )

@@ -96,6 +96,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         serving.Deploy(model="secret-model", version=ids["version"], name="secret-ep"),
     ],
     serving.GetEndpoint: lambda ids: [serving.GetEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
+    serving.PackModels: lambda ids: [serving.PackModels(name=name) for name in (ids["endpoint"], "secret-ep")],
     serving.StopEndpoint: lambda ids: [serving.StopEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
     serving.ReportTraffic: lambda ids: [
         serving.ReportTraffic(

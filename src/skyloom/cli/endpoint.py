@@ -41,6 +41,34 @@ def stop(endpoint: Name, project: Project = None, as_json: AsJson = False) -> No
 
 
 @app.command()
+def pack(
+    endpoint: Name,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL[:VERSION]...", help="Registered models to serve beside its own."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="MODEL", help="Serve it no more; repeat.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="What a replica may have in memory of them: 2GiB. At first half of its own."),
+    ] = None,
+    max_loaded: Annotated[
+        int | None, typer.Option("--max-loaded", min=1, max=256, help="So many at once; at first 32.")
+    ] = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve more models at an endpoint, under their names. A replica loads one when it is asked for, and none starts anew."""
+    with cloud(project) as client:
+        status = client.endpoints.pack(
+            endpoint, *(models or ()), remove=remove or (), memory=memory, max_loaded=max_loaded
+        )
+        show(status, as_json)
+
+
+@app.command()
 def route(
     endpoint: Name,
     share: Annotated[

@@ -11,7 +11,14 @@ from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
-from skyloom.cli.traffic_views import TRAFFIC_COLUMNS, TRAFFIC_PAGES, canary_words, coming_words
+from skyloom.cli.traffic_views import (
+    TRAFFIC_COLUMNS,
+    TRAFFIC_PAGES,
+    canary_words,
+    coming_words,
+    guest_words,
+    pack_words,
+)
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -126,6 +133,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("state"),
         of("replica.revision_number", "revision"),
         of("requests"),
+        Column("packed", guest_words, "guests"),
         of("replica.created_at"),
         of("replica.job_id", "job"),
         of("replica.message"),
@@ -332,6 +340,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("traffic.server_errors"),
             Column("canary", canary_words, "canary"),
             Column("traffic goes over to", coming_words, "endpoint.coming"),
+            Column("packed", pack_words, "endpoint.pack"),
             of("endpoint.fallback.number", "can go back to"),
         ),
         ("shares", "replicas", "revisions"),

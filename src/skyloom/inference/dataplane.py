@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
+
+if TYPE_CHECKING:
+    from skyloom.inference.packing.guests import GuestHouse
 
 SERVER_NAME = "skyloom"
 # Those of the protocol's extensions that are kept whole. Trace, logging and shared memory are answered, but cannot be used.
@@ -74,6 +78,8 @@ class DataPlane:
         platform: str = "onnxruntime_onnx",
         form: Form | None = None,
     ) -> None:
+        self.guests: GuestHouse | None = None  # the models beside this one
+        self.rest: object = None  # what words its answers over REST, where that is made when it is first asked
         self.plan = plan
         self._platform = platform
         self.form = form  # None: nothing is known of what the tensors mean
@@ -97,8 +103,8 @@ class DataPlane:
 
     @property
     def is_idle(self) -> bool:
-        """True when no request is on its way."""
-        return self._batcher.is_idle
+        """True when no request is on its way, here and for the models beside this one."""
+        return self._batcher.is_idle and (self.guests is None or self.guests.is_idle)
 
     @property
     def queued_rows(self) -> int:
@@ -121,6 +127,12 @@ class DataPlane:
         ticket = Ticket(call, time.perf_counter(), on_done)
         self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
         return ticket
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self.draining = True
+        if self.guests is not None:
+            self.guests.drain()
 
     def check_open(self) -> None:
         """Raise `ReplicaDraining` when nothing new is taken."""
@@ -153,6 +165,10 @@ class DataPlane:
     def statistics(self) -> ModelStatistics:
         """How long requests waited and the model worked, since this replica started."""
         return self._batcher.times.snapshot(self.plan.model, self.plan.model_version)
+
+    def all_statistics(self) -> list[ModelStatistics]:
+        """The same, of the models beside it too."""
+        return [self.statistics(), *(guest.statistics() for guest in self.guests or ())]
 
     def close(self) -> None:
         """Let go of the model's thread and the request log."""

@@ -13,6 +13,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.rooms.serving.pack import GuestReport
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
@@ -130,6 +131,30 @@ class EndpointCalls(ChangeCalls):
         """Stop an endpoint. Safe to repeat."""
         return self._transport.send(model.StopEndpoint(name=name))
 
+    def pack(
+        self,
+        name: str,
+        *add: str,
+        remove: Sequence[str] = (),
+        memory: str | None = None,
+        max_loaded: int | None = None,
+    ) -> EndpointStatus:
+        """Let an endpoint serve more models under their names, loaded when they are asked for. No replica starts anew.
+
+        Args:
+            add: "MODEL" or "MODEL:VERSION".
+            remove: names of models that it serves no more.
+            memory, max_loaded: what each replica may have in memory of them at once ("2GiB"; so many); None keeps what it is.
+        """
+        ask = model.PackModels(
+            name=name,
+            add=add,
+            remove=tuple(remove),
+            memory_bytes=None if memory is None else parse_bytes(memory),
+            max_loaded=max_loaded,
+        )
+        return self._transport.send(ask)
+
     def report(
         self,
         name: str,
@@ -140,6 +165,7 @@ class EndpointCalls(ChangeCalls):
         rest_port: int = 0,
         grpc_port: int = 0,
         traffic: Traffic | None = None,
+        guests: Sequence[GuestReport] = (),
     ) -> model.Reported:
         """Told by a replica about itself; nobody else may."""
         ask = model.ReportTraffic(
@@ -150,6 +176,7 @@ class EndpointCalls(ChangeCalls):
             rest_port=rest_port,
             grpc_port=grpc_port,
             traffic=traffic or Traffic(),
+            guests=tuple(guests),
         )
         return self._transport.send(ask)
 

@@ -1,6 +1,6 @@
 """The serving room over memory adapters: a machine whose replicas do what a test says."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signat
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportRoutes, ReportTraffic, StopEndpoint
+from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic, RoutingTable
 from skyloom.rooms.serving.service import Serving
@@ -43,6 +44,8 @@ class MemoryReplicaFiles:
         self.logs: dict[str, bytes] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
+        self.packs: dict[str, PackTable] = {}
+        self.bundles: dict[str, dict[str, str]] = {}
         self._port = 40_000
 
     def access_path(self, project: str) -> str:
@@ -59,6 +62,16 @@ class MemoryReplicaFiles:
 
     def read_routes(self, project: str) -> RoutingTable:
         return self.tables.get(project, RoutingTable())
+
+    def pack_path(self, endpoint: str) -> str:
+        return f"/packs/{endpoint}"
+
+    def publish_pack(self, endpoint: str, table: PackTable) -> None:
+        self.packs[endpoint] = table
+
+    def lay_out(self, manifest: str, files: Mapping[str, str]) -> str:
+        self.bundles[manifest] = dict(files)
+        return f"/bundles/{manifest}"
 
     def read_log(self, replica: str, offset: int) -> bytes | None:
         log, start = self.logs.get(replica), self.trimmed.get(replica, 0)
@@ -137,12 +150,12 @@ class Bench:
             self.files,
         )
 
-    def register(self, model: str = "toy", weights: bytes = b"one") -> None:
+    def register(self, model: str = "toy", weights: bytes = b"one", **described: Any) -> None:
         files = []
         for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(Profile()))):
             digest, size_bytes = self.blobs.put([content])
             files.append(BundleFile(path=path, digest=digest, size_bytes=size_bytes))
-        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files)))
+        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **described))
         self.registry.check(ask, ME)
         self.store.write(lambda tx: self.registry.register(tx, ask, ME))
 
@@ -220,6 +233,8 @@ class Bench:
         handler = self.serving.handlers()[type(operation)]
         if isinstance(handler, Query):
             return handler.run(operation, ME)
+        if handler.before is not None:
+            handler.before(operation, ME)
         return self.store.write(lambda tx: handler.run(tx, operation, ME))
 
     def route(self) -> Any:
@@ -232,7 +247,9 @@ class Bench:
         row = self.route()
         return {share.number: share.weight for share in row.shares if share.weight > 0} if row else {}
 
-    def report(self, replica: Any, ready: bool = True, by: Caller | None = None, **traffic: Any) -> Any:
+    def report(
+        self, replica: Any, ready: bool = True, by: Caller | None = None, guests: Any = (), **traffic: Any
+    ) -> Any:
         caller = by or msgspec.structs.replace(ME, task_id=f"{replica.job_id}.1.0")
         ask = ReportTraffic(
             name=replica.endpoint_id,
@@ -241,6 +258,7 @@ class Bench:
             ready=ready,
             rest_port=50_000 + int(replica.id.rpartition("_")[2], 36) % 10_000 if replica.private else 40_001,
             traffic=Traffic(**traffic),
+            guests=guests,
         )
         return self.serving.report(ask, caller)
 

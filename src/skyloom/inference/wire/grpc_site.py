@@ -15,6 +15,7 @@ from skyloom.core.errors import NotFound, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import timeout_of, unreadable
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.calls import answer_of, call_of
@@ -39,6 +40,18 @@ _CHECK, _WATCH = b"/grpc.health.v1.Health/Check", b"/grpc.health.v1.Health/Watch
 _REFLECT = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _STREAM = SERVICE + b"ModelStreamInfer"
 _OPEN = frozenset({SERVICE + b"ServerLive", SERVICE + b"ServerReady", _CHECK, _WATCH})
+# Calls that are answered when a model is in memory: the field of its name, and that of its version.
+_NAMED = {
+    SERVICE + b"ModelInfer": "model_name",
+    SERVICE + b"ModelMetadata": "name",
+    SERVICE + b"ModelConfig": "name",
+    SERVICE + b"RepositoryModelLoad": "model_name",
+}
+_VERSIONED = {
+    SERVICE + b"ModelInfer": "model_version",
+    SERVICE + b"ModelMetadata": "version",
+    SERVICE + b"ModelConfig": "version",
+}
 _MAX_QUESTION_BYTES = 2**16  # of every call but an inference
 _MAX_OPEN_BYTES = 2**10  # of one that needs no token
 _MAX_OPEN_HEAD_BYTES = 2**11
@@ -135,12 +148,10 @@ class GrpcSite:
         try:
             method = self._methods[target]
             message = method.request.FromString(content)
-            if target == self._infer:
-                self._begin(message, request, exchange)
-            elif target == _WATCH:
+            if target == _WATCH:
                 self._watchers.add(message.service, exchange)
-            else:
-                exchange.answer(_answered(method.answer(message)))
+            elif not self._serve_guest(target, message, request, exchange):
+                self._answer(self._plane, message, request, exchange)
         except SkyloomError as error:
             exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
         except DecodeError:
@@ -188,15 +199,41 @@ class GrpcSite:
         """Word an error that the wire itself found."""
         return status_answer(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
 
-    def _begin(self, message: Any, request: Request, exchange: Exchange) -> None:
-        plane = self._plane
+    def _answer(self, plane: DataPlane, message: Any, request: Request, exchange: Exchange) -> None:
+        """Answer for one model that is in memory."""
+        target = request.head.target
+        if target == self._infer:
+            self._begin(plane, message, request, exchange)
+            return
+        answering = self._methods if plane is self._plane else methods(plane)
+        exchange.answer(_answered(answering[target].answer(message)))
+
+    def _serve_guest(self, target: bytes, message: Any, request: Request, exchange: Exchange) -> bool:
+        """Answer for a model of the pack, as soon as it is in memory; False: it is none, or need not. Raises as `GuestHouse.ask` does."""
+        guests, asked = self._plane.guests, _NAMED.get(target)
+        if guests is None or asked is None or not guests.has(getattr(message, asked)):
+            return False
+        name = getattr(message, asked)
+        guest = guests.get(name)
+
+        def failed(error: SkyloomError) -> None:
+            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error), guest.traffic))
+
+        version = getattr(message, _VERSIONED.get(target, ""), "")
+        given_up = guests.ask(
+            name, version, lambda plane: self._answer(plane, message, request, exchange), failed, message.ByteSize()
+        )
+        exchange.on_cut = given_up or exchange.on_cut
+        return True
+
+    def _begin(self, plane: DataPlane, message: Any, request: Request, exchange: Exchange) -> None:
         plane.check_model(message.model_name, message.model_version)
         call = call_of(message, plane.contract)
 
         def answer(ticket: Ticket) -> None:
             if ticket.failure is not None:
                 error = ticket.failure
-                exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+                exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error), plane.traffic))
                 return
             try:
                 trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
@@ -204,10 +241,12 @@ class GrpcSite:
             except Exception:  # a defect of ours must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
                 exchange.answer(
-                    self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake."))
+                    self._count(
+                        request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake."), plane.traffic
+                    )
                 )
                 return
-            exchange.answer(self._count(request, 200, made))
+            exchange.answer(self._count(request, 200, made, plane.traffic))
 
         timeout_s = _timeout_s(request.head.headers)
         if message.parameters:
@@ -217,7 +256,7 @@ class GrpcSite:
 
         def cut() -> None:
             ticket.cancelled = True
-            self._count(request, 499, None)
+            self._count(request, 499, None, plane.traffic)
 
         exchange.on_cut = cut
 
@@ -231,14 +270,16 @@ class GrpcSite:
 
     def _status_of(self, service: str) -> int:
         states = health_pb2.HealthCheckResponse
-        if service not in ("", SERVICE.decode().strip("/"), self._plane.plan.model):
+        guests = self._plane.guests
+        known = service in ("", SERVICE.decode().strip("/"), self._plane.plan.model)
+        if not known and (guests is None or not guests.has(service)):
             return int(states.SERVICE_UNKNOWN)
         return int(states.SERVING if self._plane.ready else states.NOT_SERVING)
 
-    def _count(self, request: Request, status: int, response: Any) -> Any:
+    def _count(self, request: Request, status: int, response: Any, traffic: TrafficCounter | None = None) -> Any:
         """Count an answer if it is one to an inference."""
         if request.head.target == self._infer:
-            self._plane.traffic.answered(status, time.perf_counter() - request.arrived_at)
+            (traffic or self._plane.traffic).answered(status, time.perf_counter() - request.arrived_at)
         return response
 
 

@@ -40,29 +40,26 @@ class OpenInference:
         for beginning in (name, name + b"/versions/" + plan.model_version.encode()):
             for rest, methods in self._of_model.items():
                 found[beginning + (b"/" + rest if rest else b"")] = methods
-        found[b"/v2/models/stats"] = _get(self._statistics, "How long requests waited and models worked.")
+        found[b"/v2/models/stats"] = _get(self._all_statistics, "How long requests waited and models worked.")
         return found
 
     def of_strangers(self, target: bytes) -> dict[bytes, RestRoute] | None:
         """The routes of a model or version that is not served here: they say so. None: the address is none of this protocol's."""
-        try:
-            parts = target.decode("ascii").split("/")
-        except UnicodeDecodeError:
+        found = named(target)
+        methods = self._of_model.get(found[2]) if found is not None else None
+        if found is None or methods is None:
             return None
-        if parts[:3] != ["", "v2", "models"] or not 4 <= len(parts) <= 8 or not all(parts[3:]):
-            return None
-        name, rest, version = parts[3], parts[4:], ""
-        if rest[:1] == ["versions"] and len(rest) >= 2:
-            version, rest = rest[1], rest[2:]
-        methods = self._of_model.get("/".join(rest).encode())
-        if methods is None:
-            return None
+        name, version, _ = found
 
         def answer(request: Request, exchange: Streaming) -> None:
             self._plane.check_model(name, version)
             methods[request.head.method].answer(request, exchange)
 
         return {method: route._replace(answer=answer) for method, route in methods.items()}
+
+    def of_model(self, rest: bytes) -> dict[bytes, RestRoute] | None:
+        """The routes below the model's own address: ``infer``, ``config``, or nothing for the address itself."""
+        return self._of_model.get(rest)
 
     def _model_routes(self) -> dict[bytes, dict[bytes, RestRoute]]:
         generation = Generation(self._plane, self._desk)
@@ -94,6 +91,9 @@ class OpenInference:
     def _statistics(self, request: Request) -> Response:
         return json_answer({"model_stats": [self._plane.statistics()]})
 
+    def _all_statistics(self, request: Request) -> Response:
+        return json_answer({"model_stats": self._plane.all_statistics()})
+
     def _infer(self, request: Request, exchange: Streaming) -> None:
         length = request.head.headers.get(b"inference-header-content-length")
         if length is not None and (not length.isdigit() or len(length) > 12):
@@ -120,6 +120,20 @@ class OpenInference:
             return Response(200, body, headers=headers)
         length = (b"inference-header-content-length", str(len(body)).encode())
         return Response(200, b"".join([body, *raw]), _BINARY, (*headers, length))
+
+
+def named(target: bytes) -> tuple[str, str, bytes] | None:
+    """Model, version ("" for whichever) and what follows, of an address below ``/v2/models``; None for any other."""
+    try:
+        parts = target.decode("ascii").split("/")
+    except UnicodeDecodeError:
+        return None
+    if parts[:3] != ["", "v2", "models"] or not 4 <= len(parts) <= 8 or not all(parts[3:]):
+        return None
+    name, rest, version = parts[3], parts[4:], ""
+    if rest[:1] == ["versions"] and len(rest) >= 2:
+        version, rest = rest[1], rest[2:]
+    return name, version, "/".join(rest).encode()
 
 
 def _get(answer: Callable[[Request], Response], summary: str, is_open: bool = False) -> dict[bytes, RestRoute]:

@@ -16,6 +16,7 @@ from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
 from skyloom.inference.wire.openapi import document
+from skyloom.inference.wire.packed import PackedModels
 from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked, unpacked_at_once
 from skyloom.inference.wire.plain import Plain
 from skyloom.inference.wire.repository import Repository
@@ -36,6 +37,9 @@ class Rest:
         self._max_bytes = plane.plan.limits.max_body_bytes
         self._open_inference = OpenInference(plane, self._desk)
         self._repository = Repository(plane)
+        self._packed: PackedModels | None = None
+        if plane.guests is not None:
+            self._packed = PackedModels(plane.guests, self._open_inference, self._repository)
         self._table: RestTable = {
             **self._open_inference.table(),
             **status_table(lambda: plane.ready),
@@ -82,6 +86,8 @@ class Rest:
     def _routes(self, target: bytes) -> Mapping[bytes, RestRoute]:
         """What answers at an address, by method."""
         found = self._table.get(target)
+        if found is None and self._packed is not None:
+            found = self._packed.routes(target)
         if found is None:
             found = self._open_inference.of_strangers(target) or self._repository.of_strangers(target)
         return _NO_ROUTES if found is None else found

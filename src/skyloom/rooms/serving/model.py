@@ -17,6 +17,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
@@ -70,6 +71,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
+        pack: models that its replicas serve beside this one; None while it never had any.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+    pack: Pack | None = None
 
     @property
     def in_force(self) -> TrafficSplit:
@@ -148,11 +151,16 @@ class Replica(Record, frozen=True, kw_only=True):
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica and what has become of it."""
+    """A replica and what has become of it.
+
+    Attributes:
+        guests: the models of its pack that were ever asked for.
+    """
 
     replica: Replica
     state: ReplicaState
     requests: int = 0
+    guests: tuple[GuestReport, ...] = ()
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +257,24 @@ class StopEndpoint(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Id
 
 
+@operation("endpoints.pack", Right.RUN, "POST /endpoints/{name}/pack")
+class PackModels(Operation[EndpointStatus], frozen=True, kw_only=True):
+    """Let an endpoint serve more models of the registry under their names, loaded when they are asked for. No replica starts anew.
+
+    Attributes:
+        add: ``MODEL`` or ``MODEL:VERSION``, a version being a number or an alias; the version that it means now stays until the model is
+            added again.
+        remove: names; one that is not there is no error.
+        memory_bytes, max_loaded: bounds of what each replica has in memory of them; None keeps what they are.
+    """
+
+    name: Id
+    add: References = ()
+    remove: Names = ()
+    memory_bytes: PackBytes | None = None
+    max_loaded: NumLoaded | None = None
+
+
 @operation("endpoints.report", Right.WRITE, "POST /endpoints/{name}/traffic", audited=False)
 class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     """Told by a replica about itself, every second. Its numbers only grow, so a lost report loses nothing.
@@ -257,6 +283,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
         name: id of the endpoint.
         ready: it takes requests.
         rest_port, grpc_port: where it listens.
+        guests: the models of its pack that were ever asked for.
     """
 
     name: Id
@@ -266,6 +293,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     rest_port: Port = 0
     grpc_port: Port = 0
     traffic: Traffic
+    guests: Annotated[tuple[GuestReport, ...], Meta(max_length=MAX_PACKED)] = ()
 
 
 @operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)
@@ -290,4 +318,4 @@ class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     prediction_id: Id
 
 
-OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, ReportRoutes, FindPrediction)
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, PackModels, ReportTraffic, ReportRoutes, FindPrediction)

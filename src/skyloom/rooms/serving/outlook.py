@@ -39,7 +39,10 @@ class Outlook:
         state, message, next_action = fleet.state_of(situation, self._clock.now())
         shown = [
             model.ReplicaStatus(
-                replica=item.replica, state=item.state, requests=self._heard.traffic(item.replica.id).requests
+                replica=item.replica,
+                state=item.state,
+                requests=self._heard.traffic(item.replica.id).requests,
+                guests=self._heard.guests(item.replica.id),
             )
             for item in situation.seen
         ]

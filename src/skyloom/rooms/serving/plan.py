@@ -66,6 +66,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             ``*`` takes any, where a proxy stands in front.
         access_file: the `Access` list; read again when it changes.
         log_folder: segments of the request log lie there (`predictions.log_name`). Empty keeps none, in an exported plan only.
+        pack_file: the `PackTable` of models beside this one; read again when it changes, and it may come later. Empty: there is never one.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cpus: cores; the threads of one inference.
@@ -90,6 +91,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     allowed_hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = LOOPBACK_NAMES
     access_file: str
     log_folder: str
+    pack_file: Annotated[str, Meta(max_length=4_096)] = ""
     port_folder: str
     ready_file: str = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0

@@ -1,11 +1,14 @@
 """What serving needs stored, and what it needs of the machine that its replicas run on."""
 
 from collections.abc import Collection as Several
+from collections.abc import Mapping
 from typing import Protocol
 
+from skyloom.core.bounds import Digest
 from skyloom.ports.store import Collection
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
+from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.routes import RoutingTable
 from skyloom.rooms.serving.split import Canary, SplitTally
 
@@ -50,6 +53,19 @@ class ReplicaFiles(Protocol):
 
     def read_routes(self, project: str) -> RoutingTable:
         """The table as it was last published; empty when none was, or when it cannot be read."""
+        ...
+
+    def pack_path(self, endpoint: str) -> str:
+        """Where the table of an endpoint's pack is."""
+        ...
+
+    def publish_pack(self, endpoint: str, table: PackTable) -> None:
+        """Replace that table, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def lay_out(self, manifest: Digest, files: Mapping[str, Digest]) -> str:
+        """Put the files of a bundle into a folder that replicas can read, whole or not at all; returns it. Does nothing where it lies
+        already. Whoever loads them compares its bytes with their digests. Raises `BlobMissing`, `StorageFull`."""
         ...
 
     def read_log(self, replica: str, offset: int) -> bytes | None:

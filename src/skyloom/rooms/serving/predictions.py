@@ -39,6 +39,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the request log.
 
     Attributes:
+        version: id of the model version that made it, where that is a guest's; else it is the revision's.
         at: Unix seconds when the answer was ready.
         latency_us: from the whole request read to the answer ready, in microseconds.
         status: 200, or 5xx when the model failed.
@@ -53,6 +54,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_us: int
     status: int = 200
     client_id: Annotated[str, Meta(max_length=200)] = ""
+    version: Annotated[str, Meta(max_length=120)] = ""
     outputs: msgspec.Raw
 
 

@@ -14,6 +14,7 @@ from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, ReportRoutes, ReportTraffic, Revision
+from skyloom.rooms.serving.pack import GuestReport
 from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.ports import ReplicaFiles
 from skyloom.rooms.serving.routes import GatewayPlan, RouteTraffic
@@ -68,6 +69,7 @@ def plan_of(
         private=private,
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
+        pack_file=files.pack_path(endpoint.id),
         port_folder=files.port_folder,
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
@@ -143,6 +145,11 @@ class Heard:
         """What it saw, by its newest report."""
         known = self._reports.get(replica_id)
         return known[1].traffic if known else Traffic()
+
+    def guests(self, replica_id: str) -> tuple[GuestReport, ...]:
+        """What became of the models of its pack, by its newest report."""
+        known = self._reports.get(replica_id)
+        return known[1].guests if known else ()
 
     def keep(self, still: Callable[[str], bool]) -> None:
         """Forget replicas that are gone."""

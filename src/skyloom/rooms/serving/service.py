@@ -36,6 +36,7 @@ from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
+from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.progress import TrafficProgress
 from skyloom.rooms.serving.replicas import Heard, RoutesHeard, default_resources, plan_of, spec_of
@@ -88,6 +89,7 @@ class Serving:
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
+        self._packs = Packs(store, registry, outbox, blobs, files)
         self.autoscaler = Autoscaler(store, clock, outbox)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -99,6 +101,7 @@ class Serving:
             model.ListEndpoints: Query(self.list),
             model.GetEndpoint: Query(self.get),
             model.StopEndpoint: Change(self.stop),
+            model.PackModels: Change(self.pack, before=self._packs.check),
             model.ReportTraffic: Query(self.report),
             model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
@@ -151,6 +154,10 @@ class Serving:
             self._changes.stopped(tx, endpoint, by.principal)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
         return self.status(tx, endpoint)
+
+    def pack(self, tx: Transaction, ask: model.PackModels, by: Caller) -> EndpointStatus:
+        endpoint = self.find(tx, ask.name, by.project)
+        return self.status(tx, self._packs.pack(tx, endpoint, ask, by))
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
@@ -281,6 +288,8 @@ class Serving:
             self._publish_access({endpoint.project for endpoint in endpoints})
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
+            for endpoint in endpoints:
+                _each(self._packs.publish, endpoint, None)
             looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
             moved = any(changes for changes, _ in looks)
             if moved:
