@@ -38,7 +38,9 @@ _DATATYPES = {
     "float32": Datatype.FP32,
     "float64": Datatype.FP64,
 }
-RESERVED = frozenset({"v2", "metrics", "health", "ping", "openapi", "docs", "invocations", "v1", "setup", "model", "flow"})
+RESERVED = frozenset(
+    {"v2", "metrics", "health", "ping", "openapi", "docs", "invocations", "v1", "setup", "model", "flow"}
+)
 
 
 class ServiceInvalid(InvalidInput):
