@@ -36,6 +36,7 @@ from skyloom.sdk.files import read_chunks, upload_bytes, upload_file
 
 _PROFILE_ROWS = 10_000
 _MAX_SHARE = 0.02
+_MAX_LUCK = 0.5  # thresholds explain no more
 _SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items()}
 
 
@@ -155,7 +156,9 @@ def _compared(ours: Array, theirs: Array) -> Parity:
         raise EstimatorDiffers(
             f"The converted estimator differs from the estimator by up to {differences.max():.2g}, "
             f"by more than {TOLERANCE:g} on {share:.0%} of the rows.",
-            next_action="Fit it on 32-bit floats (rows.astype('float32')): that is what it is served with.",
+            next_action="Its converter does not do this kind; serve it as your own Python: skyloom.Service."
+            if share > _MAX_LUCK
+            else "Fit it on 32-bit floats (rows.astype('float32')), that is what it is served with; trees need no scaler.",
         )
     return Parity(batch_sizes=(len(ours),), largest_difference=float(differences.max()), tolerance=TOLERANCE)
 
