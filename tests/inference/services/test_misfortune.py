@@ -22,6 +22,7 @@ from skyloom.inference.services.frames import MAX_LENT_BYTES, FrameBroken, Lent,
 from skyloom.inference.services.located import EdgeMismatch, Located
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.service_call import EndpointCall, PlainWording
+from skyloom.rooms.registry.bundle import Datatype
 from skyloom.rooms.registry.services import Answering, ServiceMethod, ServiceSpec
 from tests.inference.services.workplace import working, write_service
 from tests.inference.serving import write_bundle
@@ -203,7 +204,7 @@ def test_slow_client_slows_large_parts_down_instead_of_being_cut() -> None:
 
 def test_integers_beyond_a_models_type_are_refused(tmp_path) -> None:
     located = Located.load("toy", write_bundle(tmp_path / "bundle"), 1)
-    wide = msgspec.structs.replace(located.signature.inputs[0], datatype="INT32")
+    wide = msgspec.structs.replace(located.signature.inputs[0], datatype=Datatype.INT32)
     assert located._fitted(wide, np.array([[1, 2, 3, 4]], np.int64)).dtype == np.int32
     with pytest.raises(EdgeMismatch, match="beyond"):
         located._fitted(wide, np.array([[1, 2, 3, 2**40]], np.int64))
