@@ -9,7 +9,7 @@ import pytest
 from skyloom.inference import model as models
 from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.recipes.registering import EstimatorDiffers, FileNotServable, register_estimator, register_file
-from skyloom.rooms.registry.bundle import Generation, ModelKind, RuntimeName
+from skyloom.rooms.registry.bundle import ModelKind, RuntimeName, TextLimits
 from skyloom.rooms.registry.model import BundleInvalid
 from skyloom.rooms.registry.rules import check_manifest
 from tests.inference.serving import TOY_SIGNATURE, oracle, toy_rows, write_bundle
@@ -131,15 +131,15 @@ def test_boosted_trees_of_xgboost_become_models_that_say_the_same(tmp_path) -> N
 def test_language_model_is_registered_by_its_head(tmp_path) -> None:
     cloud = Uploads()
     (tmp_path / "smol.gguf").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(100))
-    made = register_file(cloud, "smol", tmp_path / "smol.gguf", generation=Generation(context_tokens=256))
-    assert made.manifest.runtime is RuntimeName.GGUF and made.manifest.generation.context_tokens == 256
+    made = register_file(cloud, "smol", tmp_path / "smol.gguf", text=TextLimits(context_tokens=256))
+    assert made.manifest.runtime is RuntimeName.GGUF and made.manifest.text.context_tokens == 256
     assert made.manifest.files[0].path == "model.gguf" and not made.manifest.signature.inputs
     (tmp_path / "old.gguf").write_bytes(b"GGUF" + (1).to_bytes(4, "little"))
     with pytest.raises(FileNotServable, match="version 2 or 3"):
         register_file(cloud, "old", tmp_path / "old.gguf")
     with pytest.raises(FileNotServable, match="no language model"):
         bundle = write_bundle(tmp_path / "made")
-        register_file(cloud, "toy", bundle / "model.onnx", generation=Generation())
+        register_file(cloud, "toy", bundle / "model.onnx", text=TextLimits())
     tensors = msgspec.structs.replace(made.manifest, signature=TOY_SIGNATURE)
     with pytest.raises(BundleInvalid, match="tensors"):
         check_manifest(tensors)

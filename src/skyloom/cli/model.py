@@ -8,7 +8,7 @@ import typer
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.core.errors import InvalidInput
-from skyloom.rooms.registry.bundle import Generation
+from skyloom.rooms.registry.bundle import TextLimits
 from skyloom.sdk.client_text import client_text
 
 app = words("Models: numbered versions with evaluation and provenance.")
@@ -60,11 +60,11 @@ def register(
         register_file,
     )  # the file's own engine reads it; the rest does not pay for one
 
-    generation = None
+    text = None
     if context_tokens is not None or at_once is not None:
-        generation = Generation(context_tokens=context_tokens or 0, num_at_once=at_once or 4)
+        text = TextLimits(context_tokens=context_tokens or 0, num_at_once=at_once or 4)
     with cloud(project) as here:
-        show(register_file(here, model, file, description=description, generation=generation), as_json)
+        show(register_file(here, model, file, description=description, text=text), as_json)
 
 
 @app.command()

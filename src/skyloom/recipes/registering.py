@@ -23,11 +23,11 @@ from skyloom.rooms.registry.bundle import (
     PROFILE_FILE,
     TEXTUAL,
     BundleFile,
-    Generation,
     Manifest,
     ModelKind,
     RuntimeName,
     Signature,
+    TextLimits,
 )
 from skyloom.rooms.registry.model import ModelVersion, Parity
 from skyloom.runtime.estimators import TOLERANCE, convert, expected
@@ -81,12 +81,12 @@ def register_estimator(
 
 
 def register_file(
-    cloud: Client, name: str, path: str | Path, *, description: str = "", generation: Generation | None = None
+    cloud: Client, name: str, path: str | Path, *, description: str = "", text: TextLimits | None = None
 ) -> ModelVersion:
     """Register a model file as it is: ``.onnx``; ``.tflite`` or ``.pt2`` where their libraries are installed; ``.gguf``, a language model.
 
     Args:
-        generation: of a language model: how much text at once.
+        text: of a language model: how much text at once.
 
     Raises `FileNotServable`, `BundleRefused`.
     """
@@ -96,7 +96,7 @@ def register_file(
         raise FileNotServable(
             f"{path.name} is no model file that can be served.", next_action=f"Name one of: {', '.join(_SUFFIXES)}."
         )
-    if (generation is not None) and runtime_name not in TEXTUAL:
+    if text is not None and runtime_name not in TEXTUAL:
         raise FileNotServable(f"{path.name} is no language model.", next_action="Leave the limits of text out.")
     signature = Signature(inputs=(), outputs=())
     listed = BundleFile(
@@ -106,7 +106,7 @@ def register_file(
         _check_gguf(path)
     else:
         signature = _signature(path, runtime_name, listed)
-    manifest = Manifest(runtime=runtime_name, signature=signature, files=(listed,), generation=generation)
+    manifest = Manifest(runtime=runtime_name, signature=signature, files=(listed,), text=text)
     return _register(cloud, name, manifest, [path], Profile(), None, description)
 
 

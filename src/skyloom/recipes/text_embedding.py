@@ -21,7 +21,7 @@ from skyloom.sdk.service import BadRequest, Service, endpoint
 _AT_ONCE = 16  # texts in one run of the model; of like length, so that little is padding
 
 
-class Embedded(TypedDict):
+class TextVectors(TypedDict):
     """Vectors in the order of the texts, and how many tokens these had."""
 
     embeddings: list[list[float]]
@@ -52,7 +52,7 @@ class TextEmbedding(Service):
         self._inputs = [spec.name for spec in self.model(self.encoder).signature.inputs]
 
     @endpoint(timeout_s=120)
-    def embed(self, texts: list[str]) -> Embedded:
+    def embed(self, texts: list[str]) -> TextVectors:
         """One vector for each text."""
         encoded = self._tokenizer.encode_batch(texts)
         longest = max((len(one.ids) for one in encoded), default=0)

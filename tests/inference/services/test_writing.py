@@ -16,7 +16,7 @@ import pytest
 from skyloom.inference.services.calls import ServiceUnfit
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.services.writing import writing_spec
-from skyloom.rooms.registry.bundle import Generation, Manifest, RuntimeName, Signature
+from skyloom.rooms.registry.bundle import Manifest, RuntimeName, Signature, TextLimits
 from tests.inference.services.workplace import listed
 from tests.inference.serving import HEADERS, TOKEN, running
 
@@ -40,7 +40,7 @@ def write_text_bundle(folder: Path) -> Manifest:
         runtime=RuntimeName.GGUF,
         signature=Signature(inputs=(), outputs=()),
         files=(listed(folder, folder / "model.gguf"),),
-        generation=Generation(context_tokens=CONTEXT, num_at_once=3),
+        text=TextLimits(context_tokens=CONTEXT, num_at_once=3),
     )
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     return manifest

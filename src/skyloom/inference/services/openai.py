@@ -255,20 +255,22 @@ def read_part(content: bytes | memoryview) -> Told:
     return Told(text=part) if isinstance(part, str) else part
 
 
-class Embedded(msgspec.Struct):
+class EmbeddedTexts(msgspec.Struct):
     """Embeddings with what only the service counts."""
 
     embeddings: list[list[float]]
     prompt_tokens: int | None = None
 
 
-_embedded: msgspec.json.Decoder[list[list[float]] | Embedded] = msgspec.json.Decoder(list[list[float]] | Embedded)
+_embedded: msgspec.json.Decoder[list[list[float]] | EmbeddedTexts] = msgspec.json.Decoder(
+    list[list[float]] | EmbeddedTexts
+)
 
 
-def read_embeddings(content: bytes | memoryview) -> Embedded:
+def read_embeddings(content: bytes | memoryview) -> EmbeddedTexts:
     """What a service says as embeddings. Raises ``msgspec.MsgspecError``."""
     found = _embedded.decode(content)
-    return Embedded(found) if isinstance(found, list) else found
+    return EmbeddedTexts(found) if isinstance(found, list) else found
 
 
 def chunk(address: Address, identity: dict[str, Any], part: Told, *, is_first: bool) -> dict[str, Any]:

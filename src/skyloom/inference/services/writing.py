@@ -9,7 +9,7 @@ import msgspec
 
 from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, WritingFailed, Written, WrittenOut
 from skyloom.inference.services.stopping import PieceReader, StopWords
-from skyloom.rooms.registry.bundle import MODEL_FILES, Generation, Manifest, RuntimeName
+from skyloom.rooms.registry.bundle import MODEL_FILES, Manifest, RuntimeName, TextLimits
 from skyloom.rooms.registry.services import ServiceSpec
 from skyloom.sdk.describing import describe
 from skyloom.sdk.service import BadRequest, Service, endpoint
@@ -27,7 +27,7 @@ class GgufText(Service):
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int, gpus: int) -> None:
         """Load the model of a verified bundle. Raises `BundleRefused`."""
-        limits = manifest.generation or Generation()
+        limits = manifest.text or TextLimits()
         path = folder / MODEL_FILES[RuntimeName.GGUF]
         self._batches = LlamaBatches(path, threads, gpus, limits.context_tokens, limits.num_at_once)
         self._chat = self._formatter()
@@ -157,7 +157,7 @@ def writes(manifest: Manifest) -> bool:
 
 def writing_spec(manifest: Manifest) -> ServiceSpec:
     """What the data plane knows of it."""
-    num_at_once = (manifest.generation or Generation()).num_at_once
+    num_at_once = (manifest.text or TextLimits()).num_at_once
     spec, _ = describe(GgufText, "model")
     methods = tuple(msgspec.structs.replace(method, concurrency=num_at_once) for method in spec.methods)
     return msgspec.structs.replace(spec, methods=methods)

@@ -18,10 +18,10 @@ class BesideFull(LimitExceeded):
 
 
 class Beside:
-    """One thread, and a bound for what waits for it. Lives on the event loop."""
+    """One thread, or some, and a bound for what waits for them. Lives on the event loop."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
+    def __init__(self, num_threads: int = 1) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="beside")
         self._num_waiting = 0
 
     def run(
@@ -45,4 +45,4 @@ class Beside:
                 then(made)
 
         loop = asyncio.get_running_loop()
-        self._thread.submit(work).add_done_callback(lambda finished: loop.call_soon_threadsafe(done, finished))
+        self._threads.submit(work).add_done_callback(lambda finished: loop.call_soon_threadsafe(done, finished))

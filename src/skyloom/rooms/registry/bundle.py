@@ -134,7 +134,7 @@ MODEL_FILES = {
 TEXTUAL = frozenset({RuntimeName.GGUF})
 
 
-class Generation(msgspec.Struct, frozen=True, kw_only=True):
+class TextLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a language model may use of its machine.
 
     Attributes:
@@ -155,7 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         service: your own Python, where that is the runtime.
         columns: for tabular models, what each position of the input row means; texts are positions in ``encoding.json``.
         image: how pictures become one of its inputs, where it takes pictures.
-        generation: of a language model.
+        text: of a language model.
     """
 
     format: Annotated[int, Meta(ge=1, le=1_000)] = 1
@@ -167,4 +167,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()
     service: ServiceSpec | None = None
     image: ImageInput | None = None
-    generation: Generation | None = None
+    text: TextLimits | None = None

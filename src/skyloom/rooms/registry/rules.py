@@ -37,8 +37,8 @@ def check_manifest(manifest: Manifest) -> None:
     for tensor in (*manifest.signature.inputs, *manifest.signature.outputs):
         if tensor.shape[0] != -1:
             raise invalid(f"fixes the batch of {tensor.name!r} to {tensor.shape[0]}", "Export with a free first axis.")
-    if manifest.generation is not None and manifest.runtime not in TEXTUAL:
-        raise invalid("says how a model writes that does not", "Leave generation out.")
+    if manifest.text is not None and manifest.runtime not in TEXTUAL:
+        raise invalid("says how a model writes that does not", "Leave text out.")
     if manifest.runtime is RuntimeName.SERVICE:
         return
     if manifest.runtime in TEXTUAL:
