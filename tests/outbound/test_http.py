@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.core.errors import Unavailable
-from skyloom.outbound.http import HttpOutbound, is_public
+from skyloom.outbound.http import HttpOutbound, OutsideTooLarge, is_public
 from skyloom.ports.outbound import AddressRefused
 
 INSIDE = [
@@ -130,6 +130,17 @@ class Receiver(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        self.got.append((self.path, dict(self.headers), b""))
+        self.send_response(int(self.path.partition("?")[0].strip("/") or 200))
+        self.send_header("Location", "/200")
+        if "packed" in self.path:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"x" * 1000)
+
     def log_message(self, *words: object) -> None:
         """Says nothing."""
 
@@ -175,6 +186,20 @@ def test_redirect_is_an_answer_and_is_not_followed(receiver: tuple[int, list[tup
     port, got = receiver
     assert HttpOutbound(allowed=["127.0.0.1"]).post(f"http://127.0.0.1:{port}/302", b"", {}, 5.0) == 302
     assert len(got) == 1
+
+
+def test_body_of_an_answer_is_read_as_far_as_it_may_be(receiver: tuple[int, list[tuple[str, dict[str, str], bytes]]]):
+    port, got = receiver
+    outside = HttpOutbound(allowed=["127.0.0.1"])
+    assert outside.get(f"http://127.0.0.1:{port}/200", 1_000, 5.0) == b"x" * 1_000
+    with pytest.raises(OutsideTooLarge, match="more than 999 bytes"):
+        outside.get(f"http://127.0.0.1:{port}/200", 999, 5.0)
+    for path in ("302", "404", "200?packed"):
+        with pytest.raises(Unavailable, match="not with the bytes"):
+            outside.get(f"http://127.0.0.1:{port}/{path}", 1_000, 5.0)
+    assert len(got) == 5  # no redirect was followed
+    with pytest.raises(AddressRefused):
+        HttpOutbound().get(f"http://127.0.0.1:{port}/200", 1_000, 5.0)
 
 
 def test_address_where_nobody_listens_is_tried_again_later():

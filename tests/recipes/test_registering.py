@@ -9,7 +9,8 @@ import pytest
 from skyloom.inference import model as models
 from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.recipes.registering import EstimatorDiffers, FileNotServable, register_estimator, register_file
-from skyloom.rooms.registry.bundle import ModelKind, RuntimeName
+from skyloom.rooms.registry.bundle import ModelKind, RuntimeName, TextLimits
+from skyloom.rooms.registry.model import BundleInvalid
 from skyloom.rooms.registry.rules import check_manifest
 from tests.inference.serving import TOY_SIGNATURE, oracle, toy_rows, write_bundle
 
@@ -98,3 +99,47 @@ def test_estimators_become_models_that_say_the_same(tmp_path) -> None:
         register_estimator(cloud, "off", Off().fit(rows, classes), rows)
     with pytest.raises(NotConvertible, match="cannot be converted"):
         register_estimator(cloud, "raw", Ridge(), rows)
+
+
+@pytest.mark.slow
+def test_boosted_trees_of_xgboost_become_models_that_say_the_same(tmp_path) -> None:
+    pytest.importorskip("skl2onnx")
+    pytest.importorskip("onnxmltools", reason="NOT TESTED: XGBoost needs pip install 'skyloom[sklearn]'")
+    xgboost = pytest.importorskip("xgboost", reason="NOT TESTED: pip install xgboost")
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(400, 5)).astype(np.float32)
+    classes = (rows[:, 0] * rows[:, 1] > 0).astype(int) + (rows[:, 2] > 1)
+    holes = np.where(random.random(rows.shape) < 0.2, np.float32("nan"), rows)
+    cloud = Uploads()
+    for name, estimator, given in (
+        ("classes", xgboost.XGBClassifier(n_estimators=8, max_depth=3).fit(rows, classes), rows),
+        ("missing", xgboost.XGBClassifier(n_estimators=8, max_depth=3).fit(holes, classes), holes),
+        ("values", xgboost.XGBRegressor(n_estimators=8, max_depth=3).fit(rows, rows[:, 0]), rows),
+    ):
+        made = register_estimator(cloud, name, estimator, given)
+        said = cloud.load(tmp_path / name).run([given[:50]])[0]
+        ours = estimator.predict_proba(given[:50]) if made.manifest.labels else estimator.predict(given[:50])[:, None]
+        np.testing.assert_allclose(said, ours, atol=1e-5)
+        assert made.parity.largest_difference < 1e-4
+    # The converter is wrong about forests, and what is wrong is not registered.
+    forest = xgboost.XGBRFClassifier(n_estimators=8, max_depth=3).fit(rows, classes)
+    with pytest.raises(EstimatorDiffers, match="100% of the rows") as refusal:
+        register_estimator(cloud, "forest", forest, rows)
+    assert "your own Python" in refusal.value.next_action
+
+
+def test_language_model_is_registered_by_its_head(tmp_path) -> None:
+    cloud = Uploads()
+    (tmp_path / "smol.gguf").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(100))
+    made = register_file(cloud, "smol", tmp_path / "smol.gguf", text=TextLimits(context_tokens=256))
+    assert made.manifest.runtime is RuntimeName.GGUF and made.manifest.text.context_tokens == 256
+    assert made.manifest.files[0].path == "model.gguf" and not made.manifest.signature.inputs
+    (tmp_path / "old.gguf").write_bytes(b"GGUF" + (1).to_bytes(4, "little"))
+    with pytest.raises(FileNotServable, match="version 2 or 3"):
+        register_file(cloud, "old", tmp_path / "old.gguf")
+    with pytest.raises(FileNotServable, match="no language model"):
+        bundle = write_bundle(tmp_path / "made")
+        register_file(cloud, "toy", bundle / "model.onnx", text=TextLimits())
+    tensors = msgspec.structs.replace(made.manifest, signature=TOY_SIGNATURE)
+    with pytest.raises(BundleInvalid, match="tensors"):
+        check_manifest(tensors)

@@ -5,7 +5,6 @@ import importlib.util
 
 import pytest
 
-from skyloom.recipes.text_generation import _certain, _until
 from tests.inference.services.workplace import write_service
 from tests.inference.serving import TOKEN, running
 
@@ -49,15 +48,6 @@ class Chat(TextGeneration):
 """
 
 
-def test_stop_words_end_a_text_and_their_beginnings_are_held_back() -> None:
-    assert _until("one two three", ["three", "two"]) == ("one ", True)
-    assert _until("one", ["two"]) == ("one", False)
-    assert _certain("so tw", ["two"]) == "so "
-    assert _certain("so two", []) == "so two"
-    assert _certain("caf\ufffd", []) == "caf"
-    assert _certain("t", ["two"]) == ""
-
-
 @pytest.mark.slow
 def test_model_answers_as_it_does_alone_while_others_are_answered_too(tmp_path) -> None:
     if importlib.util.find_spec("transformers") is None:
@@ -84,7 +74,7 @@ def test_model_answers_as_it_does_alone_while_others_are_answered_too(tmp_path) 
             assert (await one("w1 w2 w3", stop=[word])).choices[0].message.content == expected.partition(word)[0]
             made = await client.completions.create(model="toy", prompt="w5", max_tokens=3, temperature=1.0)
             assert made.choices[0].finish_reason in ("length", "stop")
-            with pytest.raises(openai.APIStatusError, match="takes 1 to 127"):
+            with pytest.raises(openai.APIStatusError, match="maximum context length is 128 tokens"):
                 await one("w1 " * 200)
 
     with running(tmp_path) as (_, client, _):

@@ -54,6 +54,10 @@ def deploy(
     zero_after: asked.ZeroAfter = None,
     floor: asked.FloorWords = None,
     foresight: asked.ForesightDays = None,
+    picture_urls: Annotated[
+        bool | None,
+        typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
+    ] = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -90,6 +94,7 @@ def deploy(
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
+            sized["picture_urls"] = picture_urls
             status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))

@@ -8,6 +8,7 @@ import typer
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.core.errors import InvalidInput
+from skyloom.rooms.registry.bundle import TextLimits
 from skyloom.sdk.client_text import client_text
 
 app = words("Models: numbered versions with evaluation and provenance.")
@@ -42,8 +43,15 @@ def show_(
 @app.command()
 def register(
     model: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite or model.pt2.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite, model.pt2 or model.gguf.")],
     description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of a .gguf: tokens of all running requests together; its own, at most 8192, if 0."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Of a .gguf: requests that run together; 4 unless said.")
+    ] = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,8 +60,11 @@ def register(
         register_file,
     )  # the file's own engine reads it; the rest does not pay for one
 
+    text = None
+    if context_tokens is not None or at_once is not None:
+        text = TextLimits(context_tokens=context_tokens or 0, num_at_once=at_once or 4)
     with cloud(project) as here:
-        show(register_file(here, model, file, description=description), as_json)
+        show(register_file(here, model, file, description=description, text=text), as_json)
 
 
 @app.command()

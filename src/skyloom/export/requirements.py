@@ -24,7 +24,11 @@ SERVER = (
     "protobuf",
     "pillow",
 )
-RUNTIMES = {RuntimeName.LITERT: ("ai-edge-litert",), RuntimeName.TORCH: ("torch",)}
+RUNTIMES = {
+    RuntimeName.LITERT: ("ai-edge-litert",),
+    RuntimeName.TORCH: ("torch",),
+    RuntimeName.GGUF: ("llama-cpp-python", "jinja2"),
+}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXTRA = re.compile(r"\bextra\s*==")
 Installed = Callable[[str], importlib.metadata.Distribution]

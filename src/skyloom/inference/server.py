@@ -33,6 +33,8 @@ from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.services.tensors import PLATFORM, ServiceModel
 from skyloom.inference.statistics import Timekeeper
+from skyloom.inference.services.writing import PLATFORM as WRITING_PLATFORM
+from skyloom.inference.services.writing import WAITING_FOR_EACH, writes, writing_spec
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
@@ -50,6 +52,7 @@ from skyloom.settings import TaskEnvironment
 
 OnReady = Callable[[int], object]
 _SWEEP_S = 1.0
+_MAX_WAITING = 1_000
 _GUESSED = {
     1: 0.010,
     16: 0.012,
@@ -84,7 +87,7 @@ class Replica:
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready
-            if model.manifest.service is not None:
+            if not is_hosted(model.manifest):
                 site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
         self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, plan.limits)
@@ -266,6 +269,9 @@ async def serve(
     if manifest.service is not None:
         await _serve_service(plan, folder, task, manifest, manifest.service, python, on_ready)
         return
+    if writes(manifest):
+        await _serve_service(plan, folder, task, manifest, writing_spec(manifest), sys.executable, on_ready)
+        return
     if is_hosted(manifest):
         spec = hosted_spec(plan.limits.timeout_s)
         await _serve_service(plan, folder, task, manifest, spec, sys.executable, on_ready)
@@ -291,6 +297,7 @@ async def _serve_service(
         python=python,
         threads=models.thread_count(plan.cpus),
         gpus=plan.gpus,
+        max_waiting=_max_waiting(manifest, spec),
         max_waiting_bytes=limits.max_queue_bytes,
     )
     await process.start()
@@ -301,11 +308,17 @@ async def _serve_service(
             model = Model(manifest, profile, session, HOSTED_PLATFORM, is_remote=True)
             pace = await asyncio.to_thread(Pace.measure, model.rehearsal, limits.max_batch_rows)
         else:
-            model = Model(manifest, Profile(), session, PLATFORM, is_remote=True)
+            platform = WRITING_PLATFORM if writes(manifest) else PLATFORM
+            model = Model(manifest, Profile(), session, platform, is_remote=True)
             pace = Pace(_GUESSED, limits.max_batch_rows)
         await Replica(plan, folder, model, pace, process, on_ready).run(task)
     finally:
         await process.close()
+
+
+def _max_waiting(manifest: Manifest, spec: ServiceSpec) -> int:
+    """Calls that may wait for a process. Writing takes seconds, so few may."""
+    return WAITING_FOR_EACH * spec.methods[0].concurrency if writes(manifest) else _MAX_WAITING
 
 
 def _refused(reason: str) -> PlanRefused:

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from skyloom.core.errors import Unavailable
+from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.ports.outbound import AddressRefused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -21,6 +21,10 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 def resolve(host: str, port: int) -> Sequence[str]:
     """Every address of a name, as the system knows it. Raises ``OSError``."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+class OutsideTooLarge(InvalidInput):
+    """Somebody outside answers with more than is taken."""
 
 
 class HttpOutbound:
@@ -38,18 +42,35 @@ class HttpOutbound:
         self._where(url)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
-        parts, address = self._where(url)
-        host = parts.hostname or ""
-        pinned = httpx.URL(url).copy_with(host=address)
-        sent = {**headers, "Host": parts.netloc}
-        extensions = {"sni_hostname": host} if parts.scheme == "https" else {}
-        request = httpx.Request("POST", pinned, content=body, headers=sent, extensions=extensions)
+        request, host = self._request("POST", url, body, headers)
         try:
             return asyncio.run(_status(request, timeout_s))
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unavailable(
                 f"{host} does not answer ({type(error).__name__}).", next_action="It is tried again by itself."
             ) from error
+
+    def get(self, url: str, max_bytes: int, timeout_s: float) -> bytes:
+        """The body of an answer, guarded like `post`; an answer that redirects, is packed or is no 200 is none.
+
+        Blocks for ``timeout_s`` at most, beside the look-up. Raises `AddressRefused`, `OutsideTooLarge`; `Unavailable` without an answer.
+        """
+        request, host = self._request("GET", url, b"", {"Accept-Encoding": "identity"})
+        try:
+            return asyncio.run(_body(request, host, max_bytes, timeout_s))
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise Unavailable(
+                f"{host} does not answer ({type(error).__name__}).", next_action="Correct the address, or try again."
+            ) from error
+
+    def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[httpx.Request, str]:
+        """A request to the judged address, and the host that it is for."""
+        parts, address = self._where(url)
+        host = parts.hostname or ""
+        pinned = httpx.URL(url).copy_with(host=address)
+        extensions = {"sni_hostname": host} if parts.scheme == "https" else {}
+        sent = {**headers, "Host": parts.netloc}
+        return httpx.Request(method, pinned, content=body, headers=sent, extensions=extensions), host
 
     def _where(self, url: str) -> tuple[SplitResult, str]:
         """The parts of an address, and the one address of its host that was judged and may be connected to."""
@@ -83,6 +104,25 @@ async def _status(request: httpx.Request, timeout_s: float) -> int:
         answer = await client.send(request, stream=True, follow_redirects=False)
         await answer.aclose()
         return answer.status_code
+
+
+async def _body(request: httpx.Request, host: str, max_bytes: int, timeout_s: float) -> bytes:
+    """Send a request and return the body of the answer, read no further than ``max_bytes``."""
+    async with asyncio.timeout(timeout_s), httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        answer = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            if answer.status_code != 200 or "content-encoding" in answer.headers:
+                raise Unavailable(
+                    f"{host} answers {answer.status_code}, and not with the bytes.", next_action="Correct the address."
+                )
+            made = bytearray()
+            async for part in answer.aiter_raw():
+                made += part
+                if len(made) > max_bytes:
+                    raise OutsideTooLarge(f"{host} answers with more than {max_bytes} bytes.", next_action="Send less.")
+            return bytes(made)
+        finally:
+            await answer.aclose()
 
 
 def is_public(address: Address) -> bool:

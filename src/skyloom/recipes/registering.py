@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from skyloom.core.digests import of_bytes
+from skyloom.core.digests import of_bytes, of_chunks
 from skyloom.core.errors import InvalidInput
 from skyloom.inference import runtimes
 from skyloom.inference.reduce import build_profile
@@ -21,19 +21,22 @@ from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
     MODEL_FILES,
     PROFILE_FILE,
+    TEXTUAL,
     BundleFile,
     Manifest,
     ModelKind,
     RuntimeName,
     Signature,
+    TextLimits,
 )
 from skyloom.rooms.registry.model import ModelVersion, Parity
 from skyloom.runtime.estimators import TOLERANCE, convert, expected
 from skyloom.sdk.client import Client
-from skyloom.sdk.files import upload_bytes, upload_file
+from skyloom.sdk.files import read_chunks, upload_bytes, upload_file
 
 _PROFILE_ROWS = 10_000
 _MAX_SHARE = 0.02
+_MAX_LUCK = 0.5  # thresholds explain no more
 _SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items()}
 
 
@@ -77,8 +80,13 @@ def register_estimator(
     return _register(cloud, name, manifest, [(converted.content)], profile, parity, description)
 
 
-def register_file(cloud: Client, name: str, path: str | Path, *, description: str = "") -> ModelVersion:
-    """Register a model file as it is: ``.onnx``, and ``.tflite`` or ``.pt2`` where their libraries are installed.
+def register_file(
+    cloud: Client, name: str, path: str | Path, *, description: str = "", text: TextLimits | None = None
+) -> ModelVersion:
+    """Register a model file as it is: ``.onnx``; ``.tflite`` or ``.pt2`` where their libraries are installed; ``.gguf``, a language model.
+
+    Args:
+        text: of a language model: how much text at once.
 
     Raises `FileNotServable`, `BundleRefused`.
     """
@@ -88,16 +96,37 @@ def register_file(cloud: Client, name: str, path: str | Path, *, description: st
         raise FileNotServable(
             f"{path.name} is no model file that can be served.", next_action=f"Name one of: {', '.join(_SUFFIXES)}."
         )
-    runtime = runtimes.find(runtime_name)
+    if text is not None and runtime_name not in TEXTUAL:
+        raise FileNotServable(f"{path.name} is no language model.", next_action="Leave the limits of text out.")
+    signature = Signature(inputs=(), outputs=())
+    listed = BundleFile(
+        path=MODEL_FILES[runtime_name], digest=of_chunks(read_chunks(path)), size_bytes=path.stat().st_size
+    )
+    if runtime_name is RuntimeName.GGUF:
+        _check_gguf(path)
+    else:
+        signature = _signature(path, runtime_name, listed)
+    manifest = Manifest(runtime=runtime_name, signature=signature, files=(listed,), text=text)
+    return _register(cloud, name, manifest, [path], Profile(), None, description)
+
+
+def _signature(path: Path, name: RuntimeName, listed: BundleFile) -> Signature:
+    """What a file takes and gives; it is loaded once, as a replica will."""
+    runtime = runtimes.find(name)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / runtime.model_file
         place.symlink_to(path.absolute())
         signature: Signature = runtime.signature(place)
-        manifest = Manifest(
-            runtime=runtime_name, signature=signature, files=(_listed(runtime.model_file, path.read_bytes()),)
-        )
-        runtime.load(place.parent, manifest, Grant(1)).close()
-    return _register(cloud, name, manifest, [path], Profile(), None, description)
+        runtime.load(place.parent, Manifest(runtime=name, signature=signature, files=(listed,)), Grant(1)).close()
+    return signature
+
+
+def _check_gguf(path: Path) -> None:
+    """Its head alone: the library that reads all of it is where replicas run."""
+    with path.open("rb") as content:
+        head = content.read(8)
+    if head[:4] != b"GGUF" or int.from_bytes(head[4:], "little") not in (2, 3):
+        raise FileNotServable(f"{path.name} is no GGUF file of version 2 or 3.", next_action="Convert the model again.")
 
 
 def _register(
@@ -127,7 +156,9 @@ def _compared(ours: Array, theirs: Array) -> Parity:
         raise EstimatorDiffers(
             f"The converted estimator differs from the estimator by up to {differences.max():.2g}, "
             f"by more than {TOLERANCE:g} on {share:.0%} of the rows.",
-            next_action="Fit it on 32-bit floats (rows.astype('float32')): that is what it is served with.",
+            next_action="Its converter does not do this kind; serve it as your own Python: skyloom.Service."
+            if share > _MAX_LUCK
+            else "Fit it on 32-bit floats (rows.astype('float32')), that is what it is served with; trees need no scaler.",
         )
     return Parity(batch_sizes=(len(ours),), largest_difference=float(differences.max()), tolerance=TOLERANCE)
 

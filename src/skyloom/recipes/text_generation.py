@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from skyloom.inference.services.stopping import StopWords
 from skyloom.sdk.service import BadRequest, Service, endpoint
 
 Part = str | dict[str, Any]
@@ -97,12 +98,12 @@ class TextGeneration(Service):
     async def _generate(
         self, ids: list[int], max_tokens: int | None, temperature: float, top_p: float, stop: list[str] | None
     ) -> AsyncIterator[Part]:
-        limit = min(max_tokens or self.default_max_tokens, self._room(ids))
+        limit = self._fitting(ids, max_tokens)
         greedy = {"top_k": 1} if temperature == 0 else {"temperature": temperature, "top_p": top_p}
         self._last += 1
         request, heard = f"request-{self._last}", asyncio.Queue[Any]()
         self._batches.register_result_handler(request, heard.put_nowait)
-        given, is_stopped, output = "", False, None
+        words, num_fed, output = StopWords(stop or ()), 0, None
         try:
             if self._batches.add_request(ids, request, max_new_tokens=limit, streaming=True, **greedy) is None:
                 raise RuntimeError("the model takes no requests any more")
@@ -110,41 +111,32 @@ class TextGeneration(Service):
                 output = await heard.get()
                 if output.error:
                     raise RuntimeError(f"the model failed: {output.error}")
-                text, is_stopped = _until(self._text(output.generated_tokens), stop or ())
-                ready = text if output.is_finished() or is_stopped else _certain(text, stop or ())
-                if len(ready) > len(given):
-                    yield ready[len(given) :]
-                    given = ready
-                if is_stopped:
+                text = self._text(output.generated_tokens)
+                whole = text if output.is_finished() else text.rstrip(_UNFINISHED)
+                ready = words.feed(whole[num_fed:]) + (words.rest() if output.is_finished() else "")
+                num_fed = len(whole)
+                if ready:
+                    yield ready
+                if words.is_stopped:
                     break
         finally:
             if output is None or not output.is_finished():
                 self._batches.cancel_request(request)
         num_made = len(output.generated_tokens)
-        reason = "length" if num_made >= limit and not is_stopped else "stop"
+        reason = "length" if num_made >= limit and not words.is_stopped else "stop"
         yield {"finish_reason": reason, "prompt_tokens": len(ids), "completion_tokens": num_made}
 
-    def _room(self, ids: list[int]) -> int:
-        room = min(self._positions, self.cache_tokens) - len(ids)
-        if room < 1 or not ids:
-            raise BadRequest(f"The prompt has {len(ids)} tokens; this model takes 1 to {len(ids) + room - 1}.")
-        return room
+    def _fitting(self, ids: list[int], max_tokens: int | None) -> int:
+        """The tokens that may be made. Raises `BadRequest` when prompt and answer have no room together."""
+        context = min(self._positions, self.cache_tokens)
+        room = context - len(ids)
+        if room < 1 or not ids or (max_tokens or 1) > room:
+            asked = f" and {max_tokens} are asked for" if max_tokens else ""
+            raise BadRequest(
+                f"This model's maximum context length is {context} tokens; the prompt has {len(ids)}{asked}.",
+                next_action="Shorten the prompt, or ask for fewer tokens.",
+            )
+        return max_tokens or min(self.default_max_tokens, room)
 
     def _text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def _until(text: str, stops: list[str] | tuple[str, ...]) -> tuple[str, bool]:
-    """A text up to the first word that ends it."""
-    places = [place for word in stops if word and (place := text.find(word)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)
-
-
-def _certain(text: str, stops: list[str] | tuple[str, ...]) -> str:
-    """What of a growing text can be given away: no half character, and no beginning of a word that would end it."""
-    text = text.rstrip(_UNFINISHED)
-    held = max(
-        (size for word in stops for size in range(1, min(len(word), len(text) + 1)) if text.endswith(word[:size])),
-        default=0,
-    )
-    return text[: len(text) - held]

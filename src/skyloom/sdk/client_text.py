@@ -100,7 +100,7 @@ def _method(method: ServiceMethod) -> Iterator[str]:
     ordered = sorted(method.parameters, key=lambda one: not one.required)
     parameters = "".join(f", {_parameter(one)}" for one in ordered)
     is_parts = method.answering is Answering.PARTS
-    returns = f"Iterator[{_type(method.returns)}]" if is_parts else _type(method.returns)
+    returns = f"Iterator[{_given(method.returns)}]" if is_parts else _given(method.returns, is_whole=True)
     yield f"\n    def {method.name}(self{', *' if ordered else ''}{parameters}) -> {returns}:\n"
     yield f"        {_doc(method)}\n"
     given = ", ".join(f'"{one.name}": {one.name}' for one in ordered)
@@ -117,6 +117,15 @@ def _parameter(one: ServiceParameter) -> str:
 def _doc(method: ServiceMethod) -> str:
     first = method.doc.partition("\n")[0] or f"Call {method.name}."
     return '"""' + json.dumps(first, ensure_ascii=False)[1:-1] + '"""'
+
+
+def _given(annotation: str, *, is_whole: bool = False) -> str:
+    """A result's type as JSON brings it: bytes are themselves only as the whole answer, else base64; tuples are lists, keys text."""
+    if is_whole and annotation == "bytes":
+        return "bytes"
+    if re.search(r"\btuple\b|dict\[(?!str\b)", annotation):
+        return "Any"
+    return re.sub(r"\bbytes\b", "str", _type(annotation))
 
 
 def _type(annotation: str) -> str:

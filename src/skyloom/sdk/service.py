@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.rooms.registry.bundle import Signature
 
 MARK = "__skyloom_endpoint__"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,7 +51,13 @@ class Tensor:
 
 
 class LocatedModel(Protocol):
-    """A model that lies in the same process as the service."""
+    """A model that lies in the same process as the service.
+
+    Attributes:
+        signature: the tensors that it takes and gives.
+    """
+
+    signature: Signature
 
     def predict(self, inputs: Any = None, /, **named: Any) -> dict[str, Any]:
         """Arrays in, arrays out, by name; the first axis is the batch. One array alone is the model's only input."""

@@ -76,6 +76,7 @@ class EndpointCalls(ChangeCalls):
         hold: bool = False,
         canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
+        picture_urls: bool | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -86,6 +87,7 @@ class EndpointCalls(ChangeCalls):
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
+            picture_urls: pictures may be named by ``http`` addresses; None keeps what it has.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -99,6 +101,7 @@ class EndpointCalls(ChangeCalls):
             hold=hold,
             canary=canary,
             scaling=scaling,
+            picture_urls=picture_urls,
         )
         return self._transport.send(ask)
 

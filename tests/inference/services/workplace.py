@@ -119,7 +119,7 @@ class Toys(skyloom.Service):
 def write_service(folder: Path, source: str = TOYS, name: str = "Toys", **changes: Any) -> Manifest:
     """Write a service's bundle into ``folder``; ``changes`` are to its spec."""
     file = folder / "service" / f"toys_{next(_numbers)}.py"
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(source)
     found = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(found)

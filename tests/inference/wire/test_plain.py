@@ -64,7 +64,7 @@ def seeing(tmp_path_factory):
     )
     image = ImageInput(tensor="image", layout=ImageLayout.CHANNELS_FIRST, scale=1 / 255, mean=(0.5,), deviation=(0.5,))
     write_bundle(folder / "bundle", model, signature, labels=("red", "green", "blue"), image=image)
-    with running(folder) as (_, client, _):
+    with running(folder, picture_urls=True) as (_, client, _):
         yield client
 
 
@@ -263,6 +263,33 @@ def test_pictures_in_rows_are_answered_one_by_one(seeing):
     assert np.allclose(
         seeing.post("/predict", json={"image": tensor}).json()["outputs"]["means"], means(PIXELS), atol=1e-5
     )
+
+
+def test_a_picture_in_a_data_address_is_one_that_came_along(seeing):
+    address = "data:image/png;base64," + base64.b64encode(picture(PIXELS)).decode()
+    told = seeing.post("/predict", json=[{"url": address}, {"image": {"url": address}}]).json()["predictions"]
+    assert [one["label"] for one in told] == ["blue", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9/a.png", "not an address of the public internet"),
+        ("http://169.254.169.254/latest/meta-data", "not an address of the public internet"),
+        ("http://[::1]/", "not an address of the public internet"),
+        ("file:///etc/passwd", "only http and https"),
+        ("data:image/png", "no content"),
+        ("data:image/png;base64,?", "base64"),
+        ("https://example.org/" + "x" * 5_000, "too long"),
+    ],
+)
+def test_an_address_that_leads_inside_or_nowhere_is_refused(seeing, url, words):
+    answer = seeing.post("/predict", json={"url": url})
+    assert answer.status_code == 400, answer.text
+    assert words in answer.json()["error"]
+    assert "SKYLOOM_WEBHOOK" not in answer.text
+    many = seeing.post("/predict", json=[{"url": "http://127.0.0.1/"}] * 9)
+    assert many.status_code == 400 and "at most 8" in many.json()["error"]
 
 
 def bomb() -> bytes:

@@ -127,6 +127,22 @@ def test_deploy_of_the_same_again_changes_nothing(bench):
     assert bench.running() == before
 
 
+def test_fetching_of_pictures_is_a_new_revision_and_stays_until_it_is_taken_back(bench):
+    def told(status) -> tuple[int, bool]:
+        newest = max(status.revisions, key=lambda one: one.number)
+        return newest.number, newest.picture_urls
+
+    assert told(bench.deploy()) == (1, False)
+    assert told(bench.deploy(picture_urls=True)) == (2, True)
+    assert told(bench.deploy()) == (2, True)
+    assert told(bench.deploy(picture_urls=False)) == (3, False)
+    bench.deploy(picture_urls=True)
+    bench.settle()
+    newest = max(replicas(bench), key=lambda one: one.revision_number)
+    job = bench.jobs.find(bench.disk.read(lambda view: view), newest.job_id, "default")
+    assert msgspec.json.decode(bench.blobs.get(job.spec.files["plan.json"]), type=ServePlan).picture_urls
+
+
 def test_deploy_with_fewer_replicas_stops_the_rest_only(bench):
     bench.deploy(num_replicas=3)
     bench.settle()

@@ -2,17 +2,20 @@
 
 A service answers it by endpoints of these names and arguments, all of them optional but the first of each:
 
-    chat(messages: list[dict[str, str]], max_tokens, temperature, top_p, stop, seed) -> Iterator[str]
-    complete(prompt: str, max_tokens, temperature, top_p, stop, seed) -> Iterator[str]
+    chat(messages: list[dict[str, str]], max_tokens, temperature, top_p, stop, seed, num_logprobs) -> Iterator[str]
+    complete(prompt: str, max_tokens, temperature, top_p, stop, seed, num_logprobs) -> Iterator[str]
     embed(texts: list[str]) -> list[list[float]]
 
-Parts are pieces of text. A part may also be ``{"finish_reason": "length", "prompt_tokens": 12, "completion_tokens": 34}``: what only
-the service knows. Without it no numbers are made up.
+Parts are pieces of text, or ``{"text": …, "logprobs": […]}`` of its tokens. A part may also be
+``{"finish_reason": "length", "prompt_tokens": 12, "completion_tokens": 34}``: what only the service knows. Without it no numbers are made
+up; embeddings may come as ``{"embeddings": […], "prompt_tokens": 12}`` for the same reason. What a request asks for and the service does
+not take is refused: an answer that left it out would be another answer.
 """
 
 import enum
+import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -46,7 +49,13 @@ class NoSuchModel(NotFound):
     """The request names another model than the one that is served."""
 
 
-class Sampling(msgspec.Struct, kw_only=True):
+class StreamOptions(msgspec.Struct, kw_only=True):
+    """What a stream tells besides."""
+
+    include_usage: bool | None = None
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True):
     """What both kinds of generation may be told."""
 
     model: Annotated[str, Meta(max_length=200)] = ""
@@ -57,6 +66,7 @@ class Sampling(msgspec.Struct, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     stop: _Text | Annotated[list[_Text], Meta(max_length=16)] | None = None
     seed: int | None = None
+    stream_options: StreamOptions | None = None
 
 
 class ChatMessage(msgspec.Struct, kw_only=True):
@@ -66,17 +76,30 @@ class ChatMessage(msgspec.Struct, kw_only=True):
     content: _Text | Annotated[list[dict[str, Any]], Meta(max_length=1_000)] | None = None
 
 
-class ChatRequest(Sampling, kw_only=True):
+class ChatRequest(GenerationRequest, kw_only=True):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
     max_completion_tokens: Annotated[int, Meta(ge=1, le=2**20)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Of the likeliest tokens to be told with each."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class CompletionRequest(Sampling, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
     """``POST /v1/completions``."""
 
     prompt: _Text | _Texts
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Of the likeliest tokens to be told with each."""
+        return self.logprobs
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True):
@@ -87,6 +110,21 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     encoding_format: Annotated[str, Meta(max_length=20)] = "float"
 
 
+# What would change an answer and is never done, with the values that ask for nothing.
+_UNDONE: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "response_format": (None, {"type": "text"}),
+    "logit_bias": (None, {}),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "echo": (None, False),
+    "best_of": (None, 1),
+    "suffix": (None, ""),
+    "dimensions": (None,),
+    "audio": (None,),
+}
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DECODERS: dict[Address, msgspec.json.Decoder[Any]] = {
     Address.CHAT: msgspec.json.Decoder(ChatRequest),
     Address.COMPLETIONS: msgspec.json.Decoder(CompletionRequest),
@@ -108,23 +146,54 @@ def offered(spec: ServiceSpec) -> dict[Address, ServiceMethod]:
     return found
 
 
-def read(address: Address, body: bytes, method: ServiceMethod, model: str) -> tuple[bytes, bool, str]:
-    """The endpoint's arguments as JSON, whether parts are wanted as they come, and how embeddings are to be encoded.
+class ReadRequest(NamedTuple):
+    """A request in terms of an endpoint.
 
-    Raises `PromptUnreadable`, `NoSuchModel`.
+    Attributes:
+        arguments: of the endpoint, as JSON.
+        is_stream: parts are wanted as they come; ``tells_usage``: with the counts behind them.
+        encoding: of embeddings.
+        num_texts: to be embedded.
     """
+
+    arguments: bytes
+    is_stream: bool = False
+    tells_usage: bool = False
+    encoding: str = ""
+    num_texts: int = 0
+
+
+def read(address: Address, body: bytes, method: ServiceMethod, model: str) -> ReadRequest:
+    """Read a request. Raises `PromptUnreadable`, `NoSuchModel`."""
     try:
         request = _DECODERS[address].decode(body)
+        _check_done(_fields.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PromptUnreadable(f"The request cannot be read: {error}.", next_action="See the OpenAI API.") from None
     if request.model not in ("", model):
         raise NoSuchModel(f"No model {request.model!r} is served here.", next_action=f"Ask for {model!r}.")
     if isinstance(request, EmbeddingRequest):
         texts = [request.input] if isinstance(request.input, str) else request.input
-        return msgspec.json.encode({"texts": texts}), False, request.encoding_format
+        if request.encoding_format not in ("float", "base64"):
+            raise PromptUnreadable("The encoding_format is not known.", next_action="Ask for float or base64.")
+        arguments = msgspec.json.encode({"texts": texts})
+        return ReadRequest(arguments, encoding=request.encoding_format, num_texts=len(texts))
     given = _given(request)
     known = {one.name for one in method.parameters}
-    return msgspec.json.encode({name: value for name, value in given.items() if name in known}), request.stream, ""
+    for name in given:
+        if name not in known:
+            raise PromptUnreadable(
+                f"This service takes no {name!r}.",
+                next_action=f"Leave it out; {method.name} takes: {', '.join(known)}.",
+            )
+    options = request.stream_options
+    return ReadRequest(msgspec.json.encode(given), request.stream, bool(options and options.include_usage))
+
+
+def _check_done(fields: dict[str, msgspec.Raw]) -> None:
+    for name in fields.keys() & _UNDONE.keys():
+        if msgspec.json.decode(fields[name]) not in _UNDONE[name]:
+            raise PromptUnreadable(f"{name!r} is not done here.", next_action="Leave it out.")
 
 
 def _given(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
@@ -135,6 +204,7 @@ def _given(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "stop": [request.stop] if isinstance(request.stop, str) else request.stop,
         "seed": request.seed,
+        "num_logprobs": request.num_logprobs,
     }
     if isinstance(request, ChatRequest):
         given["max_tokens"] = request.max_completion_tokens or request.max_tokens
@@ -156,8 +226,10 @@ def _text(message: ChatMessage) -> str:
 
 
 class Told(msgspec.Struct):
-    """What a service says besides text."""
+    """What a service says besides text; or text with the probabilities of its tokens, as the API words them for chats."""
 
+    text: str = ""
+    logprobs: list[dict[str, Any]] | None = None
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -177,40 +249,84 @@ class Told(msgspec.Struct):
 _parts: msgspec.json.Decoder[str | Told] = msgspec.json.Decoder(str | Told)
 
 
-def read_part(content: bytes | memoryview) -> str | Told:
+def read_part(content: bytes | memoryview) -> Told:
     """One part of a service's answer. Raises ``msgspec.MsgspecError`` when it is neither text nor what is told besides."""
-    return _parts.decode(content)
+    part = _parts.decode(content)
+    return Told(text=part) if isinstance(part, str) else part
 
 
-def chunk(address: Address, identity: dict[str, Any], text: str, *, is_first: bool) -> dict[str, Any]:
+class EmbeddedTexts(msgspec.Struct):
+    """Embeddings with what only the service counts."""
+
+    embeddings: list[list[float]]
+    prompt_tokens: int | None = None
+
+
+_embedded: msgspec.json.Decoder[list[list[float]] | EmbeddedTexts] = msgspec.json.Decoder(
+    list[list[float]] | EmbeddedTexts
+)
+
+
+def read_embeddings(content: bytes | memoryview) -> EmbeddedTexts:
+    """What a service says as embeddings. Raises ``msgspec.MsgspecError``."""
+    found = _embedded.decode(content)
+    return EmbeddedTexts(found) if isinstance(found, list) else found
+
+
+def chunk(address: Address, identity: dict[str, Any], part: Told, *, is_first: bool) -> dict[str, Any]:
     """One part as a chunk of a stream."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": None, **_logprobs(address, part.logprobs)}
     if address is Address.COMPLETIONS:
-        return _event(address, identity, {"index": 0, "text": text, "finish_reason": None})
-    delta = {"role": "assistant", "content": text} if is_first else {"content": text}
-    return _event(address, identity, {"index": 0, "delta": delta, "finish_reason": None})
+        return _event(address, identity, [{"text": part.text, **choice}])
+    delta = {"role": "assistant", "content": part.text} if is_first else {"content": part.text}
+    return _event(address, identity, [{"delta": delta, **choice}])
 
 
 def last_chunk(address: Address, identity: dict[str, Any], told: Told) -> dict[str, Any]:
-    """The chunk that says why a stream ends, with the counts where the service made them."""
+    """The chunk that says why a stream ends."""
     rest: dict[str, Any] = {"text": ""} if address is Address.COMPLETIONS else {"delta": {}}
-    made = _event(address, identity, {"index": 0, "finish_reason": told.finish_reason, **rest})
-    return made | ({"usage": told.usage()} if told.usage() else {})
+    return _event(address, identity, [{"index": 0, "finish_reason": told.finish_reason, **rest}])
 
 
-def whole(address: Address, identity: dict[str, Any], texts: Sequence[str], told: Told) -> dict[str, Any]:
+def usage_chunk(address: Address, identity: dict[str, Any], told: Told) -> dict[str, Any]:
+    """The chunk that holds the counts alone, where they were asked for."""
+    return _event(address, identity, []) | {"usage": told.usage() or None}
+
+
+def whole(address: Address, identity: dict[str, Any], parts: Sequence[Told], told: Told) -> dict[str, Any]:
     """All parts as one answer."""
-    text = "".join(texts)
+    text = "".join(part.text for part in parts)
+    has_probabilities = any(part.logprobs is not None for part in parts)
+    tokens = [token for part in parts for token in part.logprobs or ()] if has_probabilities else None
+    choice: dict[str, Any] = {"index": 0, "finish_reason": told.finish_reason, **_logprobs(address, tokens)}
     if address is Address.COMPLETIONS:
-        choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": told.finish_reason}
+        choice |= {"text": text}
         kind = "text_completion"
     else:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": told.finish_reason}
+        choice |= {"message": {"role": "assistant", "content": text}}
         kind = "chat.completion"
     made = {**identity, "object": kind, "choices": [choice]}
     return made | ({"usage": told.usage()} if told.usage() else {})
 
 
-def _event(address: Address, identity: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
+def _logprobs(address: Address, tokens: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """The probabilities of tokens: chats and completions word them differently."""
+    if tokens is None:
+        return {}
+    if address is Address.CHAT:
+        return {"logprobs": {"content": tokens}}
+    offsets = itertools.accumulate((len(one["token"]) for one in tokens), initial=0)
+    likely = [{other["token"]: other["logprob"] for other in one.get("top_logprobs", ())} for one in tokens]
+    return {
+        "logprobs": {
+            "tokens": [one["token"] for one in tokens],
+            "token_logprobs": [one["logprob"] for one in tokens],
+            "top_logprobs": likely,
+            "text_offset": list(offsets)[: len(tokens)],
+        }
+    }
+
+
+def _event(address: Address, identity: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
     kind = "text_completion" if address is Address.COMPLETIONS else "chat.completion.chunk"
-    return {**identity, "object": kind, "choices": [choice]}
+    return {**identity, "object": kind, "choices": choices}

@@ -37,7 +37,7 @@ from skyloom.inference.services.frames import (
 )
 from skyloom.inference.services.lanes import MethodLane
 from skyloom.inference.services.speaking import Speech
-from skyloom.rooms.registry.bundle import MANIFEST_FILE, Manifest
+from skyloom.rooms.registry.bundle import MANIFEST_FILE, TEXTUAL, Manifest
 from skyloom.sdk.describing import EndpointMethod, methods_of
 from skyloom.sdk.graph import order_of
 from skyloom.sdk.service import Service
@@ -159,6 +159,10 @@ async def _serve(folder: Path, line: socket.socket, threads: int, gpus: int) -> 
 async def _made(folder: Path, threads: int, gpus: int) -> tuple[Service, list[EndpointMethod]]:
     manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
     spec = manifest.service
+    if manifest.runtime in TEXTUAL:
+        from skyloom.inference.services.writing import GgufText
+
+        return GgufText(folder, manifest, threads, gpus), methods_of(GgufText)
     if spec is None:
         from skyloom.inference import model as models
         from skyloom.inference.services.hosted import HostedModel  # a service of one's own loads no engine

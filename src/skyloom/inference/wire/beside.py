@@ -10,7 +10,6 @@ from typing import TypeVar
 from skyloom.core.errors import InternalError, LimitExceeded, SkyloomError
 
 _MAX_WAITING = 32
-_MAX_BYTES = 2**26
 Made = TypeVar("Made")
 
 
@@ -19,10 +18,11 @@ class BesideFull(LimitExceeded):
 
 
 class Beside:
-    """One thread, and a bound for what waits for it. Lives on the event loop."""
+    """One thread, or some, and a bound for what waits for them. Lives on the event loop."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
+    def __init__(self, num_threads: int = 1, max_bytes: int = 2**26) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="beside")
+        self._max_bytes = max_bytes
         self._num_waiting = self._num_bytes = 0
 
     def run(
@@ -33,7 +33,7 @@ class Beside:
         num_bytes: int,
     ) -> None:
         """Do ``work``, which holds so many bytes, on the thread; ``then`` or ``failed`` is called on the loop. Raises `BesideFull`."""
-        over = self._num_waiting > 0 and self._num_bytes + num_bytes > _MAX_BYTES
+        over = self._num_waiting > 0 and self._num_bytes + num_bytes > self._max_bytes
         if over or self._num_waiting >= _MAX_WAITING:
             raise BesideFull("Too many large or packed requests wait.", next_action="Send again in a moment.")
         self._num_waiting += 1
@@ -53,4 +53,4 @@ class Beside:
                 then(made)
 
         loop = asyncio.get_running_loop()
-        self._thread.submit(work).add_done_callback(lambda finished: loop.call_soon_threadsafe(done, finished))
+        self._threads.submit(work).add_done_callback(lambda finished: loop.call_soon_threadsafe(done, finished))

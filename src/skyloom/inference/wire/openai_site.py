@@ -14,8 +14,8 @@ from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.ids import ALPHABET
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.services import openai
-from skyloom.inference.services.calls import CallOutcome, ServiceFailed
-from skyloom.inference.services.openai import Address, Told
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, ServiceFailed
+from skyloom.inference.services.openai import Address, ReadRequest, Told
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.events import event
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
@@ -24,6 +24,11 @@ from skyloom.inference.wire.site import Streaming
 
 _MODELS = "/v1/models"
 _MAX_CHARACTERS = 2**24
+_KINDS = {
+    Category.INVALID: "invalid_request_error",
+    Category.NOT_FOUND: "invalid_request_error",
+    Category.LIMIT: "rate_limit_error",
+}
 
 
 class OpenAi:
@@ -61,12 +66,13 @@ class OpenAi:
         method = self._methods[address]
         model = self._plane.plan.model
         try:
-            body, is_stream, encoding = openai.read(address, request.body, method, model)
+            wanted = openai.read(address, request.body, method, model)
         except SkyloomError as error:
             exchange.answer(_failed(error))
             return
-        wording = OpenAiWording(address, self._identity(), is_stream, encoding)
-        collecting = address is not Address.EMBEDDINGS and not is_stream
+        wording = OpenAiWording(address, self._identity(), wanted)
+        collecting = address is not Address.EMBEDDINGS and not wanted.is_stream
+        body = wanted.arguments
         call = EndpointCall(
             self._plane, self._process, request, exchange, method, wording, body=body, is_collected=collecting
         )
@@ -89,12 +95,11 @@ class OpenAi:
 class OpenAiWording:
     """The API's words for one call."""
 
-    def __init__(self, address: Address, identity: dict[str, Any], is_stream: bool, encoding: str) -> None:
+    def __init__(self, address: Address, identity: dict[str, Any], wanted: ReadRequest) -> None:
         self._address = address
         self._identity = identity
-        self._is_stream = is_stream
-        self._encoding = encoding
-        self._texts: list[str] = []
+        self._wanted = wanted
+        self._kept: list[Told] = []
         self._told = Told()
         self._num_parts = self._num_characters = 0
 
@@ -103,7 +108,7 @@ class OpenAiWording:
         if self._address is Address.EMBEDDINGS:
             made = self._embeddings(outcome.content)
         else:
-            made = openai.whole(self._address, self._identity, self._texts, self._told)
+            made = openai.whole(self._address, self._identity, self._kept, self._told)
         return Response(200, msgspec.json.encode(made), headers=headers)
 
     def part(self, content: memoryview) -> bytes:
@@ -115,13 +120,13 @@ class OpenAiWording:
                 f"The endpoint gave a part that is no text: {error}.",
                 next_action="Yield str, or finish_reason and counts.",
             ) from None
-        if isinstance(said, Told):
+        if not said.text:
             self._told = said
             return b""
         self._num_parts += 1
-        if not self._is_stream:
-            self._texts.append(said)
-            self._num_characters += len(said)
+        if not self._wanted.is_stream:
+            self._kept.append(said)
+            self._num_characters += len(said.text)
             if self._num_characters > _MAX_CHARACTERS:
                 raise ServiceFailed("The answer is too long to be one.", next_action="Ask for a stream.")
             return b""
@@ -131,7 +136,10 @@ class OpenAiWording:
     def last(self, prediction_id: str) -> bytes:
         """Why it ended, and that it has."""
         made = openai.last_chunk(self._address, self._identity, self._told)
-        return event(msgspec.json.encode(made)) + event(b"[DONE]")
+        told = event(msgspec.json.encode(made))
+        if self._wanted.tells_usage:
+            told += event(msgspec.json.encode(openai.usage_chunk(self._address, self._identity, self._told)))
+        return told + event(b"[DONE]")
 
     def failed(self, error: SkyloomError, prediction_id: str) -> Response:
         """The API's form of an error."""
@@ -142,17 +150,29 @@ class OpenAiWording:
         return event(_failed(error).body)
 
     def _embeddings(self, content: memoryview) -> dict[str, Any]:
-        vectors = msgspec.json.decode(content, type=list[list[float]])
-        coded: list[Any] = vectors
-        if self._encoding == "base64":
-            coded = [base64.b64encode(array("f", vector).tobytes()).decode() for vector in vectors]
+        try:
+            said = openai.read_embeddings(content)
+        except msgspec.MsgspecError as error:
+            raise ServiceFailed(
+                f"The endpoint gave no embeddings: {error}.", next_action="Return lists of numbers."
+            ) from None
+        if len(said.embeddings) != self._wanted.num_texts:
+            words = f"The endpoint gave {len(said.embeddings)} embeddings for {self._wanted.num_texts} texts."
+            raise ServiceFailed(words, next_action="Return one for each text.")
+        coded: list[Any] = said.embeddings
+        if self._wanted.encoding == "base64":
+            coded = [base64.b64encode(array("f", vector).tobytes()).decode() for vector in said.embeddings]
         items = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(coded)]
-        return {"object": "list", "data": items, "model": self._identity["model"]}
+        made = {"object": "list", "data": items, "model": self._identity["model"]}
+        count = said.prompt_tokens
+        return made if count is None else made | {"usage": {"prompt_tokens": count, "total_tokens": count}}
 
 
 def _failed(error: SkyloomError, prediction_id: str = "") -> Response:
     response = worded(error, prediction_id)
-    kind = "invalid_request_error" if error.category in (Category.INVALID, Category.NOT_FOUND) else "server_error"
+    if isinstance(error, ArgumentsRefused):
+        response.status = 400  # as the API says it
+    kind = _KINDS.get(error.category, "server_error")
     response.body = _error(str(error), kind, error.code)
     return response
 

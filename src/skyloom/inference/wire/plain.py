@@ -12,6 +12,7 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
 from skyloom.inference.elements import Array
 from skyloom.inference.forms import Form
+from skyloom.inference.picture_urls import MAX_FETCHED, MAX_FETCHED_BYTES, Fetches, fetch_all, read_data
 from skyloom.inference.pictures import PICTURES, PictureReader, PictureRefused
 from skyloom.inference.tensors import refuse
 from skyloom.inference.wire.beside import Beside
@@ -21,6 +22,8 @@ from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, RestTable, 
 from skyloom.inference.wire.site import Streaming
 
 _MAX_PICTURES = 32  # of one request
+_FETCHERS = 4  # requests whose pictures are fetched at a time
+_MAX_URL = 4_096
 _body = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
 _base64 = msgspec.json.Decoder(dict[str, str])
 
@@ -29,10 +32,15 @@ class Plain:
     """``POST /predict`` of one model.
 
     A JSON object is one row, a list (or ``{"rows": [...]}``) many; the answer is one object, or ``{"predictions": [...]}``. Pictures come
-    as the whole body, or as ``{"b64": "…"}`` in a row; they are decoded beside the event loop.
+    as the whole body, or as ``{"b64": "…"}`` or ``{"url": "data:…"}`` in a row; they are decoded beside the event loop.
+
+    Args:
+        outside: fetches pictures by their ``http`` addresses; None refuses these.
     """
 
-    def __init__(self, form: Form, desk: Desk, beside: Beside) -> None:
+    def __init__(self, form: Form, desk: Desk, beside: Beside, outside: Fetches | None = None) -> None:
+        self._outside = outside
+        self._fetching = Beside(_FETCHERS, 8 * MAX_FETCHED_BYTES) if outside is not None else beside
         self._form = form
         self._desk = desk
         self._beside = beside
@@ -60,7 +68,7 @@ class Plain:
         is_one = isinstance(found, dict) and not (found.keys() == {"rows"} and "rows" not in self._form.fields)
         rows = [msgspec.Raw(request.body)] if is_one else self._rows(found)
         if self._takes_pictures and (pictures := self._pictures(rows)):
-            self._decode(request, exchange, pictures, is_one)
+            self._fetch(request, exchange, pictures, is_one)
             return
         self._ask(request, exchange, self._form.read(rows), is_one)
 
@@ -72,10 +80,13 @@ class Plain:
         except msgspec.MsgspecError as error:
             raise unreadable(f"The field 'rows' is no list: {error}.", self._hint()) from None
 
-    def _pictures(self, rows: list[msgspec.Raw]) -> list[bytes]:
-        """The pictures of rows that are pictures; empty when the first is none. Raises `PictureRefused`, `TensorRefused`."""
+    def _pictures(self, rows: list[msgspec.Raw]) -> list[bytes | str]:
+        """The pictures of rows that are pictures, or their addresses; empty when the first is none.
+
+        Raises `PictureRefused`, `TensorRefused`.
+        """
         ((name, _),) = self._form.inputs.items()
-        made: list[bytes] = []
+        made: list[bytes | str] = []
         for row in rows:
             content = _picture(row, name)
             if content is None and not made:
@@ -86,6 +97,30 @@ class Plain:
                 raise refuse("The request has too many pictures.", f"Send at most {_MAX_PICTURES}.")
             made.append(content)
         return made
+
+    def _fetch(self, request: Request, exchange: Streaming, pictures: list[bytes | str], is_one: bool) -> None:
+        """Fetch what only was named, on a thread, then decode."""
+        outside, num_named = self._outside, sum(isinstance(one, str) for one in pictures)
+        if not num_named:
+            self._decode(request, exchange, [one for one in pictures if isinstance(one, bytes)], is_one)
+            return
+        if outside is None:
+            raise PictureRefused(
+                "This endpoint fetches no pictures.", next_action="Send bytes; or deploy it with --picture-urls."
+            )
+        if num_named > MAX_FETCHED:
+            raise PictureRefused(f"The request names {num_named} pictures.", next_action=f"Name at most {MAX_FETCHED}.")
+
+        def refused(error: SkyloomError) -> None:
+            exchange.answer(self._desk.count(request, failed(error)))
+
+        def decode(fetched: list[bytes]) -> None:
+            try:
+                self._decode(request, exchange, fetched, is_one)
+            except SkyloomError as error:
+                refused(error)
+
+        self._fetching.run(lambda: fetch_all(pictures, outside), decode, refused, MAX_FETCHED_BYTES)
 
     def _decode(self, request: Request, exchange: Streaming, pictures: list[bytes], is_one: bool) -> None:
         """Decode on a thread, then ask the model."""
@@ -129,8 +164,8 @@ def _decoded(reader: PictureReader, pictures: list[bytes]) -> dict[str, Array]:
     return {reader.spec.name: np.concatenate(rows)}
 
 
-def _picture(row: msgspec.Raw, name: str) -> bytes | None:
-    """The picture of ``{name: {"b64": …}}`` or ``{"b64": …}``; None when the row is neither."""
+def _picture(row: msgspec.Raw, name: str) -> bytes | str | None:
+    """The picture of ``{name: {"b64": …}}`` or ``{"b64": …}``, or the address of ``{"url": …}``; None when the row is neither."""
     try:
         field: Any = msgspec.json.decode(row, type=dict[str, msgspec.Raw]) if bytes(row).lstrip()[:1] == b"{" else {}
         if field.keys() == {name}:
@@ -138,6 +173,13 @@ def _picture(row: msgspec.Raw, name: str) -> bytes | None:
         if bytes(row).lstrip()[:1] != b"{":
             return None
         told = _base64.decode(row)
+        if told.keys() == {"url"}:
+            url = told["url"]
+            if url[:5].lower() == "data:":
+                return read_data(url)
+            if len(url) > _MAX_URL:
+                raise PictureRefused(f"The address in {name!r} is too long.", next_action="Send the picture's bytes.")
+            return url
         return base64.b64decode(told["b64"], validate=True) if told.keys() == {"b64"} else None
     except msgspec.MsgspecError:
         return None

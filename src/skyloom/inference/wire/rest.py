@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
+from skyloom.inference.picture_urls import Fetches
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
 from skyloom.inference.wire.messages import Request, Response
@@ -47,8 +48,10 @@ class Rest:
             b"/openapi.json": {b"GET": RestRoute(at_once(self._document), "This document.")},
         }
         if plane.form is not None and plane.form.inputs:
+            outside = _outside() if plane.plan.picture_urls and plane.form.pictures is not None else None
             self._table |= (
-                Plain(plane.form, self._desk, self._beside).table() | MlflowScoring(plane.form, self._desk).table()
+                Plain(plane.form, self._desk, self._beside, outside).table()
+                | MlflowScoring(plane.form, self._desk).table()
             )
 
     @property
@@ -181,3 +184,9 @@ def _content_problem(headers: Mapping[bytes, bytes], takes: tuple[bytes, ...]) -
     if headers.get(b"content-encoding", b"identity").lower() not in ENCODINGS:
         return refusal(415, "Send Content-Encoding: gzip, deflate or none.")
     return None
+
+
+def _outside() -> Fetches:
+    from skyloom.outbound.http import HttpOutbound  # its client is loaded only where pictures are fetched
+
+    return HttpOutbound()

@@ -49,7 +49,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes and gives. Only a service may have none of either: then it speaks no tensors."""
+    """What a model takes and gives. Only services and language models may have none of either: then they speak no tensors."""
 
     inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=64)]
     outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=64)]
@@ -120,10 +120,30 @@ class RuntimeName(enum.StrEnum):
     ONNX = "onnx"
     LITERT = "litert"  # .tflite
     TORCH = "torch"  # a program of torch.export, .pt2
+    GGUF = "gguf"  # a language model for llama.cpp
     SERVICE = "service"  # your own Python, in a process of its own
 
 
-MODEL_FILES = {RuntimeName.ONNX: MODEL_FILE, RuntimeName.LITERT: "model.tflite", RuntimeName.TORCH: "model.pt2"}
+MODEL_FILES = {
+    RuntimeName.ONNX: MODEL_FILE,
+    RuntimeName.LITERT: "model.tflite",
+    RuntimeName.TORCH: "model.pt2",
+    RuntimeName.GGUF: "model.gguf",
+}
+# They take and give text, and no tensors.
+TEXTUAL = frozenset({RuntimeName.GGUF})
+
+
+class TextLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a language model may use of its machine.
+
+    Attributes:
+        context_tokens: that all requests which run together may have, prompts included; 0 for what it was trained for, at most 8,192.
+        num_at_once: requests that run together.
+    """
+
+    context_tokens: Annotated[int, Meta(ge=0, le=2**22)] = 0
+    num_at_once: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         service: your own Python, where that is the runtime.
         columns: for tabular models, what each position of the input row means; texts are positions in ``encoding.json``.
         image: how pictures become one of its inputs, where it takes pictures.
+        text: of a language model.
     """
 
     format: Annotated[int, Meta(ge=1, le=1_000)] = 1
@@ -146,3 +167,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()
     service: ServiceSpec | None = None
     image: ImageInput | None = None
+    text: TextLimits | None = None

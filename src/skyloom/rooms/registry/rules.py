@@ -6,6 +6,7 @@ from skyloom.rooms.registry.bundle import (
     MANIFEST_FILE,
     MODEL_FILES,
     PROFILE_FILE,
+    TEXTUAL,
     Manifest,
     ModelKind,
     RuntimeName,
@@ -36,7 +37,13 @@ def check_manifest(manifest: Manifest) -> None:
     for tensor in (*manifest.signature.inputs, *manifest.signature.outputs):
         if tensor.shape[0] != -1:
             raise invalid(f"fixes the batch of {tensor.name!r} to {tensor.shape[0]}", "Export with a free first axis.")
+    if manifest.text is not None and manifest.runtime not in TEXTUAL:
+        raise invalid("says how a model writes that does not", "Leave text out.")
     if manifest.runtime is RuntimeName.SERVICE:
+        return
+    if manifest.runtime in TEXTUAL:
+        if manifest.signature.inputs or manifest.signature.outputs:
+            raise invalid("gives a language model tensors", "Leave the signature empty.")
         return
     if not manifest.signature.inputs or not manifest.signature.outputs:
         raise invalid("has a signature without inputs or outputs", "Name at least one of each.")

@@ -112,6 +112,7 @@ class Revision(Record, frozen=True, kw_only=True):
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
         python: packages that a service's process needs beside those of the pool.
+        picture_urls: pictures may be named by their addresses.
     """
 
     endpoint_id: str
@@ -122,6 +123,7 @@ class Revision(Record, frozen=True, kw_only=True):
     files: dict[RelativePath, Digest]
     profile: str = ""
     python: PythonEnvironment | None = None
+    picture_urls: bool = False
     created_at: float
 
 
@@ -222,6 +224,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
+        picture_urls: pictures may be named by ``http`` addresses, which replicas fetch; None keeps what the endpoint has, at first False.
     """
 
     model: Name
@@ -232,6 +235,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     hold: bool = False
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
+    picture_urls: bool | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -73,6 +73,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         gpus: that this replica was given; its model runs there, or is refused.
         behind_proxy: of exported plans: somebody else ends TLS in front of it, so it may listen on other addresses than loopback. The
             replicas of a control plane may not. Tokens are asked for all the same.
+        picture_urls: pictures may be named by ``http`` addresses, which are fetched from the public internet.
     """
 
     project: Name
@@ -97,6 +98,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
     behind_proxy: bool = False
+    picture_urls: bool = False
     limits: Limits = Limits()
 
 

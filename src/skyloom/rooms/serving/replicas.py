@@ -74,6 +74,7 @@ def plan_of(
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
         gpus=revision.resources.gpus,
+        picture_urls=revision.picture_urls,
     )
     return msgspec.json.encode(plan)
 

