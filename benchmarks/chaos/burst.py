@@ -109,4 +109,4 @@ class Sizes:
 def num_turns(sizes: Sequence[int]) -> int:
     """How often a number that grew began to shrink, or the other way round."""
     ways = [late > early for early, late in itertools.pairwise(sizes)]
-    return sum(one is not other for one, other in zip(ways, ways[1:], strict=False))
+    return sum(one is not other for one, other in itertools.pairwise(ways))
