@@ -27,10 +27,12 @@ class Watched:
 
     Attributes:
         name: of the process, for people.
+        fills_mib: what it may grow by at first, because it keeps something of the last minutes.
     """
 
-    def __init__(self, name: str, pid: int) -> None:
+    def __init__(self, name: str, pid: int, fills_mib: float = 0.0) -> None:
         self.name = name
+        self.fills_mib = fills_mib
         self.pid = pid
         self._at: list[float] = []
         self._resident: list[float] = []

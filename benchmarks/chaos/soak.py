@@ -27,6 +27,8 @@ from skyloom.sdk.waiting import retries
 
 STEADY, GATED, CHANGING = "steady", "gated", "changing"
 _LIMIT_MIB, _LIMIT_MIB_PER_HOUR = 2.0, 1.0
+# The control plane keeps a quarter of an hour of each replica's reports; a run that ends its warm-up before that sees them fill.
+_WINDOWS_MIB, _WINDOWS_FULL_S = 24.0, 2_700.0
 _PATIENCE_S = 5.0
 _NUM_CLIENTS = 6
 _SHORT_DEPLOY_S, _LONG_DEPLOY_S = 15.0, 60.0
@@ -47,7 +49,7 @@ def run(duration_s: float, rate_per_s: float) -> Iterator[Finding]:
         client.endpoints.deploy("soak", "1", name=CHANGING, num_replicas=2, cpus=0.25, memory="512MiB")
         places = [until(name, lambda name=name: _ready(client, name)) for name in (STEADY, GATED, CHANGING)]
         until("the gateway alone before its endpoint", lambda: _is_alone(client))
-        watched = _watched(made, client)
+        watched = _watched(made, client, duration_s)
         clients = [
             Visitor(made.token, places, asked, truths, rate_per_s / _NUM_CLIENTS, seed) for seed in range(_NUM_CLIENTS)
         ]
@@ -70,8 +72,9 @@ def _is_alone(client: Client) -> bool:
     return len(live) == 2 and all(item.replica.private for item in live)
 
 
-def _watched(made: Cloud, client: Client) -> list[Watched]:
-    found = [Watched("control plane", made.record.pid), Watched("gateway", gateway_pid(client))]
+def _watched(made: Cloud, client: Client, duration_s: float) -> list[Watched]:
+    fills_mib = _WINDOWS_MIB if duration_s < _WINDOWS_FULL_S else 0.0
+    found = [Watched("control plane", made.record.pid, fills_mib), Watched("gateway", gateway_pid(client))]
     for name in (STEADY, GATED):
         pids = sorted(replica_pids(client, name).values())
         found += [Watched(f"{name} replica {number}", pid) for number, pid in enumerate(pids, 1)]
@@ -109,11 +112,11 @@ def _flat(watched: Sequence[Watched], gone: set[str]) -> Iterator[Finding]:
     yield promise("processes that ended", ", ".join(sorted(gone)) or "none", "none", not gone)
     for process in watched:
         line, (first, last), (files, files_then) = process.memory, process.resident_mib, process.files
-        most = _LIMIT_MIB + _LIMIT_MIB_PER_HOUR * line.hours
+        most = _LIMIT_MIB + process.fills_mib + _LIMIT_MIB_PER_HOUR * line.hours
         yield promise(
             f"{process.name}: resident",
             f"{first:,.1f} → {last:,.1f} MiB; {line.slope:+,.1f} MiB/h, 95 % of {line.low:+,.1f} to {line.high:+,.1f}",
-            f"grows by less than {_LIMIT_MIB:g} MiB and {_LIMIT_MIB_PER_HOUR:g} MiB/h",
+            f"grows by less than {_LIMIT_MIB + process.fills_mib:g} MiB and {_LIMIT_MIB_PER_HOUR:g} MiB/h",
             line.low * line.hours < most,
         )
         yield promise(f"{process.name}: files", f"{files:g} → {files_then:g}", "flat", files_then <= files + 8)
