@@ -9,7 +9,7 @@ from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
-from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
+from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_bounds, say_load, say_next, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.traffic_views import (
     TRAFFIC_COLUMNS,
@@ -333,6 +333,9 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("endpoint.revision"),
             Column("scaling", lambda status: say_scaling(status.endpoint)),
             of("scale.why", "why so many"),
+            Column("load", say_load, "scale"),
+            Column("allowed", say_bounds, "scale"),
+            Column("next", say_next, "scale"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyloom.rooms.serving.load import LoadHistory
-from skyloom.rooms.serving.policy import decide
+from skyloom.rooms.serving.policy import decide, explained
 from skyloom.rooms.serving.scaling import (
     Autoscaling,
     Foresight,
@@ -308,3 +308,28 @@ def test_memory_stays_bounded_over_days() -> None:
         load.add(sample(START + step * 100, 1.0, span_s=100.0))
     assert len(load._sums) <= scaling.window_s + 2
     assert len(load._minutes) == 3 * 1_440
+
+
+@given(scalings, st.lists(st.sampled_from([0.0, 0.5, 3.0, 9.0]), min_size=1, max_size=40))
+def test_note_says_what_was_decided_and_no_moment_of_it_is_over(scaling, amounts):
+    check_scaling(scaling)
+    run = Run(scaling)
+    for amount in amounts:
+        decision = run.second(amount)
+        note = explained(scaling, run.load, decision, run.at)
+        assert (note.wanted, note.reason, note.why) == (decision.wanted, decision.reason, decision.why)
+        assert note.floor <= note.wanted <= scaling.max_replicas
+        moments = (note.panic_until, note.delay_until)
+        assert all(moment > run.at - 1e-6 for moment in moments if moment is not None)
+        assert (note.delay_until is None) == (decision.reason is not ScaleReason.DELAY)
+
+
+def test_note_of_a_burst_says_until_when_nothing_is_taken_away_and_when_it_sleeps():
+    scaling = Autoscaling(min_replicas=0, max_replicas=9, target=1.0, window_s=10, scale_to_zero_after_s=60)
+    run = Run(scaling)
+    for amount in [1.0] * 20 + [8.0] * 3:
+        decision = run.second(amount)
+    note = explained(scaling, run.load, decision, run.at)
+    assert note.reason is ScaleReason.PANIC and note.panic_until == START + 21 + 10
+    assert (note.burst, note.needed, note.floor) == (8.0, 4, 0)
+    assert note.sleeps_at == run.at + 60

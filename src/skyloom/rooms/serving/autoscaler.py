@@ -19,7 +19,7 @@ from skyloom.rooms.monitoring.windows import latency_quantile
 from skyloom.rooms.schedules.rules import next_slot
 from skyloom.rooms.serving.load import LoadHistory
 from skyloom.rooms.serving.model import Deploy, Endpoint
-from skyloom.rooms.serving.policy import decide
+from skyloom.rooms.serving.policy import decide, explained
 from skyloom.rooms.serving.ports import ENDPOINTS
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.rules import Seen
@@ -149,14 +149,7 @@ class _Followed:
         self._course = decision.course
         self._size = decision.wanted
         assert self._scaling is not None
-        mean = self._load.mean(now, self._scaling.window_s)
-        self.note = ScaleNote(
-            at=now,
-            wanted=decision.wanted,
-            reason=decision.reason,
-            why=decision.why,
-            seen=mean.value if mean.seen_s else None,
-        )
+        self.note = explained(self._scaling, self._load, decision, now)
 
     def _learn_lead(self, seen: Sequence[Seen], now: float) -> None:
         """How long a start takes: from the decision until it answers, as this loop sees it."""
