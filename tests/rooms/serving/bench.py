@@ -137,12 +137,12 @@ class Bench:
             self.files,
         )
 
-    def register(self, model: str = "toy", weights: bytes = b"one") -> None:
+    def register(self, model: str = "toy", weights: bytes = b"one", **manifest: Any) -> None:
         files = []
         for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(Profile()))):
             digest, size_bytes = self.blobs.put([content])
             files.append(BundleFile(path=path, digest=digest, size_bytes=size_bytes))
-        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files)))
+        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **manifest))
         self.registry.check(ask, ME)
         self.store.write(lambda tx: self.registry.register(tx, ask, ME))
 
