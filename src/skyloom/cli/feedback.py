@@ -65,7 +65,10 @@ def feedback(
             advance(part.counted + part.corrected + part.repeated + part.refused)
         if not parts:
             raise LabelsUnreadable(f"{file} holds no labels.", next_action=f"It needs columns {_COLUMNS}.")
-    show(summed(endpoint, parts), as_json)
+    report = summed(endpoint, parts)
+    show(report, as_json)
+    if report.refused and not report.counted + report.corrected + report.repeated:
+        raise typer.Exit(1)
 
 
 def _from_file(name: str) -> Iterator[LabelGiven]:

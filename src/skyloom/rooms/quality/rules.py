@@ -112,7 +112,8 @@ def report(
     told = {name: outcomes.get(name, 0) for name in LabelOutcome}
     good = (LabelOutcome.COUNTED, LabelOutcome.CORRECTED, LabelOutcome.REPEATED)
     refused = sum(number for name, number in told.items() if name not in good)
-    words = [f"{told[LabelOutcome.COUNTED]:,} labels counted"]
+    new = told[LabelOutcome.COUNTED]
+    words = [f"{new:,} label{'' if new == 1 else 's'} counted"]
     if told[LabelOutcome.CORRECTED]:
         words.append(f"{told[LabelOutcome.CORRECTED]:,} contradict what was said before: the newest counts")
     if told[LabelOutcome.REPEATED]:
