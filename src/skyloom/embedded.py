@@ -65,6 +65,8 @@ from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import LOCAL, Pool
 from skyloom.rooms.pools.service import Pools
+from skyloom.rooms.quality import ports as quality_ports
+from skyloom.rooms.quality.service import Feedback
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
@@ -75,6 +77,7 @@ from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.rooms.secrets import ports as secrets_ports
 from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
+from skyloom.rooms.serving.answers import RequestAnswers
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.templates import ports as templates_ports
 from skyloom.rooms.templates.service import Templates
@@ -113,6 +116,7 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *quality_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -224,6 +228,7 @@ class Embedded:
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
         self._serving.notice = self._notice
+        feedback = Feedback(store, clock, RequestAnswers(store, self._serving.find, self._serving.find_prediction))
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = self._planning = Planning(
@@ -231,12 +236,23 @@ class Embedded:
         )
         self._subscribers.append(planning.on_job_ended)
         batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
-        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving, batch]
+        self._services += [
+            monitoring,
+            registry,
+            self._data,
+            tracking,
+            training,
+            planning,
+            self._serving,
+            batch,
+            feedback,
+        ]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
-        served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
+        served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *quality_ports.COLLECTIONS, *who)
         self._loops += [
             Loop("monitoring", monitoring.tick, monitoring_ports.COLLECTIONS),
             Loop("serving", self._serving.tick, served),
+            Loop("feedback", feedback.trim, (), CALM),
             Loop("request logs", self._serving.trim_logs, (), CALM),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]

@@ -12,11 +12,12 @@ from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview import model as overview
 from skyloom.rooms.planning import model as planning
 from skyloom.rooms.pools import model as pools
+from skyloom.rooms.quality import model as quality
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
-from skyloom.rooms.serving import change
+from skyloom.rooms.serving import change, judging
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
@@ -41,6 +42,8 @@ OPERATIONS = (
     *registry.OPERATIONS,
     *serving.OPERATIONS,
     *change.OPERATIONS,
+    *judging.OPERATIONS,
+    *quality.OPERATIONS,
     *batch.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,

@@ -31,12 +31,13 @@ from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
 from skyloom.rooms.planning import model as planning
 from skyloom.rooms.pools import model as pools
+from skyloom.rooms.quality import model as quality
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
-from skyloom.rooms.serving import change
+from skyloom.rooms.serving import change, judging
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.split import TrafficSplit
@@ -126,6 +127,11 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
     batch.BeginPredictions: lambda ids: [
         batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
         for name in (ids["dataset"], "secret-data")
+    ],
+    judging.GetQuality: lambda ids: [judging.GetQuality(name=name) for name in (ids["endpoint"], "secret-ep")],
+    quality.GiveFeedback: lambda ids: [
+        quality.GiveFeedback(name=name, labels=(quality.LabelGiven(prediction_id=ids["prediction"], label="0"),))
+        for name in (ids["endpoint"], "secret-ep")
     ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
     devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],

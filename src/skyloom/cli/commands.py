@@ -30,6 +30,7 @@ TABLE = (
     Row("serve", "skyloom.cli.serve", "Try a service of your own Python on this machine."),
     Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop, split traffic, roll back."),
+    Row("feedback", "skyloom.cli.feedback", "Say what was true of rows that an endpoint has answered."),
     Row("device", "skyloom.cli.device", "Devices: enrol, list, show, retire."),
     Row("edge", "skyloom.cli.edge", "On a small device: join a cloud, serve offline, report when connected."),
     Row("rollout", "skyloom.cli.rollout", "Bring a model to devices by stages: create, status, abort."),

@@ -44,6 +44,8 @@ def deploy(
     max_error_rate: traffic.MaxErrorRate = None,
     max_p99: traffic.MaxP99 = None,
     max_p99_ratio: traffic.MaxP99Ratio = 2.0,
+    min_labels: traffic.MinLabels = 0,
+    max_wrong: traffic.MaxWrong = None,
     min_replicas: asked.MinReplicas = None,
     max_replicas: asked.MaxReplicas = None,
     scale_on: asked.ScaleOn = None,
@@ -72,7 +74,9 @@ def deploy(
     """
     model_name, _, version = model.partition(":")
     steps = canary or ("1,10,50" if shadow else "")
-    plan = traffic.canary_plan(steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio)
+    plan = traffic.canary_plan(
+        steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio, min_labels, max_wrong
+    )
     told = asked.told(
         min_replicas=min_replicas,
         max_replicas=max_replicas,

@@ -66,6 +66,8 @@ TRAFFIC_COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("error rate, 95% sure", _interval, "error_rate_low"),
         of("latency_p50_s", "p50"),
         of("latency_p99_s", "p99"),
+        of("labelled", "labels"),
+        of("wrong_rate", "wrong"),
     ),
     SplitVerdict: (of("number", "revision"), of("baseline", "against"), of("message", "verdict")),
 }

@@ -9,6 +9,7 @@ from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
+from skyloom.cli.quality_views import QUALITY_COLUMNS, QUALITY_PAGES
 from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_bounds, say_load, say_next, say_scaling
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.traffic_views import (
@@ -59,6 +60,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **DEVICE_COLUMNS,
     **SIMULATION_COLUMNS,
     **TRAFFIC_COLUMNS,
+    **QUALITY_COLUMNS,
     **SCALING_COLUMNS,
     Alert: (
         of("id", "alert"),
@@ -207,6 +209,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **DEVICE_PAGES,
     **SIMULATION_PAGES,
     **TRAFFIC_PAGES,
+    **QUALITY_PAGES,
     **SCALING_PAGES,
     CloudStatus: (
         (

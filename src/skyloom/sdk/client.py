@@ -4,6 +4,7 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.devices import DeviceCalls, RolloutCalls
+from skyloom.sdk.feedback import FeedbackCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
@@ -52,6 +53,7 @@ class Client:
         self.devices = DeviceCalls(transport)
         self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)
+        self.feedback = FeedbackCalls(transport)
         self.lineage = LineageCalls(transport)
 
     @property

@@ -11,6 +11,7 @@ from skyloom.rooms.jobs.model import JobMissing, Reason
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
+from skyloom.rooms.quality.reading import counts_since
 from skyloom.rooms.serving import fleet, model, rules
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.comparing import results_of
@@ -80,7 +81,8 @@ class Outlook:
         gateway, counted = self.counted(view, endpoint)
         answering = Counter(item.replica.revision_number for item in situation.seen if item.answers)
         found = revisions_of(view, endpoint)
-        return results_of(endpoint, found, since_split(tally, gateway, counted), answering), tally.since
+        labels = counts_since(view, endpoint.id, tally.since, self._clock.now())
+        return results_of(endpoint, found, since_split(tally, gateway, counted), answering, labels), tally.since
 
     def counted(self, view: Snapshot, endpoint: Endpoint) -> tuple[str, dict[str, RevisionTraffic]]:
         """The gateway that stands before an endpoint ("" for none), and what it has counted since it began."""

@@ -6,6 +6,7 @@ control plane that dies anywhere goes on from what it had written, and a canary 
 
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Store, Transaction, changed
+from skyloom.rooms.quality.model import QualityCount
 from skyloom.rooms.serving import canary as canaries
 from skyloom.rooms.serving import fleet
 from skyloom.rooms.serving.model import Endpoint
@@ -14,6 +15,8 @@ from skyloom.rooms.serving.rules import Situation
 from skyloom.rooms.serving.split import KEEP_S, Canary, CanaryState, Fallback, Front
 from skyloom.rooms.serving.tallying import Counted, handed_on, shadow_key, since_split
 from skyloom.rooms.serving.traffic_writer import Moment, SplitWriter, words_of
+
+NO_LABELS = QualityCount()
 
 
 class TrafficProgress:
@@ -92,6 +95,8 @@ class TrafficProgress:
             stable=counted.get(names.get(canary.stable, ""), canaries.NOTHING),
             fresh=counted.get(shadow_key(fresh_key) if is_shadow else fresh_key, canaries.NOTHING),
             drift=moment.drift if canary.state is not CanaryState.PENDING else "",
+            stable_labels=moment.labels.get(canary.stable, NO_LABELS),
+            fresh_labels=moment.labels.get(canary.number, NO_LABELS),
         )
         return canaries.decide(canary, seen, now)
 

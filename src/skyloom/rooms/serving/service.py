@@ -34,6 +34,7 @@ from skyloom.rooms.serving import fleet, model, predictions, rules
 from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
+from skyloom.rooms.serving.judging import QualityReports
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
 from skyloom.rooms.serving.packs import Packs
@@ -86,6 +87,7 @@ class Serving:
         self._outlook = Outlook(clock, jobs, self._heard, self._routes_heard)
         writer = SplitWriter(clock, outbox, monitoring, self._outlook)
         self._changes = SafeChange(store, clock, ids, outbox, self._outlook, writer, self.find)
+        self._quality = QualityReports(store, clock, self.find)
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
@@ -106,6 +108,7 @@ class Serving:
             model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
             **self._changes.handlers(),
+            **self._quality.handlers(),
         }
 
     # Taking in

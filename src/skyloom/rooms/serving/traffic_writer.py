@@ -1,6 +1,7 @@
 """What every change of an endpoint's traffic writes, inside the transaction of who decided it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from skyloom.core.events import Moved, Noted
 from skyloom.ports.clock import Clock
@@ -9,6 +10,8 @@ from skyloom.ports.store import Snapshot, Transaction, changed
 from skyloom.rooms.monitoring.model import AlertState, Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.quality.model import QualityCount
+from skyloom.rooms.quality.reading import counts_since
 from skyloom.rooms.serving import canary as canaries
 from skyloom.rooms.serving import change
 from skyloom.rooms.serving.model import Endpoint, Revision
@@ -27,6 +30,7 @@ class Moment:
         gateway: id of the gateway that stands before it, "" for none.
         counted: what that gateway has counted since it began.
         drift: what the drift alert says that fired since the canary began, "" without one.
+        labels: what labels say of each revision's answers since the canary began.
     """
 
     situation: Situation
@@ -34,6 +38,7 @@ class Moment:
     gateway: str
     counted: Counted
     drift: str = ""
+    labels: Mapping[int, QualityCount] = field(default_factory=dict)
 
 
 class SplitWriter:
@@ -49,8 +54,11 @@ class SplitWriter:
         """Everything that a decision about the traffic needs."""
         gateway, counted = self._outlook.counted(view, endpoint)
         situation = self._outlook.situation(view, endpoint)
-        drift = _drift(view, situation.canary) if situation.canary else ""
-        return Moment(situation, view.get(TALLIES, endpoint.id), gateway, counted, drift)
+        drift, labels, canary = "", {}, situation.canary
+        if canary is not None and canary.live:
+            drift = _drift(view, canary)
+            labels = counts_since(view, endpoint.id, canary.created_at, self._clock.now())
+        return Moment(situation, view.get(TALLIES, endpoint.id), gateway, counted, drift, labels)
 
     def end(self, tx: Transaction, endpoint: Endpoint, canary: Canary, state: CanaryState, message: str) -> Endpoint:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""
