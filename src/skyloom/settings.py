@@ -45,6 +45,13 @@ def _price(text: str) -> float:
     return price
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    if not (math.isfinite(days) and 0 < days <= 36_500):
+        raise ValueError("write a number of days above 0")
+    return days
+
+
 def _size(text: str) -> str:
     parse_bytes(text)  # raises ValueError
     return text
@@ -105,6 +112,12 @@ SETTINGS = (
         "",
         str,
         "Hosts, separated by commas, that webhooks may reach although their addresses are none of the public internet.",
+    ),
+    Setting(
+        "device_history_days",
+        90.0,
+        _days,
+        "How many days single predictions and samples that devices brought are kept; their sums are kept for ever.",
     ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )

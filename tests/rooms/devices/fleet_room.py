@@ -8,6 +8,8 @@ from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller, Operation, Right
 from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import Change, Outbox
+from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.messages import DeviceOrders, DeviceOutcome, JoinDevice, SyncDevice
 from skyloom.rooms.devices.model import EnrolDevice
@@ -34,11 +36,14 @@ class FleetRoom:
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"k" * 32)
         self.tenancy.install()
         self.keys = DeviceKeys(self.store, self.clock, self.ids, AesGcmSealer(), Ed25519Signer(), b"m" * 32)
-        self.devices = Devices(self.store, self.clock, self.ids, self.tenancy, self.keys)
+        self.board = FleetBoard(self.clock)
+        self.keeping = Keeping(self.store, self.clock)
+        self.devices = Devices(self.store, self.clock, self.ids, self.tenancy, self.keys, self.board, self.keeping)
         self.tenancy.project_of_device = self.devices.project_of_device
         self.tenancy.project_of_code = self.devices.project_of_code
         self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
-        self.rollouts = Rollouts(self.store, self.clock, self.ids, Outbox(self.clock), self.registry, self.blobs)
+        outbox = Outbox(self.clock)
+        self.rollouts = Rollouts(self.store, self.clock, self.ids, outbox, self.registry, self.blobs, self.board)
         self.handlers = {**self.devices.handlers(), **self.rollouts.handlers(), **self.registry.handlers()}
         self.versions = [self.register(weights) for weights in (b"one", b"two")]
         self.said: dict[str, tuple[int, DeviceOutcome, str]] = {}
