@@ -23,7 +23,7 @@ from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 
 log = logging.getLogger("skyloom.devices")
-_TICK_S, _LOOK_S, _IDLE_S = 0.5, 5.0, 60.0
+_TICK_S, _LOOK_S, _IDLE_S = 0.2, 5.0, 60.0
 _LIVE = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
 
 
