@@ -45,13 +45,6 @@ def _price(text: str) -> float:
     return price
 
 
-def _days(text: str) -> float:
-    days = float(text)
-    if not (math.isfinite(days) and 0 < days <= 36_500):
-        raise ValueError("write a number of days above 0")
-    return days
-
-
 def _size(text: str) -> str:
     parse_bytes(text)  # raises ValueError
     return text

@@ -8,6 +8,7 @@ import msgspec
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Transaction, changed
 from skyloom.rooms.devices import rules
+from skyloom.rooms.devices.fleets import Fleets
 from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.messages import (
     Counted,
@@ -33,8 +34,9 @@ _EPOCHS = 4
 class Intake:
     """Keeps what comes out of outboxes, and finds predictions in it."""
 
-    def __init__(self, clock: Clock, keeping: Keeping) -> None:
+    def __init__(self, clock: Clock, keeping: Keeping, fleets: Fleets) -> None:
         self._clock = clock
+        self._fleets = fleets
         self._keeping = keeping
 
     def speaks(self, tx: Transaction, report: DeviceReport, epoch: str) -> DeviceReport:
@@ -153,7 +155,9 @@ class Intake:
             if run is None or run.device != device.id:
                 tally.refused += 1
                 return
-            tally.traffic = rules.together(tally.traffic, rules.grown(run.traffic, record.traffic))
+            added = rules.grown(run.traffic, record.traffic)
+            tally.traffic = rules.together(tally.traffic, added)
+            self._fleets.count(tx, device, run, added)
             tx.update(DEVICE_RUNS, changed(run, {"traffic": record.traffic, "touched_at": self._clock.now()}))
         else:
             tally.refused += 1

@@ -237,6 +237,34 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
     lines: bytes
 
 
+class Fleet(Record, frozen=True, kw_only=True):
+    """A model and the labels of the devices that it was rolled out to; monitoring watches it under its name.
+
+    Attributes:
+        model_version: id of the version that is watched; empty when these devices serve another model now.
+        before: what was watched before the latest roll-out.
+    """
+
+    model: str
+    labels: dict[str, str]
+    name: str
+    model_version: str = ""
+    before: str = ""
+
+
+class FleetTraffic(Record, frozen=True, kw_only=True):
+    """All that the devices of a fleet saw with one model version. The numbers only grow.
+
+    Attributes:
+        profile: digest of the version's profile; ``bins`` are the lengths of the histograms that follow it.
+    """
+
+    fleet: str
+    profile: str
+    bins: tuple[int, ...] = ()
+    traffic: Traffic = Traffic()
+
+
 class OutboxPosition(Record, frozen=True, kw_only=True):
     """Where one lane of one outbox stands: the next record that is expected, the mark of the one before, and how many will never come."""
 

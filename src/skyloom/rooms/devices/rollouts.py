@@ -14,6 +14,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.devices import rollout as nouns
 from skyloom.rooms.devices import rules
 from skyloom.rooms.devices.board import FleetBoard, Place, read_places
+from skyloom.rooms.devices.fleets import Fleets
 from skyloom.rooms.devices.model import Device
 from skyloom.rooms.devices.ports import DEVICE_REPORTS, DEVICES, ROLLOUTS
 from skyloom.rooms.devices.rollout import ROLLOUT_MOVES, Rollout, RolloutState, RolloutStatus
@@ -39,6 +40,7 @@ class Rollouts:
         registry: Registry,
         blobs: Blobs,
         board: FleetBoard,
+        fleets: Fleets,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -47,6 +49,7 @@ class Rollouts:
         self._registry = registry
         self._blobs = blobs
         self._board = board
+        self._fleets = fleets
         self._seen: dict[str, tuple[int, float]] = {}
 
     def handlers(self) -> Handlers:
@@ -75,6 +78,7 @@ class Rollouts:
                 next_action="Devices serve models: roll out a version without code.",
             )
         self._blobs.put([manifest_content(version)])
+        self._fleets.read_profile(version)
 
     def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
         version = self._version(tx, ask, by)
@@ -107,6 +111,7 @@ class Rollouts:
             created_at=self._clock.now(),
             created_by=by.principal,
         )
+        self._fleets.watch(tx, made, version)
         return self.status(tx, tx.insert(ROLLOUTS, made))
 
     def pause(self, tx: Transaction, ask: nouns.PauseRollout, by: Caller) -> RolloutStatus:
@@ -252,7 +257,10 @@ class Rollouts:
         ROLLOUT_MOVES.check(rollout.id, rollout.state, state)
         moved = Moved(before=rollout.state, after=state, reason="rollout", message=message)
         self._outbox.publish(tx, rollout.project, rollout.id, moved)
-        return tx.update(ROLLOUTS, changed(rollout, {"state": state, "message": message}))
+        stored = tx.update(ROLLOUTS, changed(rollout, {"state": state, "message": message}))
+        if ROLLOUT_MOVES.is_terminal(state):
+            self._fleets.ended(tx, stored)
+        return stored
 
 
 def _changes(rollout: Rollout, turn: RolloutTurn) -> bool:

@@ -12,6 +12,7 @@ from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.devices import messages, model, rules
 from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.fleets import Fleets
 from skyloom.rooms.devices.intake import Intake, samples_of
 from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
@@ -39,6 +40,7 @@ class Devices:
         keys: DeviceKeys,
         board: FleetBoard,
         keeping: Keeping,
+        fleets: Fleets,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -46,7 +48,7 @@ class Devices:
         self._tenancy = tenancy
         self._keys = keys
         self._board = board
-        self._intake = Intake(clock, keeping)
+        self._intake = Intake(clock, keeping, fleets)
 
     def handlers(self) -> Handlers:
         return {
@@ -158,7 +160,9 @@ class Devices:
 
     def sync(self, tx: Transaction, ask: messages.SyncDevice, by: Caller) -> DeviceOrders:
         device = self._own(tx, ask.device, by)
-        if ask.assignment > device.assignment:  # this database is older than the device: a backup was brought back
+        if (
+            device.assignment < ask.assignment < 2**52
+        ):  # this database is older than the device: a backup was brought back
             device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
