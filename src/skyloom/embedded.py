@@ -39,6 +39,9 @@ from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import ports as devices_ports
+from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
@@ -213,7 +216,7 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self.tables = LanceTables(settings.home / "tables")
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
-        monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
+        monitoring = self._monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
         registry = self._registry = Registry(store, clock, ids, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
@@ -262,14 +265,18 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         master_key = _secret_key(settings.home / "master")
         keys = DeviceKeys(store, clock, ids, AesGcmSealer(), Ed25519Signer(), master_key)
-        self.devices = Devices(store, clock, ids, self._tenancy, keys)
-        rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs)
+        board, keeping = FleetBoard(clock), Keeping(store, clock, settings.device_history_days * 86_400.0)
+        fleets = Fleets(store, clock, self.blobs, self._monitoring)
+        self.devices = Devices(store, clock, ids, self._tenancy, keys, board, keeping, fleets)
+        rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs, board, fleets)
         self._tenancy.project_of_device = self.devices.project_of_device
         self._tenancy.project_of_code = self.devices.project_of_code
         self._services += [self.devices, rollouts]
         self._loops += [
             Loop("rollouts", rollouts.tick, (devices_ports.ROLLOUTS,), STEADY),
             Loop("device keys", keys.tick, (devices_ports.KEY_RINGS,), STEADY),
+            Loop("fleets", fleets.tick, (devices_ports.FLEETS,), CALM),
+            Loop("device history", keeping.tick, (), CALM),
         ]
 
     def _build_views(self) -> None:
