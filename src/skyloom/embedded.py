@@ -22,6 +22,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.errands import HttpErrands
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
@@ -42,6 +43,9 @@ from skyloom.rooms.devices import ports as devices_ports
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
+from skyloom.rooms.functions import ports as functions_ports
+from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -113,6 +117,7 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *functions_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -136,6 +141,7 @@ class Embedded:
         self._open(settings)
         self._build_compute(settings)
         self._build_life(settings)
+        self._build_events()
         self._build_fleet(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
@@ -144,6 +150,7 @@ class Embedded:
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
         self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, _KINDS)
+        self.cloud.cause_of = cause_of
 
     def _open(self, settings: Settings) -> None:
         """The adapters: disk, database, processes."""
@@ -211,7 +218,7 @@ class Embedded:
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
-        registry = self._registry = Registry(store, clock, ids, self.blobs)
+        registry = self._registry = Registry(store, clock, ids, self._outbox, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(settings.home / "requests")
@@ -234,6 +241,17 @@ class Embedded:
             Loop("serving", self._serving.tick, served),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]
+
+    def _build_events(self) -> None:
+        """Functions, and what is done by itself when something happens."""
+        store, clock, ids = self.store, self._clock, self._ids
+        errands = HttpErrands()
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        self._functions.notice = self._notice
+        calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
+        errands.done = calls.wake
+        self._services.append(self._functions)
+        self._loops.append(calls)
 
     def _build_fleet(self, settings: Settings) -> None:
         """Devices, and what is rolled out to them."""
@@ -276,6 +294,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self._functions.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()
@@ -295,6 +314,7 @@ _KINDS: dict[str, Collection[Any]] = {
     "ep": serving_ports.ENDPOINTS,
     "alert": monitoring_ports.ALERTS,
     "roll": devices_ports.ROLLOUTS,
+    "inv": functions_ports.INVOCATIONS,
 }
 _COUNTS = {
     "jobs": explainers.count_jobs,

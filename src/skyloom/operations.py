@@ -6,6 +6,7 @@ from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.devices import rollout as devices
+from skyloom.rooms.functions import model as functions
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -42,6 +43,7 @@ OPERATIONS = (
     *serving.OPERATIONS,
     *change.OPERATIONS,
     *batch.OPERATIONS,
+    *functions.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,

@@ -25,6 +25,7 @@ from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, Source
 from skyloom.rooms.devices import messages
 from skyloom.rooms.devices import model as devices
 from skyloom.rooms.devices import rollout as rollouts
+from skyloom.rooms.functions import model as functions
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -127,6 +128,12 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         for name in (ids["dataset"], "secret-data")
     ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
+    functions.DeployFunction: lambda _: [functions.DeployFunction(name="secret-model", version=1)],
+    functions.GetFunction: lambda _: [functions.GetFunction(name="secret-function")],
+    functions.DeleteFunction: lambda _: [functions.DeleteFunction(name="secret-function")],
+    functions.InvokeFunction: lambda _: [functions.InvokeFunction(name="secret-function")],
+    functions.GetInvocation: lambda ids: [functions.GetInvocation(invocation_id=ids["invocation"])],
+    functions.RetryInvocation: lambda ids: [functions.RetryInvocation(invocation_id=ids["invocation"])],
     devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],
     devices.RetireDevice: lambda ids: [devices.RetireDevice(name=name) for name in (ids["device"], "secret-device")],
     devices.ListSamples: lambda ids: [devices.ListSamples(name=name) for name in (ids["device"], "secret-device")],
@@ -223,6 +230,8 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
+    functions.ListFunctions: functions.ListFunctions(),
+    functions.ListInvocations: functions.ListInvocations(),
     devices.EnrolDevice: devices.EnrolDevice(name="own-device"),
     devices.ListDevices: devices.ListDevices(),
     devices.RotateDeviceKey: devices.RotateDeviceKey(),

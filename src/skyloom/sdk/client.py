@@ -4,6 +4,7 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.devices import DeviceCalls, RolloutCalls
+from skyloom.sdk.functions import FunctionCalls, InvocationCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
@@ -49,6 +50,8 @@ class Client:
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.services = ServiceCalls(transport, self.models, self.endpoints)
+        self.functions = FunctionCalls(transport, self.services, self.endpoints)
+        self.invocations = InvocationCalls(transport)
         self.devices = DeviceCalls(transport)
         self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)

@@ -37,7 +37,7 @@ class FleetRoom:
         self.devices = Devices(self.store, self.clock, self.ids, self.tenancy, self.keys)
         self.tenancy.project_of_device = self.devices.project_of_device
         self.tenancy.project_of_code = self.devices.project_of_code
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, self.ids, Outbox(self.clock), self.blobs)
         self.rollouts = Rollouts(self.store, self.clock, self.ids, Outbox(self.clock), self.registry, self.blobs)
         self.handlers = {**self.devices.handlers(), **self.rollouts.handlers(), **self.registry.handlers()}
         self.versions = [self.register(weights) for weights in (b"one", b"two")]

@@ -117,7 +117,7 @@ class Bench:
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"key")
         plans = Plans(self.blobs, "/shared", self.tenancy.task_secret, lambda: "http://localhost")
         self.jobs, self.loop = job_rooms(self.store, self.clock, self.ids, outbox, self.engine, self.blobs, plans)
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, self.ids, Outbox(self.clock), self.blobs)
         self.monitoring = Monitoring(self.store, self.clock, self.ids, outbox, self.blobs)
         self.serving = Serving(
             self.store,

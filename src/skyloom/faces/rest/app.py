@@ -38,6 +38,7 @@ from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
 from skyloom.tables.parquet import as_parquet
 
+_MAX_CAUSE = 120
 OPEN = ("/healthz", "/readyz", "/openapi.json")
 _FILE = "/v1/projects/{project}/devices/{device}/blobs/{digest}"
 _ROWS = "/v1/projects/{project}/datasets/{dataset}/versions/{reference}/rows.parquet"
@@ -103,11 +104,14 @@ async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Req
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= 200:
             raise InvalidRequest("The Idempotency-Key is empty or too long.", next_action="Use 1 to 200 characters.")
+        because = request.headers.get("skyloom-because", "")[:_MAX_CAUSE]
         body = await request.body()
 
         def work() -> bytes:
             # The token is looked at before the body is parsed: strangers learn nothing from our validation.
             by = cloud.authenticate(secret, project)
+            if because:
+                by = msgspec.structs.replace(by, because=because)
             ask = read(operation, request, body)
             return msgspec.json.encode(cloud.do(ask, by, key))
 

@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
-from skyloom.core.errors import Denied, NotFound
+from skyloom.core.errors import Denied, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
@@ -26,6 +27,10 @@ from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, Rev
 
 class EndpointMissing(NotFound):
     """No such endpoint in this project."""
+
+
+class SecretsForNobody(InvalidInput):
+    """A deployment names secrets that nothing of it would read."""
 
 
 class NotAReplica(Denied):
@@ -109,6 +114,7 @@ class Revision(Record, frozen=True, kw_only=True):
         files: the bundle: path → digest, its manifest included.
         profile: digest of the profile that live traffic is compared with, or "".
         python: packages that a service's process needs beside those of the pool.
+        secrets: which of the project's secrets a service's process gets.
     """
 
     endpoint_id: str
@@ -119,6 +125,7 @@ class Revision(Record, frozen=True, kw_only=True):
     files: dict[RelativePath, Digest]
     profile: str = ""
     python: PythonEnvironment | None = None
+    secrets: tuple[SecretUse, ...] = ()
     created_at: float
 
 
@@ -212,6 +219,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
+        secrets: which of the project's secrets a service gets; None keeps what the newest revision has.
     """
 
     model: Name
@@ -222,6 +230,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     hold: bool = False
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=20)] | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")
