@@ -88,6 +88,10 @@ from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.triggers import ports as triggers_ports
+from skyloom.rooms.triggers.rules import secret_of as hook_secret_of
+from skyloom.rooms.triggers.running import Runner
+from skyloom.rooms.triggers.service import Triggers
 from skyloom.rooms.webhooks import ports as webhooks_ports
 from skyloom.rooms.webhooks.rules import secret_of
 from skyloom.rooms.webhooks.service import Webhooks
@@ -118,6 +122,7 @@ COLLECTIONS = (
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
     *functions_ports.COLLECTIONS,
+    *triggers_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -186,7 +191,7 @@ class Embedded:
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
+        templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles
         self._subscribers.append(self._cost.on_task_ended)
@@ -236,7 +241,7 @@ class Embedded:
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_job_ended)
-        batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
+        batch = self._batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
         self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving, batch]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
@@ -255,8 +260,13 @@ class Embedded:
         self._functions.notice = self._notice
         calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
         errands.done = calls.wake
-        self._services.append(self._functions)
-        self._loops.append(calls)
+        runner = Runner(ids, self._functions, self._templates, self._jobs, self._batch)
+        secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
+        self.triggers = Triggers(store, clock, ids, self._outbox, self._tenancy, self._functions, runner, secret_of)
+        self.triggers.notice = self._notice
+        watched = (*triggers_ports.COLLECTIONS, functions_ports.INVOCATIONS, EVENTS)
+        self._services += [self._functions, self.triggers]
+        self._loops += [calls, Loop("triggers", self.triggers.tick, watched, STEADY)]
 
     def _build_fleet(self, settings: Settings) -> None:
         """Devices, and what is rolled out to them."""

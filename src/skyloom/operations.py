@@ -23,6 +23,7 @@ from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
+from skyloom.rooms.triggers import model as triggers
 from skyloom.rooms.webhooks import model as webhooks
 
 OPERATIONS = (
@@ -44,6 +45,7 @@ OPERATIONS = (
     *change.OPERATIONS,
     *batch.OPERATIONS,
     *functions.OPERATIONS,
+    *triggers.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,

@@ -19,6 +19,8 @@ from skyloom.rooms.monitoring.model import Alert, Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.serving.predictions import name_prediction
+from skyloom.rooms.triggers.model import Happening, RunFunction, Trigger, TriggerState, When
+from skyloom.rooms.triggers.ports import TRIGGERS
 from skyloom.settings import Settings
 from tests.control_plane import ControlPlane
 from tests.inference.serving import write_bundle
@@ -88,6 +90,21 @@ def _functions(tx: Transaction) -> None:
         cause=Origin(id=INVOCATION, depth=0),
     )
     tx.insert(INVOCATIONS, letter)
+    trigger = Trigger(
+        id="trigger_theirs",
+        project=THEIRS,
+        name="secret-trigger",
+        when=When(kind=Happening.JOB_ENDED),
+        run=RunFunction(function="secret-function"),
+        max_per_hour=1,
+        created_at=1.0,
+        created_by="them",
+        owner="them",
+        token_id="",
+        state=TriggerState.PAUSED,
+        cursor=0,
+    )
+    tx.insert(TRIGGERS, trigger)
 
 
 def _made(home: Path) -> Path:

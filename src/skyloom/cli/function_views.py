@@ -1,4 +1,4 @@
-"""How functions and their calls are shown."""
+"""How functions, their calls and triggers are shown."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,14 @@ from skyloom.cli.columns import Column, of
 from skyloom.cli.wording import safe
 from skyloom.rooms.functions.model import FunctionStatus, Invocation
 from skyloom.rooms.serving.model import EndpointState
+from skyloom.rooms.triggers.model import (
+    DeliveryStatus,
+    IssuedTrigger,
+    RunBatch,
+    RunFunction,
+    Trigger,
+    TriggerStatus,
+)
 
 
 def _doing(status: FunctionStatus) -> str:
@@ -23,6 +31,42 @@ def _entries(status: FunctionStatus) -> str:
     return safe("; ".join(said))
 
 
+def _waits(trigger: Trigger) -> str:
+    """What it waits for, as it was asked."""
+    when = trigger.when
+    clock = (f"'{when.cron}' {when.time_zone}",) if when.cron else ()
+    fields = (f"{name}={value}" for name, value in when.where.items())
+    return safe(" ".join((when.kind.value, *clock, *fields)))
+
+
+def _runs(trigger: Trigger) -> str:
+    """What it runs, as it was asked."""
+    run = trigger.run
+    if isinstance(run, RunFunction):
+        return f"function:{run.function}" + (f"/{run.method}" if run.method else "")
+    if isinstance(run, RunBatch):
+        return f"batch:dataset={run.order.dataset},model={run.order.model},to={run.order.to}"
+    return f"job-template:{run.template}" + (f"/{run.job}" if run.job else "")
+
+
+def _trigger_pairs(path: str) -> Sequence[Column]:
+    """The pairs of a page about a trigger that stands at a path."""
+    return (
+        of(f"{path}.name", "trigger"),
+        of(f"{path}.state"),
+        of(f"{path}.message"),
+        Column("on", lambda noun: _waits(getattr(noun, path)), f"{path}.when"),
+        Column("runs", lambda noun: _runs(getattr(noun, path)), f"{path}.run"),
+        of("hook", "address"),
+        of(f"{path}.owner", "with the rights of"),
+        of(f"{path}.num_delivered", "delivered"),
+        of(f"{path}.num_refused", "refused"),
+        of(f"{path}.num_cut", "cut as loops"),
+        of(f"{path}.next_slot_at", "next"),
+        of(f"{path}.created_at", "made"),
+    )
+
+
 FUNCTION_COLUMNS: Mapping[type, Sequence[Column]] = {
     FunctionStatus: (
         of("function.name", "function"),
@@ -34,6 +78,24 @@ FUNCTION_COLUMNS: Mapping[type, Sequence[Column]] = {
         of("num_dead", "dead"),
         of("cost"),
         of("endpoint.url", "address"),
+    ),
+    Trigger: (
+        of("name", "trigger"),
+        of("state"),
+        Column("on", _waits, "when"),
+        Column("runs", _runs, "run"),
+        of("num_delivered", "delivered"),
+        of("num_refused", "refused"),
+        of("owner", "rights of"),
+        of("message"),
+    ),
+    DeliveryStatus: (
+        of("delivery.number", "number"),
+        of("delivery.at"),
+        of("delivery.event.facts", "facts"),
+        of("delivery.began", "began"),
+        of("state"),
+        of("delivery.message", "message"),
     ),
     Invocation: (
         of("id", "invocation"),
@@ -47,6 +109,9 @@ FUNCTION_COLUMNS: Mapping[type, Sequence[Column]] = {
     ),
 }
 FUNCTION_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    Trigger: (FUNCTION_COLUMNS[Trigger], ()),
+    TriggerStatus: (_trigger_pairs("trigger"), ("deliveries",)),
+    IssuedTrigger: ((*_trigger_pairs("trigger"), of("secret")), ()),
     FunctionStatus: (
         (
             of("function.name", "function"),

@@ -148,6 +148,7 @@ class TriggerEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         facts: the fields that filters look at.
         body: what the caller of a hook sent.
         cause: of what is done because of it; see ``skyloom.connect(because=…)``.
+        depth: how many triggers stand before what is done, this one included.
     """
 
     id: str
@@ -158,6 +159,7 @@ class TriggerEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     facts: dict[str, str] = {}
     body: str = ""
     cause: str = ""
+    depth: int = 1
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

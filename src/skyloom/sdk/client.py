@@ -17,6 +17,7 @@ from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.triggers import TriggerCalls
 from skyloom.sdk.watching import AlertCalls, LineageCalls
 from skyloom.sdk.webhooks import WebhookCalls
 
@@ -52,6 +53,7 @@ class Client:
         self.services = ServiceCalls(transport, self.models, self.endpoints)
         self.functions = FunctionCalls(transport, self.services, self.endpoints)
         self.invocations = InvocationCalls(transport)
+        self.triggers = TriggerCalls(transport)
         self.devices = DeviceCalls(transport)
         self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)

@@ -6,6 +6,7 @@ from skyloom.core import digests
 from skyloom.core.events import EventBody
 from skyloom.core.operation import Caller
 from skyloom.ports.door import Change, Outbox, because
+from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.functions import model
 from skyloom.rooms.functions.causes import cause_of
 from skyloom.rooms.functions.model import FunctionStatus, Invocation
@@ -14,8 +15,12 @@ from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.registry.bundle import BundleFile, Manifest, RuntimeName, Signature
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.registry.services import Answering, ServiceMethod, ServiceParameter, ServiceSpec
+from skyloom.rooms.schedules.service import Schedules
+from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
+from skyloom.rooms.triggers.running import Runner
+from skyloom.rooms.triggers.service import Triggers
 from tests.rooms.serving.bench import ME, Bench
 
 GREET = ServiceMethod(
@@ -78,6 +83,20 @@ class Workroom(Bench):
         self.outbox = Outbox(self.clock)
         self.errands = MemoryErrands()
         self.functions = Functions(self.store, self.clock, self.ids, self.tenancy, self.serving, self.errands)
+        arrays = Arrays(self.store, self.clock, self.ids, self.blobs, self.jobs)
+        schedules = Schedules(self.store, self.clock, self.ids, self.outbox, self.jobs)
+        self.templates = Templates(self.store, self.clock, self.ids, self.jobs, arrays, schedules)
+        runner = Runner(self.ids, self.functions, self.templates, self.jobs, None)  # type: ignore[arg-type]
+        self.triggers = Triggers(
+            self.store,
+            self.clock,
+            self.ids,
+            self.outbox,
+            self.tenancy,
+            self.functions,
+            runner,
+            lambda name: f"s {name}",
+        )
 
     def caller(self, role: Role, **more: object) -> Caller:
         ask = tenancy_model.CreateToken(name=f"{role.value}-{len(more)}", role=role)
@@ -119,7 +138,7 @@ class Workroom(Bench):
         return self.store.write(work)  # type: ignore[arg-type]
 
     def handlers(self) -> dict[type, object]:
-        return dict(self.functions.handlers())
+        return {**self.functions.handlers(), **self.triggers.handlers(), **self.templates.handlers()}
 
     def happen(self, subject: str, body: EventBody) -> None:
         self.store.write(lambda tx: self.outbox.publish(tx, ME.project, subject, body))
