@@ -22,6 +22,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.errands import HttpErrands
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
@@ -45,6 +46,9 @@ from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
+from skyloom.rooms.functions import ports as functions_ports
+from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -90,6 +94,10 @@ from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.triggers import ports as triggers_ports
+from skyloom.rooms.triggers.rules import secret_of as hook_secret_of
+from skyloom.rooms.triggers.running import Runner
+from skyloom.rooms.triggers.service import Triggers
 from skyloom.rooms.webhooks import ports as webhooks_ports
 from skyloom.rooms.webhooks.rules import secret_of
 from skyloom.rooms.webhooks.service import Webhooks
@@ -120,6 +128,8 @@ COLLECTIONS = (
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
     *quality_ports.COLLECTIONS,
+    *functions_ports.COLLECTIONS,
+    *triggers_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -143,6 +153,7 @@ class Embedded:
         self._open(settings)
         self._build_compute(settings)
         self._build_life(settings)
+        self._build_events()
         self._build_fleet(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
@@ -151,6 +162,7 @@ class Embedded:
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
         self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, _KINDS)
+        self.cloud.cause_of = cause_of
 
     def _open(self, settings: Settings) -> None:
         """The adapters: disk, database, processes."""
@@ -186,7 +198,7 @@ class Embedded:
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
+        templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles
         self._subscribers.append(self._cost.on_task_ended)
@@ -218,7 +230,7 @@ class Embedded:
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
         monitoring = self._monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
-        registry = self._registry = Registry(store, clock, ids, self.blobs)
+        registry = self._registry = Registry(store, clock, ids, self._outbox, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(
@@ -238,7 +250,7 @@ class Embedded:
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_job_ended)
-        batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
+        batch = self._batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
         self._services += [
             monitoring,
             registry,
@@ -259,6 +271,22 @@ class Embedded:
             Loop("request logs", self._serving.trim_logs, (), CALM),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]
+
+    def _build_events(self) -> None:
+        """Functions, and what is done by itself when something happens."""
+        store, clock, ids = self.store, self._clock, self._ids
+        errands = HttpErrands()
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        self._functions.notice = self._notice
+        calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
+        errands.done = calls.wake
+        runner = Runner(ids, self._functions, self._templates, self._jobs, self._batch)
+        secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
+        self.triggers = Triggers(store, clock, ids, self._outbox, self._tenancy, self._functions, runner, secret_of)
+        self.triggers.notice = self._notice
+        watched = (*triggers_ports.COLLECTIONS, functions_ports.INVOCATIONS, EVENTS)
+        self._services += [self._functions, self.triggers]
+        self._loops += [calls, Loop("triggers", self.triggers.tick, watched, STEADY)]
 
     def _build_fleet(self, settings: Settings) -> None:
         """Devices, and what is rolled out to them."""
@@ -305,6 +333,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self._functions.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()
@@ -324,6 +353,7 @@ _KINDS: dict[str, Collection[Any]] = {
     "ep": serving_ports.ENDPOINTS,
     "alert": monitoring_ports.ALERTS,
     "roll": devices_ports.ROLLOUTS,
+    "inv": functions_ports.INVOCATIONS,
 }
 _COUNTS = {
     "jobs": explainers.count_jobs,

@@ -6,6 +6,7 @@ from skyloom.rooms.cost import budget
 from skyloom.rooms.cost import model as cost
 from skyloom.rooms.data import model as data
 from skyloom.rooms.devices import rollout as devices
+from skyloom.rooms.functions import model as functions
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage import model as lineage
 from skyloom.rooms.monitoring import model as monitoring
@@ -23,6 +24,7 @@ from skyloom.rooms.templates import model as templates
 from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training import model as training
+from skyloom.rooms.triggers import model as triggers
 from skyloom.rooms.webhooks import model as webhooks
 
 OPERATIONS = (
@@ -45,6 +47,8 @@ OPERATIONS = (
     *judging.OPERATIONS,
     *quality.OPERATIONS,
     *batch.OPERATIONS,
+    *functions.OPERATIONS,
+    *triggers.OPERATIONS,
     *devices.OPERATIONS,
     *tracking.OPERATIONS,
     *training.OPERATIONS,

@@ -28,6 +28,8 @@ TABLE = (
     Row("model", "skyloom.cli.model", "Models: list, show."),
     Row("deploy", "skyloom.cli.deploy", "Serve a model, or a service of your own Python."),
     Row("serve", "skyloom.cli.serve", "Try a service of your own Python on this machine."),
+    Row("function", "skyloom.cli.function", "Functions: deploy a file, call it now or later, dead letters."),
+    Row("trigger", "skyloom.cli.trigger", "Triggers: when this happens, run that."),
     Row("predict", "skyloom.cli.predict", "Ask an endpoint, or predict a whole dataset."),
     Row("endpoint", "skyloom.cli.endpoint", "Endpoints: list, show, stop, split traffic, roll back."),
     Row("feedback", "skyloom.cli.feedback", "Say what was true of rows that an endpoint has answered."),

@@ -7,6 +7,7 @@ import msgspec
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
+from skyloom.cli.function_views import FUNCTION_COLUMNS, FUNCTION_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.quality_views import QUALITY_COLUMNS, QUALITY_PAGES
@@ -62,6 +63,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **TRAFFIC_COLUMNS,
     **QUALITY_COLUMNS,
     **SCALING_COLUMNS,
+    **FUNCTION_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "about"),
@@ -211,6 +213,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **TRAFFIC_PAGES,
     **QUALITY_PAGES,
     **SCALING_PAGES,
+    **FUNCTION_PAGES,
     CloudStatus: (
         (
             *map(of, ("version", "url", "pid", "uptime_s", "capacity", "used", "disk_free_bytes")),

@@ -32,9 +32,9 @@ from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.services.tensors import PLATFORM, ServiceModel
-from skyloom.inference.statistics import Timekeeper
 from skyloom.inference.services.writing import PLATFORM as WRITING_PLATFORM
 from skyloom.inference.services.writing import WAITING_FOR_EACH, writes, writing_spec
+from skyloom.inference.statistics import Timekeeper
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite

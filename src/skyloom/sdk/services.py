@@ -30,12 +30,15 @@ class ServiceCalls:
             name: of the model; the class's name if None.
         """
         packed = self.pack(what)
+        return self.register_packed(packed, name or packed.name)
+
+    def register_packed(self, packed: Packed, name: str) -> ModelVersion:
+        """Upload a packed service and register it; the same source again is the version that is there."""
         for content in packed.contents.values():
             if isinstance(content, bytes):
                 upload_bytes(self._transport, content)
             else:
                 upload_file(self._transport, content)
-        name = name or packed.name
         newest = self._newest(name)
         if newest is not None and newest.manifest == packed.manifest:
             return newest

@@ -48,7 +48,7 @@ class FleetRoom:
         )
         self.tenancy.project_of_device = self.devices.project_of_device
         self.tenancy.project_of_code = self.devices.project_of_code
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, self.ids, outbox, self.blobs)
         self.rollouts = Rollouts(
             self.store, self.clock, self.ids, outbox, self.registry, self.blobs, self.board, self.fleets
         )

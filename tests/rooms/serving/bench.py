@@ -135,7 +135,7 @@ class Bench:
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"key")
         plans = Plans(self.blobs, "/shared", self.tenancy.task_secret, lambda: "http://localhost")
         self.jobs, self.loop = job_rooms(self.store, self.clock, self.ids, outbox, self.engine, self.blobs, plans)
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, self.ids, outbox, self.blobs)
         self.monitoring = Monitoring(self.store, self.clock, self.ids, outbox, self.blobs)
         self.serving = Serving(
             self.store,
@@ -150,20 +150,12 @@ class Bench:
             self.files,
         )
 
-<<<<<<< HEAD
     def register(self, model: str = "toy", weights: bytes = b"one", **described: Any) -> None:
-=======
-    def register(self, model: str = "toy", weights: bytes = b"one", **manifest: Any) -> None:
->>>>>>> reqlog
         files = []
         for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(Profile()))):
             digest, size_bytes = self.blobs.put([content])
             files.append(BundleFile(path=path, digest=digest, size_bytes=size_bytes))
-<<<<<<< HEAD
         ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **described))
-=======
-        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **manifest))
->>>>>>> reqlog
         self.registry.check(ask, ME)
         self.store.write(lambda tx: self.registry.register(tx, ask, ME))
 

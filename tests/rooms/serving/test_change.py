@@ -39,7 +39,7 @@ def gateways(bench):
 
 def said(bench):
     found = bench.disk.read(lambda view: view.entries(EVENTS, {"subject": bench.status().endpoint.id}, limit=1_000))
-    return [event.body.message for _, event in found]
+    return [event.body.message for _, event in found if hasattr(event.body, "message")]
 
 
 def listening(bench):

@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
-from skyloom.core.errors import Denied, NotFound
+from skyloom.core.errors import Denied, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
@@ -27,6 +28,10 @@ from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, Rev
 
 class EndpointMissing(NotFound):
     """No such endpoint in this project."""
+
+
+class SecretsForNobody(InvalidInput):
+    """A deployment names secrets that nothing of it would read."""
 
 
 class NotAReplica(Denied):
@@ -113,6 +118,7 @@ class Revision(Record, frozen=True, kw_only=True):
         profile: digest of the profile that live traffic is compared with, or "".
         python: packages that a service's process needs beside those of the pool.
         picture_urls: pictures may be named by their addresses.
+        secrets: which of the project's secrets a service's process gets.
     """
 
     endpoint_id: str
@@ -124,6 +130,7 @@ class Revision(Record, frozen=True, kw_only=True):
     profile: str = ""
     python: PythonEnvironment | None = None
     picture_urls: bool = False
+    secrets: tuple[SecretUse, ...] = ()
     created_at: float
 
 
@@ -225,6 +232,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
         picture_urls: pictures may be named by ``http`` addresses, which replicas fetch; None keeps what the endpoint has, at first False.
+        secrets: which of the project's secrets a service gets; None keeps what the newest revision has.
     """
 
     model: Name
@@ -236,6 +244,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
     picture_urls: bool | None = None
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=20)] | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -63,7 +63,7 @@ class Outlook:
             state=state,
             message=message,
             next_action=next_action,
-            url=f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else "",
+            url=url_of(endpoint),
             grpc_address=f"127.0.0.1:{endpoint.grpc_port}" if endpoint.grpc_port else "",
             revisions=tuple(revisions),
             replicas=tuple(shown),
@@ -132,6 +132,11 @@ def gateway_of(view: Snapshot, project: str) -> GatewayRun | None:
     """The gateway of a project, unless it is over or told to stop."""
     found = view.select(GATEWAYS, {"project": project, "ended_at": None}, newest_first=True)
     return next((gateway for gateway in found if gateway.stopped_at is None), None)
+
+
+def url_of(endpoint: Endpoint) -> str:
+    """Where an endpoint is asked, over REST, on this machine; "" until it has a port."""
+    return f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else ""
 
 
 def revisions_of(view: Snapshot, endpoint: Endpoint) -> dict[int, Revision]:

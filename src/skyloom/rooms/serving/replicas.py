@@ -48,6 +48,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
         python=revision.python,
+        secrets=revision.secrets,
     )
 
 
@@ -189,6 +190,11 @@ class RoutesHeard:
         if known is None or self._clock.monotonic() - known[0] >= _FRESH_S:
             return {}
         return {route.endpoint: route for route in known[1].routes}
+
+    def num_arrived(self, project: str, endpoint_id: str) -> int:
+        """How many requests for an endpoint have come since the gateway before it began; 0 when that is not known."""
+        found = [report for (owner, _), (_, report) in self._reports.items() if owner == project]
+        return sum(route.arrived for report in found for route in report.routes if route.endpoint == endpoint_id)
 
     def keep(self, still: Callable[[str, str], bool]) -> None:
         """Forget gateways that are gone; asked by project and gateway."""

@@ -23,24 +23,27 @@ from skyloom.core.resources import Resources
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.engine import PythonModule
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs.model import CancelJob, ReadLog, SubmitJob
+from skyloom.rooms.jobs.model import CancelJob, JobSpec, ReadLog, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
+from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.registry.services import ServiceMethod
 from skyloom.rooms.serving import fleet, model, predictions, rules
 from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.judging import QualityReports
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
-from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
+from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of, url_of
 from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.progress import TrafficProgress
-from skyloom.rooms.serving.replicas import Heard, RoutesHeard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.replicas import MODULE, Heard, RoutesHeard, default_resources, plan_of, spec_of
 from skyloom.rooms.serving.tables import RouteTables
 from skyloom.rooms.serving.traffic_writer import SplitWriter
 from skyloom.rooms.tenancy.service import Tenancy
@@ -125,16 +128,20 @@ class Serving:
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
         version = self._version(tx, ask, by)
+        self._check_secrets(tx, ask, version, by)
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         picture_urls = latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls)
         size = size_of(ask, endpoint)
+        if ask.secrets is None and latest is not None:
+            ask = msgspec.structs.replace(ask, secrets=latest.secrets)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
         if (
             latest is not None
-            and (latest.model_version, latest.resources, latest.picture_urls) == (version.id, resources, picture_urls)
+            and (latest.model_version, latest.resources, latest.picture_urls, latest.secrets)
+            == (version.id, resources, picture_urls, ask.secrets)
             and not endpoint.stopped_by
         ):
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
@@ -149,6 +156,14 @@ class Serving:
         if wanted != endpoint:
             endpoint = tx.update(ENDPOINTS, wanted)
         return self.status(tx, endpoint)
+
+    def _check_secrets(self, view: Snapshot, ask: model.Deploy, version: ModelVersion, by: Caller) -> None:
+        """Raise `SecretMissing`, `SecretsForNobody`."""
+        if ask.secrets and version.manifest.service is None:
+            raise model.SecretsForNobody(
+                f"{version.model} is a model, and reads no secrets.", next_action="Leave them out; services have them."
+            )
+        self._jobs.check_named(view, JobSpec(entry=PythonModule(module=MODULE), secrets=ask.secrets or ()), by.project)
 
     def stop(self, tx: Transaction, ask: model.StopEndpoint, by: Caller) -> EndpointStatus:
         endpoint = self.find(tx, ask.name, by.project)
@@ -224,6 +239,7 @@ class Serving:
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
             picture_urls=picture_urls,
+            secrets=ask.secrets or (),
             created_at=self._clock.now(),
         )
 
@@ -277,6 +293,23 @@ class Serving:
         """An endpoint and what it is doing."""
         status = self._outlook.status(view, endpoint)
         return msgspec.structs.replace(status, scale=self.autoscaler.note(endpoint))
+
+    # What the functions room asks
+
+    def methods(self, view: Snapshot, endpoint: Endpoint, *, newest: bool = False) -> tuple[ServiceMethod, ...]:
+        """What can be called at an endpoint of your own Python: of the revision that has the traffic, or of the newest; () of a model."""
+        number = endpoint.revision if newest else endpoint.current
+        revision = revisions_of(view, endpoint).get(number)
+        version = view.get(VERSIONS, revision.model_version) if revision else None
+        return version.manifest.service.methods if version and version.manifest.service else ()
+
+    def url(self, endpoint: Endpoint) -> str:
+        """Where an endpoint is asked, over REST, on this machine; "" until it has a port."""
+        return url_of(endpoint)
+
+    def num_arrived(self, endpoint: Endpoint) -> int:
+        """How many requests have come since the gateway before it began."""
+        return self._routes_heard.num_arrived(endpoint.project, endpoint.id)
 
     # The loop
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from skyloom.core.events import Moved, Noted
+from skyloom.core.events import EndpointRolledBack, Moved, Noted
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Snapshot, Transaction, changed
@@ -64,7 +64,8 @@ class SplitWriter:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""
         self.move_canary(tx, canary, state, canary.step, message)
         if state is not CanaryState.PROMOTED:
-            return self.go_back(tx, endpoint, canary.stable, "", gone=canary.number)
+            automatic = state is CanaryState.ROLLED_BACK
+            return self.go_back(tx, endpoint, canary.stable, "", gone=canary.number, automatic=automatic)
         until = self._clock.now() + canary.plan.keep_s
         coming = canaries.all_to(canary.number, endpoint.in_force, gone=0)
         kept = Fallback(number=canary.stable, until=until)
@@ -83,7 +84,9 @@ class SplitWriter:
         told = Moved(before=canary.state, after=state, reason="canary", message=message)
         self._outbox.publish(tx, canary.project, canary.endpoint_id, told)
 
-    def go_back(self, tx: Transaction, endpoint: Endpoint, number: int, why: str, gone: int = 0) -> Endpoint:
+    def go_back(
+        self, tx: Transaction, endpoint: Endpoint, number: int, why: str, gone: int = 0, automatic: bool = False
+    ) -> Endpoint:
         """All the traffic to an earlier revision: now if anybody of it answers, else as soon as somebody does."""
         if not gone and endpoint.current != number:
             gone = endpoint.current
@@ -97,6 +100,8 @@ class SplitWriter:
             news |= {"split": endpoint.in_force, "coming": split}
         if why:
             self.note(tx, endpoint, f"{why}: revision {number} has all the traffic.")
+        back = EndpointRolledBack(endpoint=endpoint.name, revision=number, automatic=automatic)
+        self._outbox.publish(tx, endpoint.project, endpoint.id, back)
         revision = revision_numbered(tx, endpoint, number)
         self._monitoring.watch(tx, endpoint.project, endpoint.id, endpoint.name, revision.profile)
         stored = tx.update(ENDPOINTS, changed(endpoint, news))
