@@ -32,6 +32,7 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        held_bytes: of answers that were made and that their clients do not take, on all connections together.
         share_bytes: of one body that is let in though all together are too much.
         known: heads that need not be read again.
     """
@@ -41,9 +42,14 @@ class Connections:
         self.limits = limits
         self.known = Known(site)
         self.open: set[Connection] = set()
-        self.unread_bytes = 0
+        self.unread_bytes = self.held_bytes = 0
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+
+    @property
+    def is_overfull(self) -> bool:
+        """True while the answers that wait for their clients are more than all of them together may be."""
+        return self.held_bytes > self.limits.max_unread_bytes
 
     @property
     def is_full(self) -> bool:
@@ -87,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
         self._unparsed = b""
-        self._num_chunks = 0
+        self._num_chunks = self._held_bytes = 0
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -109,6 +115,8 @@ class Connection(asyncio.Protocol):
         self._group.open.discard(self)
         self._drop_body()
         self._unparsed = b""
+        self._group.held_bytes -= self._held_bytes
+        self._held_bytes = 0
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
@@ -183,6 +191,7 @@ class Connection(asyncio.Protocol):
         self._write_deadline = None
         if self._exchanges and self._exchanges[0].is_parted:
             self._make_room(self._exchanges[0])
+        self._count_held()
         self._steer()
 
     # -- httptools ----------------------------------------------------------------------------------------------------------
@@ -301,6 +310,12 @@ class Connection(asyncio.Protocol):
         """Bytes that were sent and that the system has not taken."""
         return self._transport.get_write_buffer_size()
 
+    def fitting(self, response: Response) -> Response:
+        """An answer, or, where there is no room to keep it until it is taken, one that says so."""
+        if self._group.is_overfull and len(response.body) > _SHARE_BYTES:
+            return self._site.refusal(429, "Too many answers wait to be taken.")
+        return response
+
     def give_up(self) -> None:
         """Cut the connection."""
         self._transport.abort()
@@ -326,7 +341,17 @@ class Connection(asyncio.Protocol):
                 self._linger()
             elif self._request is None and not self._in_head:
                 self._wait(self._limits.idle_timeout_s)
+        if self._write_deadline is not None or self._held_bytes or closing or len(self._exchanges) > 1:
+            self._count_held()
         self._steer()
+
+    def _count_held(self) -> None:
+        """Count what waits for the client: what the system has not taken, and what waits for its turn."""
+        held = self._transport.get_write_buffer_size() + sum(
+            [len(turn.encoded) for turn in self._exchanges if turn.encoded]
+        )
+        self._group.held_bytes += held - self._held_bytes
+        self._held_bytes = held
 
     def _send(self, out: list[bytes | bytearray]) -> None:
         if out and not self._transport.is_closing():

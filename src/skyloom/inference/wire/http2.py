@@ -31,7 +31,7 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Head, Request, Response
-from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Held, Http2Stream, Outflow
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
@@ -55,6 +55,7 @@ class Http2Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
+        held: answers that their clients do not take.
         share_bytes: what one connection may keep though all together keep too much: nobody can lock out those who keep next to nothing.
         open_bytes: the same of requests that showed no token; they have a small bound of their own, so that they harm only each other.
     """
@@ -64,6 +65,7 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
+        self.held = Held(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
 
@@ -107,7 +109,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
         self._window = _CONNECTION_WINDOW
-        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown)
+        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown, group.held)
         self._block: list[bytes] | None = None
         self._block_head = Frame(0, 0, 0, b"")
         self._out: list[bytes] = []
