@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,15 +21,15 @@ from tests.inference.wire.test_http import AUTH, HOST, dial
 from tests.inference.wire.test_rpc_attacks import RawCaller
 
 MB = 2**20
-WIDTH = 2_048
+WIDTH = 8_192
 LIMITS = small_limits(max_body_bytes=4 * MB, max_unread_bytes=16 * MB, max_queue_bytes=16 * MB)
 # Bodies, answers and queued tensors have 16 MiB each; then what is on its way through model, sockets and allocator.
-MOST_GROWTH = 110 * MB
+MOST_GROWTH = 80 * MB
 HEAD = b"POST " + INFER.encode() + b" HTTP/1.1\r\n" + HOST + AUTH + b"Content-Type: application/json\r\n"
-ROWS = 256
+ROWS = 64
 ONE = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, 2.0, 3.0, 4.0]}
 SMALL = json.dumps({"inputs": [ONE]}).encode()
-# 2 MB of answer for 5 kB of request.
+# 2 MB of answer for 1 kB of request.
 MANY = {"name": "x", "shape": [ROWS, 4], "datatype": "FP32", "data": [0.5] * (4 * ROWS)}
 LARGE = json.dumps({"inputs": [MANY], "parameters": {"binary_data_output": True}}).encode()
 
@@ -47,6 +48,19 @@ class Watched:
     def _bytes(self, name: str) -> int:
         (line,) = [line for line in self._status.read_text().splitlines() if line.startswith(name)]
         return int(line.split()[1]) * 1024
+
+    def num_answered(self) -> int:
+        """Inferences that were answered in any way."""
+        lines = self.client.get("/metrics").text.splitlines()
+        (line,) = [line for line in lines if line.startswith("skyloom_inference_requests_total{")]
+        return int(float(line.split()[-1]))
+
+    def wait_answered(self, count: int) -> None:
+        """Until so many inferences have been answered, or given up."""
+        deadline = time.monotonic() + 20
+        while self.num_answered() < count:
+            assert time.monotonic() < deadline, self.num_answered()
+            time.sleep(0.01)
 
     def check(self) -> None:
         """Others are answered, and the peak is what the bounds allow."""
@@ -128,17 +142,17 @@ def test_slow_senders_hold_no_more_than_their_bound_and_lock_nobody_out(watched)
             link.setblocking(False)
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 refused += link.recv(65_536).startswith(b"HTTP/1.1 429")
-        assert refused >= 30
+        assert refused
 
 
 def test_clients_that_never_read_hold_no_more_than_their_bound(watched):
     asked = HEAD + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE
     with contextlib.ExitStack() as stack:
-        links = [stack.enter_context(dial(watched.rest_port)) for _ in range(24)]
-        for link in links:
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            link.settimeout(0.5)
-            send_all(link, asked, 8)
+        for _ in range(80):
+            before = watched.num_answered()
+            link = stack.enter_context(dial(watched.rest_port))
+            link.sendall(asked + asked)
+            watched.wait_answered(before + 1)
         watched.check()
 
 
@@ -154,13 +168,14 @@ def test_grpc_clients_that_never_read_hold_no_more_than_their_bound(watched, met
     path, token = f"/inference.GRPCInferenceService/{method}", ("authorization", f"Bearer {TOKEN}")
     content, ends = call_content(), Flag.END_STREAM if method == "ModelInfer" else 0
     with contextlib.ExitStack() as stack:
-        for _ in range(12):
+        for _ in range(40):
+            before = watched.num_answered()
             caller = stack.enter_context(RawCaller(watched.grpc_port))
             caller.link.sendall(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
-            for number in range(1, 32, 2):
+            for number in (1, 3, 5, 7):
                 head = frame(FrameKind.HEADERS, Flag.END_HEADERS, number, caller.fields(path, token))
                 caller.link.sendall(head + frame(FrameKind.DATA, ends, number, content))
-            caller.link.sendall(frame(FrameKind.PING, 0, 0, bytes(8)))
+            watched.wait_answered(before + 4)
         watched.check()
 
 

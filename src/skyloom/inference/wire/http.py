@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._unparsed = b""
         self._num_chunks = self._held_bytes = 0
+        self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -189,6 +190,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_deadline = None
+        self._written_bytes = 0
         if self._exchanges and self._exchanges[0].is_parted:
             self._make_room(self._exchanges[0])
         self._count_held()
@@ -347,15 +349,16 @@ class Connection(asyncio.Protocol):
 
     def _count_held(self) -> None:
         """Count what waits for the client: what the system has not taken, and what waits for its turn."""
-        held = self._transport.get_write_buffer_size() + sum(
-            [len(turn.encoded) for turn in self._exchanges if turn.encoded]
-        )
+        held = self._written_bytes + sum([len(turn.encoded) for turn in self._exchanges if turn.encoded])
         self._group.held_bytes += held - self._held_bytes
         self._held_bytes = held
 
     def _send(self, out: list[bytes | bytearray]) -> None:
         if out and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            content = out[0] if len(out) == 1 else b"".join(out)
+            self._transport.write(content)
+            if self._write_deadline is not None:
+                self._written_bytes += len(content)
 
     def _pour(self, turn: Turn) -> bool:
         """Send parts as far as the client takes them; True when that was all of the answer."""
