@@ -21,8 +21,8 @@ _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
 _PARSED_BYTES = (
-    2**14
-)  # at a time: what a client asks for in one read must not all be answered before it takes any of it
+    2**12
+)  # at a time: other clients get their turns between the requests of one read, and its answers must be taken
 _SHARE_BYTES = 2**16  # of a body that comes in though all of them together are too much: small ones still get through
 _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 
@@ -92,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
-        self._unparsed = b""
+        self._unparsed: bytes | memoryview = b""
+        self._is_waiting = False  # for its turn to read the rest
         self._num_chunks = self._held_bytes = 0
         self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
         self._admission: Response | None = None
@@ -136,17 +137,24 @@ class Connection(asyncio.Protocol):
                 self._take(known[0], data[end:])
                 self._steer()
                 return
-        self._parse(self._unparsed + data if self._unparsed else data)
+        self._parse(b"".join((self._unparsed, data)) if len(self._unparsed) else data)
         self._steer()
 
-    def _parse(self, data: bytes) -> None:
-        """Read requests as long as their answers are taken; what is left is read when there is room."""
-        at = 0
-        while at < len(data) and not self._refused and (at == 0 or not self._is_busy):
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Read a few requests, or of one body all that is there; the rest when others had their turn and answers are taken."""
+        is_body = True
+        while len(data) and is_body and not self._refused:
             size = self._parsed_bytes
-            self._feed(data if len(data) <= size else memoryview(data)[at : at + size])
-            at += size
-        self._unparsed = b"" if self._refused else data[at:]
+            self._feed(data if len(data) <= size else memoryview(data)[:size])
+            data = memoryview(data)[size:]
+            is_body = self._parsed_bytes > _PARSED_BYTES
+        self._unparsed = b"" if self._refused else data
+
+    def _parse_rest(self) -> None:
+        self._is_waiting = False
+        if len(self._unparsed) and not self._is_busy:
+            self._parse(self._unparsed)
+            self._steer()
 
     @property
     def _parsed_bytes(self) -> int:
@@ -154,11 +162,6 @@ class Connection(asyncio.Protocol):
         if self._request is None or b"content-length" not in self._headers:
             return _PARSED_BYTES
         return max(_PARSED_BYTES, int(self._headers[b"content-length"]) - len(self._body))
-
-    def _parse_rest(self) -> None:
-        if self._unparsed and not self._is_busy:
-            self._parse(self._unparsed)
-            self._steer()
 
     def _feed(self, data: bytes | memoryview) -> None:
         self._began_now = False
@@ -406,9 +409,10 @@ class Connection(asyncio.Protocol):
     def _steer(self) -> None:
         """Read no further while answers are not taken or too many are owed; what is refused is read to be dropped."""
         busy = self._is_busy
-        if self._unparsed and not busy:
+        if len(self._unparsed) and not busy and not self._is_waiting:
+            self._is_waiting = True
             asyncio.get_running_loop().call_soon(self._parse_rest)  # not now: the parser itself may have led here
-        pause = (busy or bool(self._unparsed)) and not self._refused
+        pause = (busy or len(self._unparsed) > 0) and not self._refused
         if pause != self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:

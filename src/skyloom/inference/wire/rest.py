@@ -7,11 +7,13 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+import msgspec
+
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.wire.beside import Beside
-from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
+from skyloom.inference.wire.desk import Desk, failed, refusal
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
@@ -34,6 +36,7 @@ class Rest:
         self._desk = Desk(plane)
         self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
+        self._told = b""  # the document: it takes milliseconds to make, and never changes
         self._open_inference = OpenInference(plane, self._desk)
         self._repository = Repository(plane)
         self._table: RestTable = {
@@ -124,7 +127,9 @@ class Rest:
         exchange.answer(self._desk.count(request, response) if route.is_inference else response)
 
     def _document(self, request: Request) -> Response:
-        return packed(json_answer(document(self._plane, self._table)), request.head.headers)
+        if not self._told:
+            self._told = msgspec.json.encode(document(self._plane, self._table))
+        return packed(Response(200, self._told), request.head.headers)
 
     def _metrics(self, request: Request) -> Response:
         return Response(200, render(self._plane), CONTENT_TYPE)
