@@ -20,9 +20,8 @@ from skyloom.rooms.serving.plan import Limits
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
-_PARSED_BYTES = (
-    2**12
-)  # at a time: other clients get their turns between the requests of one read, and its answers must be taken
+# At a time: others get their turns between the requests of one read, and its answers must be taken.
+_PARSED_BYTES = 2**10
 _SHARE_BYTES = 2**16  # of a body that comes in though all of them together are too much: small ones still get through
 _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 
@@ -147,7 +146,7 @@ class Connection(asyncio.Protocol):
             size = self._parsed_bytes
             self._feed(data if len(data) <= size else memoryview(data)[:size])
             data = memoryview(data)[size:]
-            is_body = self._parsed_bytes > _PARSED_BYTES
+            is_body = self._request is not None and b"content-length" in self._headers
         self._unparsed = b"" if self._refused else data
 
     def _parse_rest(self) -> None:
@@ -159,8 +158,10 @@ class Connection(asyncio.Protocol):
     @property
     def _parsed_bytes(self) -> int:
         """How much is read at a time: little, but of one body as much as there is."""
-        if self._request is None or b"content-length" not in self._headers:
+        if self._request is None:
             return _PARSED_BYTES
+        if b"content-length" not in self._headers:
+            return 4 * _PARSED_BYTES
         return max(_PARSED_BYTES, int(self._headers[b"content-length"]) - len(self._body))
 
     def _feed(self, data: bytes | memoryview) -> None:
