@@ -14,6 +14,7 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, refusal
+from skyloom.inference.wire.hosts import KnownHosts
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
@@ -32,7 +33,7 @@ class Rest:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._hosts = frozenset(name.lower().encode() for name in plane.plan.allowed_hosts)
+        self._hosts = KnownHosts(plane.plan.allowed_hosts, takes_any=plane.plan.behind_proxy)
         self._desk = Desk(plane)
         self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
@@ -143,7 +144,7 @@ class Rest:
         routes: Mapping[bytes, RestRoute],
         route: RestRoute | None,
     ) -> Response | None:
-        if not self._known_host(headers.get(b"host")):
+        if not self._hosts.knows(headers.get(b"host")):
             return refusal(421, "The Host header names another server.")
         if not _are_open(routes):
             try:
@@ -156,15 +157,6 @@ class Rest:
             allowed = b", ".join(sorted(routes))
             return refusal(405, f"Use {allowed.decode()} here.", ((b"allow", allowed),))
         return _content_problem(headers, route.takes) if route.takes else None
-
-    def _known_host(self, host: bytes | None) -> bool:
-        """True for an allowed name with any port; ``[::1]`` keeps its brackets."""
-        if host is None:
-            return False
-        name, colon, port = host.rpartition(b":")
-        if not colon or host.endswith(b"]"):
-            name, port = host, b""
-        return (name.lower() in self._hosts or b"*" in self._hosts) and (not port or port.isdigit())
 
 
 def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:
