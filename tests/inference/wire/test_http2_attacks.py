@@ -114,7 +114,7 @@ def test_clock_that_finds_a_broken_connection_ends_it_and_goes_on(peer):
         peer.send(reset(number, ErrorCode.CANCEL))
     peer.head(501, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
     peer.head(503, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
-    peer.connection._num_resets = 10**6
+    peer.connection._floods._num_resets = 10**6
     peer.connection._streams[501].deadline = 0.0
     peer.group.sweep()
     assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM

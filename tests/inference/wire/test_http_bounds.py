@@ -56,7 +56,7 @@ def test_many_requests_in_one_read_are_answered_only_as_far_as_they_are_taken():
         return first, caller.num_answers
 
     first, answered = asyncio.run(play())
-    assert first < 16_384 // len(ASK) + 2
+    assert first < 1_024 // len(ASK) + 2
     assert answered == 3_000
 
 
@@ -64,10 +64,10 @@ def test_body_in_crumbs_is_refused_and_one_in_small_chunks_is_not():
     async def play(content: bytes) -> tuple[bytes, list]:
         site = Gate()
         caller = Caller(Connections(site, Limits()))
-        said = caller.send(CHUNKED + content)
+        caller.send(CHUNKED + content)
         while caller.connection._unparsed:
             await asyncio.sleep(0)
-        return said[:12], [body for _, _, body in site.seen]
+        return caller.line.written[:12], [body for _, _, body in site.seen]
 
     crumb = b"6\r\nabcdef\r\n"
     assert asyncio.run(play(crumb * 100_000)) == (b"HTTP/1.1 400", [])

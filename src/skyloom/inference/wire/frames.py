@@ -187,3 +187,21 @@ def unpadded(each: Frame) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "more padding than there is")
     return payload[1 : len(payload) - payload[0]]
+
+
+def check_on_stream(each: Frame) -> None:
+    """Raise `ConnectionBroken` for a frame that names no stream and belongs to one."""
+    if not each.stream:
+        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to a stream")
+
+
+def check_on_connection(each: Frame) -> None:
+    """Raise `ConnectionBroken` for a frame that names a stream and belongs to none."""
+    if each.stream:
+        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to the connection")
+
+
+def check_length(each: Frame, length: int) -> None:
+    """Raise `ConnectionBroken` for a frame of another length than its type has."""
+    if len(each.payload) != length:
+        raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"frame type {each.kind} has {length} bytes")

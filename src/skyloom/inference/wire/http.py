@@ -20,9 +20,8 @@ from skyloom.rooms.serving.plan import Limits
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
-_PARSED_BYTES = (
-    2**14
-)  # at a time: what a client asks for in one read must not all be answered before it takes any of it
+# At a time: others get their turns between the requests of one read, and its answers must be taken.
+_PARSED_BYTES = 2**10
 _SHARE_BYTES = 2**16  # of a body that comes in though all of them together are too much: small ones still get through
 _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 
@@ -32,6 +31,7 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        held_bytes: of answers that were made and that their clients do not take, on all connections together.
         share_bytes: of one body that is let in though all together are too much.
         known: heads that need not be read again.
     """
@@ -41,9 +41,14 @@ class Connections:
         self.limits = limits
         self.known = Known(site)
         self.open: set[Connection] = set()
-        self.unread_bytes = 0
+        self.unread_bytes = self.held_bytes = 0
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+
+    @property
+    def is_overfull(self) -> bool:
+        """True while the answers that wait for their clients are more than all of them together may be."""
+        return self.held_bytes > self.limits.max_unread_bytes
 
     @property
     def is_full(self) -> bool:
@@ -86,8 +91,10 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
-        self._unparsed = b""
-        self._num_chunks = 0
+        self._unparsed: bytes | memoryview = b""
+        self._is_waiting = False  # for its turn to read the rest
+        self._num_chunks = self._held_bytes = 0
+        self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -109,6 +116,8 @@ class Connection(asyncio.Protocol):
         self._group.open.discard(self)
         self._drop_body()
         self._unparsed = b""
+        self._group.held_bytes -= self._held_bytes
+        self._held_bytes = 0
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
@@ -127,29 +136,33 @@ class Connection(asyncio.Protocol):
                 self._take(known[0], data[end:])
                 self._steer()
                 return
-        self._parse(self._unparsed + data if self._unparsed else data)
+        self._parse(b"".join((self._unparsed, data)) if len(self._unparsed) else data)
         self._steer()
 
-    def _parse(self, data: bytes) -> None:
-        """Read requests as long as their answers are taken; what is left is read when there is room."""
-        at = 0
-        while at < len(data) and not self._refused and (at == 0 or not self._is_busy):
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Read a few requests, or of one body all that is there; the rest when others had their turn and answers are taken."""
+        is_body = True
+        while len(data) and is_body and not self._refused:
             size = self._parsed_bytes
-            self._feed(data if len(data) <= size else memoryview(data)[at : at + size])
-            at += size
-        self._unparsed = b"" if self._refused else data[at:]
+            self._feed(data if len(data) <= size else memoryview(data)[:size])
+            data = memoryview(data)[size:]
+            is_body = self._request is not None and b"content-length" in self._headers
+        self._unparsed = b"" if self._refused else data
+
+    def _parse_rest(self) -> None:
+        self._is_waiting = False
+        if len(self._unparsed) and not self._is_busy:
+            self._parse(self._unparsed)
+            self._steer()
 
     @property
     def _parsed_bytes(self) -> int:
         """How much is read at a time: little, but of one body as much as there is."""
-        if self._request is None or b"content-length" not in self._headers:
+        if self._request is None:
             return _PARSED_BYTES
+        if b"content-length" not in self._headers:
+            return 4 * _PARSED_BYTES
         return max(_PARSED_BYTES, int(self._headers[b"content-length"]) - len(self._body))
-
-    def _parse_rest(self) -> None:
-        if self._unparsed and not self._is_busy:
-            self._parse(self._unparsed)
-            self._steer()
 
     def _feed(self, data: bytes | memoryview) -> None:
         self._began_now = False
@@ -181,8 +194,10 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_deadline = None
+        self._written_bytes = 0
         if self._exchanges and self._exchanges[0].is_parted:
             self._make_room(self._exchanges[0])
+        self._count_held()
         self._steer()
 
     # -- httptools ----------------------------------------------------------------------------------------------------------
@@ -301,6 +316,12 @@ class Connection(asyncio.Protocol):
         """Bytes that were sent and that the system has not taken."""
         return self._transport.get_write_buffer_size()
 
+    def fitting(self, response: Response) -> Response:
+        """An answer, or, where there is no room to keep it until it is taken, one that says so."""
+        if self._group.is_overfull and len(response.body) > _SHARE_BYTES:
+            return self._site.refusal(429, "Too many answers wait to be taken.")
+        return response
+
     def give_up(self) -> None:
         """Cut the connection."""
         self._transport.abort()
@@ -326,11 +347,22 @@ class Connection(asyncio.Protocol):
                 self._linger()
             elif self._request is None and not self._in_head:
                 self._wait(self._limits.idle_timeout_s)
+        if self._write_deadline is not None or self._held_bytes or closing or len(self._exchanges) > 1:
+            self._count_held()
         self._steer()
+
+    def _count_held(self) -> None:
+        """Count what waits for the client: what the system has not taken, and what waits for its turn."""
+        held = self._written_bytes + sum([len(turn.encoded) for turn in self._exchanges if turn.encoded])
+        self._group.held_bytes += held - self._held_bytes
+        self._held_bytes = held
 
     def _send(self, out: list[bytes | bytearray]) -> None:
         if out and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            content = out[0] if len(out) == 1 else b"".join(out)
+            self._transport.write(content)
+            if self._write_deadline is not None:
+                self._written_bytes += len(content)
 
     def _pour(self, turn: Turn) -> bool:
         """Send parts as far as the client takes them; True when that was all of the answer."""
@@ -378,9 +410,10 @@ class Connection(asyncio.Protocol):
     def _steer(self) -> None:
         """Read no further while answers are not taken or too many are owed; what is refused is read to be dropped."""
         busy = self._is_busy
-        if self._unparsed and not busy:
+        if len(self._unparsed) and not busy and not self._is_waiting:
+            self._is_waiting = True
             asyncio.get_running_loop().call_soon(self._parse_rest)  # not now: the parser itself may have led here
-        pause = (busy or bool(self._unparsed)) and not self._refused
+        pause = (busy or len(self._unparsed) > 0) and not self._refused
         if pause != self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:

@@ -20,10 +20,11 @@ from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Listener
 
 STREAM_WINDOW = 2**20
+_SMALL_BYTES = 2**16
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
 _BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
-_AHEAD_BYTES = 2**20  # written in one turn of the loop, before the system says whether it takes them
+_AHEAD_BYTES = 2**18  # written in one turn of the loop, before the system says whether it takes them
 _MAX_HELD_BYTES = 2**26
 _MAX_UNSENT_BYTES = 2**24
 
@@ -119,7 +120,7 @@ class Http2Stream:
             if not isinstance(self.unsent, bytearray):
                 self.unsent = bytearray(self.unsent)
             self.unsent += part
-            if self.num_unsent > _MAX_UNSENT_BYTES:
+            if self.num_unsent > _MAX_UNSENT_BYTES or not self._outflow.all_held.has_room(self.num_unsent):
                 self._outflow.break_off(self)
             else:
                 self._outflow.send_more(self)
@@ -145,6 +146,23 @@ class Http2Stream:
         return len(self.unsent) - self.num_out
 
 
+class Held:
+    """What waits for the clients of all connections together.
+
+    Attributes:
+        num_bytes: of answers that were made.
+        most: beyond it, only small answers are made.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.num_bytes = 0
+        self.most = most
+
+    def has_room(self, num_bytes: int) -> bool:
+        """True for what may be made, or kept, of one answer."""
+        return self.num_bytes <= self.most or num_bytes <= _SMALL_BYTES
+
+
 class Outflow:
     """The answers of one connection on their way.
 
@@ -152,6 +170,7 @@ class Outflow:
         write: takes bytes that leave soon.
         on_sent: called when the last byte of a stream's answer was written.
         overflown: what is answered instead of an answer that there is no room to keep.
+        held: what waits on all connections together.
 
     Attributes:
         frame_bytes: the longest payload that the client takes.
@@ -168,10 +187,12 @@ class Outflow:
         on_sent: Callable[[Http2Stream], None],
         timeout_s: float,
         overflown: Callable[[], Response],
+        held: Held,
     ) -> None:
         self._write = write
         self._on_sent = on_sent
         self._overflown = overflown
+        self.all_held = held
         self._timeout_s = timeout_s
         self._window = self.first_window = _DEFAULT_WINDOW
         self._held: deque[Http2Stream] = deque()
@@ -220,7 +241,7 @@ class Outflow:
 
     def send(self, stream: Http2Stream, response: Response) -> None:
         """Send the head of an answer, and its body as far as it goes."""
-        if self.num_held_bytes > _MAX_HELD_BYTES:
+        if self.num_held_bytes > _MAX_HELD_BYTES or not self.all_held.has_room(len(response.body)):
             response = self._overflown()
         self.num_served += 1
         fields = (
@@ -275,7 +296,9 @@ class Outflow:
         elif isinstance(stream.unsent, bytearray):
             del stream.unsent[: stream.num_out]
             stream.num_out = 0
-        self.num_held_bytes += stream.num_unsent - stream.counted_bytes
+        more = stream.num_unsent - stream.counted_bytes
+        self.num_held_bytes += more
+        self.all_held.num_bytes += more
         stream.counted_bytes = stream.num_unsent
 
     def _send_part(self, stream: Http2Stream) -> bool:

@@ -7,12 +7,15 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+import msgspec
+
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.picture_urls import Fetches
 from skyloom.inference.wire.beside import Beside
-from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
+from skyloom.inference.wire.desk import Desk, failed, refusal
+from skyloom.inference.wire.hosts import KnownHosts
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
@@ -32,10 +35,11 @@ class Rest:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._hosts = frozenset(name.lower().encode() for name in plane.plan.allowed_hosts)
+        self._hosts = KnownHosts(plane.plan.allowed_hosts, takes_any=plane.plan.behind_proxy)
         self._desk = Desk(plane)
         self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
+        self._told = b""  # the document: it takes milliseconds to make, and never changes
         self._open_inference = OpenInference(plane, self._desk)
         self._repository = Repository(plane)
         self._packed: PackedModels | None = None
@@ -133,7 +137,9 @@ class Rest:
         exchange.answer(self._desk.count(request, response) if route.is_inference else response)
 
     def _document(self, request: Request) -> Response:
-        return packed(json_answer(document(self._plane, self._table)), request.head.headers)
+        if not self._told:
+            self._told = msgspec.json.encode(document(self._plane, self._table))
+        return packed(Response(200, self._told), request.head.headers)
 
     def _metrics(self, request: Request) -> Response:
         return Response(200, render(self._plane), CONTENT_TYPE)
@@ -147,7 +153,7 @@ class Rest:
         routes: Mapping[bytes, RestRoute],
         route: RestRoute | None,
     ) -> Response | None:
-        if not self._known_host(headers.get(b"host")):
+        if not self._hosts.knows(headers.get(b"host")):
             return refusal(421, "The Host header names another server.")
         if not _are_open(routes):
             try:
@@ -160,15 +166,6 @@ class Rest:
             allowed = b", ".join(sorted(routes))
             return refusal(405, f"Use {allowed.decode()} here.", ((b"allow", allowed),))
         return _content_problem(headers, route.takes) if route.takes else None
-
-    def _known_host(self, host: bytes | None) -> bool:
-        """True for an allowed name with any port; ``[::1]`` keeps its brackets."""
-        if host is None:
-            return False
-        name, colon, port = host.rpartition(b":")
-        if not colon or host.endswith(b"]"):
-            name, port = host, b""
-        return (name.lower() in self._hosts or b"*" in self._hosts) and (not port or port.isdigit())
 
 
 def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:

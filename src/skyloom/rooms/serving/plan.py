@@ -25,7 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_request_rows: rows of one request.
         max_batch_rows: rows of several requests that may travel together through the model.
         max_queue_rows, max_queue_bytes: rows that may wait for the model, and what their tensors may hold.
-        max_unread_bytes: of all bodies together that are still coming in.
+        max_unread_bytes: of all bodies together that are still coming in; and of all answers together that their clients do not take.
+            Beyond it, small ones still come and go.
         timeout_s: a request that would wait longer than this for its answer is refused at once.
         header_timeout_s, body_timeout_s, idle_timeout_s, write_timeout_s: a connection slower than this is cut.
         drain_s: time for open requests after SIGTERM.
