@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -57,7 +58,7 @@ class EndpointCalls(ChangeCalls):
         super().__init__(transport)
         self._wire: httpx.Client | None = None
         self._callings: dict[str, Calling] = {}
-        self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
+        self._servers: dict[tuple[str, str], tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
         """Let go of connections to model servers."""
@@ -184,18 +185,19 @@ class EndpointCalls(ChangeCalls):
         """Told by a gateway about itself; nobody else may."""
         return self._transport.send(model.ReportRoutes(gateway=gateway, ready=ready, routes=tuple(routes)))
 
-    def predict(self, name: str, inputs: Any) -> Answer:
+    def predict(self, name: str, inputs: Any, *, model_name: str = "") -> Answer:
         """Ask an endpoint. The request goes to the model server itself, with this client's token.
 
         Args:
             inputs: tensor name → rows, or only the rows where the model has one input. Rows are nested lists or arrays; their first
                 axis is the batch.
+            model_name: one of the endpoint's pack; empty for its own.
 
         Raises:
             PredictionRefused: the rows do not fit the model. CallFailed: the model fails on them. ModelServerSilent: no replica answers.
         """
-        status, described = self._server(name)
-        path = f"/v2/models/{status.endpoint.model}"
+        status, described = self._server(name, model_name)
+        path = f"/v2/models/{described['name']}"
         request = {"inputs": _tensors(described["inputs"], inputs)}
         answered = self._ask(status, "POST", f"{path}/infer", msgspec.json.encode(request))
         return Answer(
@@ -226,15 +228,16 @@ class EndpointCalls(ChangeCalls):
             self._callings[name] = Calling(status, self._transport.token)
         return self._callings[name]
 
-    def _server(self, name: str) -> tuple[EndpointStatus, dict[str, Any]]:
-        if name not in self._servers:
+    def _server(self, name: str, model_name: str) -> tuple[EndpointStatus, dict[str, Any]]:
+        if (name, model_name) not in self._servers:
             status = self.get(name)
             if not status.url or status.endpoint.stopped_by:
                 raise ModelServerSilent(
                     f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
                 )
-            self._servers[name] = (status, self._ask(status, "GET", f"/v2/models/{status.endpoint.model}", b""))
-        return self._servers[name]
+            path = f"/v2/models/{quote(model_name or status.endpoint.model, safe='')}"
+            self._servers[name, model_name] = (status, self._ask(status, "GET", path, b""))
+        return self._servers[name, model_name]
 
     def _ask(self, status: EndpointStatus, method: str, path: str, content: bytes) -> dict[str, Any]:
         """Predicting changes nothing, so it is sent again when a replica dies with it, as long as the transport has patience."""
