@@ -30,9 +30,13 @@ from benchmarks.serving.wires import Message, Wire, message
 
 from skyloom.inference import codec, direct, dataplane
 from skyloom.inference import batcher as batchers
+from skyloom.inference.memory import settle_memory
+from skyloom.inference.moulds import Moulds
 from skyloom.inference.server import Replica, read_plan
 from skyloom.inference.wire.http import Connection
 from skyloom.inference.wire.http2 import Http2Connection
+from skyloom.inference.wire.desk import Desk
+from skyloom.inference.wire.rest import Rest
 from skyloom.rooms.registry.bundle import BundleFile, Manifest, ModelKind
 from skyloom.rooms.serving.plan import Access, Listening, ServePlan
 from skyloom.settings import TaskEnvironment
@@ -159,7 +163,6 @@ def _wire_bytes(wire: Wire, sent: Message, model: str, number: int) -> bytes:
     return f"POST /v2/models/{model}/infer HTTP/1.1\r\n{lines}\r\n".encode() + sent.body
 
 
-import gc
 async def _print_stages(plan: Path, asked: argparse.Namespace, sent: Message) -> None:
     site = await direct.open_site(plan)
     replica: Replica = site._replica
@@ -179,6 +182,7 @@ async def _print_stages(plan: Path, asked: argparse.Namespace, sent: Message) ->
                 await asyncio.sleep(0)
 
     await drive(2_000)
+    settle_memory()
     assert connections[0][1].told.startswith(b"HTTP/1.1 200"), connections[0][1].told
     rounds = []
     for _ in range(asked.rounds):
@@ -206,7 +210,9 @@ def _watched(replica: Replica) -> list[tuple[str, Any, str]]:
         ("HTTP in", Connection, "data_received"),
         ("HTTP out", Connection, "flush"),
         ("JSON in", codec, "decode"),
-        ("queue in", plane, "infer"),
+        ("JSON in", Moulds, "read"),
+        ("queue in", Desk, "ask"),
+        ("site", Rest, "serve"),
         ("queue out", queue, "_next"),
         ("answers", queue, "_settled"),
         ("rows joined", batchers, "_joined"),

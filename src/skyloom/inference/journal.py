@@ -16,12 +16,13 @@ from skyloom.core.errors import StorageFull
 from skyloom.durable import write_all
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
+from skyloom.inference.phrases import OutputPhrases
 from skyloom.rooms.registry.bundle import Signature
 from skyloom.rooms.serving.predictions import (
     MAX_OUTPUT_BYTES,
     Prediction,
+    PredictionNames,
     log_name,
-    name_prediction,
 )
 
 # No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
@@ -64,20 +65,28 @@ class Journal:
         self._offset = os.fstat(self._file).st_size
         # A crash may have torn the last line; the next one must start on its own.
         self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
-        self._replica = replica
+        self._names = PredictionNames(replica)
         self._revision = revision
         self._outputs = signature.outputs
+        self._all_outputs = tuple(range(len(signature.outputs)))
+        self._phrases = OutputPhrases(signature.outputs)
         self._encoder = msgspec.json.Encoder()
         self.failed = False
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
         lines = bytearray(b"\n" if self._torn else b"")
-        now = time.time()
-        clock = time.perf_counter()
-        for ticket in tickets:
-            ticket.prediction_id = name_prediction(self._replica, self._offset + len(lines))
-            lines += self._line(ticket, now, clock)
+        now, clock = time.time(), time.perf_counter()
+        told = self._told(tickets)
+        middle = b'","at":%b,"revision":"%b","rows":' % (repr(now).encode(), self._revision.encode())
+        for ticket, outputs in zip(tickets, told, strict=True):
+            name = ticket.prediction_id = self._names.name(self._offset + len(lines))
+            if ticket.failure is None and not ticket.call.client_id and len(outputs) <= MAX_OUTPUT_BYTES:
+                latency_us = int((clock - ticket.arrived_at) * 1e6)
+                line = (name.encode(), middle, ticket.call.rows, latency_us, outputs)
+                lines += b'{"prediction_id":"%b%b%d,"latency_us":%d,"outputs":%b}\n' % line
+            else:
+                lines += self._line(ticket, now, clock, outputs)
         try:
             write_all(self._file, lines)
             self._offset += len(lines)
@@ -100,12 +109,31 @@ class Journal:
             os.fsync(self._file)
         os.close(self._file)
 
-    def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
-        outputs = b"null"
-        if ticket.outputs is not None and sum(output.size for output in ticket.outputs) <= _MAX_OUTPUT_ELEMENTS:
-            outputs = encode_outputs(self._outputs, ticket.outputs)
-            if len(ticket.call.outputs) == len(ticket.outputs):
-                ticket.logged_outputs = outputs
+    def _told(self, tickets: Sequence[Ticket]) -> Sequence[bytes]:
+        """Each ticket's outputs as JSON, or ``null``. A batch is written in one go, where all of it is short."""
+        batch = tickets[0].batch
+        if batch is not None and batch is tickets[-1].batch and len(tickets) > 1:
+            rows = [ticket.call.rows for ticket in tickets]
+            most = _MAX_OUTPUT_ELEMENTS * sum(rows) // max(rows)
+            if sum([output.size for output in batch]) <= most:
+                told = self._phrases.write(batch, rows)
+                if told is not None:
+                    for ticket, outputs in zip(tickets, told, strict=True):
+                        if ticket.call.outputs == self._all_outputs:
+                            ticket.logged_outputs = outputs
+                    return told
+        return [self._outputs_of(ticket) for ticket in tickets]
+
+    def _outputs_of(self, ticket: Ticket) -> bytes:
+        outputs = ticket.outputs
+        if outputs is None or sum([output.size for output in outputs]) > _MAX_OUTPUT_ELEMENTS:
+            return b"null"
+        told = self._phrases.write(outputs, (ticket.call.rows,)) or (encode_outputs(self._outputs, outputs),)
+        if ticket.call.outputs == self._all_outputs:
+            ticket.logged_outputs = told[0]
+        return told[0]
+
+    def _line(self, ticket: Ticket, now: float, clock: float, outputs: bytes) -> bytes:
         prediction = Prediction(
             prediction_id=ticket.prediction_id,
             at=now,

@@ -28,7 +28,7 @@ class TensorMissing(InvalidInput):
 
 
 class Observer:
-    """Turns tensors into counts for a fixed list of features; all features are binned in one numpy step.
+    """Turns tensors into counts for a fixed list of features; a feature's values are sorted, and its edges found among them.
 
     The counts are an array of shape [features, bins]: as many bins as the feature with most edges needs, and in the last column the
     missing (NaN) values. Arrays of counts add.
@@ -37,8 +37,8 @@ class Observer:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
         widest = max((len(feature.edges) for feature in features), default=0)
-        # NaN compares false, so padding an edge list with it adds bins that nothing falls into.
-        self._edges = np.full((len(self.features), widest), np.nan)
+        # NaN behind the edges: it marks where the missing values begin, and more of it adds bins that nothing falls into.
+        self._edges = np.full((len(self.features), widest + 1), np.nan)
         for index, feature in enumerate(self.features):
             self._edges[index, : len(feature.edges)] = feature.edges
         self._bins = widest + 2
@@ -60,14 +60,13 @@ class Observer:
         counts = self.zeros()
         if not values.size:
             return counts
-        offsets = np.arange(len(self.features)) * self._bins
         for start in range(0, len(values), _CHUNK_ROWS):
-            chunk = values[start : start + _CHUNK_ROWS]
-            bins = np.zeros(chunk.shape, dtype=np.uint8)  # there are at most _MAX_EDGES, and adding bytes is quick
-            for edge in self._edges.T:
-                bins += chunk >= edge
-            bins[np.isnan(chunk)] = self._bins - 1
-            counts += np.bincount((bins + offsets).ravel(), minlength=counts.size).reshape(counts.shape)
+            columns = np.ascontiguousarray(values[start : start + _CHUNK_ROWS].T)
+            columns.sort(axis=1)
+            # How many lie below each edge. NaN is sorted behind everything, so below it lies all that is not missing.
+            below = np.array([column.searchsorted(edges) for column, edges in zip(columns, self._edges, strict=True)])
+            counts[:, :-1] += np.diff(below, axis=1, prepend=0)
+            counts[:, -1] += columns.shape[1] - below[:, -1]
         return counts
 
     def histograms(self, counts: NDArray[np.int64]) -> tuple[Histogram, ...]:

@@ -18,6 +18,7 @@ from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
+from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.plan_files import read_plan_file
@@ -121,6 +122,7 @@ class Replica:
         work = [asyncio.create_task(self._sweep())]
         if reporter:
             work.append(asyncio.create_task(reporter.run()))
+        settle_memory()
         self._say_ready(ports)
         self._on_ready(ports[0])
         try:

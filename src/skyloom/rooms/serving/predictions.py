@@ -17,6 +17,7 @@ REPLICA_PREFIX = "rep"
 MAX_OUTPUT_BYTES = 1_024
 MAX_LINE_BYTES = 8_192
 _REPLICA = re.compile(r"[0-9a-z]{1,26}\Z")  # it becomes a file name: nothing else may pass
+_PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 
 
 class PredictionIdUnreadable(InvalidInput):
@@ -60,6 +61,24 @@ def name_prediction(replica: str, offset: int) -> str:
         digits = ALPHABET[offset & 31] + digits
         offset >>= 5
     return f"pred_{replica.rpartition('_')[2]}_{digits}"
+
+
+class PredictionNames:
+    """`name_prediction` for one replica, whose offsets grow: what many of them begin with is made once."""
+
+    def __init__(self, replica: str) -> None:
+        self._replica = replica
+        self._high = 0
+        self._beginning = ""
+
+    def name(self, offset: int) -> str:
+        """The id of the prediction whose line starts at byte ``offset``."""
+        high, low = offset >> 10, offset & 1_023
+        if not high:
+            return name_prediction(self._replica, offset)
+        if high != self._high:
+            self._high, self._beginning = high, name_prediction(self._replica, high)
+        return self._beginning + _PAIRS[low]
 
 
 def locate(prediction_id: str) -> tuple[str, int]:
