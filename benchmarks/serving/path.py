@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hpack
 import msgspec
 import uvloop
 from benchmarks.serving import loads
@@ -28,21 +28,26 @@ from benchmarks.serving.ours import described
 from benchmarks.serving.servers import Target
 from benchmarks.serving.wires import Message, Wire, message
 
-from skyloom.inference import codec, direct, dataplane
 from skyloom.inference import batcher as batchers
+from skyloom.inference import codec, direct
 from skyloom.inference.memory import settle_memory
 from skyloom.inference.moulds import Moulds
-from skyloom.inference.server import Replica, read_plan
+from skyloom.inference.server import Replica
+from skyloom.inference.wire import frames, grpc_site
+from skyloom.inference.wire.desk import Desk
+from skyloom.inference.wire.fields import FieldReader
+from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connection
 from skyloom.inference.wire.http2 import Http2Connection
-from skyloom.inference.wire.desk import Desk
+from skyloom.inference.wire.outflow import Outflow
 from skyloom.inference.wire.rest import Rest
 from skyloom.rooms.registry.bundle import BundleFile, Manifest, ModelKind
 from skyloom.rooms.serving.plan import Access, Listening, ServePlan
-from skyloom.settings import TaskEnvironment
 
 _TOKEN = "bench-token"
 _AUTHORIZATION = {"authorization": f"Bearer {_TOKEN}"}
+_CALL = "/inference.GRPCInferenceService/ModelInfer"
+_GOOD = {Wire.JSON: b"HTTP/1.1 200 OK", Wire.BINARY: b"HTTP/1.1 200 OK", Wire.GRPC: b"skyloom-prediction-id"}
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -155,35 +160,57 @@ class Stages:
         return lambda: setattr(owner, attribute, plain)
 
 
-def _wire_bytes(wire: Wire, sent: Message, model: str, number: int) -> bytes:
-    if wire is Wire.GRPC:
-        raise NotImplementedError
-    headers = {"Host": "127.0.0.1:8000", **_AUTHORIZATION, **sent.headers, "Content-Length": str(len(sent.body))}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"POST /v2/models/{model}/infer HTTP/1.1\r\n{lines}\r\n".encode() + sent.body
+class _Caller:
+    """One connection's client: the bytes that it sends for each request."""
+
+    def __init__(self, group: Any, wire: Wire, sent: Message, model: str) -> None:
+        self.sink = _Sink()
+        self._connection = group.accept()
+        self._connection.connection_made(self.sink)
+        self._number = -1
+        headers = {**_AUTHORIZATION, **sent.headers}
+        if wire is Wire.GRPC:
+            settings = frames.settings({frames.Http2Setting.INITIAL_WINDOW_SIZE: 2**30})
+            self._connection.data_received(frames.PREFACE + settings + frames.window_update(0, 2**30))
+            fields = {":method": "POST", ":scheme": "http", ":path": _CALL, ":authority": "127.0.0.1:9000", **headers}
+            encoder = hpack.Encoder()
+            first, self._block = encoder.encode(fields), encoder.encode(fields)
+            self._body = sent.body
+            self._send_call(first)
+        else:
+            headers |= {"Host": "127.0.0.1:8000", "Content-Length": str(len(sent.body))}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            content = f"POST /v2/models/{model}/infer HTTP/1.1\r\n{lines}\r\n".encode() + sent.body
+            self.send = lambda: self._connection.data_received(content)
+
+    def send(self) -> None:
+        """Send one request."""
+        self._send_call(self._block)
+
+    def _send_call(self, block: bytes) -> None:
+        self._number += 2
+        head = frames.frame(frames.FrameKind.HEADERS, frames.Flag.END_HEADERS, self._number, block)
+        body = frames.frame(frames.FrameKind.DATA, frames.Flag.END_STREAM, self._number, self._body)
+        self._connection.data_received(head + body)
 
 
 async def _print_stages(plan: Path, asked: argparse.Namespace, sent: Message) -> None:
     site = await direct.open_site(plan)
     replica: Replica = site._replica
-    group = replica.connections
-    connections = []
-    for _ in range(asked.connections):
-        connection, sink = group.accept(), _Sink()
-        connection.connection_made(sink)
-        connections.append((connection, sink))
-    content = _wire_bytes(asked.wire, sent, asked.model, 1)
+    group = replica.grpc_connections if asked.wire is Wire.GRPC else replica.connections
+    callers = [_Caller(group, asked.wire, sent, asked.model) for _ in range(asked.connections)]
 
     async def drive(num_requests: int) -> None:
         for _ in range(num_requests // asked.connections):
-            for connection, _ in connections:
-                connection.data_received(content)
+            for caller in callers:
+                caller.send()
+            await asyncio.sleep(0)
             while not replica.plane.is_idle:
                 await asyncio.sleep(0)
 
     await drive(2_000)
     settle_memory()
-    assert connections[0][1].told.startswith(b"HTTP/1.1 200"), connections[0][1].told
+    assert all(_GOOD[asked.wire] in caller.sink.told for caller in callers), callers[0].sink.told
     rounds = []
     for _ in range(asked.rounds):
         began = time.process_time()
@@ -209,6 +236,14 @@ def _watched(replica: Replica) -> list[tuple[str, Any, str]]:
     found: list[tuple[str, Any, str]] = [
         ("HTTP in", Connection, "data_received"),
         ("HTTP out", Connection, "flush"),
+        ("HTTP/2 in", Http2Connection, "data_received"),
+        ("HTTP/2 heads", FieldReader, "read"),
+        ("HTTP/2 out", Outflow, "send"),
+        ("HTTP/2 out", Http2Connection, "_flush"),
+        ("gRPC site", GrpcSite, "serve"),
+        ("gRPC admitted", GrpcSite, "admit"),
+        ("messages in", grpc_site, "call_of"),
+        ("messages out", grpc_site, "answer_of"),
         ("JSON in", codec, "decode"),
         ("JSON in", Moulds, "read"),
         ("queue in", Desk, "ask"),

@@ -80,7 +80,7 @@ class Ticket:
     def outputs(self) -> list[Array] | None:
         """All outputs of its rows, in the order of the signature; None until done or when it failed."""
         batch, start, rows = self.batch, self.start, self.call.rows
-        if batch is None or not start and all([len(output) == rows for output in batch]):
+        if batch is None or (not start and (not batch or len(batch[0]) == rows)):
             return batch
         return [output[start : start + rows] for output in batch]
 

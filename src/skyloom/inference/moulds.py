@@ -108,4 +108,6 @@ class Moulds:
                 return None
         read = codec.numbers_decoder(float if spec.datatype in FLOATS else int)
         pack = struct.Struct(f"<{tensor.size}{code}").pack
-        return Mould(after, read, pack, tensor.shape, DTYPES[spec.datatype], asked._replace(call=call._replace(inputs=())))
+        return Mould(
+            after, read, pack, tensor.shape, DTYPES[spec.datatype], asked._replace(call=call._replace(inputs=()))
+        )

@@ -14,7 +14,7 @@ from skyloom.rooms.registry.bundle import Datatype, Signature
 
 # All but the last bin's, which holds whatever took longer.
 _BIN_ENDS_S = [FIRST_BIN_S * BIN_GROWTH ** (place + 1) for place in range(MAX_BINS - 1)]
-_HOLD_ROWS, _HOLD_BYTES = 1_024, 2**22
+_HOLD_ROWS, _HOLD_BYTES = 256, 2**22
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
 
@@ -22,8 +22,8 @@ _MAX_ELEMENTS = 2**20
 class TrafficCounter:
     """Counts answers on the event loop, and rows on whichever thread ran the model.
 
-    Small batches are held and looked at together, when they are 1,024 rows or 4 MiB or when somebody asks: looking at one row costs nearly
-    as much as looking at hundreds. Of a batch with more than a million elements only the first rows are watched.
+    Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
+    as much as looking at a hundred. Of a batch with more than a million elements only the first rows are watched.
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:

@@ -110,10 +110,8 @@ class OpenInference:
             raise codec.unreadable(
                 "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
             )
-        if length is None:
-            asked = self._moulds.read(request.body)
-        else:
-            asked = codec.decode(request.body, int(length), self._plane.contract)
+        body = request.body
+        asked = self._moulds.read(body) if length is None else codec.decode(body, int(length), self._plane.contract)
         worded = self._plainly
         if asked.binary:
             worded = functools.partial(self._worded, binary=asked.binary)
