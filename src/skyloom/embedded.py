@@ -214,7 +214,11 @@ class Embedded:
         registry = self._registry = Registry(store, clock, ids, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
-        files = LocalReplicaFiles(settings.home / "requests")
+        files = LocalReplicaFiles(
+            settings.home / "requests",
+            keep_s=settings.request_log_days * 86_400.0,
+            keep_bytes=parse_bytes(settings.request_log_size),
+        )
         self._serving = Serving(
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
@@ -232,6 +236,7 @@ class Embedded:
         self._loops += [
             Loop("monitoring", monitoring.tick, monitoring_ports.COLLECTIONS),
             Loop("serving", self._serving.tick, served),
+            Loop("request logs", self._serving.trim_logs, (), CALM),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]
 

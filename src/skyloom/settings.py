@@ -50,6 +50,13 @@ def _size(text: str) -> str:
     return text
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= 36_500:
+        raise ValueError("days are a number above 0, at most 36500")
+    return days
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -100,6 +107,10 @@ SETTINGS = (
         _size,
         "Disk that datasets and models which jobs mounted may take; the longest unused go first, never one in use.",
     ),
+    Setting(
+        "request_log_days", 30.0, _days, "Days that request logs are kept; a prediction older than that has expired."
+    ),
+    Setting("request_log_size", "10GiB", _size, "Disk that all request logs may take; the oldest go first."),
     Setting(
         "webhook_hosts",
         "",
@@ -243,6 +254,12 @@ def trust_variables(environment: Mapping[str, str] | None = None) -> dict[str, s
     """Which issuers of certificates this machine trusts beyond the usual ones."""
     source = os.environ if environment is None else environment
     return {name: source[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if source.get(name)}
+
+
+def tokenless_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a process is started with that has no business with the control plane: all but the way to a token."""
+    source = os.environ if environment is None else environment
+    return {name: value for name, value in source.items() if name not in ("SKYLOOM_TOKEN", "SKYLOOM_TOKEN_FILE")}
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:

@@ -23,7 +23,7 @@ from skyloom.inference.reduce import build_profile
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, ModelKind, Signature, TensorSpec
 from skyloom.rooms.serving.plan import Access, Limits, Listening, ServePlan
-from skyloom.rooms.serving.predictions import Prediction, locate, log_name, read_line
+from skyloom.rooms.serving.predictions import Prediction, locate, log_name, read_line, starts_of
 
 TOKEN = "test-token"
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -34,8 +34,9 @@ INFER = "/v2/models/toy/infer"
 def find_prediction(logs: Path, prediction_id: str) -> Prediction:
     """Find one prediction in the request logs of a folder, as a reader without any index does."""
     replica, offset = locate(prediction_id)
-    log = logs / log_name(replica)
-    return read_line(prediction_id, log.read_bytes()[offset:] if log.exists() else b"")
+    starts = [start for start in starts_of(replica, [path.name for path in logs.iterdir()]) if start <= offset]
+    content = (logs / log_name(replica, starts[-1])).read_bytes()[offset - starts[-1] :] if starts else b""
+    return read_line(prediction_id, content)
 
 
 def toy_model(seed: int = 0) -> onnx.ModelProto:

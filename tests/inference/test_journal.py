@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from skyloom.rooms.serving.predictions import (
     PredictionMissing,
     PredictionNames,
     locate,
+    log_name,
     name_prediction,
 )
+from skyloom.stores.replica_files import LocalReplicaFiles
 from tests.inference.serving import TOY_SIGNATURE, find_prediction
 
 
@@ -115,6 +118,70 @@ def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
     assert find_prediction(tmp_path, second.prediction_id).rows == 2
     with pytest.raises(PredictionMissing):
         find_prediction(tmp_path, first.prediction_id)
+
+
+def test_log_goes_on_in_a_new_file_and_every_id_still_leads_to_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "SEGMENT_BYTES", 1_000)
+    journal = open_journal(tmp_path)
+    batches = [[ticket(1 + number), ticket(2 + number)] for number in range(9)]
+    for number, batch in enumerate(batches):
+        journal.write(batch)
+        if number == 4:  # dies, and its last line is torn
+            journal.close()
+            os.truncate(journal.path, journal.path.stat().st_size - 3)
+            journal = open_journal(tmp_path)
+    journal.close()
+    assert len(list(tmp_path.iterdir())) > 2
+    for number, (first, second) in enumerate(batches):
+        assert find_prediction(tmp_path, first.prediction_id).rows == 1 + number
+        if number != 4:
+            assert find_prediction(tmp_path, second.prediction_id).rows == 2 + number
+
+
+def test_old_segment_is_removed_and_the_ids_of_the_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "SEGMENT_BYTES", 1)
+    files = LocalReplicaFiles(tmp_path, keep_s=3_600.0)
+    journal = open_journal(tmp_path / "logs")
+    tickets = [ticket(1 + number) for number in range(3)]
+    for one in tickets:
+        journal.write([one])
+    journal.close()
+    segments = sorted((tmp_path / "logs").iterdir(), key=lambda path: path.stat().st_ctime_ns)
+    assert files.trim_logs({"rep_abc"}) == 0
+    for path in segments:
+        os.utime(path, (1.0, 1.0))
+    assert files.trim_logs({"rep_abc"}) == 3, "all but the newest, which is empty"
+    assert files.read_log(*locate(tickets[0].prediction_id)) is None
+    assert files.trim_logs(set()) == 1
+
+
+def test_oldest_segments_make_room_for_the_newest(tmp_path):
+    files = LocalReplicaFiles(tmp_path, keep_bytes=250)
+    for number, start in enumerate((0, 100, 200, 300)):
+        path = tmp_path / "logs" / log_name("rep_abc", start)
+        path.write_bytes(bytes(100))
+        os.utime(path, (time.time() - 1_000 + number,) * 2)
+    assert files.trim_logs(()) == 2
+    assert files.read_log("rep_abc", 150) is None and len(files.read_log("rep_abc", 250) or b"") == 50
+
+
+def test_log_that_could_not_be_written_is_tried_again_without_a_request(tmp_path, monkeypatch):
+    journal = open_journal(tmp_path)
+
+    def full(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals.os, "write", full)
+        journal.write([ticket(1)])
+        journal.write(())
+        assert journal.failed
+    journal.write(())
+    assert not journal.failed
+    later = ticket(2)
+    journal.write([later])
+    journal.close()
+    assert find_prediction(tmp_path, later.prediction_id).rows == 2
 
 
 def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_access_list_is_private_and_replaced_whole(tmp_path: Path) -> None:
 
 def test_log_of_an_unknown_replica_is_empty(tmp_path: Path) -> None:
     files = LocalReplicaFiles(tmp_path / "requests")
-    assert files.read_log("rep_nobody", 0) == b""
+    assert files.read_log("rep_nobody", 0) is None
     (Path(files.log_folder) / "rep_a.jsonl").write_bytes(b"one\ntwo\n")
     assert files.read_log("rep_a", 4) == b"two\n"
     assert files.read_log("rep_a", 400) == b""

@@ -91,6 +91,11 @@ class DataPlane:
         """True while new requests are taken."""
         return not self.draining and not self._journal.failed and self.can_answer()
 
+    def look_again(self) -> None:
+        """Find out whether a request log that could not be written can be: behind a gateway no request would."""
+        if self._journal.failed:
+            self._journal.write(())
+
     @property
     def is_idle(self) -> bool:
         """True when no request is on its way."""

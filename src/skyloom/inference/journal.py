@@ -1,10 +1,12 @@
-"""The request log: one append-only file of JSON lines per replica, written before the answers go out.
+"""The request log: append-only files of JSON lines per replica, written before the answers go out.
 
-One write per batch. The line's place in the file is part of the prediction id
-(`rooms.serving.predictions`), so that a reader needs no index.
+One write per batch. The line's place in the log is part of the prediction id
+(`rooms.serving.predictions`), so that a reader needs no index. A new file begins after 32 MiB or a day; places go on.
 """
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +25,15 @@ from skyloom.rooms.serving.predictions import (
     Prediction,
     PredictionNames,
     log_name,
+    starts_of,
 )
 
 # No number of an output is shorter than two characters, comma included: more elements than this cannot fit.
 _MAX_OUTPUT_ELEMENTS = MAX_OUTPUT_BYTES // 2
+SEGMENT_BYTES = 32 * 2**20
+SEGMENT_S = 86_400.0
+# What a disk that was full must take before requests come again: more than what is left of a block.
+_TRIAL = b" " * 8_191 + b"\n"
 
 
 class RequestLogFull(StorageFull):
@@ -43,7 +50,10 @@ class PredictionLog(Protocol):
     failed: bool
 
     def write(self, tickets: Sequence[Ticket]) -> None:
-        """Give each ticket its prediction id and keep its record; on failure every ticket fails with `RequestLogFull`."""
+        """Give each ticket its prediction id and keep its record; on failure every ticket fails with `RequestLogFull`.
+
+        Without tickets it finds out whether it can write again, and says so in `failed`.
+        """
         ...
 
     def close(self) -> None:
@@ -60,12 +70,10 @@ class Journal:
     def __init__(self, folder: Path | None, replica: str, revision: str, signature: Signature) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path = folder / log_name(replica) if folder is not None else Path(os.devnull)
-        self._file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._offset = os.fstat(self._file).st_size
-        # A crash may have torn the last line; the next one must start on its own.
-        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
-        self._names = PredictionNames(replica)
+        self._folder, self._torn = folder, False
+        self._replica, self._names = replica, PredictionNames(replica)
+        starts = starts_of(replica, os.listdir(folder)) if folder is not None else []  # noqa: PTH208
+        self._open(starts[-1] if starts else 0)
         self._revision = revision
         self._outputs = signature.outputs
         self._all_outputs = tuple(range(len(signature.outputs)))
@@ -75,9 +83,9 @@ class Journal:
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
-        lines = bytearray(b"\n" if self._torn else b"")
+        lines = bytearray(b"\n" if self._torn else b"" if tickets else _TRIAL)
         now, clock = time.time(), time.perf_counter()
-        told = self._told(tickets)
+        told = self._told(tickets) if tickets else ()
         middle = b'","at":%b,"revision":"%b","rows":' % (repr(now).encode(), self._revision.encode())
         for ticket, outputs in zip(tickets, told, strict=True):
             name = ticket.prediction_id = self._names.name(self._offset + len(lines))
@@ -102,12 +110,29 @@ class Journal:
             self._recover()
         else:
             self.failed = self._torn = False
+            if self._offset - self._start >= SEGMENT_BYTES or now - self._opened_at >= SEGMENT_S:
+                self._rotate(now)
 
     def close(self) -> None:
         """Flush to disk and let go of the file."""
-        if self.path != Path(os.devnull):
-            os.fsync(self._file)
-        os.close(self._file)
+        _let_go(self._file, self._folder is not None)
+
+    def _open(self, start: int) -> None:
+        """Go on with the segment that begins at ``start``."""
+        path = self._folder / log_name(self._replica, start) if self._folder is not None else Path(os.devnull)
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self.path, self._start, self._opened_at = path, start, time.time()
+        self._recover()
+
+    def _rotate(self, now: float) -> None:
+        """Begin the next segment; where that fails, this one goes on for another while."""
+        before, self._opened_at = self._file, now
+        if self._folder is None or self._offset == self._start:
+            return
+        with contextlib.suppress(OSError):
+            self._open(self._offset)
+            # Syncing many megabytes takes a while, and this is the event loop's thread.
+            threading.Thread(target=_let_go, args=(before, True), daemon=True).start()
 
     def _told(self, tickets: Sequence[Ticket]) -> Sequence[bytes]:
         """Each ticket's outputs as JSON, or ``null``. A batch is written in one go, where all of it is short."""
@@ -147,6 +172,16 @@ class Journal:
         return self._encoder.encode(prediction) + b"\n"
 
     def _recover(self) -> None:
-        """Look again where the file ends: a full disk may have taken half a line."""
-        self._offset = os.fstat(self._file).st_size
-        self._torn = self._offset > 0 and os.pread(self._file, 1, self._offset - 1) != b"\n"
+        """Look where the file ends."""
+        size = os.fstat(self._file).st_size
+        self._offset = self._start + size
+        # A crash or a full disk may have torn the last line; the next one must start on its own.
+        self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+
+
+def _let_go(file: int, sync: bool) -> None:
+    try:
+        if sync:
+            os.fsync(file)
+    finally:
+        os.close(file)

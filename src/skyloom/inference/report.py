@@ -37,6 +37,7 @@ class Reporter:
 
     async def send(self) -> None:
         """Report once; nobody there is no error, the next report says it all again."""
+        self._plane.look_again()
         try:
             answer = await asyncio.to_thread(self._teller.send, self._report(), secrets.token_hex(16))
         except SkyloomError:

@@ -1,22 +1,33 @@
 """The files that the control plane and the replicas of one machine share: request logs, lists of accepted tokens, port locks."""
 
 import contextlib
+import os
 import socket
 import sys
+import time
+from bisect import bisect_right
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
 from skyloom.durable import disk_errors, write_private
 from skyloom.rooms.serving.plan import Access
-from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name
+from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name, segment_of, starts_of
 from skyloom.rooms.serving.routes import RoutingTable
+
+_FRESH_S = 60.0
 
 
 class LocalReplicaFiles:
-    """`rooms.serving.ports.ReplicaFiles` below one folder."""
+    """`rooms.serving.ports.ReplicaFiles` below one folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        keep_s, keep_bytes: how long request logs are kept after their last line, and how large all of them may be together.
+    """
+
+    def __init__(self, folder: Path, keep_s: float = 30 * 86_400.0, keep_bytes: int = 10 * 2**30) -> None:
+        self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
         self._routes = folder / "routes"
         for part in (folder, self._logs, self._ports, self._access, self._routes):
@@ -42,11 +53,38 @@ class LocalReplicaFiles:
         except (FileNotFoundError, msgspec.MsgspecError):
             return RoutingTable()
 
-    def read_log(self, replica: str, offset: int) -> bytes:
-        with contextlib.suppress(FileNotFoundError), (self._logs / log_name(replica)).open("rb") as file:
-            file.seek(offset)
+    def read_log(self, replica: str, offset: int) -> bytes | None:
+        starts = starts_of(replica, os.listdir(self._logs))  # noqa: PTH208
+        place = bisect_right(starts, offset)
+        if not place:
+            return None
+        start = starts[place - 1]
+        with contextlib.suppress(FileNotFoundError), (self._logs / log_name(replica, start)).open("rb") as file:
+            file.seek(offset - start)
             return file.read(MAX_LINE_BYTES)
-        return b""
+        return None  # removed in this moment
+
+    def trim_logs(self, live: Collection[str]) -> int:
+        found: list[tuple[float, int, Path]] = []
+        newest: dict[str, tuple[int, Path]] = {}
+        with os.scandir(self._logs) as entries:
+            for entry in entries:
+                segment = segment_of(entry.name)
+                if segment is None:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    looked = entry.stat()
+                    found.append((looked.st_mtime, looked.st_size, Path(entry.path)))
+                    newest[segment[0]] = max(newest.get(segment[0], (-1, Path())), (segment[1], Path(entry.path)))
+        kept = {path for replica, (_, path) in newest.items() if replica in live}
+        left, now, removed = sum(size for _, size, _ in found), time.time(), 0
+        for written_at, size, path in sorted(found):
+            if now - written_at < _FRESH_S:  # of a replica, perhaps, that began after somebody asked which live
+                continue
+            if (now - written_at > self._keep_s or left > self._keep_bytes) and path not in kept:
+                path.unlink(missing_ok=True)
+                left, removed = left - size, removed + 1
+        return removed
 
     def free_port(self) -> int:
         with socket.socket() as probe:

@@ -12,6 +12,7 @@ from skyloom.inference.elements import from_bfloat16
 from skyloom.recipes.batch.inputs import RowReader
 from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
+from skyloom.recipes.batch.stride import Stride
 from skyloom.rooms.batch.model import NotPredictable
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, ImageInput, ImageLayout, Manifest, Signature, TensorSpec
 from skyloom.tables.memory import MemoryTables
@@ -92,6 +93,23 @@ def test_row_that_the_model_fails_on_costs_only_itself(desk: Desk, monkeypatch: 
     assert [one.row_id for one in loss.examples] == [3, 600] and contents.num_rows == 698
     good = [row["source_row_id"] for row in desk.rows()]
     np.testing.assert_allclose([row["scores"] for row in desk.rows()], desk.expected(rows[good]), rtol=1e-6)
+
+
+def test_batch_of_which_the_model_fails_on_every_row_costs_only_itself(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skyloom.inference.model import Model, ModelFailed
+
+    def fails(self: Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        raise ModelFailed("no", next_action="no")
+
+    desk.fill(vectors(toy_rows(20)))
+    monkeypatch.setattr(
+        "skyloom.recipes.batch.predicting._pace", lambda *_: Stride(workers=1, threads=1, batch=8, rows_per_s=1e6)
+    )
+    monkeypatch.setattr(Model, "run", fails)
+    with pytest.raises(NotPredictable, match="the model failed on this row"):
+        desk.predict()
 
 
 def test_failure_of_a_worker_ends_all_and_commits_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The serving room over memory adapters: a machine whose replicas do what a test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -41,6 +41,7 @@ class MemoryReplicaFiles:
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}
         self.logs: dict[str, bytes] = {}
+        self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
         self._port = 40_000
 
@@ -59,8 +60,12 @@ class MemoryReplicaFiles:
     def read_routes(self, project: str) -> RoutingTable:
         return self.tables.get(project, RoutingTable())
 
-    def read_log(self, replica: str, offset: int) -> bytes:
-        return self.logs.get(replica, b"")[offset:]
+    def read_log(self, replica: str, offset: int) -> bytes | None:
+        log, start = self.logs.get(replica), self.trimmed.get(replica, 0)
+        return None if log is None or offset < start else log[offset:]
+
+    def trim_logs(self, live: Collection[str]) -> int:
+        return 0
 
     def free_port(self) -> int:
         self._port += 1

@@ -21,7 +21,7 @@ from skyloom.rooms.serving.model import (
 )
 from skyloom.rooms.serving.plan import ServePlan
 from skyloom.rooms.serving.ports import REPLICAS
-from skyloom.rooms.serving.predictions import Prediction, PredictionMissing, name_prediction
+from skyloom.rooms.serving.predictions import Prediction, PredictionExpired, PredictionMissing, name_prediction
 from skyloom.rooms.tenancy.model import CreateToken, RevokeToken, Role
 from tests.rooms.serving.bench import ME, Bench, Crash
 
@@ -213,6 +213,18 @@ def test_prediction_is_found_with_what_made_it(bench):
     with pytest.raises(PredictionMissing):
         bench.serving.find_prediction(FindPrediction(prediction_id=name_prediction(replica.id, 3)), ME)
     assert json.loads(msgspec.json.encode(found))["prediction"]["prediction_id"] == prediction_id
+
+
+def test_prediction_whose_log_was_removed_has_expired_and_says_what_made_it(bench):
+    bench.deploy()
+    bench.settle()
+    replica, prediction_id = logged(bench)
+    bench.files.trimmed[replica.id] = 5
+    with pytest.raises(PredictionExpired) as gone:
+        bench.serving.find_prediction(FindPrediction(prediction_id=prediction_id), ME)
+    assert "has expired" in str(gone.value) and replica.revision_id in str(gone.value)
+    with pytest.raises(PredictionMissing):
+        bench.serving.find_prediction(FindPrediction(prediction_id=prediction_id), STRANGER)
 
 
 def test_only_the_replica_itself_may_report(bench):

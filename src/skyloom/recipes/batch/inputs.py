@@ -12,9 +12,9 @@ from skyloom.inference.elements import to_bfloat16
 from skyloom.inference.pictures import PictureReader, PictureRefused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.recipes.describing import value_shape
-from skyloom.recipes.features import FeatureColumn
+from skyloom.recipes.features import encoded
 from skyloom.rooms.batch import rules
-from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, Manifest, TensorSpec
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, FeatureColumn, Manifest, TensorSpec
 
 Mask = NDArray[np.bool_]
 
@@ -84,7 +84,7 @@ class RowReader:
         """The rows as the model takes them, none of them a rejected one; their ``pictures`` decoded already."""
         if self._features:
             parts = [
-                feature.encode(pa.chunked_array([batch.column(self._columns[feature.name])]))
+                encoded(feature, pa.chunked_array([batch.column(self._columns[feature.name])]))
                 for feature in self._features
             ]
             rows = np.stack(parts, axis=1)
@@ -104,8 +104,11 @@ def _is_bytes(column: pa.Array) -> bool:
 
 
 def _missing(column: pa.Array) -> Mask:
+    is_list = pa.types.is_fixed_size_list(column.type)
+    if not column.null_count and not (is_list and column.flatten().null_count):
+        return np.zeros(len(column), dtype=bool)  # a large row is not to be looked at number by number
     missing: Mask = column.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_fixed_size_list(column.type):
+    if is_list:
         inside = column.drop_null().flatten().is_null().to_numpy(zero_copy_only=False)
         if inside.any():
             missing = missing.copy()

@@ -120,9 +120,10 @@ class Work:
             good = [place for place in range(batch.num_rows) if place not in reasons]
             reasons |= {good[place]: _FAILED for place in failed}
             kept = kept.take(pa.array(np.setdiff1d(np.arange(kept.num_rows), failed)))
-        made = self.writer.batch(kept.column(ROW_ID), [kept.column(name) for name in self.kept], answers)
         rejects = [LostRow(row_id=int(ids[place]), reason=why) for place, why in sorted(reasons.items())]
-        return [made] if kept.num_rows else [], rejects
+        if not kept.num_rows:
+            return [], rejects
+        return [self.writer.batch(kept.column(ROW_ID), [kept.column(name) for name in self.kept], answers)], rejects
 
     def _answers(self, model: Model, tensors: Sequence[Array]) -> tuple[list[Array], list[int]]:
         """What the model says of the rows, and the places of those that it fails on."""

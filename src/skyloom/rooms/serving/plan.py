@@ -65,7 +65,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         allowed_hosts: names a request may carry in its Host header, without the port; a guard against DNS rebinding.
             ``*`` takes any, where a proxy stands in front.
         access_file: the `Access` list; read again when it changes.
-        log_folder: the request log is ``{log_folder}/{replica}.jsonl``. Empty keeps none, in an exported plan only.
+        log_folder: segments of the request log lie there (`predictions.log_name`). Empty keeps none, in an exported plan only.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cpus: cores; the threads of one inference.

@@ -1,5 +1,6 @@
 """What serving needs stored, and what it needs of the machine that its replicas run on."""
 
+from collections.abc import Collection as Several
 from typing import Protocol
 
 from skyloom.ports.store import Collection
@@ -22,7 +23,7 @@ class ReplicaFiles(Protocol):
     """The files that the control plane and the replicas of this machine share. Thread-safe.
 
     Attributes:
-        log_folder: request logs, one file per replica.
+        log_folder: request logs, in segments, by replica.
         port_folder: lock files of the ports.
         python: interpreter that data planes run with.
     """
@@ -51,8 +52,14 @@ class ReplicaFiles(Protocol):
         """The table as it was last published; empty when none was, or when it cannot be read."""
         ...
 
-    def read_log(self, replica: str, offset: int) -> bytes:
-        """Some bytes of a replica's request log from an offset on, at least one whole line if there is one; empty when there is no log."""
+    def read_log(self, replica: str, offset: int) -> bytes | None:
+        """Some bytes of a replica's request log from an offset on, at least one whole line if there is one; empty behind its end. None
+        when the segment of that offset is not there: it was removed, or the replica has written none."""
+        ...
+
+    def trim_logs(self, live: Several[str]) -> int:
+        """Remove segments of request logs that are kept for long enough, and the oldest of too many bytes, but of the replicas in ``live``
+        never the newest, which grows. Returns how many."""
         ...
 
     def free_port(self) -> int:

@@ -1,10 +1,13 @@
 """Prediction ids: a name that says where its line in the request log is.
 
 ``pred_`` + the replica's 26 characters + ``_`` + the byte offset of its line in that replica's log, in base 32. So a reader needs no
-index: the replica names the endpoint, the revision and the file, the offset names the line. Pure: reads no file.
+index: the replica names the endpoint, the revision and the files, the offset names the file and the line. A log is cut into segments,
+each named by the offset of its first byte; offsets go on through all of them, so ids mean the same when the oldest are removed.
+Pure: reads no file.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -16,6 +19,7 @@ from skyloom.core.ids import ALPHABET
 REPLICA_PREFIX = "rep"
 MAX_OUTPUT_BYTES = 1_024
 MAX_LINE_BYTES = 8_192
+_SEGMENT = re.compile(r"([0-9a-z_]+)(?:\.([1-9][0-9]{0,17}))?\.jsonl\Z")
 _REPLICA = re.compile(r"[0-9a-z]{1,26}\Z")  # it becomes a file name: nothing else may pass
 _PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 
@@ -26,6 +30,10 @@ class PredictionIdUnreadable(InvalidInput):
 
 class PredictionMissing(NotFound):
     """The request log has no such prediction."""
+
+
+class PredictionExpired(NotFound):
+    """The request log no longer reaches back so far."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,9 +57,21 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: msgspec.Raw
 
 
-def log_name(replica: str) -> str:
-    """File name of a replica's request log."""
-    return f"{replica}.jsonl"
+def log_name(replica: str, start: int = 0) -> str:
+    """File name of the segment of a replica's request log that begins at byte ``start`` of the log."""
+    return f"{replica}.{start}.jsonl" if start else f"{replica}.jsonl"
+
+
+def segment_of(name: str) -> tuple[str, int] | None:
+    """The replica and the first byte of the segment that a file of this name is; None for other files."""
+    found = _SEGMENT.match(name)
+    return (found[1], int(found[2] or 0)) if found else None
+
+
+def starts_of(replica: str, names: Iterable[str]) -> list[int]:
+    """Where the segments of a replica's log begin, oldest first, of all the names in a folder."""
+    found = (segment_of(name) for name in names if name.startswith(f"{replica}."))
+    return sorted(one[1] for one in found if one is not None and one[0] == replica)
 
 
 def name_prediction(replica: str, offset: int) -> str:
@@ -111,7 +131,15 @@ def missing(prediction_id: str) -> PredictionMissing:
     """The one answer for a prediction that was never made and for somebody else's."""
     return PredictionMissing(
         f"No prediction {prediction_id} is in the request log.",
-        next_action="Check the id; predictions of a deleted endpoint are gone with its log.",
+        next_action="Check the id: it stands in the answer's skyloom-prediction-id.",
+    )
+
+
+def expired(prediction_id: str, endpoint: str, revision: int, revision_id: str) -> PredictionExpired:
+    """The answer for a place in a log whose segment was removed. What made it is still known."""
+    return PredictionExpired(
+        f"Prediction {prediction_id} has expired: the request log of revision {revision} of {endpoint} no longer reaches back so far.",
+        next_action=f"Follow what made it: skyloom lineage {revision_id}. How long logs are kept is SKYLOOM_REQUEST_LOG_DAYS.",
     )
 
 

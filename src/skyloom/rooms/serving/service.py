@@ -47,6 +47,8 @@ log = logging.getLogger("skyloom.serving")
 
 _TICK_S, _ROUTED_TICK_S, _EAGER_S = 1.0, 0.5, 0.1
 _MAX_WORDS = 600
+_FAR = 2**60  # behind the end of any log
+_TRIM_S = 60.0
 T = TypeVar("T")
 Draft = tuple[Replica, Revision, str]
 """A replica that is about to start, its revision, and the digest of its plan; its job's id is still open."""
@@ -252,8 +254,11 @@ class Serving:
         found = self._store.read(work)
         if found is None:
             raise predictions.missing(ask.prediction_id)
-        prediction = predictions.read_line(ask.prediction_id, self._files.read_log(replica_id, offset))
         endpoint, revision, replica = found
+        content = self._files.read_log(replica_id, offset)
+        if content is None and (replica.ended_at is not None or self._files.read_log(replica_id, _FAR) is not None):
+            raise predictions.expired(ask.prediction_id, endpoint.name, revision.number, revision.id)
+        prediction = predictions.read_line(ask.prediction_id, content or b"")
         return model.PredictionRecord(prediction=prediction, endpoint=endpoint, revision=revision, replica=replica)
 
     def status(self, view: Snapshot, endpoint: Endpoint) -> EndpointStatus:
@@ -262,6 +267,12 @@ class Serving:
         return msgspec.structs.replace(status, scale=self.autoscaler.note(endpoint))
 
     # The loop
+
+    def trim_logs(self) -> float:
+        """Remove what request logs need not keep any more. Returns the seconds after which to do so again."""
+        live = self._store.read(lambda view: {replica.id for replica in view.select(REPLICAS, {"ended_at": None})})
+        self._files.trim_logs(live)
+        return _TRIM_S
 
     def tick(self) -> float:
         """One round of the loop. Returns the seconds after which the next one is due."""
