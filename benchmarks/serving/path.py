@@ -34,6 +34,7 @@ from skyloom.inference.memory import settle_memory
 from skyloom.inference.moulds import Moulds
 from skyloom.inference.server import Replica
 from skyloom.inference.wire import frames, grpc_site
+from skyloom.inference.wire.call_moulds import AnswerMoulds
 from skyloom.inference.wire.desk import Desk
 from skyloom.inference.wire.fields import FieldReader
 from skyloom.inference.wire.grpc_site import GrpcSite
@@ -239,11 +240,11 @@ def _watched(replica: Replica) -> list[tuple[str, Any, str]]:
         ("HTTP/2 in", Http2Connection, "data_received"),
         ("HTTP/2 heads", FieldReader, "read"),
         ("HTTP/2 out", Outflow, "send"),
-        ("HTTP/2 out", Http2Connection, "_flush"),
+        ("HTTP/2 out", Http2Connection, "flush"),
         ("gRPC site", GrpcSite, "serve"),
         ("gRPC admitted", GrpcSite, "admit"),
         ("messages in", grpc_site, "call_of"),
-        ("messages out", grpc_site, "answer_of"),
+        ("messages out", AnswerMoulds, "write"),
         ("JSON in", codec, "decode"),
         ("JSON in", Moulds, "read"),
         ("queue in", Desk, "ask"),

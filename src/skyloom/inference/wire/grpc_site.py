@@ -1,5 +1,6 @@
 """gRPC on top of HTTP/2 (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md): who may call, unary inference, streams, health, deadlines."""
 
+import functools
 import re
 import sys
 import time
@@ -16,7 +17,9 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import timeout_of, unreadable
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.wire import open_inference_pb2 as pb
-from skyloom.inference.wire.calls import answer_of, call_of
+from skyloom.inference.wire.call_moulds import AnswerMoulds, CallMoulds
+from skyloom.inference.wire.calls import call_of
+from skyloom.inference.wire.desk import Asking
 from skyloom.inference.wire.grpc_framing import (
     ENCODINGS,
     OK,
@@ -41,6 +44,7 @@ _OPEN = frozenset({SERVICE + b"ServerLive", SERVICE + b"ServerReady", _CHECK, _W
 _MAX_QUESTION_BYTES = 2**16  # of every call but an inference
 _MAX_OPEN_BYTES = 2**10  # of one that needs no token
 _MAX_OPEN_HEAD_BYTES = 2**11
+(_GOOD,) = OK
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
@@ -69,6 +73,7 @@ class GrpcSite:
             _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
             _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
         }
+        self._calls, self._answers = CallMoulds(plane), AnswerMoulds(plane)
         self._streams: set[InferStream] = set()
         self._conversations: set[Conversation] = set()
         self._watchers = Watchers(self._status_of)
@@ -106,13 +111,12 @@ class GrpcSite:
             exchange.answer(status_answer(GrpcStatus.UNIMPLEMENTED, "A stream needs HTTP/2."))
             return
         try:
-            method = self._methods[target]
-            message = method.request.FromString(
-                _message(request, self._max_bytes if target == self._infer else _MAX_QUESTION_BYTES)
-            )
             if target == self._infer:
-                self._begin(message, request, exchange)
-            elif target == _WATCH:
+                self._begin(request, exchange)
+                return
+            method = self._methods[target]
+            message = method.request.FromString(_message(request, _MAX_QUESTION_BYTES))
+            if target == _WATCH:
                 self._watchers.add(message.service, exchange)
             else:
                 exchange.answer(_answered(method.answer(message)))
@@ -155,38 +159,43 @@ class GrpcSite:
         """Word an error that the wire itself found."""
         return status_answer(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
 
-    def _begin(self, message: Any, request: Request, exchange: Exchange) -> None:
+    def _begin(self, request: Request, exchange: Exchange) -> None:
         plane = self._plane
-        plane.check_model(message.model_name, message.model_version)
-        call = call_of(message, plane.contract)
-
-        def answer(ticket: Ticket) -> None:
-            if ticket.failure is not None:
-                error = ticket.failure
-                exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
-                return
-            try:
-                trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
-                made = _answered(answer_of(message, ticket, plane), trailers)
-            except Exception:  # a defect of ours must not keep the rest of the batch waiting
-                traceback.print_exc(file=sys.stderr)
-                exchange.answer(
-                    self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake."))
-                )
-                return
-            exchange.answer(self._count(request, 200, made))
-
         timeout_s = _timeout_s(request.head.headers)
-        if message.parameters:
-            asked_s = timeout_of(parameters_of(message.parameters))
-            timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
-        ticket = plane.infer(call, answer, timeout_s)
+        call = self._calls.find(request.body)
+        if call is None:
+            message = pb.ModelInferRequest.FromString(_message(request, self._max_bytes))
+            plane.check_model(message.model_name, message.model_version)
+            call = call_of(message, plane.contract)
+            if message.parameters:
+                asked_s = timeout_of(parameters_of(message.parameters))
+                timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
+            self._calls.keep(request.body, message, call)
+        ticket = Asking(call, self._answer, request, exchange, self._worded)
+        plane.queue(ticket, timeout_s)
+        exchange.on_cut = functools.partial(self._cut, ticket)
 
-        def cut() -> None:
-            ticket.cancelled = True
-            self._count(request, 499, None)
+    def _answer(self, ticket: Asking) -> None:
+        request, exchange = ticket.request, ticket.exchange
+        if ticket.failure is not None:
+            error = ticket.failure
+            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+            return
+        try:
+            made = ticket.worded(ticket)
+        except Exception:  # a defect of ours must not keep the rest of the batch waiting
+            traceback.print_exc(file=sys.stderr)
+            exchange.answer(self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake.")))
+            return
+        exchange.answer(self._count(request, 200, made))
 
-        exchange.on_cut = cut
+    def _worded(self, ticket: Ticket) -> Response:
+        trailers = (_GOOD, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
+        return Response(200, self._answers.write(ticket), TYPE, trailers=trailers)
+
+    def _cut(self, ticket: Asking) -> None:
+        ticket.cancelled = True
+        self._count(ticket.request, 499, None)
 
     def _health(self, message: Any) -> Any:
         status = self._status_of(message.service)
