@@ -6,7 +6,7 @@ Bounds come first: a shape is believed only when the bytes that are there agree 
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -165,6 +165,12 @@ def encode_answer(model: str, version: str, client_id: str, prediction_id: str, 
         outputs=msgspec.Raw(outputs),
     )
     return _encoder.encode(answer)
+
+
+def numbers_decoder(kind: type[float] | type[int]) -> Callable[[Any], Any]:
+    """What reads a flat list of numbers. Raises `msgspec.MsgspecError`."""
+    decode: Callable[[Any], Any] = _elements[kind][0].decode
+    return decode
 
 
 def unreadable(message: str, next_action: str) -> RequestUnreadable:

@@ -79,8 +79,11 @@ class DataPlane:
         form: Form | None = None,
     ) -> None:
         self.guests: GuestHouse | None = None  # the models beside this one
-        self.rest: object = None  # what words its answers over REST, where that is made when it is first asked
+        # What words its answers over either wire, where that is made when it is first asked.
+        self.rest: object = None
+        self.grpc: object = None
         self.plan = plan
+        self._timeout_s = plan.limits.timeout_s
         self._platform = platform
         self.form = form  # None: nothing is known of what the tensors mean
         self.contract = contract
@@ -122,11 +125,15 @@ class DataPlane:
 
     def infer(self, call: Call, on_done: Callable[[Ticket], None], timeout_s: float | None = None) -> Ticket:
         """Queue a call; ``on_done`` gets its ticket on the loop. Raises `QueueFull` or `ReplicaDraining` at once."""
-        self.check_open()
-        limit_s = self.plan.limits.timeout_s
         ticket = Ticket(call, time.perf_counter(), on_done)
-        self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
+        self.queue(ticket, timeout_s)
         return ticket
+
+    def queue(self, ticket: Ticket, timeout_s: float | None = None) -> None:
+        """Queue a ticket. Raises `QueueFull` or `ReplicaDraining` at once."""
+        self.check_open()
+        limit_s = self._timeout_s
+        self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
 
     def drain(self) -> None:
         """Take nothing new."""

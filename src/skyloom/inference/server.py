@@ -20,6 +20,7 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.gpu import GpuReader, GpuUnreadable, open_gpu
 from skyloom.inference.journal import Journal, LogFile, PredictionLog
+from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.packing.gauge import gauge
@@ -115,6 +116,7 @@ class Replica:
             work.append(asyncio.create_task(reporter.run()))
         for item in work:
             item.add_done_callback(self._ended)
+        settle_memory()
         self._say_ready(ports)
         self._on_ready(ports[0])
         try:

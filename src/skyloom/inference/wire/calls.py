@@ -54,17 +54,18 @@ def call_of(request: Any, contract: Contract) -> Call:
     return contract.call(tensors, [output.name for output in request.outputs], request.id)
 
 
-def answer_of(request: Any, ticket: Ticket, plane: DataPlane) -> Any:
-    """The ``ModelInferResponse`` to a request whose rows went through the model."""
+def answer_of(ticket: Ticket, plane: DataPlane) -> Any:
+    """The ``ModelInferResponse`` to a call whose rows went through the model."""
     plan = plane.plan
-    if ticket.outputs is None:
+    outputs = ticket.outputs
+    if outputs is None:
         raise InternalError("The answer is gone.", next_action="Send the request again.")
     answer = pb.ModelInferResponse(
-        model_name=plan.model, model_version=plan.model_version, id=request.id or ticket.prediction_id
+        model_name=plan.model, model_version=plan.model_version, id=ticket.call.client_id or ticket.prediction_id
     )
     answer.parameters["skyloom-prediction-id"].string_param = ticket.prediction_id
     for position in ticket.call.outputs:
-        spec, tensor = plane.contract.signature.outputs[position], ticket.outputs[position]
+        spec, tensor = plane.contract.signature.outputs[position], outputs[position]
         answer.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=tensor.shape)
         answer.raw_output_contents.append(raw_bytes(spec.datatype, tensor))
     return answer

@@ -4,6 +4,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,25 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     category: Category
 
 
+class Asking(Ticket):
+    """A call, who asked it, and how its answer is worded."""
+
+    __slots__ = ("exchange", "request", "worded")
+
+    def __init__(
+        self,
+        call: Call,
+        on_done: Callable[[Any], None],
+        request: Request,
+        exchange: Exchange,
+        worded: Callable[[Ticket], Response],
+    ) -> None:
+        super().__init__(call, time.perf_counter(), on_done)
+        self.request = request
+        self.exchange = exchange
+        self.worded = worded
+
+
 class Desk:
     """Takes calls to the model, and gives and counts their answers."""
 
@@ -44,23 +64,22 @@ class Desk:
     ) -> None:
         """Let the model answer a call; ``worded`` makes its answer. Raises `QueueFull`, `ReplicaDraining` at once."""
 
-        def answer(ticket: Ticket) -> None:
-            if ticket.failure is not None:
-                response = failed(ticket.failure, ticket.prediction_id)
-            else:
-                try:
-                    response = packed(worded(ticket), request.head.headers)
-                except Exception:  # a defect of ours must not keep the rest of the batch waiting
-                    traceback.print_exc(file=sys.stderr)
-                    response = refusal(500, "The server made a mistake.")
-            exchange.answer(self.count(request, response))
+        ticket = Asking(call, self._answer, request, exchange, worded)
+        self._plane.queue(ticket, timeout_s)
+        exchange.on_cut = ticket.cancel
 
-        ticket = self._plane.infer(call, answer, timeout_s)
-
-        def cut() -> None:
-            ticket.cancelled = True
-
-        exchange.on_cut = cut
+    def _answer(self, ticket: "Asking") -> None:
+        request = ticket.request
+        if ticket.failure is not None:
+            response = failed(ticket.failure, ticket.prediction_id)
+        else:
+            try:
+                response = packed(ticket.worded(ticket), request.head.headers)
+            except Exception:  # a defect of ours must not keep the rest of the batch waiting
+                traceback.print_exc(file=sys.stderr)
+                response = refusal(500, "The server made a mistake.")
+        self._plane.traffic.answered(response.status, time.perf_counter() - request.arrived_at)
+        ticket.exchange.answer(response)
 
     def count(self, request: Request, response: Response) -> Response:
         """Count an answer to an inference."""

@@ -128,7 +128,7 @@ class InferStream:
             self._settle(slot, _refused(message, ticket.failure), HTTP_STATUS[ticket.failure.category])
             return
         try:
-            answer = pb.ModelStreamInferResponse(infer_response=answer_of(message, ticket, self._plane))
+            answer = pb.ModelStreamInferResponse(infer_response=answer_of(ticket, self._plane))
             if message.parameters and message.parameters[_ONE_ANSWER].bool_param:
                 answer.infer_response.parameters[_FINAL].bool_param = True
             status = 200
