@@ -96,11 +96,13 @@ class Asked(NamedTuple):
     Attributes:
         binary: outputs that the client wants as bytes, by their position in the signature.
         timeout_s: how long it waits, if it says so.
+        priority: 1 is first, 2 as ever, 3 can wait; 0 says nothing.
     """
 
     call: Call
     binary: frozenset[int]
     timeout_s: float | None
+    priority: int = 0
 
 
 def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
@@ -121,7 +123,8 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     call = contract.call(tensors, [output.name for output in request.outputs], request.id)
     if not request.parameters and not request.outputs:
         return Asked(call, _NOTHING, None)
-    return Asked(call, _binary(request, call), timeout_of(request.parameters))
+    told = request.parameters
+    return Asked(call, _binary(request, call), timeout_of(told), priority_of(told))
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
@@ -132,6 +135,14 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     if type(given) is not int or given < 0:
         raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number.")
     return given / 1e6
+
+
+def priority_of(parameters: Mapping[str, Any]) -> int:
+    """The parameter ``priority`` of the protocol's scheduling extension; 0 for none. Raises `RequestUnreadable`."""
+    given = parameters.get("priority", 0)
+    if type(given) is not int or not 0 <= given < 2**64:
+        raise unreadable("The parameter 'priority' is no whole number.", "1 is first, 0 as ever.")
+    return given
 
 
 def encode_outputs(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> bytes:

@@ -14,6 +14,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import GuestReport
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
@@ -77,6 +78,8 @@ class EndpointCalls(ChangeCalls):
         hold: bool = False,
         canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
+        cache: CacheRule | None = None,
+        lanes: LaneRule | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -86,6 +89,7 @@ class EndpointCalls(ChangeCalls):
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
+            cache, lanes: answers given again; who may go first. None keeps what it has.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
         """
         resources = None
@@ -100,6 +104,8 @@ class EndpointCalls(ChangeCalls):
             hold=hold,
             canary=canary,
             scaling=scaling,
+            cache=cache,
+            lanes=lanes,
         )
         return self._transport.send(ask)
 

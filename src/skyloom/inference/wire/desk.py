@@ -18,6 +18,7 @@ from skyloom.inference.wire.site import Exchange
 from skyloom.inference.wire.status import HTTP_STATUS
 
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+CACHE_HIT = (b"skyloom-cache", b"hit")
 _RETRY = ((b"retry-after", b"1"),)
 
 
@@ -30,9 +31,13 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asking(Ticket):
-    """A call, who asked it, and how its answer is worded."""
+    """A call, who asked it, and how its answer is worded.
 
-    __slots__ = ("exchange", "request", "worded")
+    Attributes:
+        priority: as the request's parameters have it; 0 for none. It means something where the endpoint has lanes.
+    """
+
+    __slots__ = ("exchange", "priority", "request", "worded")
 
     def __init__(
         self,
@@ -41,8 +46,10 @@ class Asking(Ticket):
         request: Request,
         exchange: Exchange,
         worded: Callable[[Ticket], Response],
+        priority: int = 0,
     ) -> None:
         super().__init__(call, time.perf_counter(), on_done)
+        self.priority = priority
         self.request = request
         self.exchange = exchange
         self.worded = worded
@@ -61,10 +68,11 @@ class Desk:
         call: Call,
         worded: Callable[[Ticket], Response],
         timeout_s: float | None = None,
+        priority: int = 0,
     ) -> None:
         """Let the model answer a call; ``worded`` makes its answer. Raises `QueueFull`, `ReplicaDraining` at once."""
 
-        ticket = Asking(call, self._answer, request, exchange, worded)
+        ticket = Asking(call, self._answer, request, exchange, worded, priority)
         self._plane.queue(ticket, timeout_s)
         exchange.on_cut = ticket.cancel
 
@@ -90,7 +98,8 @@ class Desk:
 
 def prediction_header(ticket: Ticket) -> Fields:
     """Which prediction an answer is."""
-    return ((b"skyloom-prediction-id", ticket.prediction_id.encode()),)
+    named = (b"skyloom-prediction-id", ticket.prediction_id.encode())
+    return (named, CACHE_HIT) if ticket.cached_from else (named,)
 
 
 def failed(error: SkyloomError, prediction_id: str = "") -> Response:

@@ -10,11 +10,11 @@ from typing import Any
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.codec import timeout_of, unreadable
+from skyloom.inference.codec import priority_of, timeout_of, unreadable
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.wire.call_moulds import AnswerMoulds, CallMoulds
 from skyloom.inference.wire.calls import call_of
-from skyloom.inference.wire.desk import Asking
+from skyloom.inference.wire.desk import Asking, prediction_header
 from skyloom.inference.wire.grpc_framing import ENCODINGS, OK, TYPE, CompressionUnknown, status_answer
 from skyloom.inference.wire.grpc_methods import parameters_of
 from skyloom.inference.wire.messages import Request, Response
@@ -46,19 +46,21 @@ class GrpcDesk:
         timeout_s = _timeout_s(request.head.headers)
         self._plane.check_model(message.model_name, message.model_version)
         call = call_of(message, self._plane.contract)
+        priority = 0
         if message.parameters:
-            asked_s = timeout_of(parameters_of(message.parameters))
+            parameters = parameters_of(message.parameters)
+            asked_s, priority = timeout_of(parameters), priority_of(parameters)
             timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
         self._calls.keep(request.body, message, call)
-        self._ask(call, request, exchange, timeout_s)
+        self._ask(call, request, exchange, timeout_s, priority)
 
     def count(self, request: Request, status: int, response: Any) -> Any:
         """Count an answer to an inference."""
         self._plane.traffic.answered(status, time.perf_counter() - request.arrived_at)
         return response
 
-    def _ask(self, call: Any, request: Request, exchange: Exchange, timeout_s: float | None) -> None:
-        ticket = Asking(call, self._answer, request, exchange, self._worded)
+    def _ask(self, call: Any, request: Request, exchange: Exchange, timeout_s: float | None, priority: int = 0) -> None:
+        ticket = Asking(call, self._answer, request, exchange, self._worded, priority)
         self._plane.queue(ticket, timeout_s)
         exchange.on_cut = functools.partial(self._cut, ticket)
 
@@ -77,7 +79,7 @@ class GrpcDesk:
         exchange.answer(self.count(request, 200, made))
 
     def _worded(self, ticket: Ticket) -> Response:
-        trailers = (_GOOD, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
+        trailers = (_GOOD, *prediction_header(ticket))
         return Response(200, self._answers.write(ticket), TYPE, trailers=trailers)
 
     def _cut(self, ticket: Asking) -> None:

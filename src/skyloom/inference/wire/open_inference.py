@@ -115,7 +115,7 @@ class OpenInference:
         worded = self._plainly
         if asked.binary:
             worded = functools.partial(self._worded, binary=asked.binary)
-        self._desk.ask(request, exchange, asked.call, worded, asked.timeout_s)
+        self._desk.ask(request, exchange, asked.call, worded, asked.timeout_s, asked.priority)
 
     def _plainly(self, ticket: Ticket) -> Response:
         """The usual answer: all outputs in JSON, as the request log has them."""

@@ -17,6 +17,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
@@ -71,6 +72,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
+        lanes: of the newest revision.
         pack: models that its replicas serve beside this one; None while it never had any.
     """
 
@@ -88,6 +90,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+    lanes: LaneRule | None = None
     pack: Pack | None = None
 
     @property
@@ -122,6 +125,8 @@ class Revision(Record, frozen=True, kw_only=True):
     files: dict[RelativePath, Digest]
     profile: str = ""
     python: PythonEnvironment | None = None
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
     created_at: float
 
 
@@ -222,6 +227,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
+        cache, lanes: None keeps what the newest revision has.
     """
 
     model: Name
@@ -232,6 +238,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     hold: bool = False
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -35,6 +35,7 @@ from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
+from skyloom.rooms.serving.offer import EVERYBODY, check_offer
 from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
 from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
@@ -117,7 +118,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version))
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), None)
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -127,16 +128,14 @@ class Serving:
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = size_of(ask, endpoint)
-        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
-        if (
-            latest is not None
-            and (latest.model_version, latest.resources) == (version.id, resources)
-            and not endpoint.stopped_by
-        ):
+        draft = self._revision_of(endpoint, ask, version, resources, latest)
+        check_offer(draft.cache, resources.memory_bytes)
+        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
+        if latest is not None and _serves(latest) == _serves(draft) and not endpoint.stopped_by:
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
         else:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
-            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources))
+            revision = tx.insert(REVISIONS, changed(draft, {"number": wanted.revision}))
             wanted = self._changes.deployed(tx, endpoint, wanted, ask)
             if not ask.hold:
                 self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
@@ -205,7 +204,12 @@ class Serving:
         )
 
     def _revision_of(
-        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources
+        self,
+        endpoint: Endpoint,
+        ask: model.Deploy,
+        version: ModelVersion,
+        resources: Resources,
+        latest: Revision | None,
     ) -> Revision:
         files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
         return Revision(
@@ -219,6 +223,8 @@ class Serving:
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
+            cache=ask.cache or (latest.cache if latest else None),
+            lanes=ask.lanes or (latest.lanes if latest else None),
             created_at=self._clock.now(),
         )
 
@@ -285,7 +291,7 @@ class Serving:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
-            self._publish_access({endpoint.project for endpoint in endpoints})
+            self._publish_access(endpoints)
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
             for endpoint in endpoints:
@@ -317,9 +323,14 @@ class Serving:
         found = [view.get(ENDPOINTS, endpoint_id) for endpoint_id in stopping]
         return [*wanted.values(), *(endpoint for endpoint in found if endpoint is not None)]
 
-    def _publish_access(self, projects: set[str]) -> None:
-        for project in sorted(projects):
+    def _publish_access(self, endpoints: Sequence[Endpoint]) -> None:
+        for project in sorted({endpoint.project for endpoint in endpoints}):
             self._files.publish_access(project, self._store.read(partial(self._tenancy.predictors, project=project)))
+        for endpoint in endpoints:
+            if endpoint.lanes is not None:
+                names = None if EVERYBODY in endpoint.lanes.urgent else frozenset(endpoint.lanes.urgent)
+                find = partial(self._tenancy.predictors, project=endpoint.project, names=names)
+                self._files.publish_urgent(endpoint.id, self._store.read(find))
 
     def _bring_about(self, endpoint: Endpoint) -> float:
         """Take one endpoint's next steps; returns the seconds after which to look again."""
@@ -440,6 +451,11 @@ def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:
 def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:
     replica = view.get(REPLICAS, replica_id)
     return replica, view.get(REVISIONS, replica.revision_id) if replica else None
+
+
+def _serves(revision: Revision) -> tuple[object, ...]:
+    """What makes one revision another one."""
+    return revision.model_version, revision.resources, revision.cache, revision.lanes
 
 
 def _manifest(version: ModelVersion) -> bytes:

@@ -110,10 +110,12 @@ class Tenancy:
         """The token that a task is given at launch."""
         return rules.task_secret(self._key, task_id)
 
-    def predictors(self, view: Snapshot, project: str) -> tuple[str, ...]:
-        """Digests of the tokens that may predict in a project now; for the model servers, which never ask this room."""
+    def predictors(self, view: Snapshot, project: str, names: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Digests of the tokens that may predict in a project now, or of those of some names; for the model servers, which never ask
+        this room."""
         found = view.select(TOKENS, {"project": (project, rules.ALL_PROJECTS)})
-        return tuple(token.digest for token in found if rules.may_predict(token, self._clock.now()))
+        named = [token for token in found if names is None or token.name in names]
+        return tuple(token.digest for token in named if rules.may_predict(token, self._clock.now()))
 
     def install(self) -> str:
         """Make the default project and the owner's token; returns the token's secret. Once per installation."""
