@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from skyloom.blobs.memory import MemoryBlobs
 from skyloom.inference import journal as journals
 from skyloom.inference.batcher import Ticket
+from skyloom.inference.codec import encode_outputs
 from skyloom.inference.journal import Journal, LogFile, RequestLogFull
 from skyloom.inference.tensors import Call
+from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 from skyloom.rooms.serving.predictions import (
     PredictionIdUnreadable,
     PredictionMissing,
+    PredictionNames,
     locate,
     log_name,
     name_prediction,
@@ -40,6 +43,13 @@ def open_journal(folder) -> Journal:
 @given(st.integers(0, 2**50))
 def test_prediction_id_leads_to_its_replica_and_place(offset):
     assert locate(name_prediction("rep_01k9", offset)) == ("rep_01k9", offset)
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=5))
+def test_names_made_one_after_the_other_are_those_made_alone(offsets):
+    names = PredictionNames("rep_01k9")
+    for offset in [*offsets, *(offset + 300 for offset in offsets)]:
+        assert names.name(offset) == name_prediction("rep_01k9", offset)
 
 
 @given(st.text(max_size=60))
@@ -76,6 +86,23 @@ def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
             assert np.ravel(outputs[0]["data"]).tolist() == item.outputs[0].ravel().tolist()
         else:
             assert outputs is None
+
+
+def test_batch_of_one_model_run_is_logged_as_its_requests_alone_would_be(tmp_path):
+    journal = open_journal(tmp_path)
+    whole = np.arange(18, dtype=np.float32).reshape(6, 3) / 7
+    batch, start = [ticket(rows) for rows in (1, 3, 2)], 0
+    batch[1].call = batch[1].call._replace(client_id='one"\n')
+    for item in batch:
+        item.batch, item.start = [whole], start
+        start += item.call.rows
+    journal.write(batch)
+    for item in batch:
+        found = find_prediction(tmp_path, item.prediction_id)
+        assert (found.rows, found.client_id, found.status) == (item.call.rows, item.call.client_id, 200)
+        assert bytes(found.outputs) == encode_outputs(TOY_SIGNATURE.outputs, item.outputs) == item.logged_outputs
+        assert np.ravel(json.loads(bytes(found.outputs))[0]["data"]).tolist() == item.outputs[0].ravel().tolist()
+    journal.log.close()
 
 
 def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
@@ -190,3 +217,16 @@ def test_log_is_private(tmp_path):
 def test_unknown_prediction_is_missing(tmp_path):
     with pytest.raises(PredictionMissing):
         find_prediction(tmp_path, name_prediction("rep_abc", 5))
+
+
+def test_outputs_asked_in_another_order_are_not_answered_as_they_were_logged(tmp_path):
+    names = ("a", "b")
+    specs = tuple(TensorSpec(name=name, datatype=Datatype.FP32, shape=(-1, 3)) for name in names)
+    journal = Journal(LogFile(tmp_path, "rep_abc"), "rev_1", Signature(inputs=TOY_SIGNATURE.inputs, outputs=specs))
+    for number, order in enumerate([(0, 1), (1, 0), (1,)]):
+        item = ticket(1)
+        item.call = item.call._replace(outputs=order)
+        item.outputs = [np.full((1, 3), place, np.float32) for place in range(2)]
+        journal.write([item])
+        assert (item.logged_outputs is not None) == (number == 0)
+    journal.log.close()

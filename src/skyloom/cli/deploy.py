@@ -8,7 +8,9 @@ from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
+from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
@@ -24,6 +26,17 @@ EndpointName = Annotated[
 ]
 Replicas = Annotated[
     int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+]
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", help="Keep so much of what was answered, and give it again: 64MiB; 0B ends that.", show_default=False
+    ),
+]
+CacheTtl = Annotated[str, typer.Option("--cache-ttl", help="How long an answer is good.")]
+Urgent = Annotated[
+    list[str] | None,
+    typer.Option("--urgent", metavar="TOKEN", help="Tokens that may say priority 1, by name; * for all. Repeat it."),
 ]
 Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
@@ -60,6 +73,9 @@ def deploy(
         bool | None,
         typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
     ] = None,
+    cache: CacheSize = None,
+    cache_ttl: CacheTtl = "60s",
+    urgent: Urgent = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -95,6 +111,7 @@ def deploy(
         endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
         scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
+        sized |= _offer(cache, cache_ttl, urgent)
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
@@ -103,6 +120,14 @@ def deploy(
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None) -> dict[str, Any]:
+    """What is offered beyond answering in turn; None keeps what it is."""
+    kept = None
+    if cache is not None:
+        kept = CacheRule(size_bytes=parse_bytes(values.size(cache)), ttl_s=values.duration_s(cache_ttl))
+    return {"cache": kept, "lanes": None if urgent is None else LaneRule(urgent=tuple(urgent))}
 
 
 def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:

@@ -6,7 +6,7 @@ Bounds come first: a shape is believed only when the bytes that are there agree 
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -97,11 +97,13 @@ class Asked(NamedTuple):
     Attributes:
         binary: outputs that the client wants as bytes, by their position in the signature.
         timeout_s: how long it waits, if it says so.
+        priority: 1 is first, 2 as ever, 3 can wait; 0 says nothing.
     """
 
     call: Call
     binary: frozenset[int]
     timeout_s: float | None
+    priority: int = 0
 
 
 def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
@@ -122,7 +124,8 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     call = contract.call(tensors, [output.name for output in request.outputs], request.id)
     if not request.parameters and not request.outputs:
         return Asked(call, _NOTHING, None)
-    return Asked(call, _binary(request, call), timeout_of(request.parameters))
+    told = request.parameters
+    return Asked(call, _binary(request, call), timeout_of(told), priority_of(told))
 
 
 def _tail(body: bytes, start: int) -> bytes | memoryview:
@@ -138,6 +141,14 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     if type(given) is not int or not 0 <= given <= _MAX_TIMEOUT_US:
         raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number below 2^63.")
     return given / 1e6
+
+
+def priority_of(parameters: Mapping[str, Any]) -> int:
+    """The parameter ``priority`` of the protocol's scheduling extension; 0 for none. Raises `RequestUnreadable`."""
+    given = parameters.get("priority", 0)
+    if type(given) is not int or not 0 <= given < 2**64:
+        raise unreadable("The parameter 'priority' is no whole number.", "1 is first, 0 as ever.")
+    return given
 
 
 def encode_outputs(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> bytes:
@@ -171,6 +182,12 @@ def encode_answer(model: str, version: str, client_id: str, prediction_id: str, 
         outputs=msgspec.Raw(outputs),
     )
     return _encoder.encode(answer)
+
+
+def numbers_decoder(kind: type[float] | type[int]) -> Callable[[Any], Any]:
+    """What reads a flat list of numbers. Raises `msgspec.MsgspecError`."""
+    decode: Callable[[Any], Any] = _elements[kind][0].decode
+    return decode
 
 
 def unreadable(message: str, next_action: str) -> RequestUnreadable:

@@ -18,12 +18,13 @@ from skyloom.core.errors import StorageFull
 from skyloom.durable import write_all
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import encode_outputs
+from skyloom.inference.phrases import OutputPhrases
 from skyloom.rooms.registry.bundle import Signature
 from skyloom.rooms.serving.predictions import (
     MAX_OUTPUT_BYTES,
     Prediction,
+    PredictionNames,
     log_name,
-    name_prediction,
     starts_of,
 )
 
@@ -66,7 +67,7 @@ class LogFile:
 
     Attributes:
         path: of the file that is written now.
-        offset: where in the log the next line begins.
+        offset: where in the log the next line begins; ``names`` makes prediction ids of such places.
         torn: a crash, or a full disk, has torn the last line; the next one must start on its own.
         failed: the last write did not succeed.
     """
@@ -74,7 +75,8 @@ class LogFile:
     def __init__(self, folder: Path | None, replica: str) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self.replica, self.failed = folder, replica, False
+        self._folder, self._replica, self.failed = folder, replica, False
+        self.names = PredictionNames(replica)
         starts = starts_of(replica, os.listdir(folder)) if folder is not None else []  # noqa: PTH208
         self._open(starts[-1] if starts else 0)
 
@@ -98,7 +100,7 @@ class LogFile:
 
     def _open(self, start: int) -> None:
         """Go on with the segment that begins at ``start``."""
-        path = self._folder / log_name(self.replica, start) if self._folder is not None else Path(os.devnull)
+        path = self._folder / log_name(self._replica, start) if self._folder is not None else Path(os.devnull)
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self.path, self._start, self._opened_at = path, start, time.time()
         self._recover()
@@ -141,6 +143,8 @@ class Journal:
         self._version = version
         self._revision = revision
         self._outputs = signature.outputs
+        self._all_outputs = tuple(range(len(signature.outputs)))
+        self._phrases = OutputPhrases(signature.outputs)
         self._encoder = msgspec.json.Encoder()
 
     @property
@@ -152,11 +156,18 @@ class Journal:
         """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
         log = self.log
         lines = bytearray(b"\n" if log.torn else b"" if tickets else _TRIAL)
-        now = time.time()
-        clock = time.perf_counter()
-        for ticket in tickets:
-            ticket.prediction_id = name_prediction(log.replica, log.offset + len(lines))
-            lines += self._line(ticket, now, clock)
+        now, clock = time.time(), time.perf_counter()
+        told = self._told(tickets) if tickets else ()
+        middle = b'","at":%b,"revision":"%b","rows":' % (repr(now).encode(), self._revision.encode())
+        for ticket, outputs in zip(tickets, told, strict=True):
+            name = ticket.prediction_id = log.names.name(log.offset + len(lines))
+            is_usual = ticket.failure is None and not ticket.call.client_id and not ticket.cached_from
+            if is_usual and not self._version and len(outputs) <= MAX_OUTPUT_BYTES:
+                latency_us = int((clock - ticket.arrived_at) * 1e6)
+                line = (name.encode(), middle, ticket.call.rows, latency_us, outputs)
+                lines += b'{"prediction_id":"%b%b%d,"latency_us":%d,"outputs":%b}\n' % line
+            else:
+                lines += self._line(ticket, now, clock, outputs)
         try:
             log.append(lines)
         except OSError as error:
@@ -171,17 +182,37 @@ class Journal:
     def close(self) -> None:
         """Nothing: the log is that of all models of the replica."""
 
-    def _line(self, ticket: Ticket, now: float, clock: float) -> bytes:
-        outputs = b"null"
-        if ticket.outputs is not None and sum(output.size for output in ticket.outputs) <= _MAX_OUTPUT_ELEMENTS:
-            outputs = encode_outputs(self._outputs, ticket.outputs)
-            if len(ticket.call.outputs) == len(ticket.outputs):
-                ticket.logged_outputs = outputs
+    def _told(self, tickets: Sequence[Ticket]) -> Sequence[bytes]:
+        """Each ticket's outputs as JSON, or ``null``. A batch is written in one go, where all of it is short."""
+        batch = tickets[0].batch
+        if batch is not None and batch is tickets[-1].batch and len(tickets) > 1:
+            rows = [ticket.call.rows for ticket in tickets]
+            most = _MAX_OUTPUT_ELEMENTS * sum(rows) // max(rows)
+            if sum([output.size for output in batch]) <= most:
+                told = self._phrases.write(batch, rows)
+                if told is not None:
+                    for ticket, outputs in zip(tickets, told, strict=True):
+                        if ticket.call.outputs == self._all_outputs:
+                            ticket.logged_outputs = outputs
+                    return told
+        return [self._outputs_of(ticket) for ticket in tickets]
+
+    def _outputs_of(self, ticket: Ticket) -> bytes:
+        outputs = ticket.outputs
+        if outputs is None or sum([output.size for output in outputs]) > _MAX_OUTPUT_ELEMENTS:
+            return b"null"
+        told = self._phrases.write(outputs, (ticket.call.rows,)) or (encode_outputs(self._outputs, outputs),)
+        if ticket.call.outputs == self._all_outputs:
+            ticket.logged_outputs = told[0]
+        return told[0]
+
+    def _line(self, ticket: Ticket, now: float, clock: float, outputs: bytes) -> bytes:
         prediction = Prediction(
             prediction_id=ticket.prediction_id,
             at=now,
             revision=self._revision,
             version=self._version,
+            cached_from=ticket.cached_from,
             rows=ticket.call.rows,
             latency_us=int((clock - ticket.arrived_at) * 1e6),
             status=200 if ticket.failure is None else 500,

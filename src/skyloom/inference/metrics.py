@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.lanes import LANE_NAMES
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, Traffic
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -46,7 +47,45 @@ class ReplicaCollector(Collector):
             gauge.add_metric(self._labels, value)
             yield gauge
         yield from self._memory()
+        yield from self._cached()
+        yield from self._lanes()
         yield self._latency(counted)
+
+    def _cached(self) -> Iterator[Metric]:
+        """How often kept answers served; none without a cache."""
+        cache = self._plane.cache
+        if cache is None:
+            return
+        for name, text, value in (
+            ("skyloom_inference_cache_hits", "Requests answered by what was said before.", cache.hits),
+            ("skyloom_inference_cache_misses", "Requests that nothing was kept for.", cache.misses),
+        ):
+            counter = CounterMetricFamily(name, text, labels=_LABELS)
+            counter.add_metric(self._labels, value)
+            yield counter
+        gauge = GaugeMetricFamily("skyloom_inference_cache_bytes", "What kept answers take.", labels=_LABELS)
+        gauge.add_metric(self._labels, cache.size_bytes)
+        yield gauge
+
+    def _lanes(self) -> Iterator[Metric]:
+        """What went through each lane; none without lanes."""
+        lanes = self._plane.lanes
+        if not lanes:
+            return
+        labels = (*_LABELS, "lane")
+        for name, text, field in (
+            ("skyloom_inference_lane_requests", "Requests that went to the model.", "taken"),
+            ("skyloom_inference_lane_refused", "Requests that there was no room or no time for.", "refused"),
+            ("skyloom_inference_lane_late", "Requests whose time was over while they waited.", "late"),
+        ):
+            counter = CounterMetricFamily(name, text, labels=labels)
+            for lane, lane_name in zip(lanes, LANE_NAMES, strict=True):
+                counter.add_metric((*self._labels, lane_name), getattr(lane, field))
+            yield counter
+        gauge = GaugeMetricFamily("skyloom_inference_lane_queued_rows", "Rows that wait.", labels=labels)
+        for lane, lane_name in zip(lanes, LANE_NAMES, strict=True):
+            gauge.add_metric((*self._labels, lane_name), lane.rows)
+        yield gauge
 
     def _memory(self) -> Iterator[Metric]:
         """What the models of the pack take, as measured; none without a pack."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.gpu import GpuReader, GpuUnreadable, open_gpu
 from skyloom.inference.journal import Journal, LogFile, PredictionLog
+from skyloom.inference.lanes import LanedBatcher
+from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.packing.gauge import gauge
@@ -28,6 +31,7 @@ from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
+from skyloom.inference.response_cache import ResponseCache
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
@@ -40,6 +44,7 @@ from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.offer_desk import OfferDesk
 from skyloom.inference.wire.private import PrivateSite
 from skyloom.inference.wire.rest import Rest
 from skyloom.inference.wire.service_site import ServiceSite
@@ -80,7 +85,11 @@ class Replica:
         self._access = AccessList(folder / plan.access_file)
         log = Journal(self._log, plan.revision, model.manifest.signature)
         traffic = TrafficCounter(model.profile, model.manifest.signature)
-        self.plane = plane_of(plan, model, pace, log, self._access, traffic)
+        rule = plan.cache
+        self._cache = ResponseCache(rule.size_bytes, rule.ttl_s) if rule is not None and rule.size_bytes else None
+        self._urgent = AccessList(folder / plan.urgent_file) if plan.lanes is not None and plan.urgent_file else None
+        self.plane = self._offering(plane_of(plan, model, pace, log, self._access, traffic))
+        self.plane.cache = self._cache
         self.plane.form = Form(self.plane.contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
         if plan.pack_file:
             self.plane.guests = self._guests(folder / plan.pack_file)
@@ -118,6 +127,7 @@ class Replica:
             work.append(asyncio.create_task(reporter.run()))
         for item in work:
             item.add_done_callback(self._ended)
+        settle_memory()
         self._say_ready(ports)
         self._on_ready(ports[0])
         try:
@@ -139,6 +149,12 @@ class Replica:
             self.plane.guests.close()
         self._log.close()
 
+    def _offering(self, plane: DataPlane) -> DataPlane:
+        """Put what the endpoint offers before a model's queue; a plain endpoint offers nothing, and pays nothing."""
+        if self._cache is not None or self._plan.lanes is not None:
+            plane.intake = OfferDesk(plane, self._cache, self._urgent)
+        return plane
+
     def _guests(self, table: Path) -> GuestHouse:
         """The models beside this one: they write to its log, and count by themselves."""
         plan = self._plan
@@ -146,8 +162,9 @@ class Replica:
         def settle(guest: Guest, arrived: Arrived) -> DataPlane:
             entry, signature = guest.entry, arrived.model.manifest.signature
             log = Journal(self._log, plan.revision, signature, entry.version)
-            own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label)
-            return plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
+            own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
+            plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
+            return self._offering(plane)
 
         load = loader(plan, gauge(_gpu_of(plan)))
         return GuestHouse(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
@@ -170,6 +187,8 @@ class Replica:
             self.connections.sweep()
             self.grpc_connections.sweep()
             self.plane.access.refresh()
+            if self._urgent is not None:
+                self._urgent.refresh()
             if self.plane.guests is not None:
                 self.plane.guests.refresh()
             self._grpc.look()
@@ -208,7 +227,8 @@ def plane_of(
     times: Timekeeper | None = None,
 ) -> DataPlane:
     """What answers for one loaded model: its queue, its contract, its log."""
-    batcher = Batcher(
+    kind = Batcher if plan.lanes is None else functools.partial(LanedBatcher, share=plan.lanes.share)
+    batcher = kind(
         model,
         pace,
         asyncio.get_running_loop(),

@@ -36,8 +36,8 @@ DTYPES: dict[Datatype, np.dtype[Any]] = {
 }
 FLOATS = frozenset({Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64})
 
-# How the array module calls them: it makes an array of Python's numbers in half of the time that numpy takes.
-_TYPECODES: dict[Datatype, str] = {
+# How the modules array and struct call them: the first makes an array of Python's numbers in half of the time that numpy takes.
+TYPECODES: dict[Datatype, str] = {
     Datatype.UINT8: "B",
     Datatype.UINT16: "H",
     Datatype.UINT32: "I",
@@ -239,7 +239,7 @@ class Contract:
 
 def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | None:
     """The usual case: a list, or a list of rows. None says nothing: numpy has to look."""
-    code = _TYPECODES.get(datatype)
+    code = TYPECODES.get(datatype)
     if code is None or not numbers:
         return None
     if type(numbers[0]) is list:

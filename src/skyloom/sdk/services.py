@@ -4,6 +4,7 @@ from pathlib import Path
 
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.files import upload_bytes, upload_file
@@ -53,6 +54,8 @@ class ServiceCalls:
         cpus: float | None = None,
         memory: str | None = None,
         scaling: Autoscaling | None = None,
+        cache: CacheRule | None = None,
+        lanes: LaneRule | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
     ) -> EndpointStatus:
@@ -67,6 +70,8 @@ class ServiceCalls:
             cpus=service.cpus if cpus is None else cpus,
             memory=service.memory if memory is None else memory,
             scaling=scaling,
+            cache=cache,
+            lanes=lanes,
             hold=hold,
             canary=canary,
         )

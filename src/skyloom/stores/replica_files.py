@@ -35,8 +35,17 @@ class LocalReplicaFiles:
         self._packs, self._bundles = folder / "packs", folder / "bundles"
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
-        self._routes = folder / "routes"
-        for part in (folder, self._logs, self._ports, self._access, self._routes, self._packs, self._bundles):
+        self._routes, self._urgent = folder / "routes", folder / "urgent"
+        for part in (
+            folder,
+            self._logs,
+            self._ports,
+            self._access,
+            self._routes,
+            self._packs,
+            self._bundles,
+            self._urgent,
+        ):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
@@ -46,6 +55,12 @@ class LocalReplicaFiles:
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         _replace(self._access / f"{project}.json", msgspec.json.encode(Access(digests=digests)))
+
+    def urgent_path(self, endpoint: str) -> str:
+        return str(self._urgent / f"{endpoint}.json")
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        _replace(self._urgent / f"{endpoint}.json", msgspec.json.encode(Access(digests=digests)))
 
     def routes_path(self, project: str) -> str:
         return str(self._routes / f"{project}.json")

@@ -147,6 +147,7 @@ def test_busy_guest_stays_and_who_needs_its_room_is_told_so_in_time(tmp_path):
         assert place.there() == {"a"} and place.loaded == ["a"]
         with pytest.raises(GuestBusy):
             place.guests.unload("a")
+        place.guests._wait_s = 10.0
         place.ask("b")
         place.plane("a").is_idle = True
         assert await place.answered(3) == ["a: a", "b: GuestOnItsWay", "b: b"]

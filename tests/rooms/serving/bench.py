@@ -44,6 +44,7 @@ class MemoryReplicaFiles:
         self.logs: dict[str, bytes] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
+        self.urgent: dict[str, tuple[str, ...]] = {}
         self.packs: dict[str, PackTable] = {}
         self.bundles: dict[str, dict[str, str]] = {}
         self._port = 40_000
@@ -53,6 +54,12 @@ class MemoryReplicaFiles:
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         self.access[project] = digests
+
+    def urgent_path(self, endpoint: str) -> str:
+        return f"/urgent/{endpoint}"
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        self.urgent[endpoint] = digests
 
     def routes_path(self, project: str) -> str:
         return f"/routes/{project}"

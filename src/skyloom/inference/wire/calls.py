@@ -60,14 +60,15 @@ def answer_of(ticket: Ticket, plane: DataPlane) -> Any:
     Of the request only its call is left: its message would hold all of its tensors once more while it waits.
     """
     plan = plane.plan
-    if ticket.outputs is None:
+    outputs = ticket.outputs
+    if outputs is None:
         raise InternalError("The answer is gone.", next_action="Send the request again.")
     answer = pb.ModelInferResponse(
         model_name=plan.model, model_version=plan.model_version, id=ticket.call.client_id or ticket.prediction_id
     )
     answer.parameters["skyloom-prediction-id"].string_param = ticket.prediction_id
     for position in ticket.call.outputs:
-        spec, tensor = plane.contract.signature.outputs[position], ticket.outputs[position]
+        spec, tensor = plane.contract.signature.outputs[position], outputs[position]
         answer.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=tensor.shape)
         answer.raw_output_contents.append(raw_bytes(spec.datatype, tensor))
     return answer

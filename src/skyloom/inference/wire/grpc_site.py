@@ -1,10 +1,8 @@
 """gRPC on top of HTTP/2 (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md): who may call, unary inference, streams, health, deadlines."""
 
-import re
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -12,24 +10,20 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from skyloom.core.errors import NotFound, SkyloomError
-from skyloom.inference.batcher import Ticket
-from skyloom.inference.codec import timeout_of, unreadable
+from skyloom.inference.codec import unreadable
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire import open_inference_pb2 as pb
 from skyloom.inference.wire.beside import Beside
-from skyloom.inference.wire.calls import answer_of, call_of
+from skyloom.inference.wire.grpc_desk import GrpcDesk, refused_call
 from skyloom.inference.wire.grpc_framing import (
-    ENCODINGS,
     OK,
     TYPE,
-    CompressionUnknown,
     framed,
     status_answer,
     too_large,
     unpack,
 )
-from skyloom.inference.wire.grpc_methods import SERVICE, Method, methods, parameters_of
+from skyloom.inference.wire.grpc_methods import SERVICE, Method, methods
 from skyloom.inference.wire.grpc_stream import InferStream
 from skyloom.inference.wire.grpc_streams import Conversation, Watchers, reflected
 from skyloom.inference.wire.messages import Fields, Request, Response
@@ -55,8 +49,6 @@ _VERSIONED = {
 _MAX_QUESTION_BYTES = 2**16  # of every call but an inference
 _MAX_OPEN_BYTES = 2**10  # of one that needs no token
 _MAX_OPEN_HEAD_BYTES = 2**11
-_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
-_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 # What a proxy or a wire without words for it answers, as gRPC's table of HTTP statuses has it.
 _OF_HTTP = {
     408: GrpcStatus.DEADLINE_EXCEEDED,
@@ -83,6 +75,7 @@ class GrpcSite:
             _CHECK: Method(health_pb2.HealthCheckRequest, self._health),
             _WATCH: Method(health_pb2.HealthCheckRequest, lambda _: None),
         }
+        self._desk = GrpcDesk(plane)
         self._beside = Beside()
         self._talks: dict[
             InferStream | Conversation, bytes | None
@@ -104,7 +97,7 @@ class GrpcSite:
             try:
                 self._plane.access.check(headers.get(b"authorization"))
             except SkyloomError as error:
-                return _failed(error)
+                return refused_call(error)
         else:
             request.is_open, request.max_bytes = True, _MAX_OPEN_BYTES
             if sum(len(name) + len(value) for name, value in headers.items()) > _MAX_OPEN_HEAD_BYTES:
@@ -128,18 +121,19 @@ class GrpcSite:
             self._take(content, request, exchange)
 
         def refuse(error: SkyloomError) -> None:
-            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
+            self._fail(error, request, exchange)
 
         try:
-            content, is_packed = _message(request, most)
-        except SkyloomError as error:
-            refuse(error)
+            alike = target == self._infer and self._desk.ask_alike(request, exchange)
+            content, is_packed = (b"", False) if alike else _message(request, most)
+        except Exception as error:
+            self._fail(error, request, exchange)
             return
         request.body = b""  # what it says is in tensors soon, which are counted; the message is not
         if is_packed:
             encoding = request.head.headers.get(b"grpc-encoding", b"identity")
             unpack(content, encoding, most, self._beside, take, refuse)
-        else:
+        elif not alike:
             take(content)
 
     def _take(self, content: bytes, request: Request, exchange: Streaming) -> None:
@@ -150,15 +144,23 @@ class GrpcSite:
             message = method.request.FromString(content)
             if target == _WATCH:
                 self._watchers.add(message.service, exchange)
-            elif not self._serve_guest(target, message, request, exchange):
-                self._answer(self._plane, message, request, exchange)
-        except SkyloomError as error:
-            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error)))
-        except DecodeError:
-            broken = unreadable("The message is none of this method's.", "Use the protocol's own definition.")
-            exchange.answer(self._count(request, HTTP_STATUS[broken.category], _failed(broken)))
-        except Exception:  # a defect of ours; the client gets an answer and no detail
-            traceback.print_exc(file=sys.stderr)
+            elif self._serve_guest(target, message, request, exchange):
+                return
+            elif target == self._infer:
+                self._desk.ask(message, request, exchange)
+            else:
+                exchange.answer(_answered(method.answer(message)))
+        except Exception as error:
+            self._fail(error, request, exchange)
+
+    def _fail(self, error: Exception, request: Request, exchange: Exchange) -> None:
+        """Answer a call that came to nothing."""
+        if isinstance(error, DecodeError):
+            error = unreadable("The message is none of this method's.", "Use the protocol's own definition.")
+        if isinstance(error, SkyloomError):
+            exchange.answer(self._count(request, HTTP_STATUS[error.category], refused_call(error)))
+        else:  # a defect of ours; the client gets an answer and no detail
+            traceback.print_exception(error, file=sys.stderr)
             exchange.answer(self._count(request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake.")))
 
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
@@ -199,66 +201,35 @@ class GrpcSite:
         """Word an error that the wire itself found."""
         return status_answer(_OF_HTTP.get(status, GrpcStatus.INTERNAL), message)
 
-    def _answer(self, plane: DataPlane, message: Any, request: Request, exchange: Exchange) -> None:
-        """Answer for one model that is in memory."""
-        target = request.head.target
-        if target == self._infer:
-            self._begin(plane, message, request, exchange)
-            return
-        answering = self._methods if plane is self._plane else methods(plane)
-        exchange.answer(_answered(answering[target].answer(message)))
-
     def _serve_guest(self, target: bytes, message: Any, request: Request, exchange: Exchange) -> bool:
-        """Answer for a model of the pack, as soon as it is in memory; False: it is none, or need not. Raises as `GuestHouse.ask` does."""
+        """Answer for a model of the pack, as soon as it is in memory; False: it is none, or need not. Raises as `GuestHouse.ask`."""
         guests, asked = self._plane.guests, _NAMED.get(target)
-        if guests is None or asked is None or not guests.has(getattr(message, asked)):
+        if guests is None or asked is None or not guests.has(name := getattr(message, asked)):
             return False
-        name = getattr(message, asked)
         guest = guests.get(name)
 
+        def then(plane: DataPlane) -> None:
+            if target != self._infer:
+                exchange.answer(_answered(methods(plane)[target].answer(message)))
+                return
+            plane.grpc = plane.grpc or GrpcDesk(plane)
+            assert isinstance(plane.grpc, GrpcDesk)
+            plane.grpc.ask(message, request, exchange)
+
         def failed(error: SkyloomError) -> None:
-            exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error), guest.traffic))
+            if target == self._infer:
+                duration_s = time.perf_counter() - request.arrived_at
+                guest.traffic.answered(HTTP_STATUS[error.category], duration_s)
+            exchange.answer(refused_call(error))
 
-        version = getattr(message, _VERSIONED.get(target, ""), "")
-        given_up = guests.ask(
-            name, version, lambda plane: self._answer(plane, message, request, exchange), failed, message.ByteSize()
-        )
-        exchange.on_cut = given_up or exchange.on_cut
+        try:
+            version = getattr(message, _VERSIONED.get(target, ""), "")
+            given_up = guests.ask(name, version, then, failed, message.ByteSize())
+        except SkyloomError as error:
+            failed(error)
+        else:
+            exchange.on_cut = given_up or exchange.on_cut
         return True
-
-    def _begin(self, plane: DataPlane, message: Any, request: Request, exchange: Exchange) -> None:
-        plane.check_model(message.model_name, message.model_version)
-        call = call_of(message, plane.contract)
-
-        def answer(ticket: Ticket) -> None:
-            if ticket.failure is not None:
-                error = ticket.failure
-                exchange.answer(self._count(request, HTTP_STATUS[error.category], _failed(error), plane.traffic))
-                return
-            try:
-                trailers = (*OK, (b"skyloom-prediction-id", ticket.prediction_id.encode()))
-                made = _answered(answer_of(ticket, plane), trailers)
-            except Exception:  # a defect of ours must not keep the rest of the batch waiting
-                traceback.print_exc(file=sys.stderr)
-                exchange.answer(
-                    self._count(
-                        request, 500, status_answer(GrpcStatus.INTERNAL, "The server made a mistake."), plane.traffic
-                    )
-                )
-                return
-            exchange.answer(self._count(request, 200, made, plane.traffic))
-
-        timeout_s = _timeout_s(request.head.headers)
-        if message.parameters:
-            asked_s = timeout_of(parameters_of(message.parameters))
-            timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
-        ticket = plane.infer(call, answer, timeout_s)
-
-        def cut() -> None:
-            ticket.cancelled = True
-            self._count(request, 499, None, plane.traffic)
-
-        exchange.on_cut = cut
 
     def _health(self, message: Any) -> Any:
         status = self._status_of(message.service)
@@ -276,11 +247,9 @@ class GrpcSite:
             return int(states.SERVICE_UNKNOWN)
         return int(states.SERVING if self._plane.ready else states.NOT_SERVING)
 
-    def _count(self, request: Request, status: int, response: Any, traffic: TrafficCounter | None = None) -> Any:
+    def _count(self, request: Request, status: int, response: Response) -> Response:
         """Count an answer if it is one to an inference."""
-        if request.head.target == self._infer:
-            (traffic or self._plane.traffic).answered(status, time.perf_counter() - request.arrived_at)
-        return response
+        return self._desk.count(request, status, response) if request.head.target == self._infer else response
 
 
 def _message(request: Request, max_bytes: int) -> tuple[bytes, bool]:
@@ -293,24 +262,5 @@ def _message(request: Request, max_bytes: int) -> tuple[bytes, bool]:
     return body[5:], body[0] == 1
 
 
-def _timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
-    """How long the caller waits. Raises `RequestUnreadable`."""
-    written = headers.get(b"grpc-timeout")
-    if written is None:
-        return None
-    found = _TIMEOUT.fullmatch(written)
-    if found is None:
-        raise unreadable("grpc-timeout cannot be read.", "Send up to 8 digits and one of H, M, S, m, u, n.")
-    return int(found[1]) * _UNITS_S[found[2]]
-
-
 def _answered(message: Any, trailers: Fields = OK) -> Response:
     return Response(200, framed(message), TYPE, trailers=trailers)
-
-
-def _failed(error: SkyloomError) -> Response:
-    if isinstance(
-        error, CompressionUnknown
-    ):  # the protocol asks for this word, and for what would have been understood
-        return status_answer(GrpcStatus.UNIMPLEMENTED, str(error), ((b"grpc-accept-encoding", ENCODINGS),))
-    return status_answer(GRPC_STATUS[error.category], str(error))

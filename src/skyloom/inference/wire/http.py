@@ -128,13 +128,17 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
-        if self._request is None and not self._in_head and not self._is_last_read:
+        exchanges = self._exchanges
+        if self._request is None and not self._in_head and not (exchanges and exchanges[-1].closing):
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end > 3 else b""
             known = self._group.known.find(self._raw_head)
             if known is not None and end + known[1] == len(data):
-                self._take(known[0], data[end:])
-                self._steer()
+                request = Request(known[0])
+                request.body = data[end:]
+                self._site.serve(request, self._begin(request, closing=False))
+                if self._paused or len(exchanges) >= self._limits.max_pipelined:
+                    self._steer()
                 return
         self._parse(b"".join((self._unparsed, data)) if len(self._unparsed) else data)
         self._steer()
@@ -286,20 +290,9 @@ class Connection(asyncio.Protocol):
         self._raw_head = b""  # the next request of the same bytes has another one
         self._site.serve(request, exchange)
 
-    def _take(self, head: Head, body: bytes) -> None:
-        """Serve a request whose head was read before."""
-        request = Request(head)
-        request.body = body
-        self._site.serve(request, self._begin(request, closing=False))
-
-    @property
-    def _is_last_read(self) -> bool:
-        """True when a request said that it is the last; the parser refuses what comes behind it."""
-        return bool(self._exchanges) and self._exchanges[-1].closing
-
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
-        exchange = Turn(self, closing or self.closing, request.head.method == b"HEAD")
+        exchange = Turn(self, closing or self._group.draining, request.head.method == b"HEAD")
         self._exchanges.append(exchange)
         self._read_deadline = None
         return exchange
@@ -328,6 +321,8 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send the answers that are ready, in the order of their requests."""
+        if self._is_one_answer():
+            return
         out: list[bytes | bytearray] = []
         closing = False
         while self._exchanges and (encoded := self._exchanges[0].encoded) is not None and not closing:
@@ -356,6 +351,25 @@ class Connection(asyncio.Protocol):
         held = self._written_bytes + sum([len(turn.encoded) for turn in self._exchanges if turn.encoded])
         self._group.held_bytes += held - self._held_bytes
         self._held_bytes = held
+
+    def _is_one_answer(self) -> bool:
+        """The usual case: one request, one whole answer, and the next request may come. Sends it."""
+        exchanges = self._exchanges
+        if len(exchanges) != 1 or self._refused or self._held_bytes:
+            return False
+        turn = exchanges[0]
+        encoded = turn.encoded
+        if encoded is None or turn.is_parted or turn.closing:
+            return False
+        exchanges.popleft()
+        self._send([encoded])
+        if self._write_deadline is not None:
+            self._count_held()
+        if self._request is None and not self._in_head:
+            self._wait(self._limits.idle_timeout_s)
+        if self._paused:
+            self._steer()
+        return True
 
     def _send(self, out: list[bytes | bytearray]) -> None:
         if out and not self._transport.is_closing():

@@ -40,6 +40,7 @@ from skyloom.inference.wire.outflow import STREAM_WINDOW, Held, Http2Stream, Out
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
+_DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
 _DEFAULT_WINDOW = 65_535
 _CONNECTION_WINDOW = 2**24
 _OUR_FRAME_BYTES = 2**18
@@ -69,10 +70,22 @@ class Http2Connections:
         self.held = Held(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+        self._written: list[Http2Connection] = []
 
     def accept(self) -> "Http2Connection":
         """Protocol factory for `loop.create_server`."""
         return Http2Connection(self)
+
+    def flush_soon(self, connection: "Http2Connection", loop: asyncio.AbstractEventLoop) -> None:
+        """Send what a connection has written when this turn of the loop is over."""
+        self._written.append(connection)
+        if len(self._written) == 1:
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        written, self._written = self._written, []
+        for connection in written:
+            connection.flush()
 
     def count(self, request: Request, num_bytes: int) -> bool:
         """Count what a request keeps, or does not keep any more; False when all of them keep too much."""
@@ -109,6 +122,10 @@ class Http2Connection(asyncio.Protocol):
         self._fields = FieldReader(limits.max_header_bytes)
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
+        self._admitted: Head | None = (
+            None  # the head that was let in last, the site's epoch then, and the most that its body may be
+        )
+        self._epoch = self._admitted_bytes = 0
         self._window = _CONNECTION_WINDOW
         self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown, group.held)
         self._blocks = Blocks(self._fields.max_block_bytes)
@@ -154,7 +171,7 @@ class Http2Connection(asyncio.Protocol):
                     self._reset(broken.stream, broken.code)
         except ConnectionBroken as broken:
             self._end(broken.code, str(broken))
-        self._flush()
+        self.flush()
 
     def eof_received(self) -> bool:
         return False
@@ -169,7 +186,7 @@ class Http2Connection(asyncio.Protocol):
         self._paused = self._outflow.is_stopped = False
         if not self._transport.is_closing():
             self._transport.resume_reading()
-        self._flush()
+        self.flush()
         self._outflow.resume()
         self._close_if_done()
 
@@ -187,9 +204,9 @@ class Http2Connection(asyncio.Protocol):
 
     def _take(self, each: Frame) -> None:
         self._blocks.check(each)
-        if each.kind == FrameKind.DATA:
+        if each.kind == _DATA:
             self._take_data(each)
-        elif each.kind == FrameKind.HEADERS:
+        elif each.kind == _HEADERS:
             self._take_headers(each)
         elif each.kind == FrameKind.CONTINUATION:
             self._take_continuation(each)
@@ -295,7 +312,7 @@ class Http2Connection(asyncio.Protocol):
             raise StreamBroken(each.stream, ErrorCode.REFUSED_STREAM)
         try:
             request = Request(self._fields.read(written, each.stream))
-            refusal = self._site.admit(request)
+            refusal = self._admit(request)
         except HeadTooLarge:
             request = Request(Head(b"", b"", {}))
             refusal = self._site.refusal(431, "The request's headers are too large.")
@@ -318,6 +335,18 @@ class Http2Connection(asyncio.Protocol):
                 self._heard_all(stream)
             elif stream.listener is None:
                 stream.deadline = time.monotonic() + self._limits.body_timeout_s
+
+    def _admit(self, request: Request) -> Response | None:
+        """Ask the site, unless it let the same head in before and nothing has changed since."""
+        if request.head is self._admitted and self._epoch == self._site.epoch:
+            request.max_bytes = self._admitted_bytes
+            return None
+        self._epoch = self._site.epoch
+        refusal = self._site.admit(request)
+        # Remembered heads alone come again as the same object; those of requests without a token are counted, so they are asked about.
+        self._admitted = request.head if refusal is None and not request.is_open else None
+        self._admitted_bytes = request.max_bytes
+        return refusal
 
     def _take_data(self, each: Frame) -> None:
         check_on_stream(each)
@@ -436,9 +465,10 @@ class Http2Connection(asyncio.Protocol):
         self._out.append(content)
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._group.flush_soon(self, self._loop)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what was written to the system."""
         self._flushing = False
         if self._out and not self._paused and not self._transport.is_closing():
             out, self._out = self._out, []
@@ -479,7 +509,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self._is_quiet and not self._streams and not self._paused:
-            self._flush()
+            self.flush()
             self._close()
 
     def _end(self, code: ErrorCode, why: str) -> None:
@@ -487,7 +517,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._closing:
             self._write(goaway(self._last, code, why))
             self._closing = True
-            self._flush()
+            self.flush()
             self._close()
 
     def _close(self) -> None:

@@ -1,11 +1,15 @@
 """The Open Inference Protocol v2 over REST: inference, metadata, configuration, statistics, health (kserve's and Triton's words)."""
 
+import functools
 from collections.abc import Callable
+
+import msgspec
 
 from skyloom.core.errors import Unavailable
 from skyloom.inference import codec
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane, ServerMetadata
+from skyloom.inference.moulds import Moulds
 from skyloom.inference.wire.desk import Desk, failed, json_answer, prediction_header
 from skyloom.inference.wire.generation import Generation
 from skyloom.inference.wire.messages import Request, Response
@@ -26,6 +30,12 @@ class OpenInference:
         self._desk = desk
         self._repository = Repository(plane)
         self._of_model = self._model_routes()
+        self._moulds = Moulds(plane.contract)
+        plan = plane.plan
+        named = [msgspec.json.encode(word).replace(b"%", b"%%") for word in (plan.model, plan.model_version)]
+        beginning = b'{"model_name":%b,"model_version":%b,"id":"' % (named[0], named[1])
+        # The prediction's id twice, and the outputs: as `codec.encode_answer` writes them.
+        self._usual = beginning + b'%b","parameters":{"skyloom-prediction-id":"%b"},"outputs":%b}'
 
     def table(self) -> RestTable:
         """Every address: those of the server, and those of the model with and without its version."""
@@ -100,10 +110,20 @@ class OpenInference:
             raise codec.unreadable(
                 "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
             )
-        asked = codec.decode(request.body, None if length is None else int(length), self._plane.contract)
-        self._desk.ask(
-            request, exchange, asked.call, lambda ticket: self._worded(ticket, asked.binary), asked.timeout_s
-        )
+        body = request.body
+        asked = self._moulds.read(body) if length is None else codec.decode(body, int(length), self._plane.contract)
+        worded = self._plainly
+        if asked.binary:
+            worded = functools.partial(self._worded, binary=asked.binary)
+        self._desk.ask(request, exchange, asked.call, worded, asked.timeout_s, asked.priority)
+
+    def _plainly(self, ticket: Ticket) -> Response:
+        """The usual answer: all outputs in JSON, as the request log has them."""
+        outputs = ticket.logged_outputs
+        if outputs is None or ticket.call.client_id:
+            return self._worded(ticket, frozenset())
+        name = ticket.prediction_id.encode()
+        return Response(200, self._usual % (name, name, outputs), headers=((b"skyloom-prediction-id", name),))
 
     def _worded(self, ticket: Ticket, binary: frozenset[int]) -> Response:
         plan = self._plane.plan

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from skyloom.inference.wire.fields import block
+from skyloom.inference.wire.fields import block, known_block
 from skyloom.inference.wire.frames import (
     MAX_WINDOW,
     ConnectionBroken,
@@ -21,6 +21,8 @@ from skyloom.inference.wire.site import Listener
 
 STREAM_WINDOW = 2**20
 _SMALL_BYTES = 2**16
+_DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
+_LAST_HEADERS = Flag.END_HEADERS | Flag.END_STREAM
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
 _BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
@@ -244,20 +246,35 @@ class Outflow:
         if self.num_held_bytes > _MAX_HELD_BYTES or not self.all_held.has_room(len(response.body)):
             response = self._overflown()
         self.num_served += 1
-        fields = (
-            (b":status", b"%d" % response.status),
-            (b"content-type", response.content_type),
-            *response.headers,
-        )
+        fields = known_block(response.status, response.content_type)
+        if response.headers:
+            fields += block(response.headers)
         more = stream.has_more or bool(response.body or response.trailers)
         flags = Flag.END_HEADERS | (0 if more else Flag.END_STREAM)
-        self._write(frame(FrameKind.HEADERS, flags, stream.number, block(fields)))
+        head = frame(_HEADERS, flags, stream.number, fields)
+        if response.body and response.trailers and self._takes_whole(stream, len(response.body)):
+            data = frame(_DATA, 0, stream.number, response.body)
+            self._write(head + data + frame(_HEADERS, _LAST_HEADERS, stream.number, block(response.trailers)))
+            self._on_sent(stream)
+            return
+        self._write(head)
         stream.trailers = response.trailers
         if not more:
             self._on_sent(stream)
         else:
             stream.unsent = response.body
             self.send_more(stream)
+
+    def _takes_whole(self, stream: Http2Stream, size: int) -> bool:
+        """True when a body of a whole answer can go out in one frame now; then its bytes are counted as sent."""
+        most = min(self._window, stream.send_window, self.frame_bytes)
+        if stream.has_more or size > most or self.is_stopped or self._num_ahead > _AHEAD_BYTES:
+            return False
+        self.num_parts += 1
+        self._num_ahead += size
+        self._window -= size
+        stream.send_window -= size
+        return True
 
     def send_more(self, stream: Http2Stream) -> None:
         """Send what there is of an answer as far as it goes; the rest is held."""

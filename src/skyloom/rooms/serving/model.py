@@ -18,6 +18,7 @@ from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.secrets.model import SecretUse
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
@@ -76,6 +77,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
+        lanes: of the newest revision.
         pack: models that its replicas serve beside this one; None while it never had any.
     """
 
@@ -93,6 +95,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+    lanes: LaneRule | None = None
     pack: Pack | None = None
 
     @property
@@ -131,6 +134,8 @@ class Revision(Record, frozen=True, kw_only=True):
     python: PythonEnvironment | None = None
     picture_urls: bool = False
     secrets: tuple[SecretUse, ...] = ()
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
     created_at: float
 
 
@@ -233,6 +238,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
         picture_urls: pictures may be named by ``http`` addresses, which replicas fetch; None keeps what the endpoint has, at first False.
         secrets: which of the project's secrets a service gets; None keeps what the newest revision has.
+        cache, lanes: None keeps what the newest revision has.
     """
 
     model: Name
@@ -245,6 +251,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     scaling: Autoscaling | None = None
     picture_urls: bool | None = None
     secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=20)] | None = None
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

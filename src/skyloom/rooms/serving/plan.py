@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Id, Name
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 
 Seconds = Annotated[float, Meta(gt=0, le=3_600)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -70,6 +71,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         pack_file: the `PackTable` of models beside this one; read again when it changes, and it may come later. Empty: there is never one.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
+        cache, lanes: what the endpoint offers beyond answering in turn.
+        urgent_file: the `Access` list of those who may go first, where there are lanes.
         cpus: cores; the threads of one inference.
         gpus: that this replica was given; its model runs there, or is refused.
         behind_proxy: of exported plans: somebody else ends TLS in front of it, so it may listen on other addresses than loopback. The
@@ -96,6 +99,9 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pack_file: Annotated[str, Meta(max_length=4_096)] = ""
     port_folder: str
     ready_file: str = ""
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
+    urgent_file: Annotated[str, Meta(max_length=4_096)] = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
     behind_proxy: bool = False

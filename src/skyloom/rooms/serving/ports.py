@@ -43,6 +43,14 @@ class ReplicaFiles(Protocol):
         """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
         ...
 
+    def urgent_path(self, endpoint: str) -> str:
+        """Where the list of tokens is that may go first at an endpoint."""
+        ...
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
     def routes_path(self, project: str) -> str:
         """Where the table of a project's gateway is."""
         ...

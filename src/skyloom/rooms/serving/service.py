@@ -39,6 +39,7 @@ from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.judging import QualityReports
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
+from skyloom.rooms.serving.offer import EVERYBODY, check_offer
 from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of, url_of
 from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
@@ -123,7 +124,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), False)
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), None)
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -133,21 +134,15 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        picture_urls = latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls)
         size = size_of(ask, endpoint)
-        if ask.secrets is None and latest is not None:
-            ask = msgspec.structs.replace(ask, secrets=latest.secrets)
-        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
-        if (
-            latest is not None
-            and (latest.model_version, latest.resources, latest.picture_urls, latest.secrets)
-            == (version.id, resources, picture_urls, ask.secrets)
-            and not endpoint.stopped_by
-        ):
+        draft = self._revision_of(endpoint, ask, version, resources, latest)
+        check_offer(draft.cache, resources.memory_bytes)
+        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
+        if latest is not None and _serves(latest) == _serves(draft) and not endpoint.stopped_by:
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
         else:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
-            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources, picture_urls))
+            revision = tx.insert(REVISIONS, changed(draft, {"number": wanted.revision}))
             wanted = self._changes.deployed(tx, endpoint, wanted, ask)
             if not ask.hold:
                 self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
@@ -224,7 +219,12 @@ class Serving:
         )
 
     def _revision_of(
-        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources, picture_urls: bool
+        self,
+        endpoint: Endpoint,
+        ask: model.Deploy,
+        version: ModelVersion,
+        resources: Resources,
+        latest: Revision | None,
     ) -> Revision:
         files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
         return Revision(
@@ -238,8 +238,10 @@ class Serving:
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
-            picture_urls=picture_urls,
-            secrets=ask.secrets or (),
+            picture_urls=latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls),
+            secrets=latest.secrets if latest and ask.secrets is None else ask.secrets or (),
+            cache=ask.cache or (latest.cache if latest else None),
+            lanes=ask.lanes or (latest.lanes if latest else None),
             created_at=self._clock.now(),
         )
 
@@ -323,7 +325,7 @@ class Serving:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
-            self._publish_access({endpoint.project for endpoint in endpoints})
+            self._publish_access(endpoints)
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
             for endpoint in endpoints:
@@ -355,9 +357,14 @@ class Serving:
         found = [view.get(ENDPOINTS, endpoint_id) for endpoint_id in stopping]
         return [*wanted.values(), *(endpoint for endpoint in found if endpoint is not None)]
 
-    def _publish_access(self, projects: set[str]) -> None:
-        for project in sorted(projects):
+    def _publish_access(self, endpoints: Sequence[Endpoint]) -> None:
+        for project in sorted({endpoint.project for endpoint in endpoints}):
             self._files.publish_access(project, self._store.read(partial(self._tenancy.predictors, project=project)))
+        for endpoint in endpoints:
+            if endpoint.lanes is not None:
+                names = None if EVERYBODY in endpoint.lanes.urgent else frozenset(endpoint.lanes.urgent)
+                find = partial(self._tenancy.predictors, project=endpoint.project, names=names)
+                self._files.publish_urgent(endpoint.id, self._store.read(find))
 
     def _bring_about(self, endpoint: Endpoint) -> float:
         """Take one endpoint's next steps; returns the seconds after which to look again."""
@@ -478,6 +485,12 @@ def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:
 def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:
     replica = view.get(REPLICAS, replica_id)
     return replica, view.get(REVISIONS, replica.revision_id) if replica else None
+
+
+def _serves(revision: Revision) -> tuple[object, ...]:
+    """What makes one revision another one."""
+    asked = revision.picture_urls, revision.secrets, revision.cache, revision.lanes
+    return revision.model_version, revision.resources, *asked
 
 
 def _manifest(version: ModelVersion) -> bytes:

@@ -110,11 +110,13 @@ class Tenancy:
         """The token that a task is given at launch."""
         return rules.task_secret(self._key, task_id)
 
-    def predictors(self, view: Snapshot, project: str) -> tuple[str, ...]:
-        """Digests of the tokens that may predict in a project now; for the model servers, which never ask this room."""
+    def predictors(self, view: Snapshot, project: str, names: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Digests of the tokens that may predict in a project now, or of those of some names; for the model servers, which never ask
+        this room."""
         found = view.select(TOKENS, {"project": (project, rules.ALL_PROJECTS)})
-        own = digests.of_bytes(self.invoker_secret(project).encode())
-        return (own, *(token.digest for token in found if rules.may_predict(token, self._clock.now())))
+        named = [token for token in found if names is None or token.name in names]
+        allowed = tuple(token.digest for token in named if rules.may_predict(token, self._clock.now()))
+        return allowed if names is not None else (digests.of_bytes(self.invoker_secret(project).encode()), *allowed)
 
     def invoker_secret(self, project: str) -> str:
         """What this control plane itself shows the model servers of a project. It opens nothing else, and is never stored or shown."""
