@@ -43,7 +43,10 @@ def show_(
 @app.command()
 def register(
     model: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite, model.pt2 or model.gguf.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="model.onnx, .tflite, .pt2 or .gguf; or graph.toml, of registered models."),
+    ],
     description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
     context_tokens: Annotated[
         int | None,
