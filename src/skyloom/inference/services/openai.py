@@ -65,7 +65,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     stop: _Text | Annotated[list[_Text], Meta(max_length=16)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stream_options: StreamOptions | None = None
 
 

@@ -50,7 +50,7 @@ class GgufText(Service):
             text = self._chat(messages=messages).prompt
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
-        prompt = self._batches.tokens(text, is_template=True)
+        prompt = await asyncio.to_thread(self._batches.tokens, text, is_template=True)
         async for part in self._generate(prompt, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
             yield part
 
@@ -66,7 +66,7 @@ class GgufText(Service):
         num_logprobs: int | None = None,
     ) -> AsyncIterator[TextPart]:
         """Continue a text."""
-        tokens = self._batches.tokens(prompt, is_template=False)
+        tokens = await asyncio.to_thread(self._batches.tokens, prompt, is_template=False)
         async for part in self._generate(tokens, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
             yield part
 
@@ -105,8 +105,10 @@ class GgufText(Service):
 
     def _fitting(self, prompt: list[int], max_tokens: int | None) -> int:
         """The tokens that may be written. Raises `BadRequest` when prompt and answer have no room together."""
+        if not prompt:
+            raise BadRequest("The prompt is empty.", next_action="Say something.")
         room = self._batches.context_tokens - len(prompt)
-        if room < 1 or not prompt or (max_tokens or 1) > room:
+        if (max_tokens or 1) > room:
             asked = f" and {max_tokens} are asked for" if max_tokens else ""
             raise BadRequest(
                 f"This model's maximum context length is {self._batches.context_tokens} tokens; "
