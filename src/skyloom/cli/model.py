@@ -80,7 +80,10 @@ def client(
     with cloud(project) as here:
         spec = here.models.version(name, reference or "newest").manifest.service
     if spec is None:
-        raise NoService(f"{name} is a model, not a service.", next_action="Ask it with: skyloom predict.")
+        raise NoService(
+            f"{name} is a model, not a service.",
+            next_action="Ask it with: skyloom predict. A language model answers OpenAI's clients, at its url and /v1.",
+        )
     typer.echo(client_text(spec, name), nl=False)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 
 import msgspec
@@ -218,3 +219,16 @@ def test_content_that_is_too_large_is_no_answer() -> None:
     with pytest.raises(ValueError, match="one content"):
         lend([Huge()], set())
     assert issubclass(ServiceGone, SkyloomError)
+
+
+def test_second_start_that_is_not_set_up_in_time_is_ended_and_tried_again(folder, monkeypatch, capfd) -> None:
+    with working(folder, write_service(folder, SOURCE, "Hapless")) as asking:
+        monkeypatch.setattr(processes, "_SETUP_S", 0.05)
+
+        async def tried_again() -> None:
+            os.kill(asking.process.pid, signal.SIGKILL)
+            while asking.process.num_restarts < 2:
+                await asyncio.sleep(0.02)
+
+        asking.run(asyncio.wait_for(tried_again(), 30))
+    assert "not set up in time" in capfd.readouterr().err

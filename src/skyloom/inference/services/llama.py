@@ -81,7 +81,7 @@ class Writing:
 
 
 class LlamaBatches:
-    """One GGUF model in memory.
+    """One GGUF model in memory, as long as its process lives.
 
     Args:
         context_tokens: that all running requests together may have, prompts included; 0 for what the model was trained for, at most 8,192.
@@ -110,7 +110,7 @@ class LlamaBatches:
         self._running: list[Writing] = []
         self._waiting: deque[Writing] = deque()
         self._change = threading.Condition()
-        self._is_closed = self._is_broken = False
+        self._is_broken = False
         self._thread = threading.Thread(target=self._work, name="llama", daemon=True)
         self._thread.start()
 
@@ -146,7 +146,7 @@ class LlamaBatches:
     def write(self, writing: Writing) -> None:
         """Take a request; it is heard of later. Its tokens must fit into `context_tokens`."""
         with self._change:
-            if self._is_broken or self._is_closed:
+            if self._is_broken:
                 raise WritingFailed("the model does not write any more")
             self._waiting.append(writing)
             self._change.notify()
@@ -156,16 +156,6 @@ class LlamaBatches:
         with self._change:
             writing.is_given_up = True
             self._change.notify()
-
-    def close(self) -> None:
-        """End the thread and let go of the model."""
-        with self._change:
-            self._is_closed = True
-            self._change.notify()
-        self._thread.join()
-        self._llama.llama_batch_free(self._batch)
-        self._llama.llama_free(self._context)
-        self._llama.llama_model_free(self._model)
 
     # -- loading ------------------------------------------------------------------------------------------------------------
 
@@ -201,7 +191,8 @@ class LlamaBatches:
 
     def _work(self) -> None:
         try:
-            while self._seated():
+            while True:
+                self._seat()
                 self._step()
         except BaseException as error:
             traceback.print_exc()
@@ -212,18 +203,17 @@ class LlamaBatches:
             for writing in left:
                 writing.heard(WritingFailed(f"the model failed: {error}"))
 
-    def _seated(self) -> bool:
-        """Free the seats of those that are over, give them to who waits, in order; wait while there is nobody. False when closed."""
+    def _seat(self) -> None:
+        """Free the seats of those that are over, give them to who waits, in order; wait while there is nobody."""
         with self._change:
-            while not self._is_closed:
+            while True:
                 for writing in [one for one in self._running if one.is_given_up]:
                     self._leave(writing)
                 while self._waiting and self._takes(self._waiting[0]):
                     self._sit(self._waiting.popleft())
                 if self._running:
-                    return True
+                    return
                 self._change.wait()
-        return False
 
     def _takes(self, writing: Writing) -> bool:
         return writing.is_given_up or (bool(self._seats) and writing.num_tokens <= self._free_tokens)
