@@ -1,10 +1,12 @@
 """llama.cpp with continuous batching: requests join and leave the running batch token by token, on a thread of their own.
 
 Runs in the process of one model, never in the data plane. Each step decodes one token of every request that writes, and a share of the
-prompts of those that have just come, so that a long prompt slows the others down and does not stop them.
+prompts of those that have just come, so that a long prompt slows the others down and does not stop them. A failure of the engine ends the
+process.
 """
 
 import ctypes
+import os
 import secrets
 import sys
 import threading
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 from skyloom.inference.runtimes.seam import refused
 
 _BATCH_TOKENS = 512
-_PROMPT_TOKENS = 128  # of prompts in one step, while others write
+_PROMPT_TOKENS = 64  # of prompts in one step, while others write
 _MAX_PIECE_BYTES = 1_024
 
 
@@ -53,14 +55,14 @@ class WrittenOut(NamedTuple):
 
 
 class WritingFailed(Exception):
-    """The engine failed; nothing is written any more."""
+    """The engine failed."""
 
 
 class Writing:
     """One request.
 
     Args:
-        heard: called on the engine's thread with `Written`, and last with `WrittenOut` or `WritingFailed`.
+        heard: called on the engine's thread with `Written`, and last with `WrittenOut`.
     """
 
     def __init__(self, prompt: Sequence[int], sampling: Sampling, heard: Callable[[object], object]) -> None:
@@ -110,7 +112,6 @@ class LlamaBatches:
         self._running: list[Writing] = []
         self._waiting: deque[Writing] = deque()
         self._change = threading.Condition()
-        self._is_broken = False
         self._thread = threading.Thread(target=self._work, name="llama", daemon=True)
         self._thread.start()
 
@@ -146,8 +147,6 @@ class LlamaBatches:
     def write(self, writing: Writing) -> None:
         """Take a request; it is heard of later. Its tokens must fit into `context_tokens`."""
         with self._change:
-            if self._is_broken:
-                raise WritingFailed("the model does not write any more")
             self._waiting.append(writing)
             self._change.notify()
 
@@ -194,14 +193,10 @@ class LlamaBatches:
             while True:
                 self._seat()
                 self._step()
-        except BaseException as error:
+        except BaseException:
             traceback.print_exc()
-            with self._change:
-                self._is_broken = True
-                left = [*self._running, *self._waiting]
-                self._waiting.clear()
-            for writing in left:
-                writing.heard(WritingFailed(f"the model failed: {error}"))
+            # Whoever waits is told by the data plane, which starts this process again: a model that failed once may be in any state.
+            os._exit(1)
 
     def _seat(self) -> None:
         """Free the seats of those that are over, give them to who waits, in order; wait while there is nobody."""

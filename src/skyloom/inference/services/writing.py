@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, WritingFailed, Written, WrittenOut
+from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, Written, WrittenOut
 from skyloom.inference.services.stopping import PieceReader, StopWords
 from skyloom.rooms.registry.bundle import MODEL_FILES, Manifest, RuntimeName, TextLimits
 from skyloom.rooms.registry.services import ServiceSpec
@@ -20,6 +21,12 @@ _DEFAULT_MAX_TOKENS = 512
 _TIMEOUT_S = 300.0
 
 TextPart = str | dict[str, Any]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**20)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
+Stop = Annotated[list[Annotated[str, Meta(max_length=1_000)]], Meta(max_length=16)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+NumLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class GgufText(Service):
@@ -36,12 +43,12 @@ class GgufText(Service):
     async def chat(
         self,
         messages: list[dict[str, str]],
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
-        seed: int | None = None,
-        num_logprobs: int | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
     ) -> AsyncIterator[TextPart]:
         """Answer a conversation, by the model's own template."""
         if self._chat is None:
@@ -58,12 +65,12 @@ class GgufText(Service):
     async def complete(
         self,
         prompt: str,
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
-        seed: int | None = None,
-        num_logprobs: int | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
     ) -> AsyncIterator[TextPart]:
         """Continue a text."""
         tokens = await asyncio.to_thread(self._batches.tokens, prompt, is_template=False)
@@ -82,8 +89,6 @@ class GgufText(Service):
         try:
             while not words.is_stopped:
                 said = await heard.get()
-                if isinstance(said, WritingFailed):
-                    raise said
                 if isinstance(said, WrittenOut):
                     is_cut = said.is_cut
                     text = words.feed(reader.rest())
