@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from skyloom.core.errors import SkyloomError
+from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.inference.services import process as processes
 from skyloom.inference.services.calls import (
     CallOutcome,
@@ -20,6 +22,7 @@ from skyloom.inference.services.calls import (
     ServiceGone,
 )
 from skyloom.inference.services.frames import MAX_LENT_BYTES, FrameBroken, Lent, lend, take
+from skyloom.inference.services.llama import LlamaBatches
 from skyloom.inference.services.located import EdgeMismatch, Located
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.service_call import EndpointCall, PlainWording
@@ -232,3 +235,9 @@ def test_second_start_that_is_not_set_up_in_time_is_ended_and_tried_again(folder
 
         asking.run(asyncio.wait_for(tried_again(), 30))
     assert "not set up in time" in capfd.readouterr().err
+
+
+def test_language_model_without_its_library_says_what_to_install(monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(BundleRefused, match=r"skyloom\[llama\]"):
+        LlamaBatches(tmp_path / "model.gguf", 1, 0, 0, 1)

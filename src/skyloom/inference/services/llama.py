@@ -93,7 +93,13 @@ class LlamaBatches:
     """
 
     def __init__(self, path: Path, threads: int, gpus: int, context_tokens: int, num_at_once: int) -> None:
-        import llama_cpp
+        try:
+            import llama_cpp
+        except ImportError as error:
+            raise refused(
+                "it is for llama.cpp, which is not installed here",
+                "Install it where replicas run: pip install 'skyloom[llama]'.",
+            ) from error
 
         self._llama: Any = llama_cpp
         self._quiet = llama_cpp.llama_log_callback(_log)  # kept: the library calls it for as long as it lives
