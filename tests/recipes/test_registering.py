@@ -34,8 +34,9 @@ class Uploads:
 
     def load(self, folder):
         """The registered model, as a replica loads it."""
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for file in self.asked.manifest.files:
+            (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.path).write_bytes(self.blobs[file.digest])
         (folder / "manifest.json").write_bytes(msgspec.json.encode(self.asked.manifest))
         return models.load(folder, 1)

@@ -43,7 +43,10 @@ def show_(
 @app.command()
 def register(
     model: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="model.onnx, model.tflite, model.pt2 or model.gguf.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="model.onnx, .tflite, .pt2 or .gguf; or graph.toml, of registered models."),
+    ],
     description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
     context_tokens: Annotated[
         int | None,
@@ -77,7 +80,10 @@ def client(
     with cloud(project) as here:
         spec = here.models.version(name, reference or "newest").manifest.service
     if spec is None:
-        raise NoService(f"{name} is a model, not a service.", next_action="Ask it with: skyloom predict.")
+        raise NoService(
+            f"{name} is a model, not a service.",
+            next_action="Ask it with: skyloom predict. A language model answers OpenAI's clients, at its url and /v1.",
+        )
     typer.echo(client_text(spec, name), nl=False)
 
 

@@ -4,7 +4,8 @@ Estimators become ONNX here, where they were trained, and are compared with them
 """
 
 import tempfile
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from skyloom.inference.runtimes.seam import Grant
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import (
+    ENCODING_FILE,
+    MANIFEST_FILE,
     MODEL_FILES,
     PROFILE_FILE,
     TEXTUAL,
@@ -29,15 +32,18 @@ from skyloom.rooms.registry.bundle import (
     Signature,
     TextLimits,
 )
+from skyloom.rooms.registry.graphs import ModelGraph, nested
 from skyloom.rooms.registry.model import ModelVersion, Parity
 from skyloom.runtime.estimators import TOLERANCE, convert, expected
 from skyloom.sdk.client import Client
+from skyloom.sdk.composing import complete, signature_of
 from skyloom.sdk.files import read_chunks, upload_bytes, upload_file
 
 _PROFILE_ROWS = 10_000
 _MAX_SHARE = 0.02
 _MAX_LUCK = 0.5  # thresholds explain no more
-_SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items()}
+_SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items() if name is not RuntimeName.GRAPH}
+GRAPH_SUFFIX = ".toml"
 
 
 class EstimatorDiffers(InvalidInput):
@@ -83,7 +89,8 @@ def register_estimator(
 def register_file(
     cloud: Client, name: str, path: str | Path, *, description: str = "", text: TextLimits | None = None
 ) -> ModelVersion:
-    """Register a model file as it is: ``.onnx``; ``.tflite`` or ``.pt2`` where their libraries are installed; ``.gguf``, a language model.
+    """Register a model file as it is: ``.onnx``; ``.tflite`` or ``.pt2`` where their libraries are installed; ``.gguf``, a language model;
+    ``.toml``, a graph of registered models (see `register_graph`).
 
     Args:
         text: of a language model: how much text at once.
@@ -91,10 +98,13 @@ def register_file(
     Raises `FileNotServable`, `BundleRefused`.
     """
     path = Path(path)
+    if path.suffix == GRAPH_SUFFIX and path.is_file():
+        return register_graph(cloud, name, read_graph(path), description=description)
     runtime_name = _SUFFIXES.get(path.suffix)
     if runtime_name is None or not path.is_file():
         raise FileNotServable(
-            f"{path.name} is no model file that can be served.", next_action=f"Name one of: {', '.join(_SUFFIXES)}."
+            f"{path.name} is no model file that can be served.",
+            next_action=f"Name one of: {', '.join((*_SUFFIXES, GRAPH_SUFFIX))}.",
         )
     if text is not None and runtime_name not in TEXTUAL:
         raise FileNotServable(f"{path.name} is no language model.", next_action="Leave the limits of text out.")
@@ -108,6 +118,73 @@ def register_file(
         signature = _signature(path, runtime_name, listed)
     manifest = Manifest(runtime=runtime_name, signature=signature, files=(listed,), text=text)
     return _register(cloud, name, manifest, [path], Profile(), None, description)
+
+
+def read_graph(path: Path) -> ModelGraph:
+    """A graph as somebody wrote it, in TOML. Raises `FileNotServable`."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), ModelGraph, strict=True)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise FileNotServable(
+            f"{path.name} is no graph of models: {error}.", next_action="Write [models], [edges] and [outputs]."
+        ) from error
+
+
+def register_graph(cloud: Client, name: str, graph: ModelGraph, *, description: str = "") -> ModelVersion:
+    """Register a graph of registered models as a model of its own: their versions are pinned now, their edges checked now.
+
+    What the model of its first output means (labels) and what its input takes (columns, pictures) is what they mean in the graph.
+    Raises `EdgeInvalid`, `FileNotServable`.
+    """
+    versions = {}
+    for place, reference in graph.models.items():
+        model, _, version = reference.partition(":")
+        versions[place] = cloud.models.version(model, version or "newest")
+        if versions[place].manifest.runtime not in (RuntimeName.ONNX, RuntimeName.LITERT):
+            raise FileNotServable(
+                f"The model {reference} cannot be part of a graph: it runs in a process of its own.",
+                next_action="Put it beside a skyloom.Service: models = {…}, edges = {…}.",
+            )
+    manifests = {place: version.manifest for place, version in versions.items()}
+    whole = complete(graph, {place: manifest.signature for place, manifest in manifests.items()})
+    pinned = {place: f"{version.model}:{version.number}" for place, version in versions.items()}
+    contents = [msgspec.json.encode(msgspec.structs.replace(whole, models=pinned))]
+    files = [_listed(MODEL_FILES[RuntimeName.GRAPH], contents[0])]
+    for place, manifest in manifests.items():
+        contents.append(msgspec.json.encode(manifest))
+        files.append(_listed(f"{nested(place)}/{MANIFEST_FILE}", contents[-1]))
+        files += [msgspec.structs.replace(file, path=f"{nested(place)}/{file.path}") for file in manifest.files]
+    manifest = _meaning(whole, manifests, files)
+    return _register(cloud, name, manifest, contents, Profile(), None, description)
+
+
+def _meaning(graph: ModelGraph, manifests: Mapping[str, Manifest], files: Sequence[BundleFile]) -> Manifest:
+    signature = signature_of(graph, {place: manifest.signature for place, manifest in manifests.items()})
+    ends = next(iter(graph.outputs.values()))
+    last = manifests[ends[0].partition(".")[0]]
+    is_first = ends[0].partition(".")[2] == last.signature.outputs[0].name
+    entries = {end: name for name, ends in graph.inputs.items() for end in ends}
+    images = [
+        msgspec.structs.replace(one.image, tensor=entries[f"{place}.{one.image.tensor}"])
+        for place, one in manifests.items()
+        if one.image is not None and f"{place}.{one.image.tensor}" in entries
+    ]
+    tables = [one for place, one in manifests.items() if one.columns and _inputs(place, one) <= set(entries)]
+    table = tables[0] if tables and len(signature.inputs) == 1 else None
+    texts = [file for file in table.files if file.path == ENCODING_FILE] if table else []
+    return Manifest(
+        runtime=RuntimeName.GRAPH,
+        kind=last.kind if is_first else ModelKind.OTHER,
+        labels=last.labels if is_first else (),
+        columns=table.columns if table else (),
+        image=images[0] if images else None,
+        signature=signature,
+        files=(*files, *texts),
+    )
+
+
+def _inputs(place: str, manifest: Manifest) -> set[str]:
+    return {f"{place}.{spec.name}" for spec in manifest.signature.inputs}
 
 
 def _signature(path: Path, name: RuntimeName, listed: BundleFile) -> Signature:

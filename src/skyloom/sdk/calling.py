@@ -88,7 +88,9 @@ class Calling:
             return self._silent(problem)
         if status >= 500:
             return CallFailed(problem, next_action=f"See: skyloom endpoint show {name}.")
-        return CallRefused(problem, next_action=f"See: {self._status.url}/openapi.json.")
+        return CallRefused(
+            problem if problem[-1:] in ".!?" else f"{problem}.", next_action=f"See: {self._status.url}/openapi.json."
+        )
 
     def _silent(self, problem: str) -> ModelServerSilent:
         name = self._status.endpoint.name

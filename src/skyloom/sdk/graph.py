@@ -27,7 +27,7 @@ def order_of(signatures: Mapping[str, Signature], edges: Mapping[str, str]) -> t
     for target, source in edges.items():
         taken = _find(signatures, target, "input")
         given = _find(signatures, source, "output")
-        if not _fits(given, taken):
+        if not fits(given, taken):
             raise EdgeInvalid(
                 f"The edge {source} → {target} joins {_told(given)} with {_told(taken)}.",
                 next_action="Join tensors of one type and shape, or convert between them in an endpoint.",
@@ -79,7 +79,7 @@ def _find(signatures: Mapping[str, Signature], end: str, what: str) -> TensorSpe
     return found
 
 
-def _fits(given: TensorSpec, taken: TensorSpec) -> bool:
+def fits(given: TensorSpec, taken: TensorSpec) -> bool:
     """Free axes fit any; the batch is always free."""
     return (
         given.datatype is taken.datatype

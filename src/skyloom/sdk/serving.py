@@ -12,10 +12,12 @@ from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.core.operation import Page
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.registry.model import NEWEST, GetModelVersion
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import GuestReport
+from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
@@ -96,7 +98,12 @@ class EndpointCalls(ChangeCalls):
         """
         resources = None
         if cpus is not None or memory is not None:
-            resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))
+            has = self._usual(model_name, version, name or model_name)
+            resources = Resources(
+                cpus=has.cpus if cpus is None else cpus,
+                memory_bytes=has.memory_bytes if memory is None else parse_bytes(memory),
+                gpus=has.gpus,
+            )
         ask = model.Deploy(
             model=model_name,
             version=version,
@@ -111,6 +118,17 @@ class EndpointCalls(ChangeCalls):
             lanes=lanes,
         )
         return self._transport.send(ask)
+
+    def _usual(self, model_name: str, version: str, name: str) -> Resources:
+        """What a living endpoint's replicas have, or those of a new one would get."""
+        try:
+            revisions = self.get(name).revisions
+        except model.EndpointMissing:
+            revisions = ()
+        if revisions:
+            return max(revisions, key=lambda one: one.number).resources
+        ask = GetModelVersion(model=model_name, reference=version or NEWEST)
+        return default_resources(self._transport.send(ask))
 
     def wait(
         self, name: str, *, timeout_s: float = 120.0, watch: Callable[[EndpointStatus], None] = lambda _: None
@@ -289,6 +307,11 @@ def _said(answer: httpx.Response) -> str:
 
 def _tensors(described: list[dict[str, Any]], inputs: Any) -> list[dict[str, Any]]:
     if not isinstance(inputs, Mapping):
+        if not described:
+            raise PredictionRefused(
+                "It takes no tensors.",
+                next_action="Ask its endpoints; a language model by OpenAI's client, at its url and /v1.",
+            )
         if len(described) != 1:
             names = ", ".join(item["name"] for item in described)
             raise PredictionRefused(f"The model has several inputs: {names}.", next_action="Give a mapping by name.")

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import sys
 import time
 
 import msgspec
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from skyloom.core.errors import SkyloomError
+from skyloom.inference.runtimes.seam import BundleRefused
 from skyloom.inference.services import process as processes
 from skyloom.inference.services.calls import (
     CallOutcome,
@@ -19,6 +22,7 @@ from skyloom.inference.services.calls import (
     ServiceGone,
 )
 from skyloom.inference.services.frames import MAX_LENT_BYTES, FrameBroken, Lent, lend, take
+from skyloom.inference.services.llama import LlamaBatches
 from skyloom.inference.services.located import EdgeMismatch, Located
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.service_call import EndpointCall, PlainWording
@@ -218,3 +222,22 @@ def test_content_that_is_too_large_is_no_answer() -> None:
     with pytest.raises(ValueError, match="one content"):
         lend([Huge()], set())
     assert issubclass(ServiceGone, SkyloomError)
+
+
+def test_second_start_that_is_not_set_up_in_time_is_ended_and_tried_again(folder, monkeypatch, capfd) -> None:
+    with working(folder, write_service(folder, SOURCE, "Hapless")) as asking:
+        monkeypatch.setattr(processes, "_SETUP_S", 0.05)
+
+        async def tried_again() -> None:
+            os.kill(asking.process.pid, signal.SIGKILL)
+            while asking.process.num_restarts < 2:
+                await asyncio.sleep(0.02)
+
+        asking.run(asyncio.wait_for(tried_again(), 30))
+    assert "not set up in time" in capfd.readouterr().err
+
+
+def test_language_model_without_its_library_says_what_to_install(monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(BundleRefused, match=r"skyloom\[llama\]"):
+        LlamaBatches(tmp_path / "model.gguf", 1, 0, 0, 1)

@@ -153,3 +153,11 @@ def test_dead_service_process_leaves_the_data_plane_up(replica) -> None:
         assert answer.headers["retry-after"] and "started again" in answer.json()["error"]
     assert statuses <= {503}
     assert HEADERS
+
+
+def test_words_of_a_refusal_are_the_services_own(client) -> None:
+    assert client.post("/fail", json={"how": "value"}).json()["error"] == "two is not allowed"
+    assert client.post("/fail", json={"how": "bad"}).json()["error"] == "not that one Change the arguments."
+    answer = client.post("/nobody", json={})
+    assert answer.status_code == 404 and "/greet" in answer.json()["error"]
+    assert httpx.post(str(client.base_url) + "/nobody", json={}).status_code == 401  # who may not call learns no names

@@ -161,3 +161,14 @@ def test_damaged_file_is_refused_and_the_data_plane_knows_the_endpoints(tmp_path
 
     with pytest.raises(ServiceUnfit, match="cannot load"):
         asyncio.run(started())
+
+
+def test_numbers_beyond_their_bounds_are_refused_at_both_addresses(base) -> None:
+    """One of them in the engine would end it for everybody."""
+    for wrong in ({"num_logprobs": 10**9}, {"max_tokens": -1}, {"temperature": -1}, {"top_p": 0}, {"seed": 2**70}):
+        answer = httpx.post(f"{base}/complete", headers=HEADERS, json={"prompt": "x", **wrong})
+        assert answer.status_code == 422 and next(iter(wrong)) in answer.text
+    answer = httpx.post(f"{base}/v1/completions", headers=HEADERS, json={"prompt": "x", "stop": "x" * 2_000})
+    assert answer.status_code == 400
+    paths = httpx.get(f"{base}/openapi.json", headers=HEADERS).json()["paths"]
+    assert {"/chat", "/complete", "/v1/chat/completions", "/v1/completions"} == set(paths)

@@ -12,6 +12,7 @@ _ADAPTERS = {
     RuntimeName.ONNX: "skyloom.inference.runtimes.onnx",
     RuntimeName.LITERT: "skyloom.inference.runtimes.litert",
     RuntimeName.TORCH: "skyloom.inference.runtimes.torch_program",
+    RuntimeName.GRAPH: "skyloom.inference.runtimes.graph",
 }
 
 _EXTRAS = {RuntimeName.LITERT: "litert", RuntimeName.TORCH: "train"}

@@ -50,7 +50,10 @@ class ServiceFailed(InternalError):
 
 
 class ArgumentsRefused(InvalidInput):
-    """The endpoint does not take these arguments."""
+    """The endpoint does not take these arguments. Its words are the service's own, and so may be what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.next_action}".strip()
 
 
 class CallOutcome(NamedTuple):
@@ -244,7 +247,7 @@ def _outcome(message: Part | Finished | Failed, pid: int) -> CallOutcome | Skylo
     except FrameBroken as error:
         return ServiceGone(f"The service's answer was lost: {error}.", next_action="Send again.")
     if message.is_callers:
-        return ArgumentsRefused(message.message, next_action="See GET /openapi.json.")
+        return ArgumentsRefused(message.message, next_action=message.next_action)
     return ServiceFailed(message.message, next_action="Ask the operator to look at the replica's output.")
 
 

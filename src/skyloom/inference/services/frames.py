@@ -96,6 +96,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=13):
     call: int
     is_callers: bool
     message: str
+    next_action: str = ""
 
 
 class Unfit(msgspec.Struct, frozen=True, array_like=True, tag=14):

@@ -207,7 +207,8 @@ class MethodLane:
         self._known.pop(number, None)
         words = " ".join((error.message if isinstance(error, SkyloomError) else str(error)).split())[:_MAX_WORDS]
         if isinstance(error, ValueError) or (isinstance(error, SkyloomError) and error.category is Category.INVALID):
-            self._say(Failed(number, True, words or f"{self._method.name} refuses the arguments."))
+            next_action = error.next_action[:_MAX_WORDS] if isinstance(error, SkyloomError) else ""
+            self._say(Failed(number, True, words or f"{self._method.name} refuses the arguments.", next_action))
             return
         traceback.print_exception(error, file=sys.stderr)
         self._say(Failed(number, False, f"{self._method.name} failed: {type(error).__name__}: {words}"))

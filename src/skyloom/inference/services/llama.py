@@ -1,10 +1,12 @@
 """llama.cpp with continuous batching: requests join and leave the running batch token by token, on a thread of their own.
 
 Runs in the process of one model, never in the data plane. Each step decodes one token of every request that writes, and a share of the
-prompts of those that have just come, so that a long prompt slows the others down and does not stop them.
+prompts of those that have just come, so that a long prompt slows the others down and does not stop them. A failure of the engine ends the
+process.
 """
 
 import ctypes
+import os
 import secrets
 import sys
 import threading
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 from skyloom.inference.runtimes.seam import refused
 
 _BATCH_TOKENS = 512
-_PROMPT_TOKENS = 128  # of prompts in one step, while others write
+_PROMPT_TOKENS = 64  # of prompts in one step, while others write
 _MAX_PIECE_BYTES = 1_024
 
 
@@ -53,14 +55,14 @@ class WrittenOut(NamedTuple):
 
 
 class WritingFailed(Exception):
-    """The engine failed; nothing is written any more."""
+    """The engine failed."""
 
 
 class Writing:
     """One request.
 
     Args:
-        heard: called on the engine's thread with `Written`, and last with `WrittenOut` or `WritingFailed`.
+        heard: called on the engine's thread with `Written`, and last with `WrittenOut`.
     """
 
     def __init__(self, prompt: Sequence[int], sampling: Sampling, heard: Callable[[object], object]) -> None:
@@ -81,7 +83,7 @@ class Writing:
 
 
 class LlamaBatches:
-    """One GGUF model in memory.
+    """One GGUF model in memory, as long as its process lives.
 
     Args:
         context_tokens: that all running requests together may have, prompts included; 0 for what the model was trained for, at most 8,192.
@@ -91,7 +93,13 @@ class LlamaBatches:
     """
 
     def __init__(self, path: Path, threads: int, gpus: int, context_tokens: int, num_at_once: int) -> None:
-        import llama_cpp
+        try:
+            import llama_cpp
+        except ImportError as error:
+            raise refused(
+                "it is for llama.cpp, which is not installed here",
+                "Install it where replicas run: pip install 'skyloom[llama]'.",
+            ) from error
 
         self._llama: Any = llama_cpp
         self._quiet = llama_cpp.llama_log_callback(_log)  # kept: the library calls it for as long as it lives
@@ -110,7 +118,6 @@ class LlamaBatches:
         self._running: list[Writing] = []
         self._waiting: deque[Writing] = deque()
         self._change = threading.Condition()
-        self._is_closed = self._is_broken = False
         self._thread = threading.Thread(target=self._work, name="llama", daemon=True)
         self._thread.start()
 
@@ -146,8 +153,6 @@ class LlamaBatches:
     def write(self, writing: Writing) -> None:
         """Take a request; it is heard of later. Its tokens must fit into `context_tokens`."""
         with self._change:
-            if self._is_broken or self._is_closed:
-                raise WritingFailed("the model does not write any more")
             self._waiting.append(writing)
             self._change.notify()
 
@@ -156,16 +161,6 @@ class LlamaBatches:
         with self._change:
             writing.is_given_up = True
             self._change.notify()
-
-    def close(self) -> None:
-        """End the thread and let go of the model."""
-        with self._change:
-            self._is_closed = True
-            self._change.notify()
-        self._thread.join()
-        self._llama.llama_batch_free(self._batch)
-        self._llama.llama_free(self._context)
-        self._llama.llama_model_free(self._model)
 
     # -- loading ------------------------------------------------------------------------------------------------------------
 
@@ -201,29 +196,25 @@ class LlamaBatches:
 
     def _work(self) -> None:
         try:
-            while self._seated():
+            while True:
+                self._seat()
                 self._step()
-        except BaseException as error:
+        except BaseException:
             traceback.print_exc()
-            with self._change:
-                self._is_broken = True
-                left = [*self._running, *self._waiting]
-                self._waiting.clear()
-            for writing in left:
-                writing.heard(WritingFailed(f"the model failed: {error}"))
+            # Whoever waits is told by the data plane, which starts this process again: a model that failed once may be in any state.
+            os._exit(1)
 
-    def _seated(self) -> bool:
-        """Free the seats of those that are over, give them to who waits, in order; wait while there is nobody. False when closed."""
+    def _seat(self) -> None:
+        """Free the seats of those that are over, give them to who waits, in order; wait while there is nobody."""
         with self._change:
-            while not self._is_closed:
+            while True:
                 for writing in [one for one in self._running if one.is_given_up]:
                     self._leave(writing)
                 while self._waiting and self._takes(self._waiting[0]):
                     self._sit(self._waiting.popleft())
                 if self._running:
-                    return True
+                    return
                 self._change.wait()
-        return False
 
     def _takes(self, writing: Writing) -> bool:
         return writing.is_given_up or (bool(self._seats) and writing.num_tokens <= self._free_tokens)

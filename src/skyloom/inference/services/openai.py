@@ -38,6 +38,7 @@ _ENDPOINTS = {
     Address.EMBEDDINGS: ("embed", "texts"),
 }
 _Text = Annotated[str, Meta(max_length=2**22)]
+_Stop = Annotated[str, Meta(max_length=1_000)]
 _Texts = Annotated[list[_Text], Meta(min_length=1, max_length=2_048)]
 
 
@@ -64,8 +65,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, le=2**20)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    stop: _Text | Annotated[list[_Text], Meta(max_length=16)] | None = None
-    seed: int | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=16)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stream_options: StreamOptions | None = None
 
 

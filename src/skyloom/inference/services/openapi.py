@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from skyloom.inference.services.openai import offered
 from skyloom.rooms.registry.services import Answering, ServiceMethod, ServiceSpec
 
 _ERRORS = {
@@ -27,7 +28,10 @@ def document(spec: ServiceSpec, title: str, version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": spec.doc},
-        "paths": {f"/{method.name}": {"post": _operation(method)} for method in spec.methods},
+        "paths": {
+            **{f"/{method.name}": {"post": _operation(method)} for method in spec.methods},
+            **{address.value: {"post": _likewise(method)} for address, method in offered(spec).items()},
+        },
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{"token": []}],
     }
@@ -47,6 +51,16 @@ def _operation(method: ServiceMethod) -> dict[str, Any]:
         "description": rest.strip(),
         "requestBody": {"required": any(one.required for one in method.parameters), "content": _body(method)},
         "responses": {"200": _answer(words, kind, answer), **errors},
+    }
+
+
+def _likewise(method: ServiceMethod) -> dict[str, Any]:
+    """An address of the OpenAI API, whose own document says more."""
+    return {
+        "operationId": f"openai_{method.name}",
+        "summary": f"{method.name}, as the OpenAI API asks and answers it.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": _answer("As the OpenAI API says.", "application/json", {"type": "object"})},
     }
 
 

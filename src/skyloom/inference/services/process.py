@@ -197,7 +197,11 @@ class ServiceProcess:
             began = time.monotonic()
             try:
                 process = await self._spawn()
-                code = await process.wait()
+                impatience = self._loop.call_later(_SETUP_S, self._kill_unless_up)
+                try:
+                    code = await process.wait()
+                finally:
+                    impatience.cancel()
                 await self._hear_the_last()
             except OSError as error:
                 self._ended(f"it cannot be started: {error.strerror}")
@@ -226,6 +230,11 @@ class ServiceProcess:
         if self._line is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._line.ended.wait(), _LAST_WORDS_S)
+
+    def _kill_unless_up(self) -> None:
+        if not self._up:
+            print("the service's process is ended: it is not set up in time", file=sys.stderr, flush=True)
+            self._kill()
 
     def _kill(self) -> None:
         process = self._process

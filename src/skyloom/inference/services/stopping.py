@@ -25,7 +25,12 @@ class StopWords:
         if places:
             self.is_stopped, self._held = True, ""
             return held[: min(places)]
-        sizes = (size for word in self._words for size in range(1, len(word)) if held.endswith(word[:size]))
+        sizes = (
+            size
+            for word in self._words
+            for size in range(1, min(len(word), len(held) + 1))
+            if held.endswith(word[:size])
+        )
         at = len(held) - max(sizes, default=0)
         self._held = held[at:]
         return held[:at]

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, WritingFailed, Written, WrittenOut
+from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, Written, WrittenOut
 from skyloom.inference.services.stopping import PieceReader, StopWords
 from skyloom.rooms.registry.bundle import MODEL_FILES, Manifest, RuntimeName, TextLimits
 from skyloom.rooms.registry.services import ServiceSpec
@@ -20,6 +21,12 @@ _DEFAULT_MAX_TOKENS = 512
 _TIMEOUT_S = 300.0
 
 TextPart = str | dict[str, Any]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**20)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
+Stop = Annotated[list[Annotated[str, Meta(max_length=1_000)]], Meta(max_length=16)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+NumLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class GgufText(Service):
@@ -36,12 +43,12 @@ class GgufText(Service):
     async def chat(
         self,
         messages: list[dict[str, str]],
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
-        seed: int | None = None,
-        num_logprobs: int | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
     ) -> AsyncIterator[TextPart]:
         """Answer a conversation, by the model's own template."""
         if self._chat is None:
@@ -50,7 +57,7 @@ class GgufText(Service):
             text = self._chat(messages=messages).prompt
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
-        prompt = self._batches.tokens(text, is_template=True)
+        prompt = await asyncio.to_thread(self._batches.tokens, text, is_template=True)
         async for part in self._generate(prompt, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
             yield part
 
@@ -58,15 +65,15 @@ class GgufText(Service):
     async def complete(
         self,
         prompt: str,
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
-        seed: int | None = None,
-        num_logprobs: int | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
     ) -> AsyncIterator[TextPart]:
         """Continue a text."""
-        tokens = self._batches.tokens(prompt, is_template=False)
+        tokens = await asyncio.to_thread(self._batches.tokens, prompt, is_template=False)
         async for part in self._generate(tokens, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
             yield part
 
@@ -82,8 +89,6 @@ class GgufText(Service):
         try:
             while not words.is_stopped:
                 said = await heard.get()
-                if isinstance(said, WritingFailed):
-                    raise said
                 if isinstance(said, WrittenOut):
                     is_cut = said.is_cut
                     text = words.feed(reader.rest())
@@ -105,8 +110,10 @@ class GgufText(Service):
 
     def _fitting(self, prompt: list[int], max_tokens: int | None) -> int:
         """The tokens that may be written. Raises `BadRequest` when prompt and answer have no room together."""
+        if not prompt:
+            raise BadRequest("The prompt is empty.", next_action="Say something.")
         room = self._batches.context_tokens - len(prompt)
-        if room < 1 or not prompt or (max_tokens or 1) > room:
+        if (max_tokens or 1) > room:
             asked = f" and {max_tokens} are asked for" if max_tokens else ""
             raise BadRequest(
                 f"This model's maximum context length is {self._batches.context_tokens} tokens; "

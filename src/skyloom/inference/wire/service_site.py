@@ -47,7 +47,8 @@ class ServiceSite:
         method = self._methods.get(head.target)
         verb = self._openai.verb(head.target)
         if method is None and head.target != _DOCUMENT and verb is None:
-            return self._inner.admit(request)
+            refusal = self._inner.admit(request)
+            return self._nowhere() if refusal is not None and refusal.status == 404 else refusal
         refusal = self._inner.admit(Request(Head(b"GET", b"/v2", head.headers)))
         if refusal is not None:
             return refusal
@@ -92,6 +93,13 @@ class ServiceSite:
         if head.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return self._refused(415, "Compressed bodies are not taken.")
         return None
+
+    def _nowhere(self) -> Response:
+        known = ", ".join(f"/{method.name}" for method in self._process.spec.methods[:20])
+        body = ErrorAnswer(
+            error=f"There is no such address. The endpoints: {known}.", code="http_404", category=Category.NOT_FOUND
+        )
+        return Response(404, msgspec.json.encode(body))
 
     def _refused(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
         body = ErrorAnswer(error=message, code=f"http_{status}", category=Category.INVALID)

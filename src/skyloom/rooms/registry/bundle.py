@@ -121,6 +121,7 @@ class RuntimeName(enum.StrEnum):
     LITERT = "litert"  # .tflite
     TORCH = "torch"  # a program of torch.export, .pt2
     GGUF = "gguf"  # a language model for llama.cpp
+    GRAPH = "graph"  # registered models that feed each other
     SERVICE = "service"  # your own Python, in a process of its own
 
 
@@ -129,6 +130,7 @@ MODEL_FILES = {
     RuntimeName.LITERT: "model.tflite",
     RuntimeName.TORCH: "model.pt2",
     RuntimeName.GGUF: "model.gguf",
+    RuntimeName.GRAPH: "graph.json",
 }
 # They take and give text, and no tensors.
 TEXTUAL = frozenset({RuntimeName.GGUF})
