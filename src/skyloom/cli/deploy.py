@@ -25,6 +25,12 @@ EndpointName = Annotated[
 Replicas = Annotated[
     int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
 ]
+Gateways = Annotated[
+    int | None,
+    typer.Option(
+        "--gateways", min=1, max=4, help="Where it needs a gateway: processes that share its ports.", show_default=False
+    ),
+]
 Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
 
@@ -54,6 +60,7 @@ def deploy(
     zero_after: asked.ZeroAfter = None,
     floor: asked.FloorWords = None,
     foresight: asked.ForesightDays = None,
+    gateways: Gateways = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -87,6 +94,7 @@ def deploy(
         endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
         scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
+        sized["num_gateways"] = gateways
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:

@@ -9,7 +9,15 @@ from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
-from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_bounds, say_load, say_next, say_scaling
+from skyloom.cli.scaling_views import (
+    SCALING_COLUMNS,
+    SCALING_PAGES,
+    say_bounds,
+    say_gateways,
+    say_load,
+    say_next,
+    say_scaling,
+)
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.traffic_views import TRAFFIC_COLUMNS, TRAFFIC_PAGES, canary_words, coming_words
 from skyloom.cli.wording import human, label, safe
@@ -328,6 +336,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             Column("load", say_load, "scale"),
             Column("allowed", say_bounds, "scale"),
             Column("next", say_next, "scale"),
+            Column("gateways", say_gateways, "endpoint.num_gateways"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),

@@ -52,6 +52,7 @@ class ServiceCalls:
         scaling: Autoscaling | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -66,6 +67,7 @@ class ServiceCalls:
             scaling=scaling,
             hold=hold,
             canary=canary,
+            num_gateways=num_gateways,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

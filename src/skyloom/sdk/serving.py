@@ -75,6 +75,7 @@ class EndpointCalls(ChangeCalls):
         hold: bool = False,
         canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -85,6 +86,7 @@ class EndpointCalls(ChangeCalls):
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
+            num_gateways: processes that share its ports where it needs a gateway; with two, one that dies is not missed.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -98,6 +100,7 @@ class EndpointCalls(ChangeCalls):
             hold=hold,
             canary=canary,
             scaling=scaling,
+            num_gateways=num_gateways,
         )
         return self._transport.send(ask)
 

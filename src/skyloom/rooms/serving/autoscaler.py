@@ -37,6 +37,9 @@ from skyloom.rooms.serving.scaling import (
 _LONGEST_LEAD_S = 600.0
 _LEARNS = 0.5  # of what a start took, into what the next is expected to take
 _TAIL = 0.95
+_FRESH_S = 5.0  # a gateway that said nothing for so long adds nothing any more
+_NEW_AFTER_S = 10.0  # whoever was there before this process has said something by then
+_FORGET_S = 600.0
 
 
 class Autoscaler:
@@ -49,11 +52,14 @@ class Autoscaler:
         self._followed: dict[str, _Followed] = {}
         self._lock = threading.Lock()
 
-    def hear(self, route: RouteTraffic) -> bool:
-        """Take what a gateway saw at one endpoint. True when somebody waits and there is no replica: then look at once."""
+    def hear(self, gateway: str, route: RouteTraffic) -> bool:
+        """Take what a gateway saw at one endpoint; of several before it, each sees a part.
+
+        True when somebody waits and there is no replica: then look at once.
+        """
         with self._lock:
             followed = self._followed.setdefault(route.endpoint, _Followed())
-            return followed.hear(route, self._clock.now(), self._clock.monotonic())
+            return followed.hear(gateway, route, self._clock.now(), self._clock.monotonic())
 
     def look(self, endpoint: Endpoint, seen: Sequence[Seen]) -> tuple[Endpoint, float]:
         """Decide about one endpoint with an `Autoscaling`; returns it as it is now, and the seconds after which to look again.
@@ -105,28 +111,38 @@ class _Followed:
         self._load = LoadHistory(ScaleSignal.CONCURRENCY, 0.0)
         self._lead_s = 1.0
         self._course: ScaleCourse | None = None
-        self._last: tuple[float, RouteTraffic] | None = None
+        self._last: dict[str, tuple[float, RouteTraffic]] = {}  # gateway → when it was last heard, and what it said
+        self._began: float | None = None
+        self._heard_at: float | None = None
         self._size = self._answering = 0
         self._starting: set[str] = set()
 
-    def hear(self, route: RouteTraffic, now: float, monotonic: float) -> bool:
-        last, self._last = self._last, (monotonic, route)
-        before = RouteTraffic(endpoint=route.endpoint) if last is None else last[1]
-        # Of a gateway's first report it is not known since when it counts; after its restart it counts from nothing.
-        span_s = 0.0 if last is None else monotonic - last[0]
-        again = route.arrived < before.arrived
+    def hear(self, gateway: str, route: RouteTraffic, now: float, monotonic: float) -> bool:
+        last, heard_at = self._last.get(gateway), self._heard_at
+        self._began = monotonic if self._began is None else self._began
+        self._heard_at = monotonic
+        self._last = {name: kept for name, kept in self._last.items() if monotonic - kept[0] < _FORGET_S}
+        self._last[gateway] = (monotonic, route)
+        before = last[1] if last is not None else None
+        # Of a gateway that was there before us it is not known since when it counts; one that comes later counts from nothing.
+        is_new = before is None and monotonic - self._began > _NEW_AFTER_S
+        if is_new or (before is not None and route.arrived < before.arrived):
+            before = RouteTraffic(endpoint=route.endpoint)
+        span_s = 0.0 if heard_at is None else max(0.0, monotonic - heard_at)
+        seen = [told for at, told in self._last.values() if monotonic - at < _FRESH_S]
+        mean = sum(max(told.mean_in_flight, 0.0) for told in seen)
         self._load.add(
             LoadSample(
                 at=now,
-                span_s=max(0.0, span_s),
+                span_s=span_s,
                 replicas=self._answering,
-                arrived=0 if last is None else route.arrived if again else route.arrived - before.arrived,
-                concurrency=max(route.mean_in_flight, 0.0) if span_s else float(route.held + route.in_flight),
-                held=route.held,
-                oldest_held_s=route.oldest_held_s,
-                queue_delay_s=route.queue_delay_s,
-                latency_s=None if last is None else _tail(RouteTraffic(endpoint="") if again else before, route),
-                utilisation=_busy_share(route.mean_in_flight, self._answering),
+                arrived=0 if before is None else route.arrived - before.arrived,
+                concurrency=mean if span_s else float(sum(told.held + told.in_flight for told in seen)),
+                held=sum(told.held for told in seen),
+                oldest_held_s=max(told.oldest_held_s for told in seen),
+                queue_delay_s=max(told.queue_delay_s for told in seen),
+                latency_s=None if before is None else _tail(before, route),
+                utilisation=_busy_share(mean, self._answering),
             )
         )
         return bool(route.held) and self._size == 0

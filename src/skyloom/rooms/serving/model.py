@@ -23,6 +23,8 @@ from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, RevisionResult, TrafficSplit
 
+NumGateways = Annotated[int, Meta(ge=1, le=4)]
+
 
 class EndpointMissing(NotFound):
     """No such endpoint in this project."""
@@ -70,6 +72,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
+        num_gateways: how many processes stand before it, where it needs one at all; they share its ports.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+    num_gateways: NumGateways = 1
 
     @property
     def in_force(self) -> TrafficSplit:
@@ -214,6 +218,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         hold: the new revision gets no traffic and no replicas until `endpoints.route` sends it some.
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
+        num_gateways: None keeps what the endpoint has (for a new one: 1). A project has as many as the one of its endpoints that asks for
+            most; with two, one that dies is not missed.
     """
 
     model: Name
@@ -224,6 +230,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     hold: bool = False
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
+    num_gateways: NumGateways | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

@@ -123,7 +123,7 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        size = size_of(ask, endpoint)
+        size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
         if (
             latest is not None
@@ -177,7 +177,9 @@ class Serving:
                 f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
             )
         self._routes_heard.take(by.project, ask)
-        waiting = [route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(route)]
+        waiting = [
+            route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(ask.gateway, route)
+        ]
         if waiting:
             self.notice({ENDPOINTS.name})  # a request waits and nobody is there: look at once
         return model.Reported(stop=gateway.stopped_at is not None)
@@ -281,6 +283,7 @@ class Serving:
             self._publish_access({endpoint.project for endpoint in endpoints})
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
+            self._progress.keep(lambda endpoint_id: endpoint_id in known)
             looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
             moved = any(changes for changes, _ in looks)
             if moved:

@@ -176,18 +176,16 @@ class Canary(Record, frozen=True, kw_only=True):
 class SplitTally(Record, frozen=True, kw_only=True):
     """What an endpoint's revisions were asked since its split came into force. Its id is the endpoint's.
 
-    A gateway's numbers begin at 0 with it and only grow; so what counts is what its successors saw, and of the present one what came since.
+    A gateway's numbers begin at 0 with it and only grow. So what counts is what those that are gone saw, and what the others saw since.
 
     Attributes:
         since: Unix seconds when the split came into force.
-        gateway: whose numbers ``base`` are.
-        base: what that gateway had counted when the split came into force.
-        carried: what earlier gateways counted since.
+        bases: gateway → what it had counted when the split came into force; nothing for one that began later.
+        carried: what gateways that are gone counted since.
     """
 
     since: float
-    gateway: str = ""
-    base: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
+    bases: dict[Id, dict[Id, RevisionTraffic]] = msgspec.field(default_factory=dict)
     carried: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
 
 

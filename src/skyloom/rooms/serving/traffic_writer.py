@@ -16,7 +16,7 @@ from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, REVISIONS, TALLIES
 from skyloom.rooms.serving.rules import Situation
 from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, SplitTally, TrafficSplit
-from skyloom.rooms.serving.tallying import Counted
+from skyloom.rooms.serving.tallying import ByGateway
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,13 @@ class Moment:
     """Everything that a decision about an endpoint's traffic needs.
 
     Attributes:
-        gateway: id of the gateway that stands before it, "" for none.
-        counted: what that gateway has counted since it began.
+        counted: the gateways that stand before it, and what each has counted since it began.
         drift: what the drift alert says that fired since the canary began, "" without one.
     """
 
     situation: Situation
     tally: SplitTally | None
-    gateway: str
-    counted: Counted
+    counted: ByGateway
     drift: str = ""
 
 
@@ -47,10 +45,10 @@ class SplitWriter:
 
     def moment(self, view: Snapshot, endpoint: Endpoint) -> Moment:
         """Everything that a decision about the traffic needs."""
-        gateway, counted = self._outlook.counted(view, endpoint)
+        counted = self._outlook.counted(view, endpoint)
         situation = self._outlook.situation(view, endpoint)
         drift = _drift(view, situation.canary) if situation.canary else ""
-        return Moment(situation, view.get(TALLIES, endpoint.id), gateway, counted, drift)
+        return Moment(situation, view.get(TALLIES, endpoint.id), counted, drift)
 
     def end(self, tx: Transaction, endpoint: Endpoint, canary: Canary, state: CanaryState, message: str) -> Endpoint:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""
@@ -104,8 +102,7 @@ class SplitWriter:
             project=endpoint.project,
             version=known.version if known else 0,
             since=now,
-            gateway=moment.gateway,
-            base=dict(moment.counted),
+            bases={gateway: dict(seen) for gateway, seen in moment.counted.items()},
         )
         if known is None:
             tx.insert(TALLIES, made)
