@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from skyloom.durable import disk_errors, write_private
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name, segment_of, starts_of
 from skyloom.rooms.serving.routes import RoutingTable
@@ -29,8 +30,8 @@ class LocalReplicaFiles:
     def __init__(self, folder: Path, keep_s: float = 30 * 86_400.0, keep_bytes: int = 10 * 2**30) -> None:
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
-        self._routes = folder / "routes"
-        for part in (folder, self._logs, self._ports, self._access, self._routes):
+        self._routes, self._loads = folder / "routes", folder / "loads"
+        for part in (folder, self._logs, self._ports, self._access, self._routes, self._loads):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
@@ -85,6 +86,15 @@ class LocalReplicaFiles:
                 path.unlink(missing_ok=True)
                 left, removed = left - size, removed + 1
         return removed
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        _replace(self._loads / f"{endpoint}.json", msgspec.json.encode(memory))
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        try:
+            return msgspec.json.decode((self._loads / f"{endpoint}.json").read_bytes(), type=LoadMemory)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
 
     def free_port(self) -> int:
         with socket.socket() as probe:

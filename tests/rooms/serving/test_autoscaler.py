@@ -1,5 +1,6 @@
 """Scaling inside the serving room, by reports that a gateway would send."""
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import InvalidInput
@@ -9,7 +10,14 @@ from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
 from skyloom.rooms.serving.model import EndpointState
 from skyloom.rooms.serving.ports import GATEWAYS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
-from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
+from skyloom.rooms.serving.scaling import (
+    Autoscaling,
+    Foresight,
+    ScaleReason,
+    ScaleSignal,
+    ScalingUnclear,
+    ScheduledFloor,
+)
 from tests.rooms.serving.bench import Bench
 
 SLEEPY = Autoscaling(min_replicas=0, max_replicas=4, target=8.0, scale_to_zero_after_s=30.0)
@@ -203,3 +211,19 @@ def test_endpoint_that_asks_for_two_gateways_has_two_and_misses_none(bench: Benc
     bench.deploy(num_gateways=1)
     bench.settle(4)
     assert len(alive()) == 1
+
+
+def test_foresight_remembers_earlier_days_after_a_restart_and_a_new_limit(bench: Bench) -> None:
+    scaling = Autoscaling(max_replicas=9, target=4.0, window_s=6.0, foresight=Foresight(num_days=2, same_weekday=False))
+    gateway = start(bench, scaling)
+    gateway.sizes(20, 70)
+    bench.clock.advance(300)
+    gateway.sizes(0, 2)  # the memory is kept every five minutes
+    bench.clock.advance(86_400 - 372)
+    bench.start()
+    bench.settle(3)
+    assert "1 earlier day saw up to 20 requests at once" in bench.status().scale.floor_why
+    bench.deploy(scaling=msgspec.structs.replace(scaling, max_replicas=7))
+    bench.settle(3)
+    assert "1 earlier day saw up to 20 requests at once" in bench.status().scale.floor_why
+    assert bench.status().endpoint.num_replicas == 5

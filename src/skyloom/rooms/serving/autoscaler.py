@@ -1,15 +1,18 @@
 """The loop's side of scaling: keeps what gateways report of each endpoint, asks the policy, commits what it decides together with why.
 
-What was heard lives in memory: losing it costs a window in which nothing is taken away. What was decided is the endpoint's own
-`num_replicas`, so a control plane that starts again goes on from there.
+What was heard lives in memory: losing it costs a window in which nothing is taken away. Only what foresight looks at, the
+minutes of the last days, is kept in a file every few minutes. What was decided is the endpoint's own `num_replicas`, so a
+control plane that starts again goes on from there.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
@@ -17,10 +20,10 @@ from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.monitoring.windows import latency_quantile
 from skyloom.rooms.schedules.rules import next_slot
-from skyloom.rooms.serving.load import LoadHistory
+from skyloom.rooms.serving.load import LoadHistory, LoadMemory
 from skyloom.rooms.serving.model import Deploy, Endpoint
 from skyloom.rooms.serving.policy import decide, explained
-from skyloom.rooms.serving.ports import ENDPOINTS
+from skyloom.rooms.serving.ports import ENDPOINTS, ReplicaFiles
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.rules import Seen
 from skyloom.rooms.serving.scaling import (
@@ -40,12 +43,15 @@ _TAIL = 0.95
 _FRESH_S = 5.0  # a gateway that said nothing for so long adds nothing any more
 _NEW_AFTER_S = 10.0  # whoever was there before this process has said something by then
 _FORGET_S = 600.0
+_KEEP_EVERY_S = 300.0
+log = logging.getLogger("skyloom.serving")
 
 
 class Autoscaler:
     """The sizes of all endpoints that have an `Autoscaling`. Thread-safe: reports come beside the loop."""
 
-    def __init__(self, store: Store, clock: Clock, outbox: Outbox) -> None:
+    def __init__(self, store: Store, clock: Clock, outbox: Outbox, files: ReplicaFiles) -> None:
+        self._files = files
         self._store = store
         self._clock = clock
         self._outbox = outbox
@@ -69,7 +75,12 @@ class Autoscaler:
         """
         now = self._clock.now()
         with self._lock:
+            is_known = endpoint.id in self._followed and self._followed[endpoint.id].is_begun
+        foresees = endpoint.scaling is not None and endpoint.scaling.foresight is not None
+        kept = self._files.read_load(endpoint.id) if foresees and not is_known else None
+        with self._lock:
             followed = self._followed.setdefault(endpoint.id, _Followed())
+            followed.recalled = kept or followed.recalled
             decision = followed.decide(endpoint, seen, now)
         if decision.wanted != endpoint.num_replicas:
             moved = self._store.write(lambda tx: self._commit(tx, endpoint, decision))
@@ -78,6 +89,9 @@ class Autoscaler:
             endpoint = moved
         with self._lock:
             followed.settle(decision, now)
+            memory = followed.memory_due(now)
+        if memory is not None:
+            self._keep(endpoint, memory)
         return endpoint, max(0.0, decision.again_at - now)
 
     def note(self, endpoint: Endpoint) -> ScaleNote | None:
@@ -89,6 +103,13 @@ class Autoscaler:
         """Forget endpoints that are gone."""
         with self._lock:
             self._followed = {key: kept for key, kept in self._followed.items() if still(key)}
+
+    def _keep(self, endpoint: Endpoint, memory: LoadMemory) -> None:
+        """A memory that cannot be kept keeps nobody from deciding."""
+        try:
+            self._files.keep_load(endpoint.id, memory)
+        except SkyloomError as error:
+            log.warning("what was seen of endpoint %s is not kept: %s", endpoint.id, error)
 
     def _commit(self, tx: Transaction, endpoint: Endpoint, decision: ScaleDecision) -> Endpoint | None:
         fresh = tx.get(ENDPOINTS, endpoint.id)
@@ -116,6 +137,22 @@ class _Followed:
         self._heard_at: float | None = None
         self._size = self._answering = 0
         self._starting: set[str] = set()
+        self.recalled: LoadMemory | None = None
+        self._kept_at: float | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """It was decided about before."""
+        return self._scaling is not None
+
+    def memory_due(self, now: float) -> LoadMemory | None:
+        """What is to be kept now, if it is time."""
+        if self._kept_at is not None and 0 <= now - self._kept_at < _KEEP_EVERY_S:
+            return None
+        memory = self._load.memory
+        if memory is not None:
+            self._kept_at = now
+        return memory
 
     def hear(self, gateway: str, route: RouteTraffic, now: float, monotonic: float) -> bool:
         last, heard_at = self._last.get(gateway), self._heard_at
@@ -152,8 +189,11 @@ class _Followed:
         assert scaling is not None
         if scaling != self._scaling:
             # Another policy looks at other things; it begins with nothing seen, and so takes nothing away for a window.
-            last = self._load.newest
+            last, known = self._load.newest, self._load.memory or self.recalled
             self._scaling, self._load, self._course = scaling, LoadHistory.of(scaling), None
+            if known is not None:
+                self._load.recall(known)
+            self.recalled = None
             if last is not None:
                 self._load.add(msgspec.structs.replace(last, span_s=0.0))
         self._learn_lead(seen, now)

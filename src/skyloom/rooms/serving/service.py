@@ -88,7 +88,7 @@ class Serving:
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
-        self.autoscaler = Autoscaler(store, clock, outbox)
+        self.autoscaler = Autoscaler(store, clock, outbox, files)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
         self._tick_lock = threading.Lock()
