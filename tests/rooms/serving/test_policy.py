@@ -365,3 +365,12 @@ def test_note_of_a_burst_says_until_when_nothing_is_taken_away_and_when_it_sleep
     assert note.reason is ScaleReason.PANIC and note.panic_until == START + 21 + 10
     assert (note.burst, note.needed, note.floor) == (8.0, 4, 0)
     assert note.sleeps_at == run.at + 60
+
+
+def test_quiet_endpoint_sleeps_when_its_quiet_time_is_over_whatever_the_delay_of_shrinking() -> None:
+    scaling = Autoscaling(min_replicas=0, target=1.0, window_s=10, scale_to_zero_after_s=20, scale_down_delay_s=300)
+    run = Run(scaling)
+    run.play([0.5] * 20)
+    sizes = run.play([0.0] * 21)
+    assert sizes.index(0) == 19
+    assert run.said[-2].reason is ScaleReason.IDLE
