@@ -15,7 +15,16 @@ from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, REVISIONS, TALLIES
 from skyloom.rooms.serving.rules import Situation
-from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, SplitTally, TrafficSplit
+from skyloom.rooms.serving.split import (
+    CANARY_MOVES,
+    MAX_SHARES,
+    Canary,
+    CanaryState,
+    Fallback,
+    Front,
+    SplitTally,
+    TrafficSplit,
+)
 from skyloom.rooms.serving.tallying import ByGateway
 
 
@@ -140,8 +149,15 @@ def revision_numbered(view: Snapshot, endpoint: Endpoint, number: int) -> Revisi
 
 
 def with_share(split: TrafficSplit, number: int, weight: float) -> TrafficSplit:
-    """The same split with one more revision in it."""
+    """The same split with one more revision in it; of those that are only held, it names the newest. Raises `SplitUnclear`."""
     shares = {**split.shares, number: weight}
+    held = sorted(known for known in split.shares if known not in split.used)
+    while len(shares) > MAX_SHARES and held:
+        del shares[held.pop(0)]
+    if len(shares) > MAX_SHARES:
+        raise change.SplitUnclear(
+            f"{MAX_SHARES} revisions share the traffic already.", next_action="Take the traffic from one of them first."
+        )
     return TrafficSplit(
         shares=shares, rules=split.rules, sticky_header=split.sticky_header, shadows=dict(split.shadows)
     )
