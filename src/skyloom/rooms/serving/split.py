@@ -14,7 +14,7 @@ from skyloom.rooms.serving.routes import Fraction, HeaderName, HeaderValue, Revi
 Number = Annotated[int, Meta(ge=1, le=2**31, description="A revision's number.")]
 Percent = Annotated[float, Meta(gt=0, lt=100)]
 KEEP_S = 600.0
-MAX_SHARES = 100
+MAX_SHARES, MAX_SHADOWS = 100, 10
 
 
 class Front(enum.StrEnum):
@@ -45,7 +45,7 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
     shares: Annotated[dict[Number, Weight], Meta(min_length=1, max_length=MAX_SHARES)]
     rules: Annotated[tuple[HeaderChoice, ...], Meta(max_length=100)] = ()
     sticky_header: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,60}$(?!\n)")] = ""
-    shadows: Annotated[dict[Number, Fraction], Meta(max_length=10)] = {}
+    shadows: Annotated[dict[Number, Fraction], Meta(max_length=MAX_SHADOWS)] = {}
 
     @property
     def weighted(self) -> dict[int, float]:
