@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.chaos import models
 from benchmarks.chaos.flat import Watched
 from benchmarks.chaos.models import Array
-from benchmarks.chaos.place import gateway_pid, place, replica_pids, until
+from benchmarks.chaos.place import gateway_pids, place, replica_pids, until
 from benchmarks.chaos.report import Finding, figure, promise
 from benchmarks.measures import Cloud
 from benchmarks.serving.wires import Wire, message, numbers, numbers_of_grpc
@@ -74,7 +74,7 @@ def _is_alone(client: Client) -> bool:
 
 def _watched(made: Cloud, client: Client, duration_s: float) -> list[Watched]:
     fills_mib = _WINDOWS_MIB if duration_s < _WINDOWS_FULL_S else 0.0
-    found = [Watched("control plane", made.record.pid, fills_mib), Watched("gateway", gateway_pid(client))]
+    found = [Watched("control plane", made.record.pid, fills_mib), Watched("gateway", gateway_pids(client)[0])]
     for name in (STEADY, GATED):
         pids = sorted(replica_pids(client, name).values())
         found += [Watched(f"{name} replica {number}", pid) for number, pid in enumerate(pids, 1)]

@@ -7,9 +7,11 @@ import pytest
 from skyloom.blobs.local import LocalBlobs
 from skyloom.blobs.memory import MemoryBlobs
 from skyloom.ports.blobs import BlobMissing
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.routes import EndpointRoute, RoutingTable
+from skyloom.rooms.serving.scaling import ScaleSignal
 from skyloom.stores.replica_files import LocalReplicaFiles
 
 DIGESTS = ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
@@ -31,6 +33,16 @@ def test_access_list_is_private_and_replaced_whole(tmp_path: Path) -> None:
     files.publish_access("p", DIGESTS[:1])
     assert read(files).digests == DIGESTS[:1]
     assert [item.name for item in path.parent.iterdir()] == ["p.json"]
+
+
+def test_load_is_kept_and_a_torn_file_is_as_good_as_none(tmp_path: Path) -> None:
+    memory = LoadMemory(signal=ScaleSignal.RATE, minute=29_000_000, means=b"\0" * 8)
+    LocalReplicaFiles(tmp_path / "requests", MemoryBlobs()).keep_load("ep_1", memory)
+    files = LocalReplicaFiles(tmp_path / "requests", MemoryBlobs())
+    assert files.read_load("ep_1") == memory and files.read_load("ep_2") is None
+    (path,) = (tmp_path / "requests" / "loads").iterdir()
+    path.write_bytes(path.read_bytes()[:20])
+    assert files.read_load("ep_1") is None
 
 
 def test_log_of_an_unknown_replica_is_empty(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ Urgent = Annotated[
     list[str] | None,
     typer.Option("--urgent", metavar="TOKEN", help="Tokens that may say priority 1, by name; * for all. Repeat it."),
 ]
+Gateways = Annotated[
+    int | None,
+    typer.Option(
+        "--gateways", min=1, max=4, help="Where it needs a gateway: processes that share its ports.", show_default=False
+    ),
+]
 Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
 
@@ -76,6 +82,7 @@ def deploy(
     cache: CacheSize = None,
     cache_ttl: CacheTtl = "60s",
     urgent: Urgent = None,
+    gateways: Gateways = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -112,6 +119,7 @@ def deploy(
         scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
         sized |= _offer(cache, cache_ttl, urgent)
+        sized["num_gateways"] = gateways
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:

@@ -83,6 +83,12 @@ def say_next(status: EndpointStatus) -> str:
     return "; ".join(words) or NOTHING
 
 
+def say_gateways(status: EndpointStatus) -> str:
+    """How many gateways stand before it when it needs one, where that is worth a word."""
+    count = status.endpoint.num_gateways
+    return NOTHING if count == 1 else f"{count:,}, where one is needed"
+
+
 SCALING_COLUMNS: Mapping[type, Sequence[Column]] = {
     ScalingRow: (
         of("policy"),

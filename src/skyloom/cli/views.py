@@ -11,7 +11,15 @@ from skyloom.cli.function_views import FUNCTION_COLUMNS, FUNCTION_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
 from skyloom.cli.quality_views import QUALITY_COLUMNS, QUALITY_PAGES
-from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_bounds, say_load, say_next, say_scaling
+from skyloom.cli.scaling_views import (
+    SCALING_COLUMNS,
+    SCALING_PAGES,
+    say_bounds,
+    say_gateways,
+    say_load,
+    say_next,
+    say_scaling,
+)
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
 from skyloom.cli.traffic_views import (
     TRAFFIC_COLUMNS,
@@ -342,6 +350,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             Column("load", say_load, "scale"),
             Column("allowed", say_bounds, "scale"),
             Column("next", say_next, "scale"),
+            Column("gateways", say_gateways, "endpoint.num_gateways"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),

@@ -58,6 +58,7 @@ class ServiceCalls:
         lanes: LaneRule | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -74,6 +75,7 @@ class ServiceCalls:
             lanes=lanes,
             hold=hold,
             canary=canary,
+            num_gateways=num_gateways,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

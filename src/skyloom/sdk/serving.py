@@ -83,6 +83,7 @@ class EndpointCalls(ChangeCalls):
         picture_urls: bool | None = None,
         cache: CacheRule | None = None,
         lanes: LaneRule | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -95,6 +96,7 @@ class EndpointCalls(ChangeCalls):
             cache, lanes: answers given again; who may go first. None keeps what it has.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
             picture_urls: pictures may be named by ``http`` addresses; None keeps what it has.
+            num_gateways: processes that share its ports where it needs a gateway; with two, one that dies is not missed.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -116,6 +118,7 @@ class EndpointCalls(ChangeCalls):
             picture_urls=picture_urls,
             cache=cache,
             lanes=lanes,
+            num_gateways=num_gateways,
         )
         return self._transport.send(ask)
 

@@ -15,6 +15,7 @@ import msgspec
 from skyloom.core.bounds import Digest
 from skyloom.durable import disk_errors, make_folder, move_into_place, write_new, write_private
 from skyloom.ports.blobs import Blobs
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name, segment_of, starts_of
@@ -35,7 +36,7 @@ class LocalReplicaFiles:
         self._packs, self._bundles = folder / "packs", folder / "bundles"
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
-        self._routes, self._urgent = folder / "routes", folder / "urgent"
+        self._routes, self._urgent, self._loads = folder / "routes", folder / "urgent", folder / "loads"
         for part in (
             folder,
             self._logs,
@@ -45,6 +46,7 @@ class LocalReplicaFiles:
             self._packs,
             self._bundles,
             self._urgent,
+            self._loads,
         ):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
@@ -132,6 +134,15 @@ class LocalReplicaFiles:
                 path.unlink(missing_ok=True)
                 left, removed = left - size, removed + 1
         return removed
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        _replace(self._loads / f"{endpoint}.json", msgspec.json.encode(memory))
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        try:
+            return msgspec.json.decode((self._loads / f"{endpoint}.json").read_bytes(), type=LoadMemory)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
 
     def free_port(self) -> int:
         with socket.socket() as probe:

@@ -18,6 +18,7 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportRoutes, ReportTraffic, StopEndpoint
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
@@ -47,6 +48,7 @@ class MemoryReplicaFiles:
         self.urgent: dict[str, tuple[str, ...]] = {}
         self.packs: dict[str, PackTable] = {}
         self.bundles: dict[str, dict[str, str]] = {}
+        self.loads: dict[str, LoadMemory] = {}
         self._port = 40_000
 
     def access_path(self, project: str) -> str:
@@ -86,6 +88,12 @@ class MemoryReplicaFiles:
 
     def trim_logs(self, live: Collection[str]) -> int:
         return 0
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        self.loads[endpoint] = memory
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        return self.loads.get(endpoint)
 
     def free_port(self) -> int:
         self._port += 1

@@ -26,6 +26,8 @@ from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, RevisionResult, TrafficSplit
 
+NumGateways = Annotated[int, Meta(ge=1, le=4)]
+
 
 class EndpointMissing(NotFound):
     """No such endpoint in this project."""
@@ -79,6 +81,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
         lanes: of the newest revision.
         pack: models that its replicas serve beside this one; None while it never had any.
+        num_gateways: how many processes stand before it, where it needs one at all; they share its ports.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     scaling: Autoscaling | None = None
     lanes: LaneRule | None = None
     pack: Pack | None = None
+    num_gateways: NumGateways = 1
 
     @property
     def in_force(self) -> TrafficSplit:
@@ -239,6 +243,8 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         picture_urls: pictures may be named by ``http`` addresses, which replicas fetch; None keeps what the endpoint has, at first False.
         secrets: which of the project's secrets a service gets; None keeps what the newest revision has.
         cache, lanes: None keeps what the newest revision has.
+        num_gateways: None keeps what the endpoint has (for a new one: 1). A project has as many as the one of its endpoints that asks for
+            most; with two, one that dies is not missed.
     """
 
     model: Name
@@ -253,6 +259,7 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=20)] | None = None
     cache: CacheRule | None = None
     lanes: LaneRule | None = None
+    num_gateways: NumGateways | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")

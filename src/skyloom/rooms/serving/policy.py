@@ -81,7 +81,8 @@ def explained(scaling: Autoscaling, load: LoadHistory, decision: ScaleDecision, 
     """A decision with everything that it was made of, for people. Raises as `decide` does."""
     stable, burst = load.mean(now, scaling.window_s), load.mean(now, scaling.panic_window_s)
     floor, course, wanted = floor_at(scaling, load, now), decision.course, decision.wanted
-    panics = course.panic_at is not None and now - course.panic_at < scaling.window_s
+    panic_until = None if course.panic_at is None else course.panic_at + scaling.window_s
+    panic_until = None if panic_until is None or panic_until <= now else panic_until
     sleeps = wanted > 0 and floor.replicas == 0 and load.newest is not None
     return ScaleNote(
         at=now,
@@ -93,9 +94,9 @@ def explained(scaling: Autoscaling, load: LoadHistory, decision: ScaleDecision, 
         needed=_needed(stable.value, scaling.target) if stable.seen_s and scaling.signal.adds_up else None,
         floor=floor.replicas,
         floor_why=floor.why,
-        panic_until=course.panic_at + scaling.window_s if panics and course.panic_at is not None else None,
+        panic_until=panic_until,
         delay_until=_delay_ends(scaling, decision) if decision.reason is ScaleReason.DELAY else None,
-        sleeps_at=now - load.quiet_s + scaling.scale_to_zero_after_s if sleeps else None,
+        sleeps_at=max(now - load.quiet_s + scaling.scale_to_zero_after_s, panic_until or now) if sleeps else None,
     )
 
 
@@ -202,8 +203,10 @@ def _with_high_and_low(course: ScaleCourse, scaling: Autoscaling, right: int, no
 
 
 def _delayed(right: _Right, course: ScaleCourse, current: int) -> _Right:
-    """The most that was right within the delay of shrinking, the least within that of growing."""
+    """The most that was right within the delay of shrinking, the least within that of growing. A quiet time was a delay already."""
     most, least = course.highs[0][1], course.lows[0][1]
+    if right.reason is ScaleReason.IDLE:
+        return right
     if right.replicas < current:
         replicas = min(most, current)
     elif right.replicas > current and not right.panics:

@@ -7,6 +7,7 @@ from typing import Protocol
 from skyloom.core.bounds import Digest
 from skyloom.ports.store import Collection
 from skyloom.rooms.serving.change import GatewayRun
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.routes import RoutingTable
@@ -84,6 +85,14 @@ class ReplicaFiles(Protocol):
     def trim_logs(self, live: Several[str]) -> int:
         """Remove segments of request logs that are kept for long enough, and the oldest of too many bytes, but of the replicas in ``live``
         never the newest, which grows. Returns how many."""
+        ...
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        """Keep what was seen of an endpoint's load, in place of what was kept before. Raises `StorageFull`."""
+        ...
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        """What was kept of an endpoint's load; None when nothing was, or when it cannot be read."""
         ...
 
     def free_port(self) -> int:

@@ -96,7 +96,7 @@ class Serving:
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
         self._packs = Packs(store, registry, outbox, blobs, files)
-        self.autoscaler = Autoscaler(store, clock, outbox)
+        self.autoscaler = Autoscaler(store, clock, outbox, files)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
         self._tick_lock = threading.Lock()
@@ -134,7 +134,7 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        size = size_of(ask, endpoint)
+        size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
         draft = self._revision_of(endpoint, ask, version, resources, latest)
         check_offer(draft.cache, resources.memory_bytes)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
@@ -198,7 +198,9 @@ class Serving:
                 f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
             )
         self._routes_heard.take(by.project, ask)
-        waiting = [route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(route)]
+        waiting = [
+            route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(ask.gateway, route)
+        ]
         if waiting:
             self.notice({ENDPOINTS.name})  # a request waits and nobody is there: look at once
         return model.Reported(stop=gateway.stopped_at is not None)
@@ -330,6 +332,7 @@ class Serving:
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
             for endpoint in endpoints:
                 _each(self._packs.publish, endpoint, None)
+            self._progress.keep(lambda endpoint_id: endpoint_id in known)
             looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
             moved = any(changes for changes, _ in looks)
             if moved:

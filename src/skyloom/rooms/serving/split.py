@@ -14,6 +14,7 @@ from skyloom.rooms.serving.routes import Fraction, HeaderName, HeaderValue, Revi
 Number = Annotated[int, Meta(ge=1, le=2**31, description="A revision's number.")]
 Percent = Annotated[float, Meta(gt=0, lt=100)]
 KEEP_S = 600.0
+MAX_SHARES, MAX_SHADOWS = 100, 10
 
 
 class Front(enum.StrEnum):
@@ -41,10 +42,10 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
         shadows: the part of all requests that a revision is sent too; its answers are counted and thrown away.
     """
 
-    shares: Annotated[dict[Number, Weight], Meta(min_length=1, max_length=100)]
+    shares: Annotated[dict[Number, Weight], Meta(min_length=1, max_length=MAX_SHARES)]
     rules: Annotated[tuple[HeaderChoice, ...], Meta(max_length=100)] = ()
     sticky_header: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,60}$(?!\n)")] = ""
-    shadows: Annotated[dict[Number, Fraction], Meta(max_length=10)] = {}
+    shadows: Annotated[dict[Number, Fraction], Meta(max_length=MAX_SHADOWS)] = {}
 
     @property
     def weighted(self) -> dict[int, float]:
@@ -181,18 +182,16 @@ class Canary(Record, frozen=True, kw_only=True):
 class SplitTally(Record, frozen=True, kw_only=True):
     """What an endpoint's revisions were asked since its split came into force. Its id is the endpoint's.
 
-    A gateway's numbers begin at 0 with it and only grow; so what counts is what its successors saw, and of the present one what came since.
+    A gateway's numbers begin at 0 with it and only grow. So what counts is what those that are gone saw, and what the others saw since.
 
     Attributes:
         since: Unix seconds when the split came into force.
-        gateway: whose numbers ``base`` are.
-        base: what that gateway had counted when the split came into force.
-        carried: what earlier gateways counted since.
+        bases: gateway → what it had counted when the split came into force; nothing for one that began later.
+        carried: what gateways that are gone counted since.
     """
 
     since: float
-    gateway: str = ""
-    base: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
+    bases: dict[Id, dict[Id, RevisionTraffic]] = msgspec.field(default_factory=dict)
     carried: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
 
 

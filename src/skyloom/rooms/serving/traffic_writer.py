@@ -18,8 +18,17 @@ from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, REVISIONS, TALLIES
 from skyloom.rooms.serving.rules import Situation
-from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, SplitTally, TrafficSplit
-from skyloom.rooms.serving.tallying import Counted
+from skyloom.rooms.serving.split import (
+    CANARY_MOVES,
+    MAX_SHARES,
+    Canary,
+    CanaryState,
+    Fallback,
+    Front,
+    SplitTally,
+    TrafficSplit,
+)
+from skyloom.rooms.serving.tallying import ByGateway
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,14 @@ class Moment:
     """Everything that a decision about an endpoint's traffic needs.
 
     Attributes:
-        gateway: id of the gateway that stands before it, "" for none.
-        counted: what that gateway has counted since it began.
+        counted: the gateways that stand before it, and what each has counted since it began.
         drift: what the drift alert says that fired since the canary began, "" without one.
         labels: what labels say of each revision's answers since the canary began.
     """
 
     situation: Situation
     tally: SplitTally | None
-    gateway: str
-    counted: Counted
+    counted: ByGateway
     drift: str = ""
     labels: Mapping[int, QualityCount] = field(default_factory=dict)
 
@@ -52,13 +59,13 @@ class SplitWriter:
 
     def moment(self, view: Snapshot, endpoint: Endpoint) -> Moment:
         """Everything that a decision about the traffic needs."""
-        gateway, counted = self._outlook.counted(view, endpoint)
+        counted = self._outlook.counted(view, endpoint)
         situation = self._outlook.situation(view, endpoint)
         drift, labels, canary = "", {}, situation.canary
         if canary is not None and canary.live:
             drift = _drift(view, canary)
             labels = counts_since(view, endpoint.id, canary.created_at, self._clock.now())
-        return Moment(situation, view.get(TALLIES, endpoint.id), gateway, counted, drift, labels)
+        return Moment(situation, view.get(TALLIES, endpoint.id), counted, drift, labels)
 
     def end(self, tx: Transaction, endpoint: Endpoint, canary: Canary, state: CanaryState, message: str) -> Endpoint:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""
@@ -117,8 +124,7 @@ class SplitWriter:
             project=endpoint.project,
             version=known.version if known else 0,
             since=now,
-            gateway=moment.gateway,
-            base=dict(moment.counted),
+            bases={gateway: dict(seen) for gateway, seen in moment.counted.items()},
         )
         if known is None:
             tx.insert(TALLIES, made)
@@ -156,8 +162,15 @@ def revision_numbered(view: Snapshot, endpoint: Endpoint, number: int) -> Revisi
 
 
 def with_share(split: TrafficSplit, number: int, weight: float) -> TrafficSplit:
-    """The same split with one more revision in it."""
+    """The same split with one more revision in it; of those that are only held, it names the newest. Raises `SplitUnclear`."""
     shares = {**split.shares, number: weight}
+    held = sorted(known for known in split.shares if known not in split.used)
+    while len(shares) > MAX_SHARES and held:
+        del shares[held.pop(0)]
+    if len(shares) > MAX_SHARES:
+        raise change.SplitUnclear(
+            f"{MAX_SHARES} revisions share the traffic already.", next_action="Take the traffic from one of them first."
+        )
     return TrafficSplit(
         shares=shares, rules=split.rules, sticky_header=split.sticky_header, shadows=dict(split.shadows)
     )
