@@ -46,7 +46,8 @@ class PredictionLog(Protocol):
         failed: the last write did not succeed, so that nothing is answered.
     """
 
-    failed: bool
+    @property
+    def failed(self) -> bool: ...
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Give each ticket its prediction id and keep its record; on failure every ticket fails with `RequestLogFull`.

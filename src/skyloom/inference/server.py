@@ -17,12 +17,13 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
-from skyloom.inference.journal import Journal
+from skyloom.inference.journal import Journal, PredictionLog
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
+from skyloom.inference.sampling import SampledLog, Sampler
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
@@ -74,20 +75,26 @@ class Replica:
             example = model.example(1)
             traffic.check(example, model.run(example))
         journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
+        log: PredictionLog = journal
+        self._sampler: Sampler | None = None
+        if plan.sampling_file:
+            rule_file, samples = folder / plan.sampling_file, folder / plan.samples_folder
+            self._sampler = Sampler(rule_file, samples, plan.replica, model.manifest)
+            log = SampledLog(journal, self._sampler)
         batcher = Batcher(
             model,
             pace,
             loop,
             max_queue_rows=limits.max_queue_rows,
             max_queue_bytes=limits.max_queue_bytes,
-            settle=journal.write,
+            settle=log.write,
             watch=traffic.watch,
             may_block=not model.is_remote,
         )
         contract = Contract(signature, limits.max_request_rows)
         access = AccessList(folder / plan.access_file)
         form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
-        self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
+        self.plane = DataPlane(plan, contract, batcher, log, traffic, access, model.platform, form)
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready
@@ -148,6 +155,8 @@ class Replica:
             self.grpc_connections.sweep()
             self.plane.access.refresh()
             self._grpc.look()
+            if self._sampler is not None:
+                self._sampler.refresh()
 
     async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Take nothing new, finish what is there, within the plan's time."""

@@ -1,6 +1,6 @@
 """The serving room over memory adapters: a machine whose replicas do what a test says."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportRoutes, ReportTraffic, StopEndpoint
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic, RoutingTable
+from skyloom.rooms.serving.samples import SamplingRule
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
@@ -41,6 +42,8 @@ class MemoryReplicaFiles:
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}
         self.logs: dict[str, bytes] = {}
+        self.rules: dict[str, SamplingRule | None] = {}
+        self.sampled: dict[str, tuple[int, int]] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
         self._port = 40_000
@@ -66,6 +69,23 @@ class MemoryReplicaFiles:
 
     def trim_logs(self, live: Collection[str]) -> int:
         return 0
+
+    def sampling_path(self, endpoint: str) -> str:
+        return f"/sampling/{endpoint}"
+
+    def publish_sampling(self, endpoint: str, rule: SamplingRule | None) -> None:
+        self.rules[endpoint] = rule
+
+    def samples_folder(self, endpoint: str) -> str:
+        return f"/samples/{endpoint}"
+
+    def samples(self, endpoint: str) -> dict[str, tuple[int, int]]:
+        return dict(self.sampled)
+
+    def remove_samples(self, endpoint: str, taken: Mapping[str, int], live: Collection[str]) -> None:
+        for replica, upto in taken.items():
+            if replica in self.sampled and replica not in live and self.sampled[replica][1] <= upto:
+                del self.sampled[replica]
 
     def free_port(self) -> int:
         self._port += 1

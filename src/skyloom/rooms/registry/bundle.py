@@ -139,3 +139,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     columns: Annotated[tuple[ShortText, ...], Meta(max_length=10_000)] = ()
     service: ServiceSpec | None = None
     image: ImageInput | None = None
+
+    @property
+    def is_tabular(self) -> bool:
+        """The model's one input is a row of named columns."""
+        inputs = self.signature.inputs
+        return len(inputs) == 1 and len(inputs[0].shape) == 2 and 0 < len(self.columns) == inputs[0].shape[1]

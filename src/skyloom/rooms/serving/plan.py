@@ -66,6 +66,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             ``*`` takes any, where a proxy stands in front.
         access_file: the `Access` list; read again when it changes.
         log_folder: segments of the request log lie there (`predictions.log_name`). Empty keeps none, in an exported plan only.
+        sampling_file: the `SamplingRule`, read again when it changes: which requests are kept whole, and what of them; empty keeps none.
+        samples_folder: where they are kept, in segments as the request log's.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cpus: cores; the threads of one inference.
@@ -90,6 +92,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     allowed_hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = LOOPBACK_NAMES
     access_file: str
     log_folder: str
+    sampling_file: str = ""
+    samples_folder: str = ""
     port_folder: str
     ready_file: str = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0

@@ -1,12 +1,14 @@
 """What serving needs stored, and what it needs of the machine that its replicas run on."""
 
 from collections.abc import Collection as Several
+from collections.abc import Mapping
 from typing import Protocol
 
 from skyloom.ports.store import Collection
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
 from skyloom.rooms.serving.routes import RoutingTable
+from skyloom.rooms.serving.samples import SamplingRule
 from skyloom.rooms.serving.split import Canary, SplitTally
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
@@ -60,6 +62,26 @@ class ReplicaFiles(Protocol):
     def trim_logs(self, live: Several[str]) -> int:
         """Remove segments of request logs that are kept for long enough, and the oldest of too many bytes, but of the replicas in ``live``
         never the newest, which grows. Returns how many."""
+        ...
+
+    def sampling_path(self, endpoint: str) -> str:
+        """Where the rule of an endpoint's sampling is."""
+        ...
+
+    def publish_sampling(self, endpoint: str, rule: SamplingRule | None) -> None:
+        """Replace that rule, whole or not at all, or remove it; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def samples_folder(self, endpoint: str) -> str:
+        """Where the replicas of an endpoint keep what they sample."""
+        ...
+
+    def samples(self, endpoint: str) -> dict[str, tuple[int, int]]:
+        """Replica → where its samples begin that are there, and where their last whole line ends."""
+        ...
+
+    def remove_samples(self, endpoint: str, taken: Mapping[str, int], live: Several[str]) -> None:
+        """Remove the segments that were taken whole, up to the byte given by replica; never the newest of a replica in ``live``."""
         ...
 
     def free_port(self) -> int:

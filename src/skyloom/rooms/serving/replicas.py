@@ -68,6 +68,8 @@ def plan_of(
         private=private,
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
+        sampling_file=files.sampling_path(endpoint.id),
+        samples_folder=files.samples_folder(endpoint.id),
         port_folder=files.port_folder,
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
