@@ -17,7 +17,7 @@ from skyloom.inference.sampling import SampledLog, Sampler
 from skyloom.inference.tensors import Call
 from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind, Signature, TensorSpec
 from skyloom.rooms.serving.predictions import log_name, starts_of
-from skyloom.rooms.serving.samples import Pattern, RowsNotKept, SampledRow, SampleLine, Sampling, SamplingRule
+from skyloom.rooms.serving.samples import Pattern, RequestSampling, RowsNotKept, SampledRow, SampleLine, SamplingRule
 from skyloom.rooms.serving.samples_columns import columns_of
 
 TABULAR = Manifest(
@@ -59,7 +59,7 @@ class Folder:
     def __init__(self, path, manifest=TABULAR, max_bytes=2**20, columns=None, **sampling) -> None:
         self.path, self.manifest = path, manifest
         self.rule = SamplingRule(
-            sampling=Sampling(**{"share": 1.0, **sampling}),
+            sampling=RequestSampling(**{"share": 1.0, **sampling}),
             columns=columns_of(manifest) if columns is None else columns,
             key="00" * 32,
             max_bytes=max_bytes,

@@ -9,7 +9,7 @@ from skyloom.cli.wording import NOTHING, moment, safe
 from skyloom.rooms.quality.model import FeedbackReport, LabelRefusal
 from skyloom.rooms.sampling.model import SamplingStatus
 from skyloom.rooms.serving.judging import QualityReport, RevisionQuality
-from skyloom.rooms.serving.samples import Sampling
+from skyloom.rooms.serving.samples import RequestSampling
 
 _MAX_MIXED = 3
 
@@ -29,14 +29,14 @@ def _mixed_up(line: RevisionQuality) -> str:
     return ", ".join(words for _, words in sorted(pairs, reverse=True)[:_MAX_MIXED]) or NOTHING
 
 
-def _which(sampling: Sampling) -> str:
+def _which(sampling: RequestSampling) -> str:
     words = [f"{sampling.share:.4g} of all"]
     if sampling.uncertain_below is not None:
         words.append(f"all of confidence below {sampling.uncertain_below:g}")
     return ", ".join([*words, *(f"{share:.4g} of {safe(name)}" for name, share in sampling.by_class.items())])
 
 
-def _redacted(sampling: Sampling) -> str:
+def _redacted(sampling: RequestSampling) -> str:
     words = [f"{safe(name)} dropped" for name in sampling.drop] + [f"{safe(name)} hashed" for name in sampling.hash]
     words += [f"{', '.join(patterns)} crossed out in {safe(name)}" for name, patterns in sampling.mask.items()]
     return "; ".join(words) or "nothing"

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from skyloom.cli.values import UnreadableOption
-from skyloom.rooms.serving.samples import Pattern, Sampling
+from skyloom.rooms.serving.samples import Pattern, RequestSampling
 
 To = Annotated[str, typer.Option("--to", metavar="DATASET", help="Where rows go.", show_default=False)]
 Sample = Annotated[float, typer.Option("--sample", min=0, max=1, help="The share of rows that is kept, 0 to 1.")]
@@ -49,7 +49,7 @@ def sampling(
     drop: Iterable[str] | None,
     hashed: Iterable[str] | None,
     mask: Iterable[str] | None,
-) -> Sampling:
+) -> RequestSampling:
     """Read the options. Raises `UnreadableOption`."""
     told = {
         "share": share,
@@ -60,7 +60,7 @@ def sampling(
         "mask": dict(_patterns(word) for word in mask or ()),
     }
     try:
-        return msgspec.convert(told, Sampling)
+        return msgspec.convert(told, RequestSampling)
     except msgspec.ValidationError as error:
         raise UnreadableOption(
             f"The sampling cannot be meant: {error}.",

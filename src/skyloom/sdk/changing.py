@@ -6,7 +6,7 @@ from skyloom.rooms.sampling.model import CollectSamples, GetSampling, LogOff, Lo
 from skyloom.rooms.serving import change
 from skyloom.rooms.serving.judging import GetQuality, QualityReport
 from skyloom.rooms.serving.model import EndpointStatus
-from skyloom.rooms.serving.samples import Sampling
+from skyloom.rooms.serving.samples import RequestSampling
 from skyloom.rooms.serving.split import KEEP_S, Comparison, HeaderChoice, TrafficSplit
 from skyloom.sdk.watching import WatchCalls
 
@@ -57,7 +57,7 @@ class ChangeCalls(WatchCalls):
         self,
         name: str,
         dataset: str,
-        sampling: Sampling | None = None,
+        sampling: RequestSampling | None = None,
         *,
         every_s: float = 3_600.0,
         keep_days: float = 30.0,
@@ -75,7 +75,7 @@ class ChangeCalls(WatchCalls):
         ask = LogTo(
             name=name,
             dataset=dataset,
-            sampling=sampling or Sampling(),
+            sampling=sampling or RequestSampling(),
             every_s=every_s,
             keep_days=keep_days,
             max_rows=max_rows,

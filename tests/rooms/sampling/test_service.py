@@ -19,7 +19,7 @@ from skyloom.rooms.sampling.service import SampleLogs
 from skyloom.rooms.serving.model import EndpointMissing
 from skyloom.rooms.serving.ports import REPLICAS
 from skyloom.rooms.serving.predictions import log_name, starts_of
-from skyloom.rooms.serving.samples import Pattern, SampledRow, Sampling
+from skyloom.rooms.serving.samples import Pattern, RequestSampling, SampledRow
 from skyloom.stores.replica_files import LocalReplicaFiles
 from skyloom.tables.memory import MemoryTables
 from tests.rooms.serving.bench import ME, Bench, Crash, MemoryReplicaFiles
@@ -237,9 +237,9 @@ def test_another_dataset_takes_only_what_the_first_has_not(mill):
 
 def test_what_cannot_be_meant_is_refused_in_words(mill):
     with pytest.raises(model.SamplingUnclear, match="no column 'name'"):
-        log_to(mill, sampling=Sampling(drop=("name",)))
+        log_to(mill, sampling=RequestSampling(drop=("name",)))
     with pytest.raises(model.SamplingUnclear, match="two ways"):
-        log_to(mill, sampling=Sampling(drop=("x",), mask={"x": (Pattern.EMAIL,)}))
+        log_to(mill, sampling=RequestSampling(drop=("x",), mask={"x": (Pattern.EMAIL,)}))
     with pytest.raises(model.NotSampled):
         mill.ask(model.GetSampling(name="toy"))
     log_to(mill)

@@ -9,7 +9,7 @@ from skyloom.core.bounds import Count, Id, Name, Text
 from skyloom.core.errors import Conflict, InvalidInput
 from skyloom.core.operation import Operation, Right, operation
 from skyloom.ports.store import Record
-from skyloom.rooms.serving.samples import Sampling
+from skyloom.rooms.serving.samples import RequestSampling
 
 Days = Annotated[float, Meta(gt=0, le=36_500)]
 
@@ -44,7 +44,7 @@ class SampleLog(Record, frozen=True, kw_only=True):
 
     endpoint_name: str
     dataset: str
-    sampling: Sampling
+    sampling: RequestSampling
     columns: tuple[str, ...]
     every_s: float
     keep_days: float
@@ -88,7 +88,7 @@ class LogTo(Operation[SamplingStatus], frozen=True, kw_only=True):
 
     name: Id
     dataset: Name
-    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    sampling: RequestSampling = msgspec.field(default_factory=RequestSampling)
     every_s: Annotated[float, Meta(ge=10, le=30 * 86_400)] = 3_600.0
     keep_days: Days = 30.0
     max_rows: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000

@@ -8,7 +8,7 @@ from skyloom.rooms.data.making import Collect, SampleRange
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.sampling.model import SampleLog, SamplingUnclear
-from skyloom.rooms.serving.samples import Sampling
+from skyloom.rooms.serving.samples import RequestSampling
 
 PROGRAM = "skyloom.recipes.collect"
 _RESOURCES = Resources(cpus=1, memory_bytes=2 * 2**30)
@@ -20,7 +20,7 @@ Source = tuple[int, str]
 """Number of a revision, and the digest of its manifest."""
 
 
-def check(sampling: Sampling, columns: tuple[str, ...]) -> None:
+def check(sampling: RequestSampling, columns: tuple[str, ...]) -> None:
     """Raise `SamplingUnclear` for columns that no row has, or that are redacted in two ways."""
     if not columns:
         raise SamplingUnclear(

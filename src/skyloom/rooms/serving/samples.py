@@ -25,7 +25,7 @@ class Pattern(enum.StrEnum):
     LINK = "link"
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestSampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which rows are kept, and what of them. Nothing else of a request reaches a disk.
 
     Attributes:
@@ -59,7 +59,7 @@ class SamplingRule(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: of one replica's samples that nobody has collected yet; beyond it rows are counted and not kept.
     """
 
-    sampling: Sampling
+    sampling: RequestSampling
     columns: tuple[str, ...]
     key: str
     max_bytes: int
