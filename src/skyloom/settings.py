@@ -256,6 +256,12 @@ def trust_variables(environment: Mapping[str, str] | None = None) -> dict[str, s
     return {name: source[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if source.get(name)}
 
 
+def tokenless_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a process is started with that has no business with the control plane: all but the way to a token."""
+    source = os.environ if environment is None else environment
+    return {name: value for name, value in source.items() if name not in ("SKYLOOM_TOKEN", "SKYLOOM_TOKEN_FILE")}
+
+
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
     """This worker's place among the workers of its machine: which GPU is its own."""
     return int((os.environ if environment is None else environment).get("LOCAL_RANK", "0"))

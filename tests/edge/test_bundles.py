@@ -1,6 +1,7 @@
 """Fetching: interrupted anywhere, tampered with, or larger than promised, a bundle is either whole under its name or not there."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -108,6 +109,42 @@ def test_draft_that_was_changed_on_disk_is_begun_anew(shelf, tmp_path):
     draft = next((tmp_path / "bundles").iterdir()) / "model.onnx"
     draft.write_bytes(b"X" + draft.read_bytes()[1:])
     assert is_whole(shelf.path(shelf.fetch(FakeLink(), "dev", TOLD)))
+
+
+def test_bundle_that_is_nearly_there_needs_room_for_its_rest_only(shelf, monkeypatch):
+    with pytest.raises(LinkDown):
+        shelf.fetch(FakeLink(dies_at=6), "dev", TOLD)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_500})())
+    assert is_whole(shelf.path(shelf.fetch(FakeLink(), "dev", TOLD)))
+
+
+def test_file_that_is_complete_is_not_asked_for_again(shelf, monkeypatch):
+    monkeypatch.setattr(bundles, "move_into_place", lambda source, target: None)
+    shelf.fetch(FakeLink(), "dev", TOLD)
+    link = FakeLink()
+    monkeypatch.setattr(link, "fetch", None)
+    shelf.fetch(link, "dev", TOLD)
+
+
+def test_every_byte_and_name_of_a_bundle_is_on_disk_before_it_gets_its_own(shelf, monkeypatch):
+    """What power may take: a file or folder that was not synced after it was written last."""
+    synced: dict[str, int] = {}
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = os.fstat(descriptor).st_size
+
+    def moved(source, target):
+        for path in [source, *source.rglob("*")]:
+            assert str(path) in synced, path
+            assert path.is_dir() or synced[str(path)] == path.stat().st_size
+        raise PowerLost
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(bundles, "move_into_place", moved)
+    with pytest.raises(PowerLost):
+        shelf.fetch(FakeLink(), "dev", TOLD)
 
 
 def test_bundle_that_the_disk_has_no_room_for_is_refused_before_it_is_fetched(shelf, monkeypatch):

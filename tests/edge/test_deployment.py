@@ -47,7 +47,7 @@ class Machine:
         if step is EdgeStep.KEEP:
             self.now_is = rules.kept_on(before, told)
         elif step is EdgeStep.STOP:
-            self.now_is, self.last_good = rules.stopped(told), None
+            self.now_is, self.last_good = rules.stopped(before, told), None
         elif step is EdgeStep.INSTALL:
             made = installed(told)
             if 20 <= int(made.label) < 30:
@@ -126,6 +126,41 @@ def test_bundle_that_was_damaged_on_disk_is_fetched_anew():
     served = rules.held(rules.switched(Deployment(), told, installed(told)))
     damaged = rules.damaged(served, "bits")
     assert (damaged.current, rules.step_of(damaged, told)) == (None, EdgeStep.INSTALL)
+
+
+def test_bundles_that_were_damaged_one_after_the_other_let_no_older_assignment_in():
+    one, two = assignment(4, 1), assignment(5, 2)
+    served = rules.held(rules.switched(Deployment(), one, installed(one)))
+    served = rules.held(rules.switched(served, two, installed(two)))
+    for _ in range(2):
+        served = rules.damaged(served, "bits")
+        assert rules.step_of(served, one) is EdgeStep.NOTHING
+    assert rules.step_of(served, two) is EdgeStep.INSTALL
+    assert rules.step_of(rules.refused(served, two, "no"), two) is EdgeStep.NOTHING
+
+
+def test_device_that_joins_as_another_counts_anew_and_serves_on():
+    told = assignment(7, 1)
+    served = rules.held(rules.switched(rules.under(Deployment(), "dev_1"), told, installed(told)))
+    assert rules.under(served, "dev_1") == served
+    other = rules.under(served, "dev_2")
+    assert (other.number, other.current) == (0, served.current)
+    assert rules.step_of(other, assignment(1, 2)) is EdgeStep.INSTALL
+    for after in (rules.stopped(other, told), rules.given_up(other, ""), rules.damaged(other, "")):
+        assert after.device == "dev_2"
+
+
+def test_process_that_is_told_to_end_says_nothing_against_what_is_on_trial():
+    told = assignment(1, 1)
+    now_is = rules.switched(Deployment(), told, installed(told))
+    for _ in range(3 * MAX_STARTS):
+        now_is = rules.ended(rules.begun(now_is))
+        assert (now_is.on_trial, now_is.starts) == (True, 0)
+
+
+@given(st.integers(0, 10**6))
+def test_counters_are_written_seldom_while_nobody_answers(failures):
+    assert 10.0 <= rules.count_pause_s(failures, 10.0) <= 600.0
 
 
 def test_same_version_again_is_kept_and_one_on_trial_is_no_fallback():

@@ -1,6 +1,7 @@
 """Calling a cloud that is none, is broken, or loses its answer: a clear word, bounded memory, and the same question again."""
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ import pytest
 
 from skyloom.core.errors import SkyloomError
 from skyloom.edge import link as links
-from skyloom.edge.home import Home, JoinedAlready
-from skyloom.edge.link import AddressUnreadable, CloudLink, LinkDown
+from skyloom.edge.home import CodeUnreadable, Home, JoinedAlready
+from skyloom.edge.link import AddressUnreadable, AuthorityUnreadable, CloudLink, LinkDown
 from skyloom.rooms.devices.messages import JoinDevice
 from skyloom.rooms.devices.model import JoinCodeUsed
 from tests.rooms.devices.fleet_room import FleetRoom
@@ -69,10 +70,70 @@ def test_refusal_of_a_cloud_keeps_its_words():
     assert (told.value.message, told.value.next_action) == ("It was used.", "Ask anew.")
 
 
-@pytest.mark.parametrize("url", ["", "localhost:1", "ftp://h", "http://", "http://u:p@h", "http://h?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:1", "ftp://h", "http://", "http://u:p@h", "http://h?x=1", "http://h:99999", "http://h:x", "http://[::1",
+     "http://h\r\nx: y", "http://" + "a" * 80 + ".de", "http://h#x"],
+)  # fmt: skip
 def test_address_that_is_none_is_refused(url):
     with pytest.raises(AddressUnreadable):
         CloudLink(url, "p", "t")
+
+
+def test_file_that_is_cut_off_on_its_way_is_a_link_that_is_down_and_no_fault_of_the_file():
+    with cutting() as url:
+        pieces = []
+        with pytest.raises(LinkDown, match="cut off"):
+            pieces.extend(CloudLink(url, "p", "t").fetch("dev_1", "sha256:0", 0))
+    assert b"".join(pieces) == b"half"
+
+
+@contextmanager
+def cutting() -> Iterator[str]:
+    """A server that promises ten bytes, sends four and hangs up, as a proxy does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def once() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def test_certificates_that_are_none_are_said_to_be(tmp_path):
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name in ("empty.pem", "missing.pem"):
+        with pytest.raises(AuthorityUnreadable, match=name):
+            CloudLink("https://127.0.0.1:1", "p", "t", authority=str(tmp_path / name))
+
+
+def test_proxy_is_told_the_whole_address_and_of_tls_only_where_to():
+    seen = []
+    with answering(lambda headers, body: seen.append(headers["host"]) or (500, b"")) as proxy, pytest.raises(LinkDown):
+        CloudLink("http://cloud.example:81/sky", "p", "t", proxy=proxy).ask(ASK)
+    assert seen == ["cloud.example:81"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        link = CloudLink("https://cloud.example", "p", "t", proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def once() -> None:
+            with listener.accept()[0] as connection:
+                seen.append(connection.recv(65_536).split(b"\r\n")[0])
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        with pytest.raises(LinkDown):
+            link.ask(ASK)
+        thread.join()
+    assert seen[1].startswith(b"CONNECT cloud.example:443 ")
+
+
+def test_join_code_with_a_line_break_is_none(tmp_path):
+    with pytest.raises(CodeUnreadable):
+        Home(tmp_path).join("sky_join.p.dev_1.x\nevil: 1", "http://127.0.0.1:9")
 
 
 def test_join_whose_answer_is_lost_is_asked_again_with_the_same_nonce_and_happens_once(tmp_path):

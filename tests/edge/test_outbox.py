@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skyloom.core.errors import Unavailable
 from skyloom.edge.lane import RecordLane, read_piece
-from skyloom.edge.outbox import DeviceOutbox
+from skyloom.edge.outbox import DeviceOutbox, RecordTooLarge, mark_of
 from skyloom.rooms.devices.messages import Dropped, Happened, Lane, Predicted, RunBegan, SyncDevice, UploadOutbox
 from skyloom.rooms.devices.model import GetDevice
 from skyloom.rooms.devices.ports import DEVICE_CHUNKS
@@ -107,7 +107,7 @@ class Journey:
         if self.random.random() < 0.5:  # only what is synced is ever sent, whoever forgets to sync first
             self.sync()
         position = self.position()
-        assert not self.box.is_behind(Lane.FACTS, position), "the cloud has what this disk has not"
+        assert not self.box.departs(Lane.FACTS, position, self.mark), "the cloud has what this disk has not"
         for _ in range(self.random.randint(1, 3)):
             piece = self.box.read(Lane.FACTS, position)
             if not piece.payloads:
@@ -129,7 +129,7 @@ class Journey:
     def chunk(self, piece, first: int, payloads) -> UploadOutbox:
         return UploadOutbox(
             device=self.device.device_id, epoch=self.box.epoch.id, lane=Lane.FACTS, base=self.box.epoch.facts,
-            oldest=piece.oldest, first=first, now=1.0,
+            oldest=piece.oldest, first=first, now=1.0, mark=mark_of(payloads[-1]) if payloads else "",
             records=tuple(msgspec.json.decode(p, type=RunBegan | Predicted | Happened | Dropped) for p in payloads),
         )  # fmt: skip
 
@@ -140,7 +140,9 @@ class Journey:
 
     def position(self) -> int:
         ask = SyncDevice(device=self.device.device_id, now=1.0, epoch=self.box.epoch.id)
-        return self.room.do(ask, self.device).facts
+        orders = self.room.do(ask, self.device)
+        self.mark = orders.facts_mark
+        return orders.facts
 
     def finish(self) -> None:
         self.disk.dies_at = None
@@ -260,11 +262,74 @@ def test_record_that_went_bad_ends_its_segment_and_the_reader_tells_the_hole(tmp
     lane.close()
 
 
+def test_half_record_that_cannot_be_cut_now_is_cut_before_anything_follows_it(tmp_path):
+    class Broken(FrailDisk):
+        broken = False
+
+        def append(self, descriptor, content):
+            super().append(descriptor, content[:5] if self.broken else content)
+            if self.broken:
+                raise OSError(5, "Input/output error")
+
+        def cut(self, descriptor, size_bytes):
+            if self.broken:
+                raise OSError(5, "Input/output error")
+            super().cut(descriptor, size_bytes)
+
+    disk = Broken()
+    box = DeviceOutbox(tmp_path / "outbox", 2**20, disk)
+    box.write([Happened(at=1.0, message="first")])
+    for disk.broken in (True, False):
+        if disk.broken:
+            with pytest.raises(OSError, match="Input/output"):
+                box.write([Happened(at=1.0, message="second")])
+        else:
+            box.write([Happened(at=1.0, message="third")])
+    box.sync()
+    payloads = box.read(Lane.FACTS, 0).payloads
+    assert [msgspec.json.decode(payload)["message"] for payload in payloads] == ["first", "third"]
+    box.close()
+
+
+def test_record_that_nobody_could_read_back_is_refused(tmp_path):
+    box = DeviceOutbox(tmp_path / "outbox")
+    with pytest.raises(RecordTooLarge):
+        box.write([Happened(at=1.0, message="x" * 2**19)])
+    assert box.size_bytes == 0
+    box.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_outbox_whose_name_went_bad_is_a_new_one_with_all_its_records(tmp_path, content):
+    box = DeviceOutbox(tmp_path / "outbox")
+    box.write([Happened(at=1.0, message="kept")])
+    box.close()
+    epoch = tmp_path / "outbox" / "epoch"
+    epoch.unlink() if content is None else epoch.write_bytes(content)
+    again = DeviceOutbox(tmp_path / "outbox")
+    assert again.epoch.id != box.epoch.id
+    assert len(again.read(Lane.FACTS, 0).payloads) == 1
+    again.close()
+
+
+def test_disk_with_other_records_below_the_clouds_position_than_the_cloud_was_told_departs(tmp_path):
+    """An older copy that has written more meanwhile, or one of two machines with one folder: the numbers alone look right."""
+    box = DeviceOutbox(tmp_path / "outbox")
+    box.write([Happened(at=1.0, message=f"n{n}") for n in range(9)])
+    box.sync()
+    payloads = box.read(Lane.FACTS, 0).payloads
+    assert not box.departs(Lane.FACTS, 5, mark_of(payloads[4]))
+    assert not box.departs(Lane.FACTS, 5, "")
+    assert not box.departs(Lane.FACTS, 0, "")
+    assert box.departs(Lane.FACTS, 5, mark_of(b"another"))
+    box.close()
+
+
 def test_disk_that_is_an_older_copy_begins_a_new_epoch(tmp_path):
     box = DeviceOutbox(tmp_path / "outbox")
     box.write([Happened(at=1.0, message="a")])
     before = box.epoch
-    assert box.is_behind(Lane.FACTS, 2)
+    assert box.departs(Lane.FACTS, 2, "")
     box.renew()
     assert box.epoch.id != before.id
     box.close()

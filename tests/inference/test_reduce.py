@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from skyloom.core.errors import InvalidInput
-from skyloom.inference.reduce import MAX_BINS, Observer, TensorMissing, build_profile, observe
+from skyloom.inference.reduce import MAX_BINS, Observer, TensorMissing, build_profile, check_features, observe
 from skyloom.rooms.monitoring.model import Feature, Reduction
 from skyloom.rooms.registry.bundle import ModelKind
 
@@ -101,4 +101,17 @@ def test_observe_of_an_absent_tensor_or_column_names_it():
     with pytest.raises(TensorMissing, match="'y'"):
         observe([feature(Reduction.MEAN, [], tensor="y")], {"x": np.zeros((1, 2))})
     with pytest.raises(TensorMissing, match="column 5"):
-        observe([feature(Reduction.COLUMN, [], column=5)], {"x": np.zeros((1, 2))})
+        check_features([feature(Reduction.COLUMN, [], column=5)], {"x": 2})
+    check_features([feature(Reduction.COLUMN, [], column=5)], {"x": None})
+
+
+def test_row_without_what_is_watched_counts_as_missing():
+    features = [feature(Reduction.COLUMN, [], column=5), feature(Reduction.COLUMN, [], column=1)]
+    features += [feature(Reduction.ARGMAX, []), feature(Reduction.MAXIMUM, []), feature(Reduction.MEAN, [])]
+    assert [one.missing for one in observe(features, {"x": np.zeros((3, 2))})] == [3, 0, 0, 0, 0]
+    assert [one.missing for one in observe(features, {"x": np.zeros((3, 0))})] == [3, 3, 3, 3, 3]
+
+
+def test_build_profile_watches_no_column_of_rows_of_any_length():
+    profile = build_profile({"tokens": np.arange(30).reshape(3, 10)}, {}, ModelKind.OTHER, free=("tokens",))
+    assert [one.name for one in profile.features] == ["tokens mean", "tokens deviation"]

@@ -5,15 +5,38 @@ import sys
 import numpy as np
 import pytest
 
-from skyloom.inference.reduce import build_profile
+from skyloom.inference.reduce import TensorMissing, build_profile
 from skyloom.inference.traffic import TrafficCounter
-from skyloom.rooms.registry.bundle import ModelKind
+from skyloom.rooms.registry.bundle import Datatype, ModelKind, Signature, TensorSpec
 from tests.inference.serving import TOY_SIGNATURE, toy_rows
 
 
 def counter() -> TrafficCounter:
     rows = toy_rows(100)
     return TrafficCounter(build_profile({"x": rows}, {"scores": rows[:, :3]}, ModelKind.CLASSIFICATION), TOY_SIGNATURE)
+
+
+FREE = Signature(
+    inputs=(TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, -1)),),
+    outputs=(TensorSpec(name="scores", datatype=Datatype.FP32, shape=(-1, -1)),),
+)
+
+
+def test_profile_of_columns_is_kept_where_rows_may_be_shorter_and_refused_where_they_never_are_so_long():
+    rows = toy_rows(100)
+    profile = build_profile({"x": rows}, {"scores": rows}, ModelKind.CLASSIFICATION)
+    with pytest.raises(TensorMissing, match="'scores'"):
+        TrafficCounter(profile, Signature(inputs=TOY_SIGNATURE.inputs, outputs=()))
+    with pytest.raises(TensorMissing, match="column 1"):
+        short = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1))
+        TrafficCounter(profile, Signature(inputs=(short,), outputs=FREE.outputs))
+    traffic = TrafficCounter(profile, FREE)
+    traffic.watch([rows[:1, :2]], [rows[:1, :2]])
+    traffic.watch([rows[:1, :0]], [rows[:1, :0]])  # the highest of no scores is none
+    missing = {
+        one.name: seen.missing for one, seen in zip(profile.features, traffic.snapshot().histograms, strict=True)
+    }
+    assert missing == {"x 0": 1, "x 1": 1, "x 2": 2, "x 3": 2, "predicted class": 1, "winning score": 1}
 
 
 def test_row_of_a_large_body_does_not_keep_the_body():
@@ -34,10 +57,10 @@ def test_rows_that_change_after_they_were_watched_count_as_they_were():
     assert one.snapshot().histograms == other.snapshot().histograms
 
 
-def test_look_that_fails_forgets_what_it_held():
+def test_look_that_fails_forgets_what_it_held_and_ends_nobody(capsys):
     traffic = counter()
     traffic.watch([toy_rows(2)], [np.zeros((1, 3), np.float32)])  # a model that gives fewer rows than it took
-    with pytest.raises(ValueError, match="dimension"):
-        traffic.snapshot()
+    assert sum(traffic.snapshot().histograms[0].counts) == 0
+    assert "ValueError" in capsys.readouterr().err
     traffic.watch([toy_rows(2)], [np.zeros((2, 3), np.float32)])
     assert traffic.snapshot().rows == 4

@@ -1,11 +1,7 @@
-"""Ingest in a process of its own, for tests that kill it: ``python -m tests.recipes.ingest_process FILE TABLES FOLDER WHERE``.
-
-WHERE is ``before`` or ``after`` (die at the commit) or ``nowhere``. Prints ``ready`` when it starts to work.
-"""
+"""Ingest as a process of its own that tests can kill."""
 
 import os
 import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,9 @@ from skyloom.tables.lance import LanceTables
 KEY, TABLE = "draft_1", "p/d"
 
 
-def main(file: str, tables: str, folder: str, where: str) -> None:
+def run(file: Path, where: str = "nowhere") -> None:
+    """Ingest the file into the tables beside it; ``where`` is ``before`` or ``after`` (die at the commit) or ``nowhere``."""
+    folder = file.parent
     commit = lance.LanceDataset.commit
 
     def dying(*args: Any, **options: Any) -> Any:
@@ -34,11 +32,5 @@ def main(file: str, tables: str, folder: str, where: str) -> None:
         lance.LanceDataset.commit = dying
     work = Path(tempfile.mkdtemp(dir=folder))
     making = Ingest(sources=(SourceFile(path="a.csv", digest=digests.of_bytes(b"")),), format=Format.CSV)
-    print("ready", flush=True)
-    ingest(
-        making, [Source("a.csv", Path(file))], LanceTables(tables), TABLE, KEY, work, lambda _: digests.of_bytes(b"")
-    )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    tables = LanceTables(folder / "tables")
+    ingest(making, [Source("a.csv", file)], tables, TABLE, KEY, work, lambda _: digests.of_bytes(b""))

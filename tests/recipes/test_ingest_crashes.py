@@ -1,17 +1,19 @@
 """An ingest that is killed anywhere leaves nothing or the whole version, and running it again ends with exactly one."""
 
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
 from skyloom.tables.lance import LanceTables
-from tests.recipes.ingest_process import TABLE
+from tests.recipes.ingest_process import TABLE, run
 
 ROWS = 60_000
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([run.__module__])
 
 
 @pytest.fixture
@@ -21,21 +23,15 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def start(file: Path, where: str) -> "subprocess.Popen[bytes]":
-    argv = [sys.executable, "-m", "tests.recipes.ingest_process", str(file), str(file.parent / "tables")]
-    process = subprocess.Popen([*argv, str(file.parent), where], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
+def start(file: Path, where: str = "nowhere") -> ForkServerProcess:
+    process = FORKS.Process(target=run, args=(file, where))
+    process.start()
     return process
 
 
-def end(process: "subprocess.Popen[bytes]", kill: bool = False) -> int:
-    if kill:
-        process.kill()
-    code = process.wait(timeout=60)
-    assert process.stdout is not None
-    process.stdout.close()
-    return code
+def end(process: ForkServerProcess) -> int | None:
+    process.join(60)
+    return process.exitcode
 
 
 def assert_nothing_or_all(tables: LanceTables) -> int:
@@ -57,16 +53,15 @@ def test_ingest_killed_at_the_commit_is_whole_after_another_run(file: Path, wher
     tables = LanceTables(file.parent / "tables")
     assert assert_nothing_or_all(tables) == left
     before = tables.versions(TABLE)
-    assert end(start(file, "nowhere")) == 0
+    run(file)
     assert assert_nothing_or_all(tables) == 1
     assert before in ([], tables.versions(TABLE))
 
 
 @pytest.mark.slow
 def test_ingest_killed_at_random_twenty_times_ends_with_exactly_one_version(file: Path) -> None:
-    whole = start(file, "nowhere")
     began = time.monotonic()
-    assert end(whole) == 0
+    assert end(start(file)) == 0
     duration_s = time.monotonic() - began
     seeded = random.Random(7)
     left = []
@@ -75,11 +70,12 @@ def test_ingest_killed_at_random_twenty_times_ends_with_exactly_one_version(file
         folder.mkdir()
         other = folder / "a.csv"
         other.symlink_to(file)
-        process = start(other, "nowhere")
+        process = start(other)
         time.sleep(seeded.uniform(0, duration_s * 1.1))
-        end(process, kill=True)
+        process.kill()
+        assert end(process) in (0, -9)
         tables = LanceTables(folder / "tables")
         left.append(assert_nothing_or_all(tables))
-        assert end(start(other, "nowhere")) == 0
+        run(other)
         assert assert_nothing_or_all(tables) == 1
     assert 0 in left

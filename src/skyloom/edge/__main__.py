@@ -46,9 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _join(told: argparse.Namespace) -> int:
     from skyloom.edge.home import Home
 
-    file = Home(told.home).join(told.code, told.url, authority=told.ca, again=told.again)
-    print(f"joined {file.url} as {file.name} ({file.device})\nnext: skyloom edge run --home {told.home}")
+    authority = str(Path(told.ca).expanduser().absolute()) if told.ca else ""
+    file = Home(told.home).join(told.code, told.url, authority=authority, proxy=told.proxy, again=told.again)
+    if file.url.startswith("http:") and not _is_here(file.url):
+        print("note: without TLS everybody in between can read what passes, the token too", file=sys.stderr)
+    home = "" if told.home == Path(_HOME).expanduser() else f" --home {told.home}"
+    print(f"joined {file.url} as {file.name} ({file.device})\nnext: skyloom edge run{home}")
     return 0
+
+
+def _is_here(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _run(told: argparse.Namespace) -> int:
@@ -140,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("code", metavar="CODE", help="what `skyloom device enrol NAME` shows")
     join.add_argument("--url", required=True, help="address of the cloud")
     join.add_argument("--ca", default="", metavar="FILE", help="certificates to trust instead of the system's")
+    join.add_argument("--proxy", default="", metavar="URL", help="what calls go through: http://HOST:PORT")
     join.add_argument("--again", action="store_true", help="join anew; what was not told yet stays")
     join.set_defaults(run=_join)
     run = words.add_parser("run", parents=[home], help="serve, and call the cloud now and then")

@@ -22,7 +22,7 @@ from skyloom.edge.bundles import BundleShelf, BytesDiffer
 from skyloom.edge.deployment import Deployment, EdgeStep
 from skyloom.edge.home import DeviceFile, Home
 from skyloom.edge.link import CloudLink
-from skyloom.edge.outbox import DeviceOutbox
+from skyloom.edge.outbox import DeviceOutbox, mark_of
 from skyloom.edge.station import Station
 from skyloom.edge.trust import check_assignment, follow
 from skyloom.rooms.devices.messages import (
@@ -37,7 +37,6 @@ from skyloom.rooms.devices.messages import (
 
 _SMOKE_S = 120.0
 _COUNT_S = 10.0
-_LOOK_S = 0.25
 _PIECES_A_CALL = 200
 _FETCHES = 3
 
@@ -71,12 +70,13 @@ class Agent:
         self._deployment = now_is
         self._station = station
         self._interval_s = interval_s
+        self._look_s = min(0.25, interval_s / 4)
         self._switch = switch
         self._say = say
         self._shelf = BundleShelf(home.bundles)
         self._began = time.monotonic()
         self._stopping, self._sooner = threading.Event(), False
-        self._trouble = ""
+        self._trouble, self._orderly = "", True
         self._positions: dict[Lane, int] = {}
         self._tries = 0
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
@@ -88,24 +88,25 @@ class Agent:
         """Stop calling; waits for a call that is under way."""
         self._stopping.set()
         self._thread.join(timeout=10)
+        if self._orderly and not self._thread.is_alive() and self._deployment.on_trial:
+            with contextlib.suppress(OSError):  # then it counts as one that failed
+                self._keep(rules.ended(self._deployment))
 
     def _run(self) -> None:
         failures, due_at, count_at = 0, time.monotonic(), time.monotonic() + _COUNT_S
-        while not self._stopping.wait(_LOOK_S):
+        while not self._stopping.wait(self._look_s):
             now = time.monotonic()
             try:
                 self._probation()
-                if now >= count_at:
-                    self._count()
-                    count_at = now + _COUNT_S
-                if now >= due_at or self._sooner:
-                    self._sooner = False
-                    failures = 0 if self._call() else failures + 1
-                    due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
-            except Exception as error:  # a defect here must not end the calls for ever
-                failures += 1
-                due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
+            except Exception as error:  # a full disk, or a defect: it must not end the calls
                 self._told(f"{type(error).__name__}: {error}")
+            if now >= count_at:
+                self._count()
+                count_at = now + rules.count_pause_s(failures, _COUNT_S)
+            if now >= due_at or self._sooner:
+                self._sooner = False
+                failures = 0 if self._call() else failures + 1
+                due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
 
     # The trial
 
@@ -127,7 +128,8 @@ class Agent:
 
     def _count(self) -> None:
         if self._station is not None:
-            self._station.count()
+            with contextlib.suppress(OSError):  # a full disk; it must not keep away the call that makes room
+                self._station.count()
 
     # The call
 
@@ -136,7 +138,8 @@ class Agent:
         try:
             self._count()
             file = self._home.read()
-            link = CloudLink(file.url, file.project, file.token, authority=file.authority)
+            self._deployment = rules.under(self._deployment, file.device)
+            link = CloudLink(file.url, file.project, file.token, authority=file.authority, proxy=file.proxy)
             orders = link.ask(self._report(file))
             file = self._learn(file, orders)
             self._bring(link, file, orders)
@@ -144,8 +147,8 @@ class Agent:
         except Unauthenticated as error:
             self._told(f"the cloud knows this device no more; it serves on. {error}")
             return False
-        except (SkyloomError, OSError) as error:
-            self._told(str(error))
+        except Exception as error:  # also a defect: it must not end the calls for ever
+            self._told(str(error) if isinstance(error, SkyloomError | OSError) else f"{type(error).__name__}: {error}")
             return False
         self._told("")
         return True
@@ -180,9 +183,11 @@ class Agent:
     def _bring(self, link: CloudLink, file: DeviceFile, orders: DeviceOrders) -> None:
         """Bring the outbox, facts first, from where the cloud says that it stands."""
         self._outbox.sync()
-        self._positions = {Lane.FACTS: orders.facts, Lane.SAMPLES: orders.samples}
-        if any(self._outbox.is_behind(lane, position) for lane, position in self._positions.items()):
-            self._say("this disk is an older copy of what the cloud knows: everything on it is sent again")
+        known, self._positions = self._positions, {Lane.FACTS: orders.facts, Lane.SAMPLES: orders.samples}
+        marks = {Lane.FACTS: orders.facts_mark, Lane.SAMPLES: orders.samples_mark}
+        moved = [lane for lane, position in self._positions.items() if known.get(lane) != position]
+        if any(self._outbox.departs(lane, self._positions[lane], marks[lane]) for lane in moved):
+            self._say("the cloud knows another outbox than this disk's, which is a copy: everything here is sent again")
             self._outbox.renew()
             self._positions = dict.fromkeys(Lane, 0)
         # A sample means nothing before the fact that its run began.
@@ -211,6 +216,7 @@ class Agent:
                 oldest=max(piece.oldest, passed),
                 first=piece.first,
                 now=time.time(),
+                mark=mark_of(payloads[-1]),
                 records=(),
             )
             try:
@@ -241,7 +247,7 @@ class Agent:
             self._keep(rules.kept_on(self._deployment, told))
             self._sooner = True
         elif step is EdgeStep.STOP:
-            self._keep(rules.stopped(told))
+            self._keep(rules.stopped(self._deployment, told))
             self._change_over()
         else:
             self._install(link, file, told)
@@ -290,6 +296,7 @@ class Agent:
 
     def _change_over(self) -> None:
         """Another process serves what the file names now; this one has nothing more to say about it."""
+        self._orderly = False
         self._stopping.set()
         self._switch()
 

@@ -50,7 +50,7 @@ class BundleShelf:
             make_folder(draft)
             self._file(link, device, draft / MANIFEST_FILE, told.manifest, _MAX_MANIFEST_BYTES)
             manifest = msgspec.json.decode((draft / MANIFEST_FILE).read_bytes(), type=Manifest)
-            self._check_room(sum(file.size_bytes for file in manifest.files))
+            self._check_room(sum(file.size_bytes - _size(draft / file.path) for file in manifest.files))
             for file in manifest.files:
                 path = draft / file.path
                 make_folder(path.parent)
@@ -72,14 +72,14 @@ class BundleShelf:
 
     def _file(self, link: CloudLink, device: str, path: Path, digest: str, max_bytes: int) -> None:
         """One file, from where an earlier try ended; begun anew once if what is there then does not fit its digest."""
-        have = path.stat().st_size if path.exists() else 0
-        for offset in dict.fromkeys((min(have, max_bytes), 0)):
+        for offset in dict.fromkeys((min(_size(path), max_bytes), 0)):
             state, size = hashlib.sha256(), offset
             with path.open("r+b" if offset else "wb") as file:
                 for start in range(0, offset, _PIECE_BYTES):
                     state.update(file.read(min(_PIECE_BYTES, offset - start)))
                 file.truncate()
-                for piece in link.fetch(device, digest, offset):
+                is_whole = f"sha256:{state.hexdigest()}" == digest
+                for piece in () if is_whole else link.fetch(device, digest, offset):
                     size += len(piece)
                     if size > max_bytes:
                         raise BytesDiffer(
@@ -102,6 +102,11 @@ class BundleShelf:
             raise NoRoomForBundle(
                 f"The bundle needs {needed_bytes} bytes, and {free_bytes} are free.", next_action="Free some space."
             )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file that may not be there."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _sync_below(folder: Path) -> None:

@@ -34,14 +34,18 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         previous: what was served before; kept until something newer has held.
+        device: whose assignments ``number`` counts.
         number: of the newest assignment that was dealt with; older ones are refused.
+        owed: that one has to be done once more: what it brought was lost from this disk.
         on_trial: ``current`` has not held for ``probation_s`` yet.
         starts: how often it was started while on trial.
     """
 
     current: Installed | None = None
     previous: Installed | None = None
+    device: str = ""
     number: int = 0
+    owed: bool = False
     outcome: DeviceOutcome = DeviceOutcome.PENDING
     message: str = ""
     on_trial: bool = False
@@ -63,9 +67,16 @@ class EdgeStep(enum.Enum):
     INSTALL = "install"
 
 
+def under(now_is: Deployment, device: str) -> Deployment:
+    """The same with the numbers of a device: one that joined as another device begins to count anew, and serves on."""
+    if now_is.device == device:
+        return now_is
+    return _with(now_is, device=device, number=0 if now_is.device else now_is.number)
+
+
 def step_of(now_is: Deployment, told: Assignment) -> EdgeStep:
     """Decide. One that was dealt with, or is older than that, asks for nothing."""
-    if told.number <= now_is.number:
+    if told.number < now_is.number or (told.number == now_is.number and not now_is.owed):
         return EdgeStep.NOTHING
     if not told.version:
         return EdgeStep.STOP
@@ -78,12 +89,12 @@ def step_of(now_is: Deployment, told: Assignment) -> EdgeStep:
 
 def kept_on(now_is: Deployment, told: Assignment) -> Deployment:
     """What should be served is served already, and has held."""
-    return _with(now_is, number=told.number, outcome=DeviceOutcome.HEALTHY, message="")
+    return _with(now_is, number=told.number, owed=False, outcome=DeviceOutcome.HEALTHY, message="")
 
 
-def stopped(told: Assignment) -> Deployment:
+def stopped(now_is: Deployment, told: Assignment) -> Deployment:
     """Nothing should be served, and nothing gone back to."""
-    return Deployment(number=told.number, outcome=DeviceOutcome.HEALTHY)
+    return Deployment(device=now_is.device, number=told.number, outcome=DeviceOutcome.HEALTHY)
 
 
 def switched(now_is: Deployment, told: Assignment, made: Installed) -> Deployment:
@@ -91,6 +102,7 @@ def switched(now_is: Deployment, told: Assignment, made: Installed) -> Deploymen
     return Deployment(
         current=made,
         previous=_good(now_is) or now_is.previous,
+        device=now_is.device,
         number=told.number,
         outcome=DeviceOutcome.PROBATION,
         on_trial=True,
@@ -100,7 +112,12 @@ def switched(now_is: Deployment, told: Assignment, made: Installed) -> Deploymen
 
 def refused(now_is: Deployment, told: Assignment, reason: str) -> Deployment:
     """It cannot be had, or failed its first test: what is served stays."""
-    return _with(now_is, number=told.number, outcome=DeviceOutcome.FAILED, message=reason[:400])
+    return _with(now_is, number=told.number, owed=False, outcome=DeviceOutcome.FAILED, message=reason[:400])
+
+
+def ended(now_is: Deployment) -> Deployment:
+    """A process ends because it was told to: that start says nothing against what is on trial."""
+    return _with(now_is, starts=max(0, now_is.starts - 1)) if now_is.on_trial else now_is
 
 
 def begun(now_is: Deployment) -> Deployment:
@@ -119,15 +136,16 @@ def held(now_is: Deployment) -> Deployment:
 
 def given_up(now_is: Deployment, reason: str) -> Deployment:
     """The trial is lost: serve again what was served before."""
-    return Deployment(current=now_is.previous, number=now_is.number, outcome=DeviceOutcome.FAILED, message=reason[:400])
+    kept = Deployment(current=now_is.previous, device=now_is.device, number=now_is.number)
+    return _with(kept, outcome=DeviceOutcome.FAILED, message=reason[:400])
 
 
 def damaged(now_is: Deployment, reason: str) -> Deployment:
     """What is served cannot be loaded. On trial that is the end of it; else it is fetched anew, and what was served before helps out."""
     if now_is.on_trial:
         return given_up(now_is, reason)
-    number = max(0, now_is.number - 1)
-    return Deployment(current=now_is.previous, number=number, outcome=DeviceOutcome.PENDING, message=reason[:400])
+    kept = Deployment(current=now_is.previous, device=now_is.device, number=now_is.number)
+    return _with(kept, owed=True, outcome=DeviceOutcome.PENDING, message=reason[:400])
 
 
 def fares_badly(requests: int, server_errors: int) -> bool:
@@ -145,6 +163,11 @@ def pause_s(failures: int, chance: float, interval_s: float, longest_s: float = 
     if failures == 0:
         return interval_s * (0.9 + 0.2 * chance)
     return max(0.2, chance * min(longest_s, interval_s * 2.0 ** min(failures, 20)))
+
+
+def count_pause_s(failures: int, shortest_s: float, longest_s: float = 600.0) -> float:
+    """How long until counters are written again. Seldom while nobody answers: they are totals, and the outbox has to last."""
+    return min(longest_s, shortest_s * 2.0 ** min(failures, 20))
 
 
 def _good(now_is: Deployment) -> Installed | None:

@@ -7,7 +7,6 @@ outbox/           what it has to tell
 token             what programs on this machine show to ask for predictions        (private)
 """
 
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -21,7 +20,7 @@ from msgspec import Meta
 from skyloom.core.errors import Conflict, InvalidInput
 from skyloom.durable import disk_errors, make_folder, write_private
 from skyloom.edge.deployment import Deployment
-from skyloom.edge.link import CloudLink
+from skyloom.edge.link import CloudLink, LinkDown
 from skyloom.edge.trust import follow
 from skyloom.rooms.devices.messages import JoinDevice, RingNotice
 from skyloom.rooms.serving.plan import Access
@@ -50,6 +49,7 @@ class DeviceFile(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     authority: str = ""
+    proxy: str = ""
     project: str
     device: str
     name: str
@@ -114,26 +114,31 @@ class Home:
         """Keep who this is."""
         write_private(self._device, msgspec.json.encode(file))
 
-    def join(self, code: str, url: str, *, authority: str = "", again: bool = False) -> DeviceFile:
+    def join(self, code: str, url: str, *, authority: str = "", proxy: str = "", again: bool = False) -> DeviceFile:
         """Trade a code for an identity. The same code may be tried again after a lost answer.
 
-        Raises `CodeUnreadable`, `JoinedAlready`, `LinkDown`, and what the cloud refuses with.
+        Raises `CodeUnreadable`, `AddressUnreadable`, `AuthorityUnreadable`, `JoinedAlready`, `LinkDown`, and what the cloud refuses
+        with.
         """
         project, device = _parts_of(code)
+        link = CloudLink(url, project, code, authority=authority, proxy=proxy)
         self.make()
         if self._device.exists() and not again:
             raise JoinedAlready(
                 f"{self.folder} is device {self.read().name} already.",
                 next_action="Choose another --home, or join it anew with --again; what it has not told yet stays.",
             )
-        nonce = self._nonce(code)
-        link = CloudLink(url, project, code, authority=authority)
-        identity = link.ask(JoinDevice(device=device, nonce=nonce))
+        identity = link.ask(JoinDevice(device=device, nonce=self._nonce(code)))
         ring = follow(None, identity.rings[-1:], identity.project)
-        assert ring is not None, "a join answers with a ring"
+        if ring is None:
+            raise LinkDown(
+                f"What answers at {url} told no keys.",
+                next_action="Check the address; a proxy may have changed the answer.",
+            )
         made = DeviceFile(
             url=url,
             authority=authority,
+            proxy=proxy,
             project=identity.project,
             device=identity.device,
             name=identity.name,
@@ -141,15 +146,8 @@ class Home:
             ring=ring,
         )
         self.write(made)
-        self._start_over()
         (self.folder / "joining.json").unlink(missing_ok=True)
         return made
-
-    def _start_over(self) -> None:
-        """The numbers of assignments may begin anew with a new join; what is served is served on."""
-        with contextlib.suppress(FileNotFoundError):
-            kept = msgspec.json.decode(self.deployment.read_bytes(), type=Deployment)
-            write_private(self.deployment, msgspec.json.encode(msgspec.structs.replace(kept, number=0)))
 
     def _nonce(self, code: str) -> str:
         path, digest = self.folder / "joining.json", hashlib.sha256(code.encode()).hexdigest()
@@ -164,16 +162,26 @@ class Home:
 
 
 def load_deployment(path: Path) -> Deployment:
-    """What is served, as it stands on disk; nothing when nothing ever was."""
+    """What is served, as it stands on disk; nothing when nothing ever was.
+
+    A file that went bad is as good as none, and says so: the cloud tells again what to serve, and the bundle is still here.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Deployment)
     except FileNotFoundError:
         return Deployment()
+    except msgspec.MsgspecError:
+        return Deployment(message=f"{path.name} went bad on this disk; the cloud is asked what to serve.")
 
 
 def _parts_of(code: str) -> tuple[str, str]:
     parts = code.removeprefix(_CODE_PREFIX).rsplit(".", 2)
-    if not code.startswith(_CODE_PREFIX) or len(parts) != 3 or not code.isascii() or len(code) > 400:
+    if (
+        not code.startswith(_CODE_PREFIX)
+        or len(parts) != 3
+        or not (code.isascii() and code.isprintable())
+        or len(code) > 400
+    ):
         raise CodeUnreadable(
             "That is no join code.", next_action="Take the whole of what `skyloom device enrol NAME` shows: sky_join.…"
         )

@@ -34,13 +34,13 @@ def keep(serve: Callable[[], int]) -> int:
         began, keeper = time.monotonic(), os.getpid()
         stop.child = os.fork()
         if stop.child == 0:
-            _child(serve, keeper)
+            _child(serve, keeper, stop)
         if stop.asked:  # the signal came between the question and the child
             os.kill(stop.child, signal.SIGTERM)
         code = _waited(stop.child)
         stop.child = 0
         if stop.asked:
-            return 0 if code in (0, AGAIN) else 1
+            return 0 if code in (0, AGAIN, -signal.SIGTERM) else 1
         if code == AGAIN:
             failures = 0
             continue
@@ -72,9 +72,11 @@ class _Stop:
             time.sleep(min(left_s, 0.2))
 
 
-def _child(serve: Callable[[], int], keeper: int) -> None:
+def _child(serve: Callable[[], int], keeper: int, stop: "_Stop") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    if stop.asked:  # the signal came before the line above, and nobody sends it again
+        os._exit(0)
     _end_with(keeper)
     code = 1
     try:

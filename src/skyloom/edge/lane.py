@@ -72,6 +72,8 @@ class RecordLane:
 
     def append(self, payloads: Sequence[bytes]) -> int:
         """Add records; returns the number of the first. Raises ``OSError``; then none of them counts."""
+        if self._file is None and self._segments:
+            self._reopen(self._segments[-1])
         if self._file is None or self._segments[-1].size_bytes >= self._segment_bytes:
             self._roll()
         segment = self._segments[-1]
@@ -80,7 +82,7 @@ class RecordLane:
         try:
             self._disk.append(self._file, content)
         except OSError:
-            self._disk.cut(self._file, segment.size_bytes)
+            self._mend(self._file, segment)
             raise
         first = self.next
         self.next += len(payloads)
@@ -141,12 +143,17 @@ class RecordLane:
             self._disk.cut(self._file, segment.size_bytes)
         self._disk.sync(self._file)
 
+    def _mend(self, file: int, segment: Segment) -> None:
+        """Take half a record off the end; what cannot be cut now is cut before anything follows it."""
+        try:
+            self._disk.cut(file, segment.size_bytes)
+        except OSError:
+            os.close(file)
+            self._file = None
+
     def _roll(self) -> None:
         """Begin a new segment; the one before is on disk from then on."""
         path = self._folder / f"{self.next:016d}{_SUFFIX}"
-        if self._segments and self._segments[-1].path == path:  # it holds nothing yet
-            self._reopen(self._segments[-1])
-            return
         if self._file is not None:
             self._disk.sync(self._file)
             self.synced = self.next

@@ -25,22 +25,31 @@ class AddressUnreadable(InvalidInput):
     """The address of the cloud is none."""
 
 
+class AuthorityUnreadable(InvalidInput):
+    """The file that should hold certificates to trust holds none."""
+
+
 class CloudLink:
     """Speaks to one cloud as one device. Not thread-safe.
 
     Args:
         url: ``http://…`` or ``https://…``; a path before the API's own is kept.
         authority: file with the certificates that are trusted instead of the system's; empty for the system's.
+        proxy: ``http://HOST:PORT`` of what stands between; with TLS it sees where to, and not what.
         timeout_s: how long nothing may come.
+
+    Raises `AddressUnreadable` and `AuthorityUnreadable`.
     """
 
-    def __init__(self, url: str, project: str, token: str, *, authority: str = "", timeout_s: float = 20.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise AddressUnreadable(f"{url!r} is no address of a cloud.", next_action="Write http://HOST:PORT.")
-        self._parts = parts
+    def __init__(
+        self, url: str, project: str, token: str, *, authority: str = "", proxy: str = "", timeout_s: float = 20.0
+    ) -> None:
+        self._host, self._port, self._scheme, self._path = _address(url)
+        self._proxy = _address(proxy)[:2] if proxy else None
+        if self._proxy and self._scheme == "http":  # a proxy is told the whole address
+            self._path = f"http://{self._host}:{self._port}{self._path}"
         self._project = project
-        self._authority = authority
+        self._trust = _trust(authority) if self._scheme == "https" else None
         self._timeout_s = timeout_s
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
@@ -56,7 +65,7 @@ class CloudLink:
         try:
             status, body = self._exchange(route.verb.value, path, msgspec.json.encode(told))
         except _TRANSPORT as error:
-            raise self._down(type(error).__name__) from error
+            raise self._down(_why(error)) from error
         if status != 200:
             raise self._refusal(status, body)
         try:
@@ -69,21 +78,23 @@ class CloudLink:
         path = f"/v1/projects/{quote(self._project, safe='')}/devices/{device}/blobs/{digest}?offset={offset}"
         connection = self._connection()
         try:
-            connection.request("GET", self._parts.path.rstrip("/") + path, headers=self._headers)
+            connection.request("GET", self._path + path, headers=self._headers)
             response = connection.getresponse()
             if response.status != 200:
                 raise self._refusal(response.status, response.read(_PIECE_BYTES))
             while piece := response.read(_PIECE_BYTES):
                 yield piece
+            if response.length:  # a read that is cut off ends like one that is complete
+                raise self._down("its answer was cut off")
         except _TRANSPORT as error:
-            raise self._down(type(error).__name__) from error
+            raise self._down(_why(error)) from error
         finally:
             connection.close()
 
     def _exchange(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         connection = self._connection()
         try:
-            connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=self._headers)
+            connection.request(method, self._path + path, body=body, headers=self._headers)
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER_BYTES + 1)
             if len(content) > _MAX_ANSWER_BYTES:
@@ -93,11 +104,13 @@ class CloudLink:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        host, port = str(self._parts.hostname), self._parts.port
-        if self._parts.scheme == "http":
+        host, port = self._proxy or (self._host, self._port)
+        if self._trust is None:
             return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        context = ssl.create_default_context(cafile=self._authority or None)
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
+        connection = http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._trust)
+        if self._proxy:
+            connection.set_tunnel(self._host, self._port)
+        return connection
 
     def _refusal(self, status: int, body: bytes) -> SkyloomError:
         try:
@@ -107,6 +120,37 @@ class CloudLink:
 
     def _down(self, why: str) -> LinkDown:
         return LinkDown(
-            f"The cloud at {self._parts.scheme}://{self._parts.netloc} cannot be asked: {why}.",
+            f"The cloud at {self._scheme}://{self._host}:{self._port} cannot be asked: {why}.",
             next_action="It is tried again; check the address and the network if this stays.",
         )
+
+
+def _address(url: str) -> tuple[str, int, str, str]:
+    """Host, port, scheme and path of an address. Raises `AddressUnreadable`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        host = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname
+    except ValueError:  # a port beyond all ports, half a bracket, a label that is too long
+        parts, host, port = urlsplit(""), "", 0
+    if not host or not port or not url.isprintable() or " " in url or parts.username or parts.query or parts.fragment:
+        raise AddressUnreadable(f"{url[:200]!r} is no address of a cloud.", next_action="Write http://HOST:PORT.")
+    return host, port, parts.scheme, quote(parts.path.rstrip("/"), safe="/%")
+
+
+def _trust(authority: str) -> ssl.SSLContext:
+    """Whose certificates are believed. Host names are checked. Raises `AuthorityUnreadable`."""
+    try:
+        return ssl.create_default_context(cafile=authority or None)
+    except OSError as error:  # SSLError is one
+        raise AuthorityUnreadable(
+            f"No certificates can be read from {authority}: {error.strerror or error}.",
+            next_action="Join again with --ca FILE, a file in PEM form.",
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in the system's own words where it has any."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not believed ({error.verify_message})"
+    return str(getattr(error, "strerror", "") or "") or type(error).__name__

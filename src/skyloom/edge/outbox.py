@@ -13,18 +13,24 @@ import os
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from skyloom.core.errors import InvalidInput
 from skyloom.durable import write_private
 from skyloom.edge.disk import Disk
-from skyloom.edge.lane import Piece, RecordLane, read_piece
+from skyloom.edge.lane import MAX_RECORD_BYTES, Piece, RecordLane, read_piece
 from skyloom.rooms.devices.messages import MAX_CHUNK_BYTES, MAX_RECORDS, Dropped, Lane, OutboxRecord
 
 SEGMENT_BYTES = 2**20
 _LEAST_SEGMENTS = 4
+
+
+class RecordTooLarge(InvalidInput):
+    """A record that nobody could read back."""
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -53,8 +59,7 @@ class DeviceOutbox:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         segment_bytes = min(SEGMENT_BYTES, max(4_096, max_bytes // _LEAST_SEGMENTS // 2))
         self._max_bytes = max(max_bytes, _LEAST_SEGMENTS * segment_bytes)
-        is_new = not (folder / "epoch").exists()
-        self.epoch = self._read_epoch()
+        is_new, self.epoch = self._read_epoch()
         self._lanes = {
             lane: RecordLane(folder / lane.value, self._disk, segment_bytes, self.epoch.base(lane)) for lane in Lane
         }
@@ -64,8 +69,12 @@ class DeviceOutbox:
             self.renew()  # its name was lost, and its records were not
 
     def write(self, records: Sequence[OutboxRecord], lane: Lane = Lane.FACTS) -> None:
-        """Append records. Raises ``OSError`` when the disk takes no more; then none of them counts."""
+        """Append records. Raises ``OSError`` when the disk takes no more, and `RecordTooLarge`; then none of them counts."""
         payloads = [self._encoder.encode(record) for record in records]
+        if any(len(payload) > MAX_RECORD_BYTES for payload in payloads):
+            raise RecordTooLarge(
+                f"A record of the outbox has {MAX_RECORD_BYTES} bytes at most.", next_action="Watch fewer features."
+            )
         with self._lock:
             self._make_room()
             self._append(lane, payloads)
@@ -99,9 +108,20 @@ class DeviceOutbox:
         with self._lock:
             self._lanes[lane].forget(position)
 
-    def is_behind(self, lane: Lane, position: int) -> bool:
-        """The cloud has more than was ever written here: this disk is an older copy."""
-        return position > self._lanes[lane].next
+    def departs(self, lane: Lane, position: int, mark: str) -> bool:
+        """The cloud has more than was ever written here, or another record before ``position`` than this disk.
+
+        Then the disk is an older copy, or one of two.
+
+        Args:
+            mark: of the record before ``position``, as the cloud was told it; empty when it was not.
+        """
+        with self._lock:
+            if position > self._lanes[lane].next:
+                return True
+            segments = self._lanes[lane].readable()
+        last = read_piece(segments, position - 1, 1, 1) if mark and position else Piece(0, 0)
+        return bool(last.payloads) and last.first == position - 1 and mark_of(last.payloads[0]) != mark
 
     def renew(self) -> None:
         """Begin a new epoch: everything that is here is sent again, and the cloud leaves out what it has."""
@@ -139,12 +159,18 @@ class DeviceOutbox:
             else:
                 return  # one segment of each lane is left, which is less than the bound
 
-    def _read_epoch(self) -> Epoch:
-        path = self._folder / "epoch"
-        if not path.exists():
-            return self._write_epoch(Epoch(secrets.token_hex(16)))
-        return msgspec.json.decode(path.read_bytes(), type=Epoch)
+    def _read_epoch(self) -> tuple[bool, Epoch]:
+        """Whether it is new, and the epoch. One whose file was lost or went bad begins anew."""
+        try:
+            return False, msgspec.json.decode((self._folder / "epoch").read_bytes(), type=Epoch)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return True, self._write_epoch(Epoch(secrets.token_hex(16)))
 
     def _write_epoch(self, epoch: Epoch) -> Epoch:
         write_private(self._folder / "epoch", msgspec.json.encode(epoch))
         return epoch
+
+
+def mark_of(payload: bytes) -> str:
+    """What a record is recognised by: CRC-32 of its bytes."""
+    return f"{zlib.crc32(payload):08x}"

@@ -27,7 +27,7 @@ class AccessList:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
-        self._digests: tuple[bytes, ...] = ()
+        self._digests: tuple[bytes, ...] | None = ()  # None while the list cannot be read
         self.version = 0
         self.refresh()
 
@@ -38,13 +38,16 @@ class AccessList:
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
             if seen == self._seen:
                 return
-            self._seen = seen
-            self.version += 1
-            self._digests = self._read(found.st_size)
+            digests = self._read(found.st_size)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            if self._digests or self._seen is None:
+            # What was seen is forgotten: a trouble that passes (no descriptor left) must not outlive its cause.
+            self._seen = None
+            if self._digests is not None:
+                self._digests = None
+                self.version += 1
                 print(f"access list cannot be read, every token is refused: {type(error).__name__}", file=sys.stderr)
-            self._digests = ()
+        else:
+            self._seen, self._digests = seen, digests
             self.version += 1
 
     def check(self, authorization: bytes | None) -> None:
@@ -52,7 +55,7 @@ class AccessList:
         scheme, _, token = (authorization or b"").partition(b" ")
         shown = hashlib.sha256(token.strip()).digest()
         known = False
-        for digest in self._digests:  # all of them, whichever fits: the time tells nothing
+        for digest in self._digests or ():  # all of them, whichever fits: the time tells nothing
             known |= hmac.compare_digest(digest, shown)
         if not known or scheme.lower() != b"bearer":
             raise TokenRefused(

@@ -18,7 +18,7 @@ class InstanceGroup(msgspec.Struct, frozen=True, kw_only=True):
     """How many copies of the model one replica runs, and where."""
 
     name: str
-    kind: str = "KIND_CPU"
+    kind: str
     count: int = 1
 
 
@@ -48,7 +48,7 @@ def configured(plan: ServePlan, signature: Signature, platform: str) -> ModelCon
         max_batch_size=plan.limits.max_request_rows,
         input=tuple(_tensor(spec) for spec in signature.inputs),
         output=tuple(_tensor(spec) for spec in signature.outputs),
-        instance_group=(InstanceGroup(name=f"{plan.model}_0"),),
+        instance_group=(InstanceGroup(name=f"{plan.model}_0", kind="KIND_GPU" if plan.gpus else "KIND_CPU"),),
         # Rows are joined only when they already wait; nothing waits for more of them.
         dynamic_batching={"max_queue_delay_microseconds": 0},
     )

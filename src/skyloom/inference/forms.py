@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput
 from skyloom.inference.codec import unreadable
@@ -15,24 +14,17 @@ from skyloom.inference.pictures import PictureReader
 from skyloom.inference.rows import plain, read_column, read_rows
 from skyloom.inference.runtimes.seam import refused
 from skyloom.inference.tensors import Contract, refuse
-from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, Manifest, ModelKind
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, FeatureColumn, Manifest, ModelKind
 
 Cell = float | str | bool | None
 _MAX_ENCODING_BYTES = 64 * 2**20
 _cells = msgspec.json.Decoder(dict[str, Cell])
 
 
-class KnownTexts(msgspec.Struct, frozen=True, kw_only=True):
-    """One column of ``encoding.json``: the texts that it knows, in their order; none for numbers."""
-
-    name: Annotated[str, Meta(max_length=400)]
-    values: tuple[str, ...] = ()
-
-
 class Form:
     """The names of one model's inputs and outputs. Raises `BundleRefused` when the bundle's descriptions do not fit its signature."""
 
-    def __init__(self, contract: Contract, manifest: Manifest, texts: Sequence[KnownTexts] = ()) -> None:
+    def __init__(self, contract: Contract, manifest: Manifest, texts: Sequence[FeatureColumn] = ()) -> None:
         signature = contract.signature
         self.contract = contract
         self.manifest = manifest
@@ -130,7 +122,7 @@ class Form:
         return refuse(f"The model has no field {unknown[:80]!r}.", f"A row has: {', '.join(self.columns)[:400]}.")
 
 
-def read_texts(bundle: Path, manifest: Manifest) -> tuple[KnownTexts, ...]:
+def read_texts(bundle: Path, manifest: Manifest) -> tuple[FeatureColumn, ...]:
     """The texts that a bundle's columns know. Raises `BundleRefused` when its file of them is damaged."""
     if ENCODING_FILE not in {file.path for file in manifest.files}:
         return ()
@@ -138,6 +130,6 @@ def read_texts(bundle: Path, manifest: Manifest) -> tuple[KnownTexts, ...]:
     try:
         if path.stat().st_size > _MAX_ENCODING_BYTES:
             raise ValueError("too large")
-        return msgspec.json.decode(path.read_bytes(), type=tuple[KnownTexts, ...])
+        return msgspec.json.decode(path.read_bytes(), type=tuple[FeatureColumn, ...])
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise refused(f"its {ENCODING_FILE} cannot be read", "Export the model again.") from error

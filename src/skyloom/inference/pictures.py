@@ -1,7 +1,6 @@
 """A picture's bytes → the input that a model takes, as its bundle describes it. Pillow is loaded when the first picture comes."""
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -66,21 +65,15 @@ class PictureReader:
         from PIL import Image
 
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+            image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
             if image.width * image.height > MAX_PIXELS:
                 raise PictureRefused(
                     f"The picture has {image.width} x {image.height} pixels.", next_action=f"Send at most {MAX_PIXELS}."
                 )
             image = self._fitted(image.convert(self._mode))
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
-        ) as error:
+        except PictureRefused:
+            raise
+        except Exception as error:  # whatever a decoder raises ends here
             raise PictureRefused("The bytes are not a picture.", next_action="Send PNG or JPEG.") from error
         return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
 
@@ -88,12 +81,17 @@ class PictureReader:
         wanted = tuple(asked if asked > 0 else own for asked, own in zip(self._size, image.size, strict=True))
         if image.size == wanted:
             return image
+        if wanted[0] * wanted[1] > MAX_PIXELS:  # one side is free
+            raise PictureRefused(
+                f"The picture would have {wanted[0]} x {wanted[1]} pixels.", next_action="Send a smaller one."
+            )
         if self._fit is ImageFit.STRETCH:
             return image.resize(wanted, 2)  # bilinear, as training's own ingest
+        # Only the middle is made larger or smaller: the whole of a long, thin picture would not fit into memory.
         share = max(wanted[0] / image.width, wanted[1] / image.height)
-        covering = tuple(max(side, round(own * share)) for side, own in zip(wanted, image.size, strict=True))
-        left, top = (covering[0] - wanted[0]) // 2, (covering[1] - wanted[1]) // 2
-        return image.resize(covering, 2).crop((left, top, left + wanted[0], top + wanted[1]))
+        width, height = min(wanted[0] / share, image.width), min(wanted[1] / share, image.height)
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        return image.resize(wanted, 2, box=(left, top, left + width, top + height))
 
 
 def _lengths(described: ImageInput) -> tuple[int, int]:

@@ -4,7 +4,8 @@ Training builds the profile with it and the data plane watches live traffic with
 one index of a tensor's first axis; the rest of the axes are flattened. Works on numpy arrays only; knows no model and no request.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,24 @@ Values = NDArray[np.float64]
 
 
 class TensorMissing(InvalidInput):
-    """A feature watches a tensor that is not there, or a column that it does not have."""
+    """A feature watches a tensor that is not there, or a column that it never has."""
+
+
+def check_features(features: Sequence[Feature], widths: Mapping[str, int | None]) -> None:
+    """Raise `TensorMissing` for a feature that could never be counted.
+
+    Args:
+        widths: elements of one row of each tensor that is there; None where rows may differ.
+    """
+    for feature in features:
+        if feature.tensor not in widths:
+            raise _no_tensor(feature.tensor, widths)
+        width = widths[feature.tensor]
+        if feature.reduction is Reduction.COLUMN and width is not None and feature.column >= width:
+            raise TensorMissing(
+                f"The profile watches column {feature.column} of {feature.tensor!r}, which has {width} columns.",
+                next_action="Build the profile again from tensors of the model's own shape.",
+            )
 
 
 class Observer:
@@ -49,7 +67,7 @@ class Observer:
         return np.zeros((len(self.features), self._bins), dtype=np.int64)
 
     def reduce(self, tensors: Mapping[str, Array]) -> Values:
-        """Return one number per row and feature, shape [rows, features]. Raises `TensorMissing`."""
+        """Return one number per row and feature, shape [rows, features]; NaN for what a row does not have. Raises `TensorMissing`."""
         if not self.features:
             return np.zeros((0, 0))
         parts = [_reduce_group(*group, tensors) for group in self._groups]
@@ -85,7 +103,11 @@ def observe(features: Sequence[Feature], tensors: Mapping[str, Array]) -> tuple[
 
 
 def build_profile(
-    inputs: Mapping[str, Array], outputs: Mapping[str, Array], kind: ModelKind, columns: Sequence[str] = ()
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    kind: ModelKind,
+    columns: Sequence[str] = (),
+    free: Collection[str] = (),
 ) -> Profile:
     """Describe what a model saw and said in training: choose features, their edges, and count.
 
@@ -93,6 +115,7 @@ def build_profile(
         inputs, outputs: tensor name → all rows, shape [rows, ...]; the names of the bundle's signature.
         kind: what the first output means; classification watches the predicted class and its score, regression the number.
         columns: names of the columns of a 2-D input.
+        free: inputs whose rows may be of any length (a free axis beside the batch): they have no columns that mean anything.
 
     Raises:
         InvalidInput: there are no rows.
@@ -100,18 +123,18 @@ def build_profile(
     everything = {**inputs, **outputs}
     if not everything or any(len(tensor) == 0 for tensor in everything.values()):
         raise InvalidInput("A profile needs at least one row of every tensor.", next_action="Give training rows.")
-    drafts = [*_input_features(inputs, columns), *_output_features(outputs, kind)]
+    drafts = [*_input_features(inputs, columns, free), *_output_features(outputs, kind)]
     features = tuple(_with_edges(draft, everything) for draft in drafts)
     return Profile(features=features, histograms=observe(features, everything))
 
 
-def _input_features(inputs: Mapping[str, Array], columns: Sequence[str]) -> list[Feature]:
+def _input_features(inputs: Mapping[str, Array], columns: Sequence[str], free: Collection[str]) -> list[Feature]:
     features: list[Feature] = []
     for name, tensor in inputs.items():
         if tensor.dtype.hasobject:  # strings
             continue
         width = tensor.shape[1] if tensor.ndim == 2 else 1 if tensor.ndim == 1 else MAX_COLUMNS + 1
-        if len(features) + width <= MAX_COLUMNS:
+        if name not in free and len(features) + width <= MAX_COLUMNS:
             features += [_column(name, index, columns) for index in range(width)]
         else:
             features += [_draft(f"{name} {word}", name, word) for word in (Reduction.MEAN, Reduction.DEVIATION)]
@@ -169,7 +192,7 @@ def _edges(values: Values) -> tuple[float, ...]:
 
 
 def _rows(tensor: Array) -> Array:
-    return tensor.reshape(len(tensor), -1) if tensor.ndim != 2 else tensor
+    return tensor if tensor.ndim == 2 else tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _grouped(features: Sequence[Feature]) -> tuple[list[tuple[str, Reduction, list[int]]], list[int]]:
@@ -192,21 +215,25 @@ def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], ten
     """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]."""
     found = tensors.get(tensor)
     if found is None:
-        raise TensorMissing(
-            f"The profile watches tensor {tensor!r}, which is not there.",
-            next_action=f"There are: {', '.join(sorted(tensors))}.",
-        )
+        raise _no_tensor(tensor, tensors)
     rows = _rows(found)
-    needed = max(columns) + 1 if reduction is Reduction.COLUMN else 1
-    if rows.shape[1] < needed:
-        raise TensorMissing(
-            f"The profile watches column {needed - 1} of {tensor!r}, which has {rows.shape[1]} columns.",
-            next_action="Build the profile again from tensors of the model's own shape.",
-        )
+    width = rows.shape[1]
     if reduction is Reduction.COLUMN:
-        return rows[:, columns].astype(np.float64)
+        if max(columns) < width:
+            return rows[:, columns].astype(np.float64)
+        missing = np.full(len(rows), np.nan)  # rows shorter than those of training; free axes allow it
+        return np.stack([rows[:, at].astype(np.float64) if at < width else missing for at in columns], axis=1)
+    if not width:
+        return np.full((len(rows), 1), np.nan)  # of nothing there is no mean
     with np.errstate(all="ignore"):  # infinities are data here; they land in the outer bins or count as missing
         return _REDUCTIONS[reduction](rows).astype(np.float64)[:, None]
+
+
+def _no_tensor(name: str, there: Collection[str]) -> TensorMissing:
+    return TensorMissing(
+        f"The profile watches tensor {name!r}, which is not there.",
+        next_action=f"There are: {', '.join(sorted(there))}.",
+    )
 
 
 def _deviation(rows: Array) -> Array:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,9 +72,6 @@ class Replica:
         limits = plan.limits
         signature = model.manifest.signature
         traffic = TrafficCounter(model.profile, signature)
-        if not model.is_remote:
-            example = model.example(1)
-            traffic.check(example, model.run(example))
         journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
         log: PredictionLog = journal
         self._sampler: Sampler | None = None
@@ -128,6 +126,8 @@ class Replica:
         work = [asyncio.create_task(self._sweep())]
         if reporter:
             work.append(asyncio.create_task(reporter.run()))
+        for item in work:
+            item.add_done_callback(self._ended)
         self._say_ready(ports)
         self._on_ready(ports[0])
         try:
@@ -147,6 +147,12 @@ class Replica:
             if port:
                 folder = self._folder / self._plan.port_folder
                 self._claims.append(PortClaim(folder, self._plan.endpoint, self._plan.host, port))
+
+    def _ended(self, work: "asyncio.Task[None]") -> None:
+        """Work that never ends has: without it nobody would learn of new tokens, or of this replica. Another one takes over."""
+        if not work.cancelled():
+            traceback.print_exception(work.exception(), file=sys.stderr)
+            self._stopping.set()
 
     async def _sweep(self) -> None:
         while True:

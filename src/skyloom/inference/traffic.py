@@ -1,16 +1,18 @@
 """What this replica saw since it started: counts, durations, drift. Every number only grows (`rooms.monitoring.model.Traffic`)."""
 
 import math
+import sys
 import threading
+import traceback
 from collections.abc import Sequence
 
 import numpy as np
 
 from skyloom.inference.elements import as_numbers
-from skyloom.inference.reduce import Observer, TensorMissing
+from skyloom.inference.reduce import Observer, check_features
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
-from skyloom.rooms.registry.bundle import Datatype, Signature
+from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 
 _LOG_GROWTH = math.log(BIN_GROWTH)
 _HOLD_ROWS, _HOLD_BYTES = 256, 2**22
@@ -23,6 +25,8 @@ class TrafficCounter:
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
     as much as looking at a hundred. Of a batch with more than a million elements only the first rows are watched.
+
+    Raises `TensorMissing` when the profile watches what the model does not have.
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:
@@ -32,6 +36,7 @@ class TrafficCounter:
         self._names = [specs[place].name for place in self._places]
         self._types = [specs[place].datatype for place in self._places]
         self._is_plain = len(self._places) == len(specs) and Datatype.BF16 not in self._types
+        check_features(profile.features, {specs[place].name: _width(specs[place]) for place in self._places})
         self._observer = Observer(profile.features)
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
@@ -70,10 +75,6 @@ class TrafficCounter:
             if is_enough:
                 self._look()
 
-    def check(self, example: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Raise `TensorMissing` when the profile watches what the model does not have. Counts nothing."""
-        self._observer.reduce(dict(zip(self._names, self._countable((*example, *outputs)), strict=True)))
-
     def snapshot(self) -> Traffic:
         """All of it, now."""
         with self._lock:
@@ -99,7 +100,13 @@ class TrafficCounter:
         for batches in held:
             joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
             try:
-                values = self._observer.reduce(dict(zip(self._names, joined, strict=True)))
-            except TensorMissing:  # rows shorter than those of training; free axes allow it
-                values = np.full((len(joined[0]), len(self._observer.features)), np.nan)
-            self._counts += self._observer.count(values)
+                self._counts += self._observer.count(self._observer.reduce(dict(zip(self._names, joined, strict=True))))
+            except (
+                Exception
+            ):  # a defect of the statistics must not end who asks for them: the replica would count as hung
+                traceback.print_exc(file=sys.stderr)
+
+
+def _width(spec: TensorSpec) -> int | None:
+    """Elements of one row; None where that is free."""
+    return None if -1 in spec.shape[1:] else math.prod(spec.shape[1:])

@@ -21,12 +21,12 @@ from torch import nn
 from skyloom.core.errors import InvalidInput
 from skyloom.recipes import columns, evaluation
 from skyloom.recipes.config import parameters
-from skyloom.recipes.features import FeatureColumn
+from skyloom.recipes.features import encoded
 from skyloom.recipes.finish import Trained, finish
 from skyloom.recipes.package import Meaning
 from skyloom.recipes.publish import Outcome
 from skyloom.rooms.data.making import SPLIT_COLUMN
-from skyloom.rooms.registry.bundle import ENCODING_FILE, ModelKind
+from skyloom.rooms.registry.bundle import ENCODING_FILE, FeatureColumn, ModelKind
 from skyloom.rooms.registry.model import Evaluation
 from skyloom.rooms.training.model import TrainingPlan
 from skyloom.runtime.checkpoint import Checkpoints
@@ -190,7 +190,7 @@ def describe(column: pa.ChunkedArray, name: str) -> FeatureColumn:
 
 def encode(known: Sequence[FeatureColumn], rows: RowSet) -> NDArray[np.float32]:
     """Rows as the model takes them, shape [rows, features]."""
-    return np.stack([column.encode(rows.table.column(column.name)) for column in known], axis=1)
+    return np.stack([encoded(column, rows.table.column(column.name)) for column in known], axis=1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Calls to the endpoints of a service, straight at its model server: whole answers, and answers in parts."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ import msgspec
 from skyloom.core.errors import InternalError, InvalidInput, Unavailable
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.sdk.http import connection
+from skyloom.sdk.transport import PATIENCE_S
+from skyloom.sdk.waiting import retries
 
-_PAUSE_S, _TRIES = 0.1, 6
 # Answers that say: not begun, ask again. Anything else may have begun, and a call may do something twice.
 _NOT_BEGUN = frozenset({"service_restarting", "service_full", "replica_draining"})
 
@@ -66,7 +66,7 @@ class Calling:
         """An answer whose head is there and good, in a context that closes it."""
         content = msgspec.json.encode(arguments, enc_hook=_plain)
         problem = ""
-        for attempt in range(_TRIES):
+        for _ in retries(PATIENCE_S):
             request = wire.build_request("POST", f"{self._status.url}/{method}", content=content, headers=self._headers)
             try:
                 answer = wire.send(request, stream=True)
@@ -80,7 +80,6 @@ class Calling:
                 problem, code = _said(answer)
                 if code not in _NOT_BEGUN:
                     raise self._refusal(answer.status_code, problem)
-            time.sleep(_PAUSE_S * 2**attempt)
         raise self._silent(problem)
 
     def _refusal(self, status: int, problem: str) -> Exception:

@@ -38,7 +38,9 @@ _DATATYPES = {
     "float32": Datatype.FP32,
     "float64": Datatype.FP64,
 }
-RESERVED = frozenset({"v2", "metrics", "health", "ping", "openapi", "docs", "invocations", "v1"})
+RESERVED = frozenset(
+    {"v2", "metrics", "health", "ping", "openapi", "docs", "invocations", "v1", "setup", "model", "flow"}
+)
 
 
 class ServiceInvalid(InvalidInput):
@@ -74,7 +76,7 @@ class EndpointMethod:
 
 def methods_of(service: type[Service]) -> list[EndpointMethod]:
     """The endpoints of a class. Raises `ServiceInvalid`."""
-    found = [_method(service, name, body) for name, body in _marked(service)]
+    found = [_method(service, name, body, options) for name, body, options in _marked(service)]
     if not found:
         raise _invalid(service, "has no endpoint", "Mark a method with @skyloom.endpoint.")
     return found
@@ -124,17 +126,23 @@ def element_of(kind: Any) -> Any:
     return inner[0] if inner and isinstance(inner[0], type) else None
 
 
-def _marked(service: type[Service]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    seen: dict[str, Callable[..., Any]] = {}
+def _marked(service: type[Service]) -> Iterator[tuple[str, Callable[..., Any], Endpointed]]:
+    """Endpoints with what they were told, those of bases first. Who overrides one without marking it again keeps what it was told;
+    ``name = None`` takes it away."""
+    told: dict[str, Endpointed] = {}
     for owner in reversed(service.__mro__):
         for name, body in vars(owner).items():
             if hasattr(body, MARK):
-                seen[name] = body
-    yield from seen.items()
+                told[name] = getattr(body, MARK)
+    for name, options in told.items():
+        body = inspect.getattr_static(service, name)
+        if body is not None:
+            yield name, body, options
 
 
-def _method(service: type[Service], name: str, body: Callable[..., Any]) -> EndpointMethod:
-    options: Endpointed = getattr(body, MARK)
+def _method(service: type[Service], name: str, body: Callable[..., Any], options: Endpointed) -> EndpointMethod:
+    if not inspect.isfunction(body):
+        raise _invalid(service, f"cannot offer {name}, which is no method", "Mark a def with self.")
     if name.startswith("_") or name in RESERVED:
         raise _invalid(service, f"cannot offer an endpoint {name!r}", "Rename the method.")
     try:
@@ -160,8 +168,8 @@ def _method(service: type[Service], name: str, body: Callable[..., Any]) -> Endp
 
 
 def _argument(service: type[Service], method: str, one: inspect.Parameter, hints: dict[str, Any]) -> Argument:
-    if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-        raise _invalid(service, f"takes *{one.name} in {method}", "Name every argument.")
+    if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY):
+        raise _invalid(service, f"takes {one} in {method}, which has no name to be called by", "Name every argument.")
     if one.name not in hints:
         raise _invalid(service, f"does not say what {one.name!r} of {method} is", f"Write its type: {one.name}: str")
     return Argument(one.name, hints[one.name], one.default)

@@ -162,7 +162,11 @@ def _take(service: type[Service], folder: Path, place: Path, found: dict[str, Pa
 
 def _imported(path: Path, folder: Path) -> Iterator[Path]:
     """Modules and whole packages below the folder that a file's import statements name."""
-    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise ServiceNotImportable(f"{path.name} is no Python: {error}.", next_action="Mend it.") from error
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

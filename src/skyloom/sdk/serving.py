@@ -17,14 +17,15 @@ from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.batch import BatchCalls
-from skyloom.sdk.calling import Calling
+from skyloom.sdk.calling import CallFailed, Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.waiting import retries
 
 _PAUSE_S = 0.1
-_TRIES = 5
+_SERVER_ERROR = 500
 
 
 class EndpointFailed(Unavailable):
@@ -164,7 +165,7 @@ class EndpointCalls(ChangeCalls):
                 axis is the batch.
 
         Raises:
-            PredictionRefused: the rows do not fit the model. ModelServerSilent: no replica answers.
+            PredictionRefused: the rows do not fit the model. CallFailed: the model fails on them. ModelServerSilent: no replica answers.
         """
         status, described = self._server(name)
         path = f"/v2/models/{status.endpoint.model}"
@@ -209,11 +210,11 @@ class EndpointCalls(ChangeCalls):
         return self._servers[name]
 
     def _ask(self, status: EndpointStatus, method: str, path: str, content: bytes) -> dict[str, Any]:
-        """Predicting changes nothing, so it is sent again when a replica dies with it."""
+        """Predicting changes nothing, so it is sent again when a replica dies with it, as long as the transport has patience."""
         headers = {"authorization": f"Bearer {self._transport.token}", "content-type": "application/json"}
         self._wire = wire = self._wire or connection(status.url)
         problem: str = ""
-        for attempt in range(_TRIES):
+        for _ in retries(self._transport.patience_s):
             try:
                 answer = wire.request(method, status.url + path, content=content, headers=headers)
             except httpx.TransportError as error:
@@ -223,8 +224,9 @@ class EndpointCalls(ChangeCalls):
                     return msgspec.json.decode(answer.content)  # type: ignore[no-any-return]
                 problem = _said(answer)
                 if answer.status_code not in (429, 503):
+                    if answer.status_code >= _SERVER_ERROR:
+                        raise CallFailed(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
                     raise PredictionRefused(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
-            time.sleep(_PAUSE_S * 2**attempt)
         raise ModelServerSilent(
             f"Endpoint {status.endpoint.name} does not answer: {problem}",
             next_action=f"See: skyloom endpoint show {status.endpoint.name}.",

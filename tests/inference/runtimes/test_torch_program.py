@@ -124,6 +124,9 @@ SYMBOL = "Symbol('s77', positive=True, integer=True)"
         ("data/constants/opaque_obj_0", pickled, "no part of a plain program"),
         ("data/aotinductor/model/evil.so", pickled, "no part of a plain program"),
         (MODEL, lambda _: b"{", "damaged"),
+        (MODEL, lambda _: b'{"in_spec": "{"}', "no program"),
+        (WEIGHTS, lambda _: b'{"config": [1]}', "no program"),
+        (WEIGHTS, lambda _: b'{"config": {"a": 1}}', "no program"),
     ],
 )
 def test_archive_that_holds_more_than_data_is_refused(archive, name, change, words) -> None:

@@ -2,13 +2,15 @@
 
 import hashlib
 import shutil
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
+from skyloom.inference.elements import from_bfloat16
 from skyloom.inference.services.located import EdgeMismatch, Located
-from skyloom.rooms.registry.bundle import Manifest
+from skyloom.rooms.registry.bundle import Datatype, Manifest, Signature, TensorSpec
 from tests.inference.services.workplace import listed, working, write_service
 from tests.inference.serving import oracle, toy_rows, write_bundle
 
@@ -59,6 +61,37 @@ def test_located_model_keeps_to_its_signature(bundle) -> None:
     ):
         with pytest.raises(EdgeMismatch, match=words):
             located.predict(wrong)
+
+
+def fitted(datatype: Datatype, value):
+    spec = TensorSpec(name="x", datatype=datatype, shape=(-1, -1))
+    model = SimpleNamespace(manifest=SimpleNamespace(signature=Signature(inputs=(spec,), outputs=())), run=list)
+    seen = []
+    model.run = lambda arrays: seen.extend(arrays) or []
+    Located("toy", model).predict(value)
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [
+        (Datatype.INT64, [[1.5]]),
+        (Datatype.INT32, np.array([[2**40]])),
+        (Datatype.UINT8, [[-1]]),
+        (Datatype.BOOL, [[2]]),
+        (Datatype.FP32, [["one"]]),
+        (Datatype.FP32, [[1.0], [2.0, 3.0]]),
+    ],
+)
+def test_value_that_would_become_another_is_refused(datatype, value) -> None:
+    with pytest.raises(EdgeMismatch):
+        fitted(datatype, value)
+
+
+def test_value_that_the_type_holds_is_taken() -> None:
+    assert fitted(Datatype.INT32, np.array([[7]])).dtype == np.int32
+    assert fitted(Datatype.FP32, [[1, 2]]).tolist() == [[1.0, 2.0]]
+    assert from_bfloat16(fitted(Datatype.BF16, [[1.5, -2.0]])).tolist() == [[1.5, -2.0]]
 
 
 def test_service_asks_the_models_beside_it(bundle, tmp_path) -> None:

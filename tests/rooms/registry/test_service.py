@@ -1,10 +1,11 @@
 import re
 
+import msgspec
 import pytest
 
 from skyloom.core.operation import Caller
 from skyloom.ports.door import Change
-from skyloom.rooms.registry.bundle import BundleFile, Datatype, Signature, TensorSpec
+from skyloom.rooms.registry.bundle import BundleFile, Datatype, ImageInput, ImageLayout, Signature, TensorSpec
 from skyloom.rooms.registry.model import (
     AliasReserved,
     AlreadyRegistered,
@@ -143,11 +144,14 @@ def fixed() -> Signature:
         ({"signature": fixed()}, "fixes the batch of 'x' to 1"),
         ({"files": "no profile"}, "lists no profile.json"),
         ({"files": "twice"}, "lists 'model.onnx' twice"),
+        ({"files": "itself"}, "lists manifest.json, which is itself"),
+        ({"image": ImageInput(tensor="y", layout=ImageLayout.GREY)}, "pictures for 'y', which is no input"),
     ],
 )
 def test_manifest_that_cannot_be_served_is_refused(shop: Workshop, change: dict[str, object], words: str) -> None:
     model, profile = manifest(shop.blobs).files
     chosen = {"no profile": (model,), "twice": (model, model, profile)}
+    chosen["itself"] = (model, profile, msgspec.structs.replace(profile, path="manifest.json"))
     change = {name: chosen.get(value, value) if name == "files" else value for name, value in change.items()}  # type: ignore[call-overload]
     with pytest.raises(BundleInvalid, match=re.escape(words)):
         ask(shop, RegisterModelVersion(model="digits", manifest=manifest(shop.blobs, **change)))

@@ -58,11 +58,17 @@ def test_exactly_one_gateway_is_left_while_one_is_needed(seen, needed, failures)
 
 def test_gateway_that_ends_again_and_again_is_started_ever_more_slowly():
     def starts(count):
-        return gateway_steps((), [run(n, failed=True, ended_at=NOW) for n in range(count)], True, NOW).start
+        failed = [run(n, created_at=NOW - 1, failed=True, ended_at=NOW) for n in range(count)]
+        return gateway_steps((), failed, True, NOW).start
 
     assert [starts(count) for count in range(4)] == [True, True, False, False]
     old = [run(n, failed=True, ended_at=NOW - 1_000) for n in range(9)]
     assert gateway_steps((), old, True, NOW).start
+
+
+def test_gateway_that_is_killed_after_it_had_worked_is_replaced_at_once_however_often():
+    killed = [run(n, created_at=NOW - 20, failed=True, ended_at=NOW) for n in range(20)]
+    assert gateway_steps((), killed, True, NOW).start
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=5), st.integers(0, 20))

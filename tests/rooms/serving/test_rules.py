@@ -143,6 +143,26 @@ def test_first_failure_is_replaced_at_once_and_later_ones_after_growing_pauses()
     assert [pause(count) for count in range(10)] == [None, None, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
+def test_replicas_killed_after_they_had_answered_are_replaced_at_once_and_are_no_crash_loop():
+    killed = [replica(n, 2, created_at=NOW - 20, failed=True, worked=True, ended_at=NOW) for n in range(30)]
+    assert reconcile(Situation(endpoint(1), (), killed), NOW).num_starts == 1
+    assert state_of(Situation(endpoint(1), (), killed), NOW)[0] is EndpointState.STARTING
+    never_answered = [changed(each, {"worked": False}) for each in killed]
+    assert reconcile(Situation(endpoint(1), (), never_answered), NOW).wait_s == 60
+
+
+def test_replica_that_dies_young_beside_others_that_answer_is_replaced_after_a_second():
+    failed = [replica(n, 2, created_at=NOW - 2, failed=True, worked=True, ended_at=NOW) for n in range(30)]
+    assert reconcile(Situation(endpoint(2), [seen(90)], failed), NOW).wait_s == 1
+    assert state_of(Situation(endpoint(2), [seen(90)], failed), NOW)[0] is EndpointState.DEGRADED
+
+
+def test_whether_a_replica_answered_until_it_ended_is_written_with_its_end():
+    for ready in (True, False):
+        (written,) = reconcile(Situation(endpoint(1), [seen(job=JobState.FAILED, ready=ready)]), NOW).ended
+        assert written.worked is ready
+
+
 def test_failures_of_an_old_revision_or_of_long_ago_hold_nothing_back():
     failed = [replica(n, 1, failed=True, ended_at=NOW) for n in range(9)]
     failed += [replica(n + 10, 2, failed=True, ended_at=NOW - FAILURE_WINDOW_S - 1) for n in range(9)]

@@ -42,9 +42,18 @@ def screened(content: bytes) -> bytes:
     """The same program as an archive of data alone, without sample inputs and guards. Raises `ArchiveUnsafe`."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            files = _read(archive)
+            files = _read(archive, len(content))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise error if isinstance(error, ArchiveUnsafe) else ArchiveUnsafe("is no .pt2 archive") from error
+    try:
+        _screen(files)
+    except (msgspec.MsgspecError, AttributeError, TypeError, RecursionError) as error:  # JSON of another shape
+        raise ArchiveUnsafe("describes no program") from error
+    return _written(files)
+
+
+def _screen(files: dict[str, bytes]) -> None:
+    """Check what an archive describes; what must not be looked at is emptied in place."""
     program = _decoded(files, "models/model.json")
     program["guards_code"] = []
     _check(program)
@@ -54,15 +63,16 @@ def screened(content: bytes) -> bytes:
         config = _decoded(files, name)
         _check_payloads(config, kind)
         files[name] = msgspec.json.encode(config)
-    return _written(files)
 
 
-def _read(archive: zipfile.ZipFile) -> dict[str, bytes]:
+def _read(archive: zipfile.ZipFile, size_bytes: int) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     entries = archive.infolist()
     roots = {entry.filename.partition("/")[0] for entry in entries}
     if len(roots) != 1 or len(entries) > _MAX_FILES:
         raise ArchiveUnsafe("is no .pt2 archive of one program")
+    if sum(entry.file_size for entry in entries) > size_bytes:  # parts that lie on each other would grow without end
+        raise ArchiveUnsafe("holds more than its own bytes")
     for entry in entries:
         name = entry.filename.partition("/")[2]
         if not _KEPT.match(name) or name in files:

@@ -150,12 +150,17 @@ class Queueing:
             while gate.waiting and len(gate.running) < gate.max_running:
                 call = gate.waiting.popleft()
                 self._left(call)
-                if call.given_up_at:
-                    continue
                 self._last += 1
                 call.number = self._last
+                try:
+                    asked = _asked(call, lent)
+                except OSError as error:  # no memory, or no descriptor, for what it brings
+                    call.given_up_at = time.monotonic()
+                    full = f"The replica has no room for this call: {error.strerror}."
+                    call.done(ServiceFull(full, next_action="Send again in a moment."))
+                    continue
                 gate.running[call.number] = self._running[call.number] = call
-                yield _asked(call, lent)
+                yield asked
 
     def heard(self, message: Part | Finished | Failed, pid: int) -> tuple[PendingCall | None, Any, list[int]]:
         """Whom an answer is for (None when nobody waits), what it is, and the files that were lent to us with it."""
@@ -178,7 +183,13 @@ class Queueing:
         if call.given_up_at:
             return None
         call.given_up_at = time.monotonic()
-        return GiveUp(call.number) if call.number in self._running else None
+        if call.number in self._running:
+            return GiveUp(call.number)
+        waiting = self._gates[call.method.name].waiting
+        if call in waiting:  # its place in the queue is for somebody who waits
+            waiting.remove(call)
+            self._left(call)
+        return None
 
     def took(self, call: PendingCall, num_parts: int) -> More:
         """The client has taken parts."""

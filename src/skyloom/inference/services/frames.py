@@ -16,6 +16,7 @@ import msgspec
 # 4 MiB 13 and 3.9.
 LENT_BYTES = 96 * 1024
 MAX_FRAME_BYTES = 2**26
+MAX_LENT_BYTES = 2**31
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -151,6 +152,8 @@ def write(message: object) -> bytes:
 def lend(parts: Sequence[bytes | memoryview], lent: set[int]) -> Content:
     """Make a content of bytes: in the frame when small, else in a sealed memory file that is added to ``lent`` until it is taken."""
     size = sum(len(part) for part in parts)
+    if size > MAX_LENT_BYTES:
+        raise ValueError(f"{size} bytes are more than one content may have ({MAX_LENT_BYTES})")
     if size <= LENT_BYTES:
         return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
     file = os.memfd_create("skyloom", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -178,8 +181,10 @@ def take(content: Content, lender: int) -> memoryview:
     """Look at a content of the process ``lender``. The memory lives as long as something looks at it. Raises `FrameBroken`."""
     if isinstance(content, bytes):
         return memoryview(content)
-    try:
-        file = os.open(f"/proc/{lender}/fd/{content.file}", os.O_RDONLY | os.O_CLOEXEC)
+    if not 0 < content.size <= MAX_LENT_BYTES:
+        raise FrameBroken(f"{content.size} bytes were lent")
+    try:  # without waiting: whoever goes wild may name a pipe
+        file = os.open(f"/proc/{lender}/fd/{content.file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise FrameBroken("what was lent is not there") from error
     try:

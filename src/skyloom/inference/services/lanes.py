@@ -120,7 +120,7 @@ class MethodLane:
     async def _alone(self, call: RunningCall) -> None:
         try:
             self._finish(call, await self._called(call.arguments))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(call.ask.call, error)
 
     async def _together(self, calls: Sequence[RunningCall]) -> None:
@@ -130,7 +130,7 @@ class MethodLane:
             results = await self._called(arguments)
             if len(results) != len(calls):
                 raise ResultUnsendable(f"{self._method.name} returned {len(results)} results for {len(calls)} requests")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(calls) == 1:
                 self._fail(calls[0].ask.call, error)
                 return
@@ -147,7 +147,13 @@ class MethodLane:
         if self._method.is_async:
             return await self._method.body(self._service, **arguments)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: self._method.body(self._service, **arguments))
+        return await loop.run_in_executor(self._threads, self._plainly, arguments)
+
+    def _plainly(self, arguments: dict[str, Any]) -> Any:
+        try:
+            return self._method.body(self._service, **arguments)
+        except StopIteration as error:  # of a bare next(): no future can carry it, and the call would never end
+            raise RuntimeError("StopIteration: next() found nothing") from error
 
     async def _pour(self, call: RunningCall) -> None:
         try:
@@ -160,7 +166,7 @@ class MethodLane:
                 )
             if call.ask.call in self._known:
                 self._end(call, Finished(call.ask.call))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(call.ask.call, error)
 
     async def _pour_here(self, call: RunningCall) -> None:
@@ -168,7 +174,7 @@ class MethodLane:
         async with contextlib.aclosing(self._method.body(self._service, **call.arguments)) as values:
             async for value in values:
                 await room.acquire()
-                self._say(Part(call.ask.call, self._speech.result(value)[0]))
+                self._say(Part(call.ask.call, self._speech.part(value)))
 
     def _pour_on_thread(self, call: RunningCall, loop: asyncio.AbstractEventLoop) -> None:
         room = call.room
@@ -179,7 +185,7 @@ class MethodLane:
                 room.acquire()
                 if call.given_up:
                     return
-                part = Part(call.ask.call, self._speech.result(value)[0])
+                part = Part(call.ask.call, self._speech.part(value))
                 loop.call_soon_threadsafe(self._say, part)
         finally:
             values.close()
@@ -196,8 +202,8 @@ class MethodLane:
         self._known.pop(call.ask.call, None)
         self._say(message)
 
-    def _fail(self, number: int, error: Exception) -> None:
-        """The client hears the words, the log the trace."""
+    def _fail(self, number: int, error: BaseException) -> None:
+        """The client hears the words, the log the trace. ``sys.exit()`` fails a call like anything else."""
         self._known.pop(number, None)
         words = " ".join((error.message if isinstance(error, SkyloomError) else str(error)).split())[:_MAX_WORDS]
         if isinstance(error, ValueError) or (isinstance(error, SkyloomError) and error.category is Category.INVALID):

@@ -8,9 +8,10 @@ import numpy as np
 
 from skyloom.core.errors import InvalidInput
 from skyloom.inference import model as models
+from skyloom.inference.elements import to_bfloat16
 from skyloom.inference.model import Model
-from skyloom.inference.tensors import DTYPES, Array
-from skyloom.rooms.registry.bundle import TensorSpec
+from skyloom.inference.tensors import DTYPES, FLOATS, Array
+from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 
 
 class EdgeMismatch(InvalidInput):
@@ -46,19 +47,32 @@ class Located:
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
     def _fitted(self, spec: TensorSpec, value: Any) -> Array:
-        """Lists become arrays of the model's type; arrays must be of it, or fit into it without loss."""
+        """As the model takes it: of its type, or numbers that it can hold. Floats are rounded to it; nothing else changes a value."""
         wanted = DTYPES[spec.datatype]
-        array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, wanted)
+        try:
+            array = np.asarray(value, wanted if wanted.hasobject else None)
+        except ValueError:
+            raise self._mismatch(f"takes {spec.name} as an array, and was given ragged lists") from None
         if array.dtype != wanted:
-            if not np.can_cast(array.dtype, wanted, "same_kind"):
-                raise self._mismatch(f"takes {spec.name} as {wanted.name}, and was given {array.dtype.name}")
-            array = array.astype(wanted)
+            array = self._cast(spec, array)
         fits = array.ndim == len(spec.shape) and all(
             axis in (-1, size) for axis, size in zip(spec.shape, array.shape, strict=True)
         )
         if not fits or not len(array):
             raise self._mismatch(f"takes {spec.name} as {list(spec.shape)}, and was given {list(array.shape)}")
         return np.ascontiguousarray(array)
+
+    def _cast(self, spec: TensorSpec, array: Array) -> Array:
+        is_float = spec.datatype in FLOATS
+        if array.dtype.kind not in ("biuf" if is_float or not array.size else "biu"):
+            raise self._mismatch(f"takes {spec.name} as {spec.datatype.value}, and was given {array.dtype.name}")
+        if spec.datatype is Datatype.BF16:
+            return to_bfloat16(array.astype(np.float32))
+        with np.errstate(over="ignore"):
+            made = array.astype(DTYPES[spec.datatype])
+        if not is_float and not np.array_equal(made, array):
+            raise self._mismatch(f"takes {spec.name} as {spec.datatype.value}, and was given numbers beyond it")
+        return made
 
     def _mismatch(self, what: str) -> EdgeMismatch:
         return EdgeMismatch(f"The model {self.name!r} {what}.", next_action="Change what the service hands to it.")

@@ -38,12 +38,14 @@ from skyloom.inference.services.frames import (
     write,
 )
 from skyloom.rooms.registry.services import ServiceSpec
+from skyloom.settings import tokenless_environment
 
 _MODULE = "skyloom.inference.services.worker"
 _SETUP_S = 600.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S, _HEALTHY_S = 0.1, 10.0, 30.0
 _TICK_S = 0.1
 _STOP_S = 2.0
+_LAST_WORDS_S = 1.0
 
 
 class Line(asyncio.Protocol):
@@ -51,6 +53,7 @@ class Line(asyncio.Protocol):
 
     Attributes:
         lent: memory files that this process of ours lends, until they are taken.
+        ended: set when all that was said has been heard.
     """
 
     def __init__(self, heard: Callable[["Line", object], None], lost: Callable[[], None]) -> None:
@@ -58,6 +61,7 @@ class Line(asyncio.Protocol):
         self._lost = lost
         self._transport: asyncio.Transport
         self.lent: set[int] = set()
+        self.ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -70,6 +74,7 @@ class Line(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.ended.set()
         self._lost()
 
     def say(self, message: object) -> None:
@@ -182,6 +187,7 @@ class ServiceProcess:
             await self._process.wait()
         if not self._first.done():
             self._first.cancel()
+        self._ended("it was stopped")
 
     # -- the process --------------------------------------------------------------------------------------------------------
 
@@ -192,6 +198,7 @@ class ServiceProcess:
             try:
                 process = await self._spawn()
                 code = await process.wait()
+                await self._hear_the_last()
             except OSError as error:
                 self._ended(f"it cannot be started: {error.strerror}")
             else:
@@ -202,16 +209,23 @@ class ServiceProcess:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
-        with theirs:
-            argv = (*self._argv, str(theirs.fileno()), *self._share)
-            self._process = process = await asyncio.create_subprocess_exec(
-                *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
-            )
         ours.setblocking(False)
         line = Line(self._heard, self._kill)
         await self._loop.create_unix_connection(lambda: line, sock=ours)
         self._line = line
+        with theirs:
+            argv = (*self._argv, str(theirs.fileno()), *self._share)
+            self._process = process = await asyncio.create_subprocess_exec(
+                *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=tokenless_environment()
+            )
         return process
+
+    async def _hear_the_last(self) -> None:
+        """What a process said just before it died is still in the socket; a child of its may hold that open."""
+        self._up = False
+        if self._line is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._line.ended.wait(), _LAST_WORDS_S)
 
     def _kill(self) -> None:
         process = self._process

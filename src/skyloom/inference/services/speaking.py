@@ -65,8 +65,12 @@ class Speech:
         """Write a result: JSON, or raw bytes where the method says that it returns bytes. Raises `ResultUnsendable`."""
         if bare(self._method.returns) is bytes and isinstance(value, bytes | bytearray | memoryview):
             return lend([memoryview(value)], self._lent), True
+        return self.part(value), False
+
+    def part(self, value: Any) -> Content:
+        """Write one part of an answer, always as JSON: bytes are base64. Raises `ResultUnsendable`."""
         try:
-            return lend([self._encoder.encode(value)], self._lent), False
+            return lend([self._encoder.encode(value)], self._lent)
         except (TypeError, ValueError, RecursionError, NotImplementedError) as error:
             raise ResultUnsendable(f"{self._method.name} returned what has no form in JSON: {error}") from error
 

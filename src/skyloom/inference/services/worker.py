@@ -184,11 +184,17 @@ def main(arguments: list[str]) -> int:
         return 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the data plane, which drains first
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = asyncio.run(
-        _serve(Path(arguments[0]), socket.socket(fileno=int(arguments[1])), int(arguments[2]), int(arguments[3]))
-    )
+    code: object = 1
+    try:
+        line = socket.socket(fileno=int(arguments[1]))
+        code = asyncio.run(_serve(Path(arguments[0]), line, int(arguments[2]), int(arguments[3])))
+    except SystemExit as ending:  # an endpoint called sys.exit()
+        code = ending.code
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
-    os._exit(code)  # threads of the user's may still run; nobody waits for them
+    # Threads of the user's may still run; nobody waits for them.
+    os._exit(code & 255 if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ How an answer is worded is the site's: the service's own addresses and the OpenA
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -97,8 +98,9 @@ class EndpointCall:
         self._process = process
         self._request = request
         self._exchange = exchange
-        self._begun = False
-        self._num_held = 0  # parts that the client has not taken: the service waits with more
+        self._begun = self._is_over = False
+        self._held: deque[bytes] = deque()  # parts that the client has no room for: the service waits with more
+        self._ending = b""
         done: Callable[[CallOutcome | SkyloomError], None] = (
             self._ended if method.answering is Answering.PARTS else self._whole
         )
@@ -131,7 +133,6 @@ class EndpointCall:
             self._answer(self._plain_failure())
 
     def _part(self, outcome: CallOutcome) -> None:
-        self._num_held += 1
         try:
             part = self._wording.part(outcome.content)
         except SkyloomError as error:  # what cannot be worded ends the call
@@ -139,21 +140,28 @@ class EndpointCall:
             self._ended(error)
             return
         if self._is_collected:
-            self._room()
+            self._process.took(self._call, 1)
             return
         if not self._begun:
             self._begun = True
             self._exchange.on_room = self._room
             self._exchange.begin(opening())
-        if part:
-            self._exchange.push(part)
-        if self._exchange.num_unsent < _MAX_UNSENT_BYTES:
-            self._room()
+        self._held.append(part)
+        self._room()
 
     def _room(self) -> None:
-        if self._num_held:
-            self._process.took(self._call, self._num_held)
-            self._num_held = 0
+        """Push what was held back, as far as there is room; so many more parts may then be made."""
+        num_taken = 0
+        while self._held and self._exchange.num_unsent < _MAX_UNSENT_BYTES:
+            if part := self._held.popleft():
+                self._exchange.push(part)
+            num_taken += 1
+        if self._ending and not self._held:
+            self._exchange.push(self._ending)
+            self._exchange.finish()
+            self._ending = b""
+        elif num_taken and not self._is_over:
+            self._process.took(self._call, num_taken)
 
     def _ended(self, outcome: CallOutcome | SkyloomError) -> None:
         if self._is_collected or (isinstance(outcome, SkyloomError) and not self._begun):
@@ -168,8 +176,8 @@ class EndpointCall:
             last = self._wording.broken(outcome)
         if not self._begun:
             self._exchange.begin(opening())
-        self._exchange.push(last)
-        self._exchange.finish()
+        self._ending, self._is_over = last, True
+        self._room()
         self._count(500 if isinstance(outcome, SkyloomError) else 200)
 
     def _record(self, failure: SkyloomError | None) -> str:

@@ -12,8 +12,8 @@ from skyloom.inference.elements import to_bfloat16
 from skyloom.inference.pictures import PictureReader, PictureRefused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.recipes.describing import value_shape
-from skyloom.recipes.features import FeatureColumn
-from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, Manifest, TensorSpec
+from skyloom.recipes.features import encoded
+from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, FeatureColumn, Manifest, TensorSpec
 
 Mask = NDArray[np.bool_]
 
@@ -83,7 +83,7 @@ class RowReader:
         """The rows as the model takes them, none of them a rejected one; their ``pictures`` decoded already."""
         if self._features:
             parts = [
-                feature.encode(pa.chunked_array([batch.column(self._columns[feature.name])]))
+                encoded(feature, pa.chunked_array([batch.column(self._columns[feature.name])]))
                 for feature in self._features
             ]
             rows = np.stack(parts, axis=1)

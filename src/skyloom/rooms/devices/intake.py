@@ -34,10 +34,10 @@ class Intake:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def positions(self, view: Snapshot, device: Device, epoch: str) -> dict[Lane, int]:
-        """Number of the next record expected of each lane of an outbox; 0 of one that is new."""
-        kept = {lane: view.get(POSITIONS, _position_id(device, epoch, lane)) for lane in Lane}
-        return {lane: position.next if position else 0 for lane, position in kept.items()}
+    def position(self, view: Snapshot, device: Device, epoch: str, lane: Lane) -> OutboxPosition:
+        """Where a lane of an outbox stands; one that is new stands at 0."""
+        identifier = _position_id(device, epoch, lane)
+        return view.get(POSITIONS, identifier) or OutboxPosition(id=identifier, project=device.project)
 
     def take(self, tx: Transaction, device: Device, ask: UploadOutbox) -> OutboxTaken:
         """Keep what is new of a chunk, and how far the lane is now."""
@@ -48,7 +48,8 @@ class Intake:
         if plan.next == position.next:
             return OutboxTaken(next=position.next)
         skipped = position.skipped + plan.skipped
-        tx.update(POSITIONS, changed(position, {"next": plan.next, "skipped": skipped}))
+        mark = ask.mark if plan.next == ask.first + len(ask.records) else ""
+        tx.update(POSITIONS, changed(position, {"next": plan.next, "mark": mark, "skipped": skipped}))
         self._keep(tx, device, ask, ask.records[plan.start :], plan.skipped)
         return OutboxTaken(next=plan.next)
 

@@ -112,6 +112,7 @@ class DeviceOrders(msgspec.Struct, frozen=True, kw_only=True):
         interval_s: when to call again.
         rings: those that the device does not know yet, oldest first.
         facts, samples: number of the next record that the cloud expects of each lane of the outbox that was named.
+        facts_mark, samples_mark: of the record before it, as the device told it; empty when it did not.
     """
 
     now: float
@@ -120,6 +121,8 @@ class DeviceOrders(msgspec.Struct, frozen=True, kw_only=True):
     rings: tuple[RingNotice, ...] = ()
     facts: int = 0
     samples: int = 0
+    facts_mark: str = ""
+    samples_mark: str = ""
 
 
 class DeviceIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +249,7 @@ class UploadOutbox(Operation[OutboxTaken], frozen=True, kw_only=True):
         base: number that the outbox began with.
         oldest: records before it that have not come never will: the device has given them up.
         first: number of the first record here; the others follow without a gap.
+        mark: what the device recognises the last record by; the cloud says it again with the position.
     """
 
     device: Id
@@ -255,4 +259,5 @@ class UploadOutbox(Operation[OutboxTaken], frozen=True, kw_only=True):
     oldest: Count
     first: Count
     now: Moment
+    mark: Annotated[str, Meta(max_length=16)] = ""
     records: Annotated[tuple[OutboxRecord, ...], Meta(max_length=MAX_RECORDS)]

@@ -107,6 +107,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     Attributes:
         skew_s: how far its clock was ahead of the cloud's.
         traffic: what all its runs together saw, as far as it is known here.
+        epoch: the outbox that spoke last; ``former_epochs`` spoke before it, and ``twin_at`` is when one of these came back.
         dropped, refused: records that it gave up because its outbox was full, and that the cloud could make nothing of.
     """
 
@@ -119,6 +120,9 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     outcome: DeviceOutcome = DeviceOutcome.PENDING
     message: str = ""
     ring: int = 0
+    epoch: str = ""
+    former_epochs: tuple[str, ...] = ()
+    twin_at: float | None = None
     waiting_records: int = 0
     waiting_bytes: int = 0
     traffic: Traffic = Traffic()
@@ -228,9 +232,10 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
 
 
 class OutboxPosition(Record, frozen=True, kw_only=True):
-    """Where one lane of one outbox stands: the next record that is expected, and how many will never come."""
+    """Where one lane of one outbox stands: the next record that is expected, the mark of the one before, and how many will never come."""
 
     next: int = 0
+    mark: str = ""
     skipped: int = 0
 
 

@@ -205,7 +205,11 @@ class Rollouts:
     def _assign(self, tx: Transaction, device_id: str, rollout: Rollout) -> None:
         device = tx.get(DEVICES, device_id)
         if device is not None:
-            facts = {"fallback": device.wanted, "wanted": rollout.model_version, "rollout": rollout.id}
+            facts = {
+                "fallback": rules.fallback_of(device, tx.get(DEVICE_REPORTS, device.id)),
+                "wanted": rollout.model_version,
+                "rollout": rollout.id,
+            }
             self._order(tx, device, facts | {"probation_s": rollout.probation_s})
 
     def _take_back(self, tx: Transaction, rollout: Rollout) -> None:

@@ -129,6 +129,12 @@ class RolloutTurn:
     assign: tuple[str, ...] = ()
 
 
+def fallback_of(device: Device, report: DeviceReport | None) -> str:
+    """What a device goes back to: what it should serve, or what it serves instead when it has given that up."""
+    failed = report is not None and report.assignment == device.assignment and report.outcome is DeviceOutcome.FAILED
+    return report.serving if failed and report else device.wanted
+
+
 def seat_of(device: Device, report: DeviceReport | None, rollout: Rollout, busy: bool, now: float) -> Seat:
     """How a device stands to a roll-out. ``busy``: another roll-out is at work on it."""
     said = report is not None and report.assignment == device.assignment
@@ -172,7 +178,7 @@ def take_turn(rollout: Rollout, seats: Sequence[Seat], now: float) -> RolloutTur
     chosen = _chosen(rollout, seats)
     if chosen:
         return RolloutTurn(rollout.state, rollout.stage, None, "", chosen)
-    if counted.waiting or not counted.healthy:
+    if counted.waiting or not counted.healthy + counted.failed:
         return RolloutTurn(rollout.state, rollout.stage, None, "")
     passed_at = now if rollout.passed_at is None else min(rollout.passed_at, now)  # clocks may be set back
     is_last = rollout.stage + 1 >= len(rollout.stages)

@@ -22,6 +22,8 @@ from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.tenancy.service import Tenancy
 
 _SKEW_TOLD_S = 120.0
+_TWIN_TOLD_S = 86_400.0
+_EPOCHS = 4
 
 
 class Devices:
@@ -142,20 +144,26 @@ class Devices:
 
     def sync(self, tx: Transaction, ask: messages.SyncDevice, by: Caller) -> DeviceOrders:
         device = self._own(tx, ask.device, by)
+        if ask.assignment > device.assignment:  # this database is older than the device: a backup was brought back
+            device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
         said = ("interval_s", "software", "serving", "assignment", "outcome", "message", "ring")
         facts = {name: getattr(ask, name) for name in (*said, "waiting_records", "waiting_bytes")}
-        report = changed(before, {**facts, "seen_at": now, "skew_s": ask.now - now})
+        report = changed(
+            before, {**facts, "seen_at": now, "skew_s": ask.now - now, **_outboxes(before, ask.epoch, now)}
+        )
         (tx.update if before.version else tx.insert)(DEVICE_REPORTS, report)
-        positions = self._intake.positions(tx, device, ask.epoch)
+        facts_at, samples_at = (self._intake.position(tx, device, ask.epoch, lane) for lane in Lane)
         return DeviceOrders(
             now=now,
             interval_s=ask.interval_s,
             assignment=self._assignment(tx, device),
             rings=self._keys.rings(tx, device.project, after=ask.ring),
-            facts=positions[Lane.FACTS],
-            samples=positions[Lane.SAMPLES],
+            facts=facts_at.next,
+            samples=samples_at.next,
+            facts_mark=facts_at.mark,
+            samples_mark=samples_at.mark,
         )
 
     def _assignment(self, view: Snapshot, device: Device) -> Assignment:
@@ -304,6 +312,11 @@ def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tu
         return "", ""
     if report.assignment == device.assignment and report.outcome is DeviceOutcome.FAILED:
         return f"It gave up what it should serve: {report.message}", "Mend the model and roll out another version."
+    if report.twin_at is not None and report.seen_at - report.twin_at < _TWIN_TOLD_S:
+        return (
+            "Two machines speak as it: its folder was copied.",
+            f"Join each by itself: skyloom device enrol {device.name} ends both tokens when one of them joins with the new code.",
+        )
     if abs(report.skew_s) > _SKEW_TOLD_S:
         return (
             f"Its clock is {abs(report.skew_s):.0f} s {'ahead' if report.skew_s > 0 else 'behind'}.",
@@ -312,6 +325,16 @@ def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tu
     if report.dropped:
         return f"It had to give up {report.dropped} records: its outbox was full.", "Give it more room: --outbox."
     return "", ""
+
+
+def _outboxes(before: DeviceReport, epoch: str, now: float) -> dict[str, object]:
+    """Which outbox speaks. One that was replaced and speaks again belongs to a second machine with the same folder."""
+    if epoch == before.epoch:
+        return {}
+    former = tuple(name for name in before.former_epochs if name != epoch)
+    kept = (*former, before.epoch)[-_EPOCHS:] if before.epoch else former
+    seen = {"twin_at": now} if epoch in before.former_epochs else {}
+    return {"epoch": epoch, "former_epochs": kept, **seen}
 
 
 def _without_code(made: EnrolledDevice) -> EnrolledDevice:

@@ -3,7 +3,7 @@
 manifest.json    this module's `Manifest`
 model.onnx       the network, first axis of every input and output is the batch; other runtimes have a file of their own
 profile.json     what inputs and predictions looked like in training (`rooms.monitoring.model.Profile`)
-encoding.json    of tabular models: how texts become numbers (`recipes.features.FeatureColumn`)
+encoding.json    of tabular models: how texts become numbers (a tuple of `FeatureColumn`)
 """
 
 import enum
@@ -97,6 +97,13 @@ class ImageInput(msgspec.Struct, frozen=True, kw_only=True):
     scale: Annotated[float, Meta(ge=-1e6, le=1e6)] = 1.0
     mean: _Channels = ()
     deviation: _Channels = ()
+
+
+class FeatureColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """One column of a tabular model. ``values`` are the known texts of a text column, in order; empty for numbers."""
+
+    name: Annotated[str, Meta(max_length=400)]
+    values: tuple[str, ...] = ()
 
 
 class BundleFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,10 @@ def check_manifest(manifest: Manifest) -> None:
     twice = [path for path, count in paths.items() if count > 1]
     if twice:
         raise invalid(f"lists {twice[0]!r} twice", "List each file once.")
+    if MANIFEST_FILE in paths:
+        raise invalid(f"lists {MANIFEST_FILE}, which is itself", "Leave it out: it is made of what is registered.")
+    if manifest.image and manifest.image.tensor not in {tensor.name for tensor in manifest.signature.inputs}:
+        raise invalid(f"describes pictures for {manifest.image.tensor!r}, which is no input", "Name an input.")
     for needed in _needed(manifest):
         if needed not in paths:
             raise invalid(f"lists no {needed}", "Make the bundle with skyloom.recipes.package.")

@@ -63,8 +63,9 @@ def reconcile(now_is: Situation, now: float) -> Steps:
     wanted = _slots(now_is, now)
     starts, pauses = [], []
     for (number, private), count in wanted.items():
-        missing = count - len(_held(alive, (number, private)))
-        pause_s = rules.pause_left(number, failures, now)
+        held = _held(alive, (number, private))
+        missing = count - len(held)
+        pause_s = rules.pause_left(number, failures, now, others_answer=any(item.answers for item in held))
         if missing > 0 and pause_s <= 0:
             starts.append(ReplicaStart(number, private, missing))
         elif missing > 0:
@@ -122,7 +123,8 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
     if covered and endpoint.coming is None:
         return EndpointState.READY, canary.message if canary else "", ""
     concerned = set(needed) | set(endpoint.coming.weighted if endpoint.coming else ())
-    failed = [rules.recent_failures(number, now_is.failures, now) for number in sorted(concerned)]
+    silent = [number for number in sorted(concerned) if not _answering(now_is.seen, (number, True))]
+    failed = [rules.early_failures(number, now_is.failures, now) for number in silent]
     looping = next((group for group in failed if len(group) >= rules.LOOP_FAILURES), None)
     if looping:
         number = looping[-1].revision_number

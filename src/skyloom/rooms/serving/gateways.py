@@ -15,7 +15,7 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.ports import GATEWAYS, ReplicaFiles
 from skyloom.rooms.serving.replicas import RoutesHeard, gateway_plan, gateway_spec
-from skyloom.rooms.serving.rules import FAILURE_WINDOW_S, SILENT_S, pause_after
+from skyloom.rooms.serving.rules import FAILURE_WINDOW_S, SETTLED_S, SILENT_S, pause_after
 
 PREFIX = "gw"
 
@@ -56,7 +56,8 @@ class GatewaySteps:
 def gateway_steps(
     seen: Sequence[SeenGateway], failures: Sequence[GatewayRun], needed: bool, now: float
 ) -> GatewaySteps:
-    """Pure: exactly one gateway while one is needed, and none otherwise. One that ends is replaced at once, and later ever more slowly."""
+    """Pure: exactly one gateway while one is needed, and none otherwise. One that ends is replaced at once; those that end soon
+    after their start, ever more slowly."""
     ended = tuple(_written_off(item, now) for item in seen if item.over)
     alive = sorted((item for item in seen if item.wanted), key=lambda item: (item.gateway.created_at, item.gateway.id))
     hung = [item for item in alive if item.silent_s > SILENT_S]
@@ -64,7 +65,7 @@ def gateway_steps(
     keep = good[-1:] if needed else []
     stop = [_told(item, now, "It said nothing any more.") for item in hung]
     stop += [_told(item, now, "") for item in good if item not in keep]
-    failed = [item.ended_at or now for item in (*failures, *ended) if item.failed]
+    failed = [item.ended_at or now for item in (*failures, *ended) if item.failed and not _had_settled(item)]
     recent = sorted(at for at in failed if at > now - FAILURE_WINDOW_S)
     return GatewaySteps(ended, tuple(stop), start=needed and not keep and pause_after(recent, now) <= 0)
 
@@ -153,6 +154,10 @@ def runs(view: Snapshot, gateway_id: str, by: Caller) -> GatewayRun | None:
     if gateway is None or gateway.project != by.project or not by.task_id.startswith(f"{gateway.job_id}."):
         return None
     return gateway
+
+
+def _had_settled(gateway: GatewayRun) -> bool:
+    return (gateway.ended_at or 0.0) - gateway.created_at >= SETTLED_S
 
 
 def _written_off(item: SeenGateway, now: float) -> GatewayRun:

@@ -130,6 +130,7 @@ class Replica(Record, frozen=True, kw_only=True):
         stopped_at: when it was told to stop; None while it should serve.
         ended_at: when its job was seen to be over.
         failed: it ended without having been told to.
+        worked: it answered until it ended, as far as is known.
         message: why it ended, with its last words.
     """
 
@@ -142,6 +143,7 @@ class Replica(Record, frozen=True, kw_only=True):
     stopped_at: float | None = None
     ended_at: float | None = None
     failed: bool = False
+    worked: bool = False
     message: str = ""
 
 

@@ -15,7 +15,9 @@ from skyloom.rooms.serving.split import Canary
 FAILURE_WINDOW_S = 300.0
 LOOP_FAILURES = 5
 SILENT_S = 60.0
+SETTLED_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_PAUSE_BESIDE_OTHERS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def reconcile(now_is: Situation, now: float) -> Steps:
     current = [item for item in alive if item.replica.revision_number == endpoint.current]
     old = [item for item in alive if item.replica.revision_number != endpoint.current]
     stopping = any(item.state is ReplicaState.STOPPING for item in now_is.seen)
-    pause_s = pause_left(endpoint.current, failures, now)
+    pause_s = pause_left(endpoint.current, failures, now, others_answer=any(item.answers for item in current))
     missing = max(0, endpoint.num_replicas - len(current))
     to_stop = [hung(item, now) for item in silent]
     to_stop += [
@@ -159,10 +161,11 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
     if len(current) >= endpoint.num_replicas:
         return EndpointState.READY, "", ""
     failed = recent_failures(endpoint.current, now_is.failures, now)
-    if len(failed) >= LOOP_FAILURES:
+    early = early_failures(endpoint.current, now_is.failures, now)
+    if len(early) >= LOOP_FAILURES and not current:
         return (
             EndpointState.CRASH_LOOP,
-            f"Replicas of revision {endpoint.current} ended {len(failed)} times within {FAILURE_WINDOW_S:.0f} s: {failed[-1].message}",
+            f"Replicas of revision {endpoint.current} ended {len(early)} times within {FAILURE_WINDOW_S:.0f} s: {early[-1].message}",
             f"Mend what the last lines say and deploy again, or stop it: skyloom endpoint stop {endpoint.name}.",
         )
     message = f"{len(current)} of {endpoint.num_replicas} replicas of revision {endpoint.current} answer."
@@ -185,16 +188,30 @@ def recent_failures(number: int, failures: Sequence[Replica], now: float) -> lis
     return sorted(recent, key=lambda replica: replica.ended_at or now)
 
 
-def pause_left(number: int, failures: Sequence[Replica], now: float) -> float:
-    """Seconds for which no replica of a revision is started."""
-    return pause_after([replica.ended_at or now for replica in recent_failures(number, failures, now)], now)
+def early_failures(number: int, failures: Sequence[Replica], now: float) -> list[Replica]:
+    """Recent failures that look like the revision's own fault: all but those of replicas that had answered for a while."""
+    return [replica for replica in recent_failures(number, failures, now) if not _had_settled(replica)]
 
 
-def pause_after(ends: Sequence[float], now: float) -> float:
+def _had_settled(replica: Replica) -> bool:
+    return replica.worked and (replica.ended_at or 0.0) - replica.created_at >= SETTLED_S
+
+
+def pause_left(number: int, failures: Sequence[Replica], now: float, *, others_answer: bool) -> float:
+    """Seconds for which no replica of a revision is started.
+
+    Args:
+        others_answer: replicas of the revision do, so it can run: what died is replaced soon, before the next one does.
+    """
+    ends = [replica.ended_at or now for replica in early_failures(number, failures, now)]
+    return pause_after(ends, now, _PAUSE_BESIDE_OTHERS_S if others_answer else _LONGEST_PAUSE_S)
+
+
+def pause_after(ends: Sequence[float], now: float, longest_s: float = _LONGEST_PAUSE_S) -> float:
     """A first failure is mended at once; each further one doubles the pause. ``ends`` are the moments of the recent ones, in order."""
     if len(ends) < 2:
         return 0.0
-    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (len(ends) - 2))
+    pause_s = min(longest_s, _FIRST_PAUSE_S * 2.0 ** (len(ends) - 2))
     # A clock that was set back must not hold a start for longer than the pause.
     return min(pause_s, ends[-1] + pause_s - now)
 
@@ -233,4 +250,4 @@ def written_off(item: Seen, now: float) -> Replica:
     """A replica that ended without being told has failed, whatever its exit code says."""
     failed = item.replica.failed or item.replica.stopped_at is None
     words = item.replica.message or (item.last_words if failed else "")
-    return changed(item.replica, {"ended_at": now, "failed": failed, "message": words})
+    return changed(item.replica, {"ended_at": now, "failed": failed, "worked": item.ready, "message": words})
