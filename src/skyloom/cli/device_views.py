@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from skyloom.cli.columns import Column, of
 from skyloom.cli.wording import human, safe
-from skyloom.rooms.devices.model import DeviceStatus, EnrolledDevice, SampledInputs
+from skyloom.rooms.devices.model import DeviceStatus, EnrolledDevice, GatheredSamples, SampledInputs
 from skyloom.rooms.devices.rollout import Rollout, RolloutState, RolloutStatus
 
 _WIDTH = 20
@@ -64,6 +64,16 @@ DEVICE_COLUMNS: Mapping[type, Sequence[Column]] = {
     ),
 }
 DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    GatheredSamples: (
+        (
+            of("draft.state", "dataset is"),
+            of("draft.draft.job_id", "made by"),
+            of("num_rows", "rows"),
+            of("unreadable", "left out"),
+            of("more", "more are left"),
+        ),
+        (),
+    ),
     EnrolledDevice: (
         (
             of("device.name", "device"),

@@ -45,6 +45,11 @@ class DeviceCalls:
         """List inputs that a device sampled, newest first."""
         return self._transport.send(model.ListSamples(name=name, limit=limit, cursor=cursor))
 
+    def gather(self, dataset: str, model_name: str, labels: Mapping[str, str] | None = None) -> model.GatheredSamples:
+        """Make a dataset of the inputs that devices (those with these labels) sampled for a model and that are in none yet."""
+        ask = model.GatherSamples(dataset=dataset, model=model_name, labels=dict(labels or {}))
+        return self._transport.send(ask)
+
     def join(self, device: str, nonce: str) -> messages.DeviceIdentity:
         """Asked by a device with its join code as its token; ``skyloom edge join`` does it."""
         return self._transport.send(messages.JoinDevice(device=device, nonce=nonce))

@@ -13,6 +13,7 @@ from skyloom.core.bounds import Cursor, Id, Limit, Name
 from skyloom.core.errors import Conflict, Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.ports.store import Record
+from skyloom.rooms.data.model import DraftStatus
 from skyloom.rooms.devices.messages import (
     DeviceOutcome,
     JoinDevice,
@@ -49,6 +50,14 @@ class RotationUnderWay(Conflict):
 
 class FileNotAssigned(NotFound):
     """The file is none of those that this device should serve."""
+
+
+class NothingSampled(NotFound):
+    """There are no samples that a dataset could be made of."""
+
+
+class SamplesMoved(Conflict):
+    """Samples were taken by somebody else meanwhile."""
 
 
 class DeviceState(enum.StrEnum):
@@ -227,6 +236,7 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
 
     Attributes:
         lines: JSON list of ``count`` `Predicted`, or `Sampled`.
+        gathered: of samples, the draft of the dataset that they went into; empty while they are in none.
     """
 
     run: str
@@ -234,10 +244,11 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
     skew_s: float
     received_at: float
     count: int = 0
+    gathered: str = ""
     lines: bytes
 
 
-class Fleet(Record, frozen=True, kw_only=True):
+class DeviceFleet(Record, frozen=True, kw_only=True):
     """A model and the labels of the devices that it was rolled out to; monitoring watches it under its name.
 
     Attributes:
@@ -271,6 +282,30 @@ class OutboxPosition(Record, frozen=True, kw_only=True):
     next: int = 0
     mark: str = ""
     skipped: int = 0
+
+
+class SampleBatch(Record, frozen=True, kw_only=True):
+    """Samples written out as a file, on their way into a dataset. Its id is the project and the dataset's name."""
+
+    digest: str
+    chunks: tuple[str, ...]
+    num_rows: int
+    unreadable: int
+    more: bool
+
+
+class GatheredSamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples that become a dataset.
+
+    Attributes:
+        unreadable: samples that are left out because their inputs are no table.
+        more: there are others, for another dataset.
+    """
+
+    draft: DraftStatus
+    num_rows: int
+    unreadable: int = 0
+    more: bool = False
 
 
 class SampledInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +369,20 @@ class ListSamples(Operation[Page[SampledInputs]], frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
+@operation("devices.gather", Right.RUN, "POST /devices/samples/gather")
+class GatherSamples(Operation[GatheredSamples], frozen=True, kw_only=True):
+    """Make a dataset of the inputs that devices sampled for one model and that are in no dataset yet. Each sample goes into one.
+
+    Attributes:
+        dataset: name of the dataset to make.
+        labels: only of devices with all of these.
+    """
+
+    dataset: Name
+    model: Name
+    labels: Labels = msgspec.field(default_factory=dict)
+
+
 DEVICE_OPERATIONS = (
     EnrolDevice,
     JoinDevice,
@@ -344,4 +393,5 @@ DEVICE_OPERATIONS = (
     SyncDevice,
     UploadOutbox,
     ListSamples,
+    GatherSamples,
 )
