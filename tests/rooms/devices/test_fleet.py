@@ -134,6 +134,27 @@ def test_device_that_gave_up_a_version_goes_back_to_what_it_really_serves():
     assert wanted == ["2", "1"]
 
 
+def test_device_that_calls_and_never_says_how_it_fares_holds_up_a_stage_only_so_long():
+    room = FleetRoom()
+    stuck, away = room.join("stuck"), room.join("away")
+    status = room.roll_out(stages=(100,), probation_s=10.0, patience_s=400.0)
+    room.rollouts.tick()
+    for _ in range(13):
+        room.sync(stuck)
+        room.clock.advance(30)
+    room.rollouts.tick()
+    assert room.look(status.rollout.id).rollout.state is RolloutState.RUNNING
+    room.sync(away)  # it comes back after all that time, and has its own time before it
+    room.clock.advance(25)
+    room.sync(stuck)
+    room.rollouts.tick()
+    room.rollouts.tick()
+    ended = room.look(status.rollout.id)
+    assert ended.rollout.state is RolloutState.ROLLING_BACK
+    assert "1 of 2 devices gave up" in ended.rollout.message
+    assert "stuck: It calls, and has not said for 400 s" in ended.rollout.message
+
+
 def test_rollout_that_nobody_stands_and_nobody_minds_ends():
     room = FleetRoom()
     device = room.join("d")

@@ -77,7 +77,7 @@ class Device(Record, frozen=True, kw_only=True):
         enrolment: how often it was enrolled; each time has one join code.
         generation: how often it joined; only its newest token is good.
         wanted: id of the model version it should serve; empty for none.
-        assignment: number of the newest change of ``wanted``.
+        assignment: number of the newest change of ``wanted``, and ``ordered_at`` when that was.
         fallback: what it should serve if the rollout that chose ``wanted`` goes back.
         rollout: which one chose it.
         probation_s: how long ``wanted`` has to hold on it.
@@ -93,6 +93,7 @@ class Device(Record, frozen=True, kw_only=True):
     retired_at: float | None = None
     wanted: str = ""
     assignment: int = 0
+    ordered_at: float = 0.0
     fallback: str = ""
     rollout: str = ""
     probation_s: float = 0.0
@@ -114,6 +115,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     """What a device said last. Its id is the device's.
 
     Attributes:
+        back_at: when it was first heard of again after it had been offline.
         skew_s: how far its clock was ahead of the cloud's.
         traffic: what all its runs together saw, as far as it is known here.
         epoch: the outbox that spoke last; ``former_epochs`` spoke before it, and ``twin_at`` is when one of these came back.
@@ -122,6 +124,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     """
 
     seen_at: float
+    back_at: float = 0.0
     skew_s: float = 0.0
     interval_s: float = 30.0
     software: str = ""
