@@ -110,7 +110,7 @@ DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("report.traffic.server_errors", "server errors"),
             of("report.predictions", "predictions here"),
             of("report.waiting_records", "records waiting there"),
-            of("report.waiting_bytes", "size of them"),
+            of("report.waiting_bytes", "outbox there"),
             of("report.kept_bytes", "kept here"),
             of("report.forgotten", "forgotten here"),
             of("report.dropped", "given up"),
