@@ -236,6 +236,20 @@ def test_device_that_brings_too_much_loses_its_oldest_samples_and_then_its_oldes
     assert room.devices.find_prediction(name_prediction(RUN, 59), "p")
 
 
+def test_many_silent_devices_do_not_keep_old_runs_of_others(monkeypatch):
+    monkeypatch.setattr("skyloom.rooms.devices.keeping._SOME", 3)
+    room = FleetRoom()
+    devices = [room.join(f"d{n}") for n in range(5)]
+    for n, device in enumerate(devices):
+        bring(room, device, 0, RunBegan(run=f"rep_{n:026d}", version="v", at=1.0))
+    room.clock.advance(1)
+    for n in range(2):
+        bring(room, devices[4], n + 1, RunBegan(run=f"rep_{n + 5:026d}", version="v", at=1.0))
+    room.clock.advance(100 * 86_400)
+    room.keeping.tick()
+    assert count(room, DEVICE_RUNS) == [5]
+
+
 def test_device_that_begins_ever_new_outboxes_and_runs_fills_nothing():
     room = FleetRoom()
     room.keeping._keep_runs = 5

@@ -93,21 +93,18 @@ class Gathering:
         return GatheredSamples(draft=draft, num_rows=batch.num_rows, unreadable=batch.unreadable, more=batch.more)
 
     def _waiting(self, view: Snapshot, ask: GatherSamples, by: Caller) -> tuple[list[DeviceChunk], bool]:
-        """Chunks of samples that are in no dataset, oldest first, and whether there are more than can be taken at once."""
-        where: Where = {"project": by.project, "gathered": ("", *self._failed(view, ask.dataset, by))}
-        devices = {
-            device.id
-            for device in view.select(DEVICES, {"project": by.project})
-            if rules.matches(device.labels, ask.labels)
-        }
+        """Chunks of samples that are in no dataset, device by device, and whether there are more than can be taken at once."""
+        free = ("", *self._failed(view, ask.dataset, by))
         found: list[DeviceChunk] = []
         size = 0
-        for chunk in view.select(SAMPLE_CHUNKS, where, order="received_at", limit=10 * _MAX_CHUNKS):
-            if chunk.device in devices and (version := _version(view, chunk)) and version.model == ask.model:
-                size += len(chunk.lines)
-                if len(found) == _MAX_CHUNKS or size > _MAX_BYTES:
-                    return found, True
-                found.append(chunk)
+        for device in view.select(DEVICES, {"project": by.project}):
+            if rules.matches(device.labels, ask.labels):
+                where: Where = {"device": device.id, "model": ask.model, "gathered": free}
+                for chunk in view.select(SAMPLE_CHUNKS, where, order="received_at", limit=_MAX_CHUNKS - len(found) + 1):
+                    size += len(chunk.lines)
+                    if len(found) == _MAX_CHUNKS or size > _MAX_BYTES:
+                        return found, True
+                    found.append(chunk)
         return found, False
 
     def _failed(self, view: Snapshot, name: str, by: Caller) -> tuple[str, ...]:

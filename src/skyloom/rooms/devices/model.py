@@ -222,7 +222,7 @@ class DeviceRun(Record, frozen=True, kw_only=True):
 
     Attributes:
         next_nth, next_sample: its predictions and samples before these have come. They come in order, so what is below came twice.
-        touched_at: when something of it came last, by the cloud's clock.
+        touched_at: when something of it came last, by the cloud's clock, or when it was last found to be a silent device's newest.
     """
 
     device: str
@@ -239,6 +239,7 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
 
     Attributes:
         lines: JSON list of ``count`` `Predicted`, or `Sampled`.
+        model: of the version that was asked.
         gathered: of samples, the draft of the dataset that they went into; empty while they are in none.
     """
 
@@ -247,6 +248,7 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
     skew_s: float
     received_at: float
     count: int = 0
+    model: str = ""
     gathered: str = ""
     lines: bytes
 
