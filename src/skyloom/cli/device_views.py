@@ -26,6 +26,11 @@ def _stages(status: RolloutStatus) -> str:
     )
 
 
+def _some(words: Sequence[str], count: int) -> str:
+    more = f"; and {count - len(words)} more" if count > len(words) else ""
+    return "; ".join(words) + more
+
+
 def _labels(rollout: Rollout) -> str:
     return ", ".join(f"{safe(name)}={safe(value)}" for name, value in sorted(rollout.labels.items())) or "all devices"
 
@@ -130,7 +135,9 @@ DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             _PROGRESS,
             of("progress.assigned", "told"),
             of("progress.waiting", "at it"),
+            Column("these are", lambda status: safe(_some(status.progress.waits_for, status.progress.waiting))),
             of("progress.failed", "failed"),
+            Column("they say", lambda status: safe(_some(status.progress.troubles, status.progress.failed))),
             of("progress.away", "away"),
             of("next_at", "next stage at"),
             of("rollout.pause_s", "pause"),

@@ -73,6 +73,7 @@ def test_rollout_to_two_hundred_devices_by_label_reaches_these_and_a_bad_one_is_
     fleet.bad, fleet.most = {device.device_id for device in fleet.devices[::4]}, 0
     ended = fleet.to_the_end(fleet.room.roll_out("2", labels={"site": "a"}, stages=(10, 50, 100)))
     assert ended.rollout.state is RolloutState.ROLLED_BACK
+    assert ended.progress.troubles == ()
     assert fleet.most == 12, "the gate let more devices have it than the first stage is for"
     assert fleet.serving() == [one] * 120 + [""] * 80
     assert two not in fleet.serving()
@@ -151,6 +152,7 @@ def test_device_that_calls_and_never_says_how_it_fares_holds_up_a_stage_only_so_
     room.rollouts.tick()
     ended = room.look(status.rollout.id)
     assert ended.rollout.state is RolloutState.ROLLING_BACK
+    assert ended.progress.waits_for == ("stuck", "away")
     assert "1 of 2 devices gave up" in ended.rollout.message
     assert "stuck: It calls, and has not said for 400 s" in ended.rollout.message
 
@@ -163,7 +165,9 @@ def test_rollout_that_nobody_stands_and_nobody_minds_ends():
     room.obey(device, _BAD)
     room.rollouts.tick()
     room.rollouts.tick()
-    assert room.look(status.rollout.id).rollout.state is RolloutState.DONE
+    ended = room.look(status.rollout.id)
+    assert ended.rollout.state is RolloutState.DONE
+    assert (ended.progress.failed, ended.progress.troubles) == (1, ("d",))
 
 
 def test_device_that_knows_more_than_a_restored_database_is_told_anew():

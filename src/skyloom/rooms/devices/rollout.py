@@ -60,6 +60,8 @@ class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         matching: devices that are meant. assigned: those told to serve it. waiting: of these, called lately and not done yet.
         away: of these, not heard of for long; they hold up nothing.
+        troubles: what the first of the failed ones say.
+        waits_for: names of the first of those that are waited for.
     """
 
     matching: int = 0
@@ -68,6 +70,8 @@ class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     waiting: int = 0
     away: int = 0
+    troubles: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
 
 
 class Rollout(Record, frozen=True, kw_only=True):
