@@ -44,6 +44,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import ports as devices_ports
 from skyloom.rooms.devices.board import FleetBoard
 from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.gathering import Gathering
 from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
@@ -308,7 +309,7 @@ class Embedded:
         rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs, board, fleets)
         self._tenancy.project_of_device = self.devices.project_of_device
         self._tenancy.project_of_code = self.devices.project_of_code
-        self._services += [self.devices, rollouts]
+        self._services += [self.devices, rollouts, Gathering(store, self.blobs, self._data)]
         self._loops += [
             Loop("rollouts", rollouts.tick, (devices_ports.ROLLOUTS,), STEADY),
             Loop("device keys", keys.tick, (devices_ports.KEY_RINGS,), STEADY),

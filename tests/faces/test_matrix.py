@@ -263,6 +263,7 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     functions.ListInvocations: functions.ListInvocations(),
     devices.EnrolDevice: devices.EnrolDevice(name="own-device"),
     devices.ListDevices: devices.ListDevices(),
+    devices.GatherSamples: devices.GatherSamples(dataset="own", model="own-model"),
     devices.RotateDeviceKey: devices.RotateDeviceKey(),
     rollouts.ListRollouts: rollouts.ListRollouts(),
     data.CreateDataset: data.CreateDataset(
