@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from skyloom.core.events import Origin
+from skyloom.rooms.batch.model import BatchOrder
 from skyloom.rooms.functions.model import ENDED
 from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.tenancy.model import Role
-from skyloom.rooms.triggers.model import Happening, RunFunction
+from skyloom.rooms.triggers.model import Happening, RunBatch, RunFunction
 from skyloom.sdk.triggers import signature_of
 from tests.control_plane import ControlPlane
 from tests.e2e.test_serving import register
@@ -67,6 +68,13 @@ def test_new_version_of_a_dataset_is_looked_at_and_predicted_by_a_function_with_
         assert [one.status_code for one in said] == [202, 202] and said[0].json() == said[1].json()
         refused = httpx.post(control_plane.url + by_hand.hook, content=b"{}", headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (403, "hook_refused")
+        order = BatchOrder(dataset="rows", model="toy", to="said-at-once")
+        at_once = cloud.triggers.create("at-once", Happening.HTTP, RunBatch(order=order))
+        headers = {**headers, "Skyloom-Signature": signature_of(b"{}", at_once.secret)}
+        assert httpx.post(control_plane.url + at_once.hook, content=b"{}", headers=headers).status_code == 202
+        until(lambda: cloud.triggers.get("at-once").deliveries)
+        begun = cloud.triggers.get("at-once").deliveries[0].delivery
+        assert cloud.jobs.wait(begun.began, timeout_s=60).job.cause == Origin(id=begun.id, depth=1)
         until(lambda: any(one.attempts for one in cloud.invocations.list().items if one.id != call))
         cloud.functions.delete("on-new-version")
         until(lambda: all(one.state in ENDED for one in cloud.invocations.list().items))

@@ -6,7 +6,7 @@ import typer
 
 from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
-from skyloom.cli.frame import AsJson, Project, cloud, word
+from skyloom.cli.frame import AsJson, Project, Secret, cloud, word
 from skyloom.cli.render import show
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.sdk.client import Client
@@ -54,6 +54,7 @@ def deploy(
     zero_after: asked.ZeroAfter = None,
     floor: asked.FloorWords = None,
     foresight: asked.ForesightDays = None,
+    secret: Secret = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -87,6 +88,7 @@ def deploy(
         endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
         scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
+        sized["secrets"] = None if secret is None else values.secrets(secret)
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:

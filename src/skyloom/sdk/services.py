@@ -8,6 +8,7 @@ from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.files import upload_bytes, upload_file
 from skyloom.sdk.packing import Packed, load_service, pack
+from skyloom.sdk.secrets import SecretWords
 from skyloom.sdk.service import Service
 from skyloom.sdk.serving import EndpointCalls
 from skyloom.sdk.training import ModelCalls
@@ -55,6 +56,7 @@ class ServiceCalls:
         scaling: Autoscaling | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
+        secrets: SecretWords | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -69,6 +71,7 @@ class ServiceCalls:
             scaling=scaling,
             hold=hold,
             canary=canary,
+            secrets=secrets,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

@@ -21,6 +21,7 @@ from skyloom.sdk.calling import CallFailed, Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
+from skyloom.sdk.secrets import SecretWords, secret_uses
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import retries
 
@@ -75,6 +76,7 @@ class EndpointCalls(ChangeCalls):
         hold: bool = False,
         canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
+        secrets: SecretWords | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -85,6 +87,7 @@ class EndpointCalls(ChangeCalls):
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
+            secrets: of the project, for the code of a service; None keeps those that it has.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -98,6 +101,7 @@ class EndpointCalls(ChangeCalls):
             hold=hold,
             canary=canary,
             scaling=scaling,
+            secrets=None if secrets is None else secret_uses(secrets),
         )
         return self._transport.send(ask)
 

@@ -60,7 +60,7 @@ class Happening(enum.StrEnum):
 
     DATASET_VERSION = "dataset_version"  # a dataset has a new version
     MODEL_VERSION = "model_version"  # a model has a new version
-    JOB_ENDED = "job_ended"
+    JOB_ENDED = "job_ended"  # but not what serves until somebody stops it
     ALERT = "alert"  # one fires (drift, errors, latency), was seen, or is over
     BUDGET = "budget"  # one of its thresholds was reached, or is over
     ROLLBACK = "rollback"  # an endpoint went back to an earlier revision
