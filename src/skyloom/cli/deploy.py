@@ -115,16 +115,15 @@ def deploy(
         floors=floor,
         foresight=foresight,
     )
-    options = {
+    size = None if memory is None else values.size(memory)
+    options: dict[str, Any] = {
         "num_replicas": replicas,
         "cpus": cpus,
-        "memory": None if memory is None else values.size(memory),
+        "memory": size,
         "num_gateways": gateways,
-        "secrets": None if secret is None else values.secrets(secret),
         "hold": hold,
-        "canary": plan,
-        **_offer(cache, cache_ttl, urgent),
     }
+    options |= {"canary": plan, **_offer(cache, cache_ttl, urgent, secret)}
     with cloud(project) as client:
         status = _deployed(client, model, name, told, options, picture_urls)
         if not detach:
@@ -150,12 +149,13 @@ def _deployed(
     return client.endpoints.deploy(model, version, name=name, picture_urls=picture_urls, **options)
 
 
-def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None) -> dict[str, Any]:
-    """What is offered beyond answering in turn; None keeps what it is."""
+def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None, secret: list[str] | None) -> dict[str, Any]:
+    """What is offered beyond answering in turn, and what a service is given; None keeps what it is."""
     kept = None
     if cache is not None:
         kept = CacheRule(size_bytes=parse_bytes(values.size(cache)), ttl_s=values.duration_s(cache_ttl))
-    return {"cache": kept, "lanes": None if urgent is None else LaneRule(urgent=tuple(urgent))}
+    lanes = None if urgent is None else LaneRule(urgent=tuple(urgent))
+    return {"cache": kept, "lanes": lanes, "secrets": None if secret is None else values.secrets(secret)}
 
 
 def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
