@@ -316,7 +316,7 @@ FRAMES = st.one_of(
 )
 
 
-@tried(max_examples=400)
+@tried(max_examples=250)
 @given(st.lists(FRAMES, max_size=30), st.binary(max_size=30))
 def test_bytes_at_random_never_raise_and_leave_nothing_behind(frames, rest):
     async def play() -> None:

@@ -37,7 +37,7 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Head, Request, Response
-from skyloom.inference.wire.outflow import STREAM_WINDOW, Held, Http2Stream, Outflow
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow, UntakenAnswers
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
@@ -68,7 +68,7 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
-        self.held = Held(limits.max_unread_bytes)
+        self.held = UntakenAnswers(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
 

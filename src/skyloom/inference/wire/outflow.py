@@ -146,7 +146,7 @@ class Http2Stream:
         return len(self.unsent) - self.num_out
 
 
-class Held:
+class UntakenAnswers:
     """What waits for the clients of all connections together.
 
     Attributes:
@@ -187,7 +187,7 @@ class Outflow:
         on_sent: Callable[[Http2Stream], None],
         timeout_s: float,
         overflown: Callable[[], Response],
-        held: Held,
+        held: UntakenAnswers,
     ) -> None:
         self._write = write
         self._on_sent = on_sent
