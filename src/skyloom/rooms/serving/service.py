@@ -114,7 +114,7 @@ class Serving:
         version = self._store.read(lambda view: self._version(view, ask, by))
         digest, _ = self._blobs.put([_manifest(version)])
         draft = self._endpoint_of(ask, by)
-        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), False)
+        revision = self._revision_of(draft, ask, version, ask.resources or default_resources(version), None)
         self._jobs.check(SubmitJob(spec=spec_of(draft, revision, digest)), by)
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
@@ -123,18 +123,14 @@ class Serving:
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        picture_urls = latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls)
         size = size_of(ask, endpoint)
+        draft = self._revision_of(endpoint, ask, version, resources, latest)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
-        if (
-            latest is not None
-            and (latest.model_version, latest.resources, latest.picture_urls) == (version.id, resources, picture_urls)
-            and not endpoint.stopped_by
-        ):
+        if latest is not None and _serves(latest) == _serves(draft) and not endpoint.stopped_by:
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
         else:
             wanted = changed(wanted, {"revision": endpoint.revision + 1})
-            revision = tx.insert(REVISIONS, self._revision_of(wanted, ask, version, resources, picture_urls))
+            revision = tx.insert(REVISIONS, changed(draft, {"number": wanted.revision}))
             wanted = self._changes.deployed(tx, endpoint, wanted, ask)
             if not ask.hold:
                 self._monitoring.watch(tx, by.project, endpoint.id, endpoint.name, revision.profile)
@@ -199,8 +195,14 @@ class Serving:
         )
 
     def _revision_of(
-        self, endpoint: Endpoint, ask: model.Deploy, version: ModelVersion, resources: Resources, picture_urls: bool
+        self,
+        endpoint: Endpoint,
+        ask: model.Deploy,
+        version: ModelVersion,
+        resources: Resources,
+        latest: Revision | None,
     ) -> Revision:
+        kept = latest is not None and latest.picture_urls
         files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
         return Revision(
             id=self._ids.new("rev"),
@@ -213,7 +215,7 @@ class Serving:
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
-            picture_urls=picture_urls,
+            picture_urls=kept if ask.picture_urls is None else ask.picture_urls,
             created_at=self._clock.now(),
         )
 
@@ -433,6 +435,11 @@ def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:
 def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revision | None]:
     replica = view.get(REPLICAS, replica_id)
     return replica, view.get(REVISIONS, replica.revision_id) if replica else None
+
+
+def _serves(revision: Revision) -> tuple[object, ...]:
+    """What makes one revision another one."""
+    return revision.model_version, revision.resources, revision.picture_urls
 
 
 def _manifest(version: ModelVersion) -> bytes:
