@@ -10,7 +10,7 @@ ARGS ?=
 # Many tests wait for processes, so one worker more than there are cores.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-predict serve-proto reference up clean
+.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-chaos bench-abuse bench-predict serve-proto reference up clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ bench-planner: $(READY) ## how far off plans are: takes some four minutes alone
 
 bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs wrk, h2load and nginx, makes their environments
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-chaos: $(READY) ## hurt a serving cloud and check its promises: make bench-chaos ARGS="replicas"; ARGS="all --quick" takes five minutes
+	$(BIN)/python -m benchmarks.chaos $(or $(ARGS),all)
+
+bench-abuse: $(READY) ## what others feel while a client does its worst; needs h2load
+	$(BIN)/python -m benchmarks.serving.abuse $(ARGS)
 
 bench-predict: $(READY) ## batch prediction beside a plain loop over ONNX Runtime
 	$(BIN)/python -m benchmarks.batch_predict $(ARGS)

@@ -47,7 +47,7 @@ def _replicas(asked: argparse.Namespace) -> Iterator[Finding]:
     duration_s = asked.seconds or (20.0 if asked.quick else 300.0)
     every_s = asked.every or (4.0 if asked.quick else 10.0)
     gateway_every_s = duration_s / 2 if asked.quick else 60.0
-    return replicas.run(duration_s, asked.rate or 100.0, every_s, gateway_every_s, asked.seed)
+    return replicas.run(duration_s, asked.rate or 100.0, every_s, gateway_every_s, asked.gateways, asked.seed)
 
 
 def _rollback(asked: argparse.Namespace) -> Iterator[Finding]:
@@ -82,6 +82,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=0.0, help="seconds from one killed replica to the next")
     parser.add_argument("--minutes", type=float, default=0.0, help="of a soak")
     parser.add_argument("--hours", type=float, default=0.0, help="of a soak")
+    parser.add_argument("--gateways", type=int, default=2, help="of replicas: 1 has nobody beside it when it is killed")
     parser.add_argument("--seed", type=int, default=1, help="who is killed")
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
     return parser.parse_args()

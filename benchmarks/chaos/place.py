@@ -33,10 +33,10 @@ def replica_pids(client: Client, endpoint: str) -> dict[str, int]:
     return {replica: pid for replica, pid in found.items() if pid}
 
 
-def gateway_pid(client: Client) -> int:
-    """The process of the gateway; 0 while there is none."""
+def gateway_pids(client: Client) -> list[int]:
+    """The processes of the gateways; the youngest first."""
     live = [item for item in client.jobs.list(limit=1000, live=True).items if item.job.spec.name == "gateway"]
-    return pid_of(client, live[0].job.id) if live else 0
+    return [pid for item in live if (pid := pid_of(client, item.job.id))]
 
 
 def pid_of(client: Client, job_id: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from benchmarks.chaos import models
 from benchmarks.chaos.asking import Users
-from benchmarks.chaos.place import gateway_pid, kill, place, replica_pids, until
+from benchmarks.chaos.place import gateway_pids, kill, place, replica_pids, until
 from benchmarks.chaos.report import Finding, figure, promise
 from benchmarks.measures import Cloud
 
@@ -20,17 +20,27 @@ _LEAST_SUCCESS = 0.999
 _MOST_BACK_S = 10.0
 
 
-def run(duration_s: float, rate_per_s: float, every_s: float, gateway_every_s: float, seed: int) -> Iterator[Finding]:
-    """Once with replicas that share the endpoint's ports, once with replicas behind the gateway, which is killed too."""
+def run(
+    duration_s: float, rate_per_s: float, every_s: float, gateway_every_s: float, num_gateways: int, seed: int
+) -> Iterator[Finding]:
+    """Once with replicas that share the endpoint's ports, once with replicas behind gateways, which are killed too."""
     model = models.good(0)
     with place() as made, made.client() as client:
         version = models.register(client, _NAME, model)
         for behind in (False, True):
             scaling = Autoscaling(min_replicas=_COUNT, max_replicas=_COUNT) if behind else None
-            client.endpoints.deploy(_NAME, name=_NAME, num_replicas=_COUNT, cpus=0.25, memory="512MiB", scaling=scaling)
+            client.endpoints.deploy(
+                _NAME,
+                name=_NAME,
+                num_replicas=_COUNT,
+                cpus=0.25,
+                memory="512MiB",
+                scaling=scaling,
+                num_gateways=num_gateways,
+            )
             client.endpoints.wait(_NAME)
             if behind:
-                until("the gateway", lambda: _is_behind(client))
+                until("the gateways", lambda: _is_behind(client) and len(gateway_pids(client)) == num_gateways)
             users = _users(made, model, str(version.number), duration_s, rate_per_s)
             yield from _path(client, users, "gateway" if behind else "shared port", every_s, gateway_every_s, seed)
 
@@ -65,7 +75,7 @@ def _path(
                 kills += kill(known[chance.choice(sorted(known))])
             if path == "gateway" and gateway_every_s and now >= next_gateway:
                 next_gateway += gateway_every_s
-                gateway_kills += bool(pid := gateway_pid(client)) and kill(pid)
+                gateway_kills += any(kill(pid) for pid in gateway_pids(client)[:1])
     tally = users.tally
     yield promise(f"{path}: replicas killed", kills, "some", kills > 0)
     if path == "gateway":

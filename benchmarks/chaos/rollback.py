@@ -53,7 +53,6 @@ def _canary(
     went_back = canary.state is CanaryState.ROLLED_BACK
     yield promise(f"{kind}: it ended", canary.state.value, "rolled_back", went_back)
     yield promise(f"{kind}: seconds from the deployment", back_s, f"≤ {_MOST_S:g}", went_back and back_s <= _MOST_S)
-    yield figure(f"{kind}: seconds of those with traffic", max(0.0, (canary.ended_at or 0.0) - canary.step_at))
     yield figure(f"{kind}: said", canary.message)
     yield figure(f"{kind}: requests, of {rate:g}/s", f"{tally.asked:,}, {tally.versions[number]:,} by the bad version")
     yield figure(

@@ -33,7 +33,7 @@ def running(models: dict[str, Path], num_replicas: int = 2) -> Iterator[dict[str
         targets = {}
         for name, path in models.items():
             files = {"model.onnx": path.read_bytes()}
-            files["profile.json"], signature = _described(path)
+            files["profile.json"], signature = described(path)
             for content in files.values():
                 upload_bytes(client.transport, content)
             listed = tuple(
@@ -71,7 +71,7 @@ def _replicas(home: Path) -> set[int]:
     return found
 
 
-def _described(path: Path) -> tuple[bytes, Signature]:
+def described(path: Path) -> tuple[bytes, Signature]:
     """The signature; and, where rows have one length, what watches for drift, as training would have made it of 200 rows."""
     session = onnxruntime.InferenceSession(path)
     one, truth = request(path)

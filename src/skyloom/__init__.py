@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from skyloom.core.errors import SkyloomError
+    from skyloom.core.events import TriggerEvent
     from skyloom.sdk.client import Client
     from skyloom.sdk.connect import connect
     from skyloom.sdk.function import function
@@ -19,10 +20,21 @@ _HOMES = {
     "connect": "skyloom.sdk.connect",
     "Service": "skyloom.sdk.service",
     "Tensor": "skyloom.sdk.service",
+    "TriggerEvent": "skyloom.core.events",
     "endpoint": "skyloom.sdk.service",
     "function": "skyloom.sdk.function",
 }
-__all__ = ["Client", "Service", "SkyloomError", "Tensor", "__version__", "connect", "endpoint", "function"]
+__all__ = [
+    "Client",
+    "Service",
+    "SkyloomError",
+    "Tensor",
+    "TriggerEvent",
+    "__version__",
+    "connect",
+    "endpoint",
+    "function",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from skyloom.core.errors import Conflict, SkyloomError, Unavailable
+from skyloom.core.events import Origin
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Change, Handlers
-from skyloom.ports.store import Collection, Log, Store, Transaction
+from skyloom.ports.door import Change, Handlers, because
+from skyloom.ports.store import Collection, Log, Snapshot, Store, Transaction
 from skyloom.rooms.tenancy import rules
 from skyloom.rooms.tenancy.ports import REPLAYS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
@@ -117,7 +118,11 @@ class Loop:
 
 
 class Cloud:
-    """The door of a cloud, and its loops. Thread-safe. `skyloom.embedded` builds one."""
+    """The door of a cloud, and its loops. Thread-safe. `skyloom.embedded` builds one.
+
+    Attributes:
+        cause_of: set by the composition root; which delivery of a trigger made a caller act, None for people.
+    """
 
     def __init__(
         self,
@@ -134,6 +139,7 @@ class Cloud:
         self._handlers = handlers
         self._loops = tuple(loops)
         self.tenancy = tenancy
+        self.cause_of: Callable[[Snapshot, Caller], Origin | None] = lambda _view, _by: None
 
     def authenticate(self, secret: str, project: str) -> Caller:
         """Who shows this token, in this project. Raises `NoToken`, `ProjectMissing`."""
@@ -179,7 +185,8 @@ class Cloud:
                     next_action="Use a new key for a new request.",
                 )
             return handler.shown(msgspec.json.decode(earlier.answer, type=ask.route.answer))
-        answer = handler.run(tx, ask, by)
+        with because(self.cause_of(tx, by)):
+            answer = handler.run(tx, ask, by)
         if replay_id:
             made = msgspec.json.encode(handler.kept(answer))
             tx.insert(

@@ -22,6 +22,7 @@ from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
 from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.outbound.errands import HttpErrands
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
@@ -39,9 +40,15 @@ from skyloom.rooms.cost.usage import worth
 from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import ports as devices_ports
+from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
+from skyloom.rooms.functions import ports as functions_ports
+from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -65,6 +72,8 @@ from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import LOCAL, Pool
 from skyloom.rooms.pools.service import Pools
+from skyloom.rooms.quality import ports as quality_ports
+from skyloom.rooms.quality.service import Feedback
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
@@ -75,6 +84,7 @@ from skyloom.rooms.scheduling.service import Scheduling
 from skyloom.rooms.secrets import ports as secrets_ports
 from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
+from skyloom.rooms.serving.answers import RequestAnswers
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.templates import ports as templates_ports
 from skyloom.rooms.templates.service import Templates
@@ -84,6 +94,10 @@ from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
+from skyloom.rooms.triggers import ports as triggers_ports
+from skyloom.rooms.triggers.rules import secret_of as hook_secret_of
+from skyloom.rooms.triggers.running import Runner
+from skyloom.rooms.triggers.service import Triggers
 from skyloom.rooms.webhooks import ports as webhooks_ports
 from skyloom.rooms.webhooks.rules import secret_of
 from skyloom.rooms.webhooks.service import Webhooks
@@ -113,6 +127,9 @@ COLLECTIONS = (
     *tracking_ports.COLLECTIONS,
     *registry_ports.COLLECTIONS,
     *serving_ports.COLLECTIONS,
+    *quality_ports.COLLECTIONS,
+    *functions_ports.COLLECTIONS,
+    *triggers_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -136,6 +153,7 @@ class Embedded:
         self._open(settings)
         self._build_compute(settings)
         self._build_life(settings)
+        self._build_events()
         self._build_fleet(settings)
         self._build_views()
         handlers = {kind: handler for service in self._services for kind, handler in service.handlers().items()}
@@ -144,6 +162,7 @@ class Embedded:
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
         self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, _KINDS)
+        self.cloud.cause_of = cause_of
 
     def _open(self, settings: Settings) -> None:
         """The adapters: disk, database, processes."""
@@ -179,7 +198,7 @@ class Embedded:
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
         self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
-        templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
+        templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles
         self._subscribers.append(self._cost.on_task_ended)
@@ -209,13 +228,14 @@ class Embedded:
         store, clock, ids = self.store, self._clock, self._ids
         self.tables = LanceTables(settings.home / "tables")
         self._data = Datasets(store, clock, ids, self._outbox, self.blobs, self.tables, self._jobs)
-        monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
+        monitoring = self._monitoring = Monitoring(store, clock, ids, self._outbox, self.blobs)
         self._subscribers.append(monitoring.on_budget_reached)
-        registry = self._registry = Registry(store, clock, ids, self.blobs)
+        registry = self._registry = Registry(store, clock, ids, self._outbox, self.blobs)
         self._jobs.resolve_mount = resolver(self._data, registry)
         self._cost.models_of_runs = models_of_runs
         files = LocalReplicaFiles(
             settings.home / "requests",
+            self.blobs,
             keep_s=settings.request_log_days * 86_400.0,
             keep_bytes=parse_bytes(settings.request_log_size),
         )
@@ -223,36 +243,68 @@ class Embedded:
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
         self._serving.notice = self._notice
+        feedback = Feedback(store, clock, RequestAnswers(store, self._serving.find, self._serving.find_prediction))
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
         planning = self._planning = Planning(
             store, clock, ids, self._outbox, ScipyCurves(), self._jobs, tracking, _hour_price(Prices(store, clock, ids))
         )
         self._subscribers.append(planning.on_job_ended)
-        batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
-        self._services += [monitoring, registry, self._data, tracking, training, planning, self._serving, batch]
+        batch = self._batch = BatchPredictions(store, self._data, registry, self._jobs, _idle_cpus(self._fleet))
+        self._services += [
+            monitoring,
+            registry,
+            self._data,
+            tracking,
+            training,
+            planning,
+            self._serving,
+            batch,
+            feedback,
+        ]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
-        served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *who)
+        served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *quality_ports.COLLECTIONS, *who)
         self._loops += [
             Loop("monitoring", monitoring.tick, monitoring_ports.COLLECTIONS),
             Loop("serving", self._serving.tick, served),
+            Loop("feedback", feedback.trim, (), CALM),
             Loop("request logs", self._serving.trim_logs, (), CALM),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
         ]
+
+    def _build_events(self) -> None:
+        """Functions, and what is done by itself when something happens."""
+        store, clock, ids = self.store, self._clock, self._ids
+        errands = HttpErrands()
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        self._functions.notice = self._notice
+        calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
+        errands.done = calls.wake
+        runner = Runner(ids, self._functions, self._templates, self._jobs, self._batch)
+        secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
+        self.triggers = Triggers(store, clock, ids, self._outbox, self._tenancy, self._functions, runner, secret_of)
+        self.triggers.notice = self._notice
+        watched = (*triggers_ports.COLLECTIONS, functions_ports.INVOCATIONS, EVENTS)
+        self._services += [self._functions, self.triggers]
+        self._loops += [calls, Loop("triggers", self.triggers.tick, watched, STEADY)]
 
     def _build_fleet(self, settings: Settings) -> None:
         """Devices, and what is rolled out to them."""
         store, clock, ids = self.store, self._clock, self._ids
         master_key = _secret_key(settings.home / "master")
         keys = DeviceKeys(store, clock, ids, AesGcmSealer(), Ed25519Signer(), master_key)
-        self.devices = Devices(store, clock, ids, self._tenancy, keys)
-        rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs)
+        board, keeping = FleetBoard(clock), Keeping(store, clock, settings.device_history_days * 86_400.0)
+        fleets = Fleets(store, clock, self.blobs, self._monitoring)
+        self.devices = Devices(store, clock, ids, self._tenancy, keys, board, keeping, fleets)
+        rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs, board, fleets)
         self._tenancy.project_of_device = self.devices.project_of_device
         self._tenancy.project_of_code = self.devices.project_of_code
         self._services += [self.devices, rollouts]
         self._loops += [
             Loop("rollouts", rollouts.tick, (devices_ports.ROLLOUTS,), STEADY),
             Loop("device keys", keys.tick, (devices_ports.KEY_RINGS,), STEADY),
+            Loop("fleets", fleets.tick, (devices_ports.FLEETS,), CALM),
+            Loop("device history", keeping.tick, (), CALM),
         ]
 
     def _build_views(self) -> None:
@@ -281,6 +333,7 @@ class Embedded:
     def close(self) -> None:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
+        self._functions.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()
@@ -300,6 +353,7 @@ _KINDS: dict[str, Collection[Any]] = {
     "ep": serving_ports.ENDPOINTS,
     "alert": monitoring_ports.ALERTS,
     "roll": devices_ports.ROLLOUTS,
+    "inv": functions_ports.INVOCATIONS,
 }
 _COUNTS = {
     "jobs": explainers.count_jobs,

@@ -117,6 +117,12 @@ SETTINGS = (
         str,
         "Hosts, separated by commas, that webhooks may reach although their addresses are none of the public internet.",
     ),
+    Setting(
+        "device_history_days",
+        90.0,
+        _days,
+        "How many days single predictions and samples that devices brought are kept; their sums are kept for ever.",
+    ),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
 

@@ -53,7 +53,17 @@ def test_files_and_functions_stay_within_their_budgets() -> None:
 
 
 def test_public_surface_is_frozen() -> None:
-    public = ["Client", "Service", "SkyloomError", "Tensor", "__version__", "connect", "endpoint", "function"]
+    public = [
+        "Client",
+        "Service",
+        "SkyloomError",
+        "Tensor",
+        "TriggerEvent",
+        "__version__",
+        "connect",
+        "endpoint",
+        "function",
+    ]
     assert skyloom.__all__ == public
     assert len(skyloom.__all__) <= MAX_PUBLIC_NAMES
     for name in skyloom.__all__:

@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from skyloom.blobs.memory import MemoryBlobs
 from skyloom.cli.commands import TABLE
 from skyloom.core.operation import Operation, Verb
-from skyloom.faces.rest.app import GUARDED, OPEN, SOCKETS, make_app
+from skyloom.faces.rest.app import GUARDED, OPEN, SIGNED, SOCKETS, make_app
 from skyloom.operations import OPERATIONS
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.sdk.client import Client
@@ -120,6 +120,7 @@ def test_every_route_of_the_app_stands_in_one_table() -> None:
         tables=MemoryTables(),
         sessions=None,
         devices=None,
+        take_call=None,
         registry=CollectorRegistry(),
     )._app  # type: ignore[arg-type, attr-defined]
     doors: list[tuple[str, str]] = []
@@ -134,6 +135,7 @@ def test_every_route_of_the_app_stands_in_one_table() -> None:
     allowed = (
         [("GET", path) for path in OPEN]
         + list(GUARDED)
+        + [("POST", path) for path in SIGNED]
         + [("SOCKET", path) for path in SOCKETS]
         + [(kind.route.verb.value, kind.route.full_path) for kind in OPERATIONS]
     )

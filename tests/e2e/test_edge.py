@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from skyloom.edge.serving import EdgeOptions
 from skyloom.rooms.devices.model import DeviceState
 from skyloom.rooms.devices.rollout import RolloutState
 from skyloom.rooms.lineage.model import Kind
@@ -15,7 +16,7 @@ from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.sdk.client import Client
 from skyloom.sdk.files import upload_file
 from tests.control_plane import ControlPlane
-from tests.edge.devices import EdgeProcess, until
+from tests.edge.devices import EdgeDevice, EdgeProcess, EdgeThread, until
 from tests.inference.serving import toy_model, write_bundle
 
 pytestmark = pytest.mark.slow
@@ -36,34 +37,42 @@ def register(cloud: Client, folder: Path, seed: int, broken: bool = False) -> No
 @dataclasses.dataclass
 class Fleet:
     plane: ControlPlane
-    devices: list[EdgeProcess]
+    process: EdgeProcess
+    threads: list[EdgeThread]
+
+    @property
+    def devices(self) -> list[EdgeDevice]:
+        return [self.process, *self.threads]
 
     def told(self) -> str:
-        return "\n".join(f"--- {device.home.name}\n{device.output.read_text()}" for device in self.devices)
+        return "\n".join(f"--- {device.home.name}\n{device.told()}" for device in self.devices)
 
     def wait(self, condition, timeout_s: float = 30) -> None:
         until(condition, self.told, timeout_s)
 
 
 @pytest.fixture
-def fleet(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Fleet]:
-    devices = [EdgeProcess(tmp_path / f"kiosk{i}") for i in range(3)]
+def fleet(control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    monkeypatch.setattr("skyloom.sdk.devices._PAUSE_S", 0.1)
+    fleet = Fleet(control_plane, EdgeProcess(tmp_path / "kiosk0"), [EdgeThread(tmp_path / f"kiosk{i}") for i in (1, 2)])
     with control_plane.client() as cloud:
         for seed, broken in ((1, False), (2, False), (3, True)):
             register(cloud, tmp_path / f"v{seed}", seed, broken)
-        for device in devices:
+        for device in fleet.devices:
             device.join(cloud.devices.enrol(device.home.name, {"site": "a"}).code, control_plane.url)
+    options = EdgeOptions(interval_s=0.1, sample_share=0.5)
     try:
-        yield Fleet(control_plane, devices)
+        fleet.process.start("--sample", "0.5", "--interval", "0.1")
+        for thread in fleet.threads:
+            thread.start(options)
+        yield fleet
     finally:
-        for device in devices:
+        for device in (fleet.process, *fleet.threads):
             device.stop()
 
 
 def test_fleet_serves_offline_syncs_once_and_is_updated_and_saved_by_stages(fleet: Fleet) -> None:
     devices, plane = fleet.devices, fleet.plane
-    for device in devices:
-        device.start("--sample", "0.5")
     with plane.client() as cloud:
         first = cloud.rollouts.create("toy", "1", stages=(100,), pause_s=0, probation_s=0.2)
         ended = cloud.rollouts.wait(first.rollout.id, timeout_s=30)
@@ -76,10 +85,10 @@ def test_fleet_serves_offline_syncs_once_and_is_updated_and_saved_by_stages(flee
     for device in devices:
         for _ in range(20):
             assert device.ask().status_code == 200
-    devices[0].kill()
-    devices[0].start("--sample", "0.5")
-    fleet.wait(lambda: devices[0].serves("1"))
+    fleet.process.kill()
+    fleet.process.start("--sample", "0.5", "--interval", "0.1")
     plane.start(SKYLOOM_PORT=url.rpartition(":")[2]).ready()
+    fleet.wait(lambda: fleet.process.serves("1"))
 
     # Connected again: everything arrives, once.
     with plane.client() as cloud:

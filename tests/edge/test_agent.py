@@ -38,6 +38,10 @@ from tests.edge.test_process import RING
 from tests.rooms.devices.fleet_room import FleetRoom
 
 
+def fine(_bundle: Path, _manifest: str) -> None:
+    """Whatever is tried, it works."""
+
+
 class PickyCloud:
     """Takes records by the cloud's own rule, but refuses any chunk that holds a word it does not know."""
 
@@ -65,7 +69,9 @@ def outbox(tmp_path: Path) -> DeviceOutbox:
 
 def bring(outbox: DeviceOutbox, cloud: PickyCloud, tmp_path: Path) -> list[str]:
     said: list[str] = []
-    agent = Agent(Home(tmp_path), outbox, Deployment(), None, interval_s=1.0, switch=lambda: None, say=said.append)
+    agent = Agent(
+        Home(tmp_path), outbox, Deployment(), None, interval_s=1.0, switch=lambda: None, say=said.append, attempt=fine
+    )
     file = DeviceFile(url="http://h", project="p", device="dev_1", name="d", token="t", ring=RING)
     orders = DeviceOrders(now=1.0, interval_s=1.0, assignment=Assignment(number=0))
     agent._bring(cloud, file, orders)
@@ -98,7 +104,9 @@ def test_device_whose_disk_is_full_calls_all_the_same_because_that_makes_room(ou
 
     calls = []
     home = Home(tmp_path)
-    agent = Agent(home, outbox, Deployment(), Full(), interval_s=0.01, switch=lambda: None, say=lambda _: None)
+    agent = Agent(
+        home, outbox, Deployment(), Full(), interval_s=0.01, switch=lambda: None, say=lambda _: None, attempt=fine
+    )
     agent._call = lambda: calls.append(1) or True
     agent._probation = lambda: agent._count()
     agent.start()
@@ -119,7 +127,9 @@ def test_two_machines_with_one_folder_lose_nothing_and_are_told_apart(tmp_path):
     for number, name in enumerate("ab", 2):
         box = DeviceOutbox(tmp_path / name)
         box.write([RunBegan(run=run_id(number), version="v", at=1.0), *(predicted(number, n) for n in range(4))])
-        agents.append(Agent(Home(tmp_path), box, Deployment(), None, interval_s=1.0, switch=lambda: None, say=print))
+        agents.append(
+            Agent(Home(tmp_path), box, Deployment(), None, interval_s=1.0, switch=lambda: None, say=print, attempt=fine)
+        )
     for agent in (*agents, *agents, *agents):
         orders = room.do(agent._report(file), device)
         agent._bring(RoomLink(room, device), file, orders)
@@ -149,7 +159,16 @@ def numbers_of(room: FleetRoom) -> list[tuple[int, int]]:
 def test_disk_that_is_behind_the_cloud_sends_all_it_has_as_a_new_outbox(outbox, tmp_path):
     cloud = PickyCloud()
     before = outbox.epoch
-    agent = Agent(Home(tmp_path), outbox, Deployment(), None, interval_s=1.0, switch=lambda: None, say=lambda _: None)
+    agent = Agent(
+        Home(tmp_path),
+        outbox,
+        Deployment(),
+        None,
+        interval_s=1.0,
+        switch=lambda: None,
+        say=lambda _: None,
+        attempt=fine,
+    )
     file = DeviceFile(url="http://h", project="p", device="dev_1", name="d", token="t", ring=RING)
     orders = DeviceOrders(now=1.0, interval_s=1.0, assignment=Assignment(number=0), facts=100)
     agent._bring(cloud, file, orders)
@@ -219,6 +238,5 @@ def test_switch_that_is_killed_at_every_disk_call_leaves_the_old_or_the_new_and_
 def agent_of(home: Home) -> Agent:
     """A process that begins: it knows what is on disk."""
     now_is, box = load_deployment(home.deployment), DeviceOutbox(home.outbox)
-    agent = Agent(home, box, now_is, None, interval_s=1.0, switch=lambda: None, say=lambda _: None)
-    agent._try = lambda bundle, manifest: None
+    agent = Agent(home, box, now_is, None, interval_s=1.0, switch=lambda: None, say=lambda _: None, attempt=fine)
     return agent

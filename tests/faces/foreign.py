@@ -9,18 +9,25 @@ import httpx
 import msgspec
 
 from skyloom.core import digests
+from skyloom.core.events import Origin
 from skyloom.core.operation import Operation
 from skyloom.embedded import Embedded
+from skyloom.ports.store import Transaction
+from skyloom.rooms.functions.model import CloudFunction, Invocation, InvocationState
+from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS
 from skyloom.rooms.monitoring.model import Alert, Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.serving.predictions import name_prediction
+from skyloom.rooms.triggers.model import Happening, RunFunction, Trigger, TriggerState, When
+from skyloom.rooms.triggers.ports import TRIGGERS
 from skyloom.settings import Settings
 from tests.control_plane import ControlPlane
 from tests.inference.serving import write_bundle
 
 OURS, THEIRS = "ours", "theirs"
 ALERT = "alert_01m7z00000000000000000b0b0"
+INVOCATION = "inv_01m7z00000000000000000b0b0"
 CSV, SCRIPT = b"n,kind\n1,a\n2,b\n3,a\n", b"print('theirs')\n"
 SLEEP = {"entry": {"type": "command", "argv": ["sleep", "120"]}, "resources": {"cpus": 0.1, "memory_bytes": 2**26}}
 
@@ -48,8 +55,56 @@ def start(folder: Path) -> ControlPlane:
         fired_at=1.0,
     )
     embedded.store.write(lambda tx: tx.insert(ALERTS, alert))
+    embedded.store.write(_functions)
     embedded.close()
     return ControlPlane(home).start().ready()
+
+
+def _functions(tx: Transaction) -> None:
+    """A function of theirs and a dead letter; nothing runs for them."""
+    function = CloudFunction(
+        id="fn_theirs",
+        project=THEIRS,
+        name="secret-function",
+        endpoint_id="ep_theirs",
+        max_attempts=1,
+        created_at=1.0,
+        created_by="them",
+    )
+    tx.insert(FUNCTIONS, function)
+    letter = Invocation(
+        id=INVOCATION,
+        project=THEIRS,
+        function=function.name,
+        function_id=function.id,
+        method="f",
+        arguments="{}",
+        key="secret-key",
+        state=InvocationState.DEAD,
+        max_attempts=1,
+        next_at=1.0,
+        created_at=1.0,
+        created_by="them",
+        token_id="",
+        ended_at=time.time(),
+        cause=Origin(id=INVOCATION, depth=0),
+    )
+    tx.insert(INVOCATIONS, letter)
+    trigger = Trigger(
+        id="trigger_theirs",
+        project=THEIRS,
+        name="secret-trigger",
+        when=When(kind=Happening.JOB_ENDED),
+        run=RunFunction(function="secret-function"),
+        max_per_hour=1,
+        created_at=1.0,
+        created_by="them",
+        owner="them",
+        token_id="",
+        state=TriggerState.PAUSED,
+        cursor=0,
+    )
+    tx.insert(TRIGGERS, trigger)
 
 
 def _made(home: Path) -> Path:
@@ -111,6 +166,7 @@ class World:
         yield "schedule", self._made(f"{place}/schedules", schedule)["schedule"]["id"]
         yield "token", self._made(f"{place}/tokens", {"name": "secret-token"})["token"]["id"]
         yield "alert", ALERT
+        yield "invocation", INVOCATION
         hook = {"url": "https://93.184.215.14/secret-hook", "kinds": ["budget"]}
         yield "webhook", self._made(f"{place}/webhooks", hook)["webhook"]["id"]
         limits = {"limits": {"usd": 1e6}}

@@ -25,18 +25,20 @@ from skyloom.rooms.data.making import Clean, Deduplicate, Format, Ingest, Source
 from skyloom.rooms.devices import messages
 from skyloom.rooms.devices import model as devices
 from skyloom.rooms.devices import rollout as rollouts
+from skyloom.rooms.functions import model as functions
 from skyloom.rooms.jobs import model as jobs
 from skyloom.rooms.lineage.model import GetLineage, GetRowLineage
 from skyloom.rooms.monitoring import model as monitoring
 from skyloom.rooms.overview.model import GetStatus, Why
 from skyloom.rooms.planning import model as planning
 from skyloom.rooms.pools import model as pools
+from skyloom.rooms.quality import model as quality
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
-from skyloom.rooms.serving import change
+from skyloom.rooms.serving import change, judging
 from skyloom.rooms.serving import model as serving
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.split import TrafficSplit
@@ -45,6 +47,7 @@ from skyloom.rooms.tenancy import model as tenancy
 from skyloom.rooms.tenancy.rules import RIGHTS
 from skyloom.rooms.tracking import model as tracking
 from skyloom.rooms.training.model import Train
+from skyloom.rooms.triggers import model as triggers
 from skyloom.rooms.webhooks import model as webhooks
 from tests.faces.foreign import CSV, OURS, THEIRS, TRIAL, World, start
 from tests.inference.serving import TOY_SIGNATURE
@@ -96,6 +99,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         serving.Deploy(model="secret-model", version=ids["version"], name="secret-ep"),
     ],
     serving.GetEndpoint: lambda ids: [serving.GetEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
+    serving.PackModels: lambda ids: [serving.PackModels(name=name) for name in (ids["endpoint"], "secret-ep")],
     serving.StopEndpoint: lambda ids: [serving.StopEndpoint(name=name) for name in (ids["endpoint"], "secret-ep")],
     serving.ReportTraffic: lambda ids: [
         serving.ReportTraffic(
@@ -126,7 +130,31 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         batch.BeginPredictions(order=batch.BatchOrder(dataset=name, model="secret-model", to="said"))
         for name in (ids["dataset"], "secret-data")
     ],
+    judging.GetQuality: lambda ids: [judging.GetQuality(name=name) for name in (ids["endpoint"], "secret-ep")],
+    quality.GiveFeedback: lambda ids: [
+        quality.GiveFeedback(name=name, labels=(quality.LabelGiven(prediction_id=ids["prediction"], label="0"),))
+        for name in (ids["endpoint"], "secret-ep")
+    ],
     serving.FindPrediction: lambda ids: [serving.FindPrediction(prediction_id=ids["prediction"])],
+    functions.DeployFunction: lambda _: [functions.DeployFunction(name="secret-model", version=1)],
+    triggers.CreateTrigger: lambda _: [
+        triggers.CreateTrigger(name="own", when=triggers.When(kind=triggers.Happening.JOB_ENDED), run=run)
+        for run in (
+            triggers.RunFunction(function="secret-function"),
+            triggers.RunTemplateJob(template="secret-template"),
+            triggers.RunBatch(order=batch.BatchOrder(dataset="secret-data", model="secret-model", to="said")),
+        )
+    ],
+    triggers.GetTrigger: lambda _: [triggers.GetTrigger(name="secret-trigger")],
+    triggers.PauseTrigger: lambda _: [triggers.PauseTrigger(name="secret-trigger")],
+    triggers.ResumeTrigger: lambda _: [triggers.ResumeTrigger(name="secret-trigger")],
+    triggers.Redeliver: lambda _: [triggers.Redeliver(name="secret-trigger", number=1)],
+    triggers.DeleteTrigger: lambda _: [triggers.DeleteTrigger(name="secret-trigger")],
+    functions.GetFunction: lambda _: [functions.GetFunction(name="secret-function")],
+    functions.DeleteFunction: lambda _: [functions.DeleteFunction(name="secret-function")],
+    functions.InvokeFunction: lambda _: [functions.InvokeFunction(name="secret-function")],
+    functions.GetInvocation: lambda ids: [functions.GetInvocation(invocation_id=ids["invocation"])],
+    functions.RetryInvocation: lambda ids: [functions.RetryInvocation(invocation_id=ids["invocation"])],
     devices.GetDevice: lambda ids: [devices.GetDevice(name=name) for name in (ids["device"], "secret-device")],
     devices.RetireDevice: lambda ids: [devices.RetireDevice(name=name) for name in (ids["device"], "secret-device")],
     devices.ListSamples: lambda ids: [devices.ListSamples(name=name) for name in (ids["device"], "secret-device")],
@@ -223,6 +251,9 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     planning.GetAccuracy: planning.GetAccuracy(),
     registry.ListModels: registry.ListModels(),
     serving.ListEndpoints: serving.ListEndpoints(),
+    triggers.ListTriggers: triggers.ListTriggers(),
+    functions.ListFunctions: functions.ListFunctions(),
+    functions.ListInvocations: functions.ListInvocations(),
     devices.EnrolDevice: devices.EnrolDevice(name="own-device"),
     devices.ListDevices: devices.ListDevices(),
     devices.RotateDeviceKey: devices.RotateDeviceKey(),

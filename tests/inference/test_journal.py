@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyloom.blobs.memory import MemoryBlobs
 from skyloom.inference import journal as journals
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.journal import Journal, RequestLogFull
+from skyloom.inference.codec import encode_outputs
+from skyloom.inference.journal import Journal, LogFile, RequestLogFull
 from skyloom.inference.tensors import Call
+from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 from skyloom.rooms.serving.predictions import (
     PredictionIdUnreadable,
     PredictionMissing,
+    PredictionNames,
     locate,
     log_name,
     name_prediction,
@@ -33,12 +37,19 @@ def ticket(rows: int, value: float = 1.0) -> Ticket:
 
 
 def open_journal(folder) -> Journal:
-    return Journal(folder, "rep_abc", "rev_1", TOY_SIGNATURE)
+    return Journal(LogFile(folder, "rep_abc"), "rev_1", TOY_SIGNATURE)
 
 
 @given(st.integers(0, 2**50))
 def test_prediction_id_leads_to_its_replica_and_place(offset):
     assert locate(name_prediction("rep_01k9", offset)) == ("rep_01k9", offset)
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=5))
+def test_names_made_one_after_the_other_are_those_made_alone(offsets):
+    names = PredictionNames("rep_01k9")
+    for offset in [*offsets, *(offset + 300 for offset in offsets)]:
+        assert names.name(offset) == name_prediction("rep_01k9", offset)
 
 
 @given(st.text(max_size=60))
@@ -64,7 +75,7 @@ def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
         journal = open_journal(tmp_path)
         batch = [ticket(rows, rows + life) for rows in (1, 2, 500)]
         journal.write(batch)
-        journal.close()
+        journal.log.close()
         written |= {item.prediction_id: item for item in batch}
     assert len(written) == 9
     for prediction_id, item in written.items():
@@ -77,17 +88,34 @@ def test_every_written_prediction_is_found_again_across_reopening(tmp_path):
             assert outputs is None
 
 
+def test_batch_of_one_model_run_is_logged_as_its_requests_alone_would_be(tmp_path):
+    journal = open_journal(tmp_path)
+    whole = np.arange(18, dtype=np.float32).reshape(6, 3) / 7
+    batch, start = [ticket(rows) for rows in (1, 3, 2)], 0
+    batch[1].call = batch[1].call._replace(client_id='one"\n')
+    for item in batch:
+        item.batch, item.start = [whole], start
+        start += item.call.rows
+    journal.write(batch)
+    for item in batch:
+        found = find_prediction(tmp_path, item.prediction_id)
+        assert (found.rows, found.client_id, found.status) == (item.call.rows, item.call.client_id, 200)
+        assert bytes(found.outputs) == encode_outputs(TOY_SIGNATURE.outputs, item.outputs) == item.logged_outputs
+        assert np.ravel(json.loads(bytes(found.outputs))[0]["data"]).tolist() == item.outputs[0].ravel().tolist()
+    journal.log.close()
+
+
 def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):
     journal = open_journal(tmp_path)
     first = ticket(1)
     journal.write([first])
-    journal.close()
-    size = journal.path.stat().st_size
-    os.truncate(journal.path, size - 7)
+    journal.log.close()
+    size = journal.log.path.stat().st_size
+    os.truncate(journal.log.path, size - 7)
     journal = open_journal(tmp_path)
     second = ticket(2)
     journal.write([second])
-    journal.close()
+    journal.log.close()
     assert find_prediction(tmp_path, second.prediction_id).rows == 2
     with pytest.raises(PredictionMissing):
         find_prediction(tmp_path, first.prediction_id)
@@ -100,10 +128,10 @@ def test_log_goes_on_in_a_new_file_and_every_id_still_leads_to_its_line(tmp_path
     for number, batch in enumerate(batches):
         journal.write(batch)
         if number == 4:  # dies, and its last line is torn
-            journal.close()
-            os.truncate(journal.path, journal.path.stat().st_size - 3)
+            journal.log.close()
+            os.truncate(journal.log.path, journal.log.path.stat().st_size - 3)
             journal = open_journal(tmp_path)
-    journal.close()
+    journal.log.close()
     assert len(list(tmp_path.iterdir())) > 2
     for number, (first, second) in enumerate(batches):
         assert find_prediction(tmp_path, first.prediction_id).rows == 1 + number
@@ -113,12 +141,12 @@ def test_log_goes_on_in_a_new_file_and_every_id_still_leads_to_its_line(tmp_path
 
 def test_old_segment_is_removed_and_the_ids_of_the_others_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(journals, "SEGMENT_BYTES", 1)
-    files = LocalReplicaFiles(tmp_path, keep_s=3_600.0)
+    files = LocalReplicaFiles(tmp_path, MemoryBlobs(), keep_s=3_600.0)
     journal = open_journal(tmp_path / "logs")
     tickets = [ticket(1 + number) for number in range(3)]
     for one in tickets:
         journal.write([one])
-    journal.close()
+    journal.log.close()
     segments = sorted((tmp_path / "logs").iterdir(), key=lambda path: path.stat().st_ctime_ns)
     assert files.trim_logs({"rep_abc"}) == 0
     for path in segments:
@@ -129,7 +157,7 @@ def test_old_segment_is_removed_and_the_ids_of_the_others_stay(tmp_path, monkeyp
 
 
 def test_oldest_segments_make_room_for_the_newest(tmp_path):
-    files = LocalReplicaFiles(tmp_path, keep_bytes=250)
+    files = LocalReplicaFiles(tmp_path, MemoryBlobs(), keep_bytes=250)
     for number, start in enumerate((0, 100, 200, 300)):
         path = tmp_path / "logs" / log_name("rep_abc", start)
         path.write_bytes(bytes(100))
@@ -153,7 +181,7 @@ def test_log_that_could_not_be_written_is_tried_again_without_a_request(tmp_path
     assert not journal.failed
     later = ticket(2)
     journal.write([later])
-    journal.close()
+    journal.log.close()
     assert find_prediction(tmp_path, later.prediction_id).rows == 2
 
 
@@ -176,16 +204,29 @@ def test_full_disk_fails_the_batch_and_the_next_one_is_whole(tmp_path, monkeypat
     journal.write([later])
     assert not journal.failed
     assert find_prediction(tmp_path, later.prediction_id).rows == 3
-    journal.close()
+    journal.log.close()
 
 
 def test_log_is_private(tmp_path):
     journal = open_journal(tmp_path / "requests")
-    journal.close()
-    assert journal.path.stat().st_mode & 0o777 == 0o600
-    assert journal.path.parent.stat().st_mode & 0o777 == 0o700
+    journal.log.close()
+    assert journal.log.path.stat().st_mode & 0o777 == 0o600
+    assert journal.log.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_unknown_prediction_is_missing(tmp_path):
     with pytest.raises(PredictionMissing):
         find_prediction(tmp_path, name_prediction("rep_abc", 5))
+
+
+def test_outputs_asked_in_another_order_are_not_answered_as_they_were_logged(tmp_path):
+    names = ("a", "b")
+    specs = tuple(TensorSpec(name=name, datatype=Datatype.FP32, shape=(-1, 3)) for name in names)
+    journal = Journal(LogFile(tmp_path, "rep_abc"), "rev_1", Signature(inputs=TOY_SIGNATURE.inputs, outputs=specs))
+    for number, order in enumerate([(0, 1), (1, 0), (1,)]):
+        item = ticket(1)
+        item.call = item.call._replace(outputs=order)
+        item.outputs = [np.full((1, 3), place, np.float32) for place in range(2)]
+        journal.write([item])
+        assert (item.logged_outputs is not None) == (number == 0)
+    journal.log.close()

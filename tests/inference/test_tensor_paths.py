@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-from skyloom.inference.tensors import _TYPECODES, Contract, TensorRefused, _quickly
+from skyloom.inference.tensors import TYPECODES, Contract, TensorRefused, _quickly
 from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 
 NUMBERS = st.one_of(
@@ -39,7 +39,7 @@ def shaped(numbers: object) -> list[int]:
 
 
 @tried(max_examples=1_500)
-@given(st.sampled_from(sorted(_TYPECODES)), NUMERIC, SHAPES, st.booleans())
+@given(st.sampled_from(sorted(TYPECODES)), NUMERIC, SHAPES, st.booleans())
 @example(Datatype.FP32, [[1.0, 2.0], 3.0], [2, 2], False)
 @example(Datatype.FP64, [math.inf], [1], False)
 @example(Datatype.FP32, [-0.0, 1e-46], [1, 2], False)

@@ -48,7 +48,7 @@ class Workshop:
         self.jobs, self.loop = job_rooms(self.store, self.clock, ids, self.outbox, self.engine, self.blobs, plans)
         self.tracking = Tracking(self.store, self.series, self.jobs)
         self.training = Training(self.store, self.clock, ids, self.jobs, find_version, "1.2.3")
-        self.registry = Registry(self.store, self.clock, ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, ids, Outbox(self.clock), self.blobs)
 
     def train(self, ask: Train, by: Caller = ANN) -> RunProgress:
         """Ask as the door does: checks first, then the transaction."""

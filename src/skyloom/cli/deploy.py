@@ -8,7 +8,9 @@ from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
+from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.sdk.client import Client
 
 app = word("Serve a model.")
@@ -24,6 +26,23 @@ EndpointName = Annotated[
 ]
 Replicas = Annotated[
     int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+]
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", help="Keep so much of what was answered, and give it again: 64MiB; 0B ends that.", show_default=False
+    ),
+]
+CacheTtl = Annotated[str, typer.Option("--cache-ttl", help="How long an answer is good.")]
+Urgent = Annotated[
+    list[str] | None,
+    typer.Option("--urgent", metavar="TOKEN", help="Tokens that may say priority 1, by name; * for all. Repeat it."),
+]
+Gateways = Annotated[
+    int | None,
+    typer.Option(
+        "--gateways", min=1, max=4, help="Where it needs a gateway: processes that share its ports.", show_default=False
+    ),
 ]
 Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; do not wait until it answers.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
@@ -44,6 +63,8 @@ def deploy(
     max_error_rate: traffic.MaxErrorRate = None,
     max_p99: traffic.MaxP99 = None,
     max_p99_ratio: traffic.MaxP99Ratio = 2.0,
+    min_labels: traffic.MinLabels = 0,
+    max_wrong: traffic.MaxWrong = None,
     min_replicas: asked.MinReplicas = None,
     max_replicas: asked.MaxReplicas = None,
     scale_on: asked.ScaleOn = None,
@@ -58,6 +79,10 @@ def deploy(
         bool | None,
         typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
     ] = None,
+    cache: CacheSize = None,
+    cache_ttl: CacheTtl = "60s",
+    urgent: Urgent = None,
+    gateways: Gateways = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -72,7 +97,9 @@ def deploy(
     """
     model_name, _, version = model.partition(":")
     steps = canary or ("1,10,50" if shadow else "")
-    plan = traffic.canary_plan(steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio)
+    plan = traffic.canary_plan(
+        steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio, min_labels, max_wrong
+    )
     told = asked.told(
         min_replicas=min_replicas,
         max_replicas=max_replicas,
@@ -91,6 +118,8 @@ def deploy(
         endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
         scaling = asked.scaling_of(client, endpoint, told) if told else None
         sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
+        sized |= _offer(cache, cache_ttl, urgent)
+        sized["num_gateways"] = gateways
         if is_service:
             status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
         else:
@@ -99,6 +128,14 @@ def deploy(
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None) -> dict[str, Any]:
+    """What is offered beyond answering in turn; None keeps what it is."""
+    kept = None
+    if cache is not None:
+        kept = CacheRule(size_bytes=parse_bytes(values.size(cache)), ttl_s=values.duration_s(cache_ttl))
+    return {"cache": kept, "lanes": None if urgent is None else LaneRule(urgent=tuple(urgent))}
 
 
 def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:

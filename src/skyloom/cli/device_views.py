@@ -101,6 +101,8 @@ DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("report.predictions", "predictions here"),
             of("report.waiting_records", "records waiting there"),
             of("report.waiting_bytes", "size of them"),
+            of("report.kept_bytes", "kept here"),
+            of("report.forgotten", "forgotten here"),
             of("report.dropped", "given up"),
             of("report.refused", "not understood"),
             of("report.note", "latest news"),

@@ -1,12 +1,13 @@
 """``skyloom endpoint``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from skyloom.cli import traffic
+from skyloom.cli import quality_page, traffic
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
-from skyloom.cli.render import show
+from skyloom.cli.render import say_written, show
 from skyloom.cli.values import duration_s
 
 app = words("Endpoints: models under an address.")
@@ -38,6 +39,34 @@ def stop(endpoint: Name, project: Project = None, as_json: AsJson = False) -> No
     """Stop an endpoint: its replicas finish what they have. Deploying to its name brings it back."""
     with cloud(project) as client:
         show(client.endpoints.stop(endpoint), as_json)
+
+
+@app.command()
+def pack(
+    endpoint: Name,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL[:VERSION]...", help="Registered models to serve beside its own."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="MODEL", help="Serve it no more; repeat.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="What a replica may have in memory of them: 2GiB. At first half of its own."),
+    ] = None,
+    max_loaded: Annotated[
+        int | None, typer.Option("--max-loaded", min=1, max=256, help="So many at once; at first 32.")
+    ] = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve more models at an endpoint, under their names. A replica loads one when it is asked for, and none starts anew."""
+    with cloud(project) as client:
+        status = client.endpoints.pack(
+            endpoint, *(models or ()), remove=remove or (), memory=memory, max_loaded=max_loaded
+        )
+        show(status, as_json)
 
 
 @app.command()
@@ -102,6 +131,29 @@ def compare(endpoint: Name, project: Project = None, as_json: AsJson = False) ->
     """Show the revisions that share the traffic side by side: errors, latency, and what is proven of their difference."""
     with cloud(project) as client:
         show(client.endpoints.compare(endpoint), as_json)
+
+
+@app.command()
+def quality(
+    endpoint: Name,
+    window: Annotated[
+        str, typer.Option("--window", help="How far back, up to 90d, by the time of the answers.")
+    ] = "7d",
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Draw it as a web page: quality.html.", show_default=False)
+    ] = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how good its answers are, by revision and over time, as far as somebody said what was true (skyloom feedback)."""
+    if page is not None:
+        quality_page.check_page(page)
+    with cloud(project) as client:
+        report = client.endpoints.quality(endpoint, duration_s(window))
+    show(report, as_json)
+    if page is not None:
+        quality_page.write_page(report, page)
+        say_written("page", page)
 
 
 @app.command()

@@ -69,7 +69,13 @@ def predict(
         ),
     ] = "",
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME[@VERSION]", help="What predicts them.", show_default=False)
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME[@VERSION]",
+            help="What predicts them; of an endpoint: one of its pack.",
+            show_default=False,
+        ),
     ] = "",
     to: Annotated[str, typer.Option("--to", help="Dataset that the predictions become.", show_default=False)] = "",
     split: Annotated[str, typer.Option("--split", help="Only the rows of this part.")] = "",
@@ -98,10 +104,10 @@ def predict(
     slot, with the newest versions at that time. Ctrl-C only stops following.
     """
     if not dataset:
-        _check_plain(endpoint, rows, {"--model": model, "--to": to, "--schedule": schedule})
+        _check_plain(endpoint, rows, {"--to": to, "--schedule": schedule})
         inputs = _read(rows)
         with cloud(project) as client:
-            return show(client.endpoints.predict(endpoint, inputs), as_json)
+            return show(client.endpoints.predict(endpoint, inputs, model_name=model), as_json)
     _check_batch(endpoint, model, to, schedule, cron)
     asked = _order(dataset, model, to, split, column or [], keep or [])
     if cpus is not None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from skyloom.cli.columns import Column, of
 from skyloom.cli.wording import NOTHING, duration
-from skyloom.rooms.serving.model import Endpoint
+from skyloom.rooms.serving.model import Endpoint, EndpointStatus
+from skyloom.rooms.serving.scaling import UNITS
 from skyloom.simulation.autoscaling import ScalingReport, ScalingRow
 
 
@@ -41,6 +42,51 @@ def say_scaling(endpoint: Endpoint) -> str:
         f"{scaling.min_replicas} to {scaling.max_replicas} replicas, {now}; "
         f"{scaling.signal.value.replace('_', ' ')} of {scaling.target:g} each over {duration(scaling.window_s)}"
     )
+
+
+def say_load(status: EndpointStatus) -> str:
+    """What was seen of its load, and how many replicas that alone needs."""
+    note, scaling = status.scale, status.endpoint.scaling
+    if note is None or scaling is None:
+        return NOTHING
+    if note.seen is None:
+        return "nothing was seen yet"
+    unit = UNITS[scaling.signal]
+    words = f"{note.seen:.3g} {unit} over {duration(scaling.window_s)}"
+    if note.burst is not None:
+        words += f", {note.burst:.3g} over the last {duration(scaling.panic_window_s)}"
+    words += f"; target {scaling.target:g}" + (" each" if scaling.signal.adds_up else "")
+    return words if note.needed is None else f"{words}, so {note.needed:,} needed"
+
+
+def say_bounds(status: EndpointStatus) -> str:
+    """The least and the most that is allowed now, and what wants the least."""
+    note, scaling = status.scale, status.endpoint.scaling
+    if note is None or scaling is None:
+        return NOTHING
+    why = f" ({note.floor_why.rstrip('.')})" if note.floor > scaling.min_replicas else ""
+    return f"{note.floor:,}{why} to {scaling.max_replicas:,}"
+
+
+def say_next(status: EndpointStatus) -> str:
+    """What the mere passing of time will change."""
+    note = status.scale
+    if note is None:
+        return NOTHING
+    words = []
+    if note.panic_until is not None:
+        words.append(f"after the burst, none is taken away for {duration(max(0.0, note.panic_until - note.at))}")
+    if note.delay_until is not None:
+        words.append(f"another number in {duration(max(0.0, note.delay_until - note.at))}, if it is still right")
+    if note.sleeps_at is not None:
+        words.append(f"asleep in {duration(max(0.0, note.sleeps_at - note.at))}, if nobody asks")
+    return "; ".join(words) or NOTHING
+
+
+def say_gateways(status: EndpointStatus) -> str:
+    """How many gateways stand before it when it needs one, where that is worth a word."""
+    count = status.endpoint.num_gateways
+    return NOTHING if count == 1 else f"{count:,}, where one is needed"
 
 
 SCALING_COLUMNS: Mapping[type, Sequence[Column]] = {

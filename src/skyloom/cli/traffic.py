@@ -38,6 +38,14 @@ MaxP99Ratio = Annotated[
     float, typer.Option("--max-p99-ratio", min=1, help="A canary's p99, in times the stable revision's.")
 ]
 
+MinLabels = Annotated[
+    int, typer.Option("--min-labels", min=0, help="Rows of a canary that must have a label before it goes on.")
+]
+MaxWrong = Annotated[
+    float | None,
+    typer.Option("--max-wrong", min=0, max=1, help="Of a canary's rows with a label, 0 to 1.", show_default=False),
+]
+
 
 def shares(words: Iterable[str]) -> dict[int, float]:
     """Read ``3=90`` words: revision and weight. Raises `UnreadableOption`."""
@@ -79,6 +87,8 @@ def canary_plan(
     max_error_rate: float | None,
     max_p99: str | None,
     max_p99_ratio: float,
+    min_labels: int = 0,
+    max_wrong: float | None = None,
 ) -> CanaryPlan | None:
     """Read a canary's options; None where no ``steps`` are given. Raises `UnreadableOption`."""
     if not steps:
@@ -91,6 +101,8 @@ def canary_plan(
         max_error_rate=max_error_rate,
         max_p99_s=None if max_p99 is None else seconds(max_p99, "--max-p99"),
         max_p99_ratio=max_p99_ratio,
+        min_labels=min_labels,
+        max_wrong_rate=max_wrong,
     )
     try:
         return msgspec.convert(msgspec.to_builtins(plan), CanaryPlan)

@@ -7,11 +7,28 @@ import msgspec
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
+from skyloom.cli.function_views import FUNCTION_COLUMNS, FUNCTION_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
 from skyloom.cli.plots import bins
-from skyloom.cli.scaling_views import SCALING_COLUMNS, SCALING_PAGES, say_scaling
+from skyloom.cli.quality_views import QUALITY_COLUMNS, QUALITY_PAGES
+from skyloom.cli.scaling_views import (
+    SCALING_COLUMNS,
+    SCALING_PAGES,
+    say_bounds,
+    say_gateways,
+    say_load,
+    say_next,
+    say_scaling,
+)
 from skyloom.cli.simulation_views import SIMULATION_COLUMNS, SIMULATION_PAGES
-from skyloom.cli.traffic_views import TRAFFIC_COLUMNS, TRAFFIC_PAGES, canary_words, coming_words
+from skyloom.cli.traffic_views import (
+    TRAFFIC_COLUMNS,
+    TRAFFIC_PAGES,
+    canary_words,
+    coming_words,
+    guest_words,
+    pack_words,
+)
 from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
@@ -52,7 +69,9 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
     **DEVICE_COLUMNS,
     **SIMULATION_COLUMNS,
     **TRAFFIC_COLUMNS,
+    **QUALITY_COLUMNS,
     **SCALING_COLUMNS,
+    **FUNCTION_COLUMNS,
     Alert: (
         of("id", "alert"),
         of("endpoint_name", "about"),
@@ -126,6 +145,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("state"),
         of("replica.revision_number", "revision"),
         of("requests"),
+        Column("packed", guest_words, "guests"),
         of("replica.created_at"),
         of("replica.job_id", "job"),
         of("replica.message"),
@@ -199,7 +219,9 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **DEVICE_PAGES,
     **SIMULATION_PAGES,
     **TRAFFIC_PAGES,
+    **QUALITY_PAGES,
     **SCALING_PAGES,
+    **FUNCTION_PAGES,
     CloudStatus: (
         (
             *map(of, ("version", "url", "pid", "uptime_s", "capacity", "used", "disk_free_bytes")),
@@ -325,6 +347,10 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("endpoint.revision"),
             Column("scaling", lambda status: say_scaling(status.endpoint)),
             of("scale.why", "why so many"),
+            Column("load", say_load, "scale"),
+            Column("allowed", say_bounds, "scale"),
+            Column("next", say_next, "scale"),
+            Column("gateways", say_gateways, "endpoint.num_gateways"),
             of("url"),
             of("grpc_address"),
             of("traffic.requests"),
@@ -332,6 +358,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("traffic.server_errors"),
             Column("canary", canary_words, "canary"),
             Column("traffic goes over to", coming_words, "endpoint.coming"),
+            Column("packed", pack_words, "endpoint.pack"),
             of("endpoint.fallback.number", "can go back to"),
         ),
         ("shares", "replicas", "revisions"),

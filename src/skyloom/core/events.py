@@ -64,7 +64,102 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag="job_ended"):
     message: str = ""
 
 
-EventBody = TaskEnded | Moved | Noted | BudgetReached | JobEnded
+class DatasetVersionMade(msgspec.Struct, frozen=True, kw_only=True, tag="dataset_version_made"):
+    """A dataset has a new version, for everybody to read. The subject is the dataset."""
+
+    dataset: str
+    number: int
+    job_id: str = ""
+
+
+class ModelRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="model_registered"):
+    """A model has a new version. The subject is the version."""
+
+    model: str
+    number: int
+
+
+class EndpointRolledBack(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint_rolled_back"):
+    """All of an endpoint's traffic goes back to an earlier revision. The subject is the endpoint.
+
+    Attributes:
+        automatic: a canary went back by itself; otherwise somebody asked for it.
+    """
+
+    endpoint: str
+    revision: int
+    automatic: bool = False
+
+
+class SlotCame(msgspec.Struct, frozen=True, kw_only=True, tag="slot_came"):
+    """A slot of a trigger's cron line came. The subject is the trigger.
+
+    Attributes:
+        slot: Unix seconds.
+    """
+
+    slot: float
+
+
+class HookCalled(msgspec.Struct, frozen=True, kw_only=True, tag="hook_called"):
+    """Somebody called the signed address of a trigger. The subject is the trigger.
+
+    Attributes:
+        body: what was sent, as text.
+    """
+
+    body: str
+
+
+EventBody = (
+    TaskEnded
+    | Moved
+    | Noted
+    | BudgetReached
+    | JobEnded
+    | DatasetVersionMade
+    | ModelRegistered
+    | EndpointRolledBack
+    | SlotCame
+    | HookCalled
+)
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What made somebody act who is no person: one delivery of a trigger.
+
+    Attributes:
+        id: of the delivery.
+        depth: how many triggers stand between this and what nobody's trigger began; bounded, so that a loop of triggers ends.
+    """
+
+    id: str
+    depth: int
+
+
+class TriggerEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a trigger tells what it runs: the argument ``event`` of a function, the variable ``SKYLOOM_EVENT`` of a job, as JSON.
+
+    Attributes:
+        id: the same each time that this is delivered: whoever has seen it does nothing more.
+        kind: ``dataset_version``, ``model_version``, ``job_ended``, …
+        at: Unix seconds when it happened.
+        subject: id of the thing that it happened to.
+        facts: the fields that filters look at.
+        body: what the caller of a hook sent.
+        cause: of what is done because of it; see ``skyloom.connect(because=…)``.
+        depth: how many triggers stand before what is done, this one included.
+    """
+
+    id: str
+    kind: str
+    trigger: str
+    at: float
+    subject: str
+    facts: dict[str, str] = {}
+    body: str = ""
+    cause: str = ""
+    depth: int = 1
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +168,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: Unix seconds.
         subject: id of the thing it happened to.
+        cause: the delivery of a trigger that this came of, if it did.
     """
 
     at: float
     project: str
     subject: str
     body: EventBody
+    cause: Origin | None = None

@@ -38,6 +38,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         task_id: set when a running task asks with its own token.
         token_id: the token it was; two tokens may have one name.
         device_id: set when a device asks with its own token, or somebody with its join code.
+        because: id of the delivery of a trigger that the caller says he acts for; looked up, and never taken for granted.
     """
 
     principal: str
@@ -47,6 +48,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str = ""
     token_id: str = ""
     device_id: str = ""
+    because: str = ""
 
 
 class Verb(enum.StrEnum):

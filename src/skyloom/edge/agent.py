@@ -41,6 +41,9 @@ _PIECES_A_CALL = 200
 _FETCHES = 3
 
 
+Attempt = Callable[[Path, str], None]
+
+
 class SmokeFailed(InvalidInput):
     """A new bundle does not pass its first test."""
 
@@ -52,6 +55,7 @@ class Agent:
         station: what serves now; None while there is nothing to serve.
         switch: called when another bundle should be served: this process is to end, and the next one serves it.
         say: tells the operator, on the process's own output.
+        attempt: loads and runs a new bundle once, and raises what is wrong with it.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Agent:
         interval_s: float,
         switch: Callable[[], None],
         say: Callable[[str], None],
+        attempt: "Attempt",
     ) -> None:
         self._home = home
         self._outbox = outbox
@@ -73,6 +78,7 @@ class Agent:
         self._look_s = min(0.25, interval_s / 4)
         self._switch = switch
         self._say = say
+        self._attempt = attempt
         self._shelf = BundleShelf(home.bundles)
         self._began = time.monotonic()
         self._stopping, self._sooner = threading.Event(), False
@@ -258,7 +264,7 @@ class Agent:
         self._say(f"fetching {told.model} version {told.label}")
         try:
             made = self._shelf.fetch(link, file.device, told)
-            self._try(self._shelf.path(made), made.manifest)
+            self._attempt(self._shelf.path(made), made.manifest)
         except (InvalidInput, NotFound, msgspec.MsgspecError) as error:
             self._tries += 1
             if isinstance(error, BytesDiffer) and self._tries < _FETCHES:
@@ -273,21 +279,6 @@ class Agent:
         self._keep(rules.switched(self._deployment, told, made))
         self._note(f"Switches to version {told.label} of {told.model}.")
         self._change_over()
-
-    def _try(self, bundle: Path, manifest: str) -> None:
-        """Load and run a bundle in a process of its own: one that crashes takes nothing with it. Raises `SmokeFailed`."""
-        command = [sys.executable, "-m", "skyloom.edge", "try", str(bundle), manifest]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_SMOKE_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise SmokeFailed(
-                f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model."
-            ) from None
-        if done.returncode != 0:
-            why = _said(done.stderr.decode("utf-8", "replace")) or f"its process ended with {done.returncode}"
-            raise SmokeFailed(
-                f"It fails its first test: {why}", next_action="Mend the model and roll out another version."
-            )
 
     def _keep(self, after: Deployment) -> None:
         """Replace the file that says what is served. This rename is the switch."""
@@ -310,6 +301,18 @@ class Agent:
         if trouble != self._trouble:
             self._say(trouble or "the cloud answers again")
             self._trouble = trouble
+
+
+def try_bundle(bundle: Path, manifest: str) -> None:
+    """Load and run a bundle in a process of its own: one that crashes takes nothing with it. Raises `SmokeFailed`."""
+    command = [sys.executable, "-m", "skyloom.edge", "try", str(bundle), manifest]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_SMOKE_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise SmokeFailed(f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model.") from None
+    if done.returncode != 0:
+        why = _said(done.stderr.decode("utf-8", "replace")) or f"its process ended with {done.returncode}"
+        raise SmokeFailed(f"It fails its first test: {why}", next_action="Mend the model and roll out another version.")
 
 
 def _said(output: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from skyloom.core.errors import SkyloomError
 from skyloom.durable import write_private
 from skyloom.edge import deployment as rules
-from skyloom.edge.agent import Agent
+from skyloom.edge.agent import Agent, Attempt, try_bundle
 from skyloom.edge.bundles import BundleShelf
 from skyloom.edge.deployment import Deployment
 from skyloom.edge.home import Home, load_deployment
@@ -39,14 +39,26 @@ class EdgeOptions:
 
 
 def serve(home: Home, listeners: Sequence[socket.socket], options: EdgeOptions) -> int:
-    """Serve until told to stop; returns the exit code."""
-    return asyncio.run(_serve(home, listeners, options))
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+
+    async def until_signal() -> int:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        return await live(home, listeners, options, stopping, try_bundle)
+
+    return asyncio.run(until_signal())
 
 
-async def _serve(home: Home, listeners: Sequence[socket.socket], options: EdgeOptions) -> int:
-    loop, stopping, again = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+async def live(
+    home: Home, listeners: Sequence[socket.socket], options: EdgeOptions, stopping: asyncio.Event, attempt: Attempt
+) -> int:
+    """One life of a device: serve what its folder names until ``stopping``, or until it should serve something else (`AGAIN`).
+
+    Args:
+        attempt: tries a new bundle, away from this process.
+    """
+    loop, again = asyncio.get_running_loop(), asyncio.Event()
 
     def switch() -> None:
         again.set()
@@ -66,6 +78,7 @@ async def _serve(home: Home, listeners: Sequence[socket.socket], options: EdgeOp
         interval_s=options.interval_s,
         switch=partial(_from_thread, loop, switch),
         say=say,
+        attempt=attempt,
     )
     servers = [] if station else [await loop.create_server(_Nothing, sock=one) for one in listeners]
     if station and now_is.current:

@@ -36,14 +36,18 @@ class Ticket:
     """One request on its way through the model.
 
     Attributes:
-        outputs: all outputs of its rows, in the order of the signature; None until done or when it failed.
+        batch: all outputs of all rows that travelled with it, in the order of the signature; None until done or when it failed.
+        start: the first of its own rows among them.
         failure: why it failed.
         prediction_id: set by the request log before `on_done` is called.
+        cached_from: the prediction that its outputs are those of, where they were kept.
         logged_outputs: the outputs as JSON, when the log wrote them; saves writing them twice.
     """
 
     __slots__ = (
         "arrived_at",
+        "batch",
+        "cached_from",
         "call",
         "cancelled",
         "failure",
@@ -51,21 +55,45 @@ class Ticket:
         "logged_outputs",
         "num_bytes",
         "on_done",
-        "outputs",
         "prediction_id",
+        "start",
     )
 
     def __init__(self, call: Call, arrived_at: float, on_done: Callable[["Ticket"], None]) -> None:
         self.call = call
-        self.key = tuple([tensor.shape[1:] for tensor in call.inputs])
-        self.num_bytes = sum([tensor.nbytes for tensor in call.inputs]) + call.num_string_bytes
+        inputs = call.inputs
+        if len(inputs) == 1:
+            tensor = inputs[0]
+            self.key: tuple[tuple[int, ...], ...] = (tensor.shape[1:],)
+            self.num_bytes = tensor.nbytes + call.num_string_bytes
+        else:
+            self.key = tuple([tensor.shape[1:] for tensor in inputs])
+            self.num_bytes = sum([tensor.nbytes for tensor in inputs]) + call.num_string_bytes
         self.arrived_at = arrived_at
         self.on_done = on_done
         self.cancelled = False
-        self.outputs: list[Array] | None = None
+        self.batch: list[Array] | None = None
+        self.start = 0
         self.failure: SkyloomError | None = None
         self.prediction_id = ""
+        self.cached_from = ""
         self.logged_outputs: bytes | None = None
+
+    @property
+    def outputs(self) -> list[Array] | None:
+        """All outputs of its rows, in the order of the signature; None until done or when it failed."""
+        batch, start, rows = self.batch, self.start, self.call.rows
+        if batch is None or (not start and (not batch or len(batch[0]) == rows)):
+            return batch
+        return [output[start : start + rows] for output in batch]
+
+    @outputs.setter
+    def outputs(self, outputs: list[Array] | None) -> None:
+        self.batch, self.start = outputs, 0
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.cancelled = True
 
 
 Settled = Callable[[Sequence[Ticket]], None]
@@ -126,6 +154,21 @@ class Batcher:
     def submit(self, ticket: Ticket, timeout_s: float) -> None:
         """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
         rows = ticket.call.rows
+        if self._scheduled:
+            self._check(ticket, rows, timeout_s)
+        queue = self._queues.get(ticket.key)
+        if queue is None:
+            queue = self._queues[ticket.key] = deque()
+        queue.append(ticket)
+        self._queued_rows += rows
+        self._queued_bytes += ticket.num_bytes
+        if not self._scheduled:
+            self._scheduled = True
+            # Not now but after the requests that this turn of the loop still reads: they join.
+            self._loop.call_soon(self._next)
+
+    def _check(self, ticket: Ticket, rows: int, timeout_s: float) -> None:
+        """Raise `QueueFull` when a request would be late, or there is no room for it."""
         batches = 1 + self._queued_rows // max(self._pace.limit, rows)
         wait_s = self._pace.expect_s(batches, self._queued_rows + rows) + max(
             0.0, self._running_until - time.perf_counter()
@@ -134,18 +177,11 @@ class Batcher:
             self._queued_rows + rows > self._max_queue_rows
             or self._queued_bytes + ticket.num_bytes > self._max_queue_bytes
         )
-        if over or (wait_s > timeout_s and self._scheduled):
+        if over or wait_s > timeout_s:
             raise QueueFull(
                 f"{self._queued_rows} rows wait for this replica already.",
                 next_action="Send again in a moment, send fewer rows, or deploy more replicas.",
             )
-        self._queues.setdefault(ticket.key, deque()).append(ticket)
-        self._queued_rows += rows
-        self._queued_bytes += ticket.num_bytes
-        if not self._scheduled:
-            self._scheduled = True
-            # Not now but after the requests that this turn of the loop still reads: they join.
-            self._loop.call_soon(self._next)
 
     def close(self) -> None:
         """Let go of the model's thread."""
@@ -205,10 +241,8 @@ class Batcher:
         start = 0
         for ticket in tickets:
             ticket.failure = failure
-            if outputs is not None:
-                end = start + ticket.call.rows
-                ticket.outputs = outputs if len(tickets) == 1 else [output[start:end] for output in outputs]
-                start = end
+            ticket.batch, ticket.start = outputs, start
+            start += ticket.call.rows
         self._settle(tickets)
         for ticket in tickets:
             ticket.on_done(ticket)

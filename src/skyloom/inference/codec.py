@@ -6,7 +6,7 @@ Bounds come first: a shape is believed only when the bytes that are there agree 
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -72,6 +72,7 @@ class JsonAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     outputs: msgspec.Raw
 
 
+_MAX_TIMEOUT_US = 2**63 - 1
 _NESTED = re.compile(rb"\[\s*\[")
 _requests = msgspec.json.Decoder(WireRequest)
 _encoder = msgspec.json.Encoder()
@@ -96,11 +97,13 @@ class Asked(NamedTuple):
     Attributes:
         binary: outputs that the client wants as bytes, by their position in the signature.
         timeout_s: how long it waits, if it says so.
+        priority: 1 is first, 2 as ever, 3 can wait; 0 says nothing.
     """
 
     call: Call
     binary: frozenset[int]
     timeout_s: float | None
+    priority: int = 0
 
 
 def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
@@ -110,7 +113,7 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     """
     if json_length is not None and json_length > len(body):
         raise unreadable("Inference-Header-Content-Length is larger than the body.", "Send the JSON's length in bytes.")
-    head, tail = (body, b"") if json_length is None else (body[:json_length], memoryview(body)[json_length:])
+    head, tail = (body, b"") if json_length is None else (body[:json_length], _tail(body, json_length))
     try:
         request = _requests.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -121,7 +124,13 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     call = contract.call(tensors, [output.name for output in request.outputs], request.id)
     if not request.parameters and not request.outputs:
         return Asked(call, _NOTHING, None)
-    return Asked(call, _binary(request, call), timeout_of(request.parameters))
+    told = request.parameters
+    return Asked(call, _binary(request, call), timeout_of(told), priority_of(told))
+
+
+def _tail(body: bytes, start: int) -> bytes | memoryview:
+    """The tensors behind the JSON, where they are; but few of them must not keep all of a body alive while they wait."""
+    return memoryview(body)[start:] if 2 * start <= len(body) else body[start:]
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:
@@ -129,9 +138,17 @@ def timeout_of(parameters: Mapping[str, Any]) -> float | None:
     given = parameters.get("timeout")
     if given is None or given == 0:
         return None
-    if type(given) is not int or given < 0:
-        raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number.")
+    if type(given) is not int or not 0 <= given <= _MAX_TIMEOUT_US:
+        raise unreadable("The parameter 'timeout' is no number of microseconds.", "Send a whole number below 2^63.")
     return given / 1e6
+
+
+def priority_of(parameters: Mapping[str, Any]) -> int:
+    """The parameter ``priority`` of the protocol's scheduling extension; 0 for none. Raises `RequestUnreadable`."""
+    given = parameters.get("priority", 0)
+    if type(given) is not int or not 0 <= given < 2**64:
+        raise unreadable("The parameter 'priority' is no whole number.", "1 is first, 0 as ever.")
+    return given
 
 
 def encode_outputs(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> bytes:
@@ -165,6 +182,12 @@ def encode_answer(model: str, version: str, client_id: str, prediction_id: str, 
         outputs=msgspec.Raw(outputs),
     )
     return _encoder.encode(answer)
+
+
+def numbers_decoder(kind: type[float] | type[int]) -> Callable[[Any], Any]:
+    """What reads a flat list of numbers. Raises `msgspec.MsgspecError`."""
+    decode: Callable[[Any], Any] = _elements[kind][0].decode
+    return decode
 
 
 def unreadable(message: str, next_action: str) -> RequestUnreadable:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,11 +13,17 @@ from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
 from skyloom.inference.description import ModelConfig, configured
 from skyloom.inference.forms import Form
 from skyloom.inference.journal import PredictionLog
-from skyloom.inference.statistics import ModelStatistics
+from skyloom.inference.lanes import LanedBatcher, QueueLane
+from skyloom.inference.statistics import ModelStatistics, Timekeeper
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, TensorSpec
 from skyloom.rooms.serving.plan import ServePlan
+
+if TYPE_CHECKING:
+    from skyloom.inference.packing.guests import GuestHouse
+    from skyloom.inference.response_cache import ResponseCache
+    from skyloom.inference.wire.offer_desk import OfferDesk
 
 SERVER_NAME = "skyloom"
 # Those of the protocol's extensions that are kept whole. Trace, logging and shared memory are answered, but cannot be used.
@@ -74,7 +81,14 @@ class DataPlane:
         platform: str = "onnxruntime_onnx",
         form: Form | None = None,
     ) -> None:
+        self.guests: GuestHouse | None = None  # the models beside this one
+        self.cache: ResponseCache | None = None  # answers that were given before, of all models of the replica
+        self.intake: OfferDesk | None = None  # what comes before the queue, where the endpoint offers it
+        # What words its answers over either wire, where that is made when it is first asked.
+        self.rest: object = None
+        self.grpc: object = None
         self.plan = plan
+        self._timeout_s = plan.limits.timeout_s
         self._platform = platform
         self.form = form  # None: nothing is known of what the tensors mean
         self.contract = contract
@@ -97,8 +111,19 @@ class DataPlane:
 
     @property
     def is_idle(self) -> bool:
-        """True when no request is on its way."""
-        return self._batcher.is_idle
+        """True when no request is on its way, here and for the models beside this one."""
+        taken_in = self.intake is None or self.intake.is_idle
+        return taken_in and self._batcher.is_idle and (self.guests is None or self.guests.is_idle)
+
+    @property
+    def times(self) -> Timekeeper:
+        """How long requests waited and the model worked."""
+        return self._batcher.times
+
+    @property
+    def lanes(self) -> Sequence[QueueLane]:
+        """The lanes before the model, where there are any."""
+        return self._batcher.lanes if isinstance(self._batcher, LanedBatcher) else ()
 
     @property
     def queued_rows(self) -> int:
@@ -116,11 +141,38 @@ class DataPlane:
 
     def infer(self, call: Call, on_done: Callable[[Ticket], None], timeout_s: float | None = None) -> Ticket:
         """Queue a call; ``on_done`` gets its ticket on the loop. Raises `QueueFull` or `ReplicaDraining` at once."""
-        self.check_open()
-        limit_s = self.plan.limits.timeout_s
         ticket = Ticket(call, time.perf_counter(), on_done)
-        self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
+        self.queue(ticket, timeout_s)
         return ticket
+
+    def queue(self, ticket: Ticket, timeout_s: float | None = None) -> None:
+        """Queue a ticket. Raises `QueueFull` or `ReplicaDraining` at once."""
+        self.check_open()
+        limit_s = self._timeout_s
+        if timeout_s is not None and timeout_s < limit_s:
+            limit_s = timeout_s
+        if self.intake is None:
+            self._batcher.submit(ticket, limit_s)
+        else:
+            self.intake.take(ticket, limit_s, self._batcher.submit)
+
+    def give_again(self, tickets: Sequence[Ticket]) -> None:
+        """Answer requests whose outputs are known: each is a prediction of its own, logged and counted."""
+        if not tickets:
+            return
+        self._journal.write(tickets)
+        for ticket in tickets:
+            outputs = ticket.outputs
+            if ticket.failure is None and outputs is not None:
+                self.traffic.watch(ticket.call.inputs, outputs)
+                self.times.gave_again(time.perf_counter() - ticket.arrived_at)
+            ticket.on_done(ticket)
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self.draining = True
+        if self.guests is not None:
+            self.guests.drain()
 
     def check_open(self) -> None:
         """Raise `ReplicaDraining` when nothing new is taken."""
@@ -153,6 +205,10 @@ class DataPlane:
     def statistics(self) -> ModelStatistics:
         """How long requests waited and the model worked, since this replica started."""
         return self._batcher.times.snapshot(self.plan.model, self.plan.model_version)
+
+    def all_statistics(self) -> list[ModelStatistics]:
+        """The same, of the models beside it too."""
+        return [self.statistics(), *(guest.statistics() for guest in self.guests or ())]
 
     def close(self) -> None:
         """Let go of the model's thread and the request log."""

@@ -49,7 +49,7 @@ class DirectSite:
 
     def close(self) -> None:
         """Let go of the model."""
-        self._replica.plane.close()
+        self._replica.close()
 
 
 class OneAnswer:

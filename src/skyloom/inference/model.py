@@ -52,6 +52,8 @@ class Model:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
         try:
             outputs = self._session.run(inputs)
+        except ModelFailed:
+            raise
         except SkyloomError as error:
             raise ModelFailed(error.message, next_action=error.next_action) from error
         except Exception as error:  # whatever a runtime raises ends here; its text may hold paths

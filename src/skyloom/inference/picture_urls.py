@@ -14,7 +14,7 @@ from skyloom.core.errors import SkyloomError
 from skyloom.inference.pictures import PictureRefused
 
 MAX_FETCHED = 8  # of one request
-_MAX_BYTES = 16 * 2**20
+MAX_FETCHED_BYTES = 16 * 2**20  # of one request
 _TIMEOUT_S = 10.0  # for all that one request names
 _HINT = "Name a picture that anybody can fetch, or send its bytes."
 
@@ -48,12 +48,12 @@ def fetch_all(pictures: Sequence[bytes | str], outside: Fetches) -> list[bytes]:
         if isinstance(picture, str):
             left_s = deadline - time.monotonic()
             try:
-                picture = outside.get(picture, _MAX_BYTES, max(0.1, left_s))
+                picture = outside.get(picture, MAX_FETCHED_BYTES, max(0.1, left_s))
             except SkyloomError as error:
                 raise PictureRefused(f"A picture cannot be fetched: {error.message}", next_action=_HINT) from error
         made.append(picture)
-        if sum(map(len, made)) > _MAX_BYTES:
+        if sum(map(len, made)) > MAX_FETCHED_BYTES:
             raise PictureRefused(
-                f"The pictures have more than {_MAX_BYTES} bytes.", next_action="Send fewer at a time."
+                f"The pictures have more than {MAX_FETCHED_BYTES} bytes.", next_action="Send fewer at a time."
             )
     return made

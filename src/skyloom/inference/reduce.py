@@ -18,7 +18,7 @@ from skyloom.rooms.registry.bundle import ModelKind
 MAX_BINS = 20
 MAX_COLUMNS = 256
 _MAX_EDGES = 200
-_CHUNK_ROWS = 4_096
+_CHUNK_ROWS = 256  # numpy sorts so few in the registers of a core: four times as quickly as more
 
 Array = NDArray[Any]
 Values = NDArray[np.float64]
@@ -46,7 +46,7 @@ def check_features(features: Sequence[Feature], widths: Mapping[str, int | None]
 
 
 class Observer:
-    """Turns tensors into counts for a fixed list of features; all features are binned in one numpy step.
+    """Turns tensors into counts for a fixed list of features; a feature's values are sorted, and its edges found among them.
 
     The counts are an array of shape [features, bins]: as many bins as the feature with most edges needs, and in the last column the
     missing (NaN) values. Arrays of counts add.
@@ -55,12 +55,13 @@ class Observer:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
         widest = max((len(feature.edges) for feature in features), default=0)
-        # NaN compares false, so padding an edge list with it adds bins that nothing falls into.
-        self._edges = np.full((len(self.features), widest), np.nan)
+        # NaN behind the edges: it marks where the missing values begin, and more of it adds bins that nothing falls into.
+        self._edges = np.full((len(self.features), widest + 1), np.nan)
         for index, feature in enumerate(self.features):
             self._edges[index, : len(feature.edges)] = feature.edges
         self._bins = widest + 2
         self._groups, self._order = _grouped(self.features)
+        self._is_ordered = self._order == list(range(len(self.features)))
 
     def zeros(self) -> NDArray[np.int64]:
         """Counts of nothing seen."""
@@ -71,21 +72,21 @@ class Observer:
         if not self.features:
             return np.zeros((0, 0))
         parts = [_reduce_group(*group, tensors) for group in self._groups]
-        return np.concatenate(parts, axis=1)[:, self._order]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return values if self._is_ordered else values[:, self._order]
 
     def count(self, values: Values) -> NDArray[np.int64]:
         """Count the numbers that `reduce` returned."""
         counts = self.zeros()
         if not values.size:
             return counts
-        offsets = np.arange(len(self.features)) * self._bins
         for start in range(0, len(values), _CHUNK_ROWS):
-            chunk = values[start : start + _CHUNK_ROWS]
-            bins = np.zeros(chunk.shape, dtype=np.uint8)  # there are at most _MAX_EDGES, and adding bytes is quick
-            for edge in self._edges.T:
-                bins += chunk >= edge
-            bins[np.isnan(chunk)] = self._bins - 1
-            counts += np.bincount((bins + offsets).ravel(), minlength=counts.size).reshape(counts.shape)
+            columns = np.ascontiguousarray(values[start : start + _CHUNK_ROWS].T)
+            columns.sort(axis=1)
+            # How many lie below each edge. NaN is sorted behind everything, so below it lies all that is not missing.
+            below = np.array([column.searchsorted(edges) for column, edges in zip(columns, self._edges, strict=True)])
+            counts[:, :-1] += np.diff(below, axis=1, prepend=0)
+            counts[:, -1] += columns.shape[1] - below[:, -1]
         return counts
 
     def histograms(self, counts: NDArray[np.int64]) -> tuple[Histogram, ...]:
@@ -220,7 +221,9 @@ def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], ten
     width = rows.shape[1]
     if reduction is Reduction.COLUMN:
         if max(columns) < width:
-            return rows[:, columns].astype(np.float64)
+            first, last = columns[0], columns[-1]
+            is_slice = list(columns) == list(range(first, last + 1))
+            return (rows[:, first : last + 1] if is_slice else rows[:, columns]).astype(np.float64)
         missing = np.full(len(rows), np.nan)  # rows shorter than those of training; free axes allow it
         return np.stack([rows[:, at].astype(np.float64) if at < width else missing for at in columns], axis=1)
     if not width:

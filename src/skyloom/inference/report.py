@@ -7,6 +7,8 @@ from collections.abc import Callable
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.telling import Teller
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.monitoring.windows import merge_traffic
 from skyloom.rooms.serving.model import ReportTraffic
 from skyloom.settings import TaskEnvironment
 
@@ -58,5 +60,11 @@ class Reporter:
             ready=self._plane.ready,
             rest_port=self._ports[0],
             grpc_port=self._ports[1],
-            traffic=self._plane.traffic.snapshot(),
+            traffic=self._traffic(),
+            guests=self._plane.guests.reports() if self._plane.guests is not None else (),
         )
+
+    def _traffic(self) -> Traffic:
+        """What all models of the replica answered. Only its own model's rows are compared with those of training."""
+        own, guests = self._plane.traffic.snapshot(), self._plane.guests
+        return own if guests is None else merge_traffic(own, guests.traffic())

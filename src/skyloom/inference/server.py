@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -18,23 +19,32 @@ from skyloom.inference.access import AccessList
 from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
-from skyloom.inference.journal import Journal
+from skyloom.inference.gpu import GpuReader, GpuUnreadable, open_gpu
+from skyloom.inference.journal import Journal, LogFile, PredictionLog
+from skyloom.inference.lanes import LanedBatcher
+from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
+from skyloom.inference.packing.gauge import gauge
+from skyloom.inference.packing.guest import Arrived, Guest, loader
+from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
+from skyloom.inference.response_cache import ResponseCache
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.services.tensors import PLATFORM, ServiceModel
 from skyloom.inference.services.writing import PLATFORM as WRITING_PLATFORM
 from skyloom.inference.services.writing import WAITING_FOR_EACH, writes, writing_spec
+from skyloom.inference.statistics import Timekeeper
 from skyloom.inference.tensors import Contract
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.inference.wire.grpc_site import GrpcSite
 from skyloom.inference.wire.http import Connections
 from skyloom.inference.wire.http2 import Http2Connections
+from skyloom.inference.wire.offer_desk import OfferDesk
 from skyloom.inference.wire.private import PrivateSite
 from skyloom.inference.wire.rest import Rest
 from skyloom.inference.wire.service_site import ServiceSite
@@ -70,34 +80,27 @@ class Replica:
         process: ServiceProcess | None = None,
         on_ready: OnReady = lambda _: None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        limits = plan.limits
-        signature = model.manifest.signature
-        traffic = TrafficCounter(model.profile, signature)
-        journal = Journal(folder / plan.log_folder if plan.log_folder else None, plan.replica, plan.revision, signature)
-        batcher = Batcher(
-            model,
-            pace,
-            loop,
-            max_queue_rows=limits.max_queue_rows,
-            max_queue_bytes=limits.max_queue_bytes,
-            settle=journal.write,
-            watch=traffic.watch,
-            may_block=not model.is_remote,
-        )
-        contract = Contract(signature, limits.max_request_rows)
-        access = AccessList(folder / plan.access_file)
-        form = Form(contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
-        self.plane = DataPlane(plan, contract, batcher, journal, traffic, access, model.platform, form)
+        self._plan = plan
+        self._log = LogFile(folder / plan.log_folder if plan.log_folder else None, plan.replica)
+        self._access = AccessList(folder / plan.access_file)
+        log = Journal(self._log, plan.revision, model.manifest.signature)
+        traffic = TrafficCounter(model.profile, model.manifest.signature)
+        rule = plan.cache
+        self._cache = ResponseCache(rule.size_bytes, rule.ttl_s) if rule is not None and rule.size_bytes else None
+        self._urgent = AccessList(folder / plan.urgent_file) if plan.lanes is not None and plan.urgent_file else None
+        self.plane = self._offering(plane_of(plan, model, pace, log, self._access, traffic))
+        self.plane.cache = self._cache
+        self.plane.form = Form(self.plane.contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
+        if plan.pack_file:
+            self.plane.guests = self._guests(folder / plan.pack_file)
         site: Site = Rest(self.plane)
         if process is not None:
             self.plane.can_answer = lambda: process.ready
             if not is_hosted(model.manifest):
                 site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
-        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, limits)
-        self.grpc_connections = Http2Connections(self._grpc, limits)
-        self._plan = plan
+        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, plan.limits)
+        self.grpc_connections = Http2Connections(self._grpc, plan.limits)
         self._folder = folder
         self._on_ready = on_ready
         self._stopping = asyncio.Event()
@@ -124,6 +127,7 @@ class Replica:
             work.append(asyncio.create_task(reporter.run()))
         for item in work:
             item.add_done_callback(self._ended)
+        settle_memory()
         self._say_ready(ports)
         self._on_ready(ports[0])
         try:
@@ -136,7 +140,34 @@ class Replica:
             if reporter:
                 await reporter.send()
                 reporter.close()
-            self.plane.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the models and the request log."""
+        self.plane.close()
+        if self.plane.guests is not None:
+            self.plane.guests.close()
+        self._log.close()
+
+    def _offering(self, plane: DataPlane) -> DataPlane:
+        """Put what the endpoint offers before a model's queue; a plain endpoint offers nothing, and pays nothing."""
+        if self._cache is not None or self._plan.lanes is not None:
+            plane.intake = OfferDesk(plane, self._cache, self._urgent)
+        return plane
+
+    def _guests(self, table: Path) -> GuestHouse:
+        """The models beside this one: they write to its log, and count by themselves."""
+        plan = self._plan
+
+        def settle(guest: Guest, arrived: Arrived) -> DataPlane:
+            entry, signature = guest.entry, arrived.model.manifest.signature
+            log = Journal(self._log, plan.revision, signature, entry.version)
+            own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
+            plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
+            return self._offering(plane)
+
+        load = loader(plan, gauge(_gpu_of(plan)))
+        return GuestHouse(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
 
     def _claim(self) -> None:
         for port in (self._plan.rest_port, self._plan.grpc_port):
@@ -156,6 +187,10 @@ class Replica:
             self.connections.sweep()
             self.grpc_connections.sweep()
             self.plane.access.refresh()
+            if self._urgent is not None:
+                self._urgent.refresh()
+            if self.plane.guests is not None:
+                self.plane.guests.refresh()
             self._grpc.look()
 
     async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
@@ -171,7 +206,7 @@ class Replica:
             async with asyncio.timeout(limit_s):
                 while self.connections.open or self.grpc_connections.open or not self.plane.is_idle:
                     await asyncio.sleep(0.02)
-        self.plane.draining = True
+        self.plane.drain()
 
     def _say_ready(self, ports: tuple[int, int]) -> None:
         print(
@@ -180,6 +215,43 @@ class Replica:
         if self._plan.ready_file:
             listening = Listening(pid=os.getpid(), rest_port=ports[0], grpc_port=ports[1])
             write_private(self._folder / self._plan.ready_file, msgspec.json.encode(listening))
+
+
+def plane_of(
+    plan: ServePlan,
+    model: Model,
+    pace: Pace,
+    log: PredictionLog,
+    access: AccessList,
+    traffic: TrafficCounter,
+    times: Timekeeper | None = None,
+) -> DataPlane:
+    """What answers for one loaded model: its queue, its contract, its log."""
+    kind = Batcher if plan.lanes is None else functools.partial(LanedBatcher, share=plan.lanes.share)
+    batcher = kind(
+        model,
+        pace,
+        asyncio.get_running_loop(),
+        max_queue_rows=plan.limits.max_queue_rows,
+        max_queue_bytes=plan.limits.max_queue_bytes,
+        settle=log.write,
+        watch=traffic.watch,
+        may_block=not model.is_remote,
+    )
+    batcher.times = times or batcher.times
+    contract = Contract(model.manifest.signature, plan.limits.max_request_rows)
+    return DataPlane(plan, contract, batcher, log, traffic, access, model.platform)
+
+
+def _gpu_of(plan: ServePlan) -> GpuReader | None:
+    """What reads the replica's GPU; said plainly where nothing can, since then only cores' memory is counted."""
+    if not plan.gpus:
+        return None
+    try:
+        return open_gpu()
+    except GpuUnreadable as error:
+        print(f"memory of the GPU is not counted: {error}", file=sys.stderr)
+        return None
 
 
 def read_plan(path: Path) -> ServePlan:

@@ -86,7 +86,8 @@ class Timekeeper:
         self._success_s = self._fail_s = self._queue_s = 0.0
         self._parts_s = [0.0, 0.0, 0.0]
         self._by_rows: dict[int, list[float]] = {}
-        self._last_at = 0.0
+        self._last_at = self._again_s = 0.0
+        self._again = self._in_vain = 0
 
     def ran(self, batch: BatchTimes, failed: bool) -> None:
         """Count a batch; one that goes again in parts is counted only as these."""
@@ -117,10 +118,22 @@ class Timekeeper:
         size[2] += infer_s
         size[3] += output_s
 
+    def gave_again(self, took_s: float) -> None:
+        """Count a request that was answered by what the model had said before."""
+        self._successes += 1
+        self._success_s += took_s
+        self._again += 1
+        self._again_s += took_s
+        self._last_at = time.perf_counter()
+
+    def asked_in_vain(self) -> None:
+        """Count a request that nothing was kept for."""
+        self._in_vain += 1
+
     def snapshot(self, name: str, version: str) -> ModelStatistics:
         """All of it, now."""
         last_s = time.time() - (time.perf_counter() - self._last_at) if self._last_at else 0.0
-        count = self._successes
+        count, asked = self._successes, self._successes - self._again
         return ModelStatistics(
             name=name,
             version=version,
@@ -130,10 +143,12 @@ class Timekeeper:
             inference_stats=InferStatistics(
                 success=_duration(count, self._success_s),
                 fail=_duration(self._failures, self._fail_s),
-                queue=_duration(count, self._queue_s),
-                compute_input=_duration(count, self._parts_s[0]),
-                compute_infer=_duration(count, self._parts_s[1]),
-                compute_output=_duration(count, self._parts_s[2]),
+                queue=_duration(asked, self._queue_s),
+                compute_input=_duration(asked, self._parts_s[0]),
+                compute_infer=_duration(asked, self._parts_s[1]),
+                compute_output=_duration(asked, self._parts_s[2]),
+                cache_hit=_duration(self._again, self._again_s),
+                cache_miss=_duration(self._in_vain, 0.0),
             ),
             batch_stats=tuple(
                 BatchStatistics(

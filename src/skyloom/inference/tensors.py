@@ -36,8 +36,8 @@ DTYPES: dict[Datatype, np.dtype[Any]] = {
 }
 FLOATS = frozenset({Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64})
 
-# How the array module calls them: it makes an array of Python's numbers in half of the time that numpy takes.
-_TYPECODES: dict[Datatype, str] = {
+# How the modules array and struct call them: the first makes an array of Python's numbers in half of the time that numpy takes.
+TYPECODES: dict[Datatype, str] = {
     Datatype.UINT8: "B",
     Datatype.UINT16: "H",
     Datatype.UINT32: "I",
@@ -213,7 +213,11 @@ class Contract:
             raise refuse("This service takes no tensors.", "Call its endpoints: see GET /openapi.json.")
         rows = len(inputs[0])
         if len(inputs) > 1 and any(len(tensor) != rows for tensor in inputs):
-            raise refuse("The inputs have different numbers of rows.", "Send the same number of rows in each.")
+            other = next(name for name, tensor in zip(self._inputs, inputs, strict=True) if len(tensor) != rows)
+            raise refuse(
+                f"Input {_short(other)} has another number of rows than {_short(next(iter(self._inputs)))}.",
+                "Send the same number of rows in each.",
+            )
         num_string_bytes = 0
         if self._has_strings:
             num_string_bytes = sum(held_bytes(tensor) for tensor in inputs if tensor.dtype.hasobject)
@@ -222,19 +226,20 @@ class Contract:
     def _positions(self, wanted: Sequence[str]) -> tuple[int, ...]:
         if not wanted:
             return self._all_outputs
-        unknown = [name for name in wanted if name not in self._outputs]
-        if unknown or len(set(wanted)) != len(wanted):
-            name = unknown[0] if unknown else "asked twice"
-            raise refuse(
-                f"Output {_short(name)} cannot be asked for.",
-                f"The model gives: {', '.join(self._outputs)}; each once.",
-            )
+        found: set[str] = set()
+        for name in wanted:
+            if name not in self._outputs or name in found:
+                raise refuse(
+                    f"Output {_short(name)} {'is asked for twice' if name in found else 'cannot be asked for'}.",
+                    f"The model gives: {', '.join(self._outputs)}; each once.",
+                )
+            found.add(name)
         return tuple(self._outputs[name] for name in wanted)
 
 
 def _quickly(datatype: Datatype, shape: Sequence[int], numbers: Any) -> Array | None:
     """The usual case: a list, or a list of rows. None says nothing: numpy has to look."""
-    code = _TYPECODES.get(datatype)
+    code = TYPECODES.get(datatype)
     if code is None or not numbers:
         return None
     if type(numbers[0]) is list:

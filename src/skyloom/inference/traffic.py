@@ -4,6 +4,7 @@ import math
 import sys
 import threading
 import traceback
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
 from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 
-_LOG_GROWTH = math.log(BIN_GROWTH)
+# All but the last bin's, which holds whatever took longer.
+_BIN_ENDS_S = [FIRST_BIN_S * BIN_GROWTH ** (place + 1) for place in range(MAX_BINS - 1)]
 _HOLD_ROWS, _HOLD_BYTES = 256, 2**22
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
@@ -43,7 +45,7 @@ class TrafficCounter:
         self._held_rows = self._held_bytes = 0
         self._lock = threading.Lock()
         self._requests = self._rows = self._client_errors = self._server_errors = 0
-        self._latency: dict[int, int] = {}
+        self._latency = [0] * MAX_BINS
 
     def answered(self, status: int, duration_s: float) -> None:
         """Count one answer by its HTTP status."""
@@ -52,12 +54,16 @@ class TrafficCounter:
             self._server_errors += 1
         elif status >= 400:
             self._client_errors += 1
-        place = min(max(int(math.log(max(duration_s / FIRST_BIN_S, 1.0)) / _LOG_GROWTH), 0), MAX_BINS - 1)
-        self._latency[place] = self._latency.get(place, 0) + 1
+        self._latency[bisect_right(_BIN_ENDS_S, duration_s)] += 1
 
     def watch(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Count the rows of one batch. Copies are kept for a moment: a view of few bytes would keep a whole request alive."""
-        rows, tensors = len(inputs[0]), (*inputs, *outputs)
+        rows = len(inputs[0])
+        if not self._observer.features:
+            with self._lock:
+                self._rows += rows
+            return
+        tensors: tuple[Array, ...] = (*inputs, *outputs)
         if not self._is_plain:
             tensors = self._countable(tensors)
         num_elements = sum([tensor.size for tensor in tensors])
@@ -84,7 +90,7 @@ class TrafficCounter:
                 rows=self._rows,
                 client_errors=self._client_errors,
                 server_errors=self._server_errors,
-                latency=Latency(counts=dict(sorted(self._latency.items()))),
+                latency=Latency(counts={place: count for place, count in enumerate(self._latency) if count}),
                 histograms=self._observer.histograms(self._counts),
             )
 

@@ -4,11 +4,13 @@ A `Change` runs inside the door's transaction, so that its rights, its idempoten
 A `Query` reads by itself and never changes anything.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from skyloom.core.events import Event, EventBody
+from skyloom.core.events import Event, EventBody, Origin
 from skyloom.core.operation import Caller, Operation
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Log, Transaction
@@ -59,6 +61,24 @@ class RoomService(Protocol):
 Subscriber = Callable[[Transaction, Event], None]
 
 
+_CAUSE: ContextVar[Origin | None] = ContextVar("cause", default=None)
+
+
+@contextmanager
+def because(cause: Origin | None) -> Iterator[None]:
+    """What is written inside came of this delivery of a trigger, unless something inside says otherwise."""
+    token = _CAUSE.set(cause)
+    try:
+        yield
+    finally:
+        _CAUSE.reset(token)
+
+
+def present_cause() -> Origin | None:
+    """The delivery of a trigger that what is done now comes of; None for what people and clocks begin."""
+    return _CAUSE.get()
+
+
 @dataclass
 class Outbox:
     """Appends events to the log and shows each to the subscribers, all inside the publisher's transaction."""
@@ -66,9 +86,11 @@ class Outbox:
     clock: Clock
     subscribers: Sequence[Subscriber] = field(default_factory=list)
 
-    def publish(self, tx: Transaction, project: str, subject: str, body: EventBody) -> None:
-        """Record that ``body`` happened to ``subject``."""
-        event = Event(at=self.clock.now(), project=project, subject=subject, body=body)
+    def publish(
+        self, tx: Transaction, project: str, subject: str, body: EventBody, cause: Origin | None = None
+    ) -> None:
+        """Record that ``body`` happened to ``subject``, because of ``cause`` or else of what is done now (`because`)."""
+        event = Event(at=self.clock.now(), project=project, subject=subject, body=body, cause=cause or present_cause())
         tx.append(EVENTS, event)
         for subscriber in self.subscribers:
             subscriber(tx, event)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from skyloom.rooms.serving import change
+from skyloom.rooms.serving.judging import GetQuality, QualityReport
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.rooms.serving.split import KEEP_S, Comparison, HeaderChoice, TrafficSplit
 from skyloom.sdk.watching import WatchCalls
@@ -49,3 +50,7 @@ class ChangeCalls(WatchCalls):
     def compare(self, name: str) -> Comparison:
         """The revisions that share an endpoint's traffic, side by side."""
         return self._transport.send(change.CompareRevisions(name=name))
+
+    def quality(self, name: str, window_s: float = 7 * 86_400.0, points: int = 60) -> QualityReport:
+        """How good its answers are, by revision and over time, from the labels that were given; see `FeedbackCalls.give`."""
+        return self._transport.send(GetQuality(name=name, window_s=window_s, points=points))

@@ -4,6 +4,8 @@ from skyloom.sdk.arrays import ArrayCalls
 from skyloom.sdk.cost import BudgetCalls, CostCalls, PriceCalls
 from skyloom.sdk.data import DataCalls
 from skyloom.sdk.devices import DeviceCalls, RolloutCalls
+from skyloom.sdk.feedback import FeedbackCalls
+from skyloom.sdk.functions import FunctionCalls, InvocationCalls
 from skyloom.sdk.jobs import JobCalls
 from skyloom.sdk.overview import OverviewCalls
 from skyloom.sdk.planning import PlanCalls
@@ -16,6 +18,7 @@ from skyloom.sdk.templates import TemplateCalls
 from skyloom.sdk.tenancy import AuditCalls, ProjectCalls, TokenCalls
 from skyloom.sdk.training import ModelCalls, RunCalls, TrainingCalls
 from skyloom.sdk.transport import Transport
+from skyloom.sdk.triggers import TriggerCalls
 from skyloom.sdk.watching import AlertCalls, LineageCalls
 from skyloom.sdk.webhooks import WebhookCalls
 
@@ -49,9 +52,13 @@ class Client:
         self.alerts = AlertCalls(transport)
         self.endpoints = EndpointCalls(transport)
         self.services = ServiceCalls(transport, self.models, self.endpoints)
+        self.functions = FunctionCalls(transport, self.services, self.endpoints)
+        self.invocations = InvocationCalls(transport)
+        self.triggers = TriggerCalls(transport)
         self.devices = DeviceCalls(transport)
         self.rollouts = RolloutCalls(transport)
         self.predictions = PredictionCalls(transport)
+        self.feedback = FeedbackCalls(transport)
         self.lineage = LineageCalls(transport)
 
     @property

@@ -17,6 +17,7 @@ from skyloom.core.resources import Resources, parse_bytes
 from skyloom.sdk import mapping
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
+from skyloom.sdk.service import DecoratedFunction
 from skyloom.settings import TaskEnvironment
 
 P = ParamSpec("P")
@@ -54,30 +55,30 @@ class RemoteCall(Generic[R]):
         return msgspec.json.decode(left.result_json)  # type: ignore[no-any-return]
 
 
-class Function(Generic[P, R]):
+class Function(DecoratedFunction, Generic[P, R]):
     """A function that can run here (``f(…)``) or as a job (``f.remote(…)``)."""
 
     def __init__(self, body: Callable[P, R], options: dict[str, Any]) -> None:
-        self._body = body
-        self._options = options
+        self.body: Callable[P, R] = body
+        self.options = options
         self.__doc__ = body.__doc__
         self.__name__ = body.__name__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._body(*args, **kwargs)
+        return self.body(*args, **kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the call here."""
-        return self._body(*args, **kwargs)
+        return self.body(*args, **kwargs)
 
     def with_options(self, **options: Any) -> "Function[P, R]":
         """The same function with other options: fields of `JobSpec`, and ``key``, by which a repeated call gives the same job."""
-        return Function(self._body, {**self._options, **options})
+        return Function(self.body, {**self.options, **options})
 
     def spawn(self, *args: P.args, **kwargs: P.kwargs) -> RemoteCall[R]:
         """Start the call as a job and return at once."""
         cloud = connect()
-        job = cloud.jobs.call(self._source(), self._body.__name__, args, kwargs, **self._options)
+        job = cloud.jobs.call(self._source(), self.body.__name__, args, kwargs, **self.options)
         return RemoteCall(cloud, job.job.id)
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -111,8 +112,8 @@ class Function(Generic[P, R]):
         if not calls:
             return iter(())
         cloud = connect()
-        options = {name: value for name, value in self._options.items() if name != "key"}
-        key = self._options.get("key")
+        options = {name: value for name, value in self.options.items() if name != "key"}
+        key = self.options.get("key")
         array_id, size = mapping.submit(
             cloud, self._source(), self.__name__, calls, chunk_size, max_parallel, key, options
         )
@@ -124,15 +125,15 @@ class Function(Generic[P, R]):
         return _values(made, return_failures)
 
     def _source(self) -> Path:
-        file = inspect.getsourcefile(self._body)
-        if _is_imported_by_a_job(self._body.__globals__):
+        file = inspect.getsourcefile(self.body)
+        if _is_imported_by_a_job(self.body.__globals__):
             raise CalledOnImport(
                 f"{Path(file or '').name} calls {self.__name__} as a job while that job imports it.",
                 next_action='Keep .remote(), .spawn() and .map() below if __name__ == "__main__":',
             )
-        if file is None or self._body.__qualname__ != self._body.__name__ or not Path(file).is_file():
+        if file is None or self.body.__qualname__ != self.body.__name__ or not Path(file).is_file():
             raise NotUploadable(
-                f"The function {self._body.__qualname__} is not at the top level of a file, which the job could import.",
+                f"The function {self.body.__qualname__} is not at the top level of a file, which the job could import.",
                 next_action="Move it to the top level of a .py file; from a notebook or a prompt, import it from there.",
             )
         return Path(file)

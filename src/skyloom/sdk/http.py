@@ -38,6 +38,7 @@ class HttpTransport:
         patience_s: how long to go on trying while nobody answers; a task inside of a job has much, a person little.
         timeout_s: how long one answer may take.
         wait_for_space: wait out a full disk of the control plane like an outage: a program can, a person wants to know.
+        because: id of the delivery of a trigger that all of this is done for.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class HttpTransport:
         patience_s: float = PATIENCE_S,
         timeout_s: float = 60.0,
         wait_for_space: bool = False,
+        because: str = "",
     ) -> None:
         self.url = url.rstrip("/")
         self.project = project
@@ -58,6 +60,8 @@ class HttpTransport:
         self._passing = {503, 507} if wait_for_space else {503}
         self._client = connection(self.url, timeout_s)
         self._client.headers["authorization"] = f"Bearer {token}"
+        if because:
+            self._client.headers["skyloom-because"] = because
 
     def send(self, ask: Operation[A], key: str | None = None) -> A:
         route = ask.route

@@ -8,7 +8,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -26,12 +27,15 @@ from skyloom.rooms.registry.bundle import (
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.registry.services import SOURCE_FOLDER
 from skyloom.sdk.describing import describe
-from skyloom.sdk.environment import python_environment
+from skyloom.sdk.environment import Requirements, RequirementsUnreadable, python_environment
 from skyloom.sdk.files import read_chunks
 from skyloom.sdk.graph import order_of
+from skyloom.sdk.plain import CLASS_NAME, functions_of, service_class
 from skyloom.sdk.service import Service
 
 _MODELS_FOLDER = "models"
+_FUNCTIONS_FILE = "skyloom_functions.py"
+_INLINE = re.compile(r"(?m)^# /// script[ \t]*$\n((?:^#(?: .*)?$\n)+?)^# ///[ \t]*$")
 
 
 class ServiceNotFound(NotFound):
@@ -111,6 +115,73 @@ def pack(what: str | type[Service], models: Mapping[str, ModelVersion] | None = 
     spec = msgspec.structs.replace(spec, python=python, models=places)
     manifest = Manifest(runtime=RuntimeName.SERVICE, signature=signature, files=tuple(files), service=spec)
     return Packed(manifest, service, contents)
+
+
+def pack_functions(
+    file: str | Path,
+    names: Sequence[str] = (),
+    *,
+    requirements: Requirements = None,
+    timeout_s: float | None = None,
+    concurrency: int | None = None,
+) -> Packed:
+    """Plain functions of a file as the bundle of a service that nobody wrote.
+
+    Args:
+        names: which; else those that are decorated, or the only one.
+        requirements: packages beside those of the pool; else what the functions' decorators say, or the file's inline metadata (PEP 723).
+        timeout_s, concurrency: for each of them, before what it is decorated with.
+
+    Raises `ServiceNotFound`, `ServiceNotImportable`, `ServiceInvalid`, `FunctionNotFound`, `FunctionsUnclear`, `RequirementsUnreadable`.
+    """
+    path = Path(file).absolute()
+    if not path.is_file() or path.suffix != ".py":
+        raise ServiceNotFound(f"There is no Python file {file}.", next_action="Name it as FILE.py[:FUNCTION,…].")
+    if path.stem in sys.stdlib_module_names or path.stem == "skyloom":
+        raise ServiceNotImportable(
+            f"{path.name} has the name of a module that Python or Skyloom has.", next_action="Rename the file."
+        )
+    module = _import(path)
+    found = functions_of(module, names)
+    options = {name: value for name, value in (("timeout_s", timeout_s), ("concurrency", concurrency)) if value}
+    service = service_class(module, found, options)
+    spec, signature = describe(service, f"{SOURCE_FOLDER}/{_FUNCTIONS_FILE}")
+    contents: dict[str, Path | bytes] = {
+        f"{SOURCE_FOLDER}/{name}": place for name, place in sorted(_sources(service, path).items())
+    }
+    contents[f"{SOURCE_FOLDER}/{_FUNCTIONS_FILE}"] = _begin(path.stem, tuple(found), options)
+    decorated = [packages for one in found.values() for packages in getattr(one, "options", {}).get("requirements", ())]
+    asked = requirements if requirements is not None else decorated or inline_requirements(path) or None
+    spec = msgspec.structs.replace(spec, python=python_environment(asked))
+    files = tuple(_listed(name, content) for name, content in contents.items())
+    manifest = Manifest(runtime=RuntimeName.SERVICE, signature=signature, files=files, service=spec)
+    return Packed(manifest, service, contents)
+
+
+def inline_requirements(path: Path) -> list[str]:
+    """The packages that a file's inline metadata names (PEP 723). Raises `RequirementsUnreadable`."""
+    blocks = _INLINE.findall(path.read_text())
+    if len(blocks) > 1:
+        raise RequirementsUnreadable(f"{path.name} has two blocks '# /// script'.", next_action="Keep one.")
+    text = "".join(
+        line[2:] if line.startswith("# ") else line[1:] for line in "".join(blocks).splitlines(keepends=True)
+    )
+    try:
+        asked = tomllib.loads(text).get("dependencies", [])
+        return msgspec.convert(asked, list[str])
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise RequirementsUnreadable(
+            f"The inline metadata of {path.name} cannot be read: {error}.",
+            next_action='Write: # dependencies = ["httpx"]',
+        ) from error
+
+
+def _begin(stem: str, names: tuple[str, ...], options: Mapping[str, float]) -> bytes:
+    said = "".join(f", {name}={value!r}" for name, value in options.items())
+    return (
+        f'"""The functions of {stem}.py as a service."""\n\nfrom skyloom.sdk.plain import service_of\n\n'
+        f"{CLASS_NAME} = service_of({stem!r}, {names!r}{said})\n"
+    ).encode()
 
 
 def _import(path: Path) -> ModuleType:

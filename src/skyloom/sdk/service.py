@@ -40,6 +40,18 @@ class Endpointed:
     timeout_s: float = 60.0
 
 
+class DecoratedFunction:
+    """Base of what a decorator of Skyloom makes of a function.
+
+    Attributes:
+        body: the function itself.
+        options: what it was decorated with.
+    """
+
+    body: Callable[..., Any]
+    options: Mapping[str, Any]
+
+
 class Tensor:
     """The shape of an array, free axes as -1: ``Annotated[NDArray[np.float32], skyloom.Tensor(-1, 64)]``.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.files import upload_bytes, upload_file
@@ -30,12 +31,15 @@ class ServiceCalls:
             name: of the model; the class's name if None.
         """
         packed = self.pack(what)
+        return self.register_packed(packed, name or packed.name)
+
+    def register_packed(self, packed: Packed, name: str) -> ModelVersion:
+        """Upload a packed service and register it; the same source again is the version that is there."""
         for content in packed.contents.values():
             if isinstance(content, bytes):
                 upload_bytes(self._transport, content)
             else:
                 upload_file(self._transport, content)
-        name = name or packed.name
         newest = self._newest(name)
         if newest is not None and newest.manifest == packed.manifest:
             return newest
@@ -50,8 +54,11 @@ class ServiceCalls:
         cpus: float | None = None,
         memory: str | None = None,
         scaling: Autoscaling | None = None,
+        cache: CacheRule | None = None,
+        lanes: LaneRule | None = None,
         hold: bool = False,
         canary: CanaryPlan | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -64,8 +71,11 @@ class ServiceCalls:
             cpus=service.cpus if cpus is None else cpus,
             memory=service.memory if memory is None else memory,
             scaling=scaling,
+            cache=cache,
+            lanes=lanes,
             hold=hold,
             canary=canary,
+            num_gateways=num_gateways,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

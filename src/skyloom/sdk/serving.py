@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -14,6 +15,8 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.registry.model import NEWEST, GetModelVersion
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
+from skyloom.rooms.serving.pack import GuestReport
 from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
@@ -58,7 +61,7 @@ class EndpointCalls(ChangeCalls):
         super().__init__(transport)
         self._wire: httpx.Client | None = None
         self._callings: dict[str, Calling] = {}
-        self._servers: dict[str, tuple[EndpointStatus, dict[str, Any]]] = {}
+        self._servers: dict[tuple[str, str], tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
         """Let go of connections to model servers."""
@@ -78,6 +81,9 @@ class EndpointCalls(ChangeCalls):
         canary: CanaryPlan | None = None,
         scaling: Autoscaling | None = None,
         picture_urls: bool | None = None,
+        cache: CacheRule | None = None,
+        lanes: LaneRule | None = None,
+        num_gateways: int | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -87,8 +93,10 @@ class EndpointCalls(ChangeCalls):
             cpus, memory: of each replica ("512MiB"); None keeps what it has.
             hold: the new revision gets no traffic until `route` sends it some.
             canary: it gets its traffic step by step, and goes back when it is worse.
+            cache, lanes: answers given again; who may go first. None keeps what it has.
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
             picture_urls: pictures may be named by ``http`` addresses; None keeps what it has.
+            num_gateways: processes that share its ports where it needs a gateway; with two, one that dies is not missed.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -108,6 +116,9 @@ class EndpointCalls(ChangeCalls):
             canary=canary,
             scaling=scaling,
             picture_urls=picture_urls,
+            cache=cache,
+            lanes=lanes,
+            num_gateways=num_gateways,
         )
         return self._transport.send(ask)
 
@@ -151,6 +162,30 @@ class EndpointCalls(ChangeCalls):
         """Stop an endpoint. Safe to repeat."""
         return self._transport.send(model.StopEndpoint(name=name))
 
+    def pack(
+        self,
+        name: str,
+        *add: str,
+        remove: Sequence[str] = (),
+        memory: str | None = None,
+        max_loaded: int | None = None,
+    ) -> EndpointStatus:
+        """Let an endpoint serve more models under their names, loaded when they are asked for. No replica starts anew.
+
+        Args:
+            add: "MODEL" or "MODEL:VERSION".
+            remove: names of models that it serves no more.
+            memory, max_loaded: what each replica may have in memory of them at once ("2GiB"; so many); None keeps what it is.
+        """
+        ask = model.PackModels(
+            name=name,
+            add=add,
+            remove=tuple(remove),
+            memory_bytes=None if memory is None else parse_bytes(memory),
+            max_loaded=max_loaded,
+        )
+        return self._transport.send(ask)
+
     def report(
         self,
         name: str,
@@ -161,6 +196,7 @@ class EndpointCalls(ChangeCalls):
         rest_port: int = 0,
         grpc_port: int = 0,
         traffic: Traffic | None = None,
+        guests: Sequence[GuestReport] = (),
     ) -> model.Reported:
         """Told by a replica about itself; nobody else may."""
         ask = model.ReportTraffic(
@@ -171,6 +207,7 @@ class EndpointCalls(ChangeCalls):
             rest_port=rest_port,
             grpc_port=grpc_port,
             traffic=traffic or Traffic(),
+            guests=tuple(guests),
         )
         return self._transport.send(ask)
 
@@ -178,18 +215,19 @@ class EndpointCalls(ChangeCalls):
         """Told by a gateway about itself; nobody else may."""
         return self._transport.send(model.ReportRoutes(gateway=gateway, ready=ready, routes=tuple(routes)))
 
-    def predict(self, name: str, inputs: Any) -> Answer:
+    def predict(self, name: str, inputs: Any, *, model_name: str = "") -> Answer:
         """Ask an endpoint. The request goes to the model server itself, with this client's token.
 
         Args:
             inputs: tensor name → rows, or only the rows where the model has one input. Rows are nested lists or arrays; their first
                 axis is the batch.
+            model_name: one of the endpoint's pack; empty for its own.
 
         Raises:
             PredictionRefused: the rows do not fit the model. CallFailed: the model fails on them. ModelServerSilent: no replica answers.
         """
-        status, described = self._server(name)
-        path = f"/v2/models/{status.endpoint.model}"
+        status, described = self._server(name, model_name)
+        path = f"/v2/models/{described['name']}"
         request = {"inputs": _tensors(described["inputs"], inputs)}
         answered = self._ask(status, "POST", f"{path}/infer", msgspec.json.encode(request))
         return Answer(
@@ -220,15 +258,16 @@ class EndpointCalls(ChangeCalls):
             self._callings[name] = Calling(status, self._transport.token)
         return self._callings[name]
 
-    def _server(self, name: str) -> tuple[EndpointStatus, dict[str, Any]]:
-        if name not in self._servers:
+    def _server(self, name: str, model_name: str) -> tuple[EndpointStatus, dict[str, Any]]:
+        if (name, model_name) not in self._servers:
             status = self.get(name)
             if not status.url or status.endpoint.stopped_by:
                 raise ModelServerSilent(
                     f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
                 )
-            self._servers[name] = (status, self._ask(status, "GET", f"/v2/models/{status.endpoint.model}", b""))
-        return self._servers[name]
+            path = f"/v2/models/{quote(model_name or status.endpoint.model, safe='')}"
+            self._servers[name, model_name] = (status, self._ask(status, "GET", path, b""))
+        return self._servers[name, model_name]
 
     def _ask(self, status: EndpointStatus, method: str, path: str, content: bytes) -> dict[str, Any]:
         """Predicting changes nothing, so it is sent again when a replica dies with it, as long as the transport has patience."""

@@ -4,14 +4,19 @@ import contextlib
 import os
 import socket
 import sys
+import tempfile
 import time
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
-from skyloom.durable import disk_errors, write_private
+from skyloom.core.bounds import Digest
+from skyloom.durable import disk_errors, make_folder, move_into_place, write_new, write_private
+from skyloom.ports.blobs import Blobs
+from skyloom.rooms.serving.load import LoadMemory
+from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name, segment_of, starts_of
 from skyloom.rooms.serving.routes import RoutingTable
@@ -26,11 +31,23 @@ class LocalReplicaFiles:
         keep_s, keep_bytes: how long request logs are kept after their last line, and how large all of them may be together.
     """
 
-    def __init__(self, folder: Path, keep_s: float = 30 * 86_400.0, keep_bytes: int = 10 * 2**30) -> None:
+    def __init__(self, folder: Path, blobs: Blobs, keep_s: float = 30 * 86_400.0, keep_bytes: int = 10 * 2**30) -> None:
+        self._blobs = blobs
+        self._packs, self._bundles = folder / "packs", folder / "bundles"
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
-        self._routes = folder / "routes"
-        for part in (folder, self._logs, self._ports, self._access, self._routes):
+        self._routes, self._urgent, self._loads = folder / "routes", folder / "urgent", folder / "loads"
+        for part in (
+            folder,
+            self._logs,
+            self._ports,
+            self._access,
+            self._routes,
+            self._packs,
+            self._bundles,
+            self._urgent,
+            self._loads,
+        ):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
@@ -40,6 +57,12 @@ class LocalReplicaFiles:
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         _replace(self._access / f"{project}.json", msgspec.json.encode(Access(digests=digests)))
+
+    def urgent_path(self, endpoint: str) -> str:
+        return str(self._urgent / f"{endpoint}.json")
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        _replace(self._urgent / f"{endpoint}.json", msgspec.json.encode(Access(digests=digests)))
 
     def routes_path(self, project: str) -> str:
         return str(self._routes / f"{project}.json")
@@ -52,6 +75,32 @@ class LocalReplicaFiles:
             return msgspec.json.decode((self._routes / f"{project}.json").read_bytes(), type=RoutingTable)
         except (FileNotFoundError, msgspec.MsgspecError):
             return RoutingTable()
+
+    def pack_path(self, endpoint: str) -> str:
+        return str(self._packs / f"{endpoint}.json")
+
+    def publish_pack(self, endpoint: str, table: PackTable) -> None:
+        _replace(self._packs / f"{endpoint}.json", msgspec.json.encode(table))
+
+    def lay_out(self, manifest: Digest, files: Mapping[str, Digest]) -> str:
+        place = self._bundles / manifest.removeprefix("sha256:")
+        if not place.is_dir():
+            with disk_errors(place), tempfile.TemporaryDirectory(dir=self._bundles) as scratch:
+                draft = Path(scratch) / "bundle"
+                for path, digest in files.items():
+                    self._put(draft / path, digest)
+                move_into_place(draft, place)
+        return str(place)
+
+    def _put(self, path: Path, digest: Digest) -> None:
+        """One file of a bundle: the blob itself under another name where the disk can do that, else a copy of it."""
+        make_folder(path.parent)
+        held = self._blobs.path(digest)
+        if held is not None:
+            with contextlib.suppress(OSError):
+                os.link(held, path)
+                return
+        write_new(path, self._blobs.open(digest))
 
     def read_log(self, replica: str, offset: int) -> bytes | None:
         starts = starts_of(replica, os.listdir(self._logs))  # noqa: PTH208
@@ -85,6 +134,15 @@ class LocalReplicaFiles:
                 path.unlink(missing_ok=True)
                 left, removed = left - size, removed + 1
         return removed
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        _replace(self._loads / f"{endpoint}.json", msgspec.json.encode(memory))
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        try:
+            return msgspec.json.decode((self._loads / f"{endpoint}.json").read_bytes(), type=LoadMemory)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
 
     def free_port(self) -> int:
         with socket.socket() as probe:

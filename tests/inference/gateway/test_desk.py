@@ -134,6 +134,20 @@ async def test_client_that_leaves_leaves_the_queue_and_its_replica_is_told():
 
 
 @looped
+async def test_answer_that_nobody_waited_for_counts_with_the_time_it_took_at_least():
+    gated = Gated()
+    replica = await StandIn(gated).start()
+    async with bench(make_route(share("rev_1", replica.backend))) as made:
+        caller = made.send(b"slow")
+        await until(lambda: replica.seen == [b"slow"])
+        caller.on_cut()
+        (seen,) = made.traffic().revisions.values()
+        assert (seen.requests, seen.client_errors, seen.server_errors) == (1, 1, 0)
+        assert sum(seen.latency.counts.values()) == 1
+    await replica.kill()
+
+
+@looped
 async def test_small_one_does_not_overtake_a_large_one_that_waits():
     gated = Gated()
     replica = await StandIn(gated).start()
@@ -263,6 +277,21 @@ async def test_replica_that_is_not_there_yet_is_waited_for():
         await until(lambda: made.traffic().held == 1)
         replica = await StandIn(echo).start(port)
         assert (await caller.wait()).body == b"early"
+    await replica.kill()
+
+
+@looped
+async def test_connections_that_never_came_about_are_no_tries():
+    async def answering(body, writer):
+        await (echo if len(replica.seen) == 3 else reset())(body, writer)
+
+    replica = await StandIn(answering).start()
+    route = make_route(share("rev_1", *(backend(free_port(), f"rep_{n}") for n in range(3))))
+    async with bench(route) as made:
+        caller = made.send(b"one")
+        await until(lambda: made.traffic().held == 1)  # all three were tried
+        made.desk.update(msgspec.structs.replace(route, shares=(share("rev_1", replica.backend),)))
+        assert (await caller.wait()).status == 200
     await replica.kill()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.tensors import Contract
 from skyloom.inference.wire import open_inference_pb2 as pb
+from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.grpc_framing import framed
 from skyloom.inference.wire.grpc_stream import InferStream
 from skyloom.inference.wire.messages import Head, Request
@@ -90,7 +91,8 @@ class Held:
         self.ended = None
         self.resumed = self.num_over = 0
         head = Head(b"POST", b"/", {})
-        self.stream = InferStream(self, Request(head), self, lambda _: setattr(self, "num_over", self.num_over + 1))
+        over = lambda _: setattr(self, "num_over", self.num_over + 1)  # noqa: E731
+        self.stream = InferStream(self, Request(head), self, over, Beside())
 
     def check_model(self, name: str, version: str) -> None: ...
 

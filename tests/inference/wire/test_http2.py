@@ -127,7 +127,7 @@ class Peer:
 
     def told(self) -> list[Frame]:
         """The frames since the last look."""
-        self.connection._flush()
+        self.connection.flush()
         written, self.line.written = self.line.written, b""
         return list(Splitter(2**24).feed(written))
 

@@ -96,11 +96,43 @@ def test_body_of_a_refused_request_is_not_kept(peer):
 
 def test_body_in_pieces_of_two_bytes_holds_what_it_is_counted_for(peer):
     peer.head(1, flags=Flag.END_HEADERS)
-    peer.send(frame(FrameKind.DATA, 0, 1, b"ab") * 10_000)
-    assert sys.getsizeof(peer.connection._streams[1].body) < 40_000
+    peer.send(frame(FrameKind.DATA, 0, 1, b"ab") * 900)
+    assert sys.getsizeof(peer.connection._streams[1].body) < 4_000
     peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b""))
-    peer.send(window_update(1, 100) * 3)
-    assert b"".join(each.payload for each in peer.told() if each.kind == FrameKind.DATA) == b"ab" * 10_000
+    assert b"".join(each.payload for each in peer.told() if each.kind == FrameKind.DATA) == b"ab" * 900
+
+
+def test_body_in_crumbs_without_end_is_ended(peer):
+    peer.head(1, flags=Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, b"abcdef") * 2_000)
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_clock_that_finds_a_broken_connection_ends_it_and_goes_on(peer):
+    for number in range(1, 400, 2):
+        peer.head(number, LATER)
+        peer.send(reset(number, ErrorCode.CANCEL))
+    peer.head(501, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
+    peer.head(503, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
+    peer.connection._floods._num_resets = 10**6
+    peer.connection._streams[501].deadline = 0.0
+    peer.group.sweep()
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_small_requests_come_in_while_others_hold_all_the_room():
+    async def play() -> tuple[str, str]:
+        peer = Peer(max_unread_bytes=2**20)
+        peer.group.unread_bytes += 2**20  # as of somebody else's bodies
+        peer.head(1, flags=Flag.END_HEADERS)
+        peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"small"))
+        small = peer.answer(1)[0]
+        peer.head(3, flags=Flag.END_HEADERS)
+        peer.send(frame(FrameKind.DATA, 0, 3, bytes(70_000)))
+        (head, *_) = [each for each in peer.told() if each.kind == FrameKind.HEADERS]
+        return small, peer.decoder.decode(head.payload)[0][1]
+
+    assert asyncio.run(play()) == ("200", "429")
 
 
 def test_heads_of_open_requests_are_counted_and_given_back(peer):

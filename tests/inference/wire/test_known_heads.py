@@ -147,9 +147,9 @@ PIECES = [
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map(b"".join), max_size=6), st.booleans())
 def test_group_that_remembers_answers_what_one_that_does_not_answers(chunks, holds):
     answers = []
-    for most in (256, 0):
+    for most in (2_048, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(known, "_MAX_KNOWN", most)
+            patch.setattr(known, "_MAX_KNOWN_BYTES", most)
             group = Connections(Gate(), Limits())
             Caller(group).send(HEAD + b"body")
             Caller(group).send(OTHER)

@@ -8,12 +8,16 @@ from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller, Operation, Right
 from skyloom.ports.clock import MemoryClock
 from skyloom.ports.door import Change, Outbox
+from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.messages import DeviceOrders, DeviceOutcome, JoinDevice, SyncDevice
 from skyloom.rooms.devices.model import EnrolDevice
 from skyloom.rooms.devices.rollout import CreateRollout, GetRollout, RolloutStatus
 from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
+from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.model import ModelVersion, Provenance, RegisterModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.tenancy.service import Tenancy
@@ -34,12 +38,26 @@ class FleetRoom:
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"k" * 32)
         self.tenancy.install()
         self.keys = DeviceKeys(self.store, self.clock, self.ids, AesGcmSealer(), Ed25519Signer(), b"m" * 32)
-        self.devices = Devices(self.store, self.clock, self.ids, self.tenancy, self.keys)
+        self.board = FleetBoard(self.clock)
+        self.keeping = Keeping(self.store, self.clock)
+        outbox = Outbox(self.clock)
+        self.monitoring = Monitoring(self.store, self.clock, self.ids, outbox, self.blobs)
+        self.fleets = Fleets(self.store, self.clock, self.blobs, self.monitoring)
+        self.devices = Devices(
+            self.store, self.clock, self.ids, self.tenancy, self.keys, self.board, self.keeping, self.fleets
+        )
         self.tenancy.project_of_device = self.devices.project_of_device
         self.tenancy.project_of_code = self.devices.project_of_code
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
-        self.rollouts = Rollouts(self.store, self.clock, self.ids, Outbox(self.clock), self.registry, self.blobs)
-        self.handlers = {**self.devices.handlers(), **self.rollouts.handlers(), **self.registry.handlers()}
+        self.registry = Registry(self.store, self.clock, self.ids, outbox, self.blobs)
+        self.rollouts = Rollouts(
+            self.store, self.clock, self.ids, outbox, self.registry, self.blobs, self.board, self.fleets
+        )
+        self.handlers = {
+            **self.devices.handlers(),
+            **self.rollouts.handlers(),
+            **self.registry.handlers(),
+            **self.monitoring.handlers(),
+        }
         self.versions = [self.register(weights) for weights in (b"one", b"two")]
         self.said: dict[str, tuple[int, DeviceOutcome, str]] = {}
 

@@ -1,6 +1,6 @@
 """The serving room over memory adapters: a machine whose replicas do what a test says."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,9 @@ from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, Signature, TensorSpec
 from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, ReportRoutes, ReportTraffic, StopEndpoint
+from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic, RoutingTable
 from skyloom.rooms.serving.service import Serving
@@ -43,6 +45,10 @@ class MemoryReplicaFiles:
         self.logs: dict[str, bytes] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
+        self.urgent: dict[str, tuple[str, ...]] = {}
+        self.packs: dict[str, PackTable] = {}
+        self.bundles: dict[str, dict[str, str]] = {}
+        self.loads: dict[str, LoadMemory] = {}
         self._port = 40_000
 
     def access_path(self, project: str) -> str:
@@ -50,6 +56,12 @@ class MemoryReplicaFiles:
 
     def publish_access(self, project: str, digests: tuple[str, ...]) -> None:
         self.access[project] = digests
+
+    def urgent_path(self, endpoint: str) -> str:
+        return f"/urgent/{endpoint}"
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        self.urgent[endpoint] = digests
 
     def routes_path(self, project: str) -> str:
         return f"/routes/{project}"
@@ -60,12 +72,28 @@ class MemoryReplicaFiles:
     def read_routes(self, project: str) -> RoutingTable:
         return self.tables.get(project, RoutingTable())
 
+    def pack_path(self, endpoint: str) -> str:
+        return f"/packs/{endpoint}"
+
+    def publish_pack(self, endpoint: str, table: PackTable) -> None:
+        self.packs[endpoint] = table
+
+    def lay_out(self, manifest: str, files: Mapping[str, str]) -> str:
+        self.bundles[manifest] = dict(files)
+        return f"/bundles/{manifest}"
+
     def read_log(self, replica: str, offset: int) -> bytes | None:
         log, start = self.logs.get(replica), self.trimmed.get(replica, 0)
         return None if log is None or offset < start else log[offset:]
 
     def trim_logs(self, live: Collection[str]) -> int:
         return 0
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        self.loads[endpoint] = memory
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        return self.loads.get(endpoint)
 
     def free_port(self) -> int:
         self._port += 1
@@ -122,7 +150,7 @@ class Bench:
         self.tenancy = Tenancy(self.store, self.clock, self.ids, b"key")
         plans = Plans(self.blobs, "/shared", self.tenancy.task_secret, lambda: "http://localhost")
         self.jobs, self.loop = job_rooms(self.store, self.clock, self.ids, outbox, self.engine, self.blobs, plans)
-        self.registry = Registry(self.store, self.clock, self.ids, self.blobs)
+        self.registry = Registry(self.store, self.clock, self.ids, outbox, self.blobs)
         self.monitoring = Monitoring(self.store, self.clock, self.ids, outbox, self.blobs)
         self.serving = Serving(
             self.store,
@@ -137,12 +165,12 @@ class Bench:
             self.files,
         )
 
-    def register(self, model: str = "toy", weights: bytes = b"one") -> None:
+    def register(self, model: str = "toy", weights: bytes = b"one", **described: Any) -> None:
         files = []
         for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(Profile()))):
             digest, size_bytes = self.blobs.put([content])
             files.append(BundleFile(path=path, digest=digest, size_bytes=size_bytes))
-        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files)))
+        ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **described))
         self.registry.check(ask, ME)
         self.store.write(lambda tx: self.registry.register(tx, ask, ME))
 
@@ -220,6 +248,8 @@ class Bench:
         handler = self.serving.handlers()[type(operation)]
         if isinstance(handler, Query):
             return handler.run(operation, ME)
+        if handler.before is not None:
+            handler.before(operation, ME)
         return self.store.write(lambda tx: handler.run(tx, operation, ME))
 
     def route(self) -> Any:
@@ -232,7 +262,9 @@ class Bench:
         row = self.route()
         return {share.number: share.weight for share in row.shares if share.weight > 0} if row else {}
 
-    def report(self, replica: Any, ready: bool = True, by: Caller | None = None, **traffic: Any) -> Any:
+    def report(
+        self, replica: Any, ready: bool = True, by: Caller | None = None, guests: Any = (), **traffic: Any
+    ) -> Any:
         caller = by or msgspec.structs.replace(ME, task_id=f"{replica.job_id}.1.0")
         ask = ReportTraffic(
             name=replica.endpoint_id,
@@ -241,6 +273,7 @@ class Bench:
             ready=ready,
             rest_port=50_000 + int(replica.id.rpartition("_")[2], 36) % 10_000 if replica.private else 40_001,
             traffic=Traffic(**traffic),
+            guests=guests,
         )
         return self.serving.report(ask, caller)
 

@@ -1,5 +1,6 @@
 """Scaling inside the serving room, by reports that a gateway would send."""
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import InvalidInput
@@ -7,8 +8,16 @@ from skyloom.ports.door import EVENTS
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
 from skyloom.rooms.serving.model import EndpointState
+from skyloom.rooms.serving.ports import GATEWAYS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
-from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScaleSignal, ScalingUnclear, ScheduledFloor
+from skyloom.rooms.serving.scaling import (
+    Autoscaling,
+    Foresight,
+    ScaleReason,
+    ScaleSignal,
+    ScalingUnclear,
+    ScheduledFloor,
+)
 from tests.rooms.serving.bench import Bench
 
 SLEEPY = Autoscaling(min_replicas=0, max_replicas=4, target=8.0, scale_to_zero_after_s=30.0)
@@ -34,7 +43,7 @@ class Gateway:
             mean_in_flight=float(at_once),
             revisions={"rev_1": RevisionTraffic(requests=self.arrived, latency=Latency(counts=counts))},
         )
-        waits = self.bench.serving.autoscaler.hear(route)
+        waits = self.bench.serving.autoscaler.hear("gw_1", route)
         self.bench.round()
         return waits
 
@@ -165,3 +174,56 @@ def test_stopped_and_deployed_again_begins_awake(bench: Bench) -> None:
 def test_scaling_that_can_never_be_is_refused_at_the_door(bench: Bench, scaling: Autoscaling, error: type) -> None:
     with pytest.raises(error):
         bench.deploy(scaling=scaling)
+
+
+def test_two_gateways_are_added_up_and_one_that_dies_is_forgotten_soon(bench: Bench) -> None:
+    status = bench.deploy(scaling=Autoscaling(max_replicas=9, target=8.0, window_s=6.0), num_gateways=2)
+    bench.settle()
+    endpoint, bench.loads_told, arrived = status.endpoint.id, True, {"gw_1": 10_000, "gw_2": 5_000}
+
+    def second(*gateways: str) -> int:
+        for name in gateways:
+            arrived[name] = arrived.get(name, 0) + 12
+            route = RouteTraffic(endpoint=endpoint, arrived=arrived[name], in_flight=12, mean_in_flight=12.0)
+            bench.serving.autoscaler.hear(name, route)
+        bench.round()
+        return bench.status().endpoint.num_replicas
+
+    assert [second("gw_1", "gw_2") for _ in range(20)][-1] == 3, "24 at once in all"
+    for _ in range(60):
+        left = second("gw_1")
+    assert left == 2, "12 at once"
+    assert bench.status().scale.seen == pytest.approx(12.0)
+
+
+def test_endpoint_that_asks_for_two_gateways_has_two_and_misses_none(bench: Bench) -> None:
+    def alive() -> list[str]:
+        found = bench.disk.read(lambda view: view.select(GATEWAYS, {"ended_at": None}))
+        return [gateway.id for gateway in found if gateway.stopped_at is None]
+
+    bench.deploy(scaling=Autoscaling(max_replicas=2), num_gateways=2)
+    bench.settle()
+    first, second = alive()
+    bench.engine.finish(f"{bench.disk.read(lambda view: view.get(GATEWAYS, first)).job_id}.1.0", 137)
+    bench.settle(4)
+    assert second in alive() and first not in alive() and len(alive()) == 2
+    assert bench.status().state is EndpointState.READY
+    bench.deploy(num_gateways=1)
+    bench.settle(4)
+    assert len(alive()) == 1
+
+
+def test_foresight_remembers_earlier_days_after_a_restart_and_a_new_limit(bench: Bench) -> None:
+    scaling = Autoscaling(max_replicas=9, target=4.0, window_s=6.0, foresight=Foresight(num_days=2, same_weekday=False))
+    gateway = start(bench, scaling)
+    gateway.sizes(20, 70)
+    bench.clock.advance(300)
+    gateway.sizes(0, 2)  # the memory is kept every five minutes
+    bench.clock.advance(86_400 - 372)
+    bench.start()
+    bench.settle(3)
+    assert "1 earlier day saw up to 20 requests at once" in bench.status().scale.floor_why
+    bench.deploy(scaling=msgspec.structs.replace(scaling, max_replicas=7))
+    bench.settle(3)
+    assert "1 earlier day saw up to 20 requests at once" in bench.status().scale.floor_why
+    assert bench.status().endpoint.num_replicas == 5

@@ -10,8 +10,9 @@ from skyloom.core.resources import Resources
 from skyloom.ports.store import changed
 from skyloom.rooms.jobs.model import JobState
 from skyloom.rooms.monitoring.model import Latency
+from skyloom.rooms.quality.model import QualityCount
 from skyloom.rooms.serving import fleet
-from skyloom.rooms.serving.canary import CanaryMove, Watched, decide, judge, slower_than, split_of
+from skyloom.rooms.serving.canary import CanaryMove, Watched, decide, judge, judge_labels, slower_than, split_of
 from skyloom.rooms.serving.model import Revision
 from skyloom.rooms.serving.routes import RevisionTraffic
 from skyloom.rooms.serving.routing import effective, route_of
@@ -161,6 +162,42 @@ def test_latency_is_judged_by_the_bound_and_by_the_stable_revision():
     bound = canary(state=CanaryState.STEPPING, step=1, plan=msgspec.structs.replace(PLAN, max_p99_s=0.02))
     assert "p99 of 0.02 s is allowed" in judge(bound, traffic(0), traffic(60, place=slow))
     assert slower_than(Latency(counts={fast: 3, slow: 4}), 0.02) == 4
+
+
+def labelled(wrong, rows):
+    return QualityCount(labelled=rows, right=rows - wrong)
+
+
+def test_wrong_answers_are_judged_against_the_stable_revision_and_against_the_bound():
+    one = canary(state=CanaryState.STEPPING, step=1)
+    words = judge_labels(one, labelled(20, 400), labelled(30, 60))
+    assert "30 of 60 rows with a label" in words and "20 of 400" in words
+    assert judge_labels(one, labelled(200, 400), labelled(30, 60)) == "", "both are as often wrong"
+    assert judge_labels(one, labelled(0, 19), labelled(19, 19)) == "", "a handful of labels proves nothing"
+    bound = canary(state=CanaryState.STEPPING, step=1, plan=msgspec.structs.replace(PLAN, max_wrong_rate=0.1))
+    assert "10.00% are allowed" in judge_labels(bound, labelled(0, 0), labelled(30, 60))
+
+
+def test_revision_as_often_wrong_is_never_rolled_back_more_often_than_promised():
+    dice, alarms, runs = random.Random(5), 0, 60
+    one = canary(state=CanaryState.STEPPING, plan=msgspec.structs.replace(PLAN, false_alarm=0.05))
+    for _ in range(runs):
+        wrong, rows = [0, 0], [0, 0]
+        for turn in range(600):
+            which = int(dice.random() < 0.3)
+            rows[which] += 1
+            wrong[which] += dice.random() < 0.2
+            if turn % 10 == 0 and judge_labels(one, labelled(wrong[0], rows[0]), labelled(wrong[1], rows[1])):
+                alarms += 1
+                break
+    assert alarms <= 0.05 * runs
+
+
+def test_canary_waits_for_its_labels():
+    one = canary(state=CanaryState.STEPPING, plan=msgspec.structs.replace(PLAN, min_labels=10))
+    move = decide(one, Watched(since=NOW - 61, fresh=traffic(60), fresh_labels=labelled(0, 3)), NOW)
+    assert move.state is CanaryState.WAITING and "3 of 10 rows of revision 2 have one" in move.message
+    assert decide(one, Watched(since=NOW - 61, fresh=traffic(60), fresh_labels=labelled(0, 10)), NOW).step == 1
 
 
 # The fleet

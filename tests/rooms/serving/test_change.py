@@ -7,13 +7,17 @@ import pytest
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Caller, Right
+from skyloom.core.resources import Resources
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import EndReason
+from skyloom.ports.store import changed
 from skyloom.rooms.serving import change
+from skyloom.rooms.serving.change import SplitUnclear
 from skyloom.rooms.serving.model import EndpointState, NotAGateway, ReplicaState
-from skyloom.rooms.serving.ports import CANARIES, GATEWAYS, REPLICAS
+from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, GATEWAYS, REPLICAS
 from skyloom.rooms.serving.routes import GatewayPlan
 from skyloom.rooms.serving.split import CanaryPlan, CanaryState, Front, HeaderChoice, TrafficSplit
+from skyloom.rooms.serving.traffic_writer import with_share
 from tests.rooms.serving.bench import ME, Bench, Crash
 
 STRANGER = Caller(principal="x", project="other", scope="other", rights=frozenset(Right))
@@ -39,7 +43,7 @@ def gateways(bench):
 
 def said(bench):
     found = bench.disk.read(lambda view: view.entries(EVENTS, {"subject": bench.status().endpoint.id}, limit=1_000))
-    return [event.body.message for _, event in found]
+    return [event.body.message for _, event in found if hasattr(event.body, "message")]
 
 
 def listening(bench):
@@ -404,3 +408,26 @@ def test_control_plane_killed_at_every_third_commit_of_a_canary_leaves_nothing_l
 def canary_live(bench):
     found = bench.disk.read(lambda view: view.select(CANARIES, newest_first=True, limit=1))
     return bool(found) and found[0].live
+
+
+def test_hundreds_of_held_revisions_leave_a_split_that_can_be_read_again(bench):
+    for number in range(2, 130):
+        resources = Resources(cpus=0.5, memory_bytes=2**29 + number)
+        split = bench.deploy(hold=True, resources=resources).endpoint.in_force
+        assert msgspec.json.decode(msgspec.json.encode(split), type=TrafficSplit) == split
+    assert split.weighted == {1: 1.0} and 129 in split.shares
+
+
+def test_held_revision_that_would_be_one_too_many_in_a_split_is_refused():
+    with pytest.raises(SplitUnclear, match="100 revisions"):
+        with_share(TrafficSplit(shares=dict.fromkeys(range(1, 101), 1.0)), 101, 0.0)
+
+
+def test_canary_whose_shadow_would_be_one_too_many_is_refused(bench):
+    for number in range(2, 12):
+        bench.deploy(hold=True, resources=Resources(cpus=0.5, memory_bytes=2**29 + number))
+    copies = TrafficSplit(shares={1: 1.0}, shadows=dict.fromkeys(range(2, 12), 0.1))
+    endpoint = bench.disk.read(lambda view: view.select(ENDPOINTS, {"name": "toy"}))[0]
+    bench.disk.write(lambda tx: tx.update(ENDPOINTS, changed(endpoint, {"split": copies})))
+    with pytest.raises(SplitUnclear, match="copies"):
+        bench.deploy(canary=CanaryPlan(shadow=True), resources=Resources(cpus=0.5, memory_bytes=2**29))

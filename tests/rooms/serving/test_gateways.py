@@ -43,8 +43,8 @@ SEEN = st.lists(
 )
 
 
-@given(SEEN, st.booleans(), st.integers(0, 8))
-def test_exactly_one_gateway_is_left_while_one_is_needed(seen, needed, failures):
+@given(SEEN, st.integers(0, 4), st.integers(0, 8))
+def test_exactly_as_many_gateways_are_left_as_are_needed(seen, needed, failures):
     failed = [run(2_000 + number, failed=True, ended_at=NOW - 1) for number in range(failures)]
     steps = gateway_steps(seen, failed, needed, NOW)
     told = {item.id for item in steps.stop}
@@ -52,7 +52,7 @@ def test_exactly_one_gateway_is_left_while_one_is_needed(seen, needed, failures)
     assert len(left) + steps.start <= needed
     assert {item.id for item in steps.ended} == {item.gateway.id for item in seen if item.over}
     if needed and not failures and not steps.ended:
-        assert len(left) + steps.start == 1
+        assert len(left) + steps.start == needed
     assert all(item.failed == (item.stopped_at is None or item.message != "") for item in steps.ended)
 
 
@@ -71,14 +71,40 @@ def test_gateway_that_is_killed_after_it_had_worked_is_replaced_at_once_however_
     assert gateway_steps((), killed, True, NOW).start
 
 
+def test_second_gateway_that_dies_again_and_again_is_replaced_every_second_while_the_first_works():
+    failed = [run(n, created_at=NOW - 1, failed=True, ended_at=NOW) for n in range(9)]
+    (good,) = [SeenGateway(run(50), over=False)]
+    assert gateway_steps([good], failed, 2, NOW).start == 0
+    assert gateway_steps([good], failed, 2, NOW + 1).start == 1
+    assert gateway_steps([], failed, 2, NOW + 1).start == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=8))
+def test_tally_of_two_gateways_of_which_one_may_be_replaced_any_time_counts_all(seconds):
+    """Each second both answer some; then the second one may die, and another stands in its place."""
+    counted = {"gw_a": {"rev": RevisionTraffic(requests=7)}, "gw_0": {"rev": RevisionTraffic(requests=3)}}
+    tally = SplitTally(id="ep", project="p", since=0.0, bases={name: dict(seen) for name, seen in counted.items()})
+    total = 0
+    for number, (requests, dies) in enumerate(seconds):
+        counted = {
+            name: {"rev": RevisionTraffic(requests=seen["rev"].requests + requests)} for name, seen in counted.items()
+        }
+        total += 2 * requests
+        assert since_split(tally, counted)["rev"].requests == total
+        if dies:
+            last, counted = counted, {"gw_a": counted["gw_a"], f"gw_{number + 1}": {"rev": RevisionTraffic()}}
+            tally = handed_on(tally, counted.keys(), last)
+            assert since_split(tally, counted)["rev"].requests == total
+
+
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=5), st.integers(0, 20))
 def test_tally_counts_what_all_gateways_saw_since_the_split(lives, before):
     """Each number is what one gateway answered in its life; the split came into force when the first had answered ``before``."""
-    tally = SplitTally(id="ep", project="p", since=0.0, gateway="gw_0", base={"rev": RevisionTraffic(requests=before)})
+    tally = SplitTally(id="ep", project="p", since=0.0, bases={"gw_0": {"rev": RevisionTraffic(requests=before)}})
     for number, requests in enumerate(lives):
         counted = {"rev": RevisionTraffic(requests=requests + (before if number == 0 else 0))}
-        assert since_split(tally, f"gw_{number}", counted)["rev"].requests == sum(lives[: number + 1])
-        tally = handed_on(tally, f"gw_{number + 1}", counted)
+        assert since_split(tally, {f"gw_{number}": counted})["rev"].requests == sum(lives[: number + 1])
+        tally = handed_on(tally, [f"gw_{number + 1}"], {f"gw_{number}": counted})
     assert tally.carried["rev"].requests == sum(lives)
 
 

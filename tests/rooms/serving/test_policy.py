@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyloom.rooms.serving.load import LoadHistory
-from skyloom.rooms.serving.policy import decide
+from skyloom.rooms.serving.load import LoadHistory, LoadMemory
+from skyloom.rooms.serving.policy import decide, explained
 from skyloom.rooms.serving.scaling import (
     Autoscaling,
     Foresight,
@@ -301,6 +301,38 @@ def test_signals_that_add_up_need_in_proportion(signal: ScaleSignal) -> None:
     assert run.current == 8
 
 
+@given(st.integers(1, 5), st.integers(1, 5), st.lists(st.tuples(st.integers(0, 3_000), st.floats(0, 9)), max_size=20))
+@settings(deadline=None)
+def test_memory_of_days_outlives_a_restart_also_into_another_number_of_days(before, after, steps) -> None:
+    def history(num_days: int) -> LoadHistory:
+        return LoadHistory.of(Autoscaling(foresight=Foresight(num_days=num_days)))
+
+    told, straight, at = history(before), history(after), START
+    for minutes, amount in steps:
+        at += 60.0 * minutes
+        for load in (told, straight):
+            load.add(sample(at, amount))
+    recalled = history(after)
+    if told.memory is not None:
+        recalled.recall(msgspec.json.decode(msgspec.json.encode(told.memory), type=LoadMemory))
+    days = min(before, after)
+    for shift_s in (0.0, 3_600.0, 40_000.0):
+        looked = at + shift_s
+        found = [load.same_time(looked, looked + 60, same_weekday=False) for load in (recalled, straight)]
+        assert set(found[0]) <= set(found[1])
+        if after <= before:
+            assert found[0] == found[1]
+    assert days >= 1
+
+
+def test_memory_of_another_signal_is_not_taken_over() -> None:
+    scaling = Autoscaling(foresight=Foresight(num_days=1))
+    told, other = LoadHistory.of(scaling), LoadHistory.of(msgspec.structs.replace(scaling, signal=ScaleSignal.RATE))
+    told.add(sample(START, 3.0))
+    other.recall(told.memory)
+    assert other.memory is None
+
+
 def test_memory_stays_bounded_over_days() -> None:
     scaling = Autoscaling(foresight=Foresight(num_days=2))
     load = LoadHistory.of(scaling)
@@ -308,3 +340,37 @@ def test_memory_stays_bounded_over_days() -> None:
         load.add(sample(START + step * 100, 1.0, span_s=100.0))
     assert len(load._sums) <= scaling.window_s + 2
     assert len(load._minutes) == 3 * 1_440
+
+
+@given(scalings, st.lists(st.sampled_from([0.0, 0.5, 3.0, 9.0]), min_size=1, max_size=40))
+def test_note_says_what_was_decided_and_no_moment_of_it_is_over(scaling, amounts):
+    check_scaling(scaling)
+    run = Run(scaling)
+    for amount in amounts:
+        decision = run.second(amount)
+        note = explained(scaling, run.load, decision, run.at)
+        assert (note.wanted, note.reason, note.why) == (decision.wanted, decision.reason, decision.why)
+        assert note.floor <= note.wanted <= scaling.max_replicas
+        moments = (note.panic_until, note.delay_until)
+        assert all(moment > run.at - 1e-6 for moment in moments if moment is not None)
+        assert (note.delay_until is None) == (decision.reason is not ScaleReason.DELAY)
+
+
+def test_note_of_a_burst_says_until_when_nothing_is_taken_away_and_when_it_sleeps():
+    scaling = Autoscaling(min_replicas=0, max_replicas=9, target=1.0, window_s=10, scale_to_zero_after_s=60)
+    run = Run(scaling)
+    for amount in [1.0] * 20 + [8.0] * 3:
+        decision = run.second(amount)
+    note = explained(scaling, run.load, decision, run.at)
+    assert note.reason is ScaleReason.PANIC and note.panic_until == START + 21 + 10
+    assert (note.burst, note.needed, note.floor) == (8.0, 4, 0)
+    assert note.sleeps_at == run.at + 60
+
+
+def test_quiet_endpoint_sleeps_when_its_quiet_time_is_over_whatever_the_delay_of_shrinking() -> None:
+    scaling = Autoscaling(min_replicas=0, target=1.0, window_s=10, scale_to_zero_after_s=20, scale_down_delay_s=300)
+    run = Run(scaling)
+    run.play([0.5] * 20)
+    sizes = run.play([0.0] * 21)
+    assert sizes.index(0) == 19
+    assert run.said[-2].reason is ScaleReason.IDLE

@@ -1,6 +1,6 @@
-"""The REST app: a route for every operation, and the few others that stand in `OPEN`, `GUARDED` and `SOCKETS`.
+"""The REST app: a route for every operation, and the few others that stand in `OPEN`, `GUARDED`, `SIGNED` and `SOCKETS`.
 
-Every route of the app is in exactly one of these four; a test walks the app and fails on any other door.
+Every route of the app is in exactly one of these five; a test walks the app and fails on any other door.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,8 +36,10 @@ from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.overview.model import GetStatus
 from skyloom.rooms.tenancy.rules import permit_right
+from skyloom.rooms.triggers.model import MAX_HOOK_BYTES
 from skyloom.tables.parquet import as_parquet
 
+_MAX_CAUSE = 120
 OPEN = ("/healthz", "/readyz", "/openapi.json")
 _FILE = "/v1/projects/{project}/devices/{device}/blobs/{digest}"
 _ROWS = "/v1/projects/{project}/datasets/{dataset}/versions/{reference}/rows.parquet"
@@ -49,7 +51,10 @@ GUARDED: dict[tuple[str, str], Right] = {
     ("GET", _FILE): Right.DEVICE,
     ("GET", _ROWS): Right.READ,
 }
+SIGNED = ("/v1/hooks/{trigger}",)
+"""Taken without a token: whoever calls knows the secret that the call is signed with."""
 SOCKETS: dict[str, Right] = {"/v1/projects/{project}/sessions/{session_id}": Right.RUN}
+TakeCall = Callable[[str, str, bytes], str]  # trigger, signature, body → what it became
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -61,6 +66,7 @@ def make_app(
     tables: Tables,
     sessions: Sessions,
     devices: Devices,
+    take_call: TakeCall,
     registry: CollectorRegistry,
     hosts: frozenset[str] = LOOPBACK,
 ) -> ASGIApp:
@@ -78,6 +84,7 @@ def make_app(
     # Made when somebody asks: it takes as long as all the rest of the app.
     routes += _open_routes(cloud, cache(partial(openapi.document, operations, __version__)))
     routes += _guarded_routes(cloud, blobs, tables, registry, devices)
+    routes += [Route(path, _answering(partial(_signed, take_call)), methods=["POST"]) for path in SIGNED]
     routes += [WebSocketRoute(path, partial(attend, cloud, sessions, right)) for path, right in SOCKETS.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route, Exception: _failed})
     return Guard(app, hosts)
@@ -103,11 +110,14 @@ async def _carry_out(cloud: Cloud, operation: type[Operation[Any]], request: Req
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= 200:
             raise InvalidRequest("The Idempotency-Key is empty or too long.", next_action="Use 1 to 200 characters.")
+        because = request.headers.get("skyloom-because", "")[:_MAX_CAUSE]
         body = await request.body()
 
         def work() -> bytes:
             # The token is looked at before the body is parsed: strangers learn nothing from our validation.
             by = cloud.authenticate(secret, project)
+            if because:
+                by = msgspec.structs.replace(by, because=because)
             ask = read(operation, request, body)
             return msgspec.json.encode(cloud.do(ask, by, key))
 
@@ -189,6 +199,18 @@ def _guarded_routes(
     routes = {"/metrics": metrics, "PUT": upload, "GET": download, "HEAD": download, _FILE: file_of_device, _ROWS: rows}
     for method, path in GUARDED:
         yield Route(path, _answering(routes.get(path) or routes[method]), methods=[method])
+
+
+async def _signed(take_call: TakeCall, request: Request) -> Response:
+    """A call of a trigger's signed address. No more of its body is read than may be in it."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_HOOK_BYTES:
+            break
+    signature = request.headers.get("skyloom-signature", "")
+    taken = await anyio.to_thread.run_sync(take_call, request.path_params["trigger"], signature, body)
+    return Response(msgspec.json.encode({"id": taken}), 202, media_type="application/json")
 
 
 def _answering(endpoint: Endpoint) -> Endpoint:

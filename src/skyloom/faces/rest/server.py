@@ -105,6 +105,7 @@ def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -
         tables=embedded.tables,
         sessions=embedded.sessions,
         devices=embedded.devices,
+        take_call=embedded.triggers.take_call,
         registry=registry,
     )
     embedded.cloud.start()

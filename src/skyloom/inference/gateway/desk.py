@@ -25,6 +25,7 @@ from skyloom.rooms.serving.plan import Limits
 from skyloom.rooms.serving.routes import EndpointRoute, RouteTraffic
 
 MAX_TRIES = 3
+_CLIENT_LEFT = 499
 # Of the time that a replica lets a request wait. Long texts take minutes, and who hangs is ended by the control plane before this.
 _SILENCE_FACTOR = 30
 _MAX_UNSENT_BYTES = 2**18
@@ -175,6 +176,9 @@ class RouteDesk:
         passage.is_over = True
         self._unhold(passage, now)
         if passage.lane is not None:
+            if passage.begun_at is None or passage.is_call:
+                # It took longer than that: a revision that hangs must not look like one that nobody asks.
+                self._count(passage, _CLIENT_LEFT, now)
             links = self._links_of(passage.lane)
             self._release(passage, now)
             links.cancel(passage)
@@ -240,7 +244,8 @@ class RouteDesk:
             if passage.exchange is not None:
                 passage.exchange.break_off()
         elif trouble is Trouble.UNREACHED and passage.exchange is not None and not self._is_late(passage, now):
-            self._again(passage, lane, now)  # nothing was sent, so this was no try
+            passage.num_tries -= 1  # nothing was sent, so this was no try
+            self._again(passage, lane, now)
         elif trouble is not Trouble.LOST or not _is_repeatable(passage) or not self._try_again(passage, lane, now):
             self._fail(passage, troubled(trouble), now)
         self._dispatch(passage.revision)

@@ -18,6 +18,7 @@ from skyloom.inference.gateway.metrics import CONTENT_TYPE, render
 from skyloom.inference.gateway.relay import Relay
 from skyloom.inference.gateway.watching import Watching, is_known_service
 from skyloom.inference.gateway.words import GRPC, call_failed, failed, refused
+from skyloom.inference.wire.hosts import KnownHosts
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Listener, Streaming
 from skyloom.inference.wire.status import GrpcStatus
@@ -40,6 +41,7 @@ class RouteGate:
 
     Attributes:
         is_draining: nothing new is taken soon.
+        hosts: names that a request may carry.
     """
 
     def __init__(self, desk: RouteDesk, access: AccessList) -> None:
@@ -56,20 +58,11 @@ class RouteGate:
 
     def update(self, access: AccessList) -> None:
         """The route is another one: take over who may come in, and the names that a request may carry in its Host header."""
-        self._hosts = frozenset(name.lower().encode() for name in self.desk.route.allowed_hosts)
+        self.hosts = KnownHosts(self.desk.route.allowed_hosts)
         self._changes += 1
         if access is not self.access:
             self._changes += self.access.version
             self.access = access
-
-    def knows_host(self, host: bytes | None) -> bool:
-        """True for an allowed name with any port; ``[::1]`` keeps its brackets."""
-        if host is None:
-            return False
-        name, colon, port = host.rpartition(b":")
-        if not colon or host.endswith(b"]"):
-            name, port = host, b""
-        return name.lower() in self._hosts and (not port or port.isdigit())
 
 
 class GateRest:
@@ -91,7 +84,7 @@ class GateRest:
     def admit(self, request: Request) -> Response | None:
         """Refuse by the head alone."""
         method, target, headers = request.head
-        if not self._gate.knows_host(headers.get(b"host")):
+        if not self._gate.hosts.knows(headers.get(b"host")):
             return refused(421, "The Host header names another server.")
         request.is_open = target in _HEALTH
         if not request.is_open:

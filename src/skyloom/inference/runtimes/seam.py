@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from skyloom.core.errors import InternalError, InvalidInput
+from skyloom.core.errors import Category, InternalError, InvalidInput
 from skyloom.inference.tensors import Array
 from skyloom.rooms.registry.bundle import Datatype, Manifest, Signature
 
@@ -15,6 +15,24 @@ class BundleRefused(InvalidInput):
 
 class ModelFailed(InternalError):
     """The model raised, or its answer is not what its signature promises."""
+
+
+class InputsRefused(ModelFailed):
+    """The model's own code does not take these values; the message is its own."""
+
+    category = Category.INVALID
+
+
+class ModelBusy(ModelFailed):
+    """More waits for the model than it can take."""
+
+    category = Category.LIMIT
+
+
+class ModelAway(ModelFailed):
+    """The model is being started again; nothing was begun."""
+
+    category = Category.UNAVAILABLE
 
 
 class Slot(NamedTuple):

@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 
 from skyloom.core.errors import SkyloomError
-from skyloom.inference.runtimes.seam import Slot
-from skyloom.inference.services.calls import CallOutcome, PendingCall
+from skyloom.inference.runtimes.seam import InputsRefused, ModelAway, ModelBusy, ModelFailed, Slot
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceFull, ServiceRestarting
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.rooms.registry.bundle import Manifest
 
+_KINDS: dict[type[SkyloomError], type[ModelFailed]] = {
+    ArgumentsRefused: InputsRefused,
+    ServiceFull: ModelBusy,
+    ServiceRestarting: ModelAway,
+}
 PLATFORM = "skyloom_service"
 
 
 class ServiceModel:
     """A loaded model whose `run` is a call into the service's process. `run` waits: it is never called on the event loop.
 
-    Raises whatever the call failed with; a service without a tensor endpoint has no inputs, and is never run.
+    Raises `ModelFailed`, or what of it says that the caller, or the moment, is to blame. A service without a tensor endpoint has no
+    inputs, and is never run.
     """
 
     def __init__(self, manifest: Manifest, process: ServiceProcess, loop: asyncio.AbstractEventLoop) -> None:
@@ -43,7 +49,8 @@ class ServiceModel:
         self._loop.call_soon_threadsafe(self._ask, call)
         outcome = answered.result()
         if isinstance(outcome, SkyloomError):
-            raise outcome
+            kind = _KINDS.get(type(outcome), ModelFailed)
+            raise kind(outcome.message, next_action=outcome.next_action) from outcome
         found = {name: np.frombuffer(raw, np.dtype(kind)).reshape(shape) for name, kind, shape, raw in outcome.arrays}
         return [found[spec.name].astype(DTYPES[spec.datatype], copy=False) for spec in self._signature.outputs]
 

@@ -20,20 +20,28 @@ class BesideFull(LimitExceeded):
 class Beside:
     """One thread, or some, and a bound for what waits for them. Lives on the event loop."""
 
-    def __init__(self, num_threads: int = 1) -> None:
+    def __init__(self, num_threads: int = 1, max_bytes: int = 2**26) -> None:
         self._threads = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="beside")
-        self._num_waiting = 0
+        self._max_bytes = max_bytes
+        self._num_waiting = self._num_bytes = 0
 
     def run(
-        self, work: Callable[[], Made], then: Callable[[Made], None], failed: Callable[[SkyloomError], None]
+        self,
+        work: Callable[[], Made],
+        then: Callable[[Made], None],
+        failed: Callable[[SkyloomError], None],
+        num_bytes: int,
     ) -> None:
-        """Do ``work`` on the thread; ``then`` or ``failed`` is called on the loop. Raises `BesideFull`."""
-        if self._num_waiting >= _MAX_WAITING:
+        """Do ``work``, which holds so many bytes, on the thread; ``then`` or ``failed`` is called on the loop. Raises `BesideFull`."""
+        over = self._num_waiting > 0 and self._num_bytes + num_bytes > self._max_bytes
+        if over or self._num_waiting >= _MAX_WAITING:
             raise BesideFull("Too many large or packed requests wait.", next_action="Send again in a moment.")
         self._num_waiting += 1
+        self._num_bytes += num_bytes
 
         def done(finished: "Future[Made]") -> None:
             self._num_waiting -= 1
+            self._num_bytes -= num_bytes
             try:
                 made = finished.result()
             except SkyloomError as error:

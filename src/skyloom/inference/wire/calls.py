@@ -43,7 +43,7 @@ def call_of(request: Any, contract: Contract) -> Call:
         shape = list(wire.shape)
         spec = contract.expect(wire.name, wire.datatype, shape)
         if wire.name in tensors or (raw and wire.HasField("contents")):
-            raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once.")
+            raise refuse(f"Input {wire.name!r} comes twice.", "Send each input once, as contents or raw.")
         if raw:
             tensors[wire.name] = contract.from_buffer(spec, shape, raw[index])
         else:
@@ -54,17 +54,21 @@ def call_of(request: Any, contract: Contract) -> Call:
     return contract.call(tensors, [output.name for output in request.outputs], request.id)
 
 
-def answer_of(request: Any, ticket: Ticket, plane: DataPlane) -> Any:
-    """The ``ModelInferResponse`` to a request whose rows went through the model."""
+def answer_of(ticket: Ticket, plane: DataPlane) -> Any:
+    """The ``ModelInferResponse`` to a request whose rows went through the model.
+
+    Of the request only its call is left: its message would hold all of its tensors once more while it waits.
+    """
     plan = plane.plan
-    if ticket.outputs is None:
+    outputs = ticket.outputs
+    if outputs is None:
         raise InternalError("The answer is gone.", next_action="Send the request again.")
     answer = pb.ModelInferResponse(
-        model_name=plan.model, model_version=plan.model_version, id=request.id or ticket.prediction_id
+        model_name=plan.model, model_version=plan.model_version, id=ticket.call.client_id or ticket.prediction_id
     )
     answer.parameters["skyloom-prediction-id"].string_param = ticket.prediction_id
     for position in ticket.call.outputs:
-        spec, tensor = plane.contract.signature.outputs[position], ticket.outputs[position]
+        spec, tensor = plane.contract.signature.outputs[position], outputs[position]
         answer.outputs.add(name=spec.name, datatype=spec.datatype.value, shape=tensor.shape)
         answer.raw_output_contents.append(raw_bytes(spec.datatype, tensor))
     return answer
@@ -88,7 +92,12 @@ def _tensor(tensor: Any) -> Any:
 def _typed(spec: TensorSpec, shape: Sequence[int], contents: Any, contract: Contract) -> Array:
     field = _CONTENTS.get(spec.datatype)
     if field is None:
-        raise refuse(f"{spec.datatype.value} has no typed contents.", "Send it in raw_input_contents.")
+        raise refuse(
+            f"Input {spec.name!r}: {spec.datatype.value} has no typed contents.", "Send it in raw_input_contents."
+        )
+    others = [other.name for other, _ in contents.ListFields() if other.name != field]
+    if others:
+        raise refuse(f"Input {spec.name!r} has {others[0]}; {spec.datatype.value} is in {field}.", "Send that alone.")
     values = getattr(contents, field)
     if spec.datatype is Datatype.BYTES:
         return contract.from_strings(spec, shape, list(values))

@@ -4,6 +4,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,7 @@ from skyloom.inference.wire.site import Exchange
 from skyloom.inference.wire.status import HTTP_STATUS
 
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+CACHE_HIT = (b"skyloom-cache", b"hit")
 _RETRY = ((b"retry-after", b"1"),)
 
 
@@ -26,6 +28,31 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     code: str
     category: Category
+
+
+class Asking(Ticket):
+    """A call, who asked it, and how its answer is worded.
+
+    Attributes:
+        priority: as the request's parameters have it; 0 for none. It means something where the endpoint has lanes.
+    """
+
+    __slots__ = ("exchange", "priority", "request", "worded")
+
+    def __init__(
+        self,
+        call: Call,
+        on_done: Callable[[Any], None],
+        request: Request,
+        exchange: Exchange,
+        worded: Callable[[Ticket], Response],
+        priority: int = 0,
+    ) -> None:
+        super().__init__(call, time.perf_counter(), on_done)
+        self.priority = priority
+        self.request = request
+        self.exchange = exchange
+        self.worded = worded
 
 
 class Desk:
@@ -41,26 +68,26 @@ class Desk:
         call: Call,
         worded: Callable[[Ticket], Response],
         timeout_s: float | None = None,
+        priority: int = 0,
     ) -> None:
         """Let the model answer a call; ``worded`` makes its answer. Raises `QueueFull`, `ReplicaDraining` at once."""
 
-        def answer(ticket: Ticket) -> None:
-            if ticket.failure is not None:
-                response = failed(ticket.failure, ticket.prediction_id)
-            else:
-                try:
-                    response = packed(worded(ticket), request.head.headers)
-                except Exception:  # a defect of ours must not keep the rest of the batch waiting
-                    traceback.print_exc(file=sys.stderr)
-                    response = refusal(500, "The server made a mistake.")
-            exchange.answer(self.count(request, response))
+        ticket = Asking(call, self._answer, request, exchange, worded, priority)
+        self._plane.queue(ticket, timeout_s)
+        exchange.on_cut = ticket.cancel
 
-        ticket = self._plane.infer(call, answer, timeout_s)
-
-        def cut() -> None:
-            ticket.cancelled = True
-
-        exchange.on_cut = cut
+    def _answer(self, ticket: "Asking") -> None:
+        request = ticket.request
+        if ticket.failure is not None:
+            response = failed(ticket.failure, ticket.prediction_id)
+        else:
+            try:
+                response = packed(ticket.worded(ticket), request.head.headers)
+            except Exception:  # a defect of ours must not keep the rest of the batch waiting
+                traceback.print_exc(file=sys.stderr)
+                response = refusal(500, "The server made a mistake.")
+        self._plane.traffic.answered(response.status, time.perf_counter() - request.arrived_at)
+        ticket.exchange.answer(response)
 
     def count(self, request: Request, response: Response) -> Response:
         """Count an answer to an inference."""
@@ -71,7 +98,8 @@ class Desk:
 
 def prediction_header(ticket: Ticket) -> Fields:
     """Which prediction an answer is."""
-    return ((b"skyloom-prediction-id", ticket.prediction_id.encode()),)
+    named = (b"skyloom-prediction-id", ticket.prediction_id.encode())
+    return (named, CACHE_HIT) if ticket.cached_from else (named,)
 
 
 def failed(error: SkyloomError, prediction_id: str = "") -> Response:
@@ -91,6 +119,8 @@ def failed(error: SkyloomError, prediction_id: str = "") -> Response:
 def refusal(status: int, message: str, headers: Fields = ()) -> Response:
     """Word an error that has no exception of its own."""
     category = next((kind for kind, number in HTTP_STATUS.items() if number == status), Category.INVALID)
+    if category in (Category.LIMIT, Category.UNAVAILABLE):
+        headers = (*headers, *_RETRY)
     body = ErrorAnswer(error=message, code=f"http_{status}", category=category)
     return Response(status, msgspec.json.encode(body), headers=headers)
 

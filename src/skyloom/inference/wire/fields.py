@@ -4,6 +4,7 @@ A client sends the same few blocks again and again, so what a block meant is rem
 Ours never touch the client's table: literals without indexing, written once.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -23,7 +24,8 @@ _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _NEEDED = frozenset({b":method", b":scheme", b":path"})
 # They speak of a connection, and an HTTP/2 request has none of its own (RFC 9113 §8.2.2).
 _HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-
+_LONG = 127
+_SHORT = [bytes((length,)) for length in range(_LONG)]
 
 _UNSAFE = re.compile(rb"[\0\r\n]")  # RFC 9113 §8.2.1: they end a line where fields are written as lines
 
@@ -139,12 +141,23 @@ def _number(block: bytes, at: int, prefix: int) -> tuple[int, int]:
 
 def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A header block of literals that no table remembers. Names are lower-case."""
-    made = bytearray()
-    for name, value in fields:
-        made += b"\x00"
-        for part in (name, value):
-            made += _integer(len(part)) + part
-    return bytes(made)
+    return b"".join([_named(name) + _sized(value) for name, value in fields])
+
+
+@functools.lru_cache(maxsize=64)
+def known_block(status: int, content_type: bytes) -> bytes:
+    """The block that most answers begin with."""
+    return block(((b":status", b"%d" % status), (b"content-type", content_type)))
+
+
+@functools.lru_cache(maxsize=256)
+def _named(name: bytes) -> bytes:
+    return b"\x00" + _sized(name)
+
+
+def _sized(part: bytes) -> bytes:
+    length = len(part)
+    return (_SHORT[length] if length < _LONG else _integer(length)) + part
 
 
 def _integer(value: int) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.codec import timeout_of, unreadable
+from skyloom.inference.codec import priority_of, timeout_of, unreadable
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.rows import plain, read_rows
 from skyloom.inference.wire.desk import Desk, prediction_header
@@ -64,7 +64,7 @@ class Generation:
                 return Response(200, event(content), EVENTS, prediction_header(ticket))
             return Response(200, content, headers=prediction_header(ticket))
 
-        self._desk.ask(request, exchange, call, worded, timeout_of(parameters))
+        self._desk.ask(request, exchange, call, worded, timeout_of(parameters), priority_of(parameters))
 
     def _written(self, ticket: Ticket) -> bytes:
         assert ticket.outputs is not None

@@ -1,11 +1,13 @@
 """gRPC's messages in their frames and its statuses in trailers (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md)."""
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_from_bytes
 
-from skyloom.core.errors import InvalidInput, LimitExceeded
+from skyloom.core.errors import InvalidInput, LimitExceeded, SkyloomError
 from skyloom.inference.codec import RequestUnreadable
+from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.status import GrpcStatus
 
@@ -14,6 +16,7 @@ OK: Fields = ((b"grpc-status", b"0"),)
 ENCODINGS = b"identity,deflate,gzip"
 _BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 _MAX_TOLD_BYTES = 1_024
+_AT_ONCE_BYTES = 2**20  # unpacking more would hold up everybody else
 
 
 class CompressionUnknown(InvalidInput):
@@ -53,6 +56,31 @@ def unpacked_message(packed: bytes, encoding: bytes, max_bytes: int) -> bytes:
     if not unpacker.eof:
         raise RequestUnreadable("The packed message does not end where it should.", next_action="Send it again.")
     return made
+
+
+def unpack(
+    content: bytes,
+    encoding: bytes,
+    max_bytes: int,
+    beside: Beside,
+    then: Callable[[bytes], None],
+    failed: Callable[[SkyloomError], None],
+) -> None:
+    """Unpack a message, beside the loop if it is large: ``then`` or ``failed`` is called, maybe at once."""
+    try:
+        made = unpacked_message(content, encoding, min(max_bytes, _AT_ONCE_BYTES))
+    except MessageTooLarge as error:
+        if max_bytes <= _AT_ONCE_BYTES:
+            failed(error)
+            return
+        try:
+            beside.run(lambda: unpacked_message(content, encoding, max_bytes), then, failed, len(content))
+        except SkyloomError as full:
+            failed(full)
+    except SkyloomError as error:
+        failed(error)
+    else:
+        then(made)
 
 
 def too_large(max_bytes: int) -> MessageTooLarge:

@@ -56,6 +56,9 @@ class _Answers:
         self._repository = Repository(plane)
 
     def model_ready(self, message: Any) -> Any:
+        guests = self._plane.guests
+        if guests is not None and guests.has(message.name):
+            return pb.ModelReadyResponse(ready=guests.get(message.name, message.version).failure is None)
         self._plane.check_model(message.name, message.version)
         return pb.ModelReadyResponse(ready=self._plane.ready)
 
@@ -68,11 +71,20 @@ class _Answers:
         return pb.ModelConfigResponse(config=_written(self._plane.config(), pb.ModelConfig()))
 
     def model_statistics(self, message: Any) -> Any:
-        if message.name:
+        guests = self._plane.guests
+        if not message.name:
+            found = self._plane.all_statistics()
+        elif guests is not None and guests.has(message.name):
+            found = [guests.get(message.name, message.version).statistics()]
+        else:
             self._plane.check_model(message.name, message.version)
-        told = msgspec.to_builtins(self._plane.statistics())
-        del told["memory_usage"], told["response_stats"]  # always empty
-        return pb.ModelStatisticsResponse(model_stats=[json_format.ParseDict(told, pb.ModelStatistics())])
+            found = [self._plane.statistics()]
+        told = [msgspec.to_builtins(one) for one in found]
+        for one in told:
+            del one["memory_usage"], one["response_stats"]  # always empty
+        return pb.ModelStatisticsResponse(
+            model_stats=[json_format.ParseDict(one, pb.ModelStatistics()) for one in told]
+        )
 
     def index(self, message: Any) -> Any:
         return pb.RepositoryIndexResponse(
@@ -80,11 +92,14 @@ class _Answers:
         )
 
     def load(self, message: Any) -> Any:
-        self._repository.load(message.model_name, message.parameters)
+        # One of the pack is in memory when this is asked: its site waited for it.
+        if message.parameters or message.model_name != self._plane.plan.model:
+            self._repository.load(message.model_name, message.parameters)
         return pb.RepositoryModelLoadResponse()
 
     def unload(self, message: Any) -> Any:
         self._repository.unload(message.model_name)
+        return pb.RepositoryModelUnloadResponse()
 
     def trace_setting(self, message: Any) -> Any:
         if message.model_name:

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from skyloom.core.errors import LimitExceeded
 from skyloom.inference.wire import open_inference_pb2 as pb
-from skyloom.inference.wire.grpc_framing import OK, TYPE, framed
+from skyloom.inference.wire.grpc_framing import OK, TYPE, framed, trailers_of
 from skyloom.inference.wire.messages import Fields, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import GrpcStatus
@@ -88,6 +88,10 @@ class Conversation:
     def stop(self) -> None:
         """No more answers."""
         self._end(_STOPPING)
+
+    def end(self, code: GrpcStatus, why: str) -> None:
+        """No more answers, and why."""
+        self._end(trailers_of(code, why))
 
     def _refuse(self) -> None:
         self._end(_INVALID)

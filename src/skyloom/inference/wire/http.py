@@ -20,6 +20,10 @@ from skyloom.rooms.serving.plan import Limits
 _LINGER_S = 2.0
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
+# At a time: others get their turns between the requests of one read, and its answers must be taken.
+_PARSED_BYTES = 2**10
+_SHARE_BYTES = 2**16  # of a body that comes in though all of them together are too much: small ones still get through
+_FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 
 
 class Connections:
@@ -27,6 +31,8 @@ class Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
+        held_bytes: of answers that were made and that their clients do not take, on all connections together.
+        share_bytes: of one body that is let in though all together are too much.
         known: heads that need not be read again.
     """
 
@@ -35,8 +41,19 @@ class Connections:
         self.limits = limits
         self.known = Known(site)
         self.open: set[Connection] = set()
-        self.unread_bytes = 0
+        self.unread_bytes = self.held_bytes = 0
+        self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+
+    @property
+    def is_overfull(self) -> bool:
+        """True while the answers that wait for their clients are more than all of them together may be."""
+        return self.held_bytes > self.limits.max_unread_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """True while all bodies together are more than they may be; then only small ones come in."""
+        return self.unread_bytes > self.limits.max_unread_bytes
 
     def accept(self) -> "Connection":
         """Protocol factory for `loop.create_server`."""
@@ -74,6 +91,10 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._unparsed: bytes | memoryview = b""
+        self._is_waiting = False  # for its turn to read the rest
+        self._num_chunks = self._held_bytes = 0
+        self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -94,6 +115,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._group.open.discard(self)
         self._drop_body()
+        self._unparsed = b""
+        self._group.held_bytes -= self._held_bytes
+        self._held_bytes = 0
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
@@ -104,14 +128,47 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
-        if self._request is None and not self._in_head and not self._is_last_read:
+        exchanges = self._exchanges
+        if self._request is None and not self._in_head and not (exchanges and exchanges[-1].closing):
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end > 3 else b""
             known = self._group.known.find(self._raw_head)
             if known is not None and end + known[1] == len(data):
-                self._take(known[0], data[end:])
-                self._steer()
+                request = Request(known[0])
+                request.body = data[end:]
+                self._site.serve(request, self._begin(request, closing=False))
+                if self._paused or len(exchanges) >= self._limits.max_pipelined:
+                    self._steer()
                 return
+        self._parse(b"".join((self._unparsed, data)) if len(self._unparsed) else data)
+        self._steer()
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Read a few requests, or of one body all that is there; the rest when others had their turn and answers are taken."""
+        is_body = True
+        while len(data) and is_body and not self._refused:
+            size = self._parsed_bytes
+            self._feed(data if len(data) <= size else memoryview(data)[:size])
+            data = memoryview(data)[size:]
+            is_body = self._request is not None and b"content-length" in self._headers
+        self._unparsed = b"" if self._refused else data
+
+    def _parse_rest(self) -> None:
+        self._is_waiting = False
+        if len(self._unparsed) and not self._is_busy:
+            self._parse(self._unparsed)
+            self._steer()
+
+    @property
+    def _parsed_bytes(self) -> int:
+        """How much is read at a time: little, but of one body as much as there is."""
+        if self._request is None:
+            return _PARSED_BYTES
+        if b"content-length" not in self._headers:
+            return 4 * _PARSED_BYTES
+        return max(_PARSED_BYTES, int(self._headers[b"content-length"]) - len(self._body))
+
+    def _feed(self, data: bytes | memoryview) -> None:
         self._began_now = False
         try:
             self._parser.feed_data(data)
@@ -123,7 +180,6 @@ class Connection(asyncio.Protocol):
             self._stalled_head_bytes += len(data)
             if self._stalled_head_bytes > self._limits.max_header_bytes:
                 self._refuse(431, "The request's headers are too large.")
-        self._steer()
 
     def eof_received(self) -> bool:
         # A client that only closed its sending side still gets the answers it waits for. Who leaves while an answer comes part by part
@@ -142,13 +198,17 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_deadline = None
+        self._written_bytes = 0
         if self._exchanges and self._exchanges[0].is_parted:
             self._make_room(self._exchanges[0])
+        self._count_held()
         self._steer()
 
     # -- httptools ----------------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._refused:
+            return
         self._reset()
         self._in_head = self._began_now = True
         self._wait(self._limits.header_timeout_s)
@@ -192,6 +252,11 @@ class Connection(asyncio.Protocol):
         elif self._headers.get(b"expect") and not self._exchanges:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        if self._num_chunks > _FREE_CHUNKS and len(self._body) < _MIN_CHUNK_BYTES * self._num_chunks:
+            self._refuse(400, "The chunks of the body are too small: each costs more than it brings.")
+        self._num_chunks += 1
+
     def on_body(self, body: bytes) -> None:
         if self._refused:
             return
@@ -204,7 +269,7 @@ class Connection(asyncio.Protocol):
         self._group.unread_bytes += len(body)
         if len(self._body) > self._limits.max_body_bytes:
             self._refuse(413, f"The body is larger than {self._limits.max_body_bytes} bytes.")
-        elif self._group.unread_bytes > self._limits.max_unread_bytes:
+        elif self._group.is_full and len(self._body) > self._group.share_bytes:
             self._refuse(429, "Too many large requests are coming in at once.")
 
     def on_message_complete(self) -> None:
@@ -225,20 +290,9 @@ class Connection(asyncio.Protocol):
         self._raw_head = b""  # the next request of the same bytes has another one
         self._site.serve(request, exchange)
 
-    def _take(self, head: Head, body: bytes) -> None:
-        """Serve a request whose head was read before."""
-        request = Request(head)
-        request.body = body
-        self._site.serve(request, self._begin(request, closing=False))
-
-    @property
-    def _is_last_read(self) -> bool:
-        """True when a request said that it is the last; the parser refuses what comes behind it."""
-        return bool(self._exchanges) and self._exchanges[-1].closing
-
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
-        exchange = Turn(self, closing or self.closing, request.head.method == b"HEAD")
+        exchange = Turn(self, closing or self._group.draining, request.head.method == b"HEAD")
         self._exchanges.append(exchange)
         self._read_deadline = None
         return exchange
@@ -255,12 +309,20 @@ class Connection(asyncio.Protocol):
         """Bytes that were sent and that the system has not taken."""
         return self._transport.get_write_buffer_size()
 
+    def fitting(self, response: Response) -> Response:
+        """An answer, or, where there is no room to keep it until it is taken, one that says so."""
+        if self._group.is_overfull and len(response.body) > _SHARE_BYTES:
+            return self._site.refusal(429, "Too many answers wait to be taken.")
+        return response
+
     def give_up(self) -> None:
         """Cut the connection."""
         self._transport.abort()
 
     def flush(self) -> None:
         """Send the answers that are ready, in the order of their requests."""
+        if self._is_one_answer():
+            return
         out: list[bytes | bytearray] = []
         closing = False
         while self._exchanges and (encoded := self._exchanges[0].encoded) is not None and not closing:
@@ -280,11 +342,41 @@ class Connection(asyncio.Protocol):
                 self._linger()
             elif self._request is None and not self._in_head:
                 self._wait(self._limits.idle_timeout_s)
+        if self._write_deadline is not None or self._held_bytes or closing or len(self._exchanges) > 1:
+            self._count_held()
         self._steer()
+
+    def _count_held(self) -> None:
+        """Count what waits for the client: what the system has not taken, and what waits for its turn."""
+        held = self._written_bytes + sum([len(turn.encoded) for turn in self._exchanges if turn.encoded])
+        self._group.held_bytes += held - self._held_bytes
+        self._held_bytes = held
+
+    def _is_one_answer(self) -> bool:
+        """The usual case: one request, one whole answer, and the next request may come. Sends it."""
+        exchanges = self._exchanges
+        if len(exchanges) != 1 or self._refused or self._held_bytes:
+            return False
+        turn = exchanges[0]
+        encoded = turn.encoded
+        if encoded is None or turn.is_parted or turn.closing:
+            return False
+        exchanges.popleft()
+        self._send([encoded])
+        if self._write_deadline is not None:
+            self._count_held()
+        if self._request is None and not self._in_head:
+            self._wait(self._limits.idle_timeout_s)
+        if self._paused:
+            self._steer()
+        return True
 
     def _send(self, out: list[bytes | bytearray]) -> None:
         if out and not self._transport.is_closing():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            content = out[0] if len(out) == 1 else b"".join(out)
+            self._transport.write(content)
+            if self._write_deadline is not None:
+                self._written_bytes += len(content)
 
     def _pour(self, turn: Turn) -> bool:
         """Send parts as far as the client takes them; True when that was all of the answer."""
@@ -322,12 +414,20 @@ class Connection(asyncio.Protocol):
         self._drop_body()
         self._headers = {}
         self._admission = None
-        self._head_bytes = self._num_headers = self._stalled_head_bytes = 0
+        self._head_bytes = self._num_headers = self._stalled_head_bytes = self._num_chunks = 0
+
+    @property
+    def _is_busy(self) -> bool:
+        """True while answers are not taken, or too many are owed."""
+        return self._write_deadline is not None or len(self._exchanges) >= self._limits.max_pipelined
 
     def _steer(self) -> None:
         """Read no further while answers are not taken or too many are owed; what is refused is read to be dropped."""
-        busy = self._write_deadline is not None or len(self._exchanges) >= self._limits.max_pipelined
-        pause = busy and not self._refused
+        busy = self._is_busy
+        if len(self._unparsed) and not busy and not self._is_waiting:
+            self._is_waiting = True
+            asyncio.get_running_loop().call_soon(self._parse_rest)  # not now: the parser itself may have led here
+        pause = (busy or len(self._unparsed) > 0) and not self._refused
         if pause != self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:
@@ -382,7 +482,8 @@ class Connection(asyncio.Protocol):
         """Answer, and believe nothing more on this connection."""
         self._refused = True
         self._drop_body()
-        self._request = None
+        self._unparsed = b""
+        self._request = self._read_deadline = None  # earlier answers have their time; then it lingers
         self._in_head = False
         exchange = Turn(self, True, False)
         self._exchanges.append(exchange)

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable
 from typing import cast
 
+from skyloom.inference.wire.blocks import Blocks
 from skyloom.inference.wire.fields import FieldReader, HeadTooLarge
+from skyloom.inference.wire.floods import Floods
 from skyloom.inference.wire.frames import (
     PREFACE,
     ConnectionBroken,
@@ -21,6 +23,9 @@ from skyloom.inference.wire.frames import (
     Http2Setting,
     Splitter,
     StreamBroken,
+    check_length,
+    check_on_connection,
+    check_on_stream,
     frame,
     goaway,
     read_settings,
@@ -31,20 +36,19 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Head, Request, Response
-from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Held, Http2Stream, Outflow
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
+_DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
 _DEFAULT_WINDOW = 65_535
 _CONNECTION_WINDOW = 2**24
 _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
-_MAX_CONTINUATIONS = 32
-_CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
-_CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
+_CRUMB_BYTES = 64
+_SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _MAX_SETTINGS_BYTES = 6 * 64
-_FREE_RESETS = 200
 _OPEN_SHARE = 16
 
 
@@ -53,6 +57,8 @@ class Http2Connections:
 
     Attributes:
         unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
+        held: answers that their clients do not take.
+        share_bytes: what one connection may keep though all together keep too much: nobody can lock out those who keep next to nothing.
         open_bytes: the same of requests that showed no token; they have a small bound of their own, so that they harm only each other.
     """
 
@@ -61,11 +67,25 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
+        self.held = Held(limits.max_unread_bytes)
+        self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
+        self._written: list[Http2Connection] = []
 
     def accept(self) -> "Http2Connection":
         """Protocol factory for `loop.create_server`."""
         return Http2Connection(self)
+
+    def flush_soon(self, connection: "Http2Connection", loop: asyncio.AbstractEventLoop) -> None:
+        """Send what a connection has written when this turn of the loop is over."""
+        self._written.append(connection)
+        if len(self._written) == 1:
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        written, self._written = self._written, []
+        for connection in written:
+            connection.flush()
 
     def count(self, request: Request, num_bytes: int) -> bool:
         """Count what a request keeps, or does not keep any more; False when all of them keep too much."""
@@ -102,13 +122,17 @@ class Http2Connection(asyncio.Protocol):
         self._fields = FieldReader(limits.max_header_bytes)
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
+        self._admitted: Head | None = (
+            None  # the head that was let in last, the site's epoch then, and the most that its body may be
+        )
+        self._epoch = self._admitted_bytes = 0
         self._window = _CONNECTION_WINDOW
-        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown)
-        self._block: list[bytes] | None = None
-        self._block_head = Frame(0, 0, 0, b"")
+        self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown, group.held)
+        self._blocks = Blocks(self._fields.max_block_bytes)
+        self._floods = Floods(self._outflow)
         self._out: list[bytes] = []
         self._flushing = self._closing = self._paused = self._is_quiet = False
-        self._num_control = self._num_resets = 0
+        self._num_kept = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
 
@@ -147,7 +171,7 @@ class Http2Connection(asyncio.Protocol):
                     self._reset(broken.stream, broken.code)
         except ConnectionBroken as broken:
             self._end(broken.code, str(broken))
-        self._flush()
+        self.flush()
 
     def eof_received(self) -> bool:
         return False
@@ -162,7 +186,7 @@ class Http2Connection(asyncio.Protocol):
         self._paused = self._outflow.is_stopped = False
         if not self._transport.is_closing():
             self._transport.resume_reading()
-        self._flush()
+        self.flush()
         self._outflow.resume()
         self._close_if_done()
 
@@ -179,23 +203,16 @@ class Http2Connection(asyncio.Protocol):
         return data[length:]
 
     def _take(self, each: Frame) -> None:
-        if self._block is not None and (each.kind != FrameKind.CONTINUATION or each.stream != self._block_head.stream):
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a header block was not finished")
-        if each.kind == FrameKind.DATA:
+        self._blocks.check(each)
+        if each.kind == _DATA:
             self._take_data(each)
-        elif each.kind == FrameKind.HEADERS:
+        elif each.kind == _HEADERS:
             self._take_headers(each)
         elif each.kind == FrameKind.CONTINUATION:
             self._take_continuation(each)
         else:
-            self._count_control()
+            self._floods.control()
             self._take_control(each)
-
-    def _count_control(self) -> None:
-        """Count a frame that carries nothing. Raises `ConnectionBroken`."""
-        self._num_control += 1
-        if self._num_control > _CONTROL_PER_S + _CONTROL_PER_PART * self._outflow.num_parts:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
 
     def _take_control(self, each: Frame) -> None:
         if each.kind == FrameKind.WINDOW_UPDATE:
@@ -203,27 +220,27 @@ class Http2Connection(asyncio.Protocol):
         elif each.kind == FrameKind.SETTINGS:
             self._take_settings(each)
         elif each.kind == FrameKind.PING:
-            _check_length(each, 8)
-            _on_connection(each)
+            check_length(each, 8)
+            check_on_connection(each)
             if not each.flags & Flag.ACK:
                 self._write(frame(FrameKind.PING, Flag.ACK, 0, each.payload))
         elif each.kind == FrameKind.RST_STREAM:
             self._take_reset(each)
         elif each.kind == FrameKind.PRIORITY:
-            _on_stream(each)
+            check_on_stream(each)
             if len(each.payload) != 5:
                 raise StreamBroken(each.stream, ErrorCode.FRAME_SIZE_ERROR)
         elif each.kind == FrameKind.GOAWAY:
-            _on_connection(each)
+            check_on_connection(each)
             self._is_quiet = True
             self._close_if_done()
         elif each.kind == FrameKind.PUSH_PROMISE:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
 
     def _take_settings(self, each: Frame) -> None:
-        _on_connection(each)
+        check_on_connection(each)
         if each.flags & Flag.ACK:
-            _check_length(each, 0)
+            check_length(each, 0)
             return
         if len(each.payload) > _MAX_SETTINGS_BYTES:  # each of them may touch every stream
             raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many settings in one frame")
@@ -240,23 +257,14 @@ class Http2Connection(asyncio.Protocol):
         self._outflow.resume()
 
     def _take_reset(self, each: Frame) -> None:
-        _on_stream(each)
-        _check_length(each, 4)
+        check_on_stream(each)
+        check_length(each, 4)
         if each.stream > self._last:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a stream that was not begun is reset")
         stream = self._streams.get(each.stream)
         if stream is not None:
-            self._count_reset()
+            self._floods.reset()
             self._forget(stream)
-
-    def _count_reset(self) -> None:
-        """Count a request that ended before its answer. Raises `ConnectionBroken`.
-
-        Begin and take back, again and again, is an attack (CVE-2023-44487), and so is to make us take it back (CVE-2025-8671).
-        """
-        self._num_resets += 1
-        if self._num_resets > _FREE_RESETS + self._outflow.num_served:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
 
     def _widen(self, number: int, increment: int) -> None:
         stream = self._streams.get(number)
@@ -274,31 +282,17 @@ class Http2Connection(asyncio.Protocol):
     # -- requests -----------------------------------------------------------------------------------------------------------
 
     def _take_headers(self, each: Frame) -> None:
-        _on_stream(each)
-        if not each.stream & 1:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
-        part = unpadded(each)
-        if each.flags & Flag.PRIORITY:
-            if len(part) < 5:
-                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without their priority")
-            part = part[5:]
-        if each.flags & Flag.END_HEADERS:
-            self._head(each, part)
+        whole = self._blocks.take_headers(each)
+        if whole is not None:
+            self._head(each, whole)
         else:
-            self._block, self._block_head = [part], each
             self._deadline = time.monotonic() + self._limits.header_timeout_s
 
     def _take_continuation(self, each: Frame) -> None:
-        if self._block is None:
-            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self._block.append(each.payload)
-        num_bytes = sum(len(part) for part in self._block)
-        if num_bytes > self._fields.max_block_bytes or len(self._block) > _MAX_CONTINUATIONS:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
-        if each.flags & Flag.END_HEADERS:
-            whole, self._block = b"".join(self._block), None
+        found = self._blocks.take_continuation(each)
+        if found is not None:
             self._deadline = None if self._streams else time.monotonic() + self._limits.idle_timeout_s
-            self._head(self._block_head, whole)
+            self._head(*found)
 
     def _head(self, each: Frame, written: bytes) -> None:
         """A whole header block: a new request, or the trailers of one."""
@@ -318,14 +312,14 @@ class Http2Connection(asyncio.Protocol):
             raise StreamBroken(each.stream, ErrorCode.REFUSED_STREAM)
         try:
             request = Request(self._fields.read(written, each.stream))
-            refusal = self._site.admit(request)
+            refusal = self._admit(request)
         except HeadTooLarge:
             request = Request(Head(b"", b"", {}))
             refusal = self._site.refusal(431, "The request's headers are too large.")
         stream = self._streams[each.stream] = Http2Stream(self._outflow, each.stream, request)
         self._deadline = None
         stream.head_bytes = self._fields.cost_bytes
-        has_room = self._group.count(request, stream.head_bytes)
+        has_room = self._has_room(request, stream.head_bytes)
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
@@ -342,8 +336,20 @@ class Http2Connection(asyncio.Protocol):
             elif stream.listener is None:
                 stream.deadline = time.monotonic() + self._limits.body_timeout_s
 
+    def _admit(self, request: Request) -> Response | None:
+        """Ask the site, unless it let the same head in before and nothing has changed since."""
+        if request.head is self._admitted and self._epoch == self._site.epoch:
+            request.max_bytes = self._admitted_bytes
+            return None
+        self._epoch = self._site.epoch
+        refusal = self._site.admit(request)
+        # Remembered heads alone come again as the same object; those of requests without a token are counted, so they are asked about.
+        self._admitted = request.head if refusal is None and not request.is_open else None
+        self._admitted_bytes = request.max_bytes
+        return refusal
+
     def _take_data(self, each: Frame) -> None:
-        _on_stream(each)
+        check_on_stream(each)
         size, stream = len(each.payload), self._streams.get(each.stream)
         self._window -= size
         if self._window < 0:
@@ -359,8 +365,8 @@ class Http2Connection(asyncio.Protocol):
         if stream.window < 0:
             raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
         part = unpadded(each)
-        if not part and not each.flags & Flag.END_STREAM:
-            self._count_control()  # nothing, and not the end either
+        if len(part) < _CRUMB_BYTES and not each.flags & Flag.END_STREAM:
+            self._floods.control()  # it costs more than it brings
         if stream.listener is not None:
             if part:
                 stream.listener.heard(part)
@@ -369,7 +375,7 @@ class Http2Connection(asyncio.Protocol):
             return
         else:
             stream.take(part)
-            if self._is_too_much(stream, self._group.count(stream.request, len(part))):
+            if self._is_too_much(stream, self._has_room(stream.request, len(part))):
                 return
         if each.flags & Flag.END_STREAM:
             self._heard_all(stream)
@@ -379,7 +385,7 @@ class Http2Connection(asyncio.Protocol):
     def _count_kept(self, stream: Http2Stream, listener: Listener) -> None:
         """Count what a listener keeps, and give it time for the rest. Raises `StreamBroken`."""
         kept = 0 if stream.is_gone else listener.num_kept
-        has_room = self._group.count(stream.request, kept - stream.num_bytes)
+        has_room = self._has_room(stream.request, kept - stream.num_bytes)
         stream.num_bytes = kept
         is_late = kept and listener.wants_more
         stream.deadline = time.monotonic() + self._limits.body_timeout_s if is_late else None
@@ -427,13 +433,13 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
-            self._count_reset()
-        self._count_control()
+            self._floods.reset()
+        self._floods.control()
 
     def _forget(self, stream: Http2Stream) -> None:
         self._streams.pop(stream.number, None)
         self._drop_body(stream)
-        self._group.count(stream.request, -stream.head_bytes)
+        self._has_room(stream.request, -stream.head_bytes)
         stream.head_bytes = 0
         self._outflow.drop(stream)
         stream.is_answered = stream.is_gone = True
@@ -444,8 +450,14 @@ class Http2Connection(asyncio.Protocol):
         if not self._streams:
             self._deadline = time.monotonic() + self._limits.idle_timeout_s
 
+    def _has_room(self, request: Request, num_bytes: int) -> bool:
+        """Count what a request keeps; while all keep too much, only a connection that keeps next to nothing has room."""
+        self._num_kept += num_bytes
+        fits = self._group.count(request, num_bytes)
+        return fits or (not request.is_open and self._num_kept <= self._group.share_bytes)
+
     def _drop_body(self, stream: Http2Stream) -> None:
-        self._group.count(stream.request, -stream.num_bytes)
+        self._has_room(stream.request, -stream.num_bytes)
         stream.body, stream.num_bytes = b"", 0
 
     def _write(self, content: bytes) -> None:
@@ -453,9 +465,10 @@ class Http2Connection(asyncio.Protocol):
         self._out.append(content)
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._group.flush_soon(self, self._loop)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what was written to the system."""
         self._flushing = False
         if self._out and not self._paused and not self._transport.is_closing():
             out, self._out = self._out, []
@@ -467,7 +480,13 @@ class Http2Connection(asyncio.Protocol):
 
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
-        self._num_control = self._outflow.num_parts = 0
+        try:
+            self._look_at_clock(now)
+        except ConnectionBroken as broken:
+            self._end(broken.code, str(broken))
+
+    def _look_at_clock(self, now: float) -> None:
+        self._floods.forgive()
         if any(late is not None and now > late for late in (self._write_deadline, self._outflow.deadline)):
             self._transport.abort()
         elif self._deadline is not None and now > self._deadline and not self._paused:
@@ -490,7 +509,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self._is_quiet and not self._streams and not self._paused:
-            self._flush()
+            self.flush()
             self._close()
 
     def _end(self, code: ErrorCode, why: str) -> None:
@@ -498,7 +517,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._closing:
             self._write(goaway(self._last, code, why))
             self._closing = True
-            self._flush()
+            self.flush()
             self._close()
 
     def _close(self) -> None:
@@ -506,18 +525,3 @@ class Http2Connection(asyncio.Protocol):
         if self._write_deadline is None:
             self._write_deadline = time.monotonic() + self._limits.write_timeout_s
         self._transport.close()
-
-
-def _on_stream(each: Frame) -> None:
-    if not each.stream:
-        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to a stream")
-
-
-def _on_connection(each: Frame) -> None:
-    if each.stream:
-        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"frame type {each.kind} belongs to the connection")
-
-
-def _check_length(each: Frame, length: int) -> None:
-    if len(each.payload) != length:
-        raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"frame type {each.kind} has {length} bytes")

@@ -34,5 +34,7 @@ class Known:
         plain = b"transfer-encoding" not in headers and b"expect" not in headers
         if not epoch == self._epoch == self._site.epoch:
             return
-        if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
+        if strict and plain and len(raw) <= _MAX_KNOWN_BYTES:
+            if len(self._heads) >= _MAX_KNOWN:  # heads that differ each time must not keep out those that come again
+                del self._heads[next(iter(self._heads))]
             self._heads[raw] = head, int(headers.get(b"content-length", b"0"))

@@ -72,6 +72,9 @@ class Response:
 
     def encode(self, closing: bool, without_body: bool) -> bytes:
         """Write it as bytes."""
+        if len(self.headers) == 1 and not closing and not without_body:  # the usual answer
+            begin, ((name, value),) = _beginning(self.status, self.content_type), self.headers
+            return b"%b%d\r\n%b: %b\r\n\r\n%b" % (begin, len(self.body), name, value, self.body)
         parts = [_beginning(self.status, self.content_type), b"%d\r\n" % len(self.body)]
         for name, value in self.headers:
             parts += (name, b": ", value, b"\r\n")

@@ -1,11 +1,15 @@
 """The Open Inference Protocol v2 over REST: inference, metadata, configuration, statistics, health (kserve's and Triton's words)."""
 
+import functools
 from collections.abc import Callable
+
+import msgspec
 
 from skyloom.core.errors import Unavailable
 from skyloom.inference import codec
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane, ServerMetadata
+from skyloom.inference.moulds import Moulds
 from skyloom.inference.wire.desk import Desk, failed, json_answer, prediction_header
 from skyloom.inference.wire.generation import Generation
 from skyloom.inference.wire.messages import Request, Response
@@ -26,6 +30,12 @@ class OpenInference:
         self._desk = desk
         self._repository = Repository(plane)
         self._of_model = self._model_routes()
+        self._moulds = Moulds(plane.contract)
+        plan = plane.plan
+        named = [msgspec.json.encode(word).replace(b"%", b"%%") for word in (plan.model, plan.model_version)]
+        beginning = b'{"model_name":%b,"model_version":%b,"id":"' % (named[0], named[1])
+        # The prediction's id twice, and the outputs: as `codec.encode_answer` writes them.
+        self._usual = beginning + b'%b","parameters":{"skyloom-prediction-id":"%b"},"outputs":%b}'
 
     def table(self) -> RestTable:
         """Every address: those of the server, and those of the model with and without its version."""
@@ -40,29 +50,26 @@ class OpenInference:
         for beginning in (name, name + b"/versions/" + plan.model_version.encode()):
             for rest, methods in self._of_model.items():
                 found[beginning + (b"/" + rest if rest else b"")] = methods
-        found[b"/v2/models/stats"] = _get(self._statistics, "How long requests waited and models worked.")
+        found[b"/v2/models/stats"] = _get(self._all_statistics, "How long requests waited and models worked.")
         return found
 
     def of_strangers(self, target: bytes) -> dict[bytes, RestRoute] | None:
         """The routes of a model or version that is not served here: they say so. None: the address is none of this protocol's."""
-        try:
-            parts = target.decode("ascii").split("/")
-        except UnicodeDecodeError:
+        found = named(target)
+        methods = self._of_model.get(found[2]) if found is not None else None
+        if found is None or methods is None:
             return None
-        if parts[:3] != ["", "v2", "models"] or not 4 <= len(parts) <= 8 or not all(parts[3:]):
-            return None
-        name, rest, version = parts[3], parts[4:], ""
-        if rest[:1] == ["versions"] and len(rest) >= 2:
-            version, rest = rest[1], rest[2:]
-        methods = self._of_model.get("/".join(rest).encode())
-        if methods is None:
-            return None
+        name, version, _ = found
 
         def answer(request: Request, exchange: Streaming) -> None:
             self._plane.check_model(name, version)
             methods[request.head.method].answer(request, exchange)
 
         return {method: route._replace(answer=answer) for method, route in methods.items()}
+
+    def of_model(self, rest: bytes) -> dict[bytes, RestRoute] | None:
+        """The routes below the model's own address: ``infer``, ``config``, or nothing for the address itself."""
+        return self._of_model.get(rest)
 
     def _model_routes(self) -> dict[bytes, dict[bytes, RestRoute]]:
         generation = Generation(self._plane, self._desk)
@@ -94,16 +101,29 @@ class OpenInference:
     def _statistics(self, request: Request) -> Response:
         return json_answer({"model_stats": [self._plane.statistics()]})
 
+    def _all_statistics(self, request: Request) -> Response:
+        return json_answer({"model_stats": self._plane.all_statistics()})
+
     def _infer(self, request: Request, exchange: Streaming) -> None:
         length = request.head.headers.get(b"inference-header-content-length")
         if length is not None and (not length.isdigit() or len(length) > 12):
             raise codec.unreadable(
                 "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
             )
-        asked = codec.decode(request.body, None if length is None else int(length), self._plane.contract)
-        self._desk.ask(
-            request, exchange, asked.call, lambda ticket: self._worded(ticket, asked.binary), asked.timeout_s
-        )
+        body = request.body
+        asked = self._moulds.read(body) if length is None else codec.decode(body, int(length), self._plane.contract)
+        worded = self._plainly
+        if asked.binary:
+            worded = functools.partial(self._worded, binary=asked.binary)
+        self._desk.ask(request, exchange, asked.call, worded, asked.timeout_s, asked.priority)
+
+    def _plainly(self, ticket: Ticket) -> Response:
+        """The usual answer: all outputs in JSON, as the request log has them."""
+        outputs = ticket.logged_outputs
+        if outputs is None or ticket.call.client_id:
+            return self._worded(ticket, frozenset())
+        name = ticket.prediction_id.encode()
+        return Response(200, self._usual % (name, name, outputs), headers=((b"skyloom-prediction-id", name),))
 
     def _worded(self, ticket: Ticket, binary: frozenset[int]) -> Response:
         plan = self._plane.plan
@@ -120,6 +140,20 @@ class OpenInference:
             return Response(200, body, headers=headers)
         length = (b"inference-header-content-length", str(len(body)).encode())
         return Response(200, b"".join([body, *raw]), _BINARY, (*headers, length))
+
+
+def named(target: bytes) -> tuple[str, str, bytes] | None:
+    """Model, version ("" for whichever) and what follows, of an address below ``/v2/models``; None for any other."""
+    try:
+        parts = target.decode("ascii").split("/")
+    except UnicodeDecodeError:
+        return None
+    if parts[:3] != ["", "v2", "models"] or not 4 <= len(parts) <= 8 or not all(parts[3:]):
+        return None
+    name, rest, version = parts[3], parts[4:], ""
+    if rest[:1] == ["versions"] and len(rest) >= 2:
+        version, rest = rest[1], rest[2:]
+    return name, version, "/".join(rest).encode()
 
 
 def _get(answer: Callable[[Request], Response], summary: str, is_open: bool = False) -> dict[bytes, RestRoute]:

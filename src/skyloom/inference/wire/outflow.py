@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from skyloom.inference.wire.fields import block
+from skyloom.inference.wire.fields import block, known_block
 from skyloom.inference.wire.frames import (
     MAX_WINDOW,
     ConnectionBroken,
@@ -20,10 +20,13 @@ from skyloom.inference.wire.messages import Fields, Request, Response
 from skyloom.inference.wire.site import Listener
 
 STREAM_WINDOW = 2**20
+_SMALL_BYTES = 2**16
+_DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
+_LAST_HEADERS = Flag.END_HEADERS | Flag.END_STREAM
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
 _DEFAULT_WINDOW = 65_535
 _BROKEN_OFF: Fields = ((b"grpc-status", b"14"), (b"grpc-message", b"the rest of the answer was lost"))
-_AHEAD_BYTES = 2**20  # written in one turn of the loop, before the system says whether it takes them
+_AHEAD_BYTES = 2**18  # written in one turn of the loop, before the system says whether it takes them
 _MAX_HELD_BYTES = 2**26
 _MAX_UNSENT_BYTES = 2**24
 
@@ -39,7 +42,8 @@ class Http2Stream:
         num_bytes: of the body that came so far.
         counted_bytes: of ``unsent``, what the outflow has counted.
         head_bytes: what the request's head holds for itself.
-        unsent: of the answer's body, what there is no window for yet.
+        unsent: of the answer's body, what there was no window for.
+        num_out: of ``unsent``, how much went out since.
         has_more: more of the answer is to come.
         is_gone: all of it is sent, or nobody waits for it any more.
         is_held: its answer waits for a window.
@@ -59,6 +63,7 @@ class Http2Stream:
         "is_held",
         "listener",
         "num_bytes",
+        "num_out",
         "number",
         "on_cut",
         "on_room",
@@ -81,7 +86,8 @@ class Http2Stream:
         self.listener: Listener | None = None
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
-        self.unsent = memoryview(b"")
+        self.unsent: bytes | bytearray = b""
+        self.num_out = 0
         self.trailers: Fields = ()
         self.deadline: float | None = None
 
@@ -113,8 +119,10 @@ class Http2Stream:
     def push(self, part: bytes) -> None:
         """Give another part of the body. Who lets more than 16 MiB wait is cut off."""
         if self.has_more and part:
-            self.unsent = memoryview(bytes(self.unsent) + part)
-            if len(self.unsent) > _MAX_UNSENT_BYTES:
+            if not isinstance(self.unsent, bytearray):
+                self.unsent = bytearray(self.unsent)
+            self.unsent += part
+            if self.num_unsent > _MAX_UNSENT_BYTES or not self._outflow.all_held.has_room(self.num_unsent):
                 self._outflow.break_off(self)
             else:
                 self._outflow.send_more(self)
@@ -137,7 +145,24 @@ class Http2Stream:
 
     @property
     def num_unsent(self) -> int:
-        return len(self.unsent)
+        return len(self.unsent) - self.num_out
+
+
+class Held:
+    """What waits for the clients of all connections together.
+
+    Attributes:
+        num_bytes: of answers that were made.
+        most: beyond it, only small answers are made.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.num_bytes = 0
+        self.most = most
+
+    def has_room(self, num_bytes: int) -> bool:
+        """True for what may be made, or kept, of one answer."""
+        return self.num_bytes <= self.most or num_bytes <= _SMALL_BYTES
 
 
 class Outflow:
@@ -147,6 +172,7 @@ class Outflow:
         write: takes bytes that leave soon.
         on_sent: called when the last byte of a stream's answer was written.
         overflown: what is answered instead of an answer that there is no room to keep.
+        held: what waits on all connections together.
 
     Attributes:
         frame_bytes: the longest payload that the client takes.
@@ -163,10 +189,12 @@ class Outflow:
         on_sent: Callable[[Http2Stream], None],
         timeout_s: float,
         overflown: Callable[[], Response],
+        held: Held,
     ) -> None:
         self._write = write
         self._on_sent = on_sent
         self._overflown = overflown
+        self.all_held = held
         self._timeout_s = timeout_s
         self._window = self.first_window = _DEFAULT_WINDOW
         self._held: deque[Http2Stream] = deque()
@@ -215,23 +243,38 @@ class Outflow:
 
     def send(self, stream: Http2Stream, response: Response) -> None:
         """Send the head of an answer, and its body as far as it goes."""
-        if self.num_held_bytes > _MAX_HELD_BYTES:
+        if self.num_held_bytes > _MAX_HELD_BYTES or not self.all_held.has_room(len(response.body)):
             response = self._overflown()
         self.num_served += 1
-        fields = (
-            (b":status", b"%d" % response.status),
-            (b"content-type", response.content_type),
-            *response.headers,
-        )
+        fields = known_block(response.status, response.content_type)
+        if response.headers:
+            fields += block(response.headers)
         more = stream.has_more or bool(response.body or response.trailers)
         flags = Flag.END_HEADERS | (0 if more else Flag.END_STREAM)
-        self._write(frame(FrameKind.HEADERS, flags, stream.number, block(fields)))
+        head = frame(_HEADERS, flags, stream.number, fields)
+        if response.body and response.trailers and self._takes_whole(stream, len(response.body)):
+            data = frame(_DATA, 0, stream.number, response.body)
+            self._write(head + data + frame(_HEADERS, _LAST_HEADERS, stream.number, block(response.trailers)))
+            self._on_sent(stream)
+            return
+        self._write(head)
         stream.trailers = response.trailers
         if not more:
             self._on_sent(stream)
         else:
-            stream.unsent = memoryview(response.body)
+            stream.unsent = response.body
             self.send_more(stream)
+
+    def _takes_whole(self, stream: Http2Stream, size: int) -> bool:
+        """True when a body of a whole answer can go out in one frame now; then its bytes are counted as sent."""
+        most = min(self._window, stream.send_window, self.frame_bytes)
+        if stream.has_more or size > most or self.is_stopped or self._num_ahead > _AHEAD_BYTES:
+            return False
+        self.num_parts += 1
+        self._num_ahead += size
+        self._window -= size
+        stream.send_window -= size
+        return True
 
     def send_more(self, stream: Http2Stream) -> None:
         """Send what there is of an answer as far as it goes; the rest is held."""
@@ -244,9 +287,9 @@ class Outflow:
         """Send the answers that waited, each in its turn."""
         for _ in range(len(self._held)):
             stream = self._held.popleft()
-            before = len(stream.unsent)
+            before = stream.num_unsent
             is_out = stream.is_gone or self._send_part(stream)
-            self._num_progressed += _PROGRESS_BYTES if is_out else before - len(stream.unsent)
+            self._num_progressed += _PROGRESS_BYTES if is_out else before - stream.num_unsent
             if is_out:
                 stream.is_held = False
                 if stream.has_more and stream.on_room is not None:
@@ -260,32 +303,39 @@ class Outflow:
 
     def drop(self, stream: Http2Stream) -> None:
         """Nobody waits for the rest of this one."""
-        stream.unsent = memoryview(b"")
-        self._count(stream)
+        self._took(stream, stream.num_unsent)
 
-    def _count(self, stream: Http2Stream) -> None:
-        self.num_held_bytes += len(stream.unsent) - stream.counted_bytes
-        stream.counted_bytes = len(stream.unsent)
+    def _took(self, stream: Http2Stream, num_bytes: int) -> None:
+        """So much of what waited does not wait any more."""
+        stream.num_out += num_bytes
+        if stream.num_out == len(stream.unsent):
+            stream.unsent, stream.num_out = b"", 0
+        elif isinstance(stream.unsent, bytearray):
+            del stream.unsent[: stream.num_out]
+            stream.num_out = 0
+        more = stream.num_unsent - stream.counted_bytes
+        self.num_held_bytes += more
+        self.all_held.num_bytes += more
+        stream.counted_bytes = stream.num_unsent
 
     def _send_part(self, stream: Http2Stream) -> bool:
         """Send what there is a window for; True when all of it is out."""
-        unsent = stream.unsent
-        ended = not unsent and not stream.trailers and not stream.has_more
-        while unsent:
-            size = min(len(unsent), self._window, stream.send_window, self.frame_bytes)
+        at, end = stream.num_out, len(stream.unsent)
+        ended = at == end and not stream.trailers and not stream.has_more
+        while at < end:
+            size = min(end - at, self._window, stream.send_window, self.frame_bytes)
             if size <= 0 or self.is_stopped or self._num_ahead > _AHEAD_BYTES:
-                stream.unsent = unsent
-                self._count(stream)
+                self._took(stream, at - stream.num_out)
                 return False
-            last = size == len(unsent) and not stream.trailers and not stream.has_more
-            self._write(frame(FrameKind.DATA, Flag.END_STREAM if last else 0, stream.number, bytes(unsent[:size])))
+            last = at + size == end and not stream.trailers and not stream.has_more
+            flags = Flag.END_STREAM if last else 0
+            self._write(frame(FrameKind.DATA, flags, stream.number, bytes(stream.unsent[at : at + size])))
             self.num_parts += 1
             self._num_ahead += size
             self._window -= size
             stream.send_window -= size
-            unsent = unsent[size:]
-        stream.unsent = unsent
-        self._count(stream)
+            at += size
+        self._took(stream, at - stream.num_out)
         if stream.has_more:
             return True
         if ended:  # the last part went out before it was known to be the last

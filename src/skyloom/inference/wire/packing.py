@@ -60,8 +60,7 @@ def _says_too_much(body: bytes, encoding: bytes, max_bytes: int) -> bool:
 
 def packed(response: Response, headers: Mapping[bytes, bytes]) -> Response:
     """Compress an answer in place if its client asked for it and it is worth it."""
-    wanted = headers.get(b"accept-encoding")
-    if wanted is None or not _MIN_BYTES < len(response.body) <= _MAX_BYTES:
+    if not _MIN_BYTES < len(response.body) <= _MAX_BYTES or (wanted := headers.get(b"accept-encoding")) is None:
         return response
     encoding = _best(wanted)
     if encoding:

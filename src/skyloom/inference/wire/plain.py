@@ -12,7 +12,7 @@ from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
 from skyloom.inference.elements import Array
 from skyloom.inference.forms import Form
-from skyloom.inference.picture_urls import MAX_FETCHED, Fetches, fetch_all, read_data
+from skyloom.inference.picture_urls import MAX_FETCHED, MAX_FETCHED_BYTES, Fetches, fetch_all, read_data
 from skyloom.inference.pictures import PICTURES, PictureReader, PictureRefused
 from skyloom.inference.tensors import refuse
 from skyloom.inference.wire.beside import Beside
@@ -40,7 +40,7 @@ class Plain:
 
     def __init__(self, form: Form, desk: Desk, beside: Beside, outside: Fetches | None = None) -> None:
         self._outside = outside
-        self._fetching = Beside(_FETCHERS) if outside is not None else beside
+        self._fetching = Beside(_FETCHERS, 8 * MAX_FETCHED_BYTES) if outside is not None else beside
         self._form = form
         self._desk = desk
         self._beside = beside
@@ -120,7 +120,7 @@ class Plain:
             except SkyloomError as error:
                 refused(error)
 
-        self._fetching.run(lambda: fetch_all(pictures, outside), decode, refused)
+        self._fetching.run(lambda: fetch_all(pictures, outside), decode, refused, MAX_FETCHED_BYTES)
 
     def _decode(self, request: Request, exchange: Streaming, pictures: list[bytes], is_one: bool) -> None:
         """Decode on a thread, then ask the model."""
@@ -136,7 +136,7 @@ class Plain:
             except SkyloomError as error:
                 refused(error)
 
-        self._beside.run(lambda: _decoded(reader, pictures), ask, refused)
+        self._beside.run(lambda: _decoded(reader, pictures), ask, refused, sum(map(len, pictures)))
 
     def _ask(self, request: Request, exchange: Streaming, tensors: dict[str, Array], is_one: bool) -> None:
         call = self._form.contract.call(tensors, (), "")

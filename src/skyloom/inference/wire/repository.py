@@ -1,7 +1,8 @@
 """The model repository, trace, logging and shared-memory extensions, as a replica can answer them.
 
 A replica serves one revision for its whole life, and whoever may predict may do no more: what would change it is refused with the way to do
-it, and what only looks is answered truly.
+it, and what only looks is answered truly. The models of a pack come and go by themselves; whoever may ask for one may also have it loaded,
+or let it go while nobody asks: its next request brings it back.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from skyloom.inference.codec import unreadable
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
+from skyloom.rooms.serving.pack import GuestState
 
 # Requests are counted and logged by the control plane's means; Triton's tracer and its log are not there, and say so.
 TRACE_SETTINGS: Mapping[str, Any] = MappingProxyType(
@@ -37,6 +39,12 @@ LOG_SETTINGS: Mapping[str, Any] = MappingProxyType(
         "log_format": "default",
     }
 )
+_WORDS = {
+    GuestState.LOADED: ("READY", ""),
+    GuestState.LOADING: ("LOADING", ""),
+    GuestState.ABSENT: ("UNAVAILABLE", "unloaded"),
+    GuestState.BROKEN: ("UNAVAILABLE", ""),
+}
 _DEPLOY = "Deploy another version: skyloom deploy."
 
 
@@ -102,12 +110,15 @@ class Repository:
         return None
 
     def index(self, only_ready: bool) -> list[ModelIndex]:
-        """The one model that is here."""
-        plan, ready = self._plane.plan, self._plane.ready
-        if only_ready and not ready:
-            return []
-        state, reason = ("READY", "") if ready else ("UNAVAILABLE", "stopping")
-        return [ModelIndex(name=plan.model, version=plan.model_version, state=state, reason=reason)]
+        """The model that is here for life, and those of the pack: in memory, on the way, or not."""
+        plan = self._plane.plan
+        state, reason = ("READY", "") if self._plane.ready else ("UNAVAILABLE", "stopping")
+        found = [ModelIndex(name=plan.model, version=plan.model_version, state=state, reason=reason)]
+        for guest in self._plane.guests or ():
+            word, why = _WORDS[guest.state]
+            why = str(guest.failure) if guest.state is GuestState.BROKEN else why
+            found.append(ModelIndex(name=guest.entry.model, version=guest.entry.label, state=word, reason=why))
+        return [one for one in found if one.state == "READY" or not only_ready]
 
     def load(self, name: str, parameters: Any) -> Response:
         """Loaded already, or refused. Raises `ModelUnknown`, `ReplicaIsFixed`."""
@@ -119,7 +130,11 @@ class Repository:
         return _json({})
 
     def unload(self, name: str) -> Response:
-        """Raises `ModelUnknown`, `ReplicaIsFixed`."""
+        """Let go of a model of the pack. Raises `ModelUnknown`, `ReplicaIsFixed`, `GuestBusy`."""
+        guests = self._plane.guests
+        if guests is not None and guests.has(name):
+            guests.unload(name)
+            return _json({})
         self._plane.check_model(name, "")
         raise ReplicaIsFixed(
             f"A replica serves {name!r} as long as it runs.", next_action="Stop its endpoint: skyloom endpoint stop."

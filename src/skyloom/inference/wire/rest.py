@@ -7,16 +7,20 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+import msgspec
+
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.picture_urls import Fetches
 from skyloom.inference.wire.beside import Beside
-from skyloom.inference.wire.desk import Desk, failed, json_answer, refusal
+from skyloom.inference.wire.desk import Desk, failed, refusal
+from skyloom.inference.wire.hosts import KnownHosts
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
 from skyloom.inference.wire.open_inference import OpenInference
 from skyloom.inference.wire.openapi import document
+from skyloom.inference.wire.packed import PackedModels
 from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked, unpacked_at_once
 from skyloom.inference.wire.plain import Plain
 from skyloom.inference.wire.repository import Repository
@@ -31,12 +35,16 @@ class Rest:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._hosts = frozenset(name.lower().encode() for name in plane.plan.allowed_hosts)
+        self._hosts = KnownHosts(plane.plan.allowed_hosts, takes_any=plane.plan.behind_proxy)
         self._desk = Desk(plane)
         self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
+        self._told = b""  # the document: it takes milliseconds to make, and never changes
         self._open_inference = OpenInference(plane, self._desk)
         self._repository = Repository(plane)
+        self._packed: PackedModels | None = None
+        if plane.guests is not None:
+            self._packed = PackedModels(plane.guests, self._open_inference, self._repository)
         self._table: RestTable = {
             **self._open_inference.table(),
             **status_table(lambda: plane.ready),
@@ -85,6 +93,8 @@ class Rest:
     def _routes(self, target: bytes) -> Mapping[bytes, RestRoute]:
         """What answers at an address, by method."""
         found = self._table.get(target)
+        if found is None and self._packed is not None:
+            found = self._packed.routes(target)
         if found is None:
             found = self._open_inference.of_strangers(target) or self._repository.of_strangers(target)
         return _NO_ROUTES if found is None else found
@@ -92,8 +102,11 @@ class Rest:
     def _answer(self, request: Request, exchange: Streaming, route: RestRoute) -> None:
         try:
             route.answer(request, exchange)
+            request.body = b""  # what it says is in tensors now, which are counted; the text of it is not
         except SkyloomError as error:
             self._refuse(request, exchange, route, failed(error))
+        except RecursionError:  # where it was read in two steps, the first may have had just enough room
+            self._refuse(request, exchange, route, refusal(400, "The body is nested too deeply."))
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             self._refuse(request, exchange, route, refusal(500, "The server made a mistake."))
@@ -112,7 +125,8 @@ class Rest:
         try:
             made = unpacked_at_once(body, encoding, most)
             if made is None:
-                self._beside.run(lambda: unpacked(body, encoding, most), answer, refused)
+                self._beside.run(lambda: unpacked(body, encoding, most), answer, refused, len(body))
+                request.body = b""
         except SkyloomError as error:
             refused(error)
             return
@@ -123,7 +137,9 @@ class Rest:
         exchange.answer(self._desk.count(request, response) if route.is_inference else response)
 
     def _document(self, request: Request) -> Response:
-        return packed(json_answer(document(self._plane, self._table)), request.head.headers)
+        if not self._told:
+            self._told = msgspec.json.encode(document(self._plane, self._table))
+        return packed(Response(200, self._told), request.head.headers)
 
     def _metrics(self, request: Request) -> Response:
         return Response(200, render(self._plane), CONTENT_TYPE)
@@ -137,7 +153,7 @@ class Rest:
         routes: Mapping[bytes, RestRoute],
         route: RestRoute | None,
     ) -> Response | None:
-        if not self._known_host(headers.get(b"host")):
+        if not self._hosts.knows(headers.get(b"host")):
             return refusal(421, "The Host header names another server.")
         if not _are_open(routes):
             try:
@@ -150,15 +166,6 @@ class Rest:
             allowed = b", ".join(sorted(routes))
             return refusal(405, f"Use {allowed.decode()} here.", ((b"allow", allowed),))
         return _content_problem(headers, route.takes) if route.takes else None
-
-    def _known_host(self, host: bytes | None) -> bool:
-        """True for an allowed name with any port; ``[::1]`` keeps its brackets."""
-        if host is None:
-            return False
-        name, colon, port = host.rpartition(b":")
-        if not colon or host.endswith(b"]"):
-            name, port = host, b""
-        return (name.lower() in self._hosts or b"*" in self._hosts) and (not port or port.isdigit())
 
 
 def _are_open(routes: Mapping[bytes, RestRoute]) -> bool:

@@ -21,6 +21,10 @@ class AnswerLine(Protocol):
         """Bytes that were sent and that the system has not taken."""
         ...
 
+    def fitting(self, response: Response) -> Response:
+        """An answer, or what is said instead where there is no room to keep it."""
+        ...
+
     def flush(self) -> None:
         """Send what is ready, in the order of the requests."""
         ...
@@ -67,7 +71,7 @@ class Turn:
         """Give the answer. It goes out when all earlier ones have."""
         if self.encoded is None:
             self.closing = self.closing or self._line.closing
-            self.encoded = response.encode(self.closing, self.without_body)
+            self.encoded = self._line.fitting(response).encode(self.closing, self.without_body)
             self.on_cut = None
             self._line.flush()
 

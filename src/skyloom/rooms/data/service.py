@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skyloom.core.errors import ErrorBody, SkyloomError
-from skyloom.core.events import Moved, Noted
+from skyloom.core.events import DatasetVersionMade, Moved, Noted
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.core.resources import Resources
@@ -202,7 +202,8 @@ class Datasets:
         )
         if before is not model.DatasetState.READY:
             self._outbox.publish(tx, by.project, dataset.id, Moved(before=before, after=model.DatasetState.READY))
-        self._outbox.publish(tx, by.project, dataset.id, Noted(message=f"version {ask.number} by {draft.job_id}"))
+        made = DatasetVersionMade(dataset=dataset.name, number=ask.number, job_id=draft.job_id)
+        self._outbox.publish(tx, by.project, dataset.id, made)
         return version
 
     def fail(self, tx: Transaction, ask: model.FailDraft, by: Caller) -> DraftStatus:

@@ -8,6 +8,8 @@ import msgspec
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Transaction, changed
 from skyloom.rooms.devices import rules
+from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.messages import (
     Counted,
     Dropped,
@@ -26,22 +28,39 @@ from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.serving.predictions import locate
 
 _RUN_PREFIX = "rep_"
+_EPOCHS = 4
 
 
 class Intake:
     """Keeps what comes out of outboxes, and finds predictions in it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, keeping: Keeping, fleets: Fleets) -> None:
         self._clock = clock
+        self._fleets = fleets
+        self._keeping = keeping
+
+    def speaks(self, tx: Transaction, report: DeviceReport, epoch: str) -> DeviceReport:
+        """The report of a device whose outbox of that epoch speaks; positions of outboxes long replaced are forgotten.
+
+        One that was replaced and speaks again belongs to a second machine with the same folder.
+        """
+        if epoch == report.epoch:
+            return report
+        earlier = (*(name for name in report.former_epochs if name != epoch), *([report.epoch] if report.epoch else ()))
+        for gone in earlier[:-_EPOCHS]:
+            for lane in Lane:
+                tx.delete(POSITIONS, _position_id(report.id, gone, lane))
+        twin_at = self._clock.now() if epoch in report.former_epochs else report.twin_at
+        return changed(report, {"epoch": epoch, "former_epochs": earlier[-_EPOCHS:], "twin_at": twin_at})
 
     def position(self, view: Snapshot, device: Device, epoch: str, lane: Lane) -> OutboxPosition:
         """Where a lane of an outbox stands; one that is new stands at 0."""
-        identifier = _position_id(device, epoch, lane)
+        identifier = _position_id(device.id, epoch, lane)
         return view.get(POSITIONS, identifier) or OutboxPosition(id=identifier, project=device.project)
 
     def take(self, tx: Transaction, device: Device, ask: UploadOutbox) -> OutboxTaken:
         """Keep what is new of a chunk, and how far the lane is now."""
-        identifier = _position_id(device, ask.epoch, ask.lane)
+        identifier = _position_id(device.id, ask.epoch, ask.lane)
         known = tx.get(POSITIONS, identifier)
         position = known or tx.insert(POSITIONS, OutboxPosition(id=identifier, project=device.project, next=ask.base))
         plan = rules.intake(position.next, ask.oldest, ask.first, len(ask.records))
@@ -58,9 +77,8 @@ class Intake:
     ) -> None:
         now = self._clock.now()
         skew_s = ask.now - now
-        tally = _Tally(
-            tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
-        )
+        before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
+        tally = _Tally(self.speaks(tx, before, ask.epoch))
         tally.dropped += skipped
         for kind, some in groupby(records, key=_bundling):
             batch = list(some)
@@ -72,10 +90,9 @@ class Intake:
                     self._note(tx, device, record, tally)
             else:
                 tally.refused += len(batch)
-        report = tally.told()
-        if report != tally.before:
-            put = tx.update if report.version else tx.insert
-            put(DEVICE_REPORTS, report)
+        report = self._keeping.make_room(tx, tally.told())
+        if report != before or not report.version:
+            (tx.update if report.version else tx.insert)(DEVICE_REPORTS, report)
 
     def _keep_chunk(
         self,
@@ -95,7 +112,9 @@ class Intake:
         new = [record for record in batch if record.nth >= getattr(run, name)]
         if not new:
             return
-        tx.update(DEVICE_RUNS, changed(run, {name: max(record.nth for record in new) + 1}))
+        now, lines = self._clock.now(), msgspec.json.encode(new)
+        tx.update(DEVICE_RUNS, changed(run, {name: max(record.nth for record in new) + 1, "touched_at": now}))
+        tally.kept_bytes += len(lines)
         identifier = _chunk_id(run_id, new[0].nth)
         tally.predictions += len(new) if kind is Predicted else 0
         chunk = DeviceChunk(
@@ -104,8 +123,9 @@ class Intake:
             run=run_id,
             device=device.id,
             skew_s=skew_s,
-            received_at=self._clock.now(),
-            lines=msgspec.json.encode(new),
+            received_at=now,
+            count=len(new),
+            lines=lines,
         )
         tx.insert(place, chunk)
 
@@ -120,12 +140,14 @@ class Intake:
             tally.note, tally.noted_at = record.message, record.at
         elif isinstance(record, RunBegan) and record.run.startswith(_RUN_PREFIX):
             if tx.get(DEVICE_RUNS, record.run) is None:
+                tally.take_over(self._keeping.make_room_for_run(tx, tally.told()))
                 began = DeviceRun(
                     id=record.run,
                     project=device.project,
                     device=device.id,
                     model_version=record.version,
                     began_at=record.at,
+                    touched_at=self._clock.now(),
                 )
                 tx.insert(DEVICE_RUNS, began)
         elif isinstance(record, Counted):
@@ -133,8 +155,10 @@ class Intake:
             if run is None or run.device != device.id:
                 tally.refused += 1
                 return
-            tally.traffic = rules.together(tally.traffic, rules.grown(run.traffic, record.traffic))
-            tx.update(DEVICE_RUNS, changed(run, {"traffic": record.traffic}))
+            added = rules.grown(run.traffic, record.traffic)
+            tally.traffic = rules.together(tally.traffic, added)
+            self._fleets.count(tx, device, run, added)
+            tx.update(DEVICE_RUNS, changed(run, {"traffic": record.traffic, "touched_at": self._clock.now()}))
         else:
             tally.refused += 1
 
@@ -169,10 +193,15 @@ class _Tally:
         self.traffic: Traffic = before.traffic
         self.predictions, self.dropped, self.refused = before.predictions, before.dropped, before.refused
         self.note, self.noted_at = before.note, before.noted_at
+        self.take_over(before)
+
+    def take_over(self, report: DeviceReport) -> None:
+        """What is kept after some was forgotten."""
+        self.kept_bytes, self.forgotten = report.kept_bytes, report.forgotten
 
     def told(self) -> DeviceReport:
         """The report with it."""
-        names = ("traffic", "predictions", "dropped", "refused", "note", "noted_at")
+        names = ("traffic", "predictions", "dropped", "refused", "note", "noted_at", "kept_bytes", "forgotten")
         return changed(self.before, {name: getattr(self, name) for name in names})
 
 
@@ -184,8 +213,8 @@ def _bundling(record: OutboxRecord) -> tuple[type[OutboxRecord], str] | None:
     return (type(record), record.run) if isinstance(record, Predicted | Sampled) else None
 
 
-def _position_id(device: Device, epoch: str, lane: Lane) -> str:
-    return f"{device.id}/{epoch}/{lane.value}"
+def _position_id(device: str, epoch: str, lane: Lane) -> str:
+    return f"{device}/{epoch}/{lane.value}"
 
 
 def _chunk_id(run_id: str, nth: int) -> str:

@@ -108,6 +108,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
         skew_s: how far its clock was ahead of the cloud's.
         traffic: what all its runs together saw, as far as it is known here.
         epoch: the outbox that spoke last; ``former_epochs`` spoke before it, and ``twin_at`` is when one of these came back.
+        kept_bytes: what is kept here of its predictions and samples; of ``forgotten`` predictions only the sums are.
         dropped, refused: records that it gave up because its outbox was full, and that the cloud could make nothing of.
     """
 
@@ -129,6 +130,8 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     predictions: int = 0
     dropped: int = 0
     refused: int = 0
+    kept_bytes: int = 0
+    forgotten: int = 0
     note: str = ""
     noted_at: float | None = None
 
@@ -207,6 +210,7 @@ class DeviceRun(Record, frozen=True, kw_only=True):
 
     Attributes:
         next_nth, next_sample: its predictions and samples before these have come. They come in order, so what is below came twice.
+        touched_at: when something of it came last, by the cloud's clock.
     """
 
     device: str
@@ -215,20 +219,50 @@ class DeviceRun(Record, frozen=True, kw_only=True):
     traffic: Traffic = Traffic()
     next_nth: int = 0
     next_sample: int = 0
+    touched_at: float = 0.0
 
 
 class DeviceChunk(Record, frozen=True, kw_only=True):
     """Records of one run that came together. Its id is the run's and the number of the first one, so that any is found at once.
 
     Attributes:
-        lines: JSON list of `Predicted`, or of `Sampled`.
+        lines: JSON list of ``count`` `Predicted`, or `Sampled`.
     """
 
     run: str
     device: str
     skew_s: float
     received_at: float
+    count: int = 0
     lines: bytes
+
+
+class Fleet(Record, frozen=True, kw_only=True):
+    """A model and the labels of the devices that it was rolled out to; monitoring watches it under its name.
+
+    Attributes:
+        model_version: id of the version that is watched; empty when these devices serve another model now.
+        before: what was watched before the latest roll-out.
+    """
+
+    model: str
+    labels: dict[str, str]
+    name: str
+    model_version: str = ""
+    before: str = ""
+
+
+class FleetTraffic(Record, frozen=True, kw_only=True):
+    """All that the devices of a fleet saw with one model version. The numbers only grow.
+
+    Attributes:
+        profile: digest of the version's profile; ``bins`` are the lengths of the histograms that follow it.
+    """
+
+    fleet: str
+    profile: str
+    bins: tuple[int, ...] = ()
+    traffic: Traffic = Traffic()
 
 
 class OutboxPosition(Record, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from skyloom.rooms.devices.model import (
     DeviceChunk,
     DeviceReport,
     DeviceRun,
+    Fleet,
+    FleetTraffic,
     JoinCode,
     KeyRing,
     OutboxPosition,
@@ -16,10 +18,12 @@ from skyloom.rooms.devices.rollout import Rollout
 DEVICES = Collection("devices", Device, indexes=("rollout",), unique=("name",))
 JOIN_CODES = Collection("join_codes", JoinCode)
 DEVICE_REPORTS = Collection("device_reports", DeviceReport)
-DEVICE_RUNS = Collection("device_runs", DeviceRun, indexes=("device", "model_version"))
-DEVICE_CHUNKS = Collection("device_chunks", DeviceChunk, indexes=("run",))
-SAMPLE_CHUNKS = Collection("sample_chunks", DeviceChunk, indexes=("device",))
+DEVICE_RUNS = Collection("device_runs", DeviceRun, indexes=("device", "model_version", "touched_at"))
+DEVICE_CHUNKS = Collection("device_chunks", DeviceChunk, indexes=("run", "device", "received_at"))
+SAMPLE_CHUNKS = Collection("sample_chunks", DeviceChunk, indexes=("run", "device", "received_at"))
 POSITIONS = Collection("outbox_positions", OutboxPosition)
+FLEETS = Collection("fleets", Fleet)
+FLEET_TRAFFIC = Collection("fleet_traffic", FleetTraffic, indexes=("fleet",))
 KEY_RINGS = Collection("key_rings", KeyRing, indexes=("number", "drops_at"))
 SEALED_KEYS = Collection("sealed_keys", SealedKey)
 ROLLOUTS = Collection("rollouts", Rollout, indexes=("state",))
@@ -32,6 +36,8 @@ COLLECTIONS = (
     DEVICE_CHUNKS,
     SAMPLE_CHUNKS,
     POSITIONS,
+    FLEETS,
+    FLEET_TRAFFIC,
     KEY_RINGS,
     SEALED_KEYS,
     ROLLOUTS,

@@ -1,7 +1,7 @@
 """The service of roll-outs: takes them in, and in a loop brings them forward, or back."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
@@ -13,6 +13,8 @@ from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.devices import rollout as nouns
 from skyloom.rooms.devices import rules
+from skyloom.rooms.devices.board import FleetBoard, Place, read_places
+from skyloom.rooms.devices.fleets import Fleets
 from skyloom.rooms.devices.model import Device
 from skyloom.rooms.devices.ports import DEVICE_REPORTS, DEVICES, ROLLOUTS
 from skyloom.rooms.devices.rollout import ROLLOUT_MOVES, Rollout, RolloutState, RolloutStatus
@@ -22,20 +24,33 @@ from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 
 log = logging.getLogger("skyloom.devices")
-_TICK_S, _IDLE_S = 0.5, 60.0
+_TICK_S, _LOOK_S, _IDLE_S = 0.2, 5.0, 60.0
 _LIVE = (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
 
 
 class Rollouts:
     """Roll-outs of all projects."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, registry: Registry, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        outbox: Outbox,
+        registry: Registry,
+        blobs: Blobs,
+        board: FleetBoard,
+        fleets: Fleets,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._outbox = outbox
         self._registry = registry
         self._blobs = blobs
+        self._board = board
+        self._fleets = fleets
+        self._seen: dict[str, tuple[int, float]] = {}
 
     def handlers(self) -> Handlers:
         return {
@@ -63,6 +78,7 @@ class Rollouts:
                 next_action="Devices serve models: roll out a version without code.",
             )
         self._blobs.put([manifest_content(version)])
+        self._fleets.read_profile(version)
 
     def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
         version = self._version(tx, ask, by)
@@ -95,6 +111,7 @@ class Rollouts:
             created_at=self._clock.now(),
             created_by=by.principal,
         )
+        self._fleets.watch(tx, made, version)
         return self.status(tx, tx.insert(ROLLOUTS, made))
 
     def pause(self, tx: Transaction, ask: nouns.PauseRollout, by: Caller) -> RolloutStatus:
@@ -148,16 +165,19 @@ class Rollouts:
         return RolloutStatus(
             rollout=rollout,
             share=rollout.stages[rollout.stage],
-            progress=rollout.final or rules.progress_of(self._seats(view, rollout)),
+            progress=rollout.final or rules.progress_of(self._seats_now(view, rollout)),
             next_at=rollout.passed_at + rollout.pause_s if waits and rollout.passed_at is not None else None,
         )
 
-    def _seats(self, view: Snapshot, rollout: Rollout) -> Sequence[Seat]:
-        now = self._clock.now()
-        live = {other.id for other in view.select(ROLLOUTS, {"project": rollout.project, "state": _LIVE})}
+    def _seats_now(self, view: Snapshot, rollout: Rollout) -> Sequence[Seat]:
+        live = view.select(ROLLOUTS, {"project": rollout.project, "state": _LIVE})
+        return self._seats(read_places(view, rollout.project).values(), rollout, live)
+
+    def _seats(self, places: Iterable[Place], rollout: Rollout, live: Sequence[Rollout]) -> Sequence[Seat]:
+        now, busy = self._clock.now(), {other.id for other in live}
         return [
-            rules.seat_of(device, view.get(DEVICE_REPORTS, device.id), rollout, device.rollout in live, now)
-            for device in view.select(DEVICES, {"project": rollout.project})
+            rules.seat_of(device, report, rollout, device.rollout in busy, now)
+            for device, report in places
             if device.rollout == rollout.id or rules.matches(device.labels, rollout.labels)
         ]
 
@@ -166,29 +186,46 @@ class Rollouts:
     def tick(self) -> float:
         """Bring every roll-out that has not ended one step on. Returns the seconds until the next step may be due."""
         live = self._store.read(lambda view: view.select(ROLLOUTS, {"state": _LIVE}))
-        for rollout in live:
-            try:
-                self._step(rollout)
-            except SkyloomError as error:
-                log.warning("roll-out %s waits: %s", rollout.id, error)
-            except Exception:
-                log.exception("roll-out %s is left as it is; the others go on", rollout.id)
+        projects = {rollout.project for rollout in live}
+        self._board.keep_only(projects)
+        self._seen = {rollout.id: self._seen[rollout.id] for rollout in live if rollout.id in self._seen}
+        for project in projects:
+            mine = [rollout for rollout in live if rollout.project == project]
+            stirred, places = self._store.read(lambda view, project=project: self._board.look(view, project))  # type: ignore[misc]
+            for rollout in mine:
+                if stirred or self._is_due(rollout):
+                    self._try(rollout, places.values(), mine)
         return _TICK_S if live else _IDLE_S
 
-    def _step(self, rollout: Rollout) -> None:
-        turn = self._store.read(lambda view: self._turn(view, rollout))
-        if not _changes(rollout, turn):
-            return
+    def _is_due(self, rollout: Rollout) -> bool:
+        """It changed, or time alone may have changed what is to be done: a pause is over, a device was silent for too long."""
+        version, due_at = self._seen.get(rollout.id, (0, 0.0))
+        return rollout.version != version or self._clock.now() >= due_at
 
+    def _try(self, rollout: Rollout, places: Iterable[Place], live: Sequence[Rollout]) -> None:
+        now, passed_at = self._clock.now(), rollout.passed_at
+        ends_at = now if passed_at is None else passed_at + rollout.pause_s
+        self._seen[rollout.id] = (rollout.version, min(now + _LOOK_S, ends_at if ends_at > now else now + _LOOK_S))
+        try:
+            turn = rules.take_turn(rollout, self._seats(places, rollout, live), now)
+            if _changes(rollout, turn):
+                self._step(rollout)
+        except SkyloomError as error:
+            log.warning("roll-out %s waits: %s", rollout.id, error)
+        except Exception:
+            log.exception("roll-out %s is left as it is; the others go on", rollout.id)
+
+    def _step(self, rollout: Rollout) -> None:
         def work(tx: Transaction) -> None:
             now_is = tx.get(ROLLOUTS, rollout.id)
             if now_is is None or now_is.state not in _LIVE:
                 return
-            turn = self._turn(tx, now_is)  # decided again on what is true now
+            seats = self._seats_now(tx, now_is)
+            turn = rules.take_turn(now_is, seats, self._clock.now())  # decided again on what is true now
             if not _changes(now_is, turn):
                 return
             ends = ROLLOUT_MOVES.is_terminal(turn.state)
-            final = rules.progress_of(self._seats(tx, now_is)) if ends else None
+            final = rules.progress_of(seats) if ends else None
             kept = changed(now_is, {"stage": turn.stage, "passed_at": turn.passed_at, "final": final})
             stays = turn.state is now_is.state
             kept = tx.update(ROLLOUTS, kept) if stays else self._moved(tx, kept, turn.state, turn.message)
@@ -198,9 +235,6 @@ class Rollouts:
                 self._take_back(tx, kept)
 
         self._store.write(work)
-
-    def _turn(self, view: Snapshot, rollout: Rollout) -> RolloutTurn:
-        return rules.take_turn(rollout, self._seats(view, rollout), self._clock.now())
 
     def _assign(self, tx: Transaction, device_id: str, rollout: Rollout) -> None:
         device = tx.get(DEVICES, device_id)
@@ -217,13 +251,16 @@ class Rollouts:
             self._order(tx, device, {"wanted": device.fallback, "fallback": "", "probation_s": 0.0})
 
     def _order(self, tx: Transaction, device: Device, facts: dict[str, object]) -> None:
-        tx.update(DEVICES, changed(device, {**facts, "assignment": device.assignment + 1}))
+        self._board.mark(tx.update(DEVICES, changed(device, {**facts, "assignment": device.assignment + 1})))
 
     def _moved(self, tx: Transaction, rollout: Rollout, state: RolloutState, message: str) -> Rollout:
         ROLLOUT_MOVES.check(rollout.id, rollout.state, state)
         moved = Moved(before=rollout.state, after=state, reason="rollout", message=message)
         self._outbox.publish(tx, rollout.project, rollout.id, moved)
-        return tx.update(ROLLOUTS, changed(rollout, {"state": state, "message": message}))
+        stored = tx.update(ROLLOUTS, changed(rollout, {"state": state, "message": message}))
+        if ROLLOUT_MOVES.is_terminal(state):
+            self._fleets.ended(tx, stored)
+        return stored
 
 
 def _changes(rollout: Rollout, turn: RolloutTurn) -> bool:

@@ -9,13 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from skyloom.rooms.devices.messages import DeviceOutcome
 from skyloom.rooms.devices.model import Device, DeviceReport, DeviceState
 from skyloom.rooms.devices.rollout import Rollout, RolloutProgress, RolloutState
-from skyloom.rooms.monitoring.model import Latency, Traffic
+from skyloom.rooms.monitoring.model import MAX_BINS, Histogram, Latency, Traffic
 
 LATE_CALLS, OFFLINE_CALLS = 2.5, 10.0
 _GRACE_S = 5.0
+MOST = 2**53  # a `Count`
 
 
 def state_of(device: Device, report: DeviceReport | None, now: float) -> DeviceState:
@@ -62,8 +65,11 @@ def intake(position: int, oldest: int, first: int, count: int) -> NewPart:
 
 
 def grown(before: Traffic, after: Traffic) -> Traffic:
-    """What was added between two totals of one run, without histograms; nothing is ever taken away."""
+    """What was added between two totals of one run; nothing is ever taken away. Histograms only if both have the same."""
     counts = after.latency.counts
+    pairs = list(zip(before.histograms or after.histograms, after.histograms, strict=False))
+    same = len(before.histograms) in (0, len(after.histograms))
+    histograms = tuple(_added(old if before.histograms else None, new) for old, new in pairs) if same else ()
     return Traffic(
         requests=max(0, after.requests - before.requests),
         rows=max(0, after.rows - before.rows),
@@ -74,20 +80,45 @@ def grown(before: Traffic, after: Traffic) -> Traffic:
                 place: added for place, n in counts.items() if (added := n - before.latency.counts.get(place, 0)) > 0
             }
         ),
+        histograms=histograms,
     )
+
+
+def _added(old: Histogram | None, new: Histogram) -> Histogram:
+    if old is None or len(old.counts) != len(new.counts):
+        return new
+    counts = tuple(max(0, after - before) for before, after in zip(old.counts, new.counts, strict=True))
+    return Histogram(counts=counts, missing=max(0, new.missing - old.missing))
 
 
 def together(one: Traffic, other: Traffic) -> Traffic:
-    """Two totals as one, without histograms."""
-    places = sorted(one.latency.counts.keys() | other.latency.counts.keys())
-    counts = {place: one.latency.counts.get(place, 0) + other.latency.counts.get(place, 0) for place in places}
+    """Two totals as one, without histograms. Sums that somebody drives too high stay at the most that a count can be."""
+    places = sorted(one.latency.counts.keys() | other.latency.counts.keys())[:MAX_BINS]
+    counts = {place: _sum(one.latency.counts.get(place, 0), other.latency.counts.get(place, 0)) for place in places}
     return Traffic(
-        requests=one.requests + other.requests,
-        rows=one.rows + other.rows,
-        client_errors=one.client_errors + other.client_errors,
-        server_errors=one.server_errors + other.server_errors,
+        requests=_sum(one.requests, other.requests),
+        rows=_sum(one.rows, other.rows),
+        client_errors=_sum(one.client_errors, other.client_errors),
+        server_errors=_sum(one.server_errors, other.server_errors),
         latency=Latency(counts=counts),
     )
+
+
+def summed(one: Traffic, other: Traffic, bins: Sequence[int]) -> Traffic:
+    """Two totals as one, with histograms of these lengths. Others are left out: who counts differently is wrong or lies."""
+    parts = [part for part in (one.histograms, other.histograms) if [len(item.counts) for item in part] == list(bins)]
+    histograms = tuple(
+        Histogram(
+            counts=tuple(map(_sum, *(item.counts for item in same))) if len(same) > 1 else same[0].counts,
+            missing=min(MOST, sum(item.missing for item in same)),
+        )
+        for same in zip(*parts, strict=True)
+    )
+    return msgspec.structs.replace(together(one, other), histograms=histograms)
+
+
+def _sum(*counts: int) -> int:
+    return min(MOST, sum(counts))
 
 
 # Roll-outs

@@ -11,7 +11,10 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.devices import messages, model, rules
+from skyloom.rooms.devices.board import FleetBoard
+from skyloom.rooms.devices.fleets import Fleets
 from skyloom.rooms.devices.intake import Intake, samples_of
+from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.messages import Assignment, DeviceIdentity, DeviceOrders, DeviceOutcome, Lane
 from skyloom.rooms.devices.model import Device, DeviceReport, DeviceState, DeviceStatus, EnrolledDevice, JoinCode
@@ -23,19 +26,29 @@ from skyloom.rooms.tenancy.service import Tenancy
 
 _SKEW_TOLD_S = 120.0
 _TWIN_TOLD_S = 86_400.0
-_EPOCHS = 4
 
 
 class Devices:
     """Devices of all projects."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, tenancy: Tenancy, keys: DeviceKeys) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        tenancy: Tenancy,
+        keys: DeviceKeys,
+        board: FleetBoard,
+        keeping: Keeping,
+        fleets: Fleets,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._tenancy = tenancy
         self._keys = keys
-        self._intake = Intake(clock)
+        self._board = board
+        self._intake = Intake(clock, keeping, fleets)
 
     def handlers(self) -> Handlers:
         return {
@@ -75,6 +88,7 @@ class Devices:
                     created_by=by.principal,
                 ),
             )
+        self._board.mark(device)
         code = self._tenancy.join_code(device.project, device.id, device.enrolment)
         tx.delete(JOIN_CODES, device.id)
         expires_at = now + ask.ttl_s
@@ -91,6 +105,7 @@ class Devices:
             tx.update(JOIN_CODES, changed(code, {"nonce": nonce}))
             facts: dict[str, object] = {"joined_at": self._clock.now(), "generation": device.generation + 1}
             device = tx.update(DEVICES, changed(device, facts | self._first_orders(tx, device)))
+            self._board.mark(device)
         elif code.nonce != nonce:
             raise model.JoinCodeUsed(
                 f"The join code of {device.name} was used already.",
@@ -123,6 +138,7 @@ class Devices:
         device = self.find(tx, ask.name, by.project)
         if device.retired_at is None:
             device = tx.update(DEVICES, changed(device, {"retired_at": self._clock.now()}))
+            self._board.mark(device)
             tx.delete(JOIN_CODES, device.id)
         return self.status(tx, device)
 
@@ -144,16 +160,17 @@ class Devices:
 
     def sync(self, tx: Transaction, ask: messages.SyncDevice, by: Caller) -> DeviceOrders:
         device = self._own(tx, ask.device, by)
-        if ask.assignment > device.assignment:  # this database is older than the device: a backup was brought back
+        if (
+            device.assignment < ask.assignment < 2**52
+        ):  # this database is older than the device: a backup was brought back
             device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
         said = ("interval_s", "software", "serving", "assignment", "outcome", "message", "ring")
         facts = {name: getattr(ask, name) for name in (*said, "waiting_records", "waiting_bytes")}
-        report = changed(
-            before, {**facts, "seen_at": now, "skew_s": ask.now - now, **_outboxes(before, ask.epoch, now)}
-        )
-        (tx.update if before.version else tx.insert)(DEVICE_REPORTS, report)
+        told = changed(before, {**facts, "seen_at": now, "skew_s": ask.now - now})
+        report = self._intake.speaks(tx, told, ask.epoch)
+        self._board.mark(device, (tx.update if before.version else tx.insert)(DEVICE_REPORTS, report))
         facts_at, samples_at = (self._intake.position(tx, device, ask.epoch, lane) for lane in Lane)
         return DeviceOrders(
             now=now,
@@ -325,16 +342,6 @@ def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tu
     if report.dropped:
         return f"It had to give up {report.dropped} records: its outbox was full.", "Give it more room: --outbox."
     return "", ""
-
-
-def _outboxes(before: DeviceReport, epoch: str, now: float) -> dict[str, object]:
-    """Which outbox speaks. One that was replaced and speaks again belongs to a second machine with the same folder."""
-    if epoch == before.epoch:
-        return {}
-    former = tuple(name for name in before.former_epochs if name != epoch)
-    kept = (*former, before.epoch)[-_EPOCHS:] if before.epoch else former
-    seen = {"twin_at": now} if epoch in before.former_epochs else {}
-    return {"epoch": epoch, "former_epochs": kept, **seen}
 
 
 def _without_code(made: EnrolledDevice) -> EnrolledDevice:

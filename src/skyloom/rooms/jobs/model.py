@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, RelativePath, ShortText
 from skyloom.core.errors import Conflict, InvalidInput, NotFound
+from skyloom.core.events import Origin
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.core.states import Moves
@@ -266,6 +267,7 @@ class Job(Record, frozen=True, kw_only=True):
         halt: what the newest attempt was told, if it has to stop.
         array: id of the array that it is one task of, or "".
         mounts: the versions that its mounts were at its submission.
+        cause: the delivery of a trigger that it came of, if it did.
     """
 
     spec: JobSpec
@@ -276,6 +278,7 @@ class Job(Record, frozen=True, kw_only=True):
     halt: Halt | None = None
     array: str = ""
     mounts: tuple[Mount, ...] = ()
+    cause: Origin | None = None
 
 
 class Task(Record, frozen=True, kw_only=True):

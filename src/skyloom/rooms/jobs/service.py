@@ -9,7 +9,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.door import Change, Handlers, Query, present_cause
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.cost.budget import BudgetExhausted
@@ -117,6 +117,7 @@ class Jobs:
             spec=self.pinned(tx, ask.spec, by.project),
             submitted_at=self._clock.now(),
             submitted_by=by.principal,
+            cause=present_cause(),
         )
         if not refuse:
             return self.take_in(tx, job)

@@ -53,7 +53,7 @@ class JobWriter:
         rules.check_bounds(job)
         job = tx.insert(JOBS, job)
         tasks = tuple(tx.insert(TASKS, task) for task in rules.tasks_of(job, job.submitted_at))
-        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=tasks[0].state))
+        self._outbox.publish(tx, job.project, job.id, Moved(before="", after=tasks[0].state), job.cause)
         return job, tasks
 
     def halt(self, tx: Transaction, job: Job, halt: Halt) -> Job:
@@ -72,7 +72,7 @@ class JobWriter:
         states = {task.id: task.state for task in gang}
         if all(task.state is states[task.id] for task in settled.tasks):
             # It was stopping already, so no task moves; the loop knows of a job what events name, and has to read this one again.
-            self._outbox.publish(tx, job.project, job.id, Noted(message=halt.message))
+            self._outbox.publish(tx, job.project, job.id, Noted(message=halt.message), job.cause)
         return job
 
     def requeue(self, tx: Transaction, job: Job, again: Reason, message: str = "") -> Job:
@@ -81,7 +81,7 @@ class JobWriter:
         for task in rules.tasks_of(job, self._clock.now(), again, message):
             tx.insert(TASKS, task)
         news = Moved(before="ended", after=TaskState.QUEUED, reason=again or "retry", message=message)
-        self._outbox.publish(tx, job.project, job.id, news)
+        self._outbox.publish(tx, job.project, job.id, news, job.cause)
         return job
 
     def moves(self, tx: Transaction, job: Job, tasks: Sequence[Task], *, comes_again: bool = False) -> None:
@@ -104,17 +104,17 @@ class JobWriter:
         if not job.array:
             status = rules.status(job, tx.select(TASKS, {"job_id": job.id}))
             news = JobEnded(state=status.state, reason=status.reason, message=status.message)
-            self._outbox.publish(tx, job.project, job.id, news)
+            self._outbox.publish(tx, job.project, job.id, news, job.cause)
 
     def _move(self, tx: Transaction, job: Job, task: Task) -> None:
         before = tx.get(TASKS, task.id)
         if before is not None and before.state is not task.state:
             MOVES.check(task.id, before.state, task.state)
             news = Moved(before=before.state, after=task.state, reason=task.reason, message=task.message)
-            self._outbox.publish(tx, task.project, task.job_id, news)
+            self._outbox.publish(tx, task.project, task.job_id, news, job.cause)
         stored = tx.update(TASKS, task)
         if MOVES.is_terminal(stored.state) and stored.started_at is not None:
-            self._outbox.publish(tx, task.project, task.job_id, metered(job, stored))
+            self._outbox.publish(tx, task.project, task.job_id, metered(job, stored), job.cause)
 
 
 def metered(job: Job, task: Task) -> TaskEnded:

@@ -42,6 +42,9 @@ class Lineages:
                 found = self._sources.prediction(subject, by)
                 nodes.append(rules.of_prediction(found.prediction))
                 subject = found.revision.id
+                if found.prediction.version:  # a guest of the endpoint's pack made it
+                    nodes.append(rules.of_revision(found.endpoint, found.revision))
+                    subject = found.prediction.version
         kind, _, named = subject.partition(":")
         if kind == _DATASET and named:
             return Lineage(subject=self._store.read(lambda view: self._of_dataset(view, named, by.project)))

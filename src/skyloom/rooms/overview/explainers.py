@@ -5,7 +5,19 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skyloom.core.events import BudgetReached, EventBody, JobEnded, Moved, Noted, TaskEnded
+from skyloom.core.events import (
+    BudgetReached,
+    DatasetVersionMade,
+    EndpointRolledBack,
+    EventBody,
+    HookCalled,
+    JobEnded,
+    ModelRegistered,
+    Moved,
+    Noted,
+    SlotCame,
+    TaskEnded,
+)
 from skyloom.ports.door import EVENTS
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
@@ -259,3 +271,13 @@ def _words(body: EventBody) -> str:
             return body.message
         case JobEnded():
             return f"ended for good: {body.state}"
+        case DatasetVersionMade():
+            return f"version {body.number}" + (f" by {body.job_id}" if body.job_id else "")
+        case ModelRegistered():
+            return f"registered as {body.model} version {body.number}"
+        case EndpointRolledBack():
+            return f"went back to revision {body.revision}" + (" by itself" if body.automatic else "")
+        case SlotCame():
+            return "a slot of its cron line came"
+        case HookCalled():
+            return f"its address was called with {len(body.body)} characters"

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from skyloom.core.events import ModelRegistered
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.registry import model, rules
 from skyloom.rooms.registry.model import Model, ModelVersion
@@ -21,10 +22,11 @@ _SHOWN_VERSIONS = 100
 class Registry:
     """Models of all projects."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, blobs: Blobs) -> None:
+    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, blobs: Blobs) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
+        self._outbox = outbox
         self._blobs = blobs
 
     def handlers(self) -> Handlers:
@@ -57,7 +59,7 @@ class Registry:
             return earlier
         holder = self._find(tx, ask.model, by.project) or self._make(tx, ask.model, by)
         holder = tx.update(MODELS, changed(holder, {"newest": holder.newest + 1}))
-        return tx.insert(
+        made = tx.insert(
             VERSIONS,
             ModelVersion(
                 id=self._ids.new("version"),
@@ -73,6 +75,8 @@ class Registry:
                 description=ask.description,
             ),
         )
+        self._outbox.publish(tx, by.project, made.id, ModelRegistered(model=made.model, number=made.number))
+        return made
 
     def set_alias(self, tx: Transaction, ask: model.SetAlias, by: Caller) -> Model:
         holder = self.find(tx, ask.model, by.project)

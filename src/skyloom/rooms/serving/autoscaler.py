@@ -1,15 +1,18 @@
 """The loop's side of scaling: keeps what gateways report of each endpoint, asks the policy, commits what it decides together with why.
 
-What was heard lives in memory: losing it costs a window in which nothing is taken away. What was decided is the endpoint's own
-`num_replicas`, so a control plane that starts again goes on from there.
+What was heard lives in memory: losing it costs a window in which nothing is taken away. Only what foresight looks at, the
+minutes of the last days, is kept in a file every few minutes. What was decided is the endpoint's own `num_replicas`, so a
+control plane that starts again goes on from there.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
@@ -17,10 +20,10 @@ from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.monitoring.windows import latency_quantile
 from skyloom.rooms.schedules.rules import next_slot
-from skyloom.rooms.serving.load import LoadHistory
+from skyloom.rooms.serving.load import LoadHistory, LoadMemory
 from skyloom.rooms.serving.model import Deploy, Endpoint
-from skyloom.rooms.serving.policy import decide
-from skyloom.rooms.serving.ports import ENDPOINTS
+from skyloom.rooms.serving.policy import decide, explained
+from skyloom.rooms.serving.ports import ENDPOINTS, ReplicaFiles
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.rules import Seen
 from skyloom.rooms.serving.scaling import (
@@ -37,23 +40,32 @@ from skyloom.rooms.serving.scaling import (
 _LONGEST_LEAD_S = 600.0
 _LEARNS = 0.5  # of what a start took, into what the next is expected to take
 _TAIL = 0.95
+_FRESH_S = 5.0  # a gateway that said nothing for so long adds nothing any more
+_NEW_AFTER_S = 10.0  # whoever was there before this process has said something by then
+_FORGET_S = 600.0
+_KEEP_EVERY_S = 300.0
+log = logging.getLogger("skyloom.serving")
 
 
 class Autoscaler:
     """The sizes of all endpoints that have an `Autoscaling`. Thread-safe: reports come beside the loop."""
 
-    def __init__(self, store: Store, clock: Clock, outbox: Outbox) -> None:
+    def __init__(self, store: Store, clock: Clock, outbox: Outbox, files: ReplicaFiles) -> None:
+        self._files = files
         self._store = store
         self._clock = clock
         self._outbox = outbox
         self._followed: dict[str, _Followed] = {}
         self._lock = threading.Lock()
 
-    def hear(self, route: RouteTraffic) -> bool:
-        """Take what a gateway saw at one endpoint. True when somebody waits and there is no replica: then look at once."""
+    def hear(self, gateway: str, route: RouteTraffic) -> bool:
+        """Take what a gateway saw at one endpoint; of several before it, each sees a part.
+
+        True when somebody waits and there is no replica: then look at once.
+        """
         with self._lock:
             followed = self._followed.setdefault(route.endpoint, _Followed())
-            return followed.hear(route, self._clock.now(), self._clock.monotonic())
+            return followed.hear(gateway, route, self._clock.now(), self._clock.monotonic())
 
     def look(self, endpoint: Endpoint, seen: Sequence[Seen]) -> tuple[Endpoint, float]:
         """Decide about one endpoint with an `Autoscaling`; returns it as it is now, and the seconds after which to look again.
@@ -63,7 +75,12 @@ class Autoscaler:
         """
         now = self._clock.now()
         with self._lock:
+            is_known = endpoint.id in self._followed and self._followed[endpoint.id].is_begun
+        foresees = endpoint.scaling is not None and endpoint.scaling.foresight is not None
+        kept = self._files.read_load(endpoint.id) if foresees and not is_known else None
+        with self._lock:
             followed = self._followed.setdefault(endpoint.id, _Followed())
+            followed.recalled = kept or followed.recalled
             decision = followed.decide(endpoint, seen, now)
         if decision.wanted != endpoint.num_replicas:
             moved = self._store.write(lambda tx: self._commit(tx, endpoint, decision))
@@ -72,6 +89,9 @@ class Autoscaler:
             endpoint = moved
         with self._lock:
             followed.settle(decision, now)
+            memory = followed.memory_due(now)
+        if memory is not None:
+            self._keep(endpoint, memory)
         return endpoint, max(0.0, decision.again_at - now)
 
     def note(self, endpoint: Endpoint) -> ScaleNote | None:
@@ -83,6 +103,13 @@ class Autoscaler:
         """Forget endpoints that are gone."""
         with self._lock:
             self._followed = {key: kept for key, kept in self._followed.items() if still(key)}
+
+    def _keep(self, endpoint: Endpoint, memory: LoadMemory) -> None:
+        """A memory that cannot be kept keeps nobody from deciding."""
+        try:
+            self._files.keep_load(endpoint.id, memory)
+        except SkyloomError as error:
+            log.warning("what was seen of endpoint %s is not kept: %s", endpoint.id, error)
 
     def _commit(self, tx: Transaction, endpoint: Endpoint, decision: ScaleDecision) -> Endpoint | None:
         fresh = tx.get(ENDPOINTS, endpoint.id)
@@ -105,28 +132,54 @@ class _Followed:
         self._load = LoadHistory(ScaleSignal.CONCURRENCY, 0.0)
         self._lead_s = 1.0
         self._course: ScaleCourse | None = None
-        self._last: tuple[float, RouteTraffic] | None = None
+        self._last: dict[str, tuple[float, RouteTraffic]] = {}  # gateway → when it was last heard, and what it said
+        self._began: float | None = None
+        self._heard_at: float | None = None
         self._size = self._answering = 0
         self._starting: set[str] = set()
+        self.recalled: LoadMemory | None = None
+        self._kept_at: float | None = None
 
-    def hear(self, route: RouteTraffic, now: float, monotonic: float) -> bool:
-        last, self._last = self._last, (monotonic, route)
-        before = RouteTraffic(endpoint=route.endpoint) if last is None else last[1]
-        # Of a gateway's first report it is not known since when it counts; after its restart it counts from nothing.
-        span_s = 0.0 if last is None else monotonic - last[0]
-        again = route.arrived < before.arrived
+    @property
+    def is_begun(self) -> bool:
+        """It was decided about before."""
+        return self._scaling is not None
+
+    def memory_due(self, now: float) -> LoadMemory | None:
+        """What is to be kept now, if it is time."""
+        if self._kept_at is not None and 0 <= now - self._kept_at < _KEEP_EVERY_S:
+            return None
+        memory = self._load.memory
+        if memory is not None:
+            self._kept_at = now
+        return memory
+
+    def hear(self, gateway: str, route: RouteTraffic, now: float, monotonic: float) -> bool:
+        last, heard_at = self._last.get(gateway), self._heard_at
+        self._began = monotonic if self._began is None else self._began
+        self._heard_at = monotonic
+        self._last = {name: kept for name, kept in self._last.items() if monotonic - kept[0] < _FORGET_S}
+        self._last[gateway] = (monotonic, route)
+        before = last[1] if last is not None else None
+        # Of a gateway that was there before us it is not known since when it counts; one that comes later counts from nothing.
+        is_new = before is None and monotonic - self._began > _NEW_AFTER_S
+        if is_new or (before is not None and route.arrived < before.arrived):
+            before = RouteTraffic(endpoint=route.endpoint)
+        span_s = 0.0 if heard_at is None else max(0.0, monotonic - heard_at)
+        seen = [told for at, told in self._last.values() if monotonic - at < _FRESH_S]
+        mean = sum(max(told.mean_in_flight, 0.0) for told in seen)
         self._load.add(
             LoadSample(
                 at=now,
-                span_s=max(0.0, span_s),
+                span_s=span_s,
                 replicas=self._answering,
-                arrived=0 if last is None else route.arrived if again else route.arrived - before.arrived,
-                concurrency=max(route.mean_in_flight, 0.0) if span_s else float(route.held + route.in_flight),
-                held=route.held,
-                oldest_held_s=route.oldest_held_s,
-                queue_delay_s=route.queue_delay_s,
-                latency_s=None if last is None else _tail(RouteTraffic(endpoint="") if again else before, route),
-                utilisation=_busy_share(route.mean_in_flight, self._answering),
+                arrived=0 if before is None else route.arrived - before.arrived,
+                concurrency=mean if span_s else float(sum(told.held + told.in_flight for told in seen)),
+                held=sum(told.held for told in seen),
+                oldest_held_s=max(told.oldest_held_s for told in seen),
+                queue_delay_s=max(told.queue_delay_s for told in seen),
+                latency_s=None if before is None else _tail(before, route),
+                utilisation=_busy_share(mean, self._answering),
             )
         )
         return bool(route.held) and self._size == 0
@@ -136,8 +189,11 @@ class _Followed:
         assert scaling is not None
         if scaling != self._scaling:
             # Another policy looks at other things; it begins with nothing seen, and so takes nothing away for a window.
-            last = self._load.newest
+            last, known = self._load.newest, self._load.memory or self.recalled
             self._scaling, self._load, self._course = scaling, LoadHistory.of(scaling), None
+            if known is not None:
+                self._load.recall(known)
+            self.recalled = None
             if last is not None:
                 self._load.add(msgspec.structs.replace(last, span_s=0.0))
         self._learn_lead(seen, now)
@@ -149,14 +205,7 @@ class _Followed:
         self._course = decision.course
         self._size = decision.wanted
         assert self._scaling is not None
-        mean = self._load.mean(now, self._scaling.window_s)
-        self.note = ScaleNote(
-            at=now,
-            wanted=decision.wanted,
-            reason=decision.reason,
-            why=decision.why,
-            seen=mean.value if mean.seen_s else None,
-        )
+        self.note = explained(self._scaling, self._load, decision, now)
 
     def _learn_lead(self, seen: Sequence[Seen], now: float) -> None:
         """How long a start takes: from the decision until it answers, as this loop sees it."""

@@ -2,6 +2,9 @@
 
 It is judged in each step by the requests of that step only, because while the weights stand, chance alone decides which revision a request
 meets; `evidence` says why that can be looked at every second. The chance of a false alarm is shared among the steps and the tests.
+
+Whether its answers are right is judged over all of its steps, because labels come late: of rows with a label that were answered wrong, the
+new revision has no more than its share of the rows with a label, if both are as often wrong.
 """
 
 import math
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, Latency
 from skyloom.rooms.monitoring.windows import latency_quantile
+from skyloom.rooms.quality.model import QualityCount
 from skyloom.rooms.serving.evidence import chance_of_error, log_evidence
 from skyloom.rooms.serving.routes import RevisionTraffic
 from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, TrafficSplit
@@ -19,7 +23,9 @@ ERROR_TOLERANCE = 1.25  # odds of erring that count as "no worse"
 _SLOW_SHARE = 0.01  # what may be slower than a p99
 _LEAST_STABLE = 200  # requests of the stable revision without which its p99 is unknown
 _LEAST_GAP_S = 0.01  # milliseconds are the machine's, not the model's
-_NUM_TESTS = 4
+_NUM_TESTS = 6
+_LEAST_LABELS = 20  # of each revision, below which the two are not compared
+_UNLABELLED = QualityCount()
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Watched:
         last_words: of the latest of them.
         stable, fresh: what the two revisions were asked in this step.
         drift: what a drift alert says that fired since it began; "" without one.
+        stable_labels, fresh_labels: what labels say of their answers since it began.
     """
 
     since: float | None = None
@@ -40,6 +47,8 @@ class Watched:
     stable: RevisionTraffic = NOTHING
     fresh: RevisionTraffic = NOTHING
     drift: str = ""
+    stable_labels: QualityCount = _UNLABELLED
+    fresh_labels: QualityCount = _UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def _worse(canary: Canary, seen: Watched) -> CanaryMove | None:
     elif seen.drift and canary.plan.on_drift:
         words = f"since revision {number} has traffic, {seen.drift}"
     elif seen.since is not None:
-        words = judge(canary, seen.stable, seen.fresh)
+        words = judge(canary, seen.stable, seen.fresh) or judge_labels(canary, seen.stable_labels, seen.fresh_labels)
     else:
         words = ""
     if not words:
@@ -114,12 +123,16 @@ def _onward(canary: Canary, seen: Watched, now: float) -> CanaryMove | None:
         return CanaryMove(CanaryState.STEPPING, step, _capital(step_words(canary, step)) + ".")
     if now - seen.since < plan.step_s:
         return None
+    lacks = ""
     if seen.fresh.requests < plan.min_requests:
+        lacks = f"Too little traffic: revision {canary.number} has answered {seen.fresh.requests:,} of {plan.min_requests:,} requests"
+    elif seen.fresh_labels.labelled < plan.min_labels and not (plan.shadow and step == 0):
+        lacks = f"Too few labels: {seen.fresh_labels.labelled:,} of {plan.min_labels:,} rows of revision {canary.number} have one"
+    if lacks:
         if canary.state is CanaryState.WAITING:
             return None
-        words = f"Too little traffic: revision {canary.number} has answered {seen.fresh.requests:,} of {plan.min_requests:,} requests"
         return CanaryMove(
-            CanaryState.WAITING, step, f"{words} in {step_words(canary, step).partition(':')[0]}; it waits."
+            CanaryState.WAITING, step, f"{lacks} in {step_words(canary, step).partition(':')[0]}; it waits."
         )
     passed = f"{_counted(canary.number, seen.fresh)}, {_counted(canary.stable, seen.stable)}"
     if step + 1 == plan.num_steps:
@@ -131,6 +144,20 @@ def judge(canary: Canary, stable: RevisionTraffic, fresh: RevisionTraffic) -> st
     """Why the new revision is worse, with the numbers; "" when nothing proves it."""
     limit = math.log(_NUM_TESTS * canary.plan.num_steps / canary.plan.false_alarm)
     return _erring(canary, stable, fresh, limit) or _slow(canary, stable, fresh, limit)
+
+
+def judge_labels(canary: Canary, stable: QualityCount, fresh: QualityCount) -> str:
+    """Why the new revision's answers are more often wrong, with the numbers; "" when nothing proves it."""
+    limit, most = math.log(_NUM_TESTS / canary.plan.false_alarm), canary.plan.max_wrong_rate
+    if most is not None and (found := log_evidence(fresh.wrong, fresh.right, most)) >= limit:
+        return f"{_labelled(canary.number, fresh)}; {most:.2%} are allowed ({_odds(found)})."
+    if min(stable.judged, fresh.judged) < _LEAST_LABELS:
+        return ""
+    share = fresh.judged / (fresh.judged + stable.judged)
+    found = log_evidence(fresh.wrong, stable.wrong, chance_of_error(share, ERROR_TOLERANCE))
+    if found < limit:
+        return ""
+    return f"{_labelled(canary.number, fresh)}, {_labelled(canary.stable, stable)} ({_odds(found)})."
 
 
 def _erring(canary: Canary, stable: RevisionTraffic, fresh: RevisionTraffic, limit: float) -> str:
@@ -186,6 +213,13 @@ def _counted(number: int, seen: RevisionTraffic) -> str:
     share = seen.server_errors / seen.requests if seen.requests else 0.0
     return (
         f"revision {number} answered {seen.server_errors:,} of {seen.requests:,} requests with an error ({share:.2%})"
+    )
+
+
+def _labelled(number: int, count: QualityCount) -> str:
+    rate = count.wrong / count.judged if count.judged else 0.0
+    return (
+        f"{count.wrong:,} of {count.judged:,} rows with a label were answered wrong by revision {number} ({rate:.2%})"
     )
 
 

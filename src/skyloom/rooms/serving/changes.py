@@ -16,6 +16,7 @@ from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS
 from skyloom.rooms.serving.split import (
     KEEP_S,
+    MAX_SHADOWS,
     Canary,
     CanaryState,
     Comparison,
@@ -158,6 +159,11 @@ class SafeChange:
             raise change.SplitUnclear(
                 f"The canary's steps {', '.join(f'{step:g}' for step in plan.steps)} do not grow.",
                 next_action="Give percents from small to large: 1,10,50.",
+            )
+        if plan.shadow and len(force.shadows) >= MAX_SHADOWS:
+            raise change.SplitUnclear(
+                f"{MAX_SHADOWS} revisions are sent copies already.",
+                next_action="Begin the canary without its shadow step.",
             )
         now = self._clock.now()
         canary = Canary(

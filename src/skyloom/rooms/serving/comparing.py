@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from skyloom.rooms.monitoring.windows import latency_quantile
+from skyloom.rooms.quality.model import QualityCount
 from skyloom.rooms.serving.evidence import chance_of_error, interval, p_value
 from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.routes import RevisionTraffic
@@ -13,7 +16,11 @@ _PROVEN = 0.05
 
 
 def results_of(
-    endpoint: Endpoint, revisions: Mapping[int, Revision], counted: Counted, answering: Mapping[int, int]
+    endpoint: Endpoint,
+    revisions: Mapping[int, Revision],
+    counted: Counted,
+    answering: Mapping[int, int],
+    labels: Mapping[int, QualityCount],
 ) -> tuple[RevisionResult, ...]:
     """One line for each revision that is sent requests, and one for each shadow."""
     split = endpoint.in_force
@@ -22,7 +29,8 @@ def results_of(
         revision = revisions[number]
         is_shadow = number in split.shadows and number not in split.weighted
         seen = counted.get(shadow_key(revision.id) if is_shadow else revision.id, RevisionTraffic())
-        lines.append(_line(revision, seen, split.weighted.get(number, 0.0), is_shadow, answering.get(number, 0)))
+        line = _line(revision, seen, split.weighted.get(number, 0.0), is_shadow, answering.get(number, 0))
+        lines.append(line if is_shadow else _with_labels(line, labels.get(number, QualityCount())))
     return tuple(lines)
 
 
@@ -63,6 +71,20 @@ def _line(revision: Revision, seen: RevisionTraffic, share: float, shadow: bool,
     )
 
 
+def _with_labels(line: RevisionResult, count: QualityCount) -> RevisionResult:
+    if not count.judged:
+        return line
+    low, high = interval(count.wrong, count.right)
+    return msgspec.structs.replace(
+        line,
+        labelled=count.judged,
+        wrong=count.wrong,
+        wrong_rate=count.wrong / count.judged,
+        wrong_rate_low=low,
+        wrong_rate_high=high,
+    )
+
+
 def _verdict(base: RevisionResult, line: RevisionResult) -> SplitVerdict:
     p_worse, p_better = _p_more(line, base), _p_more(base, line)
     names = f"revision {line.number} than revision {base.number}"
@@ -74,7 +96,29 @@ def _verdict(base: RevisionResult, line: RevisionResult) -> SplitVerdict:
         words = f"Fewer errors come from {names} (p = {p_better:.2g})."
     else:
         words = f"No difference in errors between revision {line.number} and revision {base.number} is proven."
-    return SplitVerdict(number=line.number, baseline=base.number, p_worse=p_worse, p_better=p_better, message=words)
+    p_more_wrong, p_less_wrong = _p_more_wrong(line, base), _p_more_wrong(base, line)
+    if p_more_wrong is not None and p_more_wrong < _PROVEN:
+        words += f" More wrong answers come from {names} (p = {p_more_wrong:.2g})."
+    elif p_less_wrong is not None and p_less_wrong < _PROVEN:
+        words += f" Fewer wrong answers come from {names} (p = {p_less_wrong:.2g})."
+    elif p_more_wrong is not None:
+        words += " No difference in wrong answers is proven."
+    return SplitVerdict(
+        number=line.number,
+        baseline=base.number,
+        p_worse=p_worse,
+        p_better=p_better,
+        p_more_wrong=p_more_wrong,
+        p_less_wrong=p_less_wrong,
+        message=words,
+    )
+
+
+def _p_more_wrong(line: RevisionResult, other: RevisionResult) -> float | None:
+    """Always-valid p-value of "its rows with a label are not more often wrong than the other's"."""
+    if not line.labelled or not other.labelled:
+        return None
+    return p_value(line.wrong, other.wrong, chance_of_error(line.labelled / (line.labelled + other.labelled)))
 
 
 def _p_more(line: RevisionResult, other: RevisionResult) -> float:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from skyloom.rooms.schedules.rules import next_slot
 from skyloom.rooms.serving.load import LoadHistory
-from skyloom.rooms.serving.scaling import Autoscaling, ScaleReason, ScheduledFloor
+from skyloom.rooms.serving.scaling import UNITS, Autoscaling, ScaleReason, ScheduledFloor
 
 FAR = 1e11
 _MINUTE_S = 60.0
@@ -66,5 +66,6 @@ def _foreseen(scaling: Autoscaling, load: LoadHistory, now: float) -> FloorNow:
         return FloorNow(0, until, ScaleReason.FORECAST, "Nothing is known of earlier days.")
     place = min(len(seen) - 1, math.ceil(scaling.foresight.quantile * len(seen) - _TINY) - 1)
     level = seen[max(0, place)]
-    why = f"At this time, {len(seen)} earlier days saw up to {level:.3g} of {scaling.signal.value}; the target is {scaling.target:g}."
+    days = f"{len(seen)} earlier day{'s' if len(seen) > 1 else ''}"
+    why = f"At this time, {days} saw up to {level:.3g} {UNITS[scaling.signal]}; the target is {scaling.target:g} each."
     return FloorNow(math.ceil(level / scaling.target - _TINY), until, ScaleReason.FORECAST, why)

@@ -1,7 +1,11 @@
-"""The life of gateways: one for each project with an endpoint that needs it. A job, like a replica; it outlives the control plane."""
+"""The life of gateways: one for each project with an endpoint that needs it, or as many as one of these asks for, which share their ports.
+
+A gateway is a job, like a replica; it outlives the control plane.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from skyloom.core.events import Moved, Noted
 from skyloom.core.ids import Ids
@@ -15,7 +19,14 @@ from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.ports import GATEWAYS, ReplicaFiles
 from skyloom.rooms.serving.replicas import RoutesHeard, gateway_plan, gateway_spec
-from skyloom.rooms.serving.rules import FAILURE_WINDOW_S, SETTLED_S, SILENT_S, pause_after
+from skyloom.rooms.serving.rules import (
+    FAILURE_WINDOW_S,
+    LONGEST_PAUSE_S,
+    PAUSE_BESIDE_OTHERS_S,
+    SETTLED_S,
+    SILENT_S,
+    pause_after,
+)
 
 PREFIX = "gw"
 
@@ -42,32 +53,38 @@ class SeenGateway:
 
 @dataclass(frozen=True)
 class GatewaySteps:
-    """What to do now about one project: records to write, and whether to start one."""
+    """What to do now about one project: records to write, and how many to start."""
 
     ended: tuple[GatewayRun, ...] = ()
     stop: tuple[GatewayRun, ...] = ()
-    start: bool = False
+    start: int = 0
 
     @property
     def nothing(self) -> bool:
         return not (self.ended or self.stop or self.start)
 
 
-def gateway_steps(
-    seen: Sequence[SeenGateway], failures: Sequence[GatewayRun], needed: bool, now: float
-) -> GatewaySteps:
-    """Pure: exactly one gateway while one is needed, and none otherwise. One that ends is replaced at once; those that end soon
+class GatewayNeed(NamedTuple):
+    """How many gateways a project needs, and in whose name they run."""
+
+    principal: str
+    number: int
+
+
+def gateway_steps(seen: Sequence[SeenGateway], failures: Sequence[GatewayRun], needed: int, now: float) -> GatewaySteps:
+    """Pure: exactly as many gateways as are needed. One that ends is replaced at once; those that end soon
     after their start, ever more slowly."""
     ended = tuple(_written_off(item, now) for item in seen if item.over)
     alive = sorted((item for item in seen if item.wanted), key=lambda item: (item.gateway.created_at, item.gateway.id))
     hung = [item for item in alive if item.silent_s > SILENT_S]
     good = [item for item in alive if item not in hung]
-    keep = good[-1:] if needed else []
+    keep = good[-needed:] if needed else []
     stop = [_told(item, now, "It said nothing any more.") for item in hung]
     stop += [_told(item, now, "") for item in good if item not in keep]
     failed = [item.ended_at or now for item in (*failures, *ended) if item.failed and not _had_settled(item)]
     recent = sorted(at for at in failed if at > now - FAILURE_WINDOW_S)
-    return GatewaySteps(ended, tuple(stop), start=needed and not keep and pause_after(recent, now) <= 0)
+    pause_s = pause_after(recent, now, PAUSE_BESIDE_OTHERS_S if keep else LONGEST_PAUSE_S)
+    return GatewaySteps(ended, tuple(stop), start=needed - len(keep) if pause_s <= 0 else 0)
 
 
 class Gateways:
@@ -93,11 +110,11 @@ class Gateways:
         self._files = files
         self._heard = heard
 
-    def tick(self, needed: Mapping[str, str]) -> bool:
+    def tick(self, needed: Mapping[str, GatewayNeed]) -> bool:
         """Bring gateways to what is wanted; True when something was changed.
 
         Args:
-            needed: project → whose endpoint it was that needs a gateway first; its gateway runs in that name.
+            needed: project → what it needs; nothing for those that need none.
         """
         live = self._store.read(lambda view: view.select(GATEWAYS, {"ended_at": None}))
         known = {(gateway.project, gateway.id) for gateway in live}
@@ -106,16 +123,19 @@ class Gateways:
         moved = [project for project in projects if self._bring_about(project, needed.get(project))]
         return bool(moved)
 
-    def _bring_about(self, project: str, principal: str | None) -> bool:
-        steps = self._store.read(lambda view: self._steps(view, project, principal is not None))
+    def _bring_about(self, project: str, need: GatewayNeed | None) -> bool:
+        count = need.number if need else 0
+        steps = self._store.read(lambda view: self._steps(view, project, count))
         if steps.nothing:
             return False
-        gateway_id = self._ids.new(PREFIX) if steps.start else ""
-        plan = self._blobs.put([gateway_plan(project, gateway_id, self._files)])[0] if gateway_id else ""
-        self._store.write(lambda tx: self._apply(tx, project, principal, gateway_id, plan))
+        names = [self._ids.new(PREFIX) for _ in range(steps.start)]
+        plans = [self._blobs.put([gateway_plan(project, name, self._files)])[0] for name in names]
+        principal = need.principal if need else "serving"
+        starts = list(zip(names, plans, strict=True))
+        self._store.write(lambda tx: self._apply(tx, project, principal, count, starts))
         return True
 
-    def _steps(self, view: Snapshot, project: str, needed: bool) -> GatewaySteps:
+    def _steps(self, view: Snapshot, project: str, needed: int) -> GatewaySteps:
         live = view.select(GATEWAYS, {"project": project, "ended_at": None})
         newest = view.select(GATEWAYS, {"project": project}, newest_first=True, limit=20)
         failures = [gateway for gateway in newest if gateway.failed and gateway.ended_at is not None]
@@ -130,9 +150,11 @@ class Gateways:
         silent_s = self._heard.silent_s(gateway.project, gateway.id, running_s)
         return SeenGateway(gateway, status.state in ENDED, silent_s, status.message)
 
-    def _apply(self, tx: Transaction, project: str, principal: str | None, gateway_id: str, plan: str) -> None:
-        steps = self._steps(tx, project, principal is not None)
-        caller = Caller(principal=principal or "serving", project=project, scope=project, rights=frozenset())
+    def _apply(
+        self, tx: Transaction, project: str, principal: str, needed: int, starts: Sequence[tuple[str, str]]
+    ) -> None:
+        steps = self._steps(tx, project, needed)
+        caller = Caller(principal=principal, project=project, scope=project, rights=frozenset())
         for gateway in steps.ended:
             tx.update(GATEWAYS, gateway)
             reason = "failed" if gateway.failed else "stopped"
@@ -141,7 +163,7 @@ class Gateways:
         for gateway in steps.stop:
             tx.update(GATEWAYS, gateway)
             self._jobs.cancel(tx, CancelJob(job_id=gateway.job_id), caller)
-        if steps.start and gateway_id:
+        for gateway_id, plan in starts[: steps.start]:
             ask = SubmitJob(spec=gateway_spec(gateway_id, plan))
             job = self._jobs.submit(tx, ask, caller, refuse=False).job
             tx.insert(GATEWAYS, GatewayRun(id=gateway_id, project=project, job_id=job.id, created_at=self._clock.now()))

@@ -11,21 +11,30 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Cursor, Digest, Id, Limit, Name, RelativePath
-from skyloom.core.errors import Denied, NotFound
+from skyloom.core.errors import Denied, InvalidInput, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.secrets.model import SecretUse
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
+from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling, ScaleNote
 from skyloom.rooms.serving.split import Canary, CanaryPlan, Fallback, Front, RevisionResult, TrafficSplit
 
+NumGateways = Annotated[int, Meta(ge=1, le=4)]
+
 
 class EndpointMissing(NotFound):
     """No such endpoint in this project."""
+
+
+class SecretsForNobody(InvalidInput):
+    """A deployment names secrets that nothing of it would read."""
 
 
 class NotAReplica(Denied):
@@ -70,6 +79,9 @@ class Endpoint(Record, frozen=True, kw_only=True):
         fallback: where `endpoints.rollback` goes.
         front: who is to listen at its ports.
         scaling: how ``num_replicas`` follows the load; None keeps it as it was asked for.
+        lanes: of the newest revision.
+        pack: models that its replicas serve beside this one; None while it never had any.
+        num_gateways: how many processes stand before it, where it needs one at all; they share its ports.
     """
 
     name: str
@@ -86,6 +98,9 @@ class Endpoint(Record, frozen=True, kw_only=True):
     fallback: Fallback | None = None
     front: Front = Front.DIRECT
     scaling: Autoscaling | None = None
+    lanes: LaneRule | None = None
+    pack: Pack | None = None
+    num_gateways: NumGateways = 1
 
     @property
     def in_force(self) -> TrafficSplit:
@@ -110,6 +125,7 @@ class Revision(Record, frozen=True, kw_only=True):
         profile: digest of the profile that live traffic is compared with, or "".
         python: packages that a service's process needs beside those of the pool.
         picture_urls: pictures may be named by their addresses.
+        secrets: which of the project's secrets a service's process gets.
     """
 
     endpoint_id: str
@@ -121,6 +137,9 @@ class Revision(Record, frozen=True, kw_only=True):
     profile: str = ""
     python: PythonEnvironment | None = None
     picture_urls: bool = False
+    secrets: tuple[SecretUse, ...] = ()
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
     created_at: float
 
 
@@ -150,11 +169,16 @@ class Replica(Record, frozen=True, kw_only=True):
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica and what has become of it."""
+    """A replica and what has become of it.
+
+    Attributes:
+        guests: the models of its pack that were ever asked for.
+    """
 
     replica: Replica
     state: ReplicaState
     requests: int = 0
+    guests: tuple[GuestReport, ...] = ()
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +241,10 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
         canary: the new revision gets its traffic step by step, and goes back when it is worse than the one that has it now.
         scaling: None keeps what the endpoint has, but a ``num_replicas`` without it ends scaling; together, it begins with so many.
         picture_urls: pictures may be named by ``http`` addresses, which replicas fetch; None keeps what the endpoint has, at first False.
+        secrets: which of the project's secrets a service gets; None keeps what the newest revision has.
+        cache, lanes: None keeps what the newest revision has.
+        num_gateways: None keeps what the endpoint has (for a new one: 1). A project has as many as the one of its endpoints that asks for
+            most; with two, one that dies is not missed.
     """
 
     model: Name
@@ -228,6 +256,10 @@ class Deploy(Operation[EndpointStatus], frozen=True, kw_only=True):
     canary: CanaryPlan | None = None
     scaling: Autoscaling | None = None
     picture_urls: bool | None = None
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=20)] | None = None
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
+    num_gateways: NumGateways | None = None
 
 
 @operation("endpoints.list", Right.READ, "GET /endpoints")
@@ -253,6 +285,24 @@ class StopEndpoint(Operation[EndpointStatus], frozen=True, kw_only=True):
     name: Id
 
 
+@operation("endpoints.pack", Right.RUN, "POST /endpoints/{name}/pack")
+class PackModels(Operation[EndpointStatus], frozen=True, kw_only=True):
+    """Let an endpoint serve more models of the registry under their names, loaded when they are asked for. No replica starts anew.
+
+    Attributes:
+        add: ``MODEL`` or ``MODEL:VERSION``, a version being a number or an alias; the version that it means now stays until the model is
+            added again.
+        remove: names; one that is not there is no error.
+        memory_bytes, max_loaded: bounds of what each replica has in memory of them; None keeps what they are.
+    """
+
+    name: Id
+    add: References = ()
+    remove: Names = ()
+    memory_bytes: PackBytes | None = None
+    max_loaded: NumLoaded | None = None
+
+
 @operation("endpoints.report", Right.WRITE, "POST /endpoints/{name}/traffic", audited=False)
 class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     """Told by a replica about itself, every second. Its numbers only grow, so a lost report loses nothing.
@@ -261,6 +311,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
         name: id of the endpoint.
         ready: it takes requests.
         rest_port, grpc_port: where it listens.
+        guests: the models of its pack that were ever asked for.
     """
 
     name: Id
@@ -270,6 +321,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     rest_port: Port = 0
     grpc_port: Port = 0
     traffic: Traffic
+    guests: Annotated[tuple[GuestReport, ...], Meta(max_length=MAX_PACKED)] = ()
 
 
 @operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)
@@ -294,4 +346,4 @@ class FindPrediction(Operation[PredictionRecord], frozen=True, kw_only=True):
     prediction_id: Id
 
 
-OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, ReportTraffic, ReportRoutes, FindPrediction)
+OPERATIONS = (Deploy, ListEndpoints, GetEndpoint, StopEndpoint, PackModels, ReportTraffic, ReportRoutes, FindPrediction)

@@ -11,15 +11,15 @@ from skyloom.rooms.jobs.model import JobMissing, Reason
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
+from skyloom.rooms.quality.reading import counts_since
 from skyloom.rooms.serving import fleet, model, rules
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.comparing import results_of
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
 from skyloom.rooms.serving.ports import CANARIES, GATEWAYS, REPLICAS, REVISIONS, TALLIES
 from skyloom.rooms.serving.replicas import Heard, RoutesHeard
-from skyloom.rooms.serving.routes import RevisionTraffic
 from skyloom.rooms.serving.split import Front, RevisionResult
-from skyloom.rooms.serving.tallying import counted_by, since_split
+from skyloom.rooms.serving.tallying import ByGateway, counted_by, since_split
 
 _MAX_SHOWN = 10
 
@@ -39,7 +39,10 @@ class Outlook:
         state, message, next_action = fleet.state_of(situation, self._clock.now())
         shown = [
             model.ReplicaStatus(
-                replica=item.replica, state=item.state, requests=self._heard.traffic(item.replica.id).requests
+                replica=item.replica,
+                state=item.state,
+                requests=self._heard.traffic(item.replica.id).requests,
+                guests=self._heard.guests(item.replica.id),
             )
             for item in situation.seen
         ]
@@ -59,7 +62,7 @@ class Outlook:
             state=state,
             message=message,
             next_action=next_action,
-            url=f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else "",
+            url=url_of(endpoint),
             grpc_address=f"127.0.0.1:{endpoint.grpc_port}" if endpoint.grpc_port else "",
             revisions=tuple(revisions),
             replicas=tuple(shown),
@@ -74,23 +77,25 @@ class Outlook:
         tally = view.get(TALLIES, endpoint.id)
         if endpoint.front is Front.DIRECT or tally is None:
             return (), endpoint.created_at
-        gateway, counted = self.counted(view, endpoint)
+        counted = self.counted(view, endpoint)
         answering = Counter(item.replica.revision_number for item in situation.seen if item.answers)
         found = revisions_of(view, endpoint)
-        return results_of(endpoint, found, since_split(tally, gateway, counted), answering), tally.since
+        labels = counts_since(view, endpoint.id, tally.since, self._clock.now())
+        return results_of(endpoint, found, since_split(tally, counted), answering, labels), tally.since
 
-    def counted(self, view: Snapshot, endpoint: Endpoint) -> tuple[str, dict[str, RevisionTraffic]]:
-        """The gateway that stands before an endpoint ("" for none), and what it has counted since it began."""
-        gateway = gateway_of(view, endpoint.project)
-        if gateway is None:
-            return "", {}
-        return gateway.id, counted_by(self._routes.traffic(endpoint.project, gateway.id).get(endpoint.id))
+    def counted(self, view: Snapshot, endpoint: Endpoint) -> ByGateway:
+        """The gateways that stand before an endpoint, and what each has counted since it began."""
+        project = endpoint.project
+        names = [gateway.id for gateway in gateways_of(view, project)]
+        return {name: counted_by(self._routes.traffic(project, name).get(endpoint.id)) for name in names}
 
     def _listens(self, view: Snapshot, endpoint: Endpoint) -> bool:
-        gateway = gateway_of(view, endpoint.project)
-        if gateway is None or not self._routes.ready(endpoint.project, gateway.id):
-            return False
-        return endpoint.id in self._routes.traffic(endpoint.project, gateway.id)
+        """A gateway listens at its ports; of several that share them, one is enough."""
+        project = endpoint.project
+        return any(
+            self._routes.ready(project, gateway.id) and endpoint.id in self._routes.traffic(project, gateway.id)
+            for gateway in gateways_of(view, project)
+        )
 
     def situation(self, view: Snapshot, endpoint: Endpoint) -> rules.Situation:
         """Everything that a decision about an endpoint needs."""
@@ -123,10 +128,15 @@ class Outlook:
         )
 
 
-def gateway_of(view: Snapshot, project: str) -> GatewayRun | None:
-    """The gateway of a project, unless it is over or told to stop."""
-    found = view.select(GATEWAYS, {"project": project, "ended_at": None}, newest_first=True)
-    return next((gateway for gateway in found if gateway.stopped_at is None), None)
+def gateways_of(view: Snapshot, project: str) -> list[GatewayRun]:
+    """The gateways of a project that are neither over nor told to stop."""
+    found = view.select(GATEWAYS, {"project": project, "ended_at": None})
+    return [gateway for gateway in found if gateway.stopped_at is None]
+
+
+def url_of(endpoint: Endpoint) -> str:
+    """Where an endpoint is asked, over REST, on this machine; "" until it has a port."""
+    return f"http://127.0.0.1:{endpoint.rest_port}" if endpoint.rest_port else ""
 
 
 def revisions_of(view: Snapshot, endpoint: Endpoint) -> dict[int, Revision]:

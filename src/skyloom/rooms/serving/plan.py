@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Id, Name
+from skyloom.rooms.serving.offer import CacheRule, LaneRule
 
 Seconds = Annotated[float, Meta(gt=0, le=3_600)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -25,7 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_request_rows: rows of one request.
         max_batch_rows: rows of several requests that may travel together through the model.
         max_queue_rows, max_queue_bytes: rows that may wait for the model, and what their tensors may hold.
-        max_unread_bytes: of all bodies together that are still coming in.
+        max_unread_bytes: of all bodies together that are still coming in; and of all answers together that their clients do not take.
+            Beyond it, small ones still come and go.
         timeout_s: a request that would wait longer than this for its answer is refused at once.
         header_timeout_s, body_timeout_s, idle_timeout_s, write_timeout_s: a connection slower than this is cut.
         drain_s: time for open requests after SIGTERM.
@@ -66,8 +68,11 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             ``*`` takes any, where a proxy stands in front.
         access_file: the `Access` list; read again when it changes.
         log_folder: segments of the request log lie there (`predictions.log_name`). Empty keeps none, in an exported plan only.
+        pack_file: the `PackTable` of models beside this one; read again when it changes, and it may come later. Empty: there is never one.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
+        cache, lanes: what the endpoint offers beyond answering in turn.
+        urgent_file: the `Access` list of those who may go first, where there are lanes.
         cpus: cores; the threads of one inference.
         gpus: that this replica was given; its model runs there, or is refused.
         behind_proxy: of exported plans: somebody else ends TLS in front of it, so it may listen on other addresses than loopback. The
@@ -91,8 +96,12 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     allowed_hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = LOOPBACK_NAMES
     access_file: str
     log_folder: str
+    pack_file: Annotated[str, Meta(max_length=4_096)] = ""
     port_folder: str
     ready_file: str = ""
+    cache: CacheRule | None = None
+    lanes: LaneRule | None = None
+    urgent_file: Annotated[str, Meta(max_length=4_096)] = ""
     cpus: Annotated[float, Meta(gt=0, le=1_024)] = 1.0
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
     behind_proxy: bool = False

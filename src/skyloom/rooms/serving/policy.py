@@ -16,10 +16,12 @@ import msgspec
 from skyloom.rooms.serving.floors import FloorNow, floor_at
 from skyloom.rooms.serving.load import LoadHistory, LoadMean
 from skyloom.rooms.serving.scaling import (
+    UNITS,
     Autoscaling,
     LoadSample,
     ScaleCourse,
     ScaleDecision,
+    ScaleNote,
     ScaleReason,
     ScaleSignal,
     TooSmall,
@@ -31,14 +33,6 @@ _SEEN = 0.75  # of the window, before one goes
 _TOO_SLOW, _FAST = 1.1, 0.5  # of a target delay: above grows, below tries one less
 _FORGET_S = 3_600.0
 _STEP = 2.0  # the most that a delay grows by at once
-_UNITS = {
-    ScaleSignal.CONCURRENCY: "requests at once",
-    ScaleSignal.RATE: "requests/s",
-    ScaleSignal.UTILISATION: "replicas' worth of work",
-    ScaleSignal.GPU: "GPUs' worth of work",
-    ScaleSignal.QUEUE_DELAY: "s of waiting",
-    ScaleSignal.LATENCY: "s to the answer",
-}
 
 
 class _Right(NamedTuple):
@@ -83,13 +77,44 @@ def decide(
     return ScaleDecision(wanted=wanted, reason=reason, why=why, again_at=again_at, course=course)
 
 
+def explained(scaling: Autoscaling, load: LoadHistory, decision: ScaleDecision, now: float) -> ScaleNote:
+    """A decision with everything that it was made of, for people. Raises as `decide` does."""
+    stable, burst = load.mean(now, scaling.window_s), load.mean(now, scaling.panic_window_s)
+    floor, course, wanted = floor_at(scaling, load, now), decision.course, decision.wanted
+    panic_until = None if course.panic_at is None else course.panic_at + scaling.window_s
+    panic_until = None if panic_until is None or panic_until <= now else panic_until
+    sleeps = wanted > 0 and floor.replicas == 0 and load.newest is not None
+    return ScaleNote(
+        at=now,
+        wanted=wanted,
+        reason=decision.reason,
+        why=decision.why,
+        seen=stable.value if stable.seen_s else None,
+        burst=burst.value if burst.seen_s else None,
+        needed=_needed(stable.value, scaling.target) if stable.seen_s and scaling.signal.adds_up else None,
+        floor=floor.replicas,
+        floor_why=floor.why,
+        panic_until=panic_until,
+        delay_until=_delay_ends(scaling, decision) if decision.reason is ScaleReason.DELAY else None,
+        sleeps_at=max(now - load.quiet_s + scaling.scale_to_zero_after_s, panic_until or now) if sleeps else None,
+    )
+
+
+def _delay_ends(scaling: Autoscaling, decision: ScaleDecision) -> float:
+    """When the number that is right now will have been right for long enough."""
+    highs, lows = decision.course.highs, decision.course.lows
+    if len(highs) > 1:
+        return highs[0][0] + scaling.scale_down_delay_s
+    return lows[0][0] + scaling.scale_up_delay_s
+
+
 def _proportional(
     scaling: Autoscaling, stable: LoadMean, burst: LoadMean, current: int, now: float, course: ScaleCourse
 ) -> tuple[_Right, ScaleCourse]:
     """As many replicas as the load is times the target; in a panic by the short window, and none fewer."""
     low = _needed(stable.value, scaling.target)
     high = _needed(stable.value, scaling.target * _BAND)
-    unit = _UNITS[scaling.signal]
+    unit = UNITS[scaling.signal]
     why = f"{stable.value:.3g} {unit} over {scaling.window_s:g} s, at a target of {scaling.target:g} each."
     fitting = min(max(current, low), high)
     right = _Right(fitting, ScaleReason.STEADY if fitting == current else ScaleReason.LOAD, why)
@@ -116,7 +141,7 @@ def _stepwise(
     course: ScaleCourse,
 ) -> tuple[_Right, ScaleCourse]:
     """More while it is too slow, once those that were added last have had time to help; one fewer while it is fast."""
-    unit = _UNITS[scaling.signal]
+    unit = UNITS[scaling.signal]
     since_s = math.inf if course.moved_at is None else now - course.moved_at
     known = tuple(one for one in course.too_small if now - one.at < _FORGET_S)
     course = msgspec.structs.replace(course, too_small=known)
@@ -178,8 +203,10 @@ def _with_high_and_low(course: ScaleCourse, scaling: Autoscaling, right: int, no
 
 
 def _delayed(right: _Right, course: ScaleCourse, current: int) -> _Right:
-    """The most that was right within the delay of shrinking, the least within that of growing."""
+    """The most that was right within the delay of shrinking, the least within that of growing. A quiet time was a delay already."""
     most, least = course.highs[0][1], course.lows[0][1]
+    if right.reason is ScaleReason.IDLE:
+        return right
     if right.replicas < current:
         replicas = min(most, current)
     elif right.replicas > current and not right.panics:

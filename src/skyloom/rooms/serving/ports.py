@@ -1,11 +1,15 @@
 """What serving needs stored, and what it needs of the machine that its replicas run on."""
 
 from collections.abc import Collection as Several
+from collections.abc import Mapping
 from typing import Protocol
 
+from skyloom.core.bounds import Digest
 from skyloom.ports.store import Collection
 from skyloom.rooms.serving.change import GatewayRun
+from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
+from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.routes import RoutingTable
 from skyloom.rooms.serving.split import Canary, SplitTally
 
@@ -40,6 +44,14 @@ class ReplicaFiles(Protocol):
         """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
         ...
 
+    def urgent_path(self, endpoint: str) -> str:
+        """Where the list of tokens is that may go first at an endpoint."""
+        ...
+
+    def publish_urgent(self, endpoint: str, digests: tuple[str, ...]) -> None:
+        """Replace that list, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
     def routes_path(self, project: str) -> str:
         """Where the table of a project's gateway is."""
         ...
@@ -52,6 +64,19 @@ class ReplicaFiles(Protocol):
         """The table as it was last published; empty when none was, or when it cannot be read."""
         ...
 
+    def pack_path(self, endpoint: str) -> str:
+        """Where the table of an endpoint's pack is."""
+        ...
+
+    def publish_pack(self, endpoint: str, table: PackTable) -> None:
+        """Replace that table, whole or not at all; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def lay_out(self, manifest: Digest, files: Mapping[str, Digest]) -> str:
+        """Put the files of a bundle into a folder that replicas can read, whole or not at all; returns it. Does nothing where it lies
+        already. Whoever loads them compares its bytes with their digests. Raises `BlobMissing`, `StorageFull`."""
+        ...
+
     def read_log(self, replica: str, offset: int) -> bytes | None:
         """Some bytes of a replica's request log from an offset on, at least one whole line if there is one; empty behind its end. None
         when the segment of that offset is not there: it was removed, or the replica has written none."""
@@ -60,6 +85,14 @@ class ReplicaFiles(Protocol):
     def trim_logs(self, live: Several[str]) -> int:
         """Remove segments of request logs that are kept for long enough, and the oldest of too many bytes, but of the replicas in ``live``
         never the newest, which grows. Returns how many."""
+        ...
+
+    def keep_load(self, endpoint: str, memory: LoadMemory) -> None:
+        """Keep what was seen of an endpoint's load, in place of what was kept before. Raises `StorageFull`."""
+        ...
+
+    def read_load(self, endpoint: str) -> LoadMemory | None:
+        """What was kept of an endpoint's load; None when nothing was, or when it cannot be read."""
         ...
 
     def free_port(self) -> int:

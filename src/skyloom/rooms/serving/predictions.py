@@ -21,6 +21,7 @@ MAX_OUTPUT_BYTES = 1_024
 MAX_LINE_BYTES = 8_192
 _SEGMENT = re.compile(r"([0-9a-z_]+)(?:\.([1-9][0-9]{0,17}))?\.jsonl\Z")
 _REPLICA = re.compile(r"[0-9a-z]{1,26}\Z")  # it becomes a file name: nothing else may pass
+_PAIRS = [one + other for one in ALPHABET for other in ALPHABET]
 
 
 class PredictionIdUnreadable(InvalidInput):
@@ -39,6 +40,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the request log.
 
     Attributes:
+        cached_from: the prediction whose answer was given again; the model was not asked.
+        version: id of the model version that made it, where that is a guest's; else it is the revision's.
         at: Unix seconds when the answer was ready.
         latency_us: from the whole request read to the answer ready, in microseconds.
         status: 200, or 5xx when the model failed.
@@ -53,6 +56,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_us: int
     status: int = 200
     client_id: Annotated[str, Meta(max_length=200)] = ""
+    version: Annotated[str, Meta(max_length=120)] = ""
+    cached_from: Annotated[str, Meta(max_length=200)] = ""
     outputs: msgspec.Raw
 
 
@@ -80,6 +85,24 @@ def name_prediction(replica: str, offset: int) -> str:
         digits = ALPHABET[offset & 31] + digits
         offset >>= 5
     return f"pred_{replica.rpartition('_')[2]}_{digits}"
+
+
+class PredictionNames:
+    """`name_prediction` for one replica, whose offsets grow: what many of them begin with is made once."""
+
+    def __init__(self, replica: str) -> None:
+        self._replica = replica
+        self._high = 0
+        self._beginning = ""
+
+    def name(self, offset: int) -> str:
+        """The id of the prediction whose line starts at byte ``offset``."""
+        high, low = offset >> 10, offset & 1_023
+        if not high:
+            return name_prediction(self._replica, offset)
+        if high != self._high:
+            self._high, self._beginning = high, name_prediction(self._replica, high)
+        return self._beginning + _PAIRS[low]
 
 
 def locate(prediction_id: str) -> tuple[str, int]:

@@ -4,16 +4,21 @@ A round decides on a snapshot whether anything is to be done, and decides again 
 control plane that dies anywhere goes on from what it had written, and a canary is never moved by what is true no more.
 """
 
+from collections.abc import Callable
+
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Store, Transaction, changed
+from skyloom.rooms.quality.model import QualityCount
 from skyloom.rooms.serving import canary as canaries
 from skyloom.rooms.serving import fleet
 from skyloom.rooms.serving.model import Endpoint
 from skyloom.rooms.serving.ports import ENDPOINTS, TALLIES
 from skyloom.rooms.serving.rules import Situation
-from skyloom.rooms.serving.split import KEEP_S, Canary, CanaryState, Fallback, Front
-from skyloom.rooms.serving.tallying import Counted, handed_on, shadow_key, since_split
+from skyloom.rooms.serving.split import KEEP_S, Canary, CanaryState, Fallback, Front, SplitTally
+from skyloom.rooms.serving.tallying import ByGateway, Counted, handed_on, shadow_key, since_split
 from skyloom.rooms.serving.traffic_writer import Moment, SplitWriter, words_of
+
+NO_LABELS = QualityCount()
 
 
 class TrafficProgress:
@@ -23,7 +28,7 @@ class TrafficProgress:
         self._store = store
         self._clock = clock
         self._writer = writer
-        self._last: dict[str, tuple[str, Counted]] = {}  # endpoint → gateway and what it had counted when last heard
+        self._last: dict[str, dict[str, Counted]] = {}  # endpoint → gateway → what it had counted when last heard
 
     def advance(self, endpoint: Endpoint) -> bool:
         """Take one endpoint's next move, if it has one; True when it had. Plain endpoints cost nothing."""
@@ -36,32 +41,36 @@ class TrafficProgress:
             return False
         return self._store.write(lambda tx: self._move(tx, endpoint, last, now))
 
-    def _remember(self, endpoint: Endpoint, moment: Moment) -> tuple[str, Counted]:
-        """What the gateway that the tally is of had counted when it was last heard."""
-        if moment.gateway and moment.counted:
-            known = self._last.get(endpoint.id)
-            if known is None or moment.tally is None or moment.gateway == moment.tally.gateway:
-                self._last[endpoint.id] = (moment.gateway, moment.counted)
-        return self._last.get(endpoint.id, ("", {}))
+    def keep(self, still: Callable[[str], bool]) -> None:
+        """Forget endpoints that are gone."""
+        self._last = {key: kept for key, kept in self._last.items() if still(key)}
+
+    def _remember(self, endpoint: Endpoint, moment: Moment) -> ByGateway:
+        """What the gateways that the tally is of, and those that are there, had counted when they were last heard."""
+        tallied = moment.tally.bases if moment.tally is not None else {}
+        before = {name: seen for name, seen in self._last.get(endpoint.id, {}).items() if name in tallied}
+        now = {name: seen for name, seen in moment.counted.items() if seen}
+        self._last[endpoint.id] = {**before, **now}
+        return self._last[endpoint.id]
 
     def _due(self, moment: Moment, now: float) -> bool:
         endpoint, tally = moment.situation.endpoint, moment.tally
         return bool(
-            (tally is not None and moment.gateway and moment.gateway != tally.gateway)
+            (tally is not None and _is_of_others(tally, moment))
             or fleet.takes_over(moment.situation)
             or self._verdict(moment, now)
             or _front(moment.situation, now) is not endpoint.front
         )
 
-    def _move(self, tx: Transaction, endpoint: Endpoint, last: tuple[str, Counted], now: float) -> bool:
+    def _move(self, tx: Transaction, endpoint: Endpoint, last: ByGateway, now: float) -> bool:
         fresh = tx.get(ENDPOINTS, endpoint.id)
         if fresh is None or fresh.version != endpoint.version:
             return True  # changed meanwhile: look again at what is true then
         moment = self._writer.moment(tx, fresh)
         tally, canary = moment.tally, moment.situation.canary
         verdict = self._verdict(moment, now)
-        if tally is not None and moment.gateway and moment.gateway != tally.gateway:
-            tx.update(TALLIES, handed_on(tally, moment.gateway, last[1] if last[0] == tally.gateway else {}))
+        if tally is not None and _is_of_others(tally, moment):
+            tx.update(TALLIES, handed_on(tally, moment.counted.keys(), last))
         elif verdict is not None and canary is not None:
             self._carry_out(tx, fresh, canary, verdict)
         elif fleet.takes_over(moment.situation):
@@ -76,7 +85,7 @@ class TrafficProgress:
         canary, endpoint, tally = moment.situation.canary, moment.situation.endpoint, moment.tally
         if canary is None or not canary.live:
             return None
-        counted = since_split(tally, moment.gateway, moment.counted) if tally is not None else {}
+        counted = since_split(tally, moment.counted) if tally is not None else {}
         names = {item.replica.revision_number: item.replica.revision_id for item in moment.situation.seen}
         fresh_key = names.get(canary.number, "")
         is_shadow = canary.plan.shadow and canary.step == 0
@@ -92,6 +101,8 @@ class TrafficProgress:
             stable=counted.get(names.get(canary.stable, ""), canaries.NOTHING),
             fresh=counted.get(shadow_key(fresh_key) if is_shadow else fresh_key, canaries.NOTHING),
             drift=moment.drift if canary.state is not CanaryState.PENDING else "",
+            stable_labels=moment.labels.get(canary.stable, NO_LABELS),
+            fresh_labels=moment.labels.get(canary.number, NO_LABELS),
         )
         return canaries.decide(canary, seen, now)
 
@@ -120,6 +131,11 @@ class TrafficProgress:
         tx.update(ENDPOINTS, changed(endpoint, {"split": split, "coming": None, "fallback": kept}))
         self._writer.begin_tally(tx, endpoint, moment, now)
         self._writer.note(tx, endpoint, f"The traffic is split: {words_of(split)}.")
+
+
+def _is_of_others(tally: SplitTally, moment: Moment) -> bool:
+    """Other gateways count now than those that the tally knows."""
+    return bool(moment.counted) and moment.counted.keys() != tally.bases.keys()
 
 
 def _front(situation: Situation, now: float) -> Front:

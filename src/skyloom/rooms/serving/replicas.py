@@ -14,6 +14,7 @@ from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
 from skyloom.rooms.registry.model import ModelVersion
 from skyloom.rooms.serving.model import Endpoint, ReportRoutes, ReportTraffic, Revision
+from skyloom.rooms.serving.pack import GuestReport
 from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.ports import ReplicaFiles
 from skyloom.rooms.serving.routes import GatewayPlan, RouteTraffic
@@ -47,6 +48,7 @@ def spec_of(endpoint: Endpoint, revision: Revision, plan_digest: str) -> JobSpec
         grace_s=_GRACE_S,
         labels={"endpoint": endpoint.id, "model": endpoint.model},
         python=revision.python,
+        secrets=revision.secrets,
     )
 
 
@@ -68,6 +70,10 @@ def plan_of(
         private=private,
         access_file=files.access_path(endpoint.project),
         log_folder=files.log_folder,
+        pack_file=files.pack_path(endpoint.id),
+        cache=revision.cache,
+        lanes=revision.lanes,
+        urgent_file=files.urgent_path(endpoint.id) if revision.lanes is not None else "",
         port_folder=files.port_folder,
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),
@@ -145,6 +151,11 @@ class Heard:
         known = self._reports.get(replica_id)
         return known[1].traffic if known else Traffic()
 
+    def guests(self, replica_id: str) -> tuple[GuestReport, ...]:
+        """What became of the models of its pack, by its newest report."""
+        known = self._reports.get(replica_id)
+        return known[1].guests if known else ()
+
     def keep(self, still: Callable[[str], bool]) -> None:
         """Forget replicas that are gone."""
         with self._lock:
@@ -182,6 +193,11 @@ class RoutesHeard:
         if known is None or self._clock.monotonic() - known[0] >= _FRESH_S:
             return {}
         return {route.endpoint: route for route in known[1].routes}
+
+    def num_arrived(self, project: str, endpoint_id: str) -> int:
+        """How many requests for an endpoint have come since the gateway before it began; 0 when that is not known."""
+        found = [report for (owner, _), (_, report) in self._reports.items() if owner == project]
+        return sum(route.arrived for report in found for route in report.routes if route.endpoint == endpoint_id)
 
     def keep(self, still: Callable[[str, str], bool]) -> None:
         """Forget gateways that are gone; asked by project and gateway."""

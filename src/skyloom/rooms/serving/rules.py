@@ -16,8 +16,8 @@ FAILURE_WINDOW_S = 300.0
 LOOP_FAILURES = 5
 SILENT_S = 60.0
 SETTLED_S = 10.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-_PAUSE_BESIDE_OTHERS_S = 1.0
+_FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+PAUSE_BESIDE_OTHERS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -204,10 +204,10 @@ def pause_left(number: int, failures: Sequence[Replica], now: float, *, others_a
         others_answer: replicas of the revision do, so it can run: what died is replaced soon, before the next one does.
     """
     ends = [replica.ended_at or now for replica in early_failures(number, failures, now)]
-    return pause_after(ends, now, _PAUSE_BESIDE_OTHERS_S if others_answer else _LONGEST_PAUSE_S)
+    return pause_after(ends, now, PAUSE_BESIDE_OTHERS_S if others_answer else LONGEST_PAUSE_S)
 
 
-def pause_after(ends: Sequence[float], now: float, longest_s: float = _LONGEST_PAUSE_S) -> float:
+def pause_after(ends: Sequence[float], now: float, longest_s: float = LONGEST_PAUSE_S) -> float:
     """A first failure is mended at once; each further one doubles the pause. ``ends`` are the moments of the recent ones, in order."""
     if len(ends) < 2:
         return 0.0

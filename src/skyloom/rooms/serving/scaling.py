@@ -39,6 +39,14 @@ class ScaleSignal(enum.StrEnum):
         return self not in (ScaleSignal.QUEUE_DELAY, ScaleSignal.LATENCY)
 
 
+UNITS = {
+    ScaleSignal.CONCURRENCY: "requests at once",
+    ScaleSignal.RATE: "requests/s",
+    ScaleSignal.UTILISATION: "replicas' worth of work",
+    ScaleSignal.GPU: "GPUs' worth of work",
+    ScaleSignal.QUEUE_DELAY: "s of waiting",
+    ScaleSignal.LATENCY: "s to the answer",
+}
 DEFAULT_TARGETS = {
     ScaleSignal.CONCURRENCY: 8.0,
     ScaleSignal.RATE: 50.0,
@@ -198,10 +206,15 @@ class ScaleDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an endpoint has the number of replicas that it has.
+    """Why an endpoint has the number of replicas that it has. Moments are Unix seconds.
 
     Attributes:
-        seen: the signal, averaged over the window, of all replicas together; None while nothing was seen.
+        seen, burst: the signal of all replicas together, averaged over the window and over its panic part; None while nothing was seen.
+        needed: replicas that the average over the window alone would need; None where the signal does not say.
+        floor, floor_why: the least that is allowed now, and what wants it.
+        panic_until: nothing is taken away before; None without a panic.
+        delay_until: another number would be right, and comes then if it still is; None when nothing waits so.
+        sleeps_at: if nobody asks until then, all replicas go; None when they never do.
     """
 
     at: float
@@ -209,6 +222,13 @@ class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):
     reason: ScaleReason
     why: str
     seen: float | None = None
+    burst: float | None = None
+    needed: Count | None = None
+    floor: Count = 0
+    floor_why: str = ""
+    panic_until: float | None = None
+    delay_until: float | None = None
+    sleeps_at: float | None = None
 
 
 def check_scaling(scaling: Autoscaling) -> None:

@@ -23,22 +23,28 @@ from skyloom.core.resources import Resources
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.engine import PythonModule
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs.model import CancelJob, ReadLog, SubmitJob
+from skyloom.rooms.jobs.model import CancelJob, JobSpec, ReadLog, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
+from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.registry.service import Registry
+from skyloom.rooms.registry.services import ServiceMethod
 from skyloom.rooms.serving import fleet, model, predictions, rules
 from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
+from skyloom.rooms.serving.judging import QualityReports
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
-from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
+from skyloom.rooms.serving.offer import EVERYBODY, check_offer
+from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of, url_of
+from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.progress import TrafficProgress
-from skyloom.rooms.serving.replicas import Heard, RoutesHeard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.replicas import MODULE, Heard, RoutesHeard, default_resources, plan_of, spec_of
 from skyloom.rooms.serving.tables import RouteTables
 from skyloom.rooms.serving.traffic_writer import SplitWriter
 from skyloom.rooms.tenancy.service import Tenancy
@@ -85,10 +91,12 @@ class Serving:
         self._outlook = Outlook(clock, jobs, self._heard, self._routes_heard)
         writer = SplitWriter(clock, outbox, monitoring, self._outlook)
         self._changes = SafeChange(store, clock, ids, outbox, self._outlook, writer, self.find)
+        self._quality = QualityReports(store, clock, self.find)
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
-        self.autoscaler = Autoscaler(store, clock, outbox)
+        self._packs = Packs(store, registry, outbox, blobs, files)
+        self.autoscaler = Autoscaler(store, clock, outbox, files)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
         self._tick_lock = threading.Lock()
@@ -99,10 +107,12 @@ class Serving:
             model.ListEndpoints: Query(self.list),
             model.GetEndpoint: Query(self.get),
             model.StopEndpoint: Change(self.stop),
+            model.PackModels: Change(self.pack, before=self._packs.check),
             model.ReportTraffic: Query(self.report),
             model.ReportRoutes: Query(self.report_routes),
             model.FindPrediction: Query(self.find_prediction),
             **self._changes.handlers(),
+            **self._quality.handlers(),
         }
 
     # Taking in
@@ -119,13 +129,15 @@ class Serving:
 
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
         version = self._version(tx, ask, by)
+        self._check_secrets(tx, ask, version, by)
         known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
         endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
-        size = size_of(ask, endpoint)
+        size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
         draft = self._revision_of(endpoint, ask, version, resources, latest)
-        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", **size})
+        check_offer(draft.cache, resources.memory_bytes)
+        wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
         if latest is not None and _serves(latest) == _serves(draft) and not endpoint.stopped_by:
             wanted = self._changes.deployed_again(tx, endpoint, wanted, ask)
         else:
@@ -140,6 +152,14 @@ class Serving:
             endpoint = tx.update(ENDPOINTS, wanted)
         return self.status(tx, endpoint)
 
+    def _check_secrets(self, view: Snapshot, ask: model.Deploy, version: ModelVersion, by: Caller) -> None:
+        """Raise `SecretMissing`, `SecretsForNobody`."""
+        if ask.secrets and version.manifest.service is None:
+            raise model.SecretsForNobody(
+                f"{version.model} is a model, and reads no secrets.", next_action="Leave them out; services have them."
+            )
+        self._jobs.check_named(view, JobSpec(entry=PythonModule(module=MODULE), secrets=ask.secrets or ()), by.project)
+
     def stop(self, tx: Transaction, ask: model.StopEndpoint, by: Caller) -> EndpointStatus:
         endpoint = self.find(tx, ask.name, by.project)
         if not endpoint.stopped_by:
@@ -148,6 +168,10 @@ class Serving:
             self._changes.stopped(tx, endpoint, by.principal)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
         return self.status(tx, endpoint)
+
+    def pack(self, tx: Transaction, ask: model.PackModels, by: Caller) -> EndpointStatus:
+        endpoint = self.find(tx, ask.name, by.project)
+        return self.status(tx, self._packs.pack(tx, endpoint, ask, by))
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
@@ -174,7 +198,9 @@ class Serving:
                 f"{by.principal} does not run gateway {ask.gateway}.", next_action="Only a gateway reports for itself."
             )
         self._routes_heard.take(by.project, ask)
-        waiting = [route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(route)]
+        waiting = [
+            route.endpoint for route in ask.routes if route.endpoint in own and self.autoscaler.hear(ask.gateway, route)
+        ]
         if waiting:
             self.notice({ENDPOINTS.name})  # a request waits and nobody is there: look at once
         return model.Reported(stop=gateway.stopped_at is not None)
@@ -202,7 +228,6 @@ class Serving:
         resources: Resources,
         latest: Revision | None,
     ) -> Revision:
-        kept = latest is not None and latest.picture_urls
         files: dict[str, Digest] = {file.path: file.digest for file in version.manifest.files}
         return Revision(
             id=self._ids.new("rev"),
@@ -215,7 +240,10 @@ class Serving:
             files={**files, MANIFEST_FILE: digests.of_bytes(_manifest(version))},
             profile=files.get(PROFILE_FILE, ""),
             python=version.manifest.service.python if version.manifest.service else None,
-            picture_urls=kept if ask.picture_urls is None else ask.picture_urls,
+            picture_urls=latest.picture_urls if latest and ask.picture_urls is None else bool(ask.picture_urls),
+            secrets=latest.secrets if latest and ask.secrets is None else ask.secrets or (),
+            cache=ask.cache or (latest.cache if latest else None),
+            lanes=ask.lanes or (latest.lanes if latest else None),
             created_at=self._clock.now(),
         )
 
@@ -270,6 +298,23 @@ class Serving:
         status = self._outlook.status(view, endpoint)
         return msgspec.structs.replace(status, scale=self.autoscaler.note(endpoint))
 
+    # What the functions room asks
+
+    def methods(self, view: Snapshot, endpoint: Endpoint, *, newest: bool = False) -> tuple[ServiceMethod, ...]:
+        """What can be called at an endpoint of your own Python: of the revision that has the traffic, or of the newest; () of a model."""
+        number = endpoint.revision if newest else endpoint.current
+        revision = revisions_of(view, endpoint).get(number)
+        version = view.get(VERSIONS, revision.model_version) if revision else None
+        return version.manifest.service.methods if version and version.manifest.service else ()
+
+    def url(self, endpoint: Endpoint) -> str:
+        """Where an endpoint is asked, over REST, on this machine; "" until it has a port."""
+        return url_of(endpoint)
+
+    def num_arrived(self, endpoint: Endpoint) -> int:
+        """How many requests have come since the gateway before it began."""
+        return self._routes_heard.num_arrived(endpoint.project, endpoint.id)
+
     # The loop
 
     def trim_logs(self) -> float:
@@ -282,9 +327,12 @@ class Serving:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
             endpoints = self._store.read(self._unsettled)
-            self._publish_access({endpoint.project for endpoint in endpoints})
+            self._publish_access(endpoints)
             known = {endpoint.id for endpoint in endpoints}
             self.autoscaler.keep(lambda endpoint_id: endpoint_id in known)
+            for endpoint in endpoints:
+                _each(self._packs.publish, endpoint, None)
+            self._progress.keep(lambda endpoint_id: endpoint_id in known)
             looks = [_each(self._move_on, endpoint, (False, _TICK_S)) for endpoint in endpoints]
             moved = any(changes for changes, _ in looks)
             if moved:
@@ -312,9 +360,14 @@ class Serving:
         found = [view.get(ENDPOINTS, endpoint_id) for endpoint_id in stopping]
         return [*wanted.values(), *(endpoint for endpoint in found if endpoint is not None)]
 
-    def _publish_access(self, projects: set[str]) -> None:
-        for project in sorted(projects):
+    def _publish_access(self, endpoints: Sequence[Endpoint]) -> None:
+        for project in sorted({endpoint.project for endpoint in endpoints}):
             self._files.publish_access(project, self._store.read(partial(self._tenancy.predictors, project=project)))
+        for endpoint in endpoints:
+            if endpoint.lanes is not None:
+                names = None if EVERYBODY in endpoint.lanes.urgent else frozenset(endpoint.lanes.urgent)
+                find = partial(self._tenancy.predictors, project=endpoint.project, names=names)
+                self._files.publish_urgent(endpoint.id, self._store.read(find))
 
     def _bring_about(self, endpoint: Endpoint) -> float:
         """Take one endpoint's next steps; returns the seconds after which to look again."""
@@ -439,7 +492,8 @@ def _replica_of(view: Snapshot, replica_id: str) -> tuple[Replica | None, Revisi
 
 def _serves(revision: Revision) -> tuple[object, ...]:
     """What makes one revision another one."""
-    return revision.model_version, revision.resources, revision.picture_urls
+    asked = revision.picture_urls, revision.secrets, revision.cache, revision.lanes
+    return revision.model_version, revision.resources, *asked
 
 
 def _manifest(version: ModelVersion) -> bytes:

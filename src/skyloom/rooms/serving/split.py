@@ -14,6 +14,7 @@ from skyloom.rooms.serving.routes import Fraction, HeaderName, HeaderValue, Revi
 Number = Annotated[int, Meta(ge=1, le=2**31, description="A revision's number.")]
 Percent = Annotated[float, Meta(gt=0, lt=100)]
 KEEP_S = 600.0
+MAX_SHARES, MAX_SHADOWS = 100, 10
 
 
 class Front(enum.StrEnum):
@@ -41,10 +42,10 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
         shadows: the part of all requests that a revision is sent too; its answers are counted and thrown away.
     """
 
-    shares: Annotated[dict[Number, Weight], Meta(min_length=1, max_length=100)]
+    shares: Annotated[dict[Number, Weight], Meta(min_length=1, max_length=MAX_SHARES)]
     rules: Annotated[tuple[HeaderChoice, ...], Meta(max_length=100)] = ()
     sticky_header: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,60}$(?!\n)")] = ""
-    shadows: Annotated[dict[Number, Fraction], Meta(max_length=10)] = {}
+    shadows: Annotated[dict[Number, Fraction], Meta(max_length=MAX_SHADOWS)] = {}
 
     @property
     def weighted(self) -> dict[int, float]:
@@ -93,7 +94,10 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True):
         max_p99_s: seconds; None compares only.
         max_p99_ratio: how many times the stable revision's p99 its own may be.
         on_drift: a drift alert that fires meanwhile ends it.
-        false_alarm: the probability that a revision no worse than the stable one is ever rolled back for its errors or its latency.
+        min_labels: rows of the new revision that must have a label (`feedback.give`) before it goes a step on.
+        max_wrong_rate: of its rows with a label; None compares with the stable revision only.
+        false_alarm: the probability that a revision no worse than the stable one is ever rolled back for its errors, its latency or its
+            wrong answers.
         keep_s: how long the stable revision's replicas are kept after the end, so that going back needs no start.
     """
 
@@ -105,6 +109,8 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_p99_s: Annotated[float, Meta(gt=0, le=3_600)] | None = None
     max_p99_ratio: Annotated[float, Meta(ge=1, le=1_000)] = 2.0
     on_drift: bool = True
+    min_labels: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    max_wrong_rate: Annotated[float, Meta(gt=0, lt=1)] | None = None
     false_alarm: Annotated[float, Meta(gt=0, le=0.5)] = 0.01
     keep_s: Annotated[float, Meta(ge=0, le=7 * 86_400)] = KEEP_S
 
@@ -176,18 +182,16 @@ class Canary(Record, frozen=True, kw_only=True):
 class SplitTally(Record, frozen=True, kw_only=True):
     """What an endpoint's revisions were asked since its split came into force. Its id is the endpoint's.
 
-    A gateway's numbers begin at 0 with it and only grow; so what counts is what its successors saw, and of the present one what came since.
+    A gateway's numbers begin at 0 with it and only grow. So what counts is what those that are gone saw, and what the others saw since.
 
     Attributes:
         since: Unix seconds when the split came into force.
-        gateway: whose numbers ``base`` are.
-        base: what that gateway had counted when the split came into force.
-        carried: what earlier gateways counted since.
+        bases: gateway → what it had counted when the split came into force; nothing for one that began later.
+        carried: what gateways that are gone counted since.
     """
 
     since: float
-    gateway: str = ""
-    base: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
+    bases: dict[Id, dict[Id, RevisionTraffic]] = msgspec.field(default_factory=dict)
     carried: dict[Id, RevisionTraffic] = msgspec.field(default_factory=dict)
 
 
@@ -200,6 +204,8 @@ class RevisionResult(msgspec.Struct, frozen=True, kw_only=True):
         error_rate: of answers 5xx.
         error_rate_low, error_rate_high: an interval that holds the true rate with 95 %, however often one looks.
         latency_p50_s, latency_p90_s, latency_p99_s: upper ends of the bins they fall in (a quarter wide); None without requests.
+        labelled, wrong: rows of a classification with a label (`feedback.give`), of answers since then; a shadow's answers have none.
+        wrong_rate: None without labels; low and high hold the true rate with 95 %.
     """
 
     revision: Id
@@ -217,6 +223,11 @@ class RevisionResult(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_s: float | None = None
     latency_p90_s: float | None = None
     latency_p99_s: float | None = None
+    labelled: Count = 0
+    wrong: Count = 0
+    wrong_rate: float | None = None
+    wrong_rate_low: float = 0.0
+    wrong_rate_high: float = 1.0
 
 
 class SplitVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +235,7 @@ class SplitVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         p_worse, p_better: always-valid p-values: that its error rate is not above, not below the baseline's.
+        p_more_wrong, p_less_wrong: the same of its rows with a label; None while one of the two has none.
         message: in words.
     """
 
@@ -231,6 +243,8 @@ class SplitVerdict(msgspec.Struct, frozen=True, kw_only=True):
     baseline: int
     p_worse: float
     p_better: float
+    p_more_wrong: float | None = None
+    p_less_wrong: float | None = None
     message: Text
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store
 from skyloom.rooms.serving import fleet
+from skyloom.rooms.serving.gateways import GatewayNeed
 from skyloom.rooms.serving.model import Endpoint
 from skyloom.rooms.serving.outlook import Outlook, revisions_of
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, ReplicaFiles
@@ -29,8 +30,8 @@ class RouteTables:
         self._known: dict[str, RoutingTable] = {}
         self._remembered = False
 
-    def publish(self, endpoints: Sequence[Endpoint]) -> dict[str, str]:
-        """Write the tables of all projects that have a gateway or need one. Returns the projects in need, and in whose name.
+    def publish(self, endpoints: Sequence[Endpoint]) -> dict[str, GatewayNeed]:
+        """Write the tables of all projects that have a gateway or need one. Returns what the projects in need need.
 
         Args:
             endpoints: all that are not stopped, and those that still have replicas.
@@ -39,10 +40,11 @@ class RouteTables:
         if not self._remembered:
             self._remember(routed)
         routes: dict[str, list[EndpointRoute]] = {project: [] for project in routed}
-        needed: dict[str, str] = {}
+        needed: dict[str, GatewayNeed] = {}
         for project, found in routed.items():
             for endpoint in found:
-                needed.setdefault(project, endpoint.created_by)
+                need = needed.get(project, GatewayNeed(endpoint.created_by, 1))
+                needed[project] = need._replace(number=max(need.number, endpoint.num_gateways))
                 route = self._route(endpoint, project)
                 routes[project] += [route] if route else []
         for project, rows in routes.items():

@@ -1,6 +1,6 @@
 """Pure: adding up what gateways count, since a split came into force. See `split.SplitTally`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from skyloom.ports.store import changed
 from skyloom.rooms.monitoring.model import Latency
@@ -8,6 +8,7 @@ from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
 from skyloom.rooms.serving.split import SplitTally
 
 Counted = Mapping[str, RevisionTraffic]
+ByGateway = Mapping[str, Counted]
 _SHADOW = "shadow:"
 
 
@@ -24,17 +25,20 @@ def counted_by(route: RouteTraffic | None) -> dict[str, RevisionTraffic]:
     return {**route.revisions, **shadows}
 
 
-def since_split(tally: SplitTally, gateway: str, now_counted: Counted) -> dict[str, RevisionTraffic]:
+def since_split(tally: SplitTally, counted: ByGateway) -> Counted:
     """What was counted since the split came into force."""
-    base: Counted = tally.base if gateway == tally.gateway else {}
-    grown = {key: _less(seen, base.get(key, RevisionTraffic())) for key, seen in now_counted.items()}
-    return _added(tally.carried, grown)
+    found: Counted = tally.carried
+    for gateway, seen in counted.items():
+        base = tally.bases.get(gateway, {})
+        found = _added(found, {key: _less(now, base.get(key, RevisionTraffic())) for key, now in seen.items()})
+    return found
 
 
-def handed_on(tally: SplitTally, gateway: str, last_counted: Counted) -> SplitTally:
-    """The tally once another gateway counts, which begins at 0. ``last_counted`` is what the one before is known to have counted."""
-    carried = since_split(tally, tally.gateway, last_counted)
-    return changed(tally, {"gateway": gateway, "base": {}, "carried": carried})
+def handed_on(tally: SplitTally, gateways: Collection[str], last_counted: ByGateway) -> SplitTally:
+    """The tally once these gateways count; new ones begin at 0. ``last_counted`` is what those before are known to have counted."""
+    gone = {gateway: last_counted.get(gateway, {}) for gateway in tally.bases if gateway not in gateways}
+    bases = {gateway: tally.bases.get(gateway, {}) for gateway in gateways}
+    return changed(tally, {"bases": bases, "carried": dict(since_split(tally, gone))})
 
 
 def _added(first: Counted, second: Counted) -> dict[str, RevisionTraffic]:

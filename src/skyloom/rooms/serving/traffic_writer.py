@@ -1,22 +1,34 @@
 """What every change of an endpoint's traffic writes, inside the transaction of who decided it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from skyloom.core.events import Moved, Noted
+from skyloom.core.events import EndpointRolledBack, Moved, Noted
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Snapshot, Transaction, changed
 from skyloom.rooms.monitoring.model import AlertState, Signal
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.quality.model import QualityCount
+from skyloom.rooms.quality.reading import counts_since
 from skyloom.rooms.serving import canary as canaries
 from skyloom.rooms.serving import change
 from skyloom.rooms.serving.model import Endpoint, Revision
 from skyloom.rooms.serving.outlook import Outlook
 from skyloom.rooms.serving.ports import CANARIES, ENDPOINTS, REVISIONS, TALLIES
 from skyloom.rooms.serving.rules import Situation
-from skyloom.rooms.serving.split import CANARY_MOVES, Canary, CanaryState, Fallback, Front, SplitTally, TrafficSplit
-from skyloom.rooms.serving.tallying import Counted
+from skyloom.rooms.serving.split import (
+    CANARY_MOVES,
+    MAX_SHARES,
+    Canary,
+    CanaryState,
+    Fallback,
+    Front,
+    SplitTally,
+    TrafficSplit,
+)
+from skyloom.rooms.serving.tallying import ByGateway
 
 
 @dataclass(frozen=True)
@@ -24,16 +36,16 @@ class Moment:
     """Everything that a decision about an endpoint's traffic needs.
 
     Attributes:
-        gateway: id of the gateway that stands before it, "" for none.
-        counted: what that gateway has counted since it began.
+        counted: the gateways that stand before it, and what each has counted since it began.
         drift: what the drift alert says that fired since the canary began, "" without one.
+        labels: what labels say of each revision's answers since the canary began.
     """
 
     situation: Situation
     tally: SplitTally | None
-    gateway: str
-    counted: Counted
+    counted: ByGateway
     drift: str = ""
+    labels: Mapping[int, QualityCount] = field(default_factory=dict)
 
 
 class SplitWriter:
@@ -47,16 +59,20 @@ class SplitWriter:
 
     def moment(self, view: Snapshot, endpoint: Endpoint) -> Moment:
         """Everything that a decision about the traffic needs."""
-        gateway, counted = self._outlook.counted(view, endpoint)
+        counted = self._outlook.counted(view, endpoint)
         situation = self._outlook.situation(view, endpoint)
-        drift = _drift(view, situation.canary) if situation.canary else ""
-        return Moment(situation, view.get(TALLIES, endpoint.id), gateway, counted, drift)
+        drift, labels, canary = "", {}, situation.canary
+        if canary is not None and canary.live:
+            drift = _drift(view, canary)
+            labels = counts_since(view, endpoint.id, canary.created_at, self._clock.now())
+        return Moment(situation, view.get(TALLIES, endpoint.id), counted, drift, labels)
 
     def end(self, tx: Transaction, endpoint: Endpoint, canary: Canary, state: CanaryState, message: str) -> Endpoint:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""
         self.move_canary(tx, canary, state, canary.step, message)
         if state is not CanaryState.PROMOTED:
-            return self.go_back(tx, endpoint, canary.stable, "", gone=canary.number)
+            automatic = state is CanaryState.ROLLED_BACK
+            return self.go_back(tx, endpoint, canary.stable, "", gone=canary.number, automatic=automatic)
         until = self._clock.now() + canary.plan.keep_s
         coming = canaries.all_to(canary.number, endpoint.in_force, gone=0)
         kept = Fallback(number=canary.stable, until=until)
@@ -75,7 +91,9 @@ class SplitWriter:
         told = Moved(before=canary.state, after=state, reason="canary", message=message)
         self._outbox.publish(tx, canary.project, canary.endpoint_id, told)
 
-    def go_back(self, tx: Transaction, endpoint: Endpoint, number: int, why: str, gone: int = 0) -> Endpoint:
+    def go_back(
+        self, tx: Transaction, endpoint: Endpoint, number: int, why: str, gone: int = 0, automatic: bool = False
+    ) -> Endpoint:
         """All the traffic to an earlier revision: now if anybody of it answers, else as soon as somebody does."""
         if not gone and endpoint.current != number:
             gone = endpoint.current
@@ -89,6 +107,8 @@ class SplitWriter:
             news |= {"split": endpoint.in_force, "coming": split}
         if why:
             self.note(tx, endpoint, f"{why}: revision {number} has all the traffic.")
+        back = EndpointRolledBack(endpoint=endpoint.name, revision=number, automatic=automatic)
+        self._outbox.publish(tx, endpoint.project, endpoint.id, back)
         revision = revision_numbered(tx, endpoint, number)
         self._monitoring.watch(tx, endpoint.project, endpoint.id, endpoint.name, revision.profile)
         stored = tx.update(ENDPOINTS, changed(endpoint, news))
@@ -104,8 +124,7 @@ class SplitWriter:
             project=endpoint.project,
             version=known.version if known else 0,
             since=now,
-            gateway=moment.gateway,
-            base=dict(moment.counted),
+            bases={gateway: dict(seen) for gateway, seen in moment.counted.items()},
         )
         if known is None:
             tx.insert(TALLIES, made)
@@ -143,8 +162,15 @@ def revision_numbered(view: Snapshot, endpoint: Endpoint, number: int) -> Revisi
 
 
 def with_share(split: TrafficSplit, number: int, weight: float) -> TrafficSplit:
-    """The same split with one more revision in it."""
+    """The same split with one more revision in it; of those that are only held, it names the newest. Raises `SplitUnclear`."""
     shares = {**split.shares, number: weight}
+    held = sorted(known for known in split.shares if known not in split.used)
+    while len(shares) > MAX_SHARES and held:
+        del shares[held.pop(0)]
+    if len(shares) > MAX_SHARES:
+        raise change.SplitUnclear(
+            f"{MAX_SHARES} revisions share the traffic already.", next_action="Take the traffic from one of them first."
+        )
     return TrafficSplit(
         shares=shares, rules=split.rules, sticky_header=split.sticky_header, shadows=dict(split.shadows)
     )

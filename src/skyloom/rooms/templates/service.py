@@ -97,10 +97,14 @@ class Templates:
         return found[0] if found else None
 
     def get(self, ask: model.GetTemplate, by: Caller) -> Template:
-        found = self._store.read(lambda view: self._find(view, ask.name, by.project))
+        return self._store.read(lambda view: self.find(view, ask.name, by.project))
+
+    def find(self, view: Snapshot, name: str, project: str) -> Template:
+        """A template that was applied. Raises `TemplateMissing`."""
+        found = self._find(view, name, project)
         if found is None:
             raise model.TemplateMissing(
-                f"No template {ask.name!r} was applied.", next_action="Apply it: skyloom apply -f FILE."
+                f"No template {name!r} was applied.", next_action="Apply it: skyloom apply -f FILE."
             )
         return found
 

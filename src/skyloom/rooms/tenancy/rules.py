@@ -77,6 +77,12 @@ def token_secret(key: bytes, token_id: str) -> str:
     )
 
 
+def invoker_secret(key: bytes, project: str) -> str:
+    """What the control plane shows the model servers of a project when it calls functions itself: a MAC, so nothing needs storing."""
+    mac = hmac.new(key, f"invoker:{project}".encode(), "sha256").hexdigest()
+    return f"sky_invoker.{mac}"
+
+
 def task_secret(key: bytes, task_id: str) -> str:
     """The token of one task: its id and a MAC, so nothing needs storing and it dies with the task (RFC 2104)."""
     mac = hmac.new(key, task_id.encode(), "sha256").hexdigest()

@@ -8,7 +8,7 @@ import msgspec
 from skyloom.core import digests
 from skyloom.core.errors import NotFound
 from skyloom.core.ids import Ids
-from skyloom.core.operation import Caller, Done, Operation, Page
+from skyloom.core.operation import Caller, Done, Operation, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
@@ -110,10 +110,31 @@ class Tenancy:
         """The token that a task is given at launch."""
         return rules.task_secret(self._key, task_id)
 
-    def predictors(self, view: Snapshot, project: str) -> tuple[str, ...]:
-        """Digests of the tokens that may predict in a project now; for the model servers, which never ask this room."""
+    def predictors(self, view: Snapshot, project: str, names: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Digests of the tokens that may predict in a project now, or of those of some names; for the model servers, which never ask
+        this room."""
         found = view.select(TOKENS, {"project": (project, rules.ALL_PROJECTS)})
-        return tuple(token.digest for token in found if rules.may_predict(token, self._clock.now()))
+        named = [token for token in found if names is None or token.name in names]
+        allowed = tuple(token.digest for token in named if rules.may_predict(token, self._clock.now()))
+        return allowed if names is not None else (digests.of_bytes(self.invoker_secret(project).encode()), *allowed)
+
+    def invoker_secret(self, project: str) -> str:
+        """What this control plane itself shows the model servers of a project. It opens nothing else, and is never stored or shown."""
+        return rules.invoker_secret(self._key, project)
+
+    def lost_right(self, view: Snapshot, token_id: str, project: str, right: Right, principal: str) -> str:
+        """Why what somebody asked for earlier is not done with his rights any more; "" as long as his token still carries them.
+
+        What a task asked for goes on: its token ends with it, and the project is its own.
+        """
+        token = view.get(TOKENS, token_id) if token_id else None
+        if not token_id:
+            return ""
+        if token is None or token.project not in (project, rules.ALL_PROJECTS):
+            return f"the token of {principal} is gone"
+        if not rules.is_alive(token, self._clock.now()):
+            return f"the token of {principal} was revoked or has expired"
+        return "" if right in rules.RIGHTS[token.role] else f"the token of {principal} does not carry {right.value!r}"
 
     def install(self) -> str:
         """Make the default project and the owner's token; returns the token's secret. Once per installation."""

@@ -1,0 +1,373 @@
+"""The guests of one replica: who is in memory, who is on the way, who waits for them. Lives on the event loop; loading does not.
+
+A request for a guest that is not there is held, bounded in number, bytes and time; one load serves all that wait for it. Guests are loaded
+one after the other on a thread of their own, so that what each takes can be measured. Before one comes, those that were asked for
+longest ago go, but never one with requests under way.
+"""
+
+import asyncio
+import itertools
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from skyloom.core.errors import Conflict, InternalError, SkyloomError, Unavailable
+from skyloom.inference.batcher import QueueFull, ReplicaDraining
+from skyloom.inference.dataplane import DataPlane, ModelUnknown
+from skyloom.inference.model import Model
+from skyloom.inference.packing.gauge import give_back
+from skyloom.inference.packing.guest import Arrived, Guest, Load, Waiter, broken
+from skyloom.inference.packing.room import Resident, victims
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.monitoring.windows import merge_traffic
+from skyloom.rooms.serving.pack import GuestReport, GuestState, PackEntry, PackTable
+
+_MAX_TABLE_BYTES = 4 * 2**20
+_MAX_HELD = 256
+_LOOK_S = 0.02  # while everybody in memory is busy
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 60.0
+
+Settle = Callable[[Guest, Arrived], DataPlane]
+"""Makes what answers for a guest that has arrived."""
+
+
+class GuestOnItsWay(Unavailable):
+    """A model of the pack was not in memory in time."""
+
+
+class GuestTooLarge(InternalError):
+    """A model of the pack needs more memory than all of the pack may have."""
+
+
+class GuestBusy(Conflict):
+    """A model with requests under way is not unloaded."""
+
+
+class GuestHouse:
+    """The pack of one replica.
+
+    Args:
+        path: the `PackTable`; "" for a replica without any.
+        wait_s, max_held_bytes: bounds of what is held for guests on their way.
+    """
+
+    def __init__(self, path: Path | None, load: Load, settle: Settle, wait_s: float, max_held_bytes: int) -> None:
+        self._path = path
+        self._load = load
+        self._settle = settle
+        self._wait_s = wait_s
+        self._max_held_bytes = max_held_bytes
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guests")
+        self._table = PackTable()
+        self._seen: tuple[int, int, int] | None = None
+        self._guests: dict[str, Guest] = {}
+        self._queue: list[Guest] = []
+        self._leaving: list[Guest] = []  # no part of the pack any more, and still busy
+        self._coming: Guest | None = None
+        self._departed = Traffic()
+        self._used = itertools.count(1)
+        self._num_held = self._held_bytes = 0
+        self._look: asyncio.TimerHandle | None = None
+        self.draining = self._is_closed = False
+        self.refresh()
+
+    # Which
+
+    def refresh(self) -> None:
+        """Read the table again if it changed. Called about once a second. What cannot be read changes nothing."""
+        if self._path is None:
+            return
+        try:
+            found = self._path.stat()
+            seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if seen != self._seen and found.st_size <= _MAX_TABLE_BYTES:
+                self._take(msgspec.json.decode(self._path.read_bytes(), type=PackTable))
+                self._seen = seen
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.MsgspecError) as error:
+            print(f"the pack cannot be read, the one before stays: {type(error).__name__}", file=sys.stderr)
+        self._let_leave()
+        # The bounds may have become smaller; whoever is busy goes at another look.
+        for name in victims(self._residents(), 0, self._table.memory_bytes, self._table.max_loaded, 0) or ():
+            self._let_go(self._guests[name])
+
+    def has(self, name: str) -> bool:
+        """It is part of the pack."""
+        return name in self._guests
+
+    def get(self, name: str, version: str = "") -> Guest:
+        """One guest. Raises `ModelUnknown`."""
+        guest = self._guests.get(name)
+        if guest is None or version not in ("", guest.entry.label):
+            known = ", ".join(sorted(self._guests))[:400] or "none"
+            raise ModelUnknown(
+                f"No model {name[:80]!r}{f' version {version[:80]!r}' if version else ''} is served here.",
+                next_action=f"Of the pack there are: {known}.",
+            )
+        return guest
+
+    def __iter__(self) -> Iterator[Guest]:
+        return iter(self._guests.values())
+
+    def reports(self) -> tuple[GuestReport, ...]:
+        """What became of those that were ever asked for."""
+        known = (guest for guest in self if guest.loads or guest.state is not GuestState.ABSENT)
+        return tuple(guest.report() for guest in known)
+
+    def traffic(self) -> Traffic:
+        """What all of them answered, those that are no part of the pack any more too: it only grows."""
+        total = self._departed
+        for guest in (*self, *self._leaving):
+            total = merge_traffic(total, guest.traffic.snapshot())
+        return total
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits, and no request is under way."""
+        return not self._num_held and not any(guest.is_busy for guest in (*self, *self._leaving))
+
+    # Asking
+
+    def ask(
+        self,
+        name: str,
+        version: str,
+        then: Callable[[DataPlane], None],
+        failed: Callable[[SkyloomError], None],
+        num_bytes: int = 0,
+    ) -> Callable[[], None] | None:
+        """Call ``then`` with what answers for a guest: at once when it is in memory, else when it is; or ``failed``, once.
+
+        Returns what gives up waiting; None when there was nothing to wait for. Raises `ModelUnknown`, `ReplicaDraining`, `QueueFull`, why
+        the guest is broken, and what ``then`` raises when it is called at once.
+        """
+        guest = self.get(name, version)
+        guest.used = next(self._used)
+        if guest.plane is not None:
+            then(guest.plane)
+            return None
+        if self.draining:
+            raise ReplicaDraining("This replica is stopping.", next_action="Send again: another replica answers.")
+        if guest.failure is not None and self._loop.time() < guest.retry_at:
+            raise guest.failure
+        if self._num_held >= _MAX_HELD or (self._num_held and self._held_bytes + num_bytes > self._max_held_bytes):
+            raise QueueFull(
+                f"{self._num_held} requests wait for models to be loaded already.",
+                next_action="Send again in a moment, or give the pack more memory.",
+            )
+        waiter = Waiter(then, failed, num_bytes)
+        guest.waiters.append(waiter)
+        self._num_held += 1
+        self._held_bytes += num_bytes
+        waiter.timer = self._loop.call_later(self._wait_s, self._late, guest, waiter)
+        if guest not in self._queue and not guest.is_loading:
+            self._queue.append(guest)
+            self._next()
+        return partial(self._left, guest, waiter)
+
+    def unload(self, name: str) -> None:
+        """Let a guest go; its next request loads it again. Raises `ModelUnknown`, `GuestBusy`."""
+        guest = self.get(name)
+        if guest.is_busy or guest.is_loading or guest.waiters:
+            raise GuestBusy(f"The model {name!r} has requests under way.", next_action="Unload it when it is idle.")
+        self._let_go(guest)
+
+    def drain(self) -> None:
+        """Take nothing new; what is still held is told to try elsewhere."""
+        self.draining = True
+        for guest in self:
+            if guest.plane is not None:
+                guest.plane.draining = True
+            self._fail(guest, ReplicaDraining("This replica is stopping.", next_action="Send again."))
+
+    def close(self) -> None:
+        """Let go of everybody."""
+        self._is_closed = True
+        for guest in self:
+            if guest.plane is not None:
+                guest.plane.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # Coming and going
+
+    def _next(self) -> None:
+        """Begin to load the first for whom there is room, or look again in a moment."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if self._coming is not None or self._is_closed:
+            return
+        self._queue = [guest for guest in self._queue if guest.waiters]
+        for guest in tuple(self._queue):
+            if self._make_room(guest):
+                self._queue.remove(guest)
+                self._begin(guest)
+                return
+        if self._queue:
+            self._look = self._loop.call_later(_LOOK_S, self._next)
+
+    def _make_room(self, guest: Guest) -> bool:
+        """Let go of whom it needs; False while they are busy. One that never fits is told so, and nobody goes for it."""
+        most_bytes = self._table.memory_bytes
+        if most_bytes and guest.needed_bytes > most_bytes:
+            self._break(guest, _too_large(guest, most_bytes))
+            return False
+        leaving = victims(self._residents(), guest.needed_bytes, most_bytes, self._table.max_loaded)
+        for name in leaving or ():
+            self._let_go(self._guests[name])
+        return leaving is not None
+
+    def _begin(self, guest: Guest) -> None:
+        guest.is_loading, self._coming = True, guest
+        entry = guest.entry
+        coming = self._loop.run_in_executor(self._thread, self._load, entry, guest.pace)
+        coming.add_done_callback(lambda done: self._arrived(guest, entry, done))
+
+    def _arrived(self, guest: Guest, entry: PackEntry, done: "asyncio.Future[Arrived]") -> None:
+        guest.is_loading, self._coming = False, None
+        try:
+            if not done.cancelled() and not self._is_closed:
+                self._take_in(guest, entry, done)
+        except Exception as error:
+            if not isinstance(error, SkyloomError):
+                traceback.print_exc(file=sys.stderr)
+            self._break(guest, broken(entry, error))
+        self._next()
+
+    def _take_in(self, guest: Guest, entry: PackEntry, done: "asyncio.Future[Arrived]") -> None:
+        arrived = done.result()
+        if self._guests.get(entry.model) is not guest:  # no part of the pack any more
+            self._close(arrived.model)
+            return
+        guest.memory_bytes = max(guest.memory_bytes, arrived.grown_bytes)
+        leaving = victims(self._residents(), guest.memory_bytes, self._table.memory_bytes, self._table.max_loaded)
+        if leaving is None:  # it took more than its files told, and the others are busy
+            self._close(arrived.model)
+            if guest.waiters:
+                self._queue.append(guest)
+            return
+        for name in leaving:
+            self._let_go(self._guests[name])
+        guest.plane = self._settle(guest, arrived)
+        guest.model, guest.pace, guest.failure, guest.failures = arrived.model, arrived.pace, None, 0
+        guest.loads += 1
+        for waiter in self._let_in(guest):
+            _hand_over(waiter, guest.plane)
+
+    def _residents(self) -> list[Resident]:
+        there = [guest for guest in self if guest.plane is not None]
+        found = [Resident(guest.entry.model, guest.memory_bytes, guest.used, guest.is_busy) for guest in there]
+        return found + [Resident("", guest.memory_bytes, 0, True) for guest in self._leaving if guest.plane is not None]
+
+    def _let_go(self, guest: Guest) -> None:
+        plane, model = guest.plane, guest.model
+        guest.plane = guest.model = None
+        if plane is not None:
+            plane.close()
+        if model is not None:
+            self._close(model)
+
+    def _close(self, model: Model) -> None:
+        """On the thread that loads: what comes next is measured after this has gone."""
+
+        def close() -> None:
+            model.close()
+            give_back()
+
+        self._thread.submit(close)
+
+    # The pack changes
+
+    def _take(self, table: PackTable) -> None:
+        known, self._guests, self._table = self._guests, {}, table
+        for entry in table.entries:
+            before = known.pop(entry.model, None)
+            if before is not None and before.entry == entry:
+                self._guests[entry.model] = before
+                before.failure = None  # maybe it was too large for the pack as it was
+                continue
+            self._guests[entry.model] = Guest(entry)
+            if before is not None:
+                known[entry.model] = before
+        for guest in known.values():
+            gone = ModelUnknown(
+                f"The model {guest.entry.model!r} version {guest.entry.label} is served no more.",
+                next_action="See POST /v2/repository/index.",
+            )
+            self._fail(guest, gone)
+            self._leaving.append(guest)
+
+    def _let_leave(self) -> None:
+        staying = []
+        for guest in self._leaving:
+            if guest.is_busy:
+                staying.append(guest)
+            else:
+                self._let_go(guest)
+                self._departed = merge_traffic(self._departed, guest.traffic.snapshot())
+        self._leaving = staying
+
+    # Those who wait
+
+    def _break(self, guest: Guest, failure: SkyloomError) -> None:
+        guest.failures += 1
+        guest.failure = failure
+        guest.retry_at = self._loop.time() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** (guest.failures - 1))
+        self._fail(guest, failure)
+
+    def _fail(self, guest: Guest, failure: SkyloomError) -> None:
+        for waiter in self._let_in(guest):
+            waiter.failed(failure)
+
+    def _let_in(self, guest: Guest) -> list[Waiter]:
+        """All that wait for a guest; they do so no more."""
+        waiters, guest.waiters = guest.waiters, []
+        for waiter in waiters:
+            self._forget(waiter)
+        return waiters
+
+    def _late(self, guest: Guest, waiter: Waiter) -> None:
+        guest.waiters.remove(waiter)
+        self._forget(waiter)
+        waiter.failed(
+            GuestOnItsWay(
+                f"The model {guest.entry.model!r} was not in memory within {self._wait_s:g} s.",
+                next_action="Send again, or give the pack more memory: others may be busy.",
+            )
+        )
+
+    def _left(self, guest: Guest, waiter: Waiter) -> None:
+        """Nobody waits for this answer any more."""
+        if waiter in guest.waiters:
+            guest.waiters.remove(waiter)
+            self._forget(waiter)
+
+    def _forget(self, waiter: Waiter) -> None:
+        self._num_held -= 1
+        self._held_bytes -= waiter.num_bytes
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+
+
+def _hand_over(waiter: Waiter, plane: DataPlane) -> None:
+    try:
+        waiter.then(plane)
+    except SkyloomError as error:
+        waiter.failed(error)
+    except Exception:  # a defect of ours must not keep the others waiting
+        traceback.print_exc(file=sys.stderr)
+        waiter.failed(InternalError("The server made a mistake.", next_action="Send something else."))
+
+
+def _too_large(guest: Guest, most_bytes: int) -> GuestTooLarge:
+    return GuestTooLarge(
+        f"The model {guest.entry.model!r} needs {guest.needed_bytes} bytes; all of the pack may have {most_bytes}.",
+        next_action="Give the pack more memory: skyloom endpoint pack ENDPOINT --memory SIZE.",
+    )

@@ -1,0 +1,1 @@
+"""Quality: what people say was true, held against what models said; counted by revision and time."""

@@ -1,0 +1,286 @@
+"""Guests that come and go: once for all who wait, never while busy, within bounds, and each by itself."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.inference.batcher import QueueFull, ReplicaDraining
+from skyloom.inference.dataplane import ModelUnknown
+from skyloom.inference.packing import guests as module
+from skyloom.inference.packing.guest import Arrived, PackedModelBroken
+from skyloom.inference.packing.guests import GuestBusy, GuestHouse, GuestTooLarge
+from skyloom.rooms.serving.pack import GuestState, PackEntry, PackTable
+
+ZERO = "sha256:" + "0" * 64
+
+
+def entry(name: str, label: str = "1", size_bytes: int = 1) -> PackEntry:
+    return PackEntry(model=name, version=f"v_{label}", label=label, folder="/", manifest=ZERO, size_bytes=size_bytes)
+
+
+class Plane:
+    """What answers for a guest: busy for as long as the test says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_idle, self.draining, self.closed = True, False, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Place:
+    """Guests over models that take as much memory, and as long, as the test says."""
+
+    def __init__(self, folder: Path, *names: str, wait_s: float = 5.0, **bounds: Any) -> None:
+        self.path = folder / "pack.json"
+        self.write(*(entry(name) for name in names), **bounds)
+        self.loaded: list[str] = []
+        self.closed: list[str] = []
+        self.sizes: dict[str, int] = {}
+        self.broken: dict[str, Exception] = {}
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.answers: list[str] = []
+        self.guests = GuestHouse(self.path, self.load, lambda guest, _: Plane(guest.entry.model), wait_s, 1_000)  # type: ignore[arg-type, return-value]
+
+    def write(self, *entries: PackEntry, **bounds: Any) -> None:
+        draft = self.path.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(PackTable(entries=entries, **bounds)))
+        draft.replace(self.path)
+
+    def load(self, entry: PackEntry, pace: Any) -> Arrived:
+        assert threading.current_thread() is not threading.main_thread()
+        assert self.may_go_on.wait(10)
+        self.loaded.append(entry.model)
+        if entry.model in self.broken:
+            raise self.broken[entry.model]
+        model = SimpleNamespace(close=lambda: self.closed.append(entry.model))
+        return Arrived(model, "pace", self.sizes.get(entry.model, 10))  # type: ignore[arg-type]
+
+    def ask(self, name: str, num_bytes: int = 1) -> Callable[[], None] | None:
+        return self.guests.ask(
+            name,
+            "",
+            lambda plane: self.answers.append(f"{name}: {plane.name}"),  # type: ignore[attr-defined]
+            lambda error: self.answers.append(f"{name}: {type(error).__name__}"),
+            num_bytes,
+        )
+
+    async def answered(self, count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(self.answers) < count:
+                await asyncio.sleep(0.002)
+        return self.answers
+
+    async def use(self, *names: str) -> None:
+        for name in names:
+            self.answers.clear()
+            self.ask(name)
+            assert await self.answered(1) == [f"{name}: {name}"]
+
+    def there(self) -> set[str]:
+        return {guest.entry.model for guest in self.guests if guest.state is GuestState.LOADED}
+
+    def plane(self, name: str) -> Plane:
+        found = self.guests.get(name).plane
+        assert isinstance(found, Plane)
+        return found
+
+
+def on_a_loop(work: Callable[[], Any]) -> None:
+    asyncio.run(work())
+
+
+def test_many_that_wait_for_one_guest_are_served_by_one_load_and_the_loop_goes_on(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b")
+        place.may_go_on.clear()
+        for _ in range(50):
+            place.ask("a")
+        place.ask("b")
+        await asyncio.sleep(0)
+        assert place.guests.get("a").state is GuestState.LOADING
+        assert not place.guests.is_idle
+        place.may_go_on.set()
+        assert (await place.answered(51)).count("a: a") == 50
+        assert place.loaded == ["a", "b"]
+        assert place.ask("a") is None  # in memory: answered at once
+        assert place.answers[-1] == "a: a" and place.guests.is_idle
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_guest_that_was_asked_for_longest_ago_goes_by_number_and_by_measured_memory(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", "c", max_loaded=2)
+        await place.use("a", "b", "a", "c")
+        assert place.there() == {"a", "c"}
+        place.write(*(entry(name) for name in "abcd"), memory_bytes=30)
+        place.guests.refresh()
+        place.sizes["d"] = 25  # it said nothing of that: only loading it tells
+        await place.use("d")
+        assert place.there() == {"d"} and set(place.closed) == {"a", "b", "c"}
+        place.write(*(entry(name) for name in "abcd"), memory_bytes=5)
+        place.guests.refresh()
+        assert place.there() == set()
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_busy_guest_stays_and_who_needs_its_room_is_told_so_in_time(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", max_loaded=1, wait_s=0.05)
+        await place.use("a")
+        place.plane("a").is_idle = False
+        place.ask("b")
+        assert await place.answered(2) == ["a: a", "b: GuestOnItsWay"]
+        assert place.there() == {"a"} and place.loaded == ["a"]
+        with pytest.raises(GuestBusy):
+            place.guests.unload("a")
+        place.guests._wait_s = 10.0
+        place.ask("b")
+        place.plane("a").is_idle = True
+        assert await place.answered(3) == ["a: a", "b: GuestOnItsWay", "b: b"]
+        place.guests.unload("b")
+        assert place.there() == set() and place.guests.get("b").state is GuestState.ABSENT
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_broken_guest_answers_for_itself_and_is_tried_again_later(tmp_path, monkeypatch, capsys):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "bad", "worse")
+        place.broken["bad"] = InvalidInput("It is damaged.", next_action="Export it again.")
+        place.broken["worse"] = RuntimeError("/secret/path")
+        for name in ("bad", "worse", "a"):
+            place.ask(name)
+        assert await place.answered(3) == ["bad: PackedModelBroken", "worse: PackedModelBroken", "a: a"]
+        with pytest.raises(PackedModelBroken, match="'bad' version 1 cannot be loaded: It is damaged"):
+            place.ask("bad")
+        with pytest.raises(PackedModelBroken) as found:
+            place.ask("worse")
+        assert "/secret" not in str(found.value) and "/secret" in capsys.readouterr().err
+        assert place.loaded == ["bad", "worse", "a"]
+        del place.broken["bad"]
+        place.guests.get("bad").retry_at = 0.0
+        place.ask("bad")
+        assert (await place.answered(4))[-1] == "bad: bad"
+        assert place.guests.get("bad").failures == 0
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_guest_larger_than_the_pack_is_refused_and_drives_nobody_out(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "huge", memory_bytes=30)
+        place.sizes["huge"] = 100
+        await place.use("a")
+        place.ask("huge")
+        assert (await place.answered(2))[-1] == "huge: GuestTooLarge"
+        assert place.there() == {"a"} and place.closed == ["huge"]
+        with pytest.raises(GuestTooLarge, match="needs 100 bytes"):
+            place.ask("huge")
+        place.write(entry("a"), entry("huge"), memory_bytes=200)
+        place.guests.refresh()
+        await place.use("huge")  # at once: the bound is another
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_what_is_held_is_bounded_and_who_leaves_is_forgotten(tmp_path, monkeypatch):
+    async def work() -> None:
+        monkeypatch.setattr(module, "_MAX_HELD", 3)
+        place = Place(tmp_path, "a", "b")
+        place.may_go_on.clear()
+        leave = place.ask("a", 600)
+        with pytest.raises(QueueFull):
+            place.ask("b", 600)
+        assert leave is not None
+        leave()
+        leave()
+        leaves = [place.ask("b", 1) for _ in range(3)]
+        with pytest.raises(QueueFull):
+            place.ask("a", 1)
+        for one in leaves:
+            assert one is not None
+            one()
+        assert place.guests.is_idle
+        place.may_go_on.set()
+        await place.use("a")
+        assert place.loaded == ["a"]  # nobody waited for b any more
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_pack_that_changes_keeps_what_is_the_same_and_lets_the_rest_finish(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", "c")
+        await place.use("a", "b", "c")
+        same, old, gone = place.plane("a"), place.plane("b"), place.plane("c")
+        old.is_idle = gone.is_idle = False
+        place.write(entry("a"), entry("b", "2"), entry("d"))
+        place.guests.refresh()
+        assert place.plane("a") is same and place.there() == {"a"}
+        assert not old.closed and not gone.closed  # requests are under way
+        for name, version in (("c", ""), ("b", "1")):
+            with pytest.raises(ModelUnknown):
+                place.guests.get(name, version)
+        await place.use("b")
+        assert place.guests.get("b", "2") and not place.guests.is_idle
+        old.is_idle = gone.is_idle = True
+        place.guests.refresh()
+        assert old.closed and gone.closed and place.guests.is_idle
+        place.path.write_bytes(b"{")
+        place.guests.refresh()
+        assert {guest.entry.model for guest in place.guests} == {"a", "b", "d"}
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_draining_replica_tells_those_who_wait_to_go_elsewhere(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b")
+        await place.use("a")
+        place.may_go_on.clear()
+        place.ask("b")
+        place.guests.drain()
+        assert place.answers[-1] == "b: ReplicaDraining" and place.plane("a").draining
+        with pytest.raises(ReplicaDraining):
+            place.ask("b")
+        place.may_go_on.set()
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_error_of_ours_while_handing_over_keeps_nobody_waiting(tmp_path, capsys):
+    async def work() -> None:
+        place = Place(tmp_path, "a")
+        errors: list[SkyloomError] = []
+
+        def wrong(plane: object) -> None:
+            raise RuntimeError("a defect")
+
+        place.guests.ask("a", "", wrong, errors.append)
+        place.ask("a")
+        assert await place.answered(1) == ["a: a"]
+        assert [error.code for error in errors] == ["internal_error"]
+        assert "a defect" in capsys.readouterr().err
+        place.guests.close()
+
+    on_a_loop(work)

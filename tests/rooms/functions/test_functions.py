@@ -1,0 +1,214 @@
+"""Functions and queued calls with the room's own clock: at least once, bounded, never with rights that are lost."""
+
+import itertools
+
+import msgspec
+import pytest
+
+from skyloom.core.errors import SkyloomError
+from skyloom.core.operation import Right
+from skyloom.rooms.functions import model
+from skyloom.rooms.functions.model import Invocation, InvocationState
+from skyloom.rooms.functions.ports import INVOCATIONS
+from skyloom.rooms.serving.model import Deploy
+from skyloom.rooms.tenancy import model as tenancy_model
+from skyloom.rooms.tenancy.model import Role
+from tests.rooms.functions.workroom import GREET, POUR, Workroom
+from tests.rooms.serving.bench import Crash
+
+QUEUED, RUNNING, SUCCEEDED, DEAD = InvocationState
+
+
+@pytest.fixture
+def room() -> Workroom:
+    return Workroom()
+
+
+def invoke(room: Workroom, name: str = "Ann", key: str = "", **options: object) -> Invocation:
+    ask = model.InvokeFunction(name="hello", arguments=msgspec.json.encode({"name": name}).decode(), key=key)
+    return room.do(ask, **options)  # type: ignore[arg-type, return-value]
+
+
+def test_call_is_made_once_with_its_key_and_its_answer_is_kept(room: Workroom) -> None:
+    made = invoke(room)
+    assert (made.state, made.key) == (QUEUED, made.id)
+    room.functions.tick()
+    (errand,) = room.errands.begun
+    assert errand.url.endswith("/greet") and msgspec.json.decode(errand.body) == {
+        "name": "Ann",
+        "idempotency_key": made.id,
+    }
+    access = room.files.access["default"]
+    assert len(access) > 1 and errand.token not in str(access)  # its digest is, and opens the gateway
+    room.functions.tick()
+    assert len(room.errands.begun) == 1
+    room.errands.answer(content=b'{"said":"hi"}')
+    room.functions.tick()
+    (one,) = room.calls
+    assert (one.state, one.answer, one.attempts) == (SUCCEEDED, '{"said":"hi"}', 1)
+    status = room.do(model.GetFunction(name="hello"))
+    assert (status.num_waiting, status.num_dead, status.methods) == (0, 0, (GREET,))  # type: ignore[attr-defined]
+
+
+def test_same_key_is_the_same_call_and_another_call_with_it_is_refused(room: Workroom) -> None:
+    assert invoke(room, key="k").id == invoke(room, key="k").id
+    with pytest.raises(model.CallKeyReused):
+        invoke(room, "Bob", key="k")
+    assert len(room.calls) == 1
+
+
+def test_failing_call_is_made_again_with_growing_pauses_and_then_is_a_dead_letter(room: Workroom) -> None:
+    invoke(room)
+    began = []
+    for _ in range(200):
+        room.functions.tick()
+        if len(room.errands.begun) > len(began):
+            began.append(room.clock.now())
+            room.errands.answer(500, b'{"error":"boom"}')
+            room.functions.tick()
+        room.clock.advance(0.1)
+    assert [round(later - earlier) for earlier, later in itertools.pairwise(began)] == [1, 2]
+    (one,) = room.calls
+    assert (one.state, one.message) == (DEAD, "failed after 3 attempts: boom")
+    assert len({errand.body for errand in room.errands.begun}) == 1
+    again = room.do(model.RetryInvocation(invocation_id=one.id))
+    assert again == room.do(model.RetryInvocation(invocation_id=one.id))
+    room.functions.tick()
+    room.errands.answer()
+    room.functions.tick()
+    assert room.calls[0].state is SUCCEEDED
+
+
+@pytest.mark.parametrize(("status", "state"), [(422, DEAD), (404, DEAD), (503, QUEUED), (401, QUEUED), (0, QUEUED)])
+def test_what_a_call_meets_again_is_no_second_attempt_worth(
+    room: Workroom, status: int, state: InvocationState
+) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(status, b'{"error":"why"}', problem="nobody")
+    room.functions.tick()
+    assert room.calls[0].state is state and room.calls[0].message
+
+
+def test_answer_that_is_too_long_is_not_kept(room: Workroom) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(content=b"1" * (model.MAX_ANSWER_BYTES + 1))
+    room.functions.tick()
+    assert room.calls[0].state is DEAD and not room.calls[0].answer
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_control_plane_that_dies_at_any_commit_loses_no_call(phase: str, number: int) -> None:
+    room = Workroom()
+    room.start(phase, number)
+    asked = 0
+    for _ in range(12):
+        try:
+            if not asked:
+                invoke(room, key="once")
+                asked += 1
+            room.functions.tick()
+            if room.errands.waiting:
+                room.errands.answer()
+                room.functions.tick()
+        except Crash:
+            room.start()
+        room.clock.advance(1)
+    (one,) = room.calls
+    assert one.state is SUCCEEDED and one.attempts <= 2
+
+
+def test_call_goes_with_the_rights_of_who_asked_and_stops_without_them(room: Workroom) -> None:
+    by = room.caller(Role.PREDICTOR)
+    assert Right.PREDICT in by.rights
+    invoke(room, by=by)
+    room.store.write(lambda tx: room.tenancy.revoke_token(tx, tenancy_model.RevokeToken(token_id=by.token_id), by))
+    room.functions.tick()
+    assert not room.errands.begun
+    assert (room.calls[0].state, room.calls[0].message) == (
+        DEAD,
+        f"the token of {by.principal} was revoked or has expired",
+    )
+
+
+def test_one_function_takes_no_more_than_its_share_and_holds_up_no_other() -> None:
+    room = Workroom()
+    room.put_up(GREET, name="other")
+    for number in range(40):
+        invoke(room, str(number))
+    other = model.InvokeFunction(name="other", arguments='{"name":"x"}')
+    room.do(other)
+    room.functions.tick()
+    urls = [errand.url for errand in room.errands.begun]
+    assert (len(urls), len(set(urls))) == (17, 2)
+
+
+def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MAX_WAITING", 2)
+    for number in range(2):
+        invoke(room, str(number))
+    with pytest.raises(model.TooManyWaiting):
+        invoke(room, "one more")
+
+
+def test_deleted_function_leaves_dead_letters_and_its_name(room: Workroom) -> None:
+    invoke(room)
+    room.do(model.DeleteFunction(name="hello"))
+    assert room.calls[0].state is DEAD and "deleted" in room.calls[0].message
+    with pytest.raises(model.FunctionMissing):
+        room.do(model.GetFunction(name="hello"))
+    room.put_up(GREET)
+    assert room.do(model.RetryInvocation(invocation_id=room.calls[0].id)).state is QUEUED  # type: ignore[attr-defined]
+    room.functions.tick()
+    assert len(room.errands.begun) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [("[]", "JSON object"), ("{", "JSON object"), ("{}", "lacks 'name'"), ('{"name":"a","x":1}', "is given 'x'")],
+)
+def test_arguments_that_do_not_fit_are_refused_before_they_wait(room: Workroom, arguments: str, words: str) -> None:
+    with pytest.raises(model.ArgumentsUnreadable, match=words):
+        room.do(model.InvokeFunction(name="hello", arguments=arguments))
+
+
+def test_entry_has_to_be_clear_and_answer_as_a_whole() -> None:
+    room = Workroom(GREET, POUR)
+    for method, words in (("", "several"), ("nothing", "no entry"), ("pour", "in parts")):
+        with pytest.raises(model.EntryUnclear, match=words):
+            room.do(model.InvokeFunction(name="hello", method=method, arguments='{"name":"a"}'))
+
+
+def test_model_and_plain_endpoint_are_no_functions(room: Workroom) -> None:
+    with pytest.raises(model.NotAFunction):
+        room.do(model.DeployFunction(name="toy", version=1))
+    room.serving.check(Deploy(model="hello", name="plain"), room.me)
+    room.deploy("toy")
+    with pytest.raises(model.FunctionNameTaken):
+        room.do(model.DeployFunction(name="toy", version=1))
+
+
+def test_results_are_forgotten_after_a_day_and_dead_letters_after_a_week(room: Workroom) -> None:
+    for status in (200, 422):
+        invoke(room, str(status))
+        room.functions.tick()
+        room.errands.answer(status)
+        room.functions.tick()
+    room.clock.advance(model.KEEP_S + 61)
+    room.functions.tick()
+    assert [one.state for one in room.calls] == [DEAD]
+    room.clock.advance(model.KEEP_DEAD_S)
+    room.functions.tick()
+    assert not room.disk.read(lambda view: view.count(INVOCATIONS))
+
+
+def test_call_of_another_project_is_absent(room: Workroom) -> None:
+    made = invoke(room)
+    stranger = msgspec.structs.replace(room.me, project="q")
+    for ask in (model.GetInvocation(invocation_id=made.id), model.RetryInvocation(invocation_id=made.id)):
+        with pytest.raises(SkyloomError) as refusal:
+            room.do(ask, stranger)
+        assert refusal.value.code == "invocation_missing"
+    assert room.do(model.ListInvocations(), stranger).items == ()  # type: ignore[attr-defined]

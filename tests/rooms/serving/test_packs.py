@@ -1,0 +1,126 @@
+"""Packs: which versions are meant, what replicas are told, and that none of it starts a replica anew."""
+
+import msgspec
+import pytest
+
+from skyloom.core.resources import Resources
+from skyloom.rooms.registry.bundle import RuntimeName
+from skyloom.rooms.registry.model import ModelMissing, ModelVersionMissing
+from skyloom.rooms.registry.services import ServiceMethod, ServiceSpec
+from skyloom.rooms.serving.model import FindPrediction, PackModels
+from skyloom.rooms.serving.pack import GuestReport, GuestState, PackUnclear
+from skyloom.rooms.serving.ports import REPLICAS
+from skyloom.rooms.serving.predictions import Prediction, name_prediction
+from tests.rooms.serving.bench import ME, Bench, Crash
+
+MIB = 2**20
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    for name in ("cat", "dog"):
+        made.register(name, name.encode())
+    made.deploy(resources=Resources(cpus=0.5, memory_bytes=512 * MIB))
+    made.settle()
+    return made
+
+
+def pack(bench, *add, **what):
+    return bench.ask(PackModels(name="toy", add=add, **what))
+
+
+def told(bench):
+    bench.settle(2)
+    (table,) = bench.files.packs.values()
+    return table
+
+
+def test_pack_tells_replicas_of_pinned_models_and_starts_none_anew(bench):
+    before = bench.running()
+    status = pack(bench, "dog:1", "cat", memory_bytes=100 * MIB, max_loaded=2)
+    assert [(one.model, one.label) for one in status.endpoint.pack.models] == [("cat", "1"), ("dog", "1")]
+    table = told(bench)
+    assert (table.memory_bytes, table.max_loaded) == (100 * MIB, 2)
+    assert [(one.model, one.label, one.size_bytes > 0) for one in table.entries] == [
+        ("cat", "1", True),
+        ("dog", "1", True),
+    ]
+    laid = bench.files.bundles[table.entries[0].manifest]
+    assert sorted(laid) == ["manifest.json", "model.onnx", "profile.json"]
+    assert bench.blobs.get(laid["model.onnx"]) == b"cat"
+    assert bench.running() == before and status.endpoint.revision == 1
+
+
+def test_version_of_a_pack_stays_until_it_is_added_again(bench):
+    pack(bench, "cat")
+    bench.register("cat", b"another cat")
+    assert [one.label for one in told(bench).entries] == ["1"]
+    pack(bench, "cat", remove=("dog", "nobody"))
+    assert [one.label for one in told(bench).entries] == ["2"]
+    pack(bench, remove=("cat",))
+    assert told(bench).entries == ()
+
+
+def test_pack_without_bounds_has_half_of_what_the_newest_revision_has(bench):
+    pack(bench, "cat")
+    assert told(bench).memory_bytes == 256 * MIB
+    bench.deploy(resources=Resources(cpus=0.5, memory_bytes=1024 * MIB))
+    assert told(bench).memory_bytes == 512 * MIB
+
+
+def test_what_cannot_be_packed_is_refused_in_words(bench):
+    method = ServiceMethod(name="ask")
+    service = ServiceSpec(entry="model.onnx", class_name="Own", methods=(method,))
+    bench.register("own", b"x", runtime=RuntimeName.SERVICE, service=service)
+    for add, words, what in (
+        ("toy", "serves 'toy' itself", {}),
+        ("own", "needs a process of its own", {}),
+        ("cat", "cannot have", {"memory_bytes": 513 * MIB}),
+    ):
+        with pytest.raises(PackUnclear, match=words):
+            pack(bench, add, **what)
+    with pytest.raises(ModelMissing):
+        pack(bench, "nobody")
+    with pytest.raises(ModelVersionMissing):
+        pack(bench, "cat:9")
+    assert bench.status().endpoint.pack is None
+    for bad in ("../x", "a:b:c", "A", "a:", "x" * 300):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"name": "toy", "add": [bad]}, PackModels)
+
+
+def test_pack_outlives_a_control_plane_that_dies_at_any_commit(bench):
+    for phase in ("before", "after"):
+        bench.start(phase, 1)
+        with pytest.raises(Crash):
+            pack(bench, "cat")
+        bench.start()
+        pack(bench, "cat")
+        assert [one.model for one in told(bench).entries] == ["cat"]
+        bench.start()
+        pack(bench, remove=("cat",))
+        bench.start()  # before it told anybody
+        assert told(bench).entries == ()
+
+
+def test_prediction_of_a_guest_is_found_with_its_version_and_a_replica_says_what_is_loaded(bench):
+    pack(bench, "cat")
+    bench.settle(1)
+    (replica,) = bench.disk.read(lambda view: view.select(REPLICAS))
+    name = name_prediction(replica.id, 0)
+    guest = Prediction(
+        prediction_id=name,
+        at=1.0,
+        revision=replica.revision_id,
+        rows=1,
+        latency_us=1,
+        version="version_x",
+        outputs=msgspec.Raw(b"null"),
+    )
+    bench.files.logs[replica.id] = msgspec.json.encode(guest) + b"\n"
+    found = bench.serving.find_prediction(FindPrediction(prediction_id=name), ME)
+    assert found.prediction.version == "version_x" and found.revision.number == 1
+    said = GuestReport(model="cat", version="1", state=GuestState.LOADED, memory_bytes=5, requests=3, loads=1)
+    bench.report(replica, guests=(said,))
+    assert bench.status().replicas[0].guests == (said,)

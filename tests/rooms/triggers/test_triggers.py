@@ -1,0 +1,343 @@
+"""Triggers with the room's own clock: every event once and in order, loops end, rights are looked at each time."""
+
+import msgspec
+import pytest
+
+from skyloom.core.errors import SkyloomError
+from skyloom.core.events import (
+    BudgetReached,
+    DatasetVersionMade,
+    EndpointRolledBack,
+    EventBody,
+    JobEnded,
+    ModelRegistered,
+    Moved,
+    Noted,
+    Origin,
+    TriggerEvent,
+)
+from skyloom.core.operation import Caller
+from skyloom.ports.door import EVENTS
+from skyloom.ports.engine import Command
+from skyloom.rooms.functions import model as functions
+from skyloom.rooms.functions.model import InvocationState
+from skyloom.rooms.jobs.model import JobSpec
+from skyloom.rooms.jobs.ports import JOBS
+from skyloom.rooms.templates.model import ApplyTemplate, TemplateJob
+from skyloom.rooms.tenancy import model as tenancy_model
+from skyloom.rooms.tenancy.model import Role
+from skyloom.rooms.triggers import model
+from skyloom.rooms.triggers.model import Happening, RunFunction, RunTemplateJob, TriggerState, TriggerStatus, When
+from skyloom.sdk.triggers import signature_of
+from tests.rooms.functions.workroom import GREET, ON_EVENT, Workroom
+from tests.rooms.serving.bench import ME, Crash
+
+MADE = DatasetVersionMade(dataset="digits", number=1)
+FUNCTION = RunFunction(function="hello")
+
+
+@pytest.fixture
+def room() -> Workroom:
+    return Workroom(ON_EVENT)
+
+
+def create(
+    room: Workroom, kind: Happening = Happening.DATASET_VERSION, by: Caller | None = None, **more: object
+) -> model.IssuedTrigger:
+    run = more.pop("run", FUNCTION)
+    per_hour = more.pop("max_per_hour", 600)
+    ask = model.CreateTrigger(name="t", when=When(kind=kind, **more), run=run, max_per_hour=per_hour)  # type: ignore[arg-type]
+    return room.do(ask, by)  # type: ignore[return-value]
+
+
+def show(room: Workroom) -> TriggerStatus:
+    return room.do(model.GetTrigger(name="t"))  # type: ignore[return-value]
+
+
+def run(room: Workroom, rounds: int = 1, status: int = 200) -> None:
+    """Let both loops work, and every call be answered."""
+    for _ in range(rounds):
+        room.triggers.tick()
+        room.functions.tick()
+        while room.errands.waiting and len(room.errands.waiting) > len(room.errands._results):
+            room.errands.answer(status, b'{"error":"no"}')
+        room.functions.tick()
+        room.clock.advance(1)
+
+
+def told(room: Workroom) -> list[TriggerEvent]:
+    return [msgspec.convert(msgspec.json.decode(errand.body)["event"], TriggerEvent) for errand in room.errands.begun]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "body", "facts"),
+    [
+        (Happening.DATASET_VERSION, "dataset_1", MADE, {"dataset": "digits", "version": "1", "job": ""}),
+        (Happening.MODEL_VERSION, "version_1", ModelRegistered(model="m", number=2), {"model": "m", "version": "2"}),
+        (
+            Happening.JOB_ENDED,
+            "job_1",
+            JobEnded(state="failed", reason="exit_code"),
+            {"job": "job_1", "name": "", "state": "failed", "reason": "exit_code", "user": ""},
+        ),
+        (
+            Happening.ALERT,
+            "alert_1",
+            Moved(before="", after="firing"),
+            {"alert": "alert_1", "about": "", "signal": "", "state": "firing"},
+        ),
+        (
+            Happening.BUDGET,
+            "budget_1",
+            BudgetReached(budget="b", threshold=0.8, share=0.9, message=""),
+            {"budget": "b", "threshold": "80", "over": "false"},
+        ),
+        (
+            Happening.ROLLBACK,
+            "ep_1",
+            EndpointRolledBack(endpoint="e", revision=1, automatic=True),
+            {"endpoint": "e", "revision": "1", "automatic": "true"},
+        ),
+    ],
+)
+def test_each_kind_of_event_calls_the_function_once_and_says_what_happened(
+    room: Workroom, kind: Happening, subject: str, body: EventBody, facts: dict[str, str]
+) -> None:
+    room.happen(subject, body)  # before anybody waited for it
+    create(room, kind)
+    room.happen(subject, Noted(message="x"))
+    room.happen(subject, body)
+    run(room, 3)
+    (event,) = told(room)
+    assert (event.kind, event.subject, event.facts, event.depth) == (kind.value, subject, facts, 1)
+    assert set(facts) == set(model.FIELDS[kind])
+    status = show(room)
+    assert (status.trigger.num_delivered, [one.state for one in status.deliveries]) == (1, [InvocationState.SUCCEEDED])
+    assert event.id == status.deliveries[0].delivery.id and event.cause == status.deliveries[0].delivery.began
+
+
+def test_events_of_other_projects_and_filters_are_passed_over(room: Workroom) -> None:
+    create(room, where={"dataset": "dig*", "version": "2"})
+    for dataset, number in (("digits", 1), ("others", 2), ("digits", 2), ("digits", 22)):
+        room.happen("dataset_1", DatasetVersionMade(dataset=dataset, number=number))
+    room.store.write(
+        lambda tx: room.outbox.publish(tx, "q", "dataset_2", DatasetVersionMade(dataset="digits", number=2))
+    )
+    run(room, 3)
+    assert [event.facts["version"] for event in told(room)] == ["2"]
+
+
+def test_next_event_waits_until_the_call_of_the_one_before_has_ended(room: Workroom) -> None:
+    create(room)
+    for number in range(3):
+        room.happen("dataset_1", DatasetVersionMade(dataset="digits", number=number))
+    for _ in range(3):
+        room.triggers.tick()
+        room.functions.tick()
+    assert len(room.errands.begun) == 1
+    run(room, 40, status=500)  # each fails as often as it may, then the next has its turn
+    versions = [event.facts["version"] for event in told(room)]
+    assert versions == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
+    assert len({event.id for event in told(room)}) == 3
+    (dead, *_) = show(room).deliveries
+    assert dead.state is InvocationState.DEAD
+    room.do(model.Redeliver(name="t", number=dead.delivery.number))
+    run(room, 2)
+    assert show(room).deliveries[0].state is InvocationState.SUCCEEDED
+    with pytest.raises(model.NothingToRepeat):
+        room.do(model.Redeliver(name="t", number=dead.delivery.number))
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_control_plane_that_dies_at_any_commit_loses_no_event_and_delivers_none_twice(phase: str, number: int) -> None:
+    room = Workroom(ON_EVENT)
+    create(room)
+    for version in range(2):
+        room.happen("dataset_1", DatasetVersionMade(dataset="digits", number=version))
+    room.start(phase, number)
+    for _ in range(14):
+        try:
+            run(room)
+        except Crash:
+            room.start()
+            room.clock.advance(1)
+    status = show(room)
+    assert status.trigger.num_delivered == 2
+    assert [one.state for one in status.deliveries] == [InvocationState.SUCCEEDED] * 2
+    assert len(room.calls) == 2
+
+
+def test_trigger_that_sets_itself_off_is_cut_and_says_so(room: Workroom) -> None:
+    create(room)
+    room.happen("dataset_1", MADE)
+    for _ in range(10):
+        before = len(room.errands.begun)
+        run(room)
+        if len(room.errands.begun) > before:  # the function makes a version because of what it was told
+            call = told(room)[-1].cause
+            by = msgspec.structs.replace(room.me, because=call)
+            depth = room.disk.read(lambda view, call=call: next(c.cause for c in room.calls if c.id == call))
+            room.store.write(lambda tx, depth=depth: room.outbox.publish(tx, ME.project, "dataset_1", MADE, depth))
+            assert by.because
+    trigger = show(room).trigger
+    assert (trigger.num_delivered, trigger.num_cut) == (model.MAX_DEPTH, 1) and "loop" in trigger.message
+
+
+def test_what_a_caller_does_because_of_a_call_carries_its_depth_and_anothers_does_not(room: Workroom) -> None:
+    create(room)
+    room.happen("dataset_1", MADE)
+    run(room)
+    call = told(room)[0].cause
+    mine = msgspec.structs.replace(room.me, because=call)
+    theirs = msgspec.structs.replace(room.me, because=call, project="q")
+    spec = JobSpec(entry=Command(argv=("true",)))
+    ask = ApplyTemplate(name="x", jobs={"a": TemplateJob(spec=spec)})
+    for by in (mine, theirs, room.me):
+        room.do(ask, by)
+        ask = msgspec.structs.replace(ask, name="y")
+    causes = [job.cause for job in room.disk.read(lambda view: view.select(JOBS)) if job.spec.name == "a"]
+    assert causes == [Origin(id=call, depth=1), None, None]
+
+
+def test_trigger_that_runs_away_is_paused_and_goes_on_when_somebody_says_so(room: Workroom) -> None:
+    create(room, max_per_hour=2)
+    for _ in range(4):
+        room.happen("dataset_1", MADE)
+    run(room, 6)
+    trigger = show(room).trigger
+    assert (trigger.state, trigger.num_delivered) == (TriggerState.PAUSED, 2) and "2 times" in trigger.message
+    room.do(model.ResumeTrigger(name="t"))
+    run(room, 6)
+    assert show(room).trigger.num_delivered == 4
+
+
+def test_trigger_stops_when_its_maker_loses_the_right_and_goes_on_with_anothers(room: Workroom) -> None:
+    by = room.caller(Role.EDITOR)
+    create(room, by=by)
+    room.store.write(lambda tx: room.tenancy.revoke_token(tx, tenancy_model.RevokeToken(token_id=by.token_id), by))
+    room.happen("dataset_1", MADE)
+    run(room, 2)
+    trigger = show(room).trigger
+    assert trigger.state is TriggerState.STOPPED and "was revoked" in trigger.message and not room.errands.begun
+    room.do(model.ResumeTrigger(name="t"))
+    run(room, 2)
+    assert (len(room.errands.begun), show(room).trigger.owner) == (1, room.me.principal)
+
+
+def test_trigger_stops_when_its_function_is_gone_and_says_so(room: Workroom) -> None:
+    create(room)
+    room.do(functions.DeleteFunction(name="hello"))
+    room.happen("dataset_1", MADE)
+    run(room, 2)
+    assert show(room).trigger.state is TriggerState.STOPPED and "no function 'hello'" in show(room).trigger.message
+
+
+def test_paused_trigger_keeps_events_and_skipping_drops_them(room: Workroom) -> None:
+    create(room)
+    for skip, expected in ((False, 1), (True, 1)):
+        room.do(model.PauseTrigger(name="t"))
+        room.happen("dataset_1", MADE)
+        run(room, 2)
+        room.do(model.ResumeTrigger(name="t", skip=skip))
+        run(room, 3)
+        assert show(room).trigger.num_delivered == expected
+
+
+def test_clock_is_an_event_for_its_own_trigger_and_missed_slots_are_one(room: Workroom) -> None:
+    create(room, Happening.CRON, cron="* * * * *")
+    room.do(model.CreateTrigger(name="u", when=When(kind=Happening.CRON, cron="@yearly"), run=FUNCTION))
+    room.clock.advance(600)
+    run(room, 4)
+    assert len(told(room)) == 1 and told(room)[0].kind == "cron"
+    room.clock.advance(60)
+    run(room, 3)
+    assert len(told(room)) == 2
+
+
+def test_job_of_a_template_is_run_with_the_event_beside_it(room: Workroom) -> None:
+    spec = JobSpec(entry=Command(argv=("true",)), environment={"A": "b"})
+    room.do(ApplyTemplate(name="nightly", jobs={"train": TemplateJob(spec=spec), "other": TemplateJob(spec=spec)}))
+    with pytest.raises(model.TriggerUnclear, match="Which job"):
+        create(room, run=RunTemplateJob(template="nightly"))
+    create(room, run=RunTemplateJob(template="nightly", job="train"))
+    room.happen("dataset_1", MADE)
+    run(room, 2)
+    (delivery,) = show(room).deliveries
+    job = room.disk.read(lambda view: view.get(JOBS, delivery.delivery.began))
+    assert job is not None and job.cause == Origin(id=delivery.delivery.id, depth=1)
+    event = msgspec.json.decode(job.spec.environment[model.EVENT_VARIABLE], type=TriggerEvent)
+    assert (event.facts["dataset"], job.spec.environment["A"]) == ("digits", "b")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"where": {"colour": "red"}}, "no field 'colour'"),
+        ({"cron": "@daily"}, "A clock needs a cron line"),
+        ({"kind": Happening.CRON}, "A clock needs a cron line"),
+        ({"kind": Happening.CRON, "cron": "0 0 31 2 *"}, "no cron line"),
+        ({"run": RunFunction(function="nobody")}, "no function"),
+        ({"run": RunTemplateJob(template="nothing")}, "No template"),
+    ],
+)
+def test_what_can_never_happen_or_run_is_refused_when_it_is_made(
+    room: Workroom, more: dict[str, object], words: str
+) -> None:
+    with pytest.raises(SkyloomError, match=words):
+        create(room, **more)  # type: ignore[arg-type]
+
+
+def test_function_that_takes_no_event_is_refused() -> None:
+    with pytest.raises(model.TriggerUnclear, match="does not take an event"):
+        create(Workroom(GREET))
+
+
+def test_signed_call_is_one_event_however_often_it_is_sent(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    assert (made.hook, made.secret) == (f"/v1/hooks/{made.trigger.id}", f"s {made.trigger.id}")
+    body, now = '{"n": "ü"}'.encode(), room.clock.now()
+    signature = signature_of(body, made.secret, now=now)
+    taken = {room.triggers.take_call(made.trigger.id, signature, body) for _ in range(3)}
+    taken.add(room.triggers.take_call(made.trigger.id, signature + ",v2=x", body))
+    run(room, 3)
+    assert len(taken) == 1 and [event.body for event in told(room)] == [body.decode()]
+    room.triggers.take_call(made.trigger.id, signature_of(body, made.secret, now=now + 1), body)
+    run(room, 3)
+    assert len(told(room)) == 2
+
+
+def test_call_that_is_not_signed_now_by_who_knows_the_secret_is_refused(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    other = room.do(model.CreateTrigger(name="o", when=When(kind=Happening.DATASET_VERSION), run=FUNCTION)).trigger  # type: ignore[attr-defined]
+    now, secret = room.clock.now(), made.secret
+    good = signature_of(b"x", secret, now=now)
+    number = room.disk.read(lambda view: len(view.entries(EVENTS)))
+    for trigger_id, signature, body, error in (
+        (made.trigger.id, good, b"y", model.HookRefused),
+        (made.trigger.id, "", b"x", model.HookRefused),
+        (made.trigger.id, good.replace("t=", "t=1"), b"x", model.HookRefused),
+        (made.trigger.id, f"t={int(now)},v1=ü", b"x", model.HookRefused),
+        (made.trigger.id, signature_of(b"x", "guess", now=now), b"x", model.HookRefused),
+        ("trigger_nobody", signature_of(b"x", "s trigger_nobody", now=now), b"x", model.HookRefused),
+        (other.id, signature_of(b"x", f"s {other.id}", now=now), b"x", model.HookRefused),
+        (made.trigger.id, signature_of(b"x", secret, now=now - 301), b"x", model.HookStale),
+        (made.trigger.id, signature_of(b"x", secret, now=now + 301), b"x", model.HookStale),
+        (made.trigger.id, signature_of(b"\xff", secret, now=now), b"\xff", model.HookBodyRefused),
+        (made.trigger.id, good, b"x" * (model.MAX_HOOK_BYTES + 1), model.HookBodyRefused),
+    ):
+        with pytest.raises(error):
+            room.triggers.take_call(trigger_id, signature, body)
+    room.do(model.PauseTrigger(name="t"))
+    with pytest.raises(model.HookPaused):
+        room.triggers.take_call(made.trigger.id, good, b"x")
+    assert room.disk.read(lambda view: len(view.entries(EVENTS))) == number
+
+
+def test_deliveries_that_are_kept_are_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "NUM_KEPT", 3)
+    create(room)
+    for _ in range(5):
+        room.happen("dataset_1", MADE)
+    run(room, 6)
+    assert (len(show(room).deliveries), show(room).trigger.num_delivered) == (3, 5)
