@@ -1,5 +1,7 @@
 """The composition root: an embedded cloud on one machine, in one folder. Every concrete class is named here and nowhere else."""
 
+import hashlib
+import hmac
 import importlib.util
 import os
 import secrets
@@ -42,6 +44,7 @@ from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import ports as devices_ports
 from skyloom.rooms.devices.board import FleetBoard
 from skyloom.rooms.devices.fleets import Fleets
+from skyloom.rooms.devices.gathering import Gathering
 from skyloom.rooms.devices.keeping import Keeping
 from skyloom.rooms.devices.keys import DeviceKeys
 from skyloom.rooms.devices.rollouts import Rollouts
@@ -77,6 +80,8 @@ from skyloom.rooms.quality.service import Feedback
 from skyloom.rooms.registry import ports as registry_ports
 from skyloom.rooms.registry.mounts import resolver
 from skyloom.rooms.registry.service import Registry, models_of_runs
+from skyloom.rooms.sampling import ports as sampling_ports
+from skyloom.rooms.sampling.service import SampleLogs
 from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
@@ -130,6 +135,7 @@ COLLECTIONS = (
     *quality_ports.COLLECTIONS,
     *functions_ports.COLLECTIONS,
     *triggers_ports.COLLECTIONS,
+    *sampling_ports.COLLECTIONS,
     *devices_ports.COLLECTIONS,
     *planning_ports.COLLECTIONS,
 )
@@ -243,6 +249,8 @@ class Embedded:
             store, clock, ids, self._outbox, self._tenancy, self._jobs, monitoring, registry, self.blobs, files
         )
         self._serving.notice = self._notice
+        hash_key = _secret_key(settings.home / "master")
+        sample_logs = SampleLogs(store, clock, self._data, files, self._serving.find, partial(_sampling_key, hash_key))
         feedback = Feedback(store, clock, RequestAnswers(store, self._serving.find, self._serving.find_prediction))
         tracking = Tracking(store, self.series, self._jobs)
         training = Training(store, clock, ids, self._jobs, found_in(self._data), __version__)
@@ -261,12 +269,14 @@ class Embedded:
             self._serving,
             batch,
             feedback,
+            sample_logs,
         ]
         who = (tenancy_ports.PROJECTS, tenancy_ports.TOKENS)  # replicas are told who may ask them
         served = (*serving_ports.COLLECTIONS, *registry_ports.COLLECTIONS, *quality_ports.COLLECTIONS, *who)
         self._loops += [
             Loop("monitoring", monitoring.tick, monitoring_ports.COLLECTIONS),
             Loop("serving", self._serving.tick, served),
+            Loop("sampling", sample_logs.tick, sampling_ports.COLLECTIONS, STEADY),
             Loop("feedback", feedback.trim, (), CALM),
             Loop("request logs", self._serving.trim_logs, (), CALM),
             Loop("planning", planning.tick, planning_ports.COLLECTIONS, CALM),
@@ -299,7 +309,7 @@ class Embedded:
         rollouts = Rollouts(store, clock, ids, self._outbox, self._registry, self.blobs, board, fleets)
         self._tenancy.project_of_device = self.devices.project_of_device
         self._tenancy.project_of_code = self.devices.project_of_code
-        self._services += [self.devices, rollouts]
+        self._services += [self.devices, rollouts, Gathering(store, self.blobs, self._data)]
         self._loops += [
             Loop("rollouts", rollouts.tick, (devices_ports.ROLLOUTS,), STEADY),
             Loop("device keys", keys.tick, (devices_ports.KEY_RINGS,), STEADY),
@@ -510,6 +520,11 @@ def _secret_key(path: Path) -> bytes:
     if not path.exists():
         write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
+
+
+def _sampling_key(key: bytes, endpoint: str) -> str:
+    """The key of the hashes in one endpoint's samples; no record holds it."""
+    return hmac.new(key, f"sampling {endpoint}".encode(), hashlib.sha256).hexdigest()
 
 
 def _crash_hook(crash_at: str) -> Callable[[str, int], None] | None:

@@ -15,6 +15,7 @@ from skyloom.rooms.planning import model as planning
 from skyloom.rooms.pools import model as pools
 from skyloom.rooms.quality import model as quality
 from skyloom.rooms.registry import model as registry
+from skyloom.rooms.sampling import model as sampling
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
@@ -46,6 +47,7 @@ OPERATIONS = (
     *change.OPERATIONS,
     *judging.OPERATIONS,
     *quality.OPERATIONS,
+    *sampling.OPERATIONS,
     *batch.OPERATIONS,
     *functions.OPERATIONS,
     *triggers.OPERATIONS,

@@ -5,9 +5,11 @@ import pytest
 
 from skyloom.cli.export import InvalidExport, chosen, with_service
 from skyloom.core.resources import Resources
+from skyloom.export.common import page
 from skyloom.export.model import Target
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.registry.services import ServiceMethod, ServiceSpec
+from skyloom.rooms.secrets.model import SecretUse
 from skyloom.rooms.serving.model import Endpoint, EndpointState, EndpointStatus, Revision
 
 DIGEST = "sha256:" + "0" * 64
@@ -31,6 +33,22 @@ def test_newest_revision_is_taken_or_the_one_that_is_named() -> None:
     newest, named = chosen(status(), 0, "", 1, 4), chosen(status(), 1, "r.example/x:9", 2, 2)
     assert (newest.revision, newest.version, newest.image) == (2, "6", "reader:2")
     assert (named.revision, named.version, named.image, named.max_replicas) == (1, "5", "r.example/x:9", 2)
+
+
+def test_earlier_revision_of_another_model_is_exported_as_that_model() -> None:
+    known = status()
+    older = msgspec.structs.replace(known.revisions[1], model="old-toy")
+    found = chosen(msgspec.structs.replace(known, revisions=(known.revisions[0], older)), 1, "", 1, 4)
+    assert (found.model, found.version) == ("old-toy", "5")
+
+
+def test_secrets_of_a_service_are_named_and_stay_behind() -> None:
+    known = status()
+    uses = (SecretUse(name="my-key", variable="KEY"), SecretUse(name="my-file"))
+    given = msgspec.structs.replace(known.revisions[0], secrets=uses)
+    found = chosen(msgspec.structs.replace(known, revisions=(given,)), 0, "", 1, 4)
+    assert found.secrets == ("KEY", "SKYLOOM_SECRET_MY_FILE_FILE")
+    assert "KEY, SKYLOOM_SECRET_MY_FILE_FILE" in page(found, Target.DOCKER, "")
 
 
 def test_service_takes_its_packages_along_where_it_can_run() -> None:

@@ -131,6 +131,12 @@ def test_proxy_is_told_the_whole_address_and_of_tls_only_where_to():
     assert seen[1].startswith(b"CONNECT cloud.example:443 ")
 
 
+@pytest.mark.parametrize("proxy", ["https://h:1", "http://h:1/path", "h:1"])
+def test_proxy_that_is_none_is_refused(proxy):
+    with pytest.raises(AddressUnreadable):
+        CloudLink("http://h", "p", "t", proxy=proxy)
+
+
 def test_join_code_with_a_line_break_is_none(tmp_path):
     with pytest.raises(CodeUnreadable):
         Home(tmp_path).join("sky_join.p.dev_1.x\nevil: 1", "http://127.0.0.1:9")

@@ -15,7 +15,7 @@ from skyloom.export import clusters
 from skyloom.export.building import NoImageTool, argv, build
 from skyloom.export.model import Target
 from skyloom.export.requirements import SERVER, PackageMissing, pinned
-from skyloom.export.writing import BundleChanged, ExportThere, files, write
+from skyloom.export.writing import BundleChanged, ExportFolderRefused, ExportThere, files, write
 from skyloom.inference.server import PlanRefused, read_plan
 from skyloom.rooms.serving.plan import Access, ServePlan
 from tests.export.kit import toy, written
@@ -164,6 +164,32 @@ def test_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ExportThere):
         written(Target.DOCKER, tmp_path)
     assert (out / "plan.json").read_bytes() == before
+
+
+def test_empty_folder_that_one_stands_in_is_filled_and_stays_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported, _ = written(Target.DOCKER, tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    contents = {digest: (tmp_path / "source" / name).read_bytes() for name, digest in exported.files.items()}
+    assert Path("README.md") in {
+        path.relative_to(here) for path in write(exported, Target.DOCKER, Path(), lambda digest: [contents[digest]])
+    }
+    assert Path("README.md").is_file() and not (tmp_path / ".here.draft").exists()
+
+
+def test_place_where_no_folder_can_be_is_refused_in_words(tmp_path: Path) -> None:
+    exported = toy(write_bundle(tmp_path / "b"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportFolderRefused, match="No folder can be made"):
+        write(exported, Target.DOCKER, tmp_path / "file" / "out", lambda _: [])
+
+
+def test_name_that_begins_with_a_digit_is_one_that_a_service_of_kubernetes_may_have(tmp_path: Path) -> None:
+    exported = toy(write_bundle(tmp_path / "b"))
+    assert msgspec.structs.replace(exported, name="2048.toy").label == "m-2048-toy"
 
 
 def test_bundle_that_is_not_what_it_should_be_leaves_nothing(tmp_path: Path) -> None:

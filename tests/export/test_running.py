@@ -174,6 +174,7 @@ def test_function_answers_what_its_url_is_asked(tmp_path: Path) -> None:
     assert handler(event("/nowhere", method="GET", token=token), None)["statusCode"] == 404
     broken = {**event("/v2/models/toy/infer", token=token), "body": "?", "isBase64Encoded": True}
     assert handler(broken, None)["statusCode"] == 400
+    assert handler({"headers": None, "requestContext": None, "body": None}, None)["statusCode"] < 500
 
 
 def test_handler_of_a_damaged_bundle_never_starts(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from skyloom.rooms.pools import model as pools
 from skyloom.rooms.quality import model as quality
 from skyloom.rooms.registry import model as registry
 from skyloom.rooms.registry.bundle import BundleFile, Manifest
+from skyloom.rooms.sampling import model as sampling
 from skyloom.rooms.schedules import model as schedules
 from skyloom.rooms.scheduling import rulebook as scheduling
 from skyloom.rooms.secrets import model as secrets
@@ -131,6 +132,12 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         for name in (ids["dataset"], "secret-data")
     ],
     judging.GetQuality: lambda ids: [judging.GetQuality(name=name) for name in (ids["endpoint"], "secret-ep")],
+    sampling.LogTo: lambda ids: [sampling.LogTo(name=name, dataset="taken") for name in (ids["endpoint"], "secret-ep")],
+    sampling.GetSampling: lambda ids: [sampling.GetSampling(name=name) for name in (ids["endpoint"], "secret-ep")],
+    sampling.CollectSamples: lambda ids: [
+        sampling.CollectSamples(name=name) for name in (ids["endpoint"], "secret-ep")
+    ],
+    sampling.LogOff: lambda ids: [sampling.LogOff(name=name) for name in (ids["endpoint"], "secret-ep")],
     quality.GiveFeedback: lambda ids: [
         quality.GiveFeedback(name=name, labels=(quality.LabelGiven(prediction_id=ids["prediction"], label="0"),))
         for name in (ids["endpoint"], "secret-ep")
@@ -256,6 +263,7 @@ OWN: dict[type[Operation[Any]], Operation[Any]] = {
     functions.ListInvocations: functions.ListInvocations(),
     devices.EnrolDevice: devices.EnrolDevice(name="own-device"),
     devices.ListDevices: devices.ListDevices(),
+    devices.GatherSamples: devices.GatherSamples(dataset="own", model="own-model"),
     devices.RotateDeviceKey: devices.RotateDeviceKey(),
     rollouts.ListRollouts: rollouts.ListRollouts(),
     data.CreateDataset: data.CreateDataset(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from skyloom.rooms.serving.plan import ExitCode
+from skyloom.rooms.serving.samples import RequestSampling, SampledRow, SamplingRule
 from tests.inference.serving import (
     HEADERS,
     INFER,
@@ -217,3 +218,21 @@ def test_replica_killed_under_load_leaves_the_endpoint_answering(folder):
             for thread in threads:
                 thread.join()
     assert not wrong
+
+
+def test_rule_that_comes_while_it_serves_is_kept_to_and_told_ids_lead_to_the_rows(folder):
+    with running(folder, sampling_file="sampling.json", samples_folder="samples") as (process, client, _):
+        rule = SamplingRule(
+            sampling=RequestSampling(share=1.0), columns=("x", "scores"), key="00" * 32, max_bytes=2**20
+        )
+        (folder / "sampling.json").write_bytes(msgspec.json.encode(rule))
+        told, deadline = [], time.monotonic() + 20
+        while not (folder / "samples" / "rep_1.jsonl").exists():
+            assert time.monotonic() < deadline, process.text()
+            answer = client.post(INFER, json=body(toy_rows(2)))
+            told.append(answer.json()["parameters"]["skyloom-prediction-id"])
+        assert process.terminate() == 0
+    first, second = (folder / "samples" / "rep_1.jsonl").read_bytes().splitlines()[:2]
+    rows = [msgspec.json.decode(line, type=SampledRow) for line in (first, second)]
+    assert [(row.prediction_id in told, row.row) for row in rows] == [(True, 0), (True, 1)]
+    np.testing.assert_allclose([row.values["x"] for row in rows], toy_rows(2), rtol=1e-6)

@@ -6,7 +6,7 @@ import typer
 
 from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
-from skyloom.cli.frame import AsJson, Project, cloud, word
+from skyloom.cli.frame import AsJson, Project, Secret, cloud, word
 from skyloom.cli.render import show
 from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
@@ -26,6 +26,12 @@ EndpointName = Annotated[
 ]
 Replicas = Annotated[
     int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+]
+Cpus = Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)]
+PictureUrls = Annotated[
+    bool | None,
+    typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
 ]
 CacheSize = Annotated[
     str | None,
@@ -53,8 +59,8 @@ def deploy(
     model: Served,
     name: EndpointName = None,
     replicas: Replicas = None,
-    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)] = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
     hold: traffic.Hold = False,
     canary: traffic.Canary = None,
     step: traffic.Step = "60s",
@@ -75,14 +81,12 @@ def deploy(
     zero_after: asked.ZeroAfter = None,
     floor: asked.FloorWords = None,
     foresight: asked.ForesightDays = None,
-    picture_urls: Annotated[
-        bool | None,
-        typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
-    ] = None,
+    picture_urls: PictureUrls = None,
     cache: CacheSize = None,
     cache_ttl: CacheTtl = "60s",
     urgent: Urgent = None,
     gateways: Gateways = None,
+    secret: Secret = None,
     detach: Detached = False,
     timeout: Timeout = "2min",
     project: Project = None,
@@ -95,7 +99,6 @@ def deploy(
     `skyloom deploy toy --min-replicas 0 --max-replicas 4 --scale-on concurrency --target 8`; --replicas alone ends that.
     A canary is decided by itself: see it with skyloom endpoint show.
     """
-    model_name, _, version = model.partition(":")
     steps = canary or ("1,10,50" if shadow else "")
     plan = traffic.canary_plan(
         steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio, min_labels, max_wrong
@@ -112,22 +115,39 @@ def deploy(
         floors=floor,
         foresight=foresight,
     )
-    size = None if memory is None else values.size(memory)
+    options = {
+        "num_replicas": replicas,
+        "cpus": cpus,
+        "memory": None if memory is None else values.size(memory),
+        "num_gateways": gateways,
+        "secrets": None if secret is None else values.secrets(secret),
+        "hold": hold,
+        "canary": plan,
+        **_offer(cache, cache_ttl, urgent),
+    }
     with cloud(project) as client:
-        is_service = model_name.endswith(".py")
-        endpoint = name or (client.services.pack(model).name if told and is_service else model_name)
-        scaling = asked.scaling_of(client, endpoint, told) if told else None
-        sized: dict[str, Any] = {"num_replicas": replicas, "cpus": cpus, "memory": size, "scaling": scaling}
-        sized |= _offer(cache, cache_ttl, urgent)
-        sized["num_gateways"] = gateways
-        if is_service:
-            status = client.services.deploy(model, name, hold=hold, canary=plan, **sized)
-        else:
-            sized["picture_urls"] = picture_urls
-            status = client.endpoints.deploy(model_name, version, name=name, hold=hold, canary=plan, **sized)
+        status = _deployed(client, model, name, told, options, picture_urls)
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+
+
+def _deployed(
+    client: Client,
+    what: str,
+    name: str | None,
+    scaling: dict[str, Any],
+    options: dict[str, Any],
+    picture_urls: bool | None,
+) -> EndpointStatus:
+    model, _, version = what.partition(":")
+    is_service = model.endswith(".py")
+    if scaling:
+        endpoint = name or (client.services.pack(what).name if is_service else model)
+        options = {**options, "scaling": asked.scaling_of(client, endpoint, scaling)}
+    if is_service:
+        return client.services.deploy(what, name, **options)
+    return client.endpoints.deploy(model, version, name=name, picture_urls=picture_urls, **options)
 
 
 def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None) -> dict[str, Any]:

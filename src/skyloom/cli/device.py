@@ -63,6 +63,21 @@ def samples(
         show(client.devices.samples(device, limit, cursor), as_json)
 
 
+@app.command()
+def gather(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of the dataset to make.")],
+    model: Annotated[str, typer.Option("--model", help="The model whose inputs they are.")],
+    label: Annotated[
+        list[str] | None, typer.Option("--from", metavar="NAME=VALUE", help="Devices with this label; repeat it.")
+    ] = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of what devices sampled and is in none yet. See what becomes of it: `skyloom data show DATASET`."""
+    with cloud(project) as client:
+        show(client.devices.gather(dataset, model, labels(label or (), "--from")), as_json)
+
+
 @app.command("rotate-key")
 def rotate_key(
     overlap: Annotated[str, typer.Option("--overlap", help="How long the old key is good: 7d.")] = "7d",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from skyloom.cli.columns import Column, of
 from skyloom.cli.wording import human, safe
-from skyloom.rooms.devices.model import DeviceStatus, EnrolledDevice, SampledInputs
+from skyloom.rooms.devices.model import DeviceStatus, EnrolledDevice, GatheredSamples, SampledInputs
 from skyloom.rooms.devices.rollout import Rollout, RolloutState, RolloutStatus
 
 _WIDTH = 20
@@ -24,6 +24,11 @@ def _stages(status: RolloutStatus) -> str:
     return " ".join(
         f"[{share}%]" if place == status.rollout.stage else f"{share}%" for place, share in enumerate(stages)
     )
+
+
+def _some(words: Sequence[str], count: int) -> str:
+    more = f"; and {count - len(words)} more" if count > len(words) else ""
+    return "; ".join(words) + more
 
 
 def _labels(rollout: Rollout) -> str:
@@ -64,6 +69,16 @@ DEVICE_COLUMNS: Mapping[type, Sequence[Column]] = {
     ),
 }
 DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    GatheredSamples: (
+        (
+            of("draft.state", "dataset is"),
+            of("draft.draft.job_id", "made by"),
+            of("num_rows", "rows"),
+            of("unreadable", "left out"),
+            of("more", "more are left"),
+        ),
+        (),
+    ),
     EnrolledDevice: (
         (
             of("device.name", "device"),
@@ -100,7 +115,7 @@ DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("report.traffic.server_errors", "server errors"),
             of("report.predictions", "predictions here"),
             of("report.waiting_records", "records waiting there"),
-            of("report.waiting_bytes", "size of them"),
+            of("report.waiting_bytes", "outbox there"),
             of("report.kept_bytes", "kept here"),
             of("report.forgotten", "forgotten here"),
             of("report.dropped", "given up"),
@@ -120,7 +135,9 @@ DEVICE_PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             _PROGRESS,
             of("progress.assigned", "told"),
             of("progress.waiting", "at it"),
+            Column("these are", lambda status: safe(_some(status.progress.waits_for, status.progress.waiting))),
             of("progress.failed", "failed"),
+            Column("they say", lambda status: safe(_some(status.progress.troubles, status.progress.failed))),
             of("progress.away", "away"),
             of("next_at", "next stage at"),
             of("rollout.pause_s", "pause"),

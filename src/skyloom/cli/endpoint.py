@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from skyloom.cli import quality_page, traffic
+from skyloom.cli import quality_page, sampling_options, traffic
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import say_written, show
 from skyloom.cli.values import duration_s
@@ -131,6 +131,43 @@ def compare(endpoint: Name, project: Project = None, as_json: AsJson = False) ->
     """Show the revisions that share the traffic side by side: errors, latency, and what is proven of their difference."""
     with cloud(project) as client:
         show(client.endpoints.compare(endpoint), as_json)
+
+
+@app.command("log")
+def log_(
+    endpoint: Name,
+    to: sampling_options.To = "",
+    sample: sampling_options.Sample = 0.1,
+    uncertain_below: sampling_options.UncertainBelow = None,
+    of_class: sampling_options.OfClass = None,
+    drop: sampling_options.Drop = None,
+    hash_: sampling_options.Hash = None,
+    mask: sampling_options.Mask = None,
+    every: sampling_options.Every = "1h",
+    keep: sampling_options.Keep = "30d",
+    max_rows: sampling_options.MaxRows = 1_000_000,
+    now: sampling_options.Now = False,
+    off: sampling_options.Off = False,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep some of its requests and answers as rows of a dataset. Columns are dropped, hashed or masked before anything is written.
+
+    Without --to: show what is kept and how far that has come. --now takes what waits into the dataset, --off keeps no more.
+    """
+    sampling_options.check_alone(to, now, off)
+    with cloud(project) as client:
+        if to:
+            sampling = sampling_options.sampling(sample, uncertain_below, of_class, drop, hash_, mask)
+            keep_days = duration_s(keep) / 86_400
+            status = client.endpoints.log_to(
+                endpoint, to, sampling, every_s=duration_s(every), keep_days=keep_days, max_rows=max_rows
+            )
+        elif off:
+            status = client.endpoints.log_off(endpoint)
+        else:
+            status = client.endpoints.collect(endpoint) if now else client.endpoints.sampling(endpoint)
+        show(status, as_json)
 
 
 @app.command()

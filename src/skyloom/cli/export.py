@@ -100,6 +100,10 @@ def with_service(exported: Exported, service: ServiceSpec, to: Target) -> Export
     )
 
 
+def _as_variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
 def chosen(status: EndpointStatus, revision: int, image: str, least: int, most: int) -> Exported:
     """The revision that is meant. Raises `InvalidExport`."""
     endpoint = status.endpoint
@@ -115,7 +119,7 @@ def chosen(status: EndpointStatus, revision: int, image: str, least: int, most: 
     wanted = {
         "name": endpoint.name,
         "revision": number,
-        "model": endpoint.model,
+        "model": found.model or endpoint.model,
         "version": found.version_label,
         "files": found.files,
         "manifest": found.files[MANIFEST_FILE],
@@ -125,6 +129,7 @@ def chosen(status: EndpointStatus, revision: int, image: str, least: int, most: 
         "max_replicas": most,
         "python": python_version(),
         "requirements": (),
+        "secrets": tuple(use.variable or f"SKYLOOM_SECRET_{_as_variable(use.name)}_FILE" for use in found.secrets),
     }
     try:
         return msgspec.convert(wanted, Exported, from_attributes=True)

@@ -28,6 +28,9 @@ def create(
     stages: Annotated[str, typer.Option("--stages", help="Percent of the devices, growing to 100.")] = "10,50,100",
     pause: Annotated[str, typer.Option("--pause", help="How long a stage has to stay healthy.")] = "10min",
     probation: Annotated[str, typer.Option("--probation", help="How long it has to hold on one device.")] = "30s",
+    patience: Annotated[
+        str, typer.Option("--patience", help="A device that calls and says nothing of it for so long has failed.")
+    ] = "1h",
     min_healthy: Annotated[
         float,
         typer.Option("--min-healthy", min=0, max=1, help="Share of devices that must be healthy, or it goes back."),
@@ -47,6 +50,7 @@ def create(
             pause_s=duration_s(pause),
             min_healthy=min_healthy,
             probation_s=duration_s(probation),
+            patience_s=duration_s(patience),
         )
         if wait:
             status = client.rollouts.wait(status.rollout.id, watch=_Shown())

@@ -51,8 +51,13 @@ def _join(told: argparse.Namespace) -> int:
     if file.url.startswith("http:") and not _is_here(file.url):
         print("note: without TLS everybody in between can read what passes, the token too", file=sys.stderr)
     home = "" if told.home == Path(_HOME).expanduser() else f" --home {told.home}"
-    print(f"joined {file.url} as {file.name} ({file.device})\nnext: skyloom edge run{home}")
+    print(f"joined {file.url} as {file.name} ({file.device})\nnext: {_called()} run{home}")
     return 0
+
+
+def _called() -> str:
+    """What it was called by: where nothing of the terminal is installed, that is ``skyloom-edge``."""
+    return "skyloom-edge" if Path(sys.argv[0]).name == "skyloom-edge" else "skyloom edge"
 
 
 def _is_here(url: str) -> bool:
@@ -135,7 +140,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="skyloom edge",
+        prog=_called(),
         description="A model on a small device: serves it offline, reports when it can.",
     )
     words = parser.add_subparsers(required=True, metavar="WORD")

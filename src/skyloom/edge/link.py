@@ -45,7 +45,7 @@ class CloudLink:
         self, url: str, project: str, token: str, *, authority: str = "", proxy: str = "", timeout_s: float = 20.0
     ) -> None:
         self._host, self._port, self._scheme, self._path = _address(url)
-        self._proxy = _address(proxy)[:2] if proxy else None
+        self._proxy = _proxy(proxy) if proxy else None
         if self._proxy and self._scheme == "http":  # a proxy is told the whole address
             self._path = f"http://{self._host}:{self._port}{self._path}"
         self._project = project
@@ -133,9 +133,26 @@ def _address(url: str) -> tuple[str, int, str, str]:
         host = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname
     except ValueError:  # a port beyond all ports, half a bracket, a label that is too long
         parts, host, port = urlsplit(""), "", 0
-    if not host or not port or not url.isprintable() or " " in url or parts.username or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or not port
+        or not url.isprintable()
+        or " " in url
+        or parts.username
+        or parts.query
+        or parts.fragment
+    ):
         raise AddressUnreadable(f"{url[:200]!r} is no address of a cloud.", next_action="Write http://HOST:PORT.")
     return host, port, parts.scheme, quote(parts.path.rstrip("/"), safe="/%")
+
+
+def _proxy(address: str) -> tuple[str, int]:
+    """Host and port of a proxy, which is spoken to without TLS. Raises `AddressUnreadable`."""
+    host, port, scheme, path = _address(address)
+    if scheme != "http" or path:
+        raise AddressUnreadable(f"{address[:200]!r} is no proxy.", next_action="Write --proxy http://HOST:PORT.")
+    return host, port
 
 
 def _trust(authority: str) -> ssl.SSLContext:

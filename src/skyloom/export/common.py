@@ -69,6 +69,11 @@ def page(exported: Exported, target: Target, start: str) -> str:
         if exported.methods
         else ""
     )
+    if exported.secrets:
+        own += (
+            f"\nIts code reads secrets, not in this folder: {', '.join(exported.secrets)}. Give it these by what the platform has "
+            "for it: variables of the process, or files that a variable names.\n"
+        )
     return f"""\
 # {exported.name}: {exported.model} version {exported.version} for {target.value}
 Made by `skyloom export {exported.name} --to {target.value}` from revision {exported.revision}.

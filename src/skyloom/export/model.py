@@ -55,6 +55,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         requirements: of the server, pinned, as pip reads them.
         methods: the endpoints of a service of your own Python; empty for a model.
         packages: what such a service asked for: the text of its ``requirements.txt``.
+        secrets: names of what its code was given as secrets, which stay behind.
     """
 
     name: Name
@@ -71,11 +72,13 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     requirements: Annotated[tuple[str, ...], Meta(max_length=200)]
     methods: Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=100)] = ()
     packages: Annotated[str, Meta(max_length=MAX_REQUIREMENTS_CHARACTERS)] = ""
+    secrets: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=20)] = ()
 
     @property
     def label(self) -> str:
-        """The name as DNS takes it."""
-        return "".join(sign if sign.isalnum() else "-" for sign in self.name)[:50].strip("-")
+        """The name as DNS takes it: a Service of Kubernetes begins with a letter (RFC 1035)."""
+        name = "".join(sign if sign.isalnum() else "-" for sign in self.name)[:50].strip("-")
+        return name if name[0].isalpha() else f"m-{name}"
 
     @property
     def requirement_files(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From an export to a folder of the user's. Nothing that is there is overwritten; a folder is there whole or not at all."""
+"""From an export to a folder of the user's. Nothing that is there is overwritten; a new folder is there whole or not at all."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +9,7 @@ import yaml
 
 import skyloom
 from skyloom.core import digests
-from skyloom.core.errors import AlreadyExists, InternalError
+from skyloom.core.errors import AlreadyExists, InternalError, InvalidInput
 from skyloom.durable import disk_errors
 from skyloom.export import clusters, common, hosts, images
 from skyloom.export.model import ACCESS_FILE, PLAN_FILE, Exported, Target
@@ -20,6 +20,10 @@ Fetch = Callable[[str], Iterable[bytes]]  # the bytes of a digest
 
 class ExportThere(AlreadyExists):
     """The folder of an export is there already, and something is in it."""
+
+
+class ExportFolderRefused(InvalidInput):
+    """No folder can be made there."""
 
 
 class BundleChanged(InternalError):
@@ -40,13 +44,17 @@ def files(exported: Exported, target: Target) -> dict[str, str | bytes]:
 
 
 def write(exported: Exported, target: Target, folder: Path, fetch: Fetch) -> list[Path]:
-    """Write everything; returns the paths. Raises `ExportThere`, `BundleChanged`, and what the disk refuses."""
+    """Write everything; returns the paths. Into an empty folder that is there already, the README.md comes last.
+
+    Raises `ExportThere`, `ExportFolderRefused`, `BundleChanged`, and what the disk refuses.
+    """
+    folder = folder.resolve()  # "." has no name to make a draft beside it by
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportThere(f"{folder} is there already.", next_action="Choose another folder, or remove that one.")
     draft = folder.with_name(f".{folder.name}.draft")
     with disk_errors(folder):
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        _make(draft)
         try:
             for name, content in files(exported, target).items():
                 _put(draft / name, [content.encode() if isinstance(content, str) else content])
@@ -55,12 +63,23 @@ def write(exported: Exported, target: Target, folder: Path, fetch: Fetch) -> lis
                 _check(draft / "bundle" / name, digest)
             for source in _code():
                 _put(draft / "skyloom" / source.relative_to(_PACKAGE), [source.read_bytes()])
-            if folder.exists():
-                folder.rmdir()
-            draft.rename(folder)
+            if folder.exists():  # it stays the same folder: somebody may stand in it
+                for child in sorted(draft.iterdir(), key=lambda path: path.name == "README.md"):
+                    child.rename(folder / child.name)
+            else:
+                draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _make(draft: Path) -> None:
+    try:
+        draft.mkdir(parents=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise ExportFolderRefused(
+            f"No folder can be made in {draft.parent}: {error.strerror}.", next_action="Choose another place: --out."
+        ) from error
 
 
 _PACKAGE = Path(skyloom.__file__).parent

@@ -23,13 +23,17 @@ def handler_of(plan: Path) -> FunctionHandler:
     site = runner.run(open_site(plan))
 
     def handle(event: Event, context: object) -> dict[str, Any]:
-        asked = event.get("requestContext", {}).get("http", {})
+        asked = (event.get("requestContext") or {}).get("http") or {}  # a test event of the console lacks most of it
         try:
             body = _body(event)
         except (ValueError, binascii.Error):
-            return {"statusCode": 400, "headers": {}, "body": '{"error":"The body is not base64."}'}
+            return {
+                "statusCode": 400,
+                "headers": {"content-type": "application/json"},
+                "body": '{"error":"The body is not base64."}',
+            }
         target = str(event.get("rawPath", "/"))
-        headers = {str(name): str(value) for name, value in event.get("headers", {}).items()}
+        headers = {str(name): str(value) for name, value in (event.get("headers") or {}).items()}
         return _told(runner.run(site.answer(str(asked.get("method", "GET")), target, headers, body)))
 
     return handle

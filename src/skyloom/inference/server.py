@@ -32,6 +32,7 @@ from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.report import Reporter
 from skyloom.inference.response_cache import ResponseCache
+from skyloom.inference.sampling import SampledLog, Sampler
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
@@ -83,7 +84,12 @@ class Replica:
         self._plan = plan
         self._log = LogFile(folder / plan.log_folder if plan.log_folder else None, plan.replica)
         self._access = AccessList(folder / plan.access_file)
-        log = Journal(self._log, plan.revision, model.manifest.signature)
+        log: PredictionLog = Journal(self._log, plan.revision, model.manifest.signature)
+        self._sampler: Sampler | None = None
+        if plan.sampling_file:
+            rule_file, samples = folder / plan.sampling_file, folder / plan.samples_folder
+            self._sampler = Sampler(rule_file, samples, plan.replica, model.manifest)
+            log = SampledLog(log, self._sampler)
         traffic = TrafficCounter(model.profile, model.manifest.signature)
         rule = plan.cache
         self._cache = ResponseCache(rule.size_bytes, rule.ttl_s) if rule is not None and rule.size_bytes else None
@@ -192,6 +198,8 @@ class Replica:
             if self.plane.guests is not None:
                 self.plane.guests.refresh()
             self._grpc.look()
+            if self._sampler is not None:
+                self._sampler.refresh()
 
     async def _drain(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Take nothing new, finish what is there, within the plan's time."""

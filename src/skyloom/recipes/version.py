@@ -71,7 +71,7 @@ def make(cloud: Client, draft: Draft, tables: Tables, folder: Path) -> tuple[Tab
     parent = cloud.data.version(draft.dataset_id, str(base)).contents
     if isinstance(draft.making, Clean):
         return clean(draft.making, tables, dataset.table, base, parent, draft.id, folder)
-    assert isinstance(draft.making, Split), "predictions have a program of their own"
+    assert isinstance(draft.making, Split), "predictions and samples have programs of their own"
     return split(draft.making, tables, dataset.table, base, parent, draft.id, folder)
 
 

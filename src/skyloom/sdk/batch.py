@@ -32,6 +32,7 @@ class BatchCalls:
         columns: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
         resources: Resources | None = None,
+        key: str | None = None,
     ) -> DraftStatus:
         """Start the job that predicts all rows of a dataset version. Returns at once; see `finish`.
 
@@ -42,11 +43,12 @@ class BatchCalls:
             columns: what the model takes → column of the dataset, where their names differ.
             keep: columns of the dataset that stay beside the predictions.
             resources: of the job; None takes the idle cores of the machine.
+            key: the same key again is the same prediction, and no second one.
 
         Raises `NotPredictable`, naming the column that does not fit.
         """
         order = _order(dataset, model_name, to, version, model_version, split, columns, keep)
-        return self._transport.send(model.RunPredictions(order=order, resources=resources))
+        return self._transport.send(model.RunPredictions(order=order, resources=resources), key)
 
     def finish(self, draft: DraftStatus | str, *, timeout_s: float | None = None) -> DatasetVersion:
         """Wait for predictions and return their version. Raises why they failed, ``TimeoutError``."""

@@ -45,6 +45,11 @@ class DeviceCalls:
         """List inputs that a device sampled, newest first."""
         return self._transport.send(model.ListSamples(name=name, limit=limit, cursor=cursor))
 
+    def gather(self, dataset: str, model_name: str, labels: Mapping[str, str] | None = None) -> model.GatheredSamples:
+        """Make a dataset of the inputs that devices (those with these labels) sampled for a model and that are in none yet."""
+        ask = model.GatherSamples(dataset=dataset, model=model_name, labels=dict(labels or {}))
+        return self._transport.send(ask)
+
     def join(self, device: str, nonce: str) -> messages.DeviceIdentity:
         """Asked by a device with its join code as its token; ``skyloom edge join`` does it."""
         return self._transport.send(messages.JoinDevice(device=device, nonce=nonce))
@@ -74,6 +79,7 @@ class RolloutCalls:
         pause_s: float = 600.0,
         min_healthy: float = 0.95,
         probation_s: float = 30.0,
+        patience_s: float = 3_600.0,
     ) -> RolloutStatus:
         """Bring a model version to the devices that have these labels, some first.
 
@@ -83,6 +89,7 @@ class RolloutCalls:
             pause_s: how long a stage has to stay healthy before the next begins.
             min_healthy: share of the devices that tried it which must be healthy, or it goes back.
             probation_s: how long it has to hold on one device.
+            patience_s: how long a device that calls may take to say how it fares before it counts as failed.
         """
         ask = nouns.CreateRollout(
             model=model_name,
@@ -92,6 +99,7 @@ class RolloutCalls:
             pause_s=pause_s,
             min_healthy=min_healthy,
             probation_s=probation_s,
+            patience_s=patience_s,
         )
         return self._transport.send(ask)
 

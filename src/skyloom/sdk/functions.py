@@ -57,13 +57,15 @@ class FunctionCalls:
             name: of what is called; the file's if None.
             requirements: packages beside those of the pool; else what the file says (PEP 723).
             timeout_s, concurrency: of one call; calls at a time in one process.
-            cpus, memory: of each process ("512MiB"); None keeps what it has.
+            cpus, memory: of each process ("512MiB"); else what the decorators say, else what it has.
             max_replicas, idle_s: processes at most; asleep after so long without a call.
             max_attempts: of a call that waits in the queue.
             secrets: of the project, for its code; None keeps those that it has.
         """
         packed = pack_functions(file, names, requirements=requirements, timeout_s=timeout_s, concurrency=concurrency)
         version = self._services.register_packed(packed, name or Path(file).stem.lower().replace("_", "-"))
+        cpus = packed.service.cpus if cpus is None else cpus
+        memory = packed.service.memory if memory is None else memory
         resources = None
         if cpus is not None or memory is not None:
             resources = Resources(cpus=0.5 if cpus is None else cpus, memory_bytes=parse_bytes(memory or "512MiB"))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 
@@ -31,7 +32,7 @@ from skyloom.sdk.environment import Requirements, RequirementsUnreadable, python
 from skyloom.sdk.files import read_chunks
 from skyloom.sdk.graph import order_of
 from skyloom.sdk.plain import CLASS_NAME, functions_of, service_class
-from skyloom.sdk.service import Service
+from skyloom.sdk.service import DecoratedFunction, Service
 
 _MODELS_FOLDER = "models"
 _FUNCTIONS_FILE = "skyloom_functions.py"
@@ -150,12 +151,18 @@ def pack_functions(
         f"{SOURCE_FOLDER}/{name}": place for name, place in sorted(_sources(service, path).items())
     }
     contents[f"{SOURCE_FOLDER}/{_FUNCTIONS_FILE}"] = _begin(path.stem, tuple(found), options)
-    decorated = [packages for one in found.values() for packages in getattr(one, "options", {}).get("requirements", ())]
-    asked = requirements if requirements is not None else decorated or inline_requirements(path) or None
+    asked = requirements if requirements is not None else _decorated(found, path) or inline_requirements(path) or None
     spec = msgspec.structs.replace(spec, python=python_environment(asked))
     files = tuple(_listed(name, content) for name, content in contents.items())
     manifest = Manifest(runtime=RuntimeName.SERVICE, signature=signature, files=files, service=spec)
     return Packed(manifest, service, contents)
+
+
+def _decorated(found: Mapping[str, Any], path: Path) -> Path | list[str]:
+    """The packages that the functions' decorators ask for: a file beside theirs, or all that they list."""
+    asked = [one.options.get("requirements") or () for one in found.values() if isinstance(one, DecoratedFunction)]
+    file = next((one for one in asked if isinstance(one, str | Path)), None)
+    return path.parent / file if file else [package for packages in asked for package in packages]
 
 
 def inline_requirements(path: Path) -> list[str]:

@@ -53,13 +53,20 @@ def functions_of(module: ModuleType, names: Iterable[str] = ()) -> dict[str, Any
 
 
 def service_class(module: ModuleType, names: Iterable[str], options: Mapping[str, Any] | None = None) -> type[Service]:
-    """A service whose endpoints are functions of a module.
+    """A service whose endpoints are functions of a module; as large as the largest of their decorators says.
 
     Args:
         options: ``timeout_s`` and ``concurrency`` for all of them, before what each is decorated with.
     """
-    methods = {name: _method(body_of(value), options or {}) for name, value in functions_of(module, names).items()}
-    return type(CLASS_NAME, (Service,), {"__doc__": module.__doc__, "__module__": module.__name__, **methods})
+    found = functions_of(module, names)
+    methods = {name: _method(body_of(value), options or {}) for name, value in found.items()}
+    asked = [value.options["resources"] for value in found.values() if isinstance(value, DecoratedFunction)]
+    size = {
+        "cpus": max((one.cpus for one in asked), default=None),
+        "memory": str(max(one.memory_bytes for one in asked)) if asked else None,
+    }
+    about = {"__doc__": module.__doc__, "__module__": module.__name__}
+    return type(CLASS_NAME, (Service,), {**about, **size, **methods})
 
 
 def service_of(name: str, names: Iterable[str], **options: Any) -> type[Service]:

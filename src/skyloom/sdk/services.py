@@ -9,6 +9,7 @@ from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
 from skyloom.sdk.files import upload_bytes, upload_file
 from skyloom.sdk.packing import Packed, load_service, pack
+from skyloom.sdk.secrets import SecretWords
 from skyloom.sdk.service import Service
 from skyloom.sdk.serving import EndpointCalls
 from skyloom.sdk.training import ModelCalls
@@ -59,6 +60,7 @@ class ServiceCalls:
         hold: bool = False,
         canary: CanaryPlan | None = None,
         num_gateways: int | None = None,
+        secrets: SecretWords | None = None,
     ) -> EndpointStatus:
         """Register a service and serve it, or give a living endpoint this revision. Returns at once; see ``endpoints.wait``."""
         version = self.register(what, name)
@@ -76,6 +78,7 @@ class ServiceCalls:
             hold=hold,
             canary=canary,
             num_gateways=num_gateways,
+            secrets=secrets,
         )
 
     def pack(self, what: str | type[Service]) -> Packed:

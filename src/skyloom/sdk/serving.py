@@ -26,6 +26,7 @@ from skyloom.sdk.calling import CallFailed, Calling
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
+from skyloom.sdk.secrets import SecretWords, secret_uses
 from skyloom.sdk.transport import Transport
 from skyloom.sdk.waiting import retries
 
@@ -84,6 +85,7 @@ class EndpointCalls(ChangeCalls):
         cache: CacheRule | None = None,
         lanes: LaneRule | None = None,
         num_gateways: int | None = None,
+        secrets: SecretWords | None = None,
     ) -> EndpointStatus:
         """Serve a model version, or give a living endpoint a new revision. Returns at once; see `wait`.
 
@@ -97,6 +99,7 @@ class EndpointCalls(ChangeCalls):
             scaling: the number of replicas follows the load; None keeps what it has, but ``num_replicas`` alone ends scaling.
             picture_urls: pictures may be named by ``http`` addresses; None keeps what it has.
             num_gateways: processes that share its ports where it needs a gateway; with two, one that dies is not missed.
+            secrets: of the project, for the code of a service; None keeps those that it has.
         """
         resources = None
         if cpus is not None or memory is not None:
@@ -119,6 +122,7 @@ class EndpointCalls(ChangeCalls):
             cache=cache,
             lanes=lanes,
             num_gateways=num_gateways,
+            secrets=None if secrets is None else secret_uses(secrets),
         )
         return self._transport.send(ask)
 

@@ -20,8 +20,10 @@ from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.plan import Access
 from skyloom.rooms.serving.predictions import MAX_LINE_BYTES, log_name, segment_of, starts_of
 from skyloom.rooms.serving.routes import RoutingTable
+from skyloom.rooms.serving.samples import SamplingRule
 
 _FRESH_S = 60.0
+_TAIL_BYTES = 64 * 2**10
 
 
 class LocalReplicaFiles:
@@ -37,17 +39,9 @@ class LocalReplicaFiles:
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
         self._logs, self._ports, self._access = folder / "logs", folder / "ports", folder / "access"
         self._routes, self._urgent, self._loads = folder / "routes", folder / "urgent", folder / "loads"
-        for part in (
-            folder,
-            self._logs,
-            self._ports,
-            self._access,
-            self._routes,
-            self._packs,
-            self._bundles,
-            self._urgent,
-            self._loads,
-        ):
+        self._sampling, self._samples = folder / "sampling", folder / "samples"
+        requests = (self._logs, self._ports, self._access, self._routes, self._urgent, self._loads)
+        for part in (folder, *requests, self._packs, self._bundles, self._sampling, self._samples):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
@@ -144,10 +138,66 @@ class LocalReplicaFiles:
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
+    def sampling_path(self, endpoint: str) -> str:
+        return str(self._sampling / f"{endpoint}.json")
+
+    def publish_sampling(self, endpoint: str, rule: SamplingRule | None) -> None:
+        path = Path(self.sampling_path(endpoint))
+        if rule is None:
+            path.unlink(missing_ok=True)
+        else:
+            _replace(path, msgspec.json.encode(rule))
+
+    def samples_folder(self, endpoint: str) -> str:
+        return str(self._samples / endpoint)
+
+    def samples(self, endpoint: str) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for replica, starts in _segments(self._samples / endpoint).items():
+            last = self._samples / endpoint / log_name(replica, starts[-1])
+            with contextlib.suppress(FileNotFoundError):
+                found[replica] = (starts[0], starts[-1] + _whole(last))
+        return found
+
+    def remove_samples(self, endpoint: str, taken: Mapping[str, int], live: Collection[str]) -> None:
+        folder = self._samples / endpoint
+        for replica, starts in _segments(folder).items():
+            ends = [*starts[1:], None]
+            for start, end in zip(starts, ends, strict=True):
+                path = folder / log_name(replica, start)
+                if end is None:
+                    end = -1 if replica in live else start + _whole(path)
+                if 0 <= end <= taken.get(replica, 0):
+                    path.unlink(missing_ok=True)
+
     def free_port(self) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
+
+
+def _segments(folder: Path) -> dict[str, list[int]]:
+    """Replica → where its segments in a folder begin, in order."""
+    found: dict[str, list[int]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):  # noqa: PTH208
+            if (segment := segment_of(name)) is not None:
+                found.setdefault(segment[0], []).append(segment[1])
+    return {replica: sorted(starts) for replica, starts in found.items()}
+
+
+def _whole(path: Path) -> int:
+    """Where the last whole line of a file ends. Raises `FileNotFoundError`."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _TAIL_BYTES)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                return start + place + 1
+            end = start
+    return 0
 
 
 def _replace(path: Path, content: bytes) -> None:

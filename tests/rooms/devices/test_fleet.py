@@ -73,6 +73,7 @@ def test_rollout_to_two_hundred_devices_by_label_reaches_these_and_a_bad_one_is_
     fleet.bad, fleet.most = {device.device_id for device in fleet.devices[::4]}, 0
     ended = fleet.to_the_end(fleet.room.roll_out("2", labels={"site": "a"}, stages=(10, 50, 100)))
     assert ended.rollout.state is RolloutState.ROLLED_BACK
+    assert ended.progress.troubles == ()
     assert fleet.most == 12, "the gate let more devices have it than the first stage is for"
     assert fleet.serving() == [one] * 120 + [""] * 80
     assert two not in fleet.serving()
@@ -134,6 +135,28 @@ def test_device_that_gave_up_a_version_goes_back_to_what_it_really_serves():
     assert wanted == ["2", "1"]
 
 
+def test_device_that_calls_and_never_says_how_it_fares_holds_up_a_stage_only_so_long():
+    room = FleetRoom()
+    stuck, away = room.join("stuck"), room.join("away")
+    status = room.roll_out(stages=(100,), probation_s=10.0, patience_s=400.0)
+    room.rollouts.tick()
+    for _ in range(13):
+        room.sync(stuck)
+        room.clock.advance(30)
+    room.rollouts.tick()
+    assert room.look(status.rollout.id).rollout.state is RolloutState.RUNNING
+    room.sync(away)  # it comes back after all that time, and has its own time before it
+    room.clock.advance(25)
+    room.sync(stuck)
+    room.rollouts.tick()
+    room.rollouts.tick()
+    ended = room.look(status.rollout.id)
+    assert ended.rollout.state is RolloutState.ROLLING_BACK
+    assert ended.progress.waits_for == ("stuck", "away")
+    assert "1 of 2 devices gave up" in ended.rollout.message
+    assert "stuck: It calls, and has not said for 400 s" in ended.rollout.message
+
+
 def test_rollout_that_nobody_stands_and_nobody_minds_ends():
     room = FleetRoom()
     device = room.join("d")
@@ -142,7 +165,9 @@ def test_rollout_that_nobody_stands_and_nobody_minds_ends():
     room.obey(device, _BAD)
     room.rollouts.tick()
     room.rollouts.tick()
-    assert room.look(status.rollout.id).rollout.state is RolloutState.DONE
+    ended = room.look(status.rollout.id)
+    assert ended.rollout.state is RolloutState.DONE
+    assert (ended.progress.failed, ended.progress.troubles) == (1, ("d",))
 
 
 def test_device_that_knows_more_than_a_restored_database_is_told_anew():
@@ -213,6 +238,20 @@ def test_device_that_brings_too_much_loses_its_oldest_samples_and_then_its_oldes
     (left,) = count(room, DEVICE_CHUNKS)
     assert (report.predictions, report.forgotten) == (60, 60 - left)
     assert room.devices.find_prediction(name_prediction(RUN, 59), "p")
+
+
+def test_many_silent_devices_do_not_keep_old_runs_of_others(monkeypatch):
+    monkeypatch.setattr("skyloom.rooms.devices.keeping._SOME", 3)
+    room = FleetRoom()
+    devices = [room.join(f"d{n}") for n in range(5)]
+    for n, device in enumerate(devices):
+        bring(room, device, 0, RunBegan(run=f"rep_{n:026d}", version="v", at=1.0))
+    room.clock.advance(1)
+    for n in range(2):
+        bring(room, devices[4], n + 1, RunBegan(run=f"rep_{n + 5:026d}", version="v", at=1.0))
+    room.clock.advance(100 * 86_400)
+    room.keeping.tick()
+    assert count(room, DEVICE_RUNS) == [5]
 
 
 def test_device_that_begins_ever_new_outboxes_and_runs_fills_nothing():

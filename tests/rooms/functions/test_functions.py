@@ -10,7 +10,9 @@ from skyloom.core.operation import Right
 from skyloom.rooms.functions import model
 from skyloom.rooms.functions.model import Invocation, InvocationState
 from skyloom.rooms.functions.ports import INVOCATIONS
-from skyloom.rooms.serving.model import Deploy
+from skyloom.rooms.jobs.ports import JOBS
+from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
+from skyloom.rooms.serving.model import Deploy, SecretsForNobody
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
 from tests.rooms.functions.workroom import GREET, POUR, Workroom
@@ -212,3 +214,18 @@ def test_call_of_another_project_is_absent(room: Workroom) -> None:
             room.do(ask, stranger)
         assert refusal.value.code == "invocation_missing"
     assert room.do(model.ListInvocations(), stranger).items == ()  # type: ignore[attr-defined]
+
+
+def test_secrets_go_to_the_process_stay_with_the_next_revision_and_to_no_model(room: Workroom) -> None:
+    uses = (SecretUse(name="key", variable="KEY"),)
+    with pytest.raises(SecretMissing):
+        room.put_up(GREET, secrets=uses)
+    secrets = room.jobs._secrets
+    room.store.write(lambda tx: secrets.set(tx, SetSecret(name="key", value="x"), room.me))
+    for given in (uses, None, ()):
+        room.put_up(GREET, secrets=given)
+        newest = room.disk.read(lambda view: view.select(JOBS, newest_first=True, limit=9))
+        spec = next(job.spec for job in newest if job.spec.name.startswith("hello revision"))
+        assert spec.secrets == (uses if given is None else given)
+    with pytest.raises(SecretsForNobody):
+        room.deploy("toy", secrets=uses)

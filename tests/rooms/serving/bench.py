@@ -23,6 +23,7 @@ from skyloom.rooms.serving.model import Deploy, EndpointStatus, GetEndpoint, Rep
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.ports import GATEWAYS, REPLICAS, REVISIONS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic, RoutingTable
+from skyloom.rooms.serving.samples import SamplingRule
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
@@ -43,6 +44,8 @@ class MemoryReplicaFiles:
     def __init__(self) -> None:
         self.access: dict[str, tuple[str, ...]] = {}
         self.logs: dict[str, bytes] = {}
+        self.rules: dict[str, SamplingRule | None] = {}
+        self.sampled: dict[str, tuple[int, int]] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
         self.urgent: dict[str, tuple[str, ...]] = {}
@@ -94,6 +97,23 @@ class MemoryReplicaFiles:
 
     def read_load(self, endpoint: str) -> LoadMemory | None:
         return self.loads.get(endpoint)
+
+    def sampling_path(self, endpoint: str) -> str:
+        return f"/sampling/{endpoint}"
+
+    def publish_sampling(self, endpoint: str, rule: SamplingRule | None) -> None:
+        self.rules[endpoint] = rule
+
+    def samples_folder(self, endpoint: str) -> str:
+        return f"/samples/{endpoint}"
+
+    def samples(self, endpoint: str) -> dict[str, tuple[int, int]]:
+        return dict(self.sampled)
+
+    def remove_samples(self, endpoint: str, taken: Mapping[str, int], live: Collection[str]) -> None:
+        for replica, upto in taken.items():
+            if replica in self.sampled and replica not in live and self.sampled[replica][1] <= upto:
+                del self.sampled[replica]
 
     def free_port(self) -> int:
         self._port += 1

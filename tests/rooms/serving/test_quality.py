@@ -174,7 +174,7 @@ def test_canary_whose_answers_are_wrong_goes_back(farm):
     assert (lines[1].wrong, lines[2].wrong, lines[2].wrong_rate) == (0, 40, 1.0)
     (verdict,) = farm.ask(change.CompareRevisions(name="toy")).verdicts
     assert verdict.p_more_wrong < 0.01 and "More wrong answers come from revision 2" in verdict.message
-    farm.settle(3)
+    farm.settle(6)
     canary = farm.disk.read(lambda view: view.select(CANARIES, newest_first=True, limit=1))[0]
     assert canary.state is CanaryState.ROLLED_BACK and "40 of 40 rows with a label" in canary.message
     assert farm.status().endpoint.current == 1

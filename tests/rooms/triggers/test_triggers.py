@@ -19,6 +19,7 @@ from skyloom.core.events import (
 from skyloom.core.operation import Caller
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
+from skyloom.rooms.batch.model import BatchOrder
 from skyloom.rooms.functions import model as functions
 from skyloom.rooms.functions.model import InvocationState
 from skyloom.rooms.jobs.model import JobSpec
@@ -26,8 +27,16 @@ from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.templates.model import ApplyTemplate, TemplateJob
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
-from skyloom.rooms.triggers import model
-from skyloom.rooms.triggers.model import Happening, RunFunction, RunTemplateJob, TriggerState, TriggerStatus, When
+from skyloom.rooms.triggers import model, rules
+from skyloom.rooms.triggers.model import (
+    Happening,
+    RunBatch,
+    RunFunction,
+    RunTemplateJob,
+    TriggerState,
+    TriggerStatus,
+    When,
+)
 from skyloom.sdk.triggers import signature_of
 from tests.rooms.functions.workroom import GREET, ON_EVENT, Workroom
 from tests.rooms.serving.bench import ME, Crash
@@ -114,6 +123,15 @@ def test_each_kind_of_event_calls_the_function_once_and_says_what_happened(
     status = show(room)
     assert (status.trigger.num_delivered, [one.state for one in status.deliveries]) == (1, [InvocationState.SUCCEEDED])
     assert event.id == status.deliveries[0].delivery.id and event.cause == status.deliveries[0].delivery.began
+
+
+def test_function_that_falls_asleep_does_not_wake_itself(room: Workroom) -> None:
+    create(room, Happening.JOB_ENDED)
+    for job in room.disk.read(lambda view: view.select(JOBS)):
+        room.happen(job.id, JobEnded(state="succeeded"))
+    assert room.disk.read(lambda view: view.count(JOBS))
+    run(room, 3)
+    assert not room.errands.begun
 
 
 def test_events_of_other_projects_and_filters_are_passed_over(room: Workroom) -> None:
@@ -341,3 +359,11 @@ def test_deliveries_that_are_kept_are_bounded(room: Workroom, monkeypatch: pytes
         room.happen("dataset_1", MADE)
     run(room, 6)
     assert (len(show(room).deliveries), show(room).trigger.num_delivered) == (3, 5)
+
+
+def test_version_that_set_a_prediction_off_is_the_one_that_is_predicted() -> None:
+    run_batch = RunBatch(order=BatchOrder(dataset="digits", model="m", to="said"))
+    kind = Happening.DATASET_VERSION
+    assert rules.order_for(run_batch, kind, {"dataset": "digits", "version": "7"}).version == "7"
+    assert rules.order_for(run_batch, kind, {"dataset": "others", "version": "7"}).version == "newest"
+    assert rules.order_for(run_batch, Happening.MODEL_VERSION, {"model": "m", "version": "7"}).version == "newest"

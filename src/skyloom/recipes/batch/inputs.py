@@ -13,7 +13,6 @@ from skyloom.inference.pictures import PictureReader, PictureRefused
 from skyloom.inference.tensors import DTYPES, Array
 from skyloom.recipes.describing import value_shape
 from skyloom.recipes.features import encoded
-from skyloom.rooms.batch import rules
 from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, FeatureColumn, Manifest, TensorSpec
 
 Mask = NDArray[np.bool_]
@@ -35,7 +34,7 @@ class RowReader:
         self._columns = columns
         self._features: tuple[FeatureColumn, ...] = ()
         self._encoded = (bundle / ENCODING_FILE).is_file()
-        if rules.is_tabular(manifest):
+        if manifest.is_tabular:
             told = (bundle / ENCODING_FILE).read_bytes() if self._encoded else b""
             encoding = msgspec.json.decode(told, type=tuple[FeatureColumn, ...]) if told else ()
             known = {feature.name: feature for feature in encoding}

@@ -32,7 +32,7 @@ _SHARD_S = 2.0
 _SHARD_BYTES = 32 * 2**20
 _MAX_SHARD_ROWS = 262_144
 _READ_ROWS, _READ_BYTES = 8_192, 4 * 2**20  # larger batches cost new pages of memory, and leave the caches
-_MEASURED_ROWS = 2_048
+_MEASURED_ROWS, _MEASURED_BYTES, _LEAST_MEASURED = 2_048, 8 * 2**20, 32
 _FAILED = "the model failed on this row"
 
 
@@ -188,10 +188,11 @@ def predict(
     note = f"all {total:,} rows were done by an earlier attempt"
     if ready < total:
         say(f"{ready:,} of {total:,} rows are done already" if ready else f"{total:,} rows to predict")
-        pace = _pace(load, source, reader, model, cpus, total - ready)
+        read_bytes = _row_bytes(schema, (*reader.names, *making.keep))
+        some = max(_LEAST_MEASURED, min(_MEASURED_ROWS, _MEASURED_BYTES // read_bytes))
+        pace = _pace(load, source, reader, model, cpus, total - ready, some)
         say(f"{pace.workers} x {pace.threads} threads, {pace.batch} rows at once: about {pace.rows_per_s:,.0f} rows/s")
         progress = BatchProgress(total, ready, say)
-        read_bytes = _row_bytes(schema, (*reader.names, *making.keep))
         rows = _shard_rows(pace, read_bytes + _row_bytes(writer.schema, writer.schema.names))
         read_rows = max(1, min(_READ_ROWS, _READ_BYTES // read_bytes) // pace.batch) * pace.batch
         _all(Work(source, reader, writer, making.keep, pace, shards, progress, rows, read_rows), load)
@@ -199,11 +200,13 @@ def predict(
     return _committed(making, source, shards, writer.schema, table, key, folder, keep, total, note)
 
 
-def _pace(load: Load, source: SourceRows, reader: RowReader, model: Model, cpus: float, num_rows: int) -> Stride:
-    """Measure on the first rows that can be predicted; on zeros when there are none among them."""
-    first = Range(0, _MEASURED_ROWS)
+def _pace(
+    load: Load, source: SourceRows, reader: RowReader, model: Model, cpus: float, num_rows: int, some: int
+) -> Stride:
+    """Measure on the first ``some`` rows, those that can be predicted; on zeros when there are none among them."""
+    first = Range(0, some)
     for batch in source.read(reader.names, first, len(first)):
-        good, tensors, _ = reader.read(batch.slice(0, _MEASURED_ROWS))
+        good, tensors, _ = reader.read(batch.slice(0, some))
         if good.num_rows:
             try:
                 return strides.measure(load, tensors, cpus, num_rows)

@@ -11,8 +11,9 @@ from skyloom.inference.model import Model
 from skyloom.inference.tensors import Array
 
 _SIZES = (32, 8, 128, 512, 2_048, 1)  # the likely ones first: little work leaves no time for many
-_TRY_S, _TRIES = 0.04, 2
-_LONGEST_S, _SHARE = 2.0, 0.05  # of the whole work
+_TRY_S, _SHORTEST_TRY_S, _TRIES = 0.04, 0.004, 2
+_LONGEST_S, _SHARE = 2.0, 0.03  # of the whole work
+_TRIES_OF_ALL = 16  # so many at most are to fit into that
 _CLEARLY = 1.15  # fewer workers must be this much faster: reading and writing want the cores too
 _WORSE = 0.8  # two sizes in a row that are slower than this share of the best end the search
 Load = Callable[[int], Model]
@@ -36,7 +37,7 @@ class Stride(msgspec.Struct, frozen=True, kw_only=True):
 def measure(
     load: Load, rows: Sequence[Array], cpus: float, num_rows: int, clock: Callable[[], float] = time.perf_counter
 ) -> Stride:
-    """Try the ways to share the cores and a few batch sizes on real rows, for a twentieth of the work and two seconds at most.
+    """Try the ways to share the cores and a few batch sizes on real rows, for a thirtieth of the work and two seconds at most.
 
     Args:
         num_rows: of the whole work.
@@ -50,7 +51,7 @@ def measure(
         begun = clock()
         # What is best for one thread tells where to look with several.
         sizes = _SIZES if best is None else (best.batch, 4 * best.batch)
-        for tried in _sizes(models, rows, threads, sizes, clock):
+        for tried in _sizes(models, rows, threads, sizes, num_rows / cores, clock):
             if best is None or tried.rows_per_s > best.rows_per_s * (_CLEARLY if tried.workers < best.workers else 1.0):
                 best = tried
             if clock() - begun > min(_LONGEST_S, _SHARE * num_rows / best.rows_per_s) / 2:
@@ -60,16 +61,23 @@ def measure(
 
 
 def _sizes(
-    models: Sequence[Model], rows: Sequence[Array], threads: int, sizes: Sequence[int], clock: Callable[[], float]
+    models: Sequence[Model],
+    rows: Sequence[Array],
+    threads: int,
+    sizes: Sequence[int],
+    rows_a_core: float,
+    clock: Callable[[], float],
 ) -> Iterator[Stride]:
     """The sizes that there are rows for, until two in a row do not pay."""
     best, worse = 0.0, 0
     begun = clock()
     models[0].run([tensor[:1] for tensor in rows])
-    most = max(1, min(len(rows[0]), int(_LONGEST_S / 2 / max(clock() - begun, 1e-6))))
+    row_s = max(clock() - begun, 1e-6)
+    most = max(1, min(len(rows[0]), int(_LONGEST_S / 2 / row_s)))
+    try_s = min(_TRY_S, max(_SHORTEST_TRY_S, rows_a_core * row_s * _SHARE / _TRIES_OF_ALL))
     for size in [size for size in sizes if size <= most]:
         some = [tensor[:size] for tensor in rows]
-        rate = max(_together([_loop(model, some, clock) for model in models]) for _ in range(_TRIES))
+        rate = max(_together([_loop(model, some, try_s, clock) for model in models]) for _ in range(_TRIES))
         yield Stride(workers=len(models), threads=threads, batch=size, rows_per_s=rate)
         worse = worse + 1 if rate < _WORSE * best else 0
         if worse == 2:
@@ -77,13 +85,13 @@ def _sizes(
         best = max(best, rate)
 
 
-def _loop(model: Model, rows: Sequence[Array], clock: Callable[[], float]) -> Callable[[], float]:
+def _loop(model: Model, rows: Sequence[Array], try_s: float, clock: Callable[[], float]) -> Callable[[], float]:
     """Runs a model for a moment; returns rows per second."""
 
     def run() -> float:
         model.run(rows)  # a new shape costs once
         begun, count = clock(), 0
-        while not count or clock() - begun < _TRY_S:
+        while not count or clock() - begun < try_s:
             model.run(rows)
             count += 1
         return count * len(rows[0]) / max(clock() - begun, 1e-9)

@@ -23,15 +23,9 @@ _ENCODED = {ColumnType.ENCODED_IMAGE, ColumnType.BYTES}
 _BULK = {ColumnType.VECTOR, ColumnType.IMAGE}
 
 
-def is_tabular(manifest: Manifest) -> bool:
-    """The model's one input is a row of named columns."""
-    inputs = manifest.signature.inputs
-    return len(inputs) == 1 and len(inputs[0].shape) == 2 and 0 < len(manifest.columns) == inputs[0].shape[1]
-
-
 def takes(manifest: Manifest) -> tuple[str, ...]:
     """What a model takes, by its own names: its columns where they have names, else its inputs."""
-    return manifest.columns if is_tabular(manifest) else tuple(spec.name for spec in manifest.signature.inputs)
+    return manifest.columns if manifest.is_tabular else tuple(spec.name for spec in manifest.signature.inputs)
 
 
 def fit(order: BatchOrder, manifest: Manifest, columns: Sequence[Column]) -> dict[str, str]:
@@ -40,7 +34,7 @@ def fit(order: BatchOrder, manifest: Manifest, columns: Sequence[Column]) -> dic
     names = takes(manifest)
     _check_asked(order, manifest, known)
     chosen = {name: order.columns.get(name, name) for name in names}
-    if not is_tabular(manifest) and len(names) == 1 and chosen[names[0]] not in known:
+    if not manifest.is_tabular and len(names) == 1 and chosen[names[0]] not in known:
         chosen = {names[0]: _only_fitting(manifest, columns) or chosen[names[0]]}
     for name, column in chosen.items():
         if column not in known:
@@ -48,7 +42,7 @@ def fit(order: BatchOrder, manifest: Manifest, columns: Sequence[Column]) -> dic
                 f"The model takes {name!r}, and dataset {order.dataset!r} has no column {column!r}.",
                 next_action=f"Say which one it is: --column {name}=COLUMN. There are: {_listed(known)}.",
             )
-    if is_tabular(manifest):
+    if manifest.is_tabular:
         has_texts = any(file.path == ENCODING_FILE for file in manifest.files)
         for name, column in chosen.items():
             _check_feature(name, known[column], has_texts)

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Digest, Name, RelativePath
+from skyloom.core.bounds import Count, Digest, Id, Name, RelativePath
 
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
 Columns = Annotated[tuple[ColumnName, ...], Meta(max_length=10_000)]
@@ -198,7 +198,42 @@ class Predict(msgspec.Struct, frozen=True, kw_only=True, tag="predict", omit_def
     keep: Columns = ()
 
 
-Making = Ingest | Clean | Split | Predict
+class SampleRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that one replica sampled: bytes of its samples, from ``start`` to before ``stop``, whole lines.
+
+    Attributes:
+        revision: number of what answered; ``model_version`` is the digest of its bundle's manifest.
+    """
+
+    replica: Id
+    start: Count
+    stop: Count
+    revision: Count
+    model_version: Digest
+
+
+class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect", omit_defaults=True):
+    """Requests and answers that an endpoint's replicas sampled, behind those that were there.
+
+    Which bytes of whose samples is said here, and so commits with the rows: no crash takes them twice or leaves them out.
+
+    Attributes:
+        endpoint: its id; ``name`` is what it was called.
+        ranges: what is new in this version.
+        taken: replica → bytes of its samples that are in this version or an earlier one, of replicas that may have more.
+        oldest_at: rows that were answered before, in Unix seconds, are left out; 0 keeps all.
+        max_rows: of more, the oldest are left out.
+    """
+
+    endpoint: Id
+    name: Name
+    ranges: Annotated[tuple[SampleRange, ...], Meta(min_length=1, max_length=10_000)]
+    taken: Annotated[dict[Id, Count], Meta(max_length=20_000)] = {}
+    oldest_at: Annotated[float, Meta(ge=0)] = 0.0
+    max_rows: Annotated[int, Meta(ge=1, le=2**40)] = 2**40
+
+
+Making = Ingest | Clean | Split | Predict | Collect
 SOURCE_ROW = "source_row_id"  # of predictions: the stable id of the row that they are about
 SPLIT_COLUMN = "split"
 TRAINING_PART = "train"  # what numbers and weights are fitted on

@@ -4,7 +4,7 @@ Rows never come here: a job writes them into the table, under the draft's id as 
 next attempt finds the version in the table and only says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from skyloom.core.errors import ErrorBody, SkyloomError
@@ -19,7 +19,7 @@ from skyloom.ports.engine import PythonModule
 from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.ports.tables import ROW_ID, Tables
 from skyloom.rooms.data import model, rules
-from skyloom.rooms.data.making import Clean, Ingest, Making, Predict, Split
+from skyloom.rooms.data.making import Clean, Collect, Ingest, Making, Predict, Split
 from skyloom.rooms.data.model import Dataset, DatasetVersion, Draft, DraftStatus
 from skyloom.rooms.data.ports import DATASETS, DRAFTS, PROGRAM, VERSIONS
 from skyloom.rooms.jobs.model import ENDED, JobSpec, SubmitJob
@@ -121,6 +121,46 @@ class Datasets:
                 f"There is a dataset {name!r} already, and it holds no predictions.", next_action="Choose another name."
             )
         return self._insert_draft(tx, self._ids.new("draft"), dataset, None, making, job_id, by)
+
+    def gather(
+        self, tx: Transaction, name: str, making: Collect, spec: Callable[[str], JobSpec], by: Caller
+    ) -> DraftStatus:
+        """Begin a version of what replicas sampled, under a name that is new or holds such versions, behind the newest of them.
+
+        Args:
+            spec: the job that makes it, by the draft's id.
+
+        Raises `DatasetExists`, and what submitting a job raises.
+        """
+        dataset = self._named(tx, name, by.project) or self._insert(tx, name, "", by)
+        newest = self.newest_collected(tx, name, by.project)
+        if newest is None and self._versions(tx, dataset):
+            raise not_collected(name)
+        draft_id = self._ids.new("draft")
+        job_id = self._jobs.submit(tx, SubmitJob(spec=spec(draft_id)), by).job.id
+        return self._insert_draft(tx, draft_id, dataset, newest.number if newest else None, making, job_id, by)
+
+    def newest_collected(self, view: Snapshot, name: str, project: str) -> DatasetVersion | None:
+        """The newest version of a dataset that was made of samples; None when there is none, or no such dataset."""
+        dataset = self._named(view, name, project)
+        found = self._versions(view, dataset) if dataset is not None else ()
+        return next((version for version in reversed(found) if isinstance(version.making, Collect)), None)
+
+    def has_versions(self, view: Snapshot, name: str, project: str) -> bool:
+        """There is a dataset of this name, and it has a version."""
+        dataset = self._named(view, name, project)
+        return dataset is not None and bool(self._versions(view, dataset))
+
+    def being_collected(self, view: Snapshot, name: str, project: str) -> Draft | None:
+        """The newest draft of samples of a dataset, as long as its job may still commit it."""
+        dataset = self._named(view, name, project)
+        drafts = (
+            view.select(DRAFTS, {"dataset_id": dataset.id}, newest_first=True, limit=_SHOWN_DRAFTS) if dataset else ()
+        )
+        for draft in drafts:
+            if isinstance(draft.making, Collect):
+                return draft if draft.number is None and self._job_ended(view, draft) is None else None
+        return None
 
     def _insert(self, tx: Transaction, name: str, description: str, by: Caller) -> Dataset:
         dataset = Dataset(
@@ -336,6 +376,13 @@ def _check_job(draft: Draft, by: Caller) -> None:
             f"{by.principal} is no task of {draft.job_id}, which makes this version.",
             next_action="Ask for a version with skyloom data create, clean or split; its job commits it.",
         )
+
+
+def not_collected(name: str) -> model.DatasetExists:
+    """The error for a dataset whose versions are not of samples."""
+    return model.DatasetExists(
+        f"There is a dataset {name!r} already, and it holds no samples of requests.", next_action="Choose another name."
+    )
 
 
 def not_committed(dataset: Dataset, number: int) -> model.NotCommitted:

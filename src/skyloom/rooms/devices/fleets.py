@@ -14,7 +14,7 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.devices import rules
-from skyloom.rooms.devices.model import Device, DeviceRun, Fleet, FleetTraffic
+from skyloom.rooms.devices.model import Device, DeviceFleet, DeviceRun, FleetTraffic
 from skyloom.rooms.devices.ports import FLEET_TRAFFIC, FLEETS
 from skyloom.rooms.devices.rollout import Rollout, RolloutState
 from skyloom.rooms.monitoring.model import Profile, Traffic
@@ -56,7 +56,7 @@ class Fleets:
         known = tx.get(FLEETS, identifier)
         fleet = known or tx.insert(
             FLEETS,
-            Fleet(
+            DeviceFleet(
                 id=identifier,
                 project=rollout.project,
                 model=rollout.model,
@@ -93,7 +93,7 @@ class Fleets:
                 tx.update(FLEETS, changed(other, {"model_version": "", "before": ""}))
                 self._monitoring.unwatch(tx, other.id)
 
-    def _look_at(self, tx: Transaction, fleet: Fleet, version: ModelVersion) -> None:
+    def _look_at(self, tx: Transaction, fleet: DeviceFleet, version: ModelVersion) -> None:
         self._monitoring.watch(tx, fleet.project, fleet.id, fleet.name, profile_of(version))
 
     def count(self, tx: Transaction, device: Device, run: DeviceRun, added: Traffic) -> None:
@@ -141,5 +141,5 @@ def _fleet_id(project: str, model: str, labels: Mapping[str, str]) -> str:
     return f"fleet_{hashlib.sha256(told).hexdigest()[:32]}"
 
 
-def _traffic_id(fleet: Fleet, version: str) -> str:
+def _traffic_id(fleet: DeviceFleet, version: str) -> str:
     return f"{fleet.id}/{version}"

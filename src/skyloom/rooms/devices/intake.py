@@ -25,6 +25,7 @@ from skyloom.rooms.devices.messages import (
 from skyloom.rooms.devices.model import Device, DeviceChunk, DevicePrediction, DeviceReport, DeviceRun, OutboxPosition
 from skyloom.rooms.devices.ports import DEVICE_CHUNKS, DEVICE_REPORTS, DEVICE_RUNS, DEVICES, POSITIONS, SAMPLE_CHUNKS
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.serving.predictions import locate
 
 _RUN_PREFIX = "rep_"
@@ -80,7 +81,7 @@ class Intake:
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
         tally = _Tally(self.speaks(tx, before, ask.epoch))
         tally.dropped += skipped
-        for kind, some in groupby(records, key=_bundling):
+        for kind, some in groupby(_latest(records), key=_bundling):
             batch = list(some)
             if kind is not None and ask.lane is _LANES[kind[0]]:
                 named = [record for record in batch if isinstance(record, Predicted | Sampled)]
@@ -113,6 +114,7 @@ class Intake:
         if not new:
             return
         now, lines = self._clock.now(), msgspec.json.encode(new)
+        version = tx.get(VERSIONS, run.model_version)
         tx.update(DEVICE_RUNS, changed(run, {name: max(record.nth for record in new) + 1, "touched_at": now}))
         tally.kept_bytes += len(lines)
         identifier = _chunk_id(run_id, new[0].nth)
@@ -125,6 +127,7 @@ class Intake:
             skew_s=skew_s,
             received_at=now,
             count=len(new),
+            model=version.model if version else "",
             lines=lines,
         )
         tx.insert(place, chunk)
@@ -206,6 +209,12 @@ class _Tally:
 
 
 _LANES: dict[type[OutboxRecord], Lane] = {Predicted: Lane.FACTS, Sampled: Lane.SAMPLES}
+
+
+def _latest(records: Sequence[OutboxRecord]) -> Iterable[OutboxRecord]:
+    """Without counters of which newer ones of the same run are here too: they are totals."""
+    newest = {record.run: record for record in records if isinstance(record, Counted)}
+    return (record for record in records if not isinstance(record, Counted) or newest[record.run] is record)
 
 
 def _bundling(record: OutboxRecord) -> tuple[type[OutboxRecord], str] | None:

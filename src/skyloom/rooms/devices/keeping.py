@@ -75,10 +75,14 @@ class Keeping:
             self._drop(tx, [(place, chunk) for chunk in old])
             found = found or bool(old)
         runs = [run for run in tx.select(DEVICE_RUNS, order="touched_at", limit=_SOME) if run.touched_at < horizon]
-        idle = [run for run in runs if not self._is_newest(tx, run)]
-        for run in idle:
-            self._drop(tx, self._drop_run(tx, run))
-        return found or bool(idle)
+        for run in runs:
+            if self._is_newest(tx, run):
+                tx.update(
+                    DEVICE_RUNS, changed(run, {"touched_at": self._clock.now()})
+                )  # it is not in the way of others
+            else:
+                self._drop(tx, self._drop_run(tx, run))
+        return found or bool(runs)
 
     def _is_newest(self, tx: Transaction, run: DeviceRun) -> bool:
         """A device that is asked once a year still serves in the same run."""

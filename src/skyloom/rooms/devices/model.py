@@ -13,6 +13,7 @@ from skyloom.core.bounds import Cursor, Id, Limit, Name
 from skyloom.core.errors import Conflict, Denied, NotFound
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.ports.store import Record
+from skyloom.rooms.data.model import DraftStatus
 from skyloom.rooms.devices.messages import (
     DeviceOutcome,
     JoinDevice,
@@ -51,6 +52,14 @@ class FileNotAssigned(NotFound):
     """The file is none of those that this device should serve."""
 
 
+class NothingSampled(NotFound):
+    """There are no samples that a dataset could be made of."""
+
+
+class SamplesMoved(Conflict):
+    """Samples were taken by somebody else meanwhile."""
+
+
 class DeviceState(enum.StrEnum):
     """What a device is doing, as far as the cloud can know; always derived."""
 
@@ -68,7 +77,7 @@ class Device(Record, frozen=True, kw_only=True):
         enrolment: how often it was enrolled; each time has one join code.
         generation: how often it joined; only its newest token is good.
         wanted: id of the model version it should serve; empty for none.
-        assignment: number of the newest change of ``wanted``.
+        assignment: number of the newest change of ``wanted``, and ``ordered_at`` when that was.
         fallback: what it should serve if the rollout that chose ``wanted`` goes back.
         rollout: which one chose it.
         probation_s: how long ``wanted`` has to hold on it.
@@ -84,6 +93,7 @@ class Device(Record, frozen=True, kw_only=True):
     retired_at: float | None = None
     wanted: str = ""
     assignment: int = 0
+    ordered_at: float = 0.0
     fallback: str = ""
     rollout: str = ""
     probation_s: float = 0.0
@@ -105,6 +115,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     """What a device said last. Its id is the device's.
 
     Attributes:
+        back_at: when it was first heard of again after it had been offline.
         skew_s: how far its clock was ahead of the cloud's.
         traffic: what all its runs together saw, as far as it is known here.
         epoch: the outbox that spoke last; ``former_epochs`` spoke before it, and ``twin_at`` is when one of these came back.
@@ -113,6 +124,7 @@ class DeviceReport(Record, frozen=True, kw_only=True):
     """
 
     seen_at: float
+    back_at: float = 0.0
     skew_s: float = 0.0
     interval_s: float = 30.0
     software: str = ""
@@ -210,7 +222,7 @@ class DeviceRun(Record, frozen=True, kw_only=True):
 
     Attributes:
         next_nth, next_sample: its predictions and samples before these have come. They come in order, so what is below came twice.
-        touched_at: when something of it came last, by the cloud's clock.
+        touched_at: when something of it came last, by the cloud's clock, or when it was last found to be a silent device's newest.
     """
 
     device: str
@@ -227,6 +239,8 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
 
     Attributes:
         lines: JSON list of ``count`` `Predicted`, or `Sampled`.
+        model: of the version that was asked.
+        gathered: of samples, the draft of the dataset that they went into; empty while they are in none.
     """
 
     run: str
@@ -234,10 +248,12 @@ class DeviceChunk(Record, frozen=True, kw_only=True):
     skew_s: float
     received_at: float
     count: int = 0
+    model: str = ""
+    gathered: str = ""
     lines: bytes
 
 
-class Fleet(Record, frozen=True, kw_only=True):
+class DeviceFleet(Record, frozen=True, kw_only=True):
     """A model and the labels of the devices that it was rolled out to; monitoring watches it under its name.
 
     Attributes:
@@ -271,6 +287,30 @@ class OutboxPosition(Record, frozen=True, kw_only=True):
     next: int = 0
     mark: str = ""
     skipped: int = 0
+
+
+class SampleBatch(Record, frozen=True, kw_only=True):
+    """Samples written out as a file, on their way into a dataset. Its id is the project and the dataset's name."""
+
+    digest: str
+    chunks: tuple[str, ...]
+    num_rows: int
+    unreadable: int
+    more: bool
+
+
+class GatheredSamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples that become a dataset.
+
+    Attributes:
+        unreadable: samples that are left out because their inputs are no table.
+        more: there are others, for another dataset.
+    """
+
+    draft: DraftStatus
+    num_rows: int
+    unreadable: int = 0
+    more: bool = False
 
 
 class SampledInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +374,20 @@ class ListSamples(Operation[Page[SampledInputs]], frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
+@operation("devices.gather", Right.RUN, "POST /devices/samples/gather")
+class GatherSamples(Operation[GatheredSamples], frozen=True, kw_only=True):
+    """Make a dataset of the inputs that devices sampled for one model and that are in no dataset yet. Each sample goes into one.
+
+    Attributes:
+        dataset: name of the dataset to make.
+        labels: only of devices with all of these.
+    """
+
+    dataset: Name
+    model: Name
+    labels: Labels = msgspec.field(default_factory=dict)
+
+
 DEVICE_OPERATIONS = (
     EnrolDevice,
     JoinDevice,
@@ -344,4 +398,5 @@ DEVICE_OPERATIONS = (
     SyncDevice,
     UploadOutbox,
     ListSamples,
+    GatherSamples,
 )

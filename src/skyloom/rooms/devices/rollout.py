@@ -60,6 +60,8 @@ class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         matching: devices that are meant. assigned: those told to serve it. waiting: of these, called lately and not done yet.
         away: of these, not heard of for long; they hold up nothing.
+        troubles: what the first of the failed ones say.
+        waits_for: names of the first of those that are waited for.
     """
 
     matching: int = 0
@@ -68,6 +70,8 @@ class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     waiting: int = 0
     away: int = 0
+    troubles: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
 
 
 class Rollout(Record, frozen=True, kw_only=True):
@@ -81,6 +85,7 @@ class Rollout(Record, frozen=True, kw_only=True):
         pause_s: how long a stage has to stay healthy before the next begins.
         min_healthy: share of the devices that tried it, which must be healthy.
         probation_s: how long it has to hold on one device.
+        patience_s: how long a device that calls may take to say how it fares; after that it counts as one that failed.
         stage: index of the current one.
         passed_at: since when the stage is healthy enough; None while it is not.
         message: why it went back, or who paused it.
@@ -97,6 +102,7 @@ class Rollout(Record, frozen=True, kw_only=True):
     pause_s: float
     min_healthy: float
     probation_s: float
+    patience_s: float = 3_600.0
     state: RolloutState = RolloutState.RUNNING
     stage: int = 0
     passed_at: float | None = None
@@ -132,6 +138,8 @@ class CreateRollout(Operation[RolloutStatus], frozen=True, kw_only=True):
         pause_s: how long a stage has to stay healthy before the next begins.
         min_healthy: share of the devices that tried it, which must be healthy.
         probation_s: how long it has to hold on a device before that calls itself healthy.
+        patience_s: how long a device that calls may take to say how it fares, its probation not counted; after that it counts as one
+            that failed.
     """
 
     model: Name
@@ -141,6 +149,7 @@ class CreateRollout(Operation[RolloutStatus], frozen=True, kw_only=True):
     pause_s: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 600.0
     min_healthy: Annotated[float, Meta(ge=0, le=1)] = 0.95
     probation_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    patience_s: Annotated[float, Meta(gt=0, le=30 * 86_400)] = 3_600.0
 
 
 @operation("rollouts.list", Right.READ, "GET /rollouts")

@@ -108,6 +108,7 @@ class Rollouts:
             pause_s=ask.pause_s,
             min_healthy=ask.min_healthy,
             probation_s=ask.probation_s,
+            patience_s=ask.patience_s,
             created_at=self._clock.now(),
             created_by=by.principal,
         )
@@ -239,7 +240,7 @@ class Rollouts:
     def _assign(self, tx: Transaction, device_id: str, rollout: Rollout) -> None:
         device = tx.get(DEVICES, device_id)
         if device is not None:
-            facts = {
+            facts: dict[str, object] = {
                 "fallback": rules.fallback_of(device, tx.get(DEVICE_REPORTS, device.id)),
                 "wanted": rollout.model_version,
                 "rollout": rollout.id,
@@ -251,7 +252,8 @@ class Rollouts:
             self._order(tx, device, {"wanted": device.fallback, "fallback": "", "probation_s": 0.0})
 
     def _order(self, tx: Transaction, device: Device, facts: dict[str, object]) -> None:
-        self._board.mark(tx.update(DEVICES, changed(device, {**facts, "assignment": device.assignment + 1})))
+        number, now = device.assignment + 1, self._clock.now()
+        self._board.mark(tx.update(DEVICES, changed(device, {**facts, "assignment": number, "ordered_at": now})))
 
     def _moved(self, tx: Transaction, rollout: Rollout, state: RolloutState, message: str) -> Rollout:
         ROLLOUT_MOVES.check(rollout.id, rollout.state, state)

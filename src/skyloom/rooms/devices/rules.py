@@ -18,6 +18,8 @@ from skyloom.rooms.monitoring.model import MAX_BINS, Histogram, Latency, Traffic
 
 LATE_CALLS, OFFLINE_CALLS = 2.5, 10.0
 _GRACE_S = 5.0
+_NAMED = 10
+_OPEN = (DeviceOutcome.PENDING, DeviceOutcome.PROBATION)
 MOST = 2**53  # a `Count`
 
 
@@ -133,10 +135,11 @@ class Seat:
         free: it may be told: it has joined, and no other roll-out is at work on it.
         outcome: what it said of what it was told; PENDING until it says something of the newest.
         near: it called lately.
-        said: what it is called and why it failed, in words.
+        name, said: what it is called, and with why it failed, in words.
     """
 
     device: str
+    name: str = ""
     said: str = ""
     mine: bool = False
     free: bool = True
@@ -170,27 +173,47 @@ def seat_of(device: Device, report: DeviceReport | None, rollout: Rollout, busy:
     """How a device stands to a roll-out. ``busy``: another roll-out is at work on it."""
     said = report is not None and report.assignment == device.assignment
     state = state_of(device, report, now)
+    outcome = report.outcome if said and report else DeviceOutcome.PENDING
+    near = state in (DeviceState.ONLINE, DeviceState.LATE)
+    why = report.message if report else ""
+    if near and outcome in _OPEN and _took_too_long(device, report, rollout, now):
+        outcome, why = DeviceOutcome.FAILED, f"It calls, and has not said for {rollout.patience_s:g} s how it fares."
     return Seat(
         device=device.id,
+        name=device.name,
         mine=device.rollout == rollout.id,
         free=not busy and state not in (DeviceState.ENROLLED, DeviceState.RETIRED),
-        outcome=report.outcome if said and report else DeviceOutcome.PENDING,
-        near=state in (DeviceState.ONLINE, DeviceState.LATE),
-        said=f"{device.name}: {report.message}" if report and report.message else "",
+        outcome=outcome,
+        near=near,
+        said=f"{device.name}: {why}" if why else "",
     )
+
+
+def _took_too_long(device: Device, report: DeviceReport | None, rollout: Rollout, now: float) -> bool:
+    """It was told and has called for longer than anybody has patience. The time that it was away does not count."""
+    since = max(device.ordered_at, report.back_at if report else 0.0)
+    return device.rollout == rollout.id and now - since > rollout.patience_s + device.probation_s
+
+
+def is_back(before: DeviceReport, now: float) -> bool:
+    """True when a device calls that was not heard of for long."""
+    return now - before.seen_at > OFFLINE_CALLS * before.interval_s + _GRACE_S
 
 
 def progress_of(seats: Sequence[Seat]) -> RolloutProgress:
     """Count the devices of a roll-out."""
     mine = [seat for seat in seats if seat.mine]
-    settled = (DeviceOutcome.HEALTHY, DeviceOutcome.FAILED)
+    failed = [seat for seat in mine if seat.outcome is DeviceOutcome.FAILED]
+    waiting = [seat for seat in mine if seat.outcome in _OPEN and seat.near]
     return RolloutProgress(
         matching=sum(seat.mine or seat.free for seat in seats),
         assigned=len(mine),
         healthy=sum(seat.outcome is DeviceOutcome.HEALTHY for seat in mine),
-        failed=sum(seat.outcome is DeviceOutcome.FAILED for seat in mine),
-        waiting=sum(seat.outcome not in settled and seat.near for seat in mine),
-        away=sum(seat.outcome not in settled and not seat.near for seat in mine),
+        failed=len(failed),
+        waiting=len(waiting),
+        away=sum(seat.outcome in _OPEN and not seat.near for seat in mine),
+        troubles=tuple(seat.said or seat.name for seat in failed[:_NAMED]),
+        waits_for=tuple(seat.name for seat in waiting[:_NAMED]),
     )
 
 

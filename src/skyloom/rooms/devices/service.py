@@ -165,10 +165,13 @@ class Devices:
         ):  # this database is older than the device: a backup was brought back
             device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
-        before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(id=device.id, project=device.project, seen_at=now)
+        before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(
+            id=device.id, project=device.project, seen_at=device.joined_at or now
+        )
         said = ("interval_s", "software", "serving", "assignment", "outcome", "message", "ring")
         facts = {name: getattr(ask, name) for name in (*said, "waiting_records", "waiting_bytes")}
-        told = changed(before, {**facts, "seen_at": now, "skew_s": ask.now - now})
+        back = {"back_at": now} if rules.is_back(before, now) else {}
+        told = changed(before, {**facts, "seen_at": now, "skew_s": ask.now - now, **back})
         report = self._intake.speaks(tx, told, ask.epoch)
         self._board.mark(device, (tx.update if before.version else tx.insert)(DEVICE_REPORTS, report))
         facts_at, samples_at = (self._intake.position(tx, device, ask.epoch, lane) for lane in Lane)

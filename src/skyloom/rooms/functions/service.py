@@ -365,8 +365,11 @@ class Functions:
             for old_id in stale(tx):
                 tx.delete(INVOCATIONS, old_id)
 
-        if self._store.read(stale):
+        found = self._store.read(stale)
+        if found:
             self._store.write(forget)
+        if len(found) >= _PRUNED_AT_ONCE:
+            self._prune_at = now + 1.0  # there is more than one round forgets
 
     def close(self) -> None:
         """Begin nothing more."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from skyloom.core.operation import Caller
 from skyloom.ports.store import N, Snapshot
-from skyloom.rooms.data.making import Clean, Ingest, Making, Predict
+from skyloom.rooms.data.making import Clean, Collect, Ingest, Making, Predict
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.ports import VERSIONS as DATASET_VERSIONS
@@ -112,6 +112,8 @@ def _made_by(making: Making) -> str:
     if isinstance(making, Predict):
         part = f", part {making.split}" if making.split else ""
         return f"{making.model} version {making.model_version} on {making.dataset} version {making.version}{part}"
+    if isinstance(making, Collect):
+        return f"samples of requests at endpoint {making.name}"
     return f"split with seed {making.seed}"
 
 

@@ -170,3 +170,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     service: ServiceSpec | None = None
     image: ImageInput | None = None
     text: TextLimits | None = None
+
+    @property
+    def is_tabular(self) -> bool:
+        """The model's one input is a row of named columns."""
+        inputs = self.signature.inputs
+        return len(inputs) == 1 and len(inputs[0].shape) == 2 and 0 < len(self.columns) == inputs[0].shape[1]

@@ -144,7 +144,7 @@ class SafeChange:
         def work(view: Snapshot) -> Comparison:
             endpoint = self._find(view, ask.name, by.project)
             situation = self._outlook.situation(view, endpoint)
-            lines, since = self._outlook.results(view, situation)
+            lines, since = self._outlook.results(view, situation, labelled=True)
             return compare(endpoint, situation.canary, since, lines)
 
         return self._store.read(work)

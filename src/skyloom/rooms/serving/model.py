@@ -118,6 +118,7 @@ class Revision(Record, frozen=True, kw_only=True):
 
     Attributes:
         number: from 1, per endpoint.
+        model: name of the registered model, which may be another one than that of an earlier revision; "" where it was not kept yet.
         model_version: id of the registered version.
         version_label: the version's name on the wire (``/v2/models/{model}/versions/{label}``).
         resources: of each replica.
@@ -130,6 +131,7 @@ class Revision(Record, frozen=True, kw_only=True):
 
     endpoint_id: str
     number: int
+    model: str = ""
     model_version: str
     version_label: str
     resources: Resources

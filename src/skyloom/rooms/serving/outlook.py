@@ -22,6 +22,7 @@ from skyloom.rooms.serving.split import Front, RevisionResult
 from skyloom.rooms.serving.tallying import ByGateway, counted_by, since_split
 
 _MAX_SHOWN = 10
+_LABELLED_S = 30 * 86_400.0
 
 
 class Outlook:
@@ -71,8 +72,14 @@ class Outlook:
             canary=situation.canary,
         )
 
-    def results(self, view: Snapshot, situation: rules.Situation) -> tuple[tuple[RevisionResult, ...], float]:
-        """How the revisions do that share the traffic, and since when that was counted; none while the replicas have the ports."""
+    def results(
+        self, view: Snapshot, situation: rules.Situation, labelled: bool = False
+    ) -> tuple[tuple[RevisionResult, ...], float]:
+        """How the revisions do that share the traffic, and since when that was counted; none while the replicas have the ports.
+
+        Args:
+            labelled: also what labels say, of answers of the last month at most.
+        """
         endpoint = situation.endpoint
         tally = view.get(TALLIES, endpoint.id)
         if endpoint.front is Front.DIRECT or tally is None:
@@ -80,7 +87,8 @@ class Outlook:
         counted = self.counted(view, endpoint)
         answering = Counter(item.replica.revision_number for item in situation.seen if item.answers)
         found = revisions_of(view, endpoint)
-        labels = counts_since(view, endpoint.id, tally.since, self._clock.now())
+        now = self._clock.now()
+        labels = counts_since(view, endpoint.id, max(tally.since, now - _LABELLED_S), now) if labelled else {}
         return results_of(endpoint, found, since_split(tally, counted), answering, labels), tally.since
 
     def counted(self, view: Snapshot, endpoint: Endpoint) -> ByGateway:

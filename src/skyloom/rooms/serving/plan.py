@@ -69,6 +69,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         access_file: the `Access` list; read again when it changes.
         log_folder: segments of the request log lie there (`predictions.log_name`). Empty keeps none, in an exported plan only.
         pack_file: the `PackTable` of models beside this one; read again when it changes, and it may come later. Empty: there is never one.
+        sampling_file: the `SamplingRule`, read again when it changes: which requests are kept whole, and what of them; empty keeps none.
+        samples_folder: where they are kept, in segments as the request log's.
         port_folder: lock files by which the replicas on this machine agree who owns a port.
         ready_file: when not empty, `Listening` is written there once the replica answers.
         cache, lanes: what the endpoint offers beyond answering in turn.
@@ -97,6 +99,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     access_file: str
     log_folder: str
     pack_file: Annotated[str, Meta(max_length=4_096)] = ""
+    sampling_file: str = ""
+    samples_folder: str = ""
     port_folder: str
     ready_file: str = ""
     cache: CacheRule | None = None

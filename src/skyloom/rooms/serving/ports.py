@@ -11,6 +11,7 @@ from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
 from skyloom.rooms.serving.pack import PackTable
 from skyloom.rooms.serving.routes import RoutingTable
+from skyloom.rooms.serving.samples import SamplingRule
 from skyloom.rooms.serving.split import Canary, SplitTally
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
@@ -93,6 +94,26 @@ class ReplicaFiles(Protocol):
 
     def read_load(self, endpoint: str) -> LoadMemory | None:
         """What was kept of an endpoint's load; None when nothing was, or when it cannot be read."""
+        ...
+
+    def sampling_path(self, endpoint: str) -> str:
+        """Where the rule of an endpoint's sampling is."""
+        ...
+
+    def publish_sampling(self, endpoint: str, rule: SamplingRule | None) -> None:
+        """Replace that rule, whole or not at all, or remove it; does nothing when it is the same already. Raises `StorageFull`."""
+        ...
+
+    def samples_folder(self, endpoint: str) -> str:
+        """Where the replicas of an endpoint keep what they sample."""
+        ...
+
+    def samples(self, endpoint: str) -> dict[str, tuple[int, int]]:
+        """Replica → where its samples begin that are there, and where their last whole line ends."""
+        ...
+
+    def remove_samples(self, endpoint: str, taken: Mapping[str, int], live: Several[str]) -> None:
+        """Remove the segments that were taken whole, up to the byte given by replica; never the newest of a replica in ``live``."""
         ...
 
     def free_port(self) -> int:

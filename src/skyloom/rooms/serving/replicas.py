@@ -74,6 +74,8 @@ def plan_of(
         cache=revision.cache,
         lanes=revision.lanes,
         urgent_file=files.urgent_path(endpoint.id) if revision.lanes is not None else "",
+        sampling_file=files.sampling_path(endpoint.id),
+        samples_folder=files.samples_folder(endpoint.id),
         port_folder=files.port_folder,
         python=files.python if revision.python else "",
         cpus=max(revision.resources.cpus, 0.1),

@@ -234,6 +234,7 @@ class Serving:
             project=endpoint.project,
             endpoint_id=endpoint.id,
             number=endpoint.revision,
+            model=version.model,
             model_version=version.id,
             version_label=str(version.number),
             resources=resources,

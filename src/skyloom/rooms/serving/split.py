@@ -204,7 +204,8 @@ class RevisionResult(msgspec.Struct, frozen=True, kw_only=True):
         error_rate: of answers 5xx.
         error_rate_low, error_rate_high: an interval that holds the true rate with 95 %, however often one looks.
         latency_p50_s, latency_p90_s, latency_p99_s: upper ends of the bins they fall in (a quarter wide); None without requests.
-        labelled, wrong: rows of a classification with a label (`feedback.give`), of answers since then; a shadow's answers have none.
+        labelled, wrong: rows of a classification with a label (`feedback.give`), of answers since then and at
+            most the last month; only where revisions are compared. A shadow's answers have none.
         wrong_rate: None without labels; low and high hold the true rate with 95 %.
     """
 

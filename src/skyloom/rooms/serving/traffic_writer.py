@@ -30,6 +30,8 @@ from skyloom.rooms.serving.split import (
 )
 from skyloom.rooms.serving.tallying import ByGateway
 
+_LABELS_S, _FORGOTTEN_S = 2.0, 600.0
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -56,16 +58,29 @@ class SplitWriter:
         self._outbox = outbox
         self._monitoring = monitoring
         self._outlook = outlook
+        self._labels: dict[str, tuple[float, Mapping[int, QualityCount]]] = {}  # by canary
 
     def moment(self, view: Snapshot, endpoint: Endpoint) -> Moment:
         """Everything that a decision about the traffic needs."""
         counted = self._outlook.counted(view, endpoint)
         situation = self._outlook.situation(view, endpoint)
-        drift, labels, canary = "", {}, situation.canary
+        drift, canary = "", situation.canary
+        labels: Mapping[int, QualityCount] = {}
         if canary is not None and canary.live:
             drift = _drift(view, canary)
-            labels = counts_since(view, endpoint.id, canary.created_at, self._clock.now())
+            labels = self._labels_of(view, canary)
         return Moment(situation, view.get(TALLIES, endpoint.id), counted, drift, labels)
+
+    def _labels_of(self, view: Snapshot, canary: Canary) -> Mapping[int, QualityCount]:
+        """What labels say since the canary began, as of the last few seconds: it may wait for weeks, and is looked at twice a second."""
+        now, known = self._clock.monotonic(), self._labels.get(canary.id)
+        if known is not None and now - known[0] < _LABELS_S:
+            return known[1]
+        counts = counts_since(view, canary.endpoint_id, canary.created_at, self._clock.now())
+        self._labels = {canary.id: (now, counts)} | {
+            key: kept for key, kept in self._labels.items() if key != canary.id and now - kept[0] < _FORGOTTEN_S
+        }
+        return counts
 
     def end(self, tx: Transaction, endpoint: Endpoint, canary: Canary, state: CanaryState, message: str) -> Endpoint:
         """A canary is decided: all the traffic goes to the new revision, or back at once."""

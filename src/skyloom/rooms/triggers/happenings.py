@@ -15,6 +15,7 @@ from skyloom.core.events import (
     SlotCame,
 )
 from skyloom.ports.store import Snapshot
+from skyloom.rooms.jobs.model import ENDLESS
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.monitoring.ports import ALERTS
 from skyloom.rooms.triggers.model import Happening
@@ -42,6 +43,8 @@ def kind_and_facts(view: Snapshot, event: Event) -> tuple[Happening, Mapping[str
             return Happening.MODEL_VERSION, {"model": name, "version": str(number)}
         case JobEnded(state=state, reason=reason):
             job = view.get(JOBS, event.subject)
+            if job is not None and not ENDLESS.isdisjoint(job.spec.labels):
+                return None  # a function that falls asleep is no job that ended, or it would wake itself for ever
             name, user = (job.spec.name, job.submitted_by) if job else ("", "")
             told = {"job": event.subject, "name": name, "state": state, "reason": reason, "user": user}
             return Happening.JOB_ENDED, told

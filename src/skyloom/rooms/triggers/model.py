@@ -60,7 +60,7 @@ class Happening(enum.StrEnum):
 
     DATASET_VERSION = "dataset_version"  # a dataset has a new version
     MODEL_VERSION = "model_version"  # a model has a new version
-    JOB_ENDED = "job_ended"
+    JOB_ENDED = "job_ended"  # but not what serves until somebody stops it
     ALERT = "alert"  # one fires (drift, errors, latency), was seen, or is over
     BUDGET = "budget"  # one of its thresholds was reached, or is over
     ROLLBACK = "rollback"  # an endpoint went back to an earlier revision
@@ -235,7 +235,7 @@ class CreateTrigger(Operation[IssuedTrigger], frozen=True, kw_only=True):
     """Run something whenever something happens, from now on, with your own rights.
 
     A call of a signed address carries ``Skyloom-Signature: t=<unix seconds>,v1=<hex>``: the HMAC-SHA256 of ``<t>.<body>`` with the secret.
-    It is good for five minutes, and the same call again is the same event.
+    It is good for five minutes, and the same call again is the same event. The body is JSON, as text that what is run reads itself.
 
     Attributes:
         max_per_hour: one that runs away is paused.
@@ -281,7 +281,7 @@ class ResumeTrigger(Operation[Trigger], frozen=True, kw_only=True):
     skip: bool = False
 
 
-@operation("triggers.redeliver", Right.RUN, "POST /triggers/{name}/deliveries/{number}/redeliver")
+@operation("triggers.redeliver", Right.RUN, "POST /triggers/{name}/redeliver")
 class Redeliver(Operation[DeliveryStatus], frozen=True, kw_only=True):
     """Deliver again what was refused; its call, if that is a dead letter, is sent again."""
 
