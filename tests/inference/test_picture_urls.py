@@ -35,7 +35,7 @@ def test_named_pictures_are_fetched_in_their_order_within_one_time() -> None:
 
 
 def test_pictures_together_have_a_bound(monkeypatch) -> None:
-    monkeypatch.setattr(picture_urls, "_MAX_BYTES", 10)
+    monkeypatch.setattr(picture_urls, "MAX_FETCHED_BYTES", 10)
     with pytest.raises(PictureRefused, match="more than 10 bytes"):
         fetch_all([b"12345678", b"12345678"], Outside())
 
