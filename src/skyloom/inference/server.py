@@ -82,6 +82,7 @@ class Replica:
         self._access = AccessList(folder / plan.access_file)
         log = Journal(self._log, plan.revision, model.manifest.signature)
         traffic = TrafficCounter(model.profile, model.manifest.signature)
+        self._gpu = _gpu_of(plan)
         rule = plan.cache
         self._cache = ResponseCache(rule.size_bytes, rule.ttl_s) if rule is not None and rule.size_bytes else None
         self._urgent = AccessList(folder / plan.urgent_file) if plan.lanes is not None and plan.urgent_file else None
@@ -118,7 +119,7 @@ class Replica:
             await loop.create_server(accept, sock=listener)
             for (accept, _), listener in zip(wanted, listeners, strict=True)
         ]
-        reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
+        reporter = Reporter(self.plane, task, ports, self._stopping.set, self._gpu) if task.url else None
         work = [asyncio.create_task(self._sweep())]
         if reporter:
             work.append(asyncio.create_task(reporter.run()))
@@ -163,7 +164,7 @@ class Replica:
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
             return self._offering(plane)
 
-        load = loader(plan, gauge(_gpu_of(plan)))
+        load = loader(plan, gauge(self._gpu))
         return GuestHouse(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
 
     def _claim(self) -> None:
@@ -241,13 +242,13 @@ def plane_of(
 
 
 def _gpu_of(plan: ServePlan) -> GpuReader | None:
-    """What reads the replica's GPU; said plainly where nothing can, since then only cores' memory is counted."""
+    """What reads the replica's GPU; said plainly where nothing can: then only cores' memory is counted, and nobody hears how busy it is."""
     if not plan.gpus:
         return None
     try:
         return open_gpu()
     except GpuUnreadable as error:
-        print(f"memory of the GPU is not counted: {error}", file=sys.stderr)
+        print(f"the GPU's memory and work are not counted: {error}", file=sys.stderr)
         return None
 
 

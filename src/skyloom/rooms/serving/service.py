@@ -31,7 +31,7 @@ from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.serving import fleet, model, predictions, rules
-from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
+from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, check_gpu, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.model import Endpoint, EndpointStatus, Replica, Revision
@@ -128,6 +128,7 @@ class Serving:
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = size_of(ask, endpoint)
+        check_gpu(size["scaling"], resources.gpus, self._files.reads_gpu)
         draft = self._revision_of(endpoint, ask, version, resources, latest)
         check_offer(draft.cache, resources.memory_bytes)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
