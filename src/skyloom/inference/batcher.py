@@ -22,6 +22,7 @@ from skyloom.inference.tensors import Array, Call
 
 # A batch shorter than this runs on the event loop: the hand-over to a thread and back would cost more.
 _INLINE_S = 0.002
+_SURE_ROWS = 64
 
 
 class QueueFull(LimitExceeded):
@@ -135,6 +136,9 @@ class Batcher:
         self._again: deque[Ticket] = deque()
         self._queued_rows = self._queued_bytes = 0
         self._running_until = 0.0
+        # So few rows wait no longer than so many seconds, even one by one: who comes now need not be told more exactly.
+        self._sure_rows = min(_SURE_ROWS, max_queue_rows)
+        self._sure_s = pace.expect_s(self._sure_rows, self._sure_rows)
         self._scheduled = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
@@ -151,7 +155,11 @@ class Batcher:
     def submit(self, ticket: Ticket, timeout_s: float) -> None:
         """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
         rows = ticket.call.rows
-        if self._scheduled:
+        if self._scheduled and (
+            self._queued_rows + rows > self._sure_rows
+            or timeout_s < self._sure_s
+            or self._queued_bytes + ticket.num_bytes > self._max_queue_bytes
+        ):
             self._check(ticket, rows, timeout_s)
         queue = self._queues.get(ticket.key)
         if queue is None:
@@ -191,6 +199,7 @@ class Batcher:
             return
         rows = sum(ticket.call.rows for ticket in tickets)
         expected_s = self._pace.expect_s(1, rows)
+        self._sure_s = expected_s + self._pace.expect_s(self._sure_rows, self._sure_rows)
         taken_at = time.perf_counter()
         self._running_until = taken_at + expected_s
         inputs = _joined(tickets)

@@ -123,7 +123,8 @@ class DataPlane:
 
     def queue(self, ticket: Ticket, timeout_s: float | None = None) -> None:
         """Queue a ticket. Raises `QueueFull` or `ReplicaDraining` at once."""
-        self.check_open()
+        if self.draining:
+            self.check_open()
         limit_s = self._timeout_s
         self._batcher.submit(ticket, limit_s if timeout_s is None else min(timeout_s, limit_s))
 
