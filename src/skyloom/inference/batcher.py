@@ -205,9 +205,12 @@ class Batcher:
         inputs = _joined(tickets)
         joined_at = time.perf_counter()
         if expected_s < self._inline_s:
-            self._finish(tickets, rows, (taken_at, joined_at), *self._run(inputs))
+            outputs, failure, duration_s = self._run(inputs)
+            if outputs is not None:
+                self._loop.call_soon(self._look, inputs, outputs)  # when the answers are out
+            self._finish(tickets, rows, (taken_at, joined_at), outputs, failure, duration_s)
             return
-        running = self._loop.run_in_executor(self._thread, self._run, inputs)
+        running = self._loop.run_in_executor(self._thread, self._run_and_look, inputs)
         running.add_done_callback(lambda done: self._finish(tickets, rows, (taken_at, joined_at), *done.result()))
 
     def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
@@ -216,12 +219,19 @@ class Batcher:
             outputs = self._model.run(inputs)
         except ModelFailed as error:
             return None, error, time.perf_counter() - start
-        duration_s = time.perf_counter() - start
+        return outputs, None, time.perf_counter() - start
+
+    def _run_and_look(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
+        found = self._run(inputs)
+        if found[0] is not None:
+            self._look(inputs, found[0])
+        return found
+
+    def _look(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         try:
             self._watch(inputs, outputs)
         except Exception:  # a defect of the statistics; the answer is there, and the queue must go on
             traceback.print_exc(file=sys.stderr)
-        return outputs, None, duration_s
 
     def _finish(
         self,
@@ -232,12 +242,12 @@ class Batcher:
         failure: SkyloomError | None,
         duration_s: float,
     ) -> None:
-        self._pace.saw(rows, duration_s)
+        taken_at, joined_at = began
+        self._pace.saw(rows, duration_s + joined_at - taken_at)
         if outputs is None and len(tickets) > 1:
             self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
         else:
             self._settled(tickets, outputs, failure)
-            taken_at, joined_at = began
             arrived_s = sum([ticket.arrived_at for ticket in tickets])
             spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
             self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)

@@ -82,15 +82,19 @@ class Model:
         ]
 
     def rehearsal(self, rows: int) -> Callable[[], object]:
-        """A batch of zeros to be timed; free axes have a usual length, or one where the model does not take that."""
+        """A batch of single rows of zeros, to be put together and run: both are timed. Free axes have a usual length, or one where the
+        model does not take that."""
         if self._length is None:
             try:
                 self.run(self.example(1, _USUAL_LENGTH))
                 self._length = _USUAL_LENGTH
             except ModelFailed:
                 self._length = 1
-        inputs = self.example(rows, self._length)
-        return lambda: self.run(inputs)
+        parts = self.example(1, self._length)
+        if rows == 1:
+            return lambda: self.run(parts)
+        # Putting rows together is a part of what a batch costs; of large rows, a large one.
+        return lambda: self.run([np.concatenate([part] * rows) for part in parts])
 
 
 def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:
