@@ -221,3 +221,39 @@ def test_statistics_that_fail_keep_no_answer_back(slow, capsys):
 
     asyncio.run(scene())
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("broken", ["model", "log", "answer"])
+def test_defects_fail_their_own_batch_and_the_queue_goes_on(slow, broken, capfd):
+    async def scene():
+        model = Doubler()
+        bench = Bench(model, slow=slow)
+        run, settle, done = model.run, bench.batcher._settle, bench._done
+
+        def fail(*_):
+            bench.batcher._settle, model.run = settle, run
+            raise ZeroDivisionError("detail")
+
+        first = bench.send(1)
+        if broken == "answer":
+            first.on_done = lambda ticket: (done(ticket), fail())
+        elif broken == "log":
+            bench.batcher._settle = fail
+        else:
+            model.run = fail
+        beside = bench.send(2)
+        async with asyncio.timeout(10):
+            while len(bench.done) < 2:
+                await asyncio.sleep(0.001)
+        later = bench.send(3)
+        await bench.finish(3)
+        assert later.outputs[0].tolist() == [[6, 6]]
+        if broken == "answer":
+            assert beside.outputs[0].tolist() == [[4, 4]]
+        if broken == "log":
+            assert (first.outputs, beside.outputs) == (None, None)
+            assert "detail" not in str(first.failure)
+
+    asyncio.run(scene())
+    assert "ZeroDivisionError" in capfd.readouterr().err

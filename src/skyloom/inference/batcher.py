@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from skyloom.core.errors import LimitExceeded, SkyloomError, Unavailable
+from skyloom.core.errors import InternalError, LimitExceeded, SkyloomError, Unavailable
 from skyloom.inference.model import Model, ModelFailed
 from skyloom.inference.pace import Pace
 from skyloom.inference.statistics import BatchTimes, Timekeeper
@@ -197,12 +197,16 @@ class Batcher:
         if not tickets:
             self._scheduled = False
             return
-        rows = sum(ticket.call.rows for ticket in tickets)
+        rows = sum([ticket.call.rows for ticket in tickets])
         expected_s = self._pace.expect_s(1, rows)
         self._sure_s = expected_s + self._pace.expect_s(self._sure_rows, self._sure_rows)
         taken_at = time.perf_counter()
         self._running_until = taken_at + expected_s
-        inputs = _joined(tickets)
+        try:
+            inputs = _joined(tickets)
+        except Exception as error:  # no memory for them all
+            self._finish(tickets, rows, (taken_at, taken_at), None, _defect(error), 0.0)
+            return
         joined_at = time.perf_counter()
         if expected_s < self._inline_s:
             outputs, failure, duration_s = self._run(inputs)
@@ -210,8 +214,12 @@ class Batcher:
                 self._loop.call_soon(self._look, inputs, outputs)  # when the answers are out
             self._finish(tickets, rows, (taken_at, joined_at), outputs, failure, duration_s)
             return
-        running = self._loop.run_in_executor(self._thread, self._run_and_look, inputs)
-        running.add_done_callback(lambda done: self._finish(tickets, rows, (taken_at, joined_at), *done.result()))
+
+        def ran(done: "asyncio.Future[tuple[list[Array] | None, SkyloomError | None, float]]") -> None:
+            if not done.cancelled():
+                self._finish(tickets, rows, (taken_at, joined_at), *done.result())
+
+        self._loop.run_in_executor(self._thread, self._run_and_look, inputs).add_done_callback(ran)
 
     def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
         start = time.perf_counter()
@@ -219,6 +227,8 @@ class Batcher:
             outputs = self._model.run(inputs)
         except ModelFailed as error:
             return None, error, time.perf_counter() - start
+        except Exception as error:  # a defect of ours; the queue must go on
+            return None, _defect(error), time.perf_counter() - start
         return outputs, None, time.perf_counter() - start
 
     def _run_and_look(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
@@ -244,14 +254,16 @@ class Batcher:
     ) -> None:
         taken_at, joined_at = began
         self._pace.saw(rows, duration_s + joined_at - taken_at)
-        if outputs is None and len(tickets) > 1:
-            self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
-        else:
-            self._settled(tickets, outputs, failure)
-            arrived_s = sum([ticket.arrived_at for ticket in tickets])
-            spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
-            self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
-        self._loop.call_soon(self._next)
+        try:
+            if outputs is None and len(tickets) > 1:
+                self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
+            else:
+                self._settled(tickets, outputs, failure)
+                arrived_s = sum([ticket.arrived_at for ticket in tickets])
+                spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
+                self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
+        finally:
+            self._loop.call_soon(self._next)
 
     def _settled(self, tickets: list[Ticket], outputs: list[Array] | None, failure: SkyloomError | None) -> None:
         start = 0
@@ -259,9 +271,16 @@ class Batcher:
             ticket.failure = failure
             ticket.batch, ticket.start = outputs, start
             start += ticket.call.rows
-        self._settle(tickets)
+        try:
+            self._settle(tickets)
+        except Exception as error:  # a defect of the request log: what it did not write down is not answered
+            for ticket in tickets:
+                ticket.failure, ticket.outputs = _defect(error), None
         for ticket in tickets:
-            ticket.on_done(ticket)
+            try:
+                ticket.on_done(ticket)
+            except Exception:  # a defect of one answer must not keep the rest of the batch waiting
+                traceback.print_exc(file=sys.stderr)
 
     def _take(self) -> list[Ticket]:
         """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
@@ -286,6 +305,12 @@ class Batcher:
             if taken:
                 return taken
         return []
+
+
+def _defect(error: Exception) -> SkyloomError:
+    """Show a defect to the operator; the client gets an answer and no detail."""
+    traceback.print_exception(error, file=sys.stderr)
+    return InternalError("The server made a mistake.", next_action="Ask the operator to look at the replica's output.")
 
 
 def _joined(tickets: Sequence[Ticket]) -> Sequence[Array]:
