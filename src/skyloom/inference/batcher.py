@@ -95,15 +95,19 @@ class Ticket:
 
 
 Settled = Callable[[Sequence[Ticket]], None]
+_Run = Callable[[Sequence[Array]], list[Array]]
 Watched = Callable[[Sequence[Array], Sequence[Array]], None]
 
 
 class Batcher:
     """The queue before one model. Lives on one event loop.
 
+    A model has one lane or several: then batches run beside each other while several wait, and one that is alone has all cores.
+
     Args:
         settle: called with the tickets of a finished batch before any of them is answered (the request log).
         may_block: short batches may run on the event loop itself; False for a model that waits for another process.
+        lanes: so many batches may run beside each other (`Model.run_beside`); one that is alone has all cores.
         watch: called with the inputs and outputs of a whole batch (drift statistics), maybe on the model's thread.
 
     Attributes:
@@ -121,8 +125,12 @@ class Batcher:
         settle: Settled,
         watch: Watched,
         may_block: bool = True,
+        lanes: int = 1,
     ) -> None:
-        self._inline_s = _INLINE_S if may_block else 0.0
+        self._inline_s = _INLINE_S if may_block and lanes == 1 else 0.0
+        self._lanes = lanes
+        self._running = 0  # batches on the model's threads
+        self._is_wide = False  # the one that runs has all cores
         self._model = model
         self._pace = pace
         self._loop = loop
@@ -140,7 +148,7 @@ class Batcher:
         self._sure_rows = min(_SURE_ROWS, max_queue_rows)
         self._sure_s = pace.expect_s(self._sure_rows, self._sure_rows)
         self._scheduled = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._thread = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="model")
 
     @property
     def queued_rows(self) -> int:
@@ -167,7 +175,7 @@ class Batcher:
         queue.append(ticket)
         self._queued_rows += rows
         self._queued_bytes += ticket.num_bytes
-        if not self._scheduled:
+        if not self._scheduled or (self._running and self._has_lane):
             self._scheduled = True
             # Not now but after the requests that this turn of the loop still reads: they join.
             self._loop.call_soon(self._next)
@@ -192,10 +200,15 @@ class Batcher:
         """Let go of the model's thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def _has_lane(self) -> bool:
+        """True when another batch may start."""
+        return self._running < (1 if self._is_wide else self._lanes)
+
     def _next(self) -> None:
-        tickets = self._take()
+        tickets = self._take() if self._has_lane else []
         if not tickets:
-            self._scheduled = False
+            self._scheduled = self._running > 0
             return
         rows = sum([ticket.call.rows for ticket in tickets])
         expected_s = self._pace.expect_s(1, rows)
@@ -209,30 +222,45 @@ class Batcher:
             return
         joined_at = time.perf_counter()
         if expected_s < self._inline_s:
-            outputs, failure, duration_s = self._run(inputs)
+            outputs, failure, duration_s = self._run(inputs, self._model.run)
             if outputs is not None:
                 self._loop.call_soon(self._look, inputs, outputs)  # when the answers are out
             self._finish(tickets, rows, (taken_at, joined_at), outputs, failure, duration_s)
             return
+        self._start(tickets, rows, (taken_at, joined_at), inputs)
+
+    def _start(self, tickets: list[Ticket], rows: int, began: tuple[float, float], inputs: Sequence[Array]) -> None:
+        """Run a batch on a thread: on all cores if nobody else is there, else on one of its own."""
+        others = bool(self._running or self._queues or self._again)
+        self._is_wide = self._lanes == 1 or not others
+        share = 1 if self._is_wide else self._lanes  # of the cores: beside others, each takes so much longer
+        run = self._model.run if self._is_wide else self._model.run_beside
 
         def ran(done: "asyncio.Future[tuple[list[Array] | None, SkyloomError | None, float]]") -> None:
+            self._running -= 1
             if not done.cancelled():
-                self._finish(tickets, rows, (taken_at, joined_at), *done.result())
+                outputs, failure, duration_s = done.result()
+                self._finish(tickets, rows, began, outputs, failure, duration_s, share)
 
-        self._loop.run_in_executor(self._thread, self._run_and_look, inputs).add_done_callback(ran)
+        self._running += 1
+        self._loop.run_in_executor(self._thread, self._run_and_look, inputs, run).add_done_callback(ran)
+        if not self._is_wide and others:
+            self._loop.call_soon(self._next)
 
-    def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
+    def _run(self, inputs: Sequence[Array], run: _Run) -> tuple[list[Array] | None, SkyloomError | None, float]:
         start = time.perf_counter()
         try:
-            outputs = self._model.run(inputs)
+            outputs = run(inputs)
         except ModelFailed as error:
             return None, error, time.perf_counter() - start
         except Exception as error:  # a defect of ours; the queue must go on
             return None, _defect(error), time.perf_counter() - start
         return outputs, None, time.perf_counter() - start
 
-    def _run_and_look(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
-        found = self._run(inputs)
+    def _run_and_look(
+        self, inputs: Sequence[Array], run: _Run
+    ) -> tuple[list[Array] | None, SkyloomError | None, float]:
+        found = self._run(inputs, run)
         if found[0] is not None:
             self._look(inputs, found[0])
         return found
@@ -251,9 +279,10 @@ class Batcher:
         outputs: list[Array] | None,
         failure: SkyloomError | None,
         duration_s: float,
+        share: int = 1,
     ) -> None:
         taken_at, joined_at = began
-        self._pace.saw(rows, duration_s + joined_at - taken_at)
+        self._pace.saw(rows, duration_s / share + joined_at - taken_at)
         try:
             if outputs is None and len(tickets) > 1:
                 self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone

@@ -19,6 +19,7 @@ from skyloom.inference.batcher import Batcher
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.journal import Journal
+from skyloom.inference.lanes import open_lanes
 from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -82,6 +83,7 @@ class Replica:
             settle=journal.write,
             watch=traffic.watch,
             may_block=not model.is_remote,
+            lanes=model.lanes,
         )
         contract = Contract(signature, limits.max_request_rows)
         access = AccessList(folder / plan.access_file)
@@ -220,8 +222,10 @@ async def serve(
         spec = hosted_spec(plan.limits.timeout_s)
         await _serve_service(plan, folder, task, manifest, spec, sys.executable, on_ready)
         return
-    model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
+    threads = models.thread_count(plan.cpus)
+    model = models.load_verified(folder / plan.bundle, manifest, threads, plan.gpus)
     pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    open_lanes(model, folder / plan.bundle, pace, threads, plan.gpus)
     await Replica(plan, folder, model, pace).run(task)
 
 
