@@ -21,7 +21,7 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.gpu import GpuReader, GpuUnreadable, open_gpu
 from skyloom.inference.journal import Journal, LogFile, PredictionLog
-from skyloom.inference.lanes import LanedBatcher
+from skyloom.inference.lanes import open_lanes
 from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -30,6 +30,7 @@ from skyloom.inference.packing.guest import Arrived, Guest, loader
 from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
+from skyloom.inference.priorities import PriorityBatcher
 from skyloom.inference.report import Reporter
 from skyloom.inference.response_cache import ResponseCache
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
@@ -225,7 +226,7 @@ def plane_of(
     times: Timekeeper | None = None,
 ) -> DataPlane:
     """What answers for one loaded model: its queue, its contract, its log."""
-    kind = Batcher if plan.lanes is None else functools.partial(LanedBatcher, share=plan.lanes.share)
+    kind = Batcher if plan.lanes is None else functools.partial(PriorityBatcher, share=plan.lanes.share)
     batcher = kind(
         model,
         pace,
@@ -235,6 +236,7 @@ def plane_of(
         settle=log.write,
         watch=traffic.watch,
         may_block=not model.is_remote,
+        lanes=model.lanes,
     )
     batcher.times = times or batcher.times
     contract = Contract(model.manifest.signature, plan.limits.max_request_rows)
@@ -291,8 +293,10 @@ async def serve(
         spec = hosted_spec(plan.limits.timeout_s)
         await _serve_service(plan, folder, task, manifest, spec, sys.executable, on_ready)
         return
-    model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
+    threads = models.thread_count(plan.cpus)
+    model = models.load_verified(folder / plan.bundle, manifest, threads, plan.gpus)
     pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    open_lanes(model, folder / plan.bundle, pace, threads, plan.gpus)
     await Replica(plan, folder, model, pace).run(task)
 
 

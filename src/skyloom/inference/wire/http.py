@@ -11,6 +11,7 @@ from typing import cast
 
 import httptools
 
+from skyloom.inference.wire.bodies import ComingBody
 from skyloom.inference.wire.known import Known
 from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
 from skyloom.inference.wire.site import Site
@@ -74,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._coming: ComingBody | None = None
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -104,6 +106,9 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
+        if self._coming is not None:
+            self._take(data, self._coming)
+            return
         exchanges = self._exchanges
         if self._request is None and not self._in_head and not (exchanges and exchanges[-1].closing):
             end = data.find(b"\r\n\r\n") + 4
@@ -115,6 +120,12 @@ class Connection(asyncio.Protocol):
                 self._site.serve(request, self._begin(request, closing=False))
                 if self._paused or len(exchanges) >= self._limits.max_pipelined:
                     self._steer()
+                return
+            if known is not None and end + known[1] > len(data):
+                self._request = Request(known[0])
+                self._coming = ComingBody(known[0], known[1])
+                self._wait(self._limits.body_timeout_s)
+                self._take(data[end:], self._coming)
                 return
         self._began_now = False
         try:
@@ -228,6 +239,22 @@ class Connection(asyncio.Protocol):
             self._group.known.keep(self._raw_head, self._url, request.head, self._epoch)
         self._raw_head = b""  # the next request of the same bytes has another one
         self._site.serve(request, exchange)
+
+    def _take(self, data: bytes, coming: ComingBody) -> None:
+        """Take a part of a body behind a known head: nothing in it has to be parsed."""
+        before = coming.num_bytes
+        rest = coming.take(data)
+        self._group.unread_bytes += coming.num_bytes - before
+        if self._group.unread_bytes > self._limits.max_unread_bytes:
+            self._refuse(429, "Too many large requests are coming in at once.")
+        elif coming.is_whole:
+            request, self._request = Request(coming.head), None
+            request.body = coming.joined()
+            self._drop_body()
+            self._site.serve(request, self._begin(request, closing=False))
+        self._steer()
+        if rest:
+            self.data_received(rest)
 
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
@@ -353,6 +380,9 @@ class Connection(asyncio.Protocol):
     def _drop_body(self) -> None:
         self._group.unread_bytes -= len(self._body)
         self._body = b""
+        if self._coming is not None:
+            self._group.unread_bytes -= self._coming.num_bytes
+            self._coming = None
 
     def _wait(self, duration_s: float) -> None:
         self._read_deadline = time.monotonic() + duration_s

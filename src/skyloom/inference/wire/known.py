@@ -34,5 +34,7 @@ class Known:
         plain = b"transfer-encoding" not in headers and b"expect" not in headers
         if not epoch == self._epoch == self._site.epoch:
             return
+        if len(self._heads) >= _MAX_KNOWN:
+            self._heads.clear()  # heads with something of their own in each push out all; who comes again is soon back
         if strict and plain and len(raw) <= _MAX_KNOWN_BYTES and len(self._heads) < _MAX_KNOWN:
             self._heads[raw] = head, int(headers.get(b"content-length", b"0"))
