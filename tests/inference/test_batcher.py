@@ -56,6 +56,7 @@ class Bench:
             max_queue_bytes=limits.get("max_queue_bytes", 10**6),
             settle=lambda tickets: self.events.append(("log", [id(t) for t in tickets])),
             watch=lambda inputs, outputs: None,
+            lanes=limits.get("lanes", 1),
         )
 
     def send(self, *values: float, width: int = 2, timeout_s: float = 1e6) -> Ticket:
@@ -221,3 +222,109 @@ def test_statistics_that_fail_keep_no_answer_back(slow, capsys):
 
     asyncio.run(scene())
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("broken", ["model", "log", "answer"])
+def test_defects_fail_their_own_batch_and_the_queue_goes_on(slow, broken, capfd):
+    async def scene():
+        model = Doubler()
+        bench = Bench(model, slow=slow)
+        run, settle, done = model.run, bench.batcher._settle, bench._done
+
+        def fail(*_):
+            bench.batcher._settle, model.run = settle, run
+            raise ZeroDivisionError("detail")
+
+        first = bench.send(1)
+        if broken == "answer":
+            first.on_done = lambda ticket: (done(ticket), fail())
+        elif broken == "log":
+            bench.batcher._settle = fail
+        else:
+            model.run = fail
+        beside = bench.send(2)
+        async with asyncio.timeout(10):
+            while len(bench.done) < 2:
+                await asyncio.sleep(0.001)
+        later = bench.send(3)
+        await bench.finish(3)
+        assert later.outputs[0].tolist() == [[6, 6]]
+        if broken == "answer":
+            assert beside.outputs[0].tolist() == [[4, 4]]
+        if broken == "log":
+            assert (first.outputs, beside.outputs) == (None, None)
+            assert "detail" not in str(first.failure)
+
+    asyncio.run(scene())
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+class Laned(Doubler):
+    """Says how each batch ran, and lets a test end them one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[tuple[str, float]] = []
+        self.may_end = threading.Semaphore(0)
+
+    def run(self, inputs):
+        return self._run("all cores", inputs)
+
+    def run_beside(self, inputs):
+        return self._run("one core", inputs)
+
+    def _run(self, how, inputs):
+        self.begun.append((how, float(inputs[0][0, 0])))
+        assert self.may_end.acquire(timeout=10)
+        return super().run(inputs)
+
+
+async def until(met) -> None:
+    async with asyncio.timeout(10):
+        while not met():
+            await asyncio.sleep(0.001)
+
+
+def test_lone_request_has_all_cores_and_those_that_wait_have_one_each():
+    async def scene():
+        model = Laned()
+        bench = Bench(model, slow=True, joins=False, lanes=2)
+        tickets = [bench.send(1)]
+        await until(lambda: len(model.begun) == 1)
+        tickets += [bench.send(n) for n in (2, 3, 4)]
+        await asyncio.sleep(0.02)
+        assert model.begun == [("all cores", 1)]  # they are taken: who comes now waits
+        model.may_end.release()
+        await until(lambda: len(model.begun) == 3)
+        assert sorted(model.begun[1:]) == [("one core", 2), ("one core", 3)]
+        model.may_end.release()
+        await until(lambda: len(model.begun) == 4)
+        model.may_end.release()
+        await until(lambda: len(bench.done) == 3)
+        tickets.append(bench.send(5))  # one lane is free
+        await until(lambda: len(model.begun) == 5)
+        assert model.begun[3:] == [("one core", 4), ("one core", 5)]
+        model.may_end.release(2)
+        await until(lambda: bench.batcher.is_idle)
+        tickets.append(bench.send(6))
+        await until(lambda: len(model.begun) == 6)
+        assert model.begun[5] == ("all cores", 6)
+        model.may_end.release()
+        await bench.finish(6)
+        assert [ticket.outputs[0][0, 0] for ticket in tickets] == [2, 4, 6, 8, 10, 12]
+
+    asyncio.run(scene())
+
+
+def test_failed_batch_goes_again_beside_others():
+    async def scene():
+        model = Laned()
+        model.may_end.release(50)
+        bench = Bench(model, slow=True, lanes=3)
+        tickets = [bench.send(value) for value in (1, 13, 2, 3)]
+        await bench.finish(4)
+        assert [ticket.failure is None for ticket in tickets] == [True, False, True, True]
+        await until(lambda: bench.batcher.is_idle)
+
+    asyncio.run(scene())

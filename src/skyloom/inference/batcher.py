@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from skyloom.core.errors import LimitExceeded, SkyloomError, Unavailable
+from skyloom.core.errors import InternalError, LimitExceeded, SkyloomError, Unavailable
 from skyloom.inference.model import Model, ModelFailed
 from skyloom.inference.pace import Pace
 from skyloom.inference.statistics import BatchTimes, Timekeeper
@@ -22,6 +22,7 @@ from skyloom.inference.tensors import Array, Call
 
 # A batch shorter than this runs on the event loop: the hand-over to a thread and back would cost more.
 _INLINE_S = 0.002
+_SURE_ROWS = 64
 
 
 class QueueFull(LimitExceeded):
@@ -97,15 +98,19 @@ class Ticket:
 
 
 Settled = Callable[[Sequence[Ticket]], None]
+_Run = Callable[[Sequence[Array]], list[Array]]
 Watched = Callable[[Sequence[Array], Sequence[Array]], None]
 
 
 class Batcher:
     """The queue before one model. Lives on one event loop.
 
+    A model has one lane or several: then batches run beside each other while several wait, and one that is alone has all cores.
+
     Args:
         settle: called with the tickets of a finished batch before any of them is answered (the request log).
         may_block: short batches may run on the event loop itself; False for a model that waits for another process.
+        lanes: so many batches may run beside each other (`Model.run_beside`); one that is alone has all cores.
         watch: called with the inputs and outputs of a whole batch (drift statistics), maybe on the model's thread.
 
     Attributes:
@@ -123,8 +128,12 @@ class Batcher:
         settle: Settled,
         watch: Watched,
         may_block: bool = True,
+        lanes: int = 1,
     ) -> None:
-        self._inline_s = _INLINE_S if may_block else 0.0
+        self._inline_s = _INLINE_S if may_block and lanes == 1 else 0.0
+        self._lanes = lanes
+        self._running = 0  # batches on the model's threads
+        self._is_wide = False  # the one that runs has all cores
         self._model = model
         self._pace = pace
         self._loop = loop
@@ -138,8 +147,11 @@ class Batcher:
         self._again: deque[Ticket] = deque()
         self._queued_rows = self._queued_bytes = 0
         self._running_until = 0.0
+        # So few rows wait no longer than so many seconds, even one by one: who comes now need not be told more exactly.
+        self._sure_rows = min(_SURE_ROWS, max_queue_rows)
+        self._sure_s = pace.expect_s(self._sure_rows, self._sure_rows)
         self._scheduled = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._thread = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="model")
 
     @property
     def queued_rows(self) -> int:
@@ -154,7 +166,11 @@ class Batcher:
     def submit(self, ticket: Ticket, timeout_s: float) -> None:
         """Queue a request; its `on_done` is called later, on the loop. Raises `QueueFull` at once when it would be late."""
         rows = ticket.call.rows
-        if self._scheduled:
+        if self._scheduled and (
+            self._queued_rows + rows > self._sure_rows
+            or timeout_s < self._sure_s
+            or self._queued_bytes + ticket.num_bytes > self._max_queue_bytes
+        ):
             self._check(ticket, rows, timeout_s)
         queue = self._queues.get(ticket.key)
         if queue is None:
@@ -162,7 +178,7 @@ class Batcher:
         queue.append(ticket)
         self._queued_rows += rows
         self._queued_bytes += ticket.num_bytes
-        if not self._scheduled:
+        if not self._scheduled or (self._running and self._has_lane):
             self._scheduled = True
             # Not now but after the requests that this turn of the loop still reads: they join.
             self._loop.call_soon(self._next)
@@ -187,35 +203,76 @@ class Batcher:
         """Let go of the model's thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def _has_lane(self) -> bool:
+        """True when another batch may start."""
+        return self._running < (1 if self._is_wide else self._lanes)
+
     def _next(self) -> None:
-        tickets = self._take()
+        tickets = self._take() if self._has_lane else []
         if not tickets:
-            self._scheduled = False
+            self._scheduled = self._running > 0
             return
-        rows = sum(ticket.call.rows for ticket in tickets)
+        rows = sum([ticket.call.rows for ticket in tickets])
         expected_s = self._pace.expect_s(1, rows)
+        self._sure_s = expected_s + self._pace.expect_s(self._sure_rows, self._sure_rows)
         taken_at = time.perf_counter()
         self._running_until = taken_at + expected_s
-        inputs = _joined(tickets)
+        try:
+            inputs = _joined(tickets)
+        except Exception as error:  # no memory for them all
+            self._finish(tickets, rows, (taken_at, taken_at), None, _defect(error), 0.0)
+            return
         joined_at = time.perf_counter()
         if expected_s < self._inline_s:
-            self._finish(tickets, rows, (taken_at, joined_at), *self._run(inputs))
+            outputs, failure, duration_s = self._run(inputs, self._model.run)
+            if outputs is not None:
+                self._loop.call_soon(self._look, inputs, outputs)  # when the answers are out
+            self._finish(tickets, rows, (taken_at, joined_at), outputs, failure, duration_s)
             return
-        running = self._loop.run_in_executor(self._thread, self._run, inputs)
-        running.add_done_callback(lambda done: self._finish(tickets, rows, (taken_at, joined_at), *done.result()))
+        self._start(tickets, rows, (taken_at, joined_at), inputs)
 
-    def _run(self, inputs: Sequence[Array]) -> tuple[list[Array] | None, SkyloomError | None, float]:
+    def _start(self, tickets: list[Ticket], rows: int, began: tuple[float, float], inputs: Sequence[Array]) -> None:
+        """Run a batch on a thread: on all cores if nobody else is there, else on one of its own."""
+        others = bool(self._running or self._queues or self._again)
+        self._is_wide = self._lanes == 1 or not others
+        share = 1 if self._is_wide else self._lanes  # of the cores: beside others, each takes so much longer
+        run = self._model.run if self._is_wide else self._model.run_beside
+
+        def ran(done: "asyncio.Future[tuple[list[Array] | None, SkyloomError | None, float]]") -> None:
+            self._running -= 1
+            if not done.cancelled():
+                outputs, failure, duration_s = done.result()
+                self._finish(tickets, rows, began, outputs, failure, duration_s, share)
+
+        self._running += 1
+        self._loop.run_in_executor(self._thread, self._run_and_look, inputs, run).add_done_callback(ran)
+        if not self._is_wide and others:
+            self._loop.call_soon(self._next)
+
+    def _run(self, inputs: Sequence[Array], run: _Run) -> tuple[list[Array] | None, SkyloomError | None, float]:
         start = time.perf_counter()
         try:
-            outputs = self._model.run(inputs)
+            outputs = run(inputs)
         except ModelFailed as error:
             return None, error, time.perf_counter() - start
-        duration_s = time.perf_counter() - start
+        except Exception as error:  # a defect of ours; the queue must go on
+            return None, _defect(error), time.perf_counter() - start
+        return outputs, None, time.perf_counter() - start
+
+    def _run_and_look(
+        self, inputs: Sequence[Array], run: _Run
+    ) -> tuple[list[Array] | None, SkyloomError | None, float]:
+        found = self._run(inputs, run)
+        if found[0] is not None:
+            self._look(inputs, found[0])
+        return found
+
+    def _look(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         try:
             self._watch(inputs, outputs)
         except Exception:  # a defect of the statistics; the answer is there, and the queue must go on
             traceback.print_exc(file=sys.stderr)
-        return outputs, None, duration_s
 
     def _finish(
         self,
@@ -225,17 +282,20 @@ class Batcher:
         outputs: list[Array] | None,
         failure: SkyloomError | None,
         duration_s: float,
+        share: int = 1,
     ) -> None:
-        self._pace.saw(rows, duration_s)
-        if outputs is None and len(tickets) > 1:
-            self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
-        else:
-            self._settled(tickets, outputs, failure)
-            taken_at, joined_at = began
-            arrived_s = sum([ticket.arrived_at for ticket in tickets])
-            spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
-            self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
-        self._loop.call_soon(self._next)
+        taken_at, joined_at = began
+        self._pace.saw(rows, duration_s / share + joined_at - taken_at)
+        try:
+            if outputs is None and len(tickets) > 1:
+                self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
+            else:
+                self._settled(tickets, outputs, failure)
+                arrived_s = sum([ticket.arrived_at for ticket in tickets])
+                spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
+                self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
+        finally:
+            self._loop.call_soon(self._next)
 
     def _settled(self, tickets: list[Ticket], outputs: list[Array] | None, failure: SkyloomError | None) -> None:
         start = 0
@@ -243,9 +303,16 @@ class Batcher:
             ticket.failure = failure
             ticket.batch, ticket.start = outputs, start
             start += ticket.call.rows
-        self._settle(tickets)
+        try:
+            self._settle(tickets)
+        except Exception as error:  # a defect of the request log: what it did not write down is not answered
+            for ticket in tickets:
+                ticket.failure, ticket.outputs = _defect(error), None
         for ticket in tickets:
-            ticket.on_done(ticket)
+            try:
+                ticket.on_done(ticket)
+            except Exception:  # a defect of one answer must not keep the rest of the batch waiting
+                traceback.print_exc(file=sys.stderr)
 
     def _take(self) -> list[Ticket]:
         """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
@@ -270,6 +337,12 @@ class Batcher:
             if taken:
                 return taken
         return []
+
+
+def _defect(error: Exception) -> SkyloomError:
+    """Show a defect to the operator; the client gets an answer and no detail."""
+    traceback.print_exception(error, file=sys.stderr)
+    return InternalError("The server made a mistake.", next_action="Ask the operator to look at the replica's output.")
 
 
 def _joined(tickets: Sequence[Ticket]) -> Sequence[Array]:

@@ -1,6 +1,8 @@
 """One answer, two faces: what REST and gRPC both ask. Knows tokens, names and the queue; knows no bytes of either wire."""
 
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from skyloom.inference.batcher import Batcher, ReplicaDraining, Ticket
 from skyloom.inference.description import ModelConfig, configured
 from skyloom.inference.forms import Form
 from skyloom.inference.journal import PredictionLog
-from skyloom.inference.lanes import LanedBatcher, QueueLane
+from skyloom.inference.priorities import PriorityBatcher, QueueLane
 from skyloom.inference.statistics import ModelStatistics, Timekeeper
 from skyloom.inference.tensors import Call, Contract
 from skyloom.inference.traffic import TrafficCounter
@@ -123,7 +125,7 @@ class DataPlane:
     @property
     def lanes(self) -> Sequence[QueueLane]:
         """The lanes before the model, where there are any."""
-        return self._batcher.lanes if isinstance(self._batcher, LanedBatcher) else ()
+        return self._batcher.priority_lanes if isinstance(self._batcher, PriorityBatcher) else ()
 
     @property
     def queued_rows(self) -> int:
@@ -147,7 +149,8 @@ class DataPlane:
 
     def queue(self, ticket: Ticket, timeout_s: float | None = None) -> None:
         """Queue a ticket. Raises `QueueFull` or `ReplicaDraining` at once."""
-        self.check_open()
+        if self.draining:
+            self.check_open()
         limit_s = self._timeout_s
         if timeout_s is not None and timeout_s < limit_s:
             limit_s = timeout_s
@@ -166,7 +169,10 @@ class DataPlane:
             if ticket.failure is None and outputs is not None:
                 self.traffic.watch(ticket.call.inputs, outputs)
                 self.times.gave_again(time.perf_counter() - ticket.arrived_at)
-            ticket.on_done(ticket)
+            try:
+                ticket.on_done(ticket)
+            except Exception:  # a defect of one answer must not keep the others waiting
+                traceback.print_exc(file=sys.stderr)
 
     def drain(self) -> None:
         """Take nothing new."""

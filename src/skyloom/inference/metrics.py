@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.lanes import LANE_NAMES
+from skyloom.inference.priorities import LANE_NAMES
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, Traffic
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -30,9 +30,10 @@ _USUAL_LENGTH = 32
 
 
 class Model:
-    """One model in memory. `run` may be called from one thread at a time.
+    """One model in memory. `run` may be called from one thread at a time, and `run_beside` from as many as there are lanes.
 
     Attributes:
+        lanes: how many batches may run beside each other, each on one core; 1 when that gains nothing, and then only `run` is called.
         is_remote: it runs in another process, so `run` waits and may never be called on the event loop.
     """
 
@@ -45,13 +46,35 @@ class Model:
         self.platform = platform
         self.memory_bytes = session.memory_bytes
         self._session = session
+        self._beside: LoadedModel | None = None
+        self.lanes = 1
         self._outputs = manifest.signature.outputs
         self._length: int | None = None
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Infer; all outputs in the order of the signature. Raises `ModelFailed`."""
+        return self._run(self._session, inputs)
+
+    def run_beside(self, inputs: Sequence[Array]) -> list[Array]:
+        """As `run`, on one core, while others do the same. Raises `ModelFailed`."""
+        assert self._beside is not None
+        return self._run(self._beside, inputs)
+
+    def open_lanes(self, session: LoadedModel, lanes: int) -> None:
+        """Take a session of one thread that may run on several at once."""
+        self._beside, self.lanes = session, lanes
+        self.memory_bytes += session.memory_bytes
+
+    def close_lanes(self) -> None:
+        """Let go of that session again."""
+        if self._beside is not None:
+            self.memory_bytes -= self._beside.memory_bytes
+            self._beside.close()
+        self._beside, self.lanes = None, 1
+
+    def _run(self, session: LoadedModel, inputs: Sequence[Array]) -> list[Array]:
         try:
-            outputs = self._session.run(inputs)
+            outputs = session.run(inputs)
         except ModelFailed:
             raise
         except SkyloomError as error:
@@ -70,6 +93,7 @@ class Model:
 
     def close(self) -> None:
         """Let go of the model; `run` is not called any more."""
+        self.close_lanes()
         self._session.close()
 
     def example(self, rows: int, length: int = 1) -> list[Array]:
@@ -84,15 +108,23 @@ class Model:
         ]
 
     def rehearsal(self, rows: int) -> Callable[[], object]:
-        """A batch of zeros to be timed; free axes have a usual length, or one where the model does not take that."""
+        """A batch of single rows of zeros, to be put together and run: both are timed. Free axes have a usual length, or one where the
+        model does not take that."""
+        parts = self.usual(1)
+        if rows == 1:
+            return lambda: self.run(parts)
+        # Putting rows together is a part of what a batch costs; of large rows, a large one.
+        return lambda: self.run([np.concatenate([part] * rows) for part in parts])
+
+    def usual(self, rows: int) -> list[Array]:
+        """As `example`, with a usual length on free axes, or one where the model does not take that."""
         if self._length is None:
             try:
                 self.run(self.example(1, _USUAL_LENGTH))
                 self._length = _USUAL_LENGTH
             except ModelFailed:
                 self._length = 1
-        inputs = self.example(rows, self._length)
-        return lambda: self.run(inputs)
+        return self.example(rows, self._length)
 
 
 def load(folder: Path, threads: int, manifest_digest: str = "", gpus: int = 0) -> Model:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
+from skyloom.inference.gpu import GpuReader
 from skyloom.inference.telling import Teller
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
@@ -20,15 +21,22 @@ class Reporter:
     """Sends `ReportTraffic` with the task's own token.
 
     Args:
+        gpu: reads the replica's GPUs, where it has some.
         stop: called when the control plane says that this replica is not wanted any more.
     """
 
     def __init__(
-        self, plane: DataPlane, task: TaskEnvironment, ports: tuple[int, int], stop: Callable[[], None]
+        self,
+        plane: DataPlane,
+        task: TaskEnvironment,
+        ports: tuple[int, int],
+        stop: Callable[[], None],
+        gpu: GpuReader | None = None,
     ) -> None:
         self._plane = plane
         self._ports = ports
         self._stop = stop
+        self._gpu = gpu
         self._teller = Teller(task, _TIMEOUT_S)
 
     async def run(self) -> None:
@@ -41,7 +49,8 @@ class Reporter:
         """Report once; nobody there is no error, the next report says it all again."""
         self._plane.look_again()
         try:
-            answer = await asyncio.to_thread(self._teller.send, self._report(), secrets.token_hex(16))
+            busy = None if self._gpu is None else await asyncio.to_thread(self._gpu.utilisation)
+            answer = await asyncio.to_thread(self._teller.send, self._report(busy), secrets.token_hex(16))
         except SkyloomError:
             return
         if answer.stop:
@@ -51,7 +60,7 @@ class Reporter:
         """Let go of the connection."""
         self._teller.close()
 
-    def _report(self) -> ReportTraffic:
+    def _report(self, busy: float | None) -> ReportTraffic:
         plan = self._plane.plan
         return ReportTraffic(
             name=plan.endpoint,
@@ -61,6 +70,7 @@ class Reporter:
             rest_port=self._ports[0],
             grpc_port=self._ports[1],
             traffic=self._traffic(),
+            gpu=busy,
             guests=self._plane.guests.reports() if self._plane.guests is not None else (),
         )
 

@@ -21,7 +21,7 @@ from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.forms import Form, read_texts
 from skyloom.inference.gpu import GpuReader, GpuUnreadable, open_gpu
 from skyloom.inference.journal import Journal, LogFile, PredictionLog
-from skyloom.inference.lanes import LanedBatcher
+from skyloom.inference.lanes import open_lanes
 from skyloom.inference.memory import settle_memory
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -30,6 +30,7 @@ from skyloom.inference.packing.guest import Arrived, Guest, loader
 from skyloom.inference.packing.guests import GuestHouse
 from skyloom.inference.plan_files import read_plan_file
 from skyloom.inference.ports import PortClaim, listen
+from skyloom.inference.priorities import PriorityBatcher
 from skyloom.inference.report import Reporter
 from skyloom.inference.response_cache import ResponseCache
 from skyloom.inference.sampling import SampledLog, Sampler
@@ -91,6 +92,7 @@ class Replica:
             self._sampler = Sampler(rule_file, samples, plan.replica, model.manifest)
             log = SampledLog(log, self._sampler)
         traffic = TrafficCounter(model.profile, model.manifest.signature)
+        self._gpu = _gpu_of(plan)
         rule = plan.cache
         self._cache = ResponseCache(rule.size_bytes, rule.ttl_s) if rule is not None and rule.size_bytes else None
         self._urgent = AccessList(folder / plan.urgent_file) if plan.lanes is not None and plan.urgent_file else None
@@ -127,7 +129,7 @@ class Replica:
             await loop.create_server(accept, sock=listener)
             for (accept, _), listener in zip(wanted, listeners, strict=True)
         ]
-        reporter = Reporter(self.plane, task, ports, self._stopping.set) if task.url else None
+        reporter = Reporter(self.plane, task, ports, self._stopping.set, self._gpu) if task.url else None
         work = [asyncio.create_task(self._sweep())]
         if reporter:
             work.append(asyncio.create_task(reporter.run()))
@@ -172,7 +174,7 @@ class Replica:
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
             return self._offering(plane)
 
-        load = loader(plan, gauge(_gpu_of(plan)))
+        load = loader(plan, gauge(self._gpu))
         return GuestHouse(table, load, settle, plan.limits.timeout_s, plan.limits.max_queue_bytes)
 
     def _claim(self) -> None:
@@ -235,7 +237,7 @@ def plane_of(
     times: Timekeeper | None = None,
 ) -> DataPlane:
     """What answers for one loaded model: its queue, its contract, its log."""
-    kind = Batcher if plan.lanes is None else functools.partial(LanedBatcher, share=plan.lanes.share)
+    kind = Batcher if plan.lanes is None else functools.partial(PriorityBatcher, share=plan.lanes.share)
     batcher = kind(
         model,
         pace,
@@ -245,6 +247,7 @@ def plane_of(
         settle=log.write,
         watch=traffic.watch,
         may_block=not model.is_remote,
+        lanes=model.lanes,
     )
     batcher.times = times or batcher.times
     contract = Contract(model.manifest.signature, plan.limits.max_request_rows)
@@ -252,13 +255,13 @@ def plane_of(
 
 
 def _gpu_of(plan: ServePlan) -> GpuReader | None:
-    """What reads the replica's GPU; said plainly where nothing can, since then only cores' memory is counted."""
+    """What reads the replica's GPU; said plainly where nothing can: then only cores' memory is counted, and nobody hears how busy it is."""
     if not plan.gpus:
         return None
     try:
         return open_gpu()
     except GpuUnreadable as error:
-        print(f"memory of the GPU is not counted: {error}", file=sys.stderr)
+        print(f"the GPU's memory and work are not counted: {error}", file=sys.stderr)
         return None
 
 
@@ -304,8 +307,10 @@ async def serve(
         spec = hosted_spec(plan.limits.timeout_s)
         await _serve_service(plan, folder, task, manifest, spec, sys.executable, on_ready)
         return
-    model = models.load_verified(folder / plan.bundle, manifest, models.thread_count(plan.cpus), plan.gpus)
+    threads = models.thread_count(plan.cpus)
+    model = models.load_verified(folder / plan.bundle, manifest, threads, plan.gpus)
     pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    open_lanes(model, folder / plan.bundle, pace, threads, plan.gpus)
     await Replica(plan, folder, model, pace).run(task)
 
 

@@ -201,6 +201,7 @@ class EndpointCalls(ChangeCalls):
         grpc_port: int = 0,
         traffic: Traffic | None = None,
         guests: Sequence[GuestReport] = (),
+        gpu: float | None = None,
     ) -> model.Reported:
         """Told by a replica about itself; nobody else may."""
         ask = model.ReportTraffic(
@@ -212,6 +213,7 @@ class EndpointCalls(ChangeCalls):
             grpc_port=grpc_port,
             traffic=traffic or Traffic(),
             guests=tuple(guests),
+            gpu=gpu,
         )
         return self._transport.send(ask)
 

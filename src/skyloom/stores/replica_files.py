@@ -8,6 +8,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,7 @@ class LocalReplicaFiles:
         for part in (folder, *requests, self._packs, self._bundles, self._sampling, self._samples):
             part.mkdir(mode=0o700, exist_ok=True)
         self.python = sys.executable
+        self.reads_gpu = find_spec("pynvml") is not None
         self.log_folder, self.port_folder = str(self._logs), str(self._ports)
 
     def access_path(self, project: str) -> str:

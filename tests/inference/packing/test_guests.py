@@ -86,6 +86,12 @@ class Place:
             self.ask(name)
             assert await self.answered(1) == [f"{name}: {name}"]
 
+    async def let_go(self, *names: str) -> None:
+        """Wait until these models, and no others, were closed; that happens on the thread."""
+        async with asyncio.timeout(10):
+            while set(self.closed) != set(names):
+                await asyncio.sleep(0.002)
+
     def there(self) -> set[str]:
         return {guest.entry.model for guest in self.guests if guest.state is GuestState.LOADED}
 
@@ -128,7 +134,8 @@ def test_guest_that_was_asked_for_longest_ago_goes_by_number_and_by_measured_mem
         place.guests.refresh()
         place.sizes["d"] = 25  # it said nothing of that: only loading it tells
         await place.use("d")
-        assert place.there() == {"d"} and set(place.closed) == {"a", "b", "c"}
+        assert place.there() == {"d"}
+        await place.let_go("a", "b", "c")
         place.write(*(entry(name) for name in "abcd"), memory_bytes=5)
         place.guests.refresh()
         assert place.there() == set()
@@ -189,7 +196,8 @@ def test_guest_larger_than_the_pack_is_refused_and_drives_nobody_out(tmp_path):
         await place.use("a")
         place.ask("huge")
         assert (await place.answered(2))[-1] == "huge: GuestTooLarge"
-        assert place.there() == {"a"} and place.closed == ["huge"]
+        assert place.there() == {"a"}
+        await place.let_go("huge")
         with pytest.raises(GuestTooLarge, match="needs 100 bytes"):
             place.ask("huge")
         place.write(entry("a"), entry("huge"), memory_bytes=200)

@@ -1,13 +1,16 @@
 """Heads that are remembered: bytes that were admitted once get no more by it than a parser would give them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
 from skyloom.inference.wire import known
+from skyloom.inference.wire.bodies import ComingBody
 from skyloom.inference.wire.http import Connections
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.site import Exchange
 from skyloom.rooms.serving.plan import Limits
 from tests.inference.wire.test_http2 import Line
@@ -96,6 +99,15 @@ def test_token_taken_back_is_refused_though_its_head_is_known(group):
     assert b" 401 " in caller.send(HEAD + b"body")
 
 
+def test_heads_that_never_come_again_leave_room_for_those_that_do(group):
+    caller = Caller(group)
+    for number in range(1_000):
+        caller.send(HEAD.replace(b"Host", b"X-Request-Id: %d\r\nHost" % number) + b"body")
+    caller.send(HEAD + b"body")
+    assert group.known.find(HEAD) is not None
+    assert len(group.known._heads) <= 256
+
+
 def test_nothing_is_served_behind_a_request_that_said_it_is_the_last(group):
     first = Caller(group)
     first.send(HEAD + b"body")
@@ -163,3 +175,37 @@ def test_group_that_remembers_answers_what_one_that_does_not_answers(chunks, hol
             caller.connection.connection_lost(None)
             assert group.unread_bytes == 0
     assert answers[0] == answers[1]
+
+
+@given(st.binary(min_size=1, max_size=20_000), st.lists(st.integers(1, 9_000), max_size=40), st.binary(max_size=30))
+def test_body_in_any_parts_is_the_same_body_and_what_follows_is_left(body, sizes, behind):
+    coming, sent, rest = ComingBody(Head(b"POST", b"/", {}), len(body)), body + behind, b""
+    for size in [*sizes, len(sent)]:
+        if coming.is_whole:
+            break
+        rest = coming.take(sent[:size])
+        sent = sent[size:]
+    assert coming.joined() == body
+    assert rest + sent == behind
+
+
+def test_body_in_many_small_parts_is_few_objects():
+    coming = ComingBody(Head(b"POST", b"/", {}), 100_000)
+    for _ in range(100_000):
+        coming.take(b"x")
+    assert coming.is_whole
+    assert len(coming._parts) <= 2
+
+
+def test_bodies_behind_known_heads_have_the_bounds_of_all_bodies():
+    group = Connections(Gate(), Limits(max_unread_bytes=1_024, max_body_bytes=1_024))
+    head = HEAD.replace(b"4\r\n", b"1000\r\n")
+    first, second = Caller(group), Caller(group)
+    first.send(head + bytes(1_000))
+    first.send(head + bytes(600))
+    assert group.unread_bytes == 600
+    assert b" 429 " in second.send(head + bytes(600))
+    first.connection.cut_if_late(time.monotonic() + 1e6)
+    assert b" 408 " in first.line.written
+    assert group.unread_bytes == 0
+    assert len(group.site.seen) == 1

@@ -32,6 +32,8 @@ def test_same_question_of_the_same_token_is_answered_again_and_is_a_prediction_o
     first, again = ask(client, rows), ask(client, rows, id="mine")
     assert "skyloom-cache" not in first.headers and again.headers["skyloom-cache"] == "hit"
     assert again.json()["outputs"] == first.json()["outputs"] and again.json()["id"] == "mine"
+    plainly = ask(client, rows)
+    assert plainly.headers["skyloom-cache"] == "hit" and plainly.json()["outputs"] == first.json()["outputs"]
     names = [one.headers["skyloom-prediction-id"] for one in (first, again)]
     found = [find_prediction(place / "requests", name) for name in names]
     assert names[0] != names[1] and [one.cached_from for one in found] == ["", names[0]]
@@ -42,7 +44,7 @@ def test_same_question_of_the_same_token_is_answered_again_and_is_a_prediction_o
         assert other.status_code == 200 and "skyloom-cache" not in other.headers
     stats = client.get("/v2/models/toy/stats").json()["model_stats"][0]
     told = stats["inference_stats"]
-    assert (told["cache_hit"]["count"], told["cache_miss"]["count"], told["success"]["count"]) == (2, 4, 6)
+    assert (told["cache_hit"]["count"], told["cache_miss"]["count"], told["success"]["count"]) == (3, 4, 7)
     assert stats["inference_count"] == 3 + 3 + 2 + 3
     counted = client.get("/metrics").text
     assert "skyloom_inference_cache_hits_total{" in counted and "skyloom_inference_requests_total{" in counted

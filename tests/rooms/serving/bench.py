@@ -48,6 +48,7 @@ class MemoryReplicaFiles:
         self.sampled: dict[str, tuple[int, int]] = {}
         self.trimmed: dict[str, int] = {}  # replica → the first offset that is left
         self.tables: dict[str, RoutingTable] = {}
+        self.reads_gpu = False
         self.urgent: dict[str, tuple[str, ...]] = {}
         self.packs: dict[str, PackTable] = {}
         self.bundles: dict[str, dict[str, str]] = {}
@@ -283,7 +284,13 @@ class Bench:
         return {share.number: share.weight for share in row.shares if share.weight > 0} if row else {}
 
     def report(
-        self, replica: Any, ready: bool = True, by: Caller | None = None, guests: Any = (), **traffic: Any
+        self,
+        replica: Any,
+        ready: bool = True,
+        by: Caller | None = None,
+        guests: Any = (),
+        gpu: Any = None,
+        **traffic: Any,
     ) -> Any:
         caller = by or msgspec.structs.replace(ME, task_id=f"{replica.job_id}.1.0")
         ask = ReportTraffic(
@@ -294,6 +301,7 @@ class Bench:
             rest_port=50_000 + int(replica.id.rpartition("_")[2], 36) % 10_000 if replica.private else 40_001,
             traffic=Traffic(**traffic),
             guests=guests,
+            gpu=gpu,
         )
         return self.serving.report(ask, caller)
 

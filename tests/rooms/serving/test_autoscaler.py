@@ -5,11 +5,14 @@ import pytest
 
 from skyloom.core.errors import InvalidInput
 from skyloom.ports.door import EVENTS
+from skyloom.rooms.jobs.model import JobState
 from skyloom.rooms.monitoring.model import Latency
 from skyloom.rooms.schedules.model import CronUnreadable, TimeZoneUnknown
-from skyloom.rooms.serving.model import EndpointState
+from skyloom.rooms.serving.autoscaler import _Followed, check_gpu
+from skyloom.rooms.serving.model import Endpoint, EndpointState, Replica
 from skyloom.rooms.serving.ports import GATEWAYS
 from skyloom.rooms.serving.routes import RevisionTraffic, RouteTraffic
+from skyloom.rooms.serving.rules import Seen
 from skyloom.rooms.serving.scaling import (
     Autoscaling,
     Foresight,
@@ -162,7 +165,6 @@ def test_stopped_and_deployed_again_begins_awake(bench: Bench) -> None:
     ("scaling", "error"),
     [
         (Autoscaling(min_replicas=5), ScalingUnclear),
-        (Autoscaling(signal=ScaleSignal.GPU, target=0.5), ScalingUnclear),
         (Autoscaling(floors=(ScheduledFloor(start="nonsense", end="0 8 * * *"),)), CronUnreadable),
         (Autoscaling(floors=(ScheduledFloor(start="0 7 30 2 *", end="0 8 * * *"),)), InvalidInput),
         (
@@ -227,3 +229,47 @@ def test_foresight_remembers_earlier_days_after_a_restart_and_a_new_limit(bench:
     bench.settle(3)
     assert "1 earlier day saw up to 20 requests at once" in bench.status().scale.floor_why
     assert bench.status().endpoint.num_replicas == 5
+
+
+def test_gpu_is_scaled_on_where_replicas_have_one_and_it_can_be_read() -> None:
+    bench = Bench()
+    wish = Autoscaling(signal=ScaleSignal.GPU, target=0.5)
+    with pytest.raises(ScalingUnclear, match="its replicas have none"):
+        bench.deploy(scaling=wish)
+    check_gpu(wish, 1, can_read=True)
+    check_gpu(None, 0, can_read=False)
+    with pytest.raises(ScalingUnclear, match="nothing here can read"):
+        check_gpu(wish, 1, can_read=False)
+
+
+def test_gpus_that_are_busy_ask_for_more_and_silent_ones_for_nothing() -> None:
+    wish = Autoscaling(signal=ScaleSignal.GPU, target=0.5, max_replicas=9)
+    replica = Replica(
+        id="rep_1",
+        project="p",
+        endpoint_id="ep_1",
+        revision_id="rev_1",
+        revision_number=1,
+        job_id="job_1",
+        created_at=0.0,
+    )
+    for told, wanted in ((0.9, 2), (0.3, 1), (None, 1)):
+        followed = _Followed()
+        endpoint = Endpoint(
+            id="ep_1",
+            project="p",
+            name="e",
+            model="m",
+            revision=1,
+            num_replicas=1,
+            created_at=0.0,
+            created_by="me",
+            scaling=wish,
+        )
+        seen = [Seen(replica, JobState.RUNNING, ready=True, gpu=told)]
+        decision = None
+        for second in range(70):
+            decision = followed.decide(endpoint, seen, float(second))
+            followed.settle(decision, float(second))
+            followed.hear("gw", RouteTraffic(endpoint="ep_1"), float(second), float(second))
+        assert decision is not None and decision.wanted == wanted, (told, decision)

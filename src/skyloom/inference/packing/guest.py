@@ -10,7 +10,7 @@ from skyloom.inference import model as models
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
-from skyloom.inference.packing.gauge import Gauge
+from skyloom.inference.packing.gauge import Gauge, give_back
 from skyloom.inference.statistics import ModelStatistics, Timekeeper
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.monitoring.model import Profile
@@ -118,6 +118,7 @@ def loader(plan: ServePlan, gauge: Gauge) -> Load:
     """What loads guests, one at a time, off the event loop. It raises what a bundle raises that cannot be served."""
 
     def load(entry: PackEntry, pace: Pace | None) -> Arrived:
+        give_back()
         before = gauge()
         model = models.load(Path(entry.folder), models.thread_count(plan.cpus), entry.manifest, plan.gpus)
         try:
@@ -128,6 +129,7 @@ def loader(plan: ServePlan, gauge: Gauge) -> Load:
         except SkyloomError:
             model.close()
             raise
+        give_back()  # what loading took beside the model is no part of it
         return Arrived(model, pace, max(gauge() - before, 1))
 
     return load

@@ -53,6 +53,7 @@ class LitertRuntime:
 
     platform = "litert_tflite"
     model_file = _FILE
+    runs_at_once = False
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load, and try a batch of two: some files fix their batch without saying so."""

@@ -38,6 +38,7 @@ class OnnxRuntime:
 
     platform = "onnxruntime_onnx"
     model_file = MODEL_FILE
+    runs_at_once = True
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Load from bytes: external data files, which the path form would look for on disk, are refused by this."""

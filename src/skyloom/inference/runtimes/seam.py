@@ -87,10 +87,12 @@ class Runtime(Protocol):
     Attributes:
         platform: its name in the model metadata of the Open Inference Protocol.
         model_file: the file of a bundle that it loads.
+        runs_at_once: `LoadedModel.run` may be called from several threads at the same time.
     """
 
     platform: str
     model_file: str
+    runs_at_once: bool
 
     def signature(self, path: Path) -> Signature:
         """What a model file says that it takes and gives, for registering it. Loads it as carefully as `load` does. Raises

@@ -65,6 +65,7 @@ class TorchRuntime:
 
     platform = "pytorch_export"
     model_file = _FILE
+    runs_at_once = False
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
         """Screen, then load."""

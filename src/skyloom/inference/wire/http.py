@@ -11,6 +11,7 @@ from typing import cast
 
 import httptools
 
+from skyloom.inference.wire.bodies import ComingBody
 from skyloom.inference.wire.known import Known
 from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
 from skyloom.inference.wire.site import Site
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._is_waiting = False  # for its turn to read the rest
         self._num_chunks = self._held_bytes = 0
         self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
+        self._coming: ComingBody | None = None
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -128,8 +130,12 @@ class Connection(asyncio.Protocol):
             if self._lingered_bytes > _MAX_LINGER_BYTES:
                 self._transport.abort()
             return
+        if self._coming is not None:
+            self._take(data, self._coming)
+            return
         exchanges = self._exchanges
-        if self._request is None and not self._in_head and not (exchanges and exchanges[-1].closing):
+        is_between = self._request is None and not self._in_head and not len(self._unparsed)
+        if is_between and not (exchanges and exchanges[-1].closing):
             end = data.find(b"\r\n\r\n") + 4
             self._raw_head = data[:end] if end > 3 else b""
             known = self._group.known.find(self._raw_head)
@@ -139,6 +145,12 @@ class Connection(asyncio.Protocol):
                 self._site.serve(request, self._begin(request, closing=False))
                 if self._paused or len(exchanges) >= self._limits.max_pipelined:
                     self._steer()
+                return
+            if known is not None and end + known[1] > len(data):
+                self._request = Request(known[0])
+                self._coming = ComingBody(known[0], known[1])
+                self._wait(self._limits.body_timeout_s)
+                self._take(data[end:], self._coming)
                 return
         self._parse(b"".join((self._unparsed, data)) if len(self._unparsed) else data)
         self._steer()
@@ -290,6 +302,22 @@ class Connection(asyncio.Protocol):
         self._raw_head = b""  # the next request of the same bytes has another one
         self._site.serve(request, exchange)
 
+    def _take(self, data: bytes, coming: ComingBody) -> None:
+        """Take a part of a body behind a known head: nothing in it has to be parsed."""
+        before = coming.num_bytes
+        rest = coming.take(data)
+        self._group.unread_bytes += coming.num_bytes - before
+        if self._group.is_full and coming.num_bytes > self._group.share_bytes:
+            self._refuse(429, "Too many large requests are coming in at once.")
+        elif coming.is_whole:
+            request, self._request = Request(coming.head), None
+            request.body = coming.joined()
+            self._drop_body()
+            self._site.serve(request, self._begin(request, closing=False))
+        self._steer()
+        if rest:
+            self.data_received(rest)
+
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
         exchange = Turn(self, closing or self._group.draining, request.head.method == b"HEAD")
@@ -440,6 +468,9 @@ class Connection(asyncio.Protocol):
     def _drop_body(self) -> None:
         self._group.unread_bytes -= len(self._body)
         self._body = b""
+        if self._coming is not None:
+            self._group.unread_bytes -= self._coming.num_bytes
+            self._coming = None
 
     def _wait(self, duration_s: float) -> None:
         self._read_deadline = time.monotonic() + duration_s

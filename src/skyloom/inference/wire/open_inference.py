@@ -120,7 +120,7 @@ class OpenInference:
     def _plainly(self, ticket: Ticket) -> Response:
         """The usual answer: all outputs in JSON, as the request log has them."""
         outputs = ticket.logged_outputs
-        if outputs is None or ticket.call.client_id:
+        if outputs is None or ticket.call.client_id or ticket.cached_from:
             return self._worded(ticket, frozenset())
         name = ticket.prediction_id.encode()
         return Response(200, self._usual % (name, name, outputs), headers=((b"skyloom-prediction-id", name),))

@@ -76,8 +76,9 @@ class Rest:
     def serve(self, request: Request, exchange: Streaming) -> None:
         """Answer; an inference later, everything else at once."""
         method, target, headers = request.head
-        route = self._routes(target)[method]
-        if route.takes and b"content-encoding" in headers:
+        routes = self._table.get(target)
+        route = (self._routes(target) if routes is None else routes)[method]
+        if b"content-encoding" in headers and route.takes:
             self._unpack(request, exchange, route)
         else:
             self._answer(request, exchange, route)

@@ -136,6 +136,7 @@ class _Followed:
         self._began: float | None = None
         self._heard_at: float | None = None
         self._size = self._answering = 0
+        self._gpu: float | None = None
         self._starting: set[str] = set()
         self.recalled: LoadMemory | None = None
         self._kept_at: float | None = None
@@ -180,6 +181,7 @@ class _Followed:
                 queue_delay_s=max(told.queue_delay_s for told in seen),
                 latency_s=None if before is None else _tail(before, route),
                 utilisation=_busy_share(mean, self._answering),
+                gpu=self._gpu,
             )
         )
         return bool(route.held) and self._size == 0
@@ -199,6 +201,8 @@ class _Followed:
         self._learn_lead(seen, now)
         self._load.lead_s = self._lead_s
         self._answering = sum(item.answers for item in seen)
+        told = [item.gpu for item in seen if item.answers and item.gpu is not None]
+        self._gpu = sum(told) / len(told) if told else None
         return decide(scaling, self._load, endpoint.num_replicas, now, self._course)
 
     def settle(self, decision: ScaleDecision, now: float) -> None:
@@ -219,17 +223,24 @@ class _Followed:
 def check_asked(scaling: Autoscaling, now: float) -> None:
     """Raise `ScalingUnclear`, `CronUnreadable` or `TimeZoneUnknown` for what can never be done."""
     check_scaling(scaling)
-    if scaling.signal is ScaleSignal.GPU:
-        raise ScalingUnclear(
-            "Nobody tells how busy the GPUs of replicas are.",
-            next_action="Scale on concurrency, utilisation or queue_delay.",
-        )
     for floor in scaling.floors:
         for line in (floor.start, floor.end):
             if next_slot(line, floor.time_zone, now) is None:
                 raise ScalingUnclear(
                     f"The schedule's {line!r} never comes true.", next_action="Name a day that some month has."
                 )
+
+
+def check_gpu(scaling: Autoscaling | None, num_gpus: int, can_read: bool) -> None:
+    """Raise `ScalingUnclear` where a GPU is to be scaled on that is not there, or that nobody can read."""
+    if scaling is None or scaling.signal is not ScaleSignal.GPU or (num_gpus and can_read):
+        return
+    why = "nothing here can read how busy they are" if num_gpus else "its replicas have none"
+    action = "Install nvidia-ml-py where replicas run, or scale" if num_gpus else "Deploy with GPUs, or scale"
+    raise ScalingUnclear(
+        f"The endpoint cannot be scaled on GPUs: {why}.",
+        next_action=f"{action} on concurrency, utilisation or queue_delay.",
+    )
 
 
 def size_of(ask: Deploy, endpoint: Endpoint) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class LoadHistory:
             case ScaleSignal.UTILISATION:
                 return sample.utilisation * sample.replicas, span_s
             case ScaleSignal.GPU:
-                return sample.gpu * sample.replicas, span_s
+                # Nobody there is no work; somebody who does not say how busy it is tells nothing.
+                known = sample.gpu is not None or not sample.replicas
+                return (sample.gpu or 0.0) * sample.replicas, span_s if known else 0.0
             case ScaleSignal.QUEUE_DELAY:
                 return max(sample.queue_delay_s, sample.oldest_held_s if sample.held else 0.0), span_s
         if sample.latency_s is None and not sample.held:

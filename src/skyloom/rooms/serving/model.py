@@ -314,6 +314,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
         ready: it takes requests.
         rest_port, grpc_port: where it listens.
         guests: the models of its pack that were ever asked for.
+        gpu: share of their time in which its GPUs were busy lately, by whomever; None where it has none, or nothing reads it.
     """
 
     name: Id
@@ -324,6 +325,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     grpc_port: Port = 0
     traffic: Traffic
     guests: Annotated[tuple[GuestReport, ...], Meta(max_length=MAX_PACKED)] = ()
+    gpu: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
 @operation("endpoints.report_routes", Right.WRITE, "POST /gateways/{gateway}/traffic", audited=False)

@@ -133,6 +133,7 @@ class Outlook:
             waits=status.reason is Reason.WAITING_FOR_RESOURCES,
             last_words=status.message,
             port=self._heard.port(replica.id),
+            gpu=self._heard.gpu(replica.id),
         )
 
 

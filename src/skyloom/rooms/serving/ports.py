@@ -31,9 +31,11 @@ class ReplicaFiles(Protocol):
         log_folder: request logs, in segments, by replica.
         port_folder: lock files of the ports.
         python: interpreter that data planes run with.
+        reads_gpu: replicas can say how busy their GPUs are.
     """
 
     python: str
+    reads_gpu: bool
     log_folder: str
     port_folder: str
 

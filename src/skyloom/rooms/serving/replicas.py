@@ -153,6 +153,11 @@ class Heard:
         known = self._reports.get(replica_id)
         return known[1].traffic if known else Traffic()
 
+    def gpu(self, replica_id: str) -> float | None:
+        """How busy its GPUs are, by a report that is not too old to be true."""
+        known = self._reports.get(replica_id)
+        return known[1].gpu if known is not None and self._clock.monotonic() - known[0] < _FRESH_S else None
+
     def guests(self, replica_id: str) -> tuple[GuestReport, ...]:
         """What became of the models of its pack, by its newest report."""
         known = self._reports.get(replica_id)

@@ -31,6 +31,7 @@ class Seen:
         waits: its job waits for resources.
         port: where it said that it takes requests; 0 while it has not said so.
         last_words: why the job ended, with the end of its output.
+        gpu: how busy its GPUs are, 0 to 1; None where nobody says.
     """
 
     replica: Replica
@@ -40,6 +41,7 @@ class Seen:
     waits: bool = False
     last_words: str = ""
     port: int = 0
+    gpu: float | None = None
 
     @property
     def ended(self) -> bool:

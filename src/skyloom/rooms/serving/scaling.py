@@ -145,7 +145,7 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: requests in the system, averaged over it; ``held``: those that wait for a replica at its end.
         oldest_held_s: how long the first of them waits.
         queue_delay_s, latency_s: of the requests in it; the latency is that of 95 in 100, None when none was answered.
-        utilisation, gpu: of each replica, 0 to 1.
+        utilisation, gpu: of each replica, 0 to 1; the GPUs' is None while no replica says it.
     """
 
     at: float
@@ -158,7 +158,7 @@ class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
     queue_delay_s: float = 0.0
     latency_s: float | None = None
     utilisation: float = 0.0
-    gpu: float = 0.0
+    gpu: float | None = None
 
 
 class TooSmall(msgspec.Struct, frozen=True):

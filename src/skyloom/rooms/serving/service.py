@@ -34,7 +34,7 @@ from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.registry.services import ServiceMethod
 from skyloom.rooms.serving import fleet, model, predictions, rules
-from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, size_of
+from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, check_gpu, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
 from skyloom.rooms.serving.judging import QualityReports
@@ -135,6 +135,7 @@ class Serving:
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
+        check_gpu(size["scaling"], resources.gpus, self._files.reads_gpu)
         draft = self._revision_of(endpoint, ask, version, resources, latest)
         check_offer(draft.cache, resources.memory_bytes)
         wanted = changed(endpoint, {"model": ask.model, "stopped_by": "", "lanes": draft.lanes, **size})
