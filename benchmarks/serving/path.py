@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--wrk", type=float, default=0.0, metavar="SECONDS", help="a real process and a real client")
+    parser.add_argument("--wrk", type=int, default=0, metavar="SECONDS", help="a real process and a real client")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skyloom-path-") as folder:
         plan = written(Path(folder), asked.model)
