@@ -78,6 +78,7 @@ class Journal:
         self._outputs = signature.outputs
         self._encoder = msgspec.json.Encoder()
         self.failed = False
+        self.keeps_outputs = True  # False: somebody wants an output redacted, so no answer is kept here
 
     def write(self, tickets: Sequence[Ticket]) -> None:
         """Name each ticket's prediction and append its line; on failure every ticket fails with `RequestLogFull`."""
@@ -140,7 +141,7 @@ class Journal:
             latency_us=int((clock - ticket.arrived_at) * 1e6),
             status=200 if ticket.failure is None else 500,
             client_id=ticket.call.client_id,
-            outputs=msgspec.Raw(outputs if len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
+            outputs=msgspec.Raw(outputs if self.keeps_outputs and len(outputs) <= MAX_OUTPUT_BYTES else b"null"),
         )
         return self._encoder.encode(prediction) + b"\n"
 

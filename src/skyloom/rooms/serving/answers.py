@@ -60,7 +60,9 @@ def answered(found: PredictionRecord, manifest: Manifest | None) -> AnsweredRows
     first = next((tensor for tensor in tensors or () if tensor.name == name), None)
     rows = _rows(first, said.rows) if first is not None else None
     if rows is None:
-        return msgspec.structs.replace(made, trouble=f"The answer of {said.prediction_id} was too large to be logged.")
+        return msgspec.structs.replace(
+            made, trouble=f"The answer of {said.prediction_id} was not logged: it is too large, or redacted."
+        )
     if any(None in row for row in rows):
         return msgspec.structs.replace(made, trouble=f"The answer of {said.prediction_id} holds no numbers.")
     if manifest.kind is ModelKind.REGRESSION:
