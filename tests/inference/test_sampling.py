@@ -2,6 +2,7 @@
 
 import errno
 import random
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind, Signatu
 from skyloom.rooms.serving.predictions import log_name, starts_of
 from skyloom.rooms.serving.samples import Pattern, RequestSampling, RowsNotKept, SampledRow, SampleLine, SamplingRule
 from skyloom.rooms.serving.samples_columns import columns_of
+from skyloom.stores.replica_files import LocalReplicaFiles
 
 TABULAR = Manifest(
     kind=ModelKind.CLASSIFICATION,
@@ -199,6 +201,25 @@ def test_segments_follow_each_other_without_a_gap(tmp_path, monkeypatch):
     assert len(starts) > 3
     sizes = [(tmp_path / "samples" / log_name("rep_a", start)).stat().st_size for start in starts]
     assert [start + size for start, size in zip(starts, sizes, strict=True)][:-1] == starts[1:]
+
+
+def test_one_write_beyond_the_bound_does_not_end_the_sampling(tmp_path):
+    files = LocalReplicaFiles(tmp_path / "files")
+    folder = Folder(tmp_path, max_bytes=2_000)
+    folder.sampler = Sampler(
+        tmp_path / "rule.json", Path(files.samples_folder("ep")), "rep_a", TABULAR, random.Random(1).random
+    )
+    folder.sampler.take([tabular(np.ones((50, 3)))])
+    folder.sampler.refresh()
+    folder.sampler.take([tabular([[7, 7, 7]])])
+    taken = {"rep_a": files.samples("ep")["rep_a"][1]}
+    files.remove_samples("ep", taken, live={"rep_a"})
+    folder.sampler.refresh()
+    folder.sampler.take([tabular([[8, 8, 8]])])
+    start, end = files.samples("ep")["rep_a"]
+    content = (Path(files.samples_folder("ep")) / log_name("rep_a", start)).read_bytes()
+    assert start == taken["rep_a"] and end == start + len(content)
+    assert b'"age":8.0' in content and b'"count":1' in content and b'"age":7.0' not in content
 
 
 def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):

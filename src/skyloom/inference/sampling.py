@@ -3,6 +3,7 @@
 Lines lie in segments, named as those of the request log; the control plane takes them into a dataset (`rooms.sampling`) and removes them.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -90,6 +91,8 @@ class Sampler:
             print(f"the rule of sampling cannot be read, nothing is kept: {type(error).__name__}", file=sys.stderr)
         if self._rule is not None:
             self._is_full = self._kept_bytes() >= self._rule.max_bytes
+            if self._is_full and self._size:
+                self._next_segment()
 
     def take(self, tickets: Sequence[Ticket]) -> None:
         """Choose among answered rows and write what may be kept of them."""
@@ -229,6 +232,11 @@ class Sampler:
             # Sampled rows are no reason to fail an answer: they are counted, and told when there is room again.
             self._lose(_NOT_WRITTEN, lines.count(b"\n"))
             self._torn = self._file >= 0
+
+    def _next_segment(self) -> None:
+        """Let go of the file that is full: the newest is never removed, and nothing would ever make room."""
+        with contextlib.suppress(OSError):  # tried again in a second
+            self._open()
 
     def _open(self) -> None:
         """Begin a segment behind the last one."""

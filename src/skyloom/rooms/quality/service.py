@@ -24,7 +24,7 @@ from skyloom.rooms.quality.ports import QUALITY, TRUTHS, Answers
 
 KEEP_S = 90 * 86_400.0
 _TICK_S = 600.0
-_TRIMMED = 5_000  # records of one round
+_TRIMMED = 500  # records of one round
 _MAX_KNOWN = 20_000
 _EXPIRED = "prediction_expired"
 Joined = AnsweredRows | LabelRefusal
