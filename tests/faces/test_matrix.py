@@ -138,6 +138,7 @@ FOREIGN: dict[type[Operation[Any]], Asks] = {
         sampling.CollectSamples(name=name) for name in (ids["endpoint"], "secret-ep")
     ],
     sampling.LogOff: lambda ids: [sampling.LogOff(name=name) for name in (ids["endpoint"], "secret-ep")],
+    quality.ListFeedback: lambda ids: [quality.ListFeedback(name=name) for name in (ids["endpoint"], "secret-ep")],
     quality.GiveFeedback: lambda ids: [
         quality.GiveFeedback(name=name, labels=(quality.LabelGiven(prediction_id=ids["prediction"], label="0"),))
         for name in (ids["endpoint"], "secret-ep")

@@ -1,8 +1,8 @@
 """What is kept of requests: which rows, and that nothing that is redacted ever reaches the disk."""
 
 import errno
-import os
 import random
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from skyloom.inference import sampling as samplings
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.journal import RequestLogFull
+from skyloom.inference.journal import Journal, RequestLogFull
 from skyloom.inference.sampling import SampledLog, Sampler
 from skyloom.inference.tensors import Call
 from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind, Signature, TensorSpec
 from skyloom.rooms.serving.predictions import log_name, starts_of
 from skyloom.rooms.serving.samples import Pattern, RequestSampling, RowsNotKept, SampledRow, SampleLine, SamplingRule
 from skyloom.rooms.serving.samples_columns import columns_of
+from skyloom.stores.replica_files import LocalReplicaFiles
 
 TABULAR = Manifest(
     kind=ModelKind.CLASSIFICATION,
@@ -202,24 +203,48 @@ def test_segments_follow_each_other_without_a_gap(tmp_path, monkeypatch):
     assert [start + size for start, size in zip(starts, sizes, strict=True)][:-1] == starts[1:]
 
 
+def test_one_write_beyond_the_bound_does_not_end_the_sampling(tmp_path):
+    files = LocalReplicaFiles(tmp_path / "files")
+    folder = Folder(tmp_path, max_bytes=2_000)
+    folder.sampler = Sampler(
+        tmp_path / "rule.json", Path(files.samples_folder("ep")), "rep_a", TABULAR, random.Random(1).random
+    )
+    folder.sampler.take([tabular(np.ones((50, 3)))])
+    folder.sampler.refresh()
+    folder.sampler.take([tabular([[7, 7, 7]])])
+    taken = {"rep_a": files.samples("ep")["rep_a"][1]}
+    files.remove_samples("ep", taken, live={"rep_a"})
+    folder.sampler.refresh()
+    folder.sampler.take([tabular([[8, 8, 8]])])
+    start, end = files.samples("ep")["rep_a"]
+    content = (Path(files.samples_folder("ep")) / log_name("rep_a", start)).read_bytes()
+    assert start == taken["rep_a"] and end == start + len(content)
+    assert b'"age":8.0' in content and b'"count":1' in content and b'"age":7.0' not in content
+
+
+def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):
+    folder = Folder(tmp_path, drop=("scores",))
+    log = SampledLog(Journal(tmp_path / "logs", "rep_a", "rev_1", TABULAR.signature), folder.sampler)
+    (tmp_path / "rule.json").write_bytes(b"{")  # damaged: what was said before still holds
+    folder.sampler.refresh()
+    log.write([tabular([[1, 2, 3]], sure=0.8125)])
+    (tmp_path / "rule.json").unlink()
+    folder.sampler.refresh()
+    log.write([tabular([[1, 2, 3]], sure=0.8125)])
+    log.close()
+    first, second = (tmp_path / "logs" / "rep_a.jsonl").read_bytes().splitlines()
+    assert b"0.8125" not in first and b"0.8125" in second
+
+
 def test_failure_of_the_sampling_fails_no_answer(tmp_path, monkeypatch):
-    class Log:
-        failed = False
-
-        def write(self, tickets):
-            pass
-
-        def close(self):
-            pass
-
     folder = Folder(tmp_path)
-    log = SampledLog(Log(), folder.sampler)
+    log = SampledLog(Journal(None, "rep_a", "rev_1", TABULAR.signature), folder.sampler)
 
     def full(file, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(samplings, "write_all", full)
         one = tabular([[1, 2, 3]])
         log.write([one])
     assert one.failure is None and one.outputs is not None

@@ -30,10 +30,10 @@ def _mixed_up(line: RevisionQuality) -> str:
 
 
 def _which(sampling: RequestSampling) -> str:
-    words = [f"{sampling.share:.4g} of all"]
+    words = ["all" if sampling.share == 1 else f"{100 * sampling.share:g}% of all"]
     if sampling.uncertain_below is not None:
         words.append(f"all of confidence below {sampling.uncertain_below:g}")
-    return ", ".join([*words, *(f"{share:.4g} of {safe(name)}" for name, share in sampling.by_class.items())])
+    return ", ".join([*words, *(f"{100 * share:g}% of {safe(name)}" for name, share in sampling.by_class.items())])
 
 
 def _redacted(sampling: RequestSampling) -> str:

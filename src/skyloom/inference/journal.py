@@ -136,6 +136,9 @@ class Journal:
 
     Args:
         version: id of the registered version, where it is not that of the revision.
+
+    Attributes:
+        keeps_outputs: False while somebody wants an output redacted, so that no answer is kept here.
     """
 
     def __init__(self, log: LogFile, revision: str, signature: Signature, version: str = "") -> None:
@@ -146,6 +149,7 @@ class Journal:
         self._all_outputs = tuple(range(len(signature.outputs)))
         self._phrases = OutputPhrases(signature.outputs)
         self._encoder = msgspec.json.Encoder()
+        self.keeps_outputs = True
 
     @property
     def failed(self) -> bool:
@@ -158,6 +162,8 @@ class Journal:
         lines = bytearray(b"\n" if log.torn else b"" if tickets else _TRIAL)
         now, clock = time.time(), time.perf_counter()
         told = self._told(tickets) if tickets else ()
+        if not self.keeps_outputs:
+            told = [b"null"] * len(tickets)
         middle = b'","at":%b,"revision":"%b","rows":' % (repr(now).encode(), self._revision.encode())
         for ticket, outputs in zip(tickets, told, strict=True):
             name = ticket.prediction_id = log.names.name(log.offset + len(lines))

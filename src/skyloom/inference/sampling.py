@@ -3,6 +3,7 @@
 Lines lie in segments, named as those of the request log; the control plane takes them into a dataset (`rooms.sampling`) and removes them.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -20,7 +21,7 @@ import numpy as np
 from skyloom.durable import write_all
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.elements import as_numbers
-from skyloom.inference.journal import PredictionLog
+from skyloom.inference.journal import Journal
 from skyloom.inference.tensors import Array
 from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind
 from skyloom.rooms.serving.predictions import log_name, starts_of
@@ -52,6 +53,9 @@ class Sampler:
         rule_file: the `SamplingRule`; gone or unreadable, nothing is kept.
         folder: where segments go.
         dice: a number from 0 to 1.
+
+    Attributes:
+        redacts_outputs: something that the model answers may not be written as it is; so it stays while a rule cannot be read.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class Sampler:
         self._encoder = msgspec.json.Encoder()
         self._file = -1
         self._start = self._size = 0
-        self._torn = self._is_full = False
+        self._torn = self._is_full = self.redacts_outputs = False
         self.refresh()
 
     def refresh(self) -> None:
@@ -81,12 +85,14 @@ class Sampler:
                 if found.st_size <= _MAX_RULE_BYTES:
                     self._take(msgspec.json.decode(self._rule_file.read_bytes(), type=SamplingRule))
         except FileNotFoundError:
-            self._rule = self._seen = None
+            self._rule, self._seen, self.redacts_outputs = None, None, False
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             self._rule = None
             print(f"the rule of sampling cannot be read, nothing is kept: {type(error).__name__}", file=sys.stderr)
         if self._rule is not None:
             self._is_full = self._kept_bytes() >= self._rule.max_bytes
+            if self._is_full and self._size:
+                self._next_segment()
 
     def take(self, tickets: Sequence[Ticket]) -> None:
         """Choose among answered rows and write what may be kept of them."""
@@ -114,6 +120,9 @@ class Sampler:
 
     def _take(self, rule: SamplingRule) -> None:
         self._rule, redaction, key = rule, rule.sampling, bytes.fromhex(rule.key)
+        outputs = self._columns[len(self._columns) - len(self._manifest.signature.outputs) :]
+        redacted = {*redaction.drop, *redaction.hash, *redaction.mask}
+        self.redacts_outputs = not redacted.isdisjoint(outputs)
         unknown = [name for name in self._columns if name not in rule.columns]
         self._writers = dict.fromkeys(self._columns, _plain)
         for name in self._columns:
@@ -224,6 +233,11 @@ class Sampler:
             self._lose(_NOT_WRITTEN, lines.count(b"\n"))
             self._torn = self._file >= 0
 
+    def _next_segment(self) -> None:
+        """Let go of the file that is full: the newest is never removed, and nothing would ever make room."""
+        with contextlib.suppress(OSError):  # tried again in a second
+            self._open()
+
     def _open(self) -> None:
         """Begin a segment behind the last one."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -250,9 +264,9 @@ class Sampler:
 
 
 class SampledLog:
-    """`PredictionLog` that lets a sampler see what was logged."""
+    """`PredictionLog` that lets a sampler see what was logged, and logs no answers that are to be redacted."""
 
-    def __init__(self, log: PredictionLog, sampler: Sampler) -> None:
+    def __init__(self, log: Journal, sampler: Sampler) -> None:
         self._log, self._sampler = log, sampler
         self._trouble = ""
 
@@ -262,6 +276,7 @@ class SampledLog:
         return self._log.failed
 
     def write(self, tickets: Sequence[Ticket]) -> None:
+        self._log.keeps_outputs = not self._sampler.redacts_outputs
         self._log.write(tickets)
         try:
             self._sampler.take(tickets)

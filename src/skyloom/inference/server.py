@@ -85,12 +85,13 @@ class Replica:
         self._plan = plan
         self._log = LogFile(folder / plan.log_folder if plan.log_folder else None, plan.replica)
         self._access = AccessList(folder / plan.access_file)
-        log: PredictionLog = Journal(self._log, plan.revision, model.manifest.signature)
+        journal = Journal(self._log, plan.revision, model.manifest.signature)
+        log: PredictionLog = journal
         self._sampler: Sampler | None = None
         if plan.sampling_file:
             rule_file, samples = folder / plan.sampling_file, folder / plan.samples_folder
             self._sampler = Sampler(rule_file, samples, plan.replica, model.manifest)
-            log = SampledLog(log, self._sampler)
+            log = SampledLog(journal, self._sampler)
         traffic = TrafficCounter(model.profile, model.manifest.signature)
         self._gpu = _gpu_of(plan)
         rule = plan.cache

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from skyloom.rooms.data.contents import Contents, Loss, StepReport
 from skyloom.rooms.data.making import Collect, SampleRange
 from skyloom.rooms.data.model import Draft
 from skyloom.rooms.serving.predictions import log_name, starts_of
-from skyloom.rooms.serving.samples import CONFIDENCE, PREDICTION, RowsNotKept, SampledRow, SampleLine
+from skyloom.rooms.serving.samples import CONFIDENCE, LABEL, PREDICTION, RowsNotKept, SampledRow, SampleLine
 from skyloom.runtime.failure import FINAL, fail
 from skyloom.sdk.client import Client
 from skyloom.sdk.connect import connect
@@ -32,6 +33,7 @@ from skyloom.settings import TaskEnvironment
 from skyloom.tables.lance import LanceTables
 
 _BATCH_ROWS = 4_096
+_PAGE = 1_000  # labels asked for at a time
 _AT = pa.timestamp("us", tz="UTC")
 _OWN = pa.schema(
     [
@@ -42,8 +44,12 @@ _OWN = pa.schema(
         pa.field("model_version", pa.string(), nullable=False),
         pa.field(PREDICTION, pa.string()),
         pa.field(CONFIDENCE, pa.float64()),
+        pa.field(LABEL, pa.string()),
     ]
 )
+Labels = Mapping[tuple[str, int], str]
+"""Prediction id and row → what was true of it."""
+NO_LABELS: Labels = MappingProxyType({})
 _UNREADABLE = "its line is torn"
 
 
@@ -52,11 +58,19 @@ class SamplesGone(InvalidInput):
 
 
 def collect(
-    making: Collect, tables: Tables, table: str, base: int | None, key: str, samples: Path, folder: Path
+    making: Collect,
+    tables: Tables,
+    table: str,
+    base: int | None,
+    key: str,
+    samples: Path,
+    folder: Path,
+    labels: Labels = NO_LABELS,
 ) -> tuple[TableVersion, Contents]:
     """Put new samples behind the rows of version ``base`` and commit all of it.
 
     Args:
+        labels: what was true of rows, old ones too, as far as somebody has said so.
         key: of the commit; a version that was made under it before is returned as it is.
         samples: folder of the segments.
         folder: for working files; may be lost.
@@ -70,10 +84,12 @@ def collect(
     kinds = _kinds(making, samples, lost)
     before = tables.schema(table, base) if base is not None else pa.schema([])
     schema = _schema(before, kinds)
-    fresh = Spool.write(folder / "fresh.arrow", schema, _fresh(making, samples, schema))
+    fresh = Spool.write(folder / "fresh.arrow", schema, _fresh(making, samples, schema, labels))
     num_fresh = fresh.num_rows
     room = max(0, making.max_rows - num_fresh)
-    kept = Spool.write(folder / "rows.arrow", schema, _all(making, tables, table, base, schema, fresh, room, num_fresh))
+    kept = Spool.write(
+        folder / "rows.arrow", schema, _all(making, tables, table, base, schema, fresh, room, num_fresh, labels)
+    )
     rows_in = num_fresh + sum(lost.values())
     losses = tuple(Loss(reason=reason[:400], num_rows=count) for reason, count in lost.items())
     report = StepReport(
@@ -177,7 +193,7 @@ def _column(name: str, kind: pa.DataType, fields: Mapping[str, pa.Field]) -> str
     return column
 
 
-def _fresh(making: Collect, samples: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _fresh(making: Collect, samples: Path, schema: pa.Schema, labels: Labels) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     fields = {field.name: field for field in schema}
     for one, row in _rows(making, samples):
@@ -191,6 +207,7 @@ def _fresh(making: Collect, samples: Path, schema: pa.Schema) -> Iterator[pa.Rec
             "model_version": one.model_version,
             PREDICTION: row.said or None,
             CONFIDENCE: row.confidence,
+            LABEL: labels.get((row.prediction_id, row.row)),
         }
         for name, value in row.values.items():
             column = _column(name, _kind(value) or fields[name].type, fields)
@@ -218,6 +235,7 @@ def _all(
     fresh: Spool,
     room: int,
     num_fresh: int,
+    labels: Labels,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the version before that may stay, the newest of too many, and behind them the new ones."""
     if base is not None:
@@ -229,7 +247,7 @@ def _all(
             gone = min(skipped, left.num_rows)
             skipped -= gone
             if left.num_rows > gone:
-                yield _widened(left.slice(gone), schema)
+                yield _widened(_labelled(left.slice(gone), labels), schema)
     skipped = max(0, num_fresh - making.max_rows)
     for batch in fresh.batches():
         gone = min(skipped, batch.num_rows)
@@ -242,6 +260,16 @@ def _young(batch: pa.RecordBatch, oldest: pa.Scalar) -> pa.RecordBatch:
     return batch.filter(pc.greater_equal(batch.column("at"), oldest))
 
 
+def _labelled(batch: pa.RecordBatch, labels: Labels) -> pa.RecordBatch:
+    """The same rows with what was said of them since."""
+    if not labels:
+        return batch
+    ids, rows, known = (batch.column(name).to_pylist() for name in ("prediction_id", "row", LABEL))
+    fresh = [labels.get((one, row), before) for one, row, before in zip(ids, rows, known, strict=True)]
+    place = batch.schema.get_field_index(LABEL)
+    return batch.set_column(place, batch.schema.field(place), pa.array(fresh, pa.string()))
+
+
 def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The same rows in all the columns that there are now."""
     names = set(batch.schema.names)
@@ -249,6 +277,20 @@ def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         batch.column(field.name) if field.name in names else pa.nulls(batch.num_rows, field.type) for field in schema
     ]
     return pa.RecordBatch.from_arrays(list(columns), schema=schema)
+
+
+def _labels(cloud: Client, endpoint: str) -> Labels:
+    """All labels of an endpoint's answers."""
+    found: dict[tuple[str, int], str] = {}
+    cursor: str | None = None
+    while True:
+        some = cloud.feedback.list(endpoint, _PAGE, cursor)
+        for truth in some.items:
+            prediction_id, _, row = truth.id.rpartition(".")
+            found[prediction_id, int(row)] = truth.actual
+        cursor = some.next_cursor
+        if cursor is None:
+            return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -273,7 +315,8 @@ def _told(cloud: Client, draft: Draft, tables: Tables, samples: Path) -> int:
     table = cloud.data.get(draft.dataset_id).table
     try:
         with disk_errors(folder):
-            version, contents = collect(making, tables, table, draft.parent, draft.id, samples, folder)
+            labels = _labels(cloud, making.endpoint)
+            version, contents = collect(making, tables, table, draft.parent, draft.id, samples, folder, labels)
     except SkyloomError as error:
         if error.category in FINAL:
             cloud.data.fail(draft.id, error.body())

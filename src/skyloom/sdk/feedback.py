@@ -1,9 +1,10 @@
 """Feedback from Python: what was true of rows that an endpoint has answered."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from skyloom.core.operation import Page
 from skyloom.rooms.quality.model import (
     MAX_LABELS,
     MAX_REFUSALS,
@@ -11,6 +12,8 @@ from skyloom.rooms.quality.model import (
     GiveFeedback,
     LabelGiven,
     LabelRefusal,
+    ListFeedback,
+    TruthRecord,
 )
 from skyloom.sdk.transport import Transport
 
@@ -30,6 +33,10 @@ class FeedbackCalls:
         """
         return summed(name, list(self.give_parts(name, labels)))
 
+    def list(self, name: str, limit: int = 50, cursor: str | None = None) -> Page[TruthRecord]:
+        """The labels of an endpoint's answers."""
+        return self._transport.send(ListFeedback(name=name, limit=limit, cursor=cursor))
+
     def give_parts(self, name: str, labels: Iterable[LabelGiven]) -> Iterator[FeedbackReport]:
         """The same, with a report for every thousand labels as they are taken."""
         rest = iter(labels)
@@ -37,7 +44,7 @@ class FeedbackCalls:
             yield self._transport.send(GiveFeedback(name=name, labels=part))
 
 
-def summed(name: str, parts: list[FeedbackReport]) -> FeedbackReport:
+def summed(name: str, parts: Sequence[FeedbackReport]) -> FeedbackReport:
     """One report of several."""
     if len(parts) == 1:
         return parts[0]

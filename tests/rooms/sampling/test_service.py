@@ -52,6 +52,7 @@ class Mill(Bench):
         self.settle()
         self.endpoint = self.status().endpoint.id
         self.written: list[str] = []
+        self.labels: dict[tuple[str, int], str] = {}
 
     def start(self, phase: str = "", number: int = 0) -> None:
         super().start(phase, number)
@@ -99,7 +100,9 @@ class Mill(Bench):
                 place = self.folder / f"work.{len(list(self.folder.iterdir()))}"
                 place.mkdir()  # the tables keep pages of its files
                 samples, base = Path(self.files.samples_folder(self.endpoint)), draft.parent
-                version, contents = collect(draft.making, self.tables, dataset.table, base, draft.id, samples, place)
+                version, contents = collect(
+                    draft.making, self.tables, dataset.table, base, draft.id, samples, place, self.labels
+                )
                 if not dies:
                     told = CommitVersion(draft_id=draft.id, number=version.number, contents=contents)
                     by = msgspec.structs.replace(ME, task_id=task_id)
@@ -207,6 +210,20 @@ def test_what_was_taken_is_removed_and_the_newest_segment_of_a_live_replica_stay
     assert list(folder.iterdir()) == []
     status = mill.ask(model.GetSampling(name="toy"))
     assert (status.waiting_bytes, status.num_rows, status.draft) == (0, 40, "")
+
+
+def test_labels_come_to_rows_that_were_there_already_and_stay(mill):
+    log_to(mill)
+    replica = mill.replica_ids()[0]
+    mill.write(replica, 2)
+    mill.taken()
+    mill.labels = {(mill.written[0], 0): "dog"}
+    mill.write(replica, 1)
+    mill.taken()
+    mill.labels = {(mill.written[2], 0): "cow"}
+    mill.write(replica, 1)
+    mill.taken()
+    assert [row["label"] for row in mill.rows()] == ["dog", None, "cow", None]
 
 
 def test_turned_off_nothing_is_kept_and_what_waits_is_still_taken(mill):

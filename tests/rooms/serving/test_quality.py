@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from skyloom.core.operation import Caller, Right
-from skyloom.rooms.quality.model import GiveFeedback, LabelGiven, LabelOutcome
+from skyloom.rooms.quality.model import GiveFeedback, LabelGiven, LabelOutcome, ListFeedback
 from skyloom.rooms.quality.ports import QUALITY, TRUTHS
 from skyloom.rooms.quality.service import KEEP_S, Feedback
 from skyloom.rooms.registry.bundle import ModelKind
@@ -84,6 +84,12 @@ def test_labels_count_by_row_and_the_same_again_changes_nothing(farm):
     again = farm.give((made, "cat", 0), (made, "0", 1))
     assert (again.counted, again.repeated) == (0, 2) and "were there already" in again.message
     (line,) = farm.quality().revisions
+    first = farm.feedback.list(ListFeedback(name="toy", limit=1), ME)
+    rest = farm.feedback.list(ListFeedback(name="toy", cursor=first.next_cursor), ME)
+    assert [(one.id, one.actual, one.said) for one in (*first.items, *rest.items)] == [
+        (f"{made}.0", "cat", "cat"),
+        (f"{made}.1", "cat", "dog"),
+    ]
     assert (line.number, line.labelled, line.accuracy) == (1, 2, 0.5)
     assert [(row.actual, row.said) for row in line.confusion] == [("cat", {"cat": 1, "dog": 1})]
     assert line.calibration_error == pytest.approx((0.3 + 0.8) / 2)

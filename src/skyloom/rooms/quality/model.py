@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skyloom.core.bounds import Count, Id, Text
-from skyloom.core.operation import Operation, Right, operation
+from skyloom.core.bounds import Count, Cursor, Id, Limit, Text
+from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.ports.store import Record
 
 NUM_BINS = 10  # of confidence, each a tenth wide
@@ -139,6 +139,15 @@ class TruthRecord(Record, frozen=True, kw_only=True):
     num_changes: int = 0
 
 
+@operation("feedback.list", Right.READ, "GET /endpoints/{name}/feedback")
+class ListFeedback(Operation[Page[TruthRecord]], frozen=True, kw_only=True):
+    """List the labels of an endpoint's answers, in the order of their ids."""
+
+    name: Id
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
 class ConfidenceBin(msgspec.Struct, frozen=True, kw_only=True):
     """Answers of about the same confidence: how many, how many of them right, and their confidences added up."""
 
@@ -190,4 +199,4 @@ class QualityBucket(Record, frozen=True, kw_only=True):
     count: QualityCount = QualityCount()
 
 
-OPERATIONS = (GiveFeedback,)
+OPERATIONS = (GiveFeedback, ListFeedback)

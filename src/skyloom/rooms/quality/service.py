@@ -4,10 +4,10 @@ from collections import Counter, OrderedDict
 from threading import Lock
 
 from skyloom.core.errors import InvalidInput, NotFound
-from skyloom.core.operation import Caller
+from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
-from skyloom.ports.door import Change, Handlers
-from skyloom.ports.store import Store, Transaction, changed
+from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
 from skyloom.rooms.quality import rules
 from skyloom.rooms.quality.model import (
     AnsweredRows,
@@ -16,6 +16,7 @@ from skyloom.rooms.quality.model import (
     LabelGiven,
     LabelOutcome,
     LabelRefusal,
+    ListFeedback,
     QualityBucket,
     QualityCount,
     TruthRecord,
@@ -24,7 +25,7 @@ from skyloom.rooms.quality.ports import QUALITY, TRUTHS, Answers
 
 KEEP_S = 90 * 86_400.0
 _TICK_S = 600.0
-_TRIMMED = 5_000  # records of one round
+_TRIMMED = 500  # records of one round
 _MAX_KNOWN = 20_000
 _EXPIRED = "prediction_expired"
 Joined = AnsweredRows | LabelRefusal
@@ -46,7 +47,7 @@ class Feedback:
         self._lock = Lock()
 
     def handlers(self) -> Handlers:
-        return {GiveFeedback: Change(self.give, before=self.look)}
+        return {GiveFeedback: Change(self.give, before=self.look), ListFeedback: Query(self.list)}
 
     def look(self, ask: GiveFeedback, by: Caller) -> None:
         """Read the answers that labels are about."""
@@ -76,6 +77,15 @@ class Feedback:
         for bucket in buckets.values():
             tx.update(QUALITY, bucket)
         return rules.report(name, outcomes, late, refusals)
+
+    def list(self, ask: ListFeedback, by: Caller) -> Page[TruthRecord]:
+        endpoint, _ = self._answers.endpoint(ask.name, by.project)
+
+        def work(view: Snapshot) -> Page[TruthRecord]:
+            found = view.select(TRUTHS, {"endpoint_id": endpoint}, after=ask.cursor, limit=ask.limit + 1)
+            return page(found, ask.limit)
+
+        return self._store.read(work)
 
     def trim(self) -> float:
         """Remove labels and counts that are too old. Returns the seconds after which to do so again."""

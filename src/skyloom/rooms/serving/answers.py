@@ -13,6 +13,7 @@ from skyloom.rooms.registry.bundle import Manifest, ModelKind
 from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.serving.model import Endpoint, FindPrediction, PredictionRecord
 
+_MAX_MANIFESTS = 50
 _ENOUGH = 1e-3  # by which scores that are chances may lie beside 0 and 1
 
 
@@ -36,6 +37,7 @@ class RequestAnswers:
         self._store = store
         self._find = find
         self._find_prediction = find_prediction
+        self._manifests: dict[str, Manifest | None] = {}
 
     def endpoint(self, name: str, project: str) -> tuple[str, str]:
         found = self._store.read(lambda view: self._find(view, name, project))
@@ -43,8 +45,16 @@ class RequestAnswers:
 
     def answer(self, prediction_id: str, by: Caller) -> AnsweredRows:
         found = self._find_prediction(FindPrediction(prediction_id=prediction_id), by)
-        version = self._store.read(lambda view: view.get(VERSIONS, found.revision.model_version))
-        return answered(found, version.manifest if version is not None else None)
+        return answered(found, self._manifest(found.revision.model_version))
+
+    def _manifest(self, version_id: str) -> Manifest | None:
+        """A version never changes; read once, all of its answers share its labels."""
+        if version_id not in self._manifests:
+            version = self._store.read(lambda view: view.get(VERSIONS, version_id))
+            if len(self._manifests) >= _MAX_MANIFESTS:
+                self._manifests.clear()
+            self._manifests[version_id] = version.manifest if version is not None else None
+        return self._manifests[version_id]
 
 
 def answered(found: PredictionRecord, manifest: Manifest | None) -> AnsweredRows:
@@ -60,7 +70,9 @@ def answered(found: PredictionRecord, manifest: Manifest | None) -> AnsweredRows
     first = next((tensor for tensor in tensors or () if tensor.name == name), None)
     rows = _rows(first, said.rows) if first is not None else None
     if rows is None:
-        return msgspec.structs.replace(made, trouble=f"The answer of {said.prediction_id} was too large to be logged.")
+        return msgspec.structs.replace(
+            made, trouble=f"The answer of {said.prediction_id} was not logged: it is too large, or redacted."
+        )
     if any(None in row for row in rows):
         return msgspec.structs.replace(made, trouble=f"The answer of {said.prediction_id} holds no numbers.")
     if manifest.kind is ModelKind.REGRESSION:

@@ -12,8 +12,8 @@ from msgspec import Meta
 ColumnName = Annotated[str, Meta(min_length=1, max_length=200)]
 ColumnNames = Annotated[tuple[ColumnName, ...], Meta(max_length=1_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-CONFIDENCE, PREDICTION = "confidence", "prediction"
-OWN_COLUMNS = ("prediction_id", "row", "at", "model_version", "revision", PREDICTION, CONFIDENCE)
+CONFIDENCE, PREDICTION, LABEL = "confidence", "prediction", "label"
+OWN_COLUMNS = ("prediction_id", "row", "at", "model_version", "revision", PREDICTION, CONFIDENCE, LABEL)
 
 
 class Pattern(enum.StrEnum):
