@@ -43,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def alone(arguments: Sequence[str] | None = None) -> int:
+    """``skyloom`` where nothing of the terminal is installed: it knows one word."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["edge"]:
+        return main(words[1:])
+    print(
+        "error terminal_missing: Here is a device only: skyloom edge.\nnext: For all other words: pip install skyloom",
+        file=sys.stderr,
+    )
+    return _CODES[Category.INVALID]
+
+
 def _join(told: argparse.Namespace) -> int:
     from skyloom.edge.home import Home
 
