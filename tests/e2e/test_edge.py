@@ -20,6 +20,7 @@ from tests.edge.devices import EdgeDevice, EdgeProcess, EdgeThread, until
 from tests.inference.serving import toy_model, write_bundle
 
 pytestmark = pytest.mark.slow
+OPTIONS = ("--sample", "0.5", "--interval", "0.1", "--longest-pause", "0.5")
 
 
 def register(cloud: Client, folder: Path, seed: int, broken: bool = False) -> None:
@@ -60,9 +61,9 @@ def fleet(control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.Monke
             register(cloud, tmp_path / f"v{seed}", seed, broken)
         for device in fleet.devices:
             device.join(cloud.devices.enrol(device.home.name, {"site": "a"}).code, control_plane.url)
-    options = EdgeOptions(interval_s=0.1, sample_share=0.5)
+    options = EdgeOptions(interval_s=0.1, longest_pause_s=0.5, sample_share=0.5)
     try:
-        fleet.process.start("--sample", "0.5", "--interval", "0.1")
+        fleet.process.start(*OPTIONS)
         for thread in fleet.threads:
             thread.start(options)
         yield fleet
@@ -86,7 +87,7 @@ def test_fleet_serves_offline_syncs_once_and_is_updated_and_saved_by_stages(flee
         for _ in range(20):
             assert device.ask().status_code == 200
     fleet.process.kill()
-    fleet.process.start("--sample", "0.5", "--interval", "0.1")
+    fleet.process.start(*OPTIONS)
     plane.start(SKYLOOM_PORT=url.rpartition(":")[2]).ready()
     fleet.wait(lambda: fleet.process.serves("1"))
 

@@ -1,13 +1,20 @@
 """Calling a cloud that is none, is broken, or loses its answer: a clear word, bounded memory, and the same question again."""
 
+import datetime
 import http.server
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from skyloom.core.errors import SkyloomError
 from skyloom.edge import link as links
@@ -21,7 +28,7 @@ ASK = JoinDevice(device="dev_1", nonce="0" * 32)
 
 
 @contextmanager
-def answering(answer) -> Iterator[str]:
+def answering(answer, certificate: Path | None = None) -> Iterator[str]:
     """A server on loopback that answers each POST with what ``answer(headers, body)`` gives: a status and bytes, or None to hang up."""
 
     class Door(http.server.BaseHTTPRequestHandler):
@@ -40,6 +47,10 @@ def answering(answer) -> Iterator[str]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -140,6 +151,39 @@ def test_proxy_that_is_none_is_refused(proxy):
 def test_join_code_with_a_line_break_is_none(tmp_path):
     with pytest.raises(CodeUnreadable):
         Home(tmp_path).join("sky_join.p.dev_1.x\nevil: 1", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Path:
+    """A key and a certificate of its own for the name localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(content + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_cloud_with_tls_is_believed_only_with_a_certificate_that_is_known_and_has_its_name(certificate):
+    refusal = msgspec.json.encode(JoinCodeUsed("It was used.", next_action="Ask anew.").body())
+    with answering(lambda headers, body: (409, refusal), certificate) as url:
+        port = url.rpartition(":")[2]
+        with pytest.raises(JoinCodeUsed):
+            CloudLink(f"https://localhost:{port}", "p", "t", authority=str(certificate)).ask(ASK)
+        with pytest.raises(LinkDown, match="its certificate is not believed"):
+            CloudLink(f"https://localhost:{port}", "p", "t").ask(ASK)
+        with pytest.raises(LinkDown, match="its certificate is not believed"):
+            CloudLink(f"https://127.0.0.1:{port}", "p", "t", authority=str(certificate)).ask(ASK)
 
 
 def test_join_whose_answer_is_lost_is_asked_again_with_the_same_nonce_and_happens_once(tmp_path):

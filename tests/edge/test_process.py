@@ -92,6 +92,17 @@ def test_edge_words_refuse_what_cannot_be_meant_with_two_lines(tmp_path: Path) -
         assert "next: " in done.stderr
 
 
+def test_word_edge_is_there_where_nothing_of_the_terminal_is_installed() -> None:
+    code = "import sys; sys.modules['typer'] = None; from skyloom.cli import main; sys.exit(main(sys.argv[1:]))"
+    for words, ends, said in (
+        (("edge", "status", "--home", "/nowhere"), 6, "not_joined"),
+        (("up",), 2, "terminal_missing"),
+    ):
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.splitlines()[0].split(":")[0]) == (ends, f"error {said}"), done.stderr
+
+
 def test_edge_process_imports_neither_control_plane_nor_clients() -> None:
     heavy = "pydantic typer rich httpx torch starlette uvicorn sqlite3 grpc pyarrow polars lance cryptography uvloop "
     heavy += (

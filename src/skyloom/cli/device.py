@@ -7,6 +7,7 @@ import typer
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.cli.values import duration_s, labels
+from skyloom.rooms.devices.model import DeviceState
 
 app = words("Devices: small machines that serve a model far from here.")
 Name = Annotated[str, typer.Argument(metavar="DEVICE", help="Its name or id.")]
@@ -30,10 +31,17 @@ def enrol(
 
 
 @app.command("list")
-def list_(limit: Limit = 100, cursor: Cursor = None, project: Project = None, as_json: AsJson = False) -> None:
+def list_(
+    label: Annotated[str, typer.Option("--label", metavar="NAME=VALUE", help="Only devices with this label.")] = "",
+    state: Annotated[DeviceState | None, typer.Option("--state", help="Only devices that are in it now.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
     """List devices, newest first."""
     with cloud(project) as client:
-        show(client.devices.list(limit, cursor), as_json)
+        show(client.devices.list(limit, cursor, label=label, state=state), as_json)
 
 
 @app.command("show")

@@ -43,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def alone(arguments: Sequence[str] | None = None) -> int:
+    """``skyloom`` where nothing of the terminal is installed: it knows one word."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["edge"]:
+        return main(words[1:])
+    print(
+        "error terminal_missing: Here is a device only: skyloom edge.\nnext: For all other words: pip install skyloom",
+        file=sys.stderr,
+    )
+    return _CODES[Category.INVALID]
+
+
 def _join(told: argparse.Namespace) -> int:
     from skyloom.edge.home import Home
 
@@ -90,6 +102,7 @@ def _run(told: argparse.Namespace) -> int:
 
         options = serving.EdgeOptions(
             interval_s=told.interval,
+            longest_pause_s=told.longest_pause,
             outbox_bytes=told.outbox * 2**20,
             sample_share=told.sample,
             threads=told.threads,
@@ -169,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of gRPC; -1: none [8472 where its libraries are]",
     )
     run.add_argument("--interval", type=_number(0.1, 86_400, float), default=30.0, help="seconds between calls [30]")
+    run.add_argument(
+        "--longest-pause",
+        type=_number(0.1, 86_400, float),
+        default=900.0,
+        help="seconds between calls at most, however long nobody has answered [900]",
+    )
     run.add_argument("--outbox", type=_number(1, 2**20, int), default=64, help="MiB that wait at most [64]")
     run.add_argument("--sample", type=_number(0, 1, float), default=0.0, help="share of inputs to send along [0: none]")
     run.add_argument("--threads", type=_number(1, 256, int), default=1, help="of one inference [1]")

@@ -55,6 +55,7 @@ class Agent:
         station: what serves now; None while there is nothing to serve.
         switch: called when another bundle should be served: this process is to end, and the next one serves it.
         say: tells the operator, on the process's own output.
+        longest_pause_s: between calls, however long nobody has answered.
         attempt: loads and runs a new bundle once, and raises what is wrong with it.
     """
 
@@ -69,12 +70,13 @@ class Agent:
         switch: Callable[[], None],
         say: Callable[[str], None],
         attempt: "Attempt",
+        longest_pause_s: float = 900.0,
     ) -> None:
         self._home = home
         self._outbox = outbox
         self._deployment = now_is
         self._station = station
-        self._interval_s = interval_s
+        self._interval_s, self._longest_pause_s = interval_s, longest_pause_s
         self._look_s = min(0.25, interval_s / 4)
         self._switch = switch
         self._say = say
@@ -112,7 +114,10 @@ class Agent:
             if now >= due_at or self._sooner:
                 self._sooner = False
                 failures = 0 if self._call() else failures + 1
-                due_at = time.monotonic() + rules.pause_s(failures, random.random(), self._interval_s)  # noqa: S311
+                due_at = time.monotonic() + self._pause_s(failures)
+
+    def _pause_s(self, failures: int) -> float:
+        return rules.pause_s(failures, random.random(), self._interval_s, self._longest_pause_s)  # noqa: S311
 
     # The trial
 

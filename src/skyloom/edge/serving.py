@@ -33,6 +33,7 @@ class EdgeOptions:
     """What the owner of a device says: how often to call, how large the outbox may be, how much to sample."""
 
     interval_s: float = 30.0
+    longest_pause_s: float = 900.0
     outbox_bytes: int = 64 * 2**20
     sample_share: float = 0.0
     threads: int = 1
@@ -79,6 +80,7 @@ async def live(
         switch=partial(_from_thread, loop, switch),
         say=say,
         attempt=attempt,
+        longest_pause_s=options.longest_pause_s,
     )
     servers = [] if station else [await loop.create_server(_Nothing, sock=one) for one in listeners]
     if station and now_is.current:

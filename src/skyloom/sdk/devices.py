@@ -25,9 +25,12 @@ class DeviceCalls:
         told = None if labels is None else dict(labels)
         return self._transport.send(model.EnrolDevice(name=name, labels=told, ttl_s=ttl_s))
 
-    def list(self, limit: int = 100, cursor: str | None = None) -> Page[DeviceStatus]:
-        """List devices, newest first."""
-        return self._transport.send(model.ListDevices(limit=limit, cursor=cursor))
+    def list(
+        self, limit: int = 100, cursor: str | None = None, *, label: str = "", state: str | None = None
+    ) -> Page[DeviceStatus]:
+        """List devices, newest first: those with a label (``site=a``), those in a state (``offline``), or all."""
+        of_state = None if state is None else model.DeviceState(state)
+        return self._transport.send(model.ListDevices(limit=limit, cursor=cursor, label=label, state=of_state))
 
     def get(self, name: str) -> DeviceStatus:
         """Show one device by its name or id."""

@@ -14,7 +14,7 @@ from skyloom.rooms.devices.messages import (
     SyncDevice,
     UploadOutbox,
 )
-from skyloom.rooms.devices.model import GetDevice
+from skyloom.rooms.devices.model import DeviceState, GetDevice, ListDevices
 from skyloom.rooms.devices.ports import DEVICE_CHUNKS, DEVICE_REPORTS, DEVICE_RUNS, POSITIONS, SAMPLE_CHUNKS
 from skyloom.rooms.devices.rollout import RolloutState, RolloutStatus
 from skyloom.rooms.serving.predictions import name_prediction
@@ -96,6 +96,24 @@ def test_rollout_reads_again_only_the_devices_that_spoke(fleet):
     room.rollouts.tick()
     assert room.board.reads == before + 7
     assert fleet.to_the_end(status).rollout.state is RolloutState.DONE
+
+
+def test_devices_are_listed_by_label_and_state_page_by_page(fleet):
+    room, seen, cursor = fleet.room, [], None
+    room.clock.advance(3_600)
+    for device in fleet.devices[100:130]:
+        room.sync(device)
+    while True:
+        ask = ListDevices(label="site=a", state=DeviceState.ONLINE, limit=7, cursor=cursor)
+        part = room.do(ask)
+        seen += [item.device.name for item in part.items]
+        cursor = part.next_cursor
+        if cursor is None:
+            break
+    assert sorted(seen) == [f"d{n:03}" for n in range(100, 120)]
+    assert len(room.do(ListDevices(state=DeviceState.OFFLINE, limit=1_000)).items) == 170
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"label": "nonsense"}, ListDevices)
 
 
 def test_board_waits_for_a_change_that_is_still_being_written_and_forgets_one_that_never_came():

@@ -338,8 +338,15 @@ class EnrolDevice(Operation[EnrolledDevice], frozen=True, kw_only=True):
 
 @operation("devices.list", Right.READ, "GET /devices")
 class ListDevices(Operation[Page[DeviceStatus]], frozen=True, kw_only=True):
-    """List devices, newest first."""
+    """List devices, newest first.
 
+    Attributes:
+        label: only devices with this one, as ``name=value``; empty for all.
+        state: only devices that are in it now.
+    """
+
+    label: Annotated[str, Meta(max_length=161, pattern=r"^([^=\n]+=[^=\n]+)?$(?!\n)")] = ""
+    state: DeviceState | None = None
     limit: Limit = 100
     cursor: Cursor | None = None
 

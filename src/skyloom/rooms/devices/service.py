@@ -1,6 +1,7 @@
 """The service of devices: lets them in, tells them what to serve, hears how they are."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
@@ -25,6 +26,7 @@ from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.tenancy.service import Tenancy
 
 _SKEW_TOLD_S = 120.0
+_SOME = 200
 _TWIN_TOLD_S = 86_400.0
 
 
@@ -243,12 +245,22 @@ class Devices:
 
     def list(self, ask: model.ListDevices, by: Caller) -> Page[DeviceStatus]:
         def work(view: Snapshot) -> Page[DeviceStatus]:
-            where = {"project": by.project}
-            found = view.select(DEVICES, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            part = page(found, ask.limit)
-            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
+            found = list(islice(self._asked_for(view, ask, by.project), ask.limit + 1))
+            items = tuple(found[: ask.limit])
+            return Page(items=items, next_cursor=items[-1].device.id if len(found) > ask.limit else None)
 
         return self._store.read(work)
+
+    def _asked_for(self, view: Snapshot, ask: model.ListDevices, project: str) -> Iterator[DeviceStatus]:
+        name, _, value = ask.label.partition("=")
+        after = ask.cursor
+        while found := view.select(DEVICES, {"project": project}, newest_first=True, after=after, limit=_SOME):
+            for device in found:
+                if not name or device.labels.get(name) == value:
+                    status = self.status(view, device)
+                    if ask.state in (None, status.state):
+                        yield status
+            after = found[-1].id
 
     def samples(self, ask: model.ListSamples, by: Caller) -> Page[model.SampledInputs]:
         def work(view: Snapshot) -> Page[model.SampledInputs]:
