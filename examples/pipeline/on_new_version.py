@@ -15,7 +15,7 @@ MOST_REJECTED = 0.2
 def on_new_version(event: skyloom.TriggerEvent) -> dict:
     """Predict the version that the event tells of. Told twice, it does it once: the event's id is the key."""
     dataset, version = event.facts["dataset"], event.facts["version"]
-    with skyloom.connect(token=os.environ["PIPELINE_TOKEN"], because=event) as cloud:
+    with skyloom.connect(token=os.environ["PIPELINE_TOKEN"]) as cloud:
         contents = cloud.data.version(dataset, version).contents
         rejected = contents.num_rejects / max(1, contents.num_rows + contents.num_rejects)
         print(f"{dataset} version {version}: {contents.num_rows} rows, {rejected:.0%} rejected", flush=True)

@@ -10,6 +10,7 @@ import pytest
 
 from skyloom.core import digests
 from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.core.events import TriggerEvent
 from skyloom.inference.services.worker import find
 from skyloom.rooms.registry.services import Answering
 from skyloom.sdk.packing import Packed, ServiceNotImportable, inline_requirements, pack_functions
@@ -169,3 +170,19 @@ def test_inline_metadata_that_cannot_be_read_is_said(tmp_path: Path, text: str) 
 def test_same_functions_are_the_same_bundle(packed: Maker) -> None:
     once, twice = packed.pack(TWO, "one"), packed.pack(TWO, "one")
     assert msgspec.json.encode(once.manifest) == msgspec.json.encode(twice.manifest)
+
+
+def test_function_that_is_called_with_an_event_acts_for_it_and_for_no_other_call(packed: Maker) -> None:
+    text = (
+        "import skyloom\nfrom skyloom.sdk.connect import connect\n\n"
+        "def whole(event: skyloom.TriggerEvent) -> str:\n"
+        "    return connect('http://127.0.0.1:1').transport._client.headers.get('skyloom-because', '')\n\n"
+        "async def waiting(event: skyloom.TriggerEvent) -> str:\n"
+        "    return whole(event)\n\n"
+        "def other(event: str) -> str:\n"
+        "    return whole(event)\n"
+    )
+    service = packed.unpack(packed.pack(text, "whole", "waiting", "other"))()
+    event = TriggerEvent(id="e", kind="http", trigger="t", at=1.0, subject="s", cause="inv_1")
+    assert (service.whole(event=event), asyncio.run(service.waiting(event=event))) == ("inv_1", "inv_1")
+    assert service.other(event="x") == ""

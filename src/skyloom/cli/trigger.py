@@ -1,6 +1,6 @@
 """``skyloom trigger``."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -10,8 +10,18 @@ from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.core.errors import InvalidInput
 from skyloom.rooms.batch.model import BatchOrder
-from skyloom.rooms.triggers.model import Happening, Run, RunBatch, RunFunction, RunTemplateJob
+from skyloom.rooms.triggers.model import (
+    Happening,
+    IssuedTrigger,
+    Run,
+    RunBatch,
+    RunFunction,
+    RunTemplateJob,
+    TriggerStatus,
+)
+from skyloom.sdk.client import Client
 
+Told = TypeVar("Told", IssuedTrigger, TriggerStatus)
 app = words("Triggers: when this happens, run that.")
 TriggerName = Annotated[str, typer.Argument(metavar="NAME")]
 _RUN = "function:NAME[/ENTRY] | job-template:NAME[/JOB] | batch:dataset=…,model=…,to=…"
@@ -44,7 +54,7 @@ def create(
     filters = values.labels(where or (), "--where")
     with cloud(project) as client:
         made = client.triggers.create(name, on, what, where=filters, cron=cron, time_zone=time_zone, max_per_hour=most)
-        show(made, as_json)
+        show(_with_address(client, made), as_json)
 
 
 @app.command("list")
@@ -58,7 +68,7 @@ def list_(limit: Limit = 50, cursor: Cursor = None, project: Project = None, as_
 def show_(name: TriggerName, project: Project = None, as_json: AsJson = False) -> None:
     """Show a trigger and its newest deliveries."""
     with cloud(project) as client:
-        show(client.triggers.get(name), as_json)
+        show(_with_address(client, client.triggers.get(name)), as_json)
 
 
 @app.command()
@@ -97,6 +107,11 @@ def delete(name: TriggerName, project: Project = None, as_json: AsJson = False) 
     """Forget a trigger. What it began goes on."""
     with cloud(project) as client:
         show(client.triggers.delete(name), as_json)
+
+
+def _with_address(client: Client, told: Told) -> Told:
+    """The whole address of a trigger that waits for calls, as this terminal reaches the cloud."""
+    return msgspec.structs.replace(told, hook=client.transport.url + told.hook) if told.hook else told
 
 
 def run_of(text: str) -> Run:

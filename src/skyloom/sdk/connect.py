@@ -4,6 +4,7 @@ from pathlib import Path
 
 from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.core.events import TriggerEvent
+from skyloom.sdk.acting import present_event
 from skyloom.sdk.client import Client
 from skyloom.sdk.http import HttpTransport
 from skyloom.sdk.running import running
@@ -34,9 +35,9 @@ def connect(
     Args:
         token: speaks instead of the job's own, or of the one that was picked up.
         because: the event that made a function act. What it begins then counts as the event's consequence, so that a trigger that
-            sets itself off is noticed.
+            sets itself off is noticed. A function that was called with an event says so by itself, but for threads of its own.
     """
-    cause = because.cause if isinstance(because, TriggerEvent) else because or ""
+    cause = because.cause if isinstance(because, TriggerEvent) else because or present_event()
     task = TaskEnvironment.read()
     if task.job_id and url is None:  # SKYLOOM_URL alone may be a person's
         secret, home = token or task.token, project or task.project

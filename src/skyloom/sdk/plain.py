@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.sdk.acting import acting_for
 from skyloom.sdk.service import MARK, DecoratedFunction, Endpointed, Service
 
 CLASS_NAME = "Functions"
@@ -98,14 +99,16 @@ def _method(body: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..
 
 def _whole(body: Callable[..., Any]) -> Callable[..., Any]:
     def call(_service: Service, /, **arguments: Any) -> Any:
-        return body(**arguments)
+        with acting_for(arguments):
+            return body(**arguments)
 
     return call
 
 
 def _async_whole(body: Callable[..., Any]) -> Callable[..., Any]:
     async def call(_service: Service, /, **arguments: Any) -> Any:
-        return await body(**arguments)
+        with acting_for(arguments):
+            return await body(**arguments)
 
     return call
 

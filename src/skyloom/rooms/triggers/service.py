@@ -40,7 +40,7 @@ from skyloom.rooms.triggers.ports import DELIVERIES, HOOKS_SEEN, TRIGGERS, HookS
 from skyloom.rooms.triggers.running import Runner
 
 log = logging.getLogger("skyloom.triggers")
-_TICK_S, _SHORTEST_S = 1.0, 0.05
+_TICK_S, _SHORTEST_S, _IDLE_S = 1.0, 0.05, 60.0
 _MAX_WORDS = 500
 _AT_ONCE = 20  # events of one trigger, before the next has its turn
 _CHUNK = 1_000
@@ -249,7 +249,7 @@ class Triggers:
         active = self._store.read(lambda view: view.select(TRIGGERS, {"state": TriggerState.ACTIVE}))
         ids = {trigger.id for trigger in active}
         self._looked = {key: number for key, number in self._looked.items() if key in ids}
-        wait_s = _TICK_S
+        wait_s = _TICK_S if active else _IDLE_S
         for trigger in active:
             with isolated(log, f"trigger {trigger.id}"):
                 wait_s = min(wait_s, self._strike(trigger), self._advance(trigger.id))
