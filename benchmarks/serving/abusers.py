@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from skyloom.inference.wire.fields import block
 from skyloom.inference.wire.frames import PREFACE, ErrorCode, Flag, FrameKind, Http2Setting, frame, reset, settings
 
-_LINKS = 64
+_LINKS, _DEAF_LINKS = 64, 8
 _METHOD = b"/inference.GRPCInferenceService/ModelInfer"
 _PING = frame(FrameKind.PING, 0, 0, bytes(8))
 
@@ -120,10 +120,10 @@ def slow(victim: Victim) -> None:
 
 
 def deaf(victim: Victim) -> None:
-    """Many requests for much, and nothing of it read, on many connections."""
+    """Many requests for much, and nothing of it read, on some connections."""
     asked = victim.head(verb="GET", path="/openapi.json") * 200
     with contextlib.ExitStack() as stack:
-        for _ in range(_LINKS):
+        for _ in range(_DEAF_LINKS):
             link = stack.enter_context(victim.dial())
             link.settimeout(0.2)
             with contextlib.suppress(OSError):
