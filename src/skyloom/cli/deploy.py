@@ -103,20 +103,27 @@ def deploy(
     plan = traffic.canary_plan(
         steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio, min_labels, max_wrong
     )
-    size: dict[str, Any] = {"min_replicas": min_replicas, "max_replicas": max_replicas}
-    signal: dict[str, Any] = {"scale_on": scale_on, "target": target, "window": window, "foresight": foresight}
-    waits: dict[str, Any] = {"up_delay": up_delay, "down_delay": down_delay, "zero_after": zero_after}
-    told = asked.told(**size, **signal, **waits, floors=floor)
-    options = {
+    told = asked.told(
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        scale_on=scale_on,
+        target=target,
+        window=window,
+        up_delay=up_delay,
+        down_delay=down_delay,
+        zero_after=zero_after,
+        floors=floor,
+        foresight=foresight,
+    )
+    size = None if memory is None else values.size(memory)
+    options: dict[str, Any] = {
         "num_replicas": replicas,
         "cpus": cpus,
-        "memory": None if memory is None else values.size(memory),
+        "memory": size,
         "num_gateways": gateways,
-        "secrets": None if secret is None else values.secrets(secret),
         "hold": hold,
-        "canary": plan,
-        **_offer(cache, cache_ttl, urgent),
     }
+    options |= {"canary": plan, **_offer(cache, cache_ttl, urgent, secret)}
     with cloud(project) as client:
         status = _deployed(client, model, name, told, options, picture_urls)
         if not detach:
@@ -144,12 +151,13 @@ def _deployed(
     return client.endpoints.deploy(model, version, name=name, picture_urls=picture_urls, **options)
 
 
-def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None) -> dict[str, Any]:
-    """What is offered beyond answering in turn; None keeps what it is."""
+def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None, secret: list[str] | None) -> dict[str, Any]:
+    """What is offered beyond answering in turn, and what a service is given; None keeps what it is."""
     kept = None
     if cache is not None:
         kept = CacheRule(size_bytes=parse_bytes(values.size(cache)), ttl_s=values.duration_s(cache_ttl))
-    return {"cache": kept, "lanes": None if urgent is None else LaneRule(urgent=tuple(urgent))}
+    lanes = None if urgent is None else LaneRule(urgent=tuple(urgent))
+    return {"cache": kept, "lanes": lanes, "secrets": None if secret is None else values.secrets(secret)}
 
 
 def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:

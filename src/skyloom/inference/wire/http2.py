@@ -36,7 +36,7 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Head, Request, Response
-from skyloom.inference.wire.outflow import STREAM_WINDOW, HeldBytes, Http2Stream, Outflow
+from skyloom.inference.wire.outflow import STREAM_WINDOW, HeldAnswers, Http2Stream, Outflow
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
@@ -67,7 +67,7 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
-        self.held = HeldBytes(limits.max_unread_bytes)
+        self.held = HeldAnswers(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
         self._written: list[Http2Connection] = []
