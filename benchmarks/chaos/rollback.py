@@ -17,7 +17,11 @@ from skyloom.sdk.client import Client
 _NAME = "chaos"
 _MOST_S = 60.0
 _PATIENCE_S = 180.0
-_BAD: dict[str, Callable[[], onnx.ModelProto]] = {"errors": models.erring, "slow": lambda: models.slow(0)}
+_BAD: dict[str, Callable[[], onnx.ModelProto | None]] = {
+    "errors": models.erring,
+    "slow": lambda: models.slow(0),
+    "crashes": lambda: None,
+}
 
 
 def run(rate_per_s: float) -> Iterator[Finding]:
@@ -32,13 +36,19 @@ def run(rate_per_s: float) -> Iterator[Finding]:
 
 
 def _canary(
-    made: Cloud, client: Client, kind: str, bad: onnx.ModelProto, stable: onnx.ModelProto, version: str, rate: float
+    made: Cloud,
+    client: Client,
+    kind: str,
+    bad: onnx.ModelProto | None,
+    stable: onnx.ModelProto,
+    version: str,
+    rate: float,
 ) -> Iterator[Finding]:
     asked = models.rows(64)
     number = str(models.register(client, _NAME, bad).number)
     right = models.truths(stable, asked)
-    # Of an erring version every answer is wrong; a slow one is as right as the other.
-    truths = {version: right} if kind == "errors" else {version: right, number: right}
+    # A slow version is as right as the other; of those that fail every answer would be wrong.
+    truths = {version: right, number: right} if kind == "slow" else {version: right}
     users = Users(made.client, _NAME, asked, truths, [(_PATIENCE_S, rate)])
     with users:
         time.sleep(5.0)  # the stable version shows what it can

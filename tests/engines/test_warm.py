@@ -1,5 +1,6 @@
 """The warm process that model servers are forked from."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,3 +45,13 @@ def test_next_engine_of_a_folder_with_model_servers_has_the_process_made_at_once
         assert pools.servers_ready(60)
     finally:
         pools.close()
+
+
+def test_package_that_the_warm_process_had_imported_is_run_without_a_warning() -> None:
+    source = """
+import ensurepip.__main__
+from skyloom.engines.local.supervisor.python import run_module
+run_module({"module": "ensurepip", "args": ["--version"]})
+"""
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert (ran.stdout.startswith("pip"), ran.stderr) == (True, "")

@@ -103,23 +103,14 @@ def deploy(
     plan = traffic.canary_plan(
         steps, step, shadow, min_requests, max_error_rate, max_p99, max_p99_ratio, min_labels, max_wrong
     )
-    told = asked.told(
-        min_replicas=min_replicas,
-        max_replicas=max_replicas,
-        scale_on=scale_on,
-        target=target,
-        window=window,
-        up_delay=up_delay,
-        down_delay=down_delay,
-        zero_after=zero_after,
-        floors=floor,
-        foresight=foresight,
-    )
-    size = None if memory is None else values.size(memory)
+    size: dict[str, Any] = {"min_replicas": min_replicas, "max_replicas": max_replicas}
+    signal: dict[str, Any] = {"scale_on": scale_on, "target": target, "window": window, "foresight": foresight}
+    waits: dict[str, Any] = {"up_delay": up_delay, "down_delay": down_delay, "zero_after": zero_after}
+    told = asked.told(**size, **signal, **waits, floors=floor)
     options: dict[str, Any] = {
         "num_replicas": replicas,
         "cpus": cpus,
-        "memory": size,
+        "memory": None if memory is None else values.size(memory),
         "num_gateways": gateways,
         "hold": hold,
     }

@@ -148,7 +148,7 @@ def test_slow_senders_hold_no_more_than_their_bound_and_lock_nobody_out(watched)
 def test_clients_that_never_read_hold_no_more_than_their_bound(watched):
     asked = HEAD + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE
     with contextlib.ExitStack() as stack:
-        for _ in range(80):
+        for _ in range(50):
             before = watched.num_answered()
             link = stack.enter_context(dial(watched.rest_port))
             link.sendall(asked + asked)
@@ -168,7 +168,7 @@ def test_grpc_clients_that_never_read_hold_no_more_than_their_bound(watched, met
     path, token = f"/inference.GRPCInferenceService/{method}", ("authorization", f"Bearer {TOKEN}")
     content, ends = call_content(), Flag.END_STREAM if method == "ModelInfer" else 0
     with contextlib.ExitStack() as stack:
-        for _ in range(40):
+        for _ in range(24):
             before = watched.num_answered()
             caller = stack.enter_context(RawCaller(watched.grpc_port))
             caller.link.sendall(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))

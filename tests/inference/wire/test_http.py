@@ -284,7 +284,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(FRAGMENTS | st.binary(max_size=20), max_size=20))
 def test_any_bytes_get_no_server_error_and_no_crash(served, parts):
     process, _, listening, _ = served

@@ -121,6 +121,8 @@ class Peer:
 
     def send(self, content: bytes) -> None:
         self.connection.data_received(content)
+        while self.connection._unread and not self.line.closed:  # what waits for its turn
+            self.connection._read_rest()
 
     def head(self, stream: int, fields=FIELDS, flags: int = ENDS) -> None:
         self.send(frame(FrameKind.HEADERS, flags, stream, self.encoder.encode(fields)))

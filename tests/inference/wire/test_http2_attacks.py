@@ -108,6 +108,18 @@ def test_body_in_crumbs_without_end_is_ended(peer):
     assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_requests_of_one_read_take_turns_with_other_clients_and_none_is_lost(peer):
+    content = b"".join(
+        frame(FrameKind.HEADERS, ENDS, number, peer.encoder.encode(REFUSED)) for number in range(1, 2_001, 2)
+    )
+    peer.connection.data_received(content)
+    turns = [sum(each.kind == FrameKind.HEADERS for each in peer.told())]
+    while peer.connection._unread:
+        peer.connection._read_rest()
+        turns.append(sum(each.kind == FrameKind.HEADERS for each in peer.told()))
+    assert sum(turns) == 1_000 and max(turns) <= 300
+
+
 def test_clock_that_finds_a_broken_connection_ends_it_and_goes_on(peer):
     for number in range(1, 400, 2):
         peer.head(number, LATER)
@@ -304,7 +316,7 @@ FRAMES = st.one_of(
 )
 
 
-@tried(max_examples=400)
+@tried(max_examples=250)
 @given(st.lists(FRAMES, max_size=30), st.binary(max_size=30))
 def test_bytes_at_random_never_raise_and_leave_nothing_behind(frames, rest):
     async def play() -> None:

@@ -143,7 +143,7 @@ PIECES = [
 ]
 
 
-@tried(max_examples=600)
+@tried(max_examples=300)
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map(b"".join), max_size=6), st.booleans())
 def test_group_that_remembers_answers_what_one_that_does_not_answers(chunks, holds):
     answers = []

@@ -284,7 +284,7 @@ REQUESTS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(REQUESTS | VALUES)
 def test_any_json_is_answered_without_a_server_error(served, value):

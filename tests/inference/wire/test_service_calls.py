@@ -165,3 +165,10 @@ def test_service_without_tensors_says_so(tmp_path) -> None:
         assert client.post("/one", json={}).json() == 1
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(20) == 0
+
+
+def test_deadline_that_passes_in_the_endpoint_is_told_by_the_client_and_the_next_call_is_answered(stub) -> None:
+    with pytest.raises(grpc.RpcError) as failed:
+        stub.ModelInfer(request(np.full((1, 2), 16)), metadata=AUTH, timeout=0.3)
+    assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    np.testing.assert_array_equal(answered(stub.ModelInfer(request(np.ones((1, 1))), metadata=AUTH, timeout=20)), [[2]])

@@ -51,7 +51,8 @@ class GrpcDesk:
             parameters = parameters_of(message.parameters)
             asked_s, priority = timeout_of(parameters), priority_of(parameters)
             timeout_s = asked_s if timeout_s is None else min(timeout_s, asked_s or timeout_s)
-        self._calls.keep(request.body, message, call)
+        if request.body:  # gone where the message came packed, or waited for its model
+            self._calls.keep(request.body, message, call)
         self._ask(call, request, exchange, timeout_s, priority)
 
     def count(self, request: Request, status: int, response: Any) -> Any:

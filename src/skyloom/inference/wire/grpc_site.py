@@ -129,12 +129,13 @@ class GrpcSite:
         except Exception as error:
             self._fail(error, request, exchange)
             return
-        request.body = b""  # what it says is in tensors soon, which are counted; the message is not
         if is_packed:
+            request.body = b""
             encoding = request.head.headers.get(b"grpc-encoding", b"identity")
             unpack(content, encoding, most, self._beside, take, refuse)
         elif not alike:
             take(content)
+        request.body = b""  # what it says is in tensors now, which are counted; the message is not
 
     def _take(self, content: bytes, request: Request, exchange: Streaming) -> None:
         """Answer a message."""

@@ -7,7 +7,8 @@ flow control: we never send what the client has no window for, and give windows 
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from skyloom.inference.wire.blocks import Blocks
@@ -36,7 +37,7 @@ from skyloom.inference.wire.frames import (
     window_update,
 )
 from skyloom.inference.wire.messages import Head, Request, Response
-from skyloom.inference.wire.outflow import STREAM_WINDOW, HeldAnswers, Http2Stream, Outflow
+from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow, UntakenAnswers
 from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
@@ -47,6 +48,7 @@ _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _CRUMB_BYTES = 64
+_FRAMES_A_TURN = 256
 _SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _MAX_SETTINGS_BYTES = 6 * 64
 _OPEN_SHARE = 16
@@ -67,7 +69,7 @@ class Http2Connections:
         self.limits = limits
         self.open: set[Http2Connection] = set()
         self.unread_bytes = self.open_bytes = 0
-        self.held = HeldAnswers(limits.max_unread_bytes)
+        self.held = UntakenAnswers(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
         self._written: list[Http2Connection] = []
@@ -131,7 +133,8 @@ class Http2Connection(asyncio.Protocol):
         self._blocks = Blocks(self._fields.max_block_bytes)
         self._floods = Floods(self._outflow)
         self._out: list[bytes] = []
-        self._flushing = self._closing = self._paused = self._is_quiet = False
+        self._flushing = self._closing = self._paused = self._is_quiet = self._is_held = False
+        self._unread: deque[Iterator[Frame]] = deque()  # what came and waits for its turn
         self._num_kept = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
@@ -155,6 +158,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._group.open.discard(self)
         self._closing = True
+        self._unread.clear()
         for stream in list(self._streams.values()):
             self._forget(stream)
 
@@ -164,14 +168,47 @@ class Http2Connection(asyncio.Protocol):
         try:
             if self._preface:
                 data = self._check_preface(data)
-            for each in self._splitter.feed(data):
-                try:
-                    self._take(each)
-                except StreamBroken as broken:
-                    self._reset(broken.stream, broken.code)
         except ConnectionBroken as broken:
             self._end(broken.code, str(broken))
+        else:
+            self._unread.append(self._splitter.feed(data))
+            if len(self._unread) == 1:
+                self._read()
         self.flush()
+
+    def _read(self) -> None:
+        """Take frames, some at a time: other clients get their turns between those of one read."""
+        try:
+            while self._unread and not self._closing:
+                for number, each in enumerate(self._unread[0]):
+                    try:
+                        self._take(each)
+                    except StreamBroken as broken:
+                        self._reset(broken.stream, broken.code)
+                    if number >= _FRAMES_A_TURN:
+                        self._loop.call_soon(self._read_rest)
+                        break
+                else:
+                    self._unread.popleft()
+                    continue
+                break
+        except ConnectionBroken as broken:
+            self._end(broken.code, str(broken))
+        self._steer()
+
+    def _read_rest(self) -> None:
+        self._read()
+        self.flush()
+
+    def _steer(self) -> None:
+        """Read no further while the system takes nothing, or while there is something to be read."""
+        pauses = self._paused or len(self._unread) > 0
+        if pauses != self._is_held and not self._transport.is_closing():
+            self._is_held = pauses
+            if pauses:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -179,13 +216,12 @@ class Http2Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_deadline = time.monotonic() + self._limits.write_timeout_s
         self._paused = self._outflow.is_stopped = True
-        self._transport.pause_reading()
+        self._steer()
 
     def resume_writing(self) -> None:
         self._write_deadline = None
         self._paused = self._outflow.is_stopped = False
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._steer()
         self.flush()
         self._outflow.resume()
         self._close_if_done()
@@ -517,6 +553,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._closing:
             self._write(goaway(self._last, code, why))
             self._closing = True
+            self._unread.clear()
             self.flush()
             self._close()
 

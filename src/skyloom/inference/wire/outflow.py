@@ -148,7 +148,7 @@ class Http2Stream:
         return len(self.unsent) - self.num_out
 
 
-class HeldAnswers:
+class UntakenAnswers:
     """What waits for the clients of all connections together.
 
     Attributes:
@@ -189,7 +189,7 @@ class Outflow:
         on_sent: Callable[[Http2Stream], None],
         timeout_s: float,
         overflown: Callable[[], Response],
-        held: HeldAnswers,
+        held: UntakenAnswers,
     ) -> None:
         self._write = write
         self._on_sent = on_sent

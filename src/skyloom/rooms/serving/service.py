@@ -474,7 +474,8 @@ class Serving:
                 offset = part.next_offset
         except SkyloomError:
             return replica.message
-        return " | ".join([replica.message, *text.strip().splitlines()[-5:]])[:_MAX_WORDS]
+        lines = [line for line in text.strip().splitlines()[-5:] if line not in replica.message]
+        return " | ".join([replica.message, *lines])[:_MAX_WORDS]
 
 
 def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:

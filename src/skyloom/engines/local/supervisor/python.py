@@ -84,6 +84,9 @@ def run_module(python: dict[str, object]) -> None:
     """Run a module as ``__main__``, like ``python -m``."""
     sys.argv = ["-m", *_strings(python["args"])]
     sys.path.insert(0, os.getcwd())
+    sys.modules.pop(
+        f"{python['module']}.__main__", None
+    )  # a warm process has it, and runpy would warn in the task's own output
     runpy.run_module(str(python["module"]), run_name="__main__", alter_sys=True)
 
 
