@@ -4,6 +4,8 @@ import asyncio
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skyloom.inference.wire import known
 from skyloom.inference.wire.http import Connections
@@ -116,3 +118,35 @@ def test_heads_that_differ_each_time_keep_out_none_that_come_again(count):
     caller.send(again)
     assert group.known.find(again) is not None
     assert len(group.known._heads) <= known._MAX_KNOWN
+
+
+SIZES = st.sampled_from([0, 4, 1_000, 5_000, 20_000, 98_307])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(SIZES, st.booleans()), min_size=1, max_size=5), st.lists(st.integers(1, 70_000), max_size=12))
+def test_bodies_are_the_same_however_their_bytes_are_cut(asked, sizes):
+    bodies = [bytes(range(256)) * (size // 256 + 1) for size, _ in asked]
+    bodies = [body[:size] for body, (size, _) in zip(bodies, asked, strict=True)]
+    stream = b"".join(
+        CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        if is_chunked and body
+        else b"POST /x HTTP/1.1\r\n" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        for body, (_, is_chunked) in zip(bodies, asked, strict=True)
+    )
+
+    async def play() -> list[bytes]:
+        site = Gate()
+        caller = Caller(Connections(site, Limits()))
+        left = stream
+        for size in [*sizes, len(stream)]:
+            while caller.line.paused:  # the system keeps what is not read
+                await asyncio.sleep(0)
+            part, left = left[:size], left[size:]
+            if part:
+                caller.connection.data_received(part)
+        while caller.line.paused:
+            await asyncio.sleep(0)
+        return [body for _, _, body in site.seen]
+
+    assert asyncio.run(play()) == bodies

@@ -62,6 +62,14 @@ class Caller:
 class HalfLine(Line):
     """A transport with what HTTP/1.1 asks of it besides."""
 
+    paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
     def get_write_buffer_size(self) -> int:
         return 0
 
