@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyloom.blobs.memory import MemoryBlobs
 from skyloom.inference import sampling as samplings
 from skyloom.inference.batcher import Ticket
-from skyloom.inference.journal import Journal, RequestLogFull
+from skyloom.inference.journal import Journal, LogFile, RequestLogFull
 from skyloom.inference.sampling import SampledLog, Sampler
 from skyloom.inference.tensors import Call
 from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind, Signature, TensorSpec
@@ -204,7 +205,7 @@ def test_segments_follow_each_other_without_a_gap(tmp_path, monkeypatch):
 
 
 def test_one_write_beyond_the_bound_does_not_end_the_sampling(tmp_path):
-    files = LocalReplicaFiles(tmp_path / "files")
+    files = LocalReplicaFiles(tmp_path / "files", MemoryBlobs())
     folder = Folder(tmp_path, max_bytes=2_000)
     folder.sampler = Sampler(
         tmp_path / "rule.json", Path(files.samples_folder("ep")), "rep_a", TABULAR, random.Random(1).random
@@ -224,7 +225,7 @@ def test_one_write_beyond_the_bound_does_not_end_the_sampling(tmp_path):
 
 def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):
     folder = Folder(tmp_path, drop=("scores",))
-    log = SampledLog(Journal(tmp_path / "logs", "rep_a", "rev_1", TABULAR.signature), folder.sampler)
+    log = SampledLog(Journal(LogFile(tmp_path / "logs", "rep_a"), "rev_1", TABULAR.signature), folder.sampler)
     (tmp_path / "rule.json").write_bytes(b"{")  # damaged: what was said before still holds
     folder.sampler.refresh()
     log.write([tabular([[1, 2, 3]], sure=0.8125)])
@@ -238,7 +239,7 @@ def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):
 
 def test_failure_of_the_sampling_fails_no_answer(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
-    log = SampledLog(Journal(None, "rep_a", "rev_1", TABULAR.signature), folder.sampler)
+    log = SampledLog(Journal(LogFile(None, "rep_a"), "rev_1", TABULAR.signature), folder.sampler)
 
     def full(file, content):
         raise OSError(errno.ENOSPC, "No space left on device")

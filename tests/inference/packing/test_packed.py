@@ -123,6 +123,9 @@ def test_pack_answers_over_grpc(packed):
         ready = {one.name for one in stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), metadata=meta).models}
         assert ready == {"toy", "two"}
         assert stub.ModelReady(pb.ModelReadyRequest(name="one"), metadata=meta).ready
+        ask.model_name = "bad"
+        with pytest.raises(grpc.RpcError):
+            stub.ModelInfer(ask, metadata=meta, timeout=20)
         assert not stub.ModelReady(pb.ModelReadyRequest(name="bad"), metadata=meta).ready
         stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="two"), metadata=meta)
         told = stub.ModelStatistics(pb.ModelStatisticsRequest(name="two"), metadata=meta).model_stats

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from skyloom.blobs.memory import MemoryBlobs
 from skyloom.core.operation import Caller, Right
 from skyloom.ports.door import Query
 from skyloom.ports.engine import TaskPhase
@@ -33,7 +34,7 @@ class DiskSamples(MemoryReplicaFiles):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        real = LocalReplicaFiles(folder)
+        real = LocalReplicaFiles(folder, MemoryBlobs())
         self.sampling_path, self.publish_sampling = real.sampling_path, real.publish_sampling  # type: ignore[method-assign]
         self.samples_folder, self.samples = real.samples_folder, real.samples  # type: ignore[method-assign]
         self.remove_samples = real.remove_samples  # type: ignore[method-assign]

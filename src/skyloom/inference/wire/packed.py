@@ -69,10 +69,14 @@ class PackedModels:
 
     def _asking(self, name: str, version: str, rest: bytes, counts: bool) -> Callable[[Request, Streaming], None]:
         def answer(request: Request, exchange: Streaming) -> None:
+            body = request.body  # which the request gives up when this is over
+
             def then(plane: DataPlane) -> None:
                 routes = _site(plane).of_model(rest)
                 assert routes is not None
+                request.body = body
                 routes[request.head.method].answer(request, exchange)
+                request.body = b""
 
             self._ask(name, version, request, exchange, then, counts)
 
