@@ -15,6 +15,7 @@ from skyloom.core.resources import Resources
 from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.engines.ray.shared import NotShared
 from skyloom.ports.engine import EndReason, GangPlan, PythonFile, TaskPhase, TaskPlan
+from tests.contracts import engine_contract
 from tests.contracts.engine_contract import gang, is_gone, log, look, sh, until, wait
 from tests.engines.ray_engines import connected
 from tests.hosts import Hosts, why_no_hosts
@@ -22,6 +23,7 @@ from tests.ray_cluster import NEEDS_RAY, RayProcess, write_token
 
 pytestmark = [
     *NEEDS_RAY,
+    pytest.mark.xdist_group("hosts"),  # where other clusters were asked from the same process, this one answers late
     pytest.mark.timeout(400),
     pytest.mark.skipif(bool(why_no_hosts()), reason=f"THE MULTI-HOST TEST IS NOT RUN: {why_no_hosts()}"),
 ]
@@ -114,7 +116,8 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud() -> Iterator[Cloud]:
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setattr(engine_contract, "PATIENCE_S", 120.0)  # three Ray nodes start beside the rest of the suite
     hosts = Hosts(["head", "w1", "w2", "plane"])
     cloud = Cloud(hosts)
     try:
