@@ -19,7 +19,8 @@ demo: $(READY) ## the main job: raw data to a live, monitored model
 	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not alone" $(ARGS)
 
 test-quick: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)

@@ -51,12 +51,9 @@ def terminal(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of one Ray cluster go to one worker of the suite, first; the other workers do the rest meanwhile.
-
-    The hosts' test has a cluster of its own, and says so by a group of its own.
-    """
+    """All tests of one Ray cluster go to one worker of the suite, first; the other workers do the rest meanwhile."""
     for item in items:
-        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
+        if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
