@@ -17,7 +17,8 @@ _SCRIPT = Path(__file__).with_name("triton_client.py")
 _CACHE = Path(__file__).parents[3] / ".cache" / "tritonclient"
 _PACKAGE = "tritonclient[http,grpc]==2.73.0"
 
-pytestmark = pytest.mark.slow
+# One group: two workers would make the environment in the same folder at the same time.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tritonclient")]
 
 
 @pytest.fixture(scope="module")
