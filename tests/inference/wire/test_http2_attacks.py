@@ -131,7 +131,10 @@ def test_requests_that_are_taken_back_in_one_turn_are_never_asked(peer):
 
 
 def test_client_that_takes_back_over_and_over_is_read_slowly_and_only_then_ended(peer):
-    peer.connection.data_received(b"".join(call_and_reset(peer, number) for number in range(1, 4_001, 2)))
+    peer.send(b"".join(call_and_reset(peer, number) for number in range(1, 41, 2)))
+    peer.group._behind.clear()
+    peer.group._slow.clear()
+    peer.connection.data_received(b"".join(call_and_reset(peer, number) for number in range(41, 4_001, 2)))
     assert list(peer.group._slow) == [peer.connection] and not peer.group._behind
     turns = []
     while not peer.line.closed:
@@ -538,3 +541,8 @@ def test_stream_that_keeps_too_much_is_ended_and_a_waiting_one_gets_no_window(pe
         peer.send(frame(FrameKind.DATA, 0, 1, bytes(2**14)))
     assert FrameKind.RST_STREAM in [each.kind for each in peer.told()]
     assert peer.group.unread_bytes == 0
+
+
+def test_block_that_takes_long_to_read_ends_the_connection_unread(peer):
+    peer.send(frame(FrameKind.HEADERS, ENDS, 1, b"\x83\x86\x84\x00\x01a\xff\x81\xef\x01" + b"\xff" * 30_720))
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
