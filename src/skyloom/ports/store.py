@@ -4,14 +4,12 @@ A room says what it needs stored as `Collection` values in its ``ports.py``; an 
 Measurements (series, task output, request logs) never come here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
-
-from skyloom.core.operation import Page
 
 T = TypeVar("T")
 
@@ -70,7 +68,7 @@ class Snapshot(Protocol):
     """A consistent view. Use it only inside the function it was given to, on the same thread."""
 
     def get(self, collection: Collection[N], identifier: str) -> N | None:
-        """Return one record, or None. Does not look at the project: callers go through `tenancy` for that."""
+        """Return one record, or None. Does not look at the project: `lookup.owned` does."""
         ...
 
     def select(
@@ -171,9 +169,3 @@ def scalar(value: Any) -> Scalar:
     """What is stored and compared of a value: an enum's text, anything else as it is."""
     plain: Scalar = getattr(value, "value", value)
     return plain
-
-
-def page(found: Sequence[N], limit: int) -> Page[N]:
-    """Make a page of a list that was selected with one record more than ``limit``."""
-    items = tuple(found[:limit])
-    return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)

@@ -24,7 +24,8 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.engine import PythonModule
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs.model import CancelJob, JobSpec, ReadLog, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.service import Monitoring
@@ -130,8 +131,8 @@ class Serving:
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
         version = self._version(tx, ask, by)
         self._check_secrets(tx, ask, version, by)
-        known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
-        endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
+        known = named(tx, ENDPOINTS, ask.name or ask.model, by.project)
+        endpoint = known or tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
@@ -253,10 +254,7 @@ class Serving:
 
     def find(self, view: Snapshot, name: str, project: str) -> Endpoint:
         """An endpoint by its name or id. Raises `EndpointMissing`, for somebody else's just the same."""
-        endpoint = view.get(ENDPOINTS, name)
-        if endpoint is None or endpoint.project != project:
-            named = view.select(ENDPOINTS, {"project": project, "name": name}, limit=1)
-            endpoint = named[0] if named else None
+        endpoint = owned(view, ENDPOINTS, name, project) or named(view, ENDPOINTS, name, project)
         if endpoint is None:
             raise model.EndpointMissing(
                 f"There is no endpoint {name}.", next_action="List them: skyloom endpoint list."
@@ -267,13 +265,8 @@ class Serving:
         return self._store.read(lambda view: self.status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListEndpoints, by: Caller) -> Page[EndpointStatus]:
-        def work(view: Snapshot) -> Page[EndpointStatus]:
-            where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
-            found = view.select(ENDPOINTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            part = page(found, ask.limit)
-            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
+        return self._store.read(lambda view: listed(view, ENDPOINTS, where, ask).shown(partial(self.status, view)))
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
         replica_id, offset = predictions.locate(ask.prediction_id)
