@@ -41,12 +41,14 @@ class Collection(Generic[N]):
         noun: the record class.
         indexes: attributes that `Snapshot.select` may filter and order by, beside ``id`` and ``project``.
         unique: attributes that together with ``project`` name one record, or empty.
+        ordered: pairs of ``indexes``; a select where the first has one value, ordered by the second, costs what it returns.
     """
 
     name: str
     noun: type[N]
     indexes: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
+    ordered: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,16 @@ class Log(Generic[E]):
 
 
 Scalar = str | int | float | bool | None
-Where = Mapping[str, Scalar | tuple[Scalar, ...]]
+
+
+@dataclass(frozen=True)
+class Not:
+    """In a `Where`: any value but these."""
+
+    values: tuple[Scalar, ...]
+
+
+Where = Mapping[str, Scalar | tuple[Scalar, ...] | Not]
 ANYTHING: Where = MappingProxyType({})
 
 
@@ -81,7 +92,7 @@ class Snapshot(Protocol):
         after: str | None = None,
         limit: int | None = None,
     ) -> list[N]:
-        """Return the records whose attributes equal ``where`` (a tuple means: any of these).
+        """Return the records whose attributes equal ``where`` (a tuple means: any of these; `Not`: none of these).
 
         Ordered by ``order`` and then id. ``after`` is the id of the last record already seen, only with ``order="id"``.
         """

@@ -17,7 +17,7 @@ from skyloom.core.operation import Caller, Done, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
 from skyloom.ports.lookup import listed, named, owned
-from skyloom.ports.store import Scalar, Snapshot, Store, Transaction, changed
+from skyloom.ports.store import Not, Scalar, Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.cost import tallies
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.functions import model, rules
@@ -276,27 +276,33 @@ class Functions:
                     touched.add(INVOCATIONS.name)
 
     def _begin_due(self) -> float:
-        on_way = Counter(self._of.values())
-        due, wait_s = self._store.read(lambda view: self._due(view, on_way))
-        for one in due[: max(0, _AT_ONCE - on_way.total())]:
+        due, wait_s = self._store.read(self._due)
+        for one in due:
             with isolated(log, f"invocation {one.id}"):
                 self._begin(one)
         return _SHORTEST_S if due and not self._of else wait_s
 
-    def _due(self, view: Snapshot, on_way: Counter[str]) -> tuple[Sequence[Invocation], float]:
-        """The calls whose turn it is, those of one function no more than its share; and when the next one's is."""
-        now, wait_s, due = self._clock.now(), _LONGEST_S, []
-        if not view.count(INVOCATIONS, {"state": InvocationState.QUEUED}):
-            return [], wait_s
-        for function in view.select(FUNCTIONS):
-            room = _AT_ONCE_EACH - on_way[function.id]
-            where = {"function_id": function.id, "state": InvocationState.QUEUED}
-            for one in view.select(INVOCATIONS, where, order="next_at", limit=room) if room > 0 else ():
+    def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
+        """The calls whose turn it is, those of one function no more than its share; and when the next one's is.
+
+        Each look but the last one fills the share of one more function, which the next look passes over.
+        """
+        now, on_way = self._clock.now(), Counter(self._of.values())
+        free = _AT_ONCE - on_way.total()
+        due: dict[str, Invocation] = {}
+        while len(due) < free:
+            full = tuple(function_id for function_id, calls in on_way.items() if calls >= _AT_ONCE_EACH)
+            where: Where = {"state": InvocationState.QUEUED, "function_id": Not(full)}
+            found = view.select(INVOCATIONS, where, order="next_at", limit=free)
+            for one in found:
                 if one.next_at > now:
-                    wait_s = min(wait_s, max(_SHORTEST_S, one.next_at - now))
-                    break
-                due.append(one)
-        return sorted(due, key=lambda one: one.next_at), wait_s
+                    return list(due.values()), min(_LONGEST_S, max(_SHORTEST_S, one.next_at - now))
+                if one.id not in due and on_way[one.function_id] < _AT_ONCE_EACH:
+                    due[one.id] = one
+                    on_way[one.function_id] += 1
+            if len(found) < free:
+                break
+        return list(due.values()), _LONGEST_S
 
     def _begin(self, one: Invocation) -> None:
         """Send one: it is written first, so that a crash after this line sends it again and never forgets that it was sent."""
