@@ -189,7 +189,7 @@ class Rollouts:
         self._seen = {rollout.id: self._seen[rollout.id] for rollout in live if rollout.id in self._seen}
         for project in projects:
             mine = [rollout for rollout in live if rollout.project == project]
-            stirred, places = self._store.read(lambda view, project=project: self._board.look(view, project))  # type: ignore[misc]
+            stirred, places = self._store.read(partial(self._board.look, project=project))
             for rollout in mine:
                 if stirred or self._is_due(rollout):
                     self._try(rollout, places.values(), mine)

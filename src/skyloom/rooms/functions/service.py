@@ -272,8 +272,11 @@ class Functions:
         for one in running:
             if _errand_id(one) not in on_way:
                 with isolated(log, f"invocation {one.id}"):
-                    self._store.write(lambda tx, one=one: tx.update(INVOCATIONS, rules.lost(one, self._clock.now())))  # type: ignore[misc]
+                    self._store.write(partial(self._lose, one))
                     touched.add(INVOCATIONS.name)
+
+    def _lose(self, one: Invocation, tx: Transaction) -> None:
+        tx.update(INVOCATIONS, rules.lost(one, self._clock.now()))
 
     def _begin_due(self) -> float:
         due, wait_s = self._store.read(self._due)
