@@ -162,9 +162,8 @@ class Devices:
 
     def sync(self, tx: Transaction, ask: messages.SyncDevice, by: Caller) -> DeviceOrders:
         device = self._own(tx, ask.device, by)
-        if (
-            device.assignment < ask.assignment < 2**52
-        ):  # this database is older than the device: a backup was brought back
+        # This database is older than the device: a backup was brought back.
+        if device.assignment < ask.assignment < 2**52:
             device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(

@@ -42,9 +42,8 @@ class Webhooks:
         self._ids = ids
         self._outbound = outbound
         self._secret_of = secret_of
-        self._doubts: dict[
-            tuple[str, str], str
-        ] = {}  # by project and address, from the check to the write of a new webhook
+        # By project and address, from the check to the write of a new webhook.
+        self._doubts: dict[tuple[str, str], str] = {}
 
     def handlers(self) -> Handlers:
         return {
