@@ -103,10 +103,11 @@ class Replica:
         if plan.pack_file:
             self.plane.guests = self._guests(folder / plan.pack_file)
         site: Site = Rest(self.plane)
+        self._service_site: ServiceSite | None = None
         if process is not None:
             self.plane.can_answer = lambda: process.ready
             if not is_hosted(model.manifest):
-                site = ServiceSite(site, self.plane, process)
+                site = self._service_site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
         self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, plan.limits)
         self.grpc_connections = Http2Connections(self._grpc, plan.limits)
@@ -201,6 +202,8 @@ class Replica:
             if self.plane.guests is not None:
                 self.plane.guests.refresh()
             self._grpc.look()
+            if self._service_site is not None:
+                self._service_site.look()
             if self._sampler is not None:
                 self._sampler.refresh()
 
