@@ -106,7 +106,8 @@ def of_schedules(schedules: Schedules) -> Explainer:
             subject=subject,
             noun="schedule",
             state="paused" if schedule.paused else "active",
-            message=f"paused by {schedule.paused_by}" if schedule.paused else schedule.message or last,
+            reason=schedule.paused_for or "",
+            message=f"paused by {schedule.paused_by}" if schedule.paused_by else schedule.message or last,
             next_action=f"Go on: skyloom schedule resume {schedule.name}." if schedule.paused else "",
             evidence=happened(view, subject, project),
         )
