@@ -153,6 +153,15 @@ def test_openai_stream_ends_with_the_apis_own_error(tmp_path) -> None:
     assert made.client.is_finished and "revoked or has expired" in last["error"]["message"]
 
 
+def test_part_that_cannot_be_worded_ends_its_own_call_in_words(tmp_path) -> None:
+    wording = OpenAiWording(Address.COMPLETIONS, {"id": "gen-1", "created": 0, "model": "toy"}, ReadRequest(b"", True))
+    made = Call(tmp_path, wording)
+    made.call.begin()
+    made.call._part(CallOutcome(memoryview(b'{"text": "a", "logprobs": [{"chance": 1}]}')))
+    assert made.client.is_finished or made.client.answered.status == 500
+    assert made.process.num_given_up == 1 and made.statuses == [500] and len(made.streams) == 0
+
+
 def test_stream_that_is_over_or_left_is_forgotten(begun) -> None:
     begun.call._part(CallOutcome(memoryview(b"1")))
     begun.client.on_cut()

@@ -15,7 +15,7 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceLate
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceFailed, ServiceLate
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
 from skyloom.inference.wire.desk import ErrorAnswer, failed
@@ -161,6 +161,12 @@ class EndpointCall:
         except SkyloomError as error:  # what cannot be worded ends the call
             self._cut()
             self._ended(error)
+            return
+        except Exception:  # what the service yields may have any form
+            traceback.print_exc(file=sys.stderr)
+            self._cut()
+            words = "The endpoint gave a part that cannot be told."
+            self._ended(ServiceFailed(words, next_action="Ask the operator to look at the replica's output."))
             return
         if self._is_collected:
             self._process.took(self._call, 1)
