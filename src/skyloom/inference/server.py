@@ -171,6 +171,7 @@ class Replica:
 
         def settle(guest: Guest, arrived: Arrived) -> DataPlane:
             entry, signature = guest.entry, arrived.model.manifest.signature
+            guest.settled(arrived.model)
             log = Journal(self._log, plan.revision, signature, entry.version)
             own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)

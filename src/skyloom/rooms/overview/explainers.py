@@ -149,7 +149,9 @@ def of_endpoints(serving: Serving) -> Explainer:
 def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
     """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
     alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
-    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(endpoint=alert.endpoint_name)
+    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(
+        endpoint=alert.endpoint_name, owner=alert.endpoint_name.partition(":")[0]
+    )
     return Explanation(
         subject=alert.id,
         noun="alert",
