@@ -5,6 +5,7 @@ import json
 import os
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,6 +129,20 @@ def test_names_stay_apart_after_the_end_of_a_log_that_keeps_nothing():
         journal.write([one])
         journal.log.close()
     assert len({one.prediction_id for one in tickets}) == 3
+
+
+def test_kept_answers_that_are_given_again_in_one_go_are_each_whole(tmp_path):
+    journal = open_journal(tmp_path)
+    kept, other = ticket(2, 1.0), ticket(1, 5.0)
+    again = [ticket(2), ticket(1), ticket(2)]
+    for one, said in zip(again, (kept, other, kept), strict=True):
+        one.outputs, one.cached_from = said.outputs, "before"
+    journal.write(again)
+    told = [msgspec.json.decode(one.logged_outputs)[0]["data"] for one in again]
+    assert told == [[1.0] * 6, [5.0] * 3, [1.0] * 6]
+    journal.log.close()
+    found = [msgspec.json.decode(find_prediction(tmp_path, one.prediction_id).outputs)[0]["data"] for one in again]
+    assert found == told
 
 
 def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):

@@ -213,10 +213,11 @@ class Journal:
     def _told(self, tickets: Sequence[Ticket]) -> Sequence[bytes]:
         """Each ticket's outputs as JSON, or ``null``. A batch is written in one go, where all of it is short."""
         batch = tickets[0].batch
-        if batch is not None and batch is tickets[-1].batch and len(tickets) > 1:
+        if batch and batch is tickets[-1].batch and len(tickets) > 1:
             rows = [ticket.call.rows for ticket in tickets]
             most = _MAX_OUTPUT_ELEMENTS * sum(rows) // max(rows)
-            if sum([output.size for output in batch]) <= most:
+            # Kept answers that are given again may share one list, and are no parts of it.
+            if len(batch[0]) == sum(rows) and sum([output.size for output in batch]) <= most:
                 told = self._phrases.write(batch, rows)
                 if told is not None:
                     for ticket, outputs in zip(tickets, told, strict=True):

@@ -188,8 +188,8 @@ class Bench:
         )
 
     def register(
-        self, model: str = "toy", weights: bytes = b"one", profile: Profile = Profile(), **described: Any
-    ) -> None:  # frozen
+        self, model: str = "toy", weights: bytes = b"one", profile: Profile = NO_PROFILE, **described: Any
+    ) -> None:
         files = []
         for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(profile))):
             digest, size_bytes = self.blobs.put([content])
