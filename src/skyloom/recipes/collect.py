@@ -187,7 +187,7 @@ def _holds(column: pa.DataType, kind: pa.DataType) -> bool:
     if column.equals(kind) or pa.types.is_string(column):
         return True
     lists = pa.types.is_fixed_size_list(column) and pa.types.is_fixed_size_list(kind)
-    return lists and column.list_size == kind.list_size and pa.types.is_float64(column.value_type)
+    return bool(lists and column.list_size == kind.list_size and pa.types.is_float64(column.value_type))
 
 
 def _schema(before: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
