@@ -21,6 +21,7 @@ from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.events import event
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
 from skyloom.inference.wire.service_call import EndpointCall, worded
+from skyloom.inference.wire.shown_tokens import ShownTokens
 from skyloom.inference.wire.site import Streaming
 
 _MODELS = "/v1/models"
@@ -35,9 +36,10 @@ _KINDS = {
 class OpenAi:
     """What of the OpenAI API a service answers."""
 
-    def __init__(self, plane: DataPlane, process: ServiceProcess) -> None:
+    def __init__(self, plane: DataPlane, process: ServiceProcess, streams: ShownTokens) -> None:
         self._plane = plane
         self._process = process
+        self._streams = streams
         self._methods = openai.offered(process.spec)
         self._began = int(time.time())
         self._num_calls = 0
@@ -75,7 +77,15 @@ class OpenAi:
         collecting = address is not Address.EMBEDDINGS and not wanted.is_stream
         body = wanted.arguments
         call = EndpointCall(
-            self._plane, self._process, request, exchange, method, wording, body=body, is_collected=collecting
+            self._plane,
+            self._process,
+            request,
+            exchange,
+            method,
+            wording,
+            self._streams,
+            body=body,
+            is_collected=collecting,
         )
         call.begin()
 
