@@ -124,3 +124,5 @@ def test_columns_have_the_models_own_names_where_it_has_as_many():
     assert list(rows_of(INPUTS, made))[1] == {"age": 4, "height": 5, "weight": 6}
     made = msgspec.structs.replace(made, columns=("age",))
     assert list(rows_of(INPUTS, made))[1] == {"image_0": 4, "image_1": 5, "image_2": 6}
+    made = msgspec.structs.replace(made, columns=("age", "at", "device"))
+    assert list(rows_of(INPUTS, made))[1] == {"age": 4, "at_input": 5, "device_input": 6}, "ours are beside them"

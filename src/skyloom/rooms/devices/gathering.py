@@ -29,6 +29,7 @@ from skyloom.rooms.serving.predictions import name_prediction
 
 _MAX_CHUNKS, _MAX_BYTES, _MAX_COLUMNS = 1_000, 64 * 2**20, 1_000
 _SOURCE = "samples.jsonl"
+_OWN_COLUMNS = ("prediction_id", "device", "at")
 
 
 class SampledTensor(msgspec.Struct, frozen=True):
@@ -168,9 +169,14 @@ def rows_of(inputs: str, manifest: Manifest) -> Iterator[dict[str, Any]]:
         parts.append([elements[start : start + width] for start in range(0, len(elements), width)])
     if len(set(names)) != len(names) or len(names) > _MAX_COLUMNS:
         raise ValueError("it has too many elements a row, or two of a name")
-    named = manifest.columns if len(manifest.columns) == len(names) else names
+    named = [_free(name) for name in (manifest.columns if len(manifest.columns) == len(names) else names)]
     for row in zip(*parts, strict=True):
         yield dict(zip(named, (element for part in row for element in part), strict=True))
+
+
+def _free(name: str) -> str:
+    """The name of a model's column, where it is none of those that every row has."""
+    return f"{name}_input" if name in _OWN_COLUMNS else name
 
 
 def _kinds(datatype: Datatype) -> tuple[type, ...]:

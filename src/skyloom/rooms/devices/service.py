@@ -284,8 +284,8 @@ class Devices:
         return DeviceStatus(
             device=device,
             state=state,
-            serving=_named(view, report.serving if report else ""),
-            wanted=_named(view, device.wanted),
+            serving=_named(view, report.serving if report else "", device.project),
+            wanted=_named(view, device.wanted, device.project),
             report=report,
             message=message,
             next_action=action,
@@ -325,9 +325,10 @@ def _files(view: Snapshot, version_id: str) -> set[str]:
     return {manifest_digest(version), *(file.digest for file in version.manifest.files)}
 
 
-def _named(view: Snapshot, version_id: str) -> str:
+def _named(view: Snapshot, version_id: str, project: str) -> str:
+    """A version in words. A device may say any id: another project's is as if there were none."""
     version = view.get(VERSIONS, version_id) if version_id else None
-    return f"{version.model}:{version.number}" if version else version_id
+    return f"{version.model}:{version.number}" if version and version.project == project else version_id
 
 
 def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tuple[str, str]:
