@@ -106,6 +106,7 @@ class Doors:
         """Cut those who are too slow. Called about once a second."""
         self._connections.sweep()
         self._call_connections.sweep()
+        self._calls.look()
         self.desk.sweep()
 
     def drain(self) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, Written, WrittenOut
+from skyloom.inference.services.openai_bounds import MaxTokens, NumLogprobs, Seed, Stop, Temperature, TopP
 from skyloom.inference.services.stopping import PieceReader, StopWords
 from skyloom.rooms.registry.bundle import MODEL_FILES, Manifest, RuntimeName, TextLimits
 from skyloom.rooms.registry.services import ServiceSpec
@@ -21,12 +21,6 @@ _DEFAULT_MAX_TOKENS = 512
 _TIMEOUT_S = 300.0
 
 TextPart = str | dict[str, Any]
-MaxTokens = Annotated[int, Meta(ge=1, le=2**20)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-Stop = Annotated[list[Annotated[str, Meta(max_length=1_000)]], Meta(max_length=16)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-NumLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class GgufText(Service):
