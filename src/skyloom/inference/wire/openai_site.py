@@ -26,6 +26,7 @@ from skyloom.inference.wire.site import Streaming
 
 _MODELS = "/v1/models"
 _MAX_CHARACTERS = 2**24
+_PART_CHARACTERS = 64  # what a part takes beside its text, at least
 _KINDS = {
     Category.INVALID: "invalid_request_error",
     Category.NOT_FOUND: "invalid_request_error",
@@ -141,7 +142,7 @@ class OpenAiWording:
         self._begun.add(said.index)
         if not self._wanted.is_stream:
             self._kept.append(said)
-            self._num_characters += len(said.text)
+            self._num_characters += len(said.text) + _PART_CHARACTERS
             if self._num_characters > _MAX_CHARACTERS:
                 raise ServiceFailed("The answer is too long to be one.", next_action="Ask for a stream.")
             return b""
