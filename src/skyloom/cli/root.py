@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from skyloom import __version__
 from skyloom.cli.commands import TABLE
-from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
+from skyloom.core.errors import InternalError, InvalidInput, SkyloomError, Unavailable
 
 _INTERRUPTED = 130
 _WIDEST = 120  # columns of help, where the terminal has them
@@ -20,6 +20,10 @@ _WIDEST = 120  # columns of help, where the terminal has them
 
 class UsageError(InvalidInput):
     """The command line cannot be read."""
+
+
+class StillWaiting(Unavailable):
+    """What was waited for has not come in the time that was given."""
 
 
 class Words(TyperGroup):
@@ -82,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         return 0
+    except TimeoutError as error:
+        return _told(
+            StillWaiting(f"{error}.", next_action="It goes on without you; look again, or say a longer --timeout.")
+        )
     except Exception as error:
         return _told(_defect(error))
 
