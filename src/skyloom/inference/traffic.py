@@ -32,6 +32,13 @@ class TrafficCounter:
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:
+        self._lock = threading.Lock()
+        self._requests = self._rows = self._client_errors = self._server_errors = 0
+        self._latency = [0] * MAX_BINS
+        self.compare_with(profile, signature)
+
+    def compare_with(self, profile: Profile, signature: Signature) -> None:
+        """Watch rows by this profile from now on; before any row was watched. Raises `TensorMissing`."""
         specs = (*signature.inputs, *signature.outputs)
         # Strings are not watched, and never kept: they may be of any size.
         self._places = [place for place, spec in enumerate(specs) if spec.datatype is not Datatype.BYTES]
@@ -43,9 +50,6 @@ class TrafficCounter:
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
         self._held_rows = self._held_bytes = 0
-        self._lock = threading.Lock()
-        self._requests = self._rows = self._client_errors = self._server_errors = 0
-        self._latency = [0] * MAX_BINS
 
     def answered(self, status: int, duration_s: float) -> None:
         """Count one answer by its HTTP status."""

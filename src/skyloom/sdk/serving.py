@@ -17,7 +17,7 @@ from skyloom.rooms.registry.model import NEWEST, GetModelVersion
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
-from skyloom.rooms.serving.pack import GuestReport
+from skyloom.rooms.serving.pack import GuestReport, GuestTraffic
 from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
@@ -202,6 +202,7 @@ class EndpointCalls(ChangeCalls):
         grpc_port: int = 0,
         traffic: Traffic | None = None,
         guests: Sequence[GuestReport] = (),
+        guest_traffic: Sequence[GuestTraffic] = (),
         gpu: float | None = None,
     ) -> model.Reported:
         """Told by a replica about itself; nobody else may."""
@@ -214,6 +215,7 @@ class EndpointCalls(ChangeCalls):
             grpc_port=grpc_port,
             traffic=traffic or Traffic(),
             guests=tuple(guests),
+            guest_traffic=tuple(guest_traffic),
             gpu=gpu,
         )
         return self._transport.send(ask)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import SkyloomError, StorageFull
 from skyloom.core.operation import Right
 from skyloom.ports.store import Collection, Transaction, changed
 from skyloom.rooms.functions import model
@@ -187,6 +187,67 @@ def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.Monk
         invoke(room, "one more")
 
 
+def test_dead_letters_come_back_to_a_queue_that_is_bounded_too(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = invoke(room)
+    room.functions.tick()
+    room.errands.answer(422)
+    room.functions.tick()
+    monkeypatch.setattr(model, "MAX_WAITING", 1)
+    invoke(room, "Bob")
+    with pytest.raises(model.TooManyWaiting):
+        room.do(model.RetryInvocation(invocation_id=dead.id))
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_call_on_its_way_when_its_function_is_deleted_is_not_left_in_the_queue(room: Workroom, dies: bool) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.do(model.DeleteFunction(name="hello"))
+    if dies:
+        room.start()
+    else:
+        room.errands.answer(0, problem="nobody")
+    room.functions.tick()
+    assert (room.calls[0].state, room.calls[0].ended_at) == (DEAD, room.clock.now())
+    assert "deleted" in room.calls[0].message
+
+
+def test_call_whose_function_has_no_port_yet_is_looked_at_soon_though_others_are_on_their_way(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke(room)
+    room.functions.tick()
+    monkeypatch.setattr(room.serving, "url", lambda _: "")
+    invoke(room, "Bob")
+    assert room.functions.tick() < 1
+
+
+def test_answer_that_the_disk_did_not_take_is_written_later_and_its_call_not_made_again(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer()
+
+    def full(_: object) -> object:
+        raise StorageFull("The disk is full.", next_action="Make room.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(room.functions._store, "write", full)
+        with pytest.raises(StorageFull):
+            room.functions.tick()
+    room.functions.tick()
+    assert (room.calls[0].state, len(room.errands.begun)) == (SUCCEEDED, 1)
+
+
+def test_answer_that_calls_itself_text_and_is_none_is_kept_as_bytes(room: Workroom) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(content=b"\xff")
+    room.functions.tick()
+    assert (room.calls[0].state, room.calls[0].answer) == (SUCCEEDED, '"/w=="')
+
+
 def test_deleted_function_leaves_dead_letters_and_its_name(room: Workroom) -> None:
     invoke(room)
     room.do(model.DeleteFunction(name="hello"))
@@ -201,7 +262,13 @@ def test_deleted_function_leaves_dead_letters_and_its_name(room: Workroom) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [("[]", "JSON object"), ("{", "JSON object"), ("{}", "lacks 'name'"), ('{"name":"a","x":1}', "is given 'x'")],
+    [
+        ("[]", "JSON object"),
+        ("{", "JSON object"),
+        ('{"name":' + "[" * 30_000, "JSON object"),
+        ("{}", "lacks 'name'"),
+        ('{"name":"a","x":1}', "is given 'x'"),
+    ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_they_wait(room: Workroom, arguments: str, words: str) -> None:
     with pytest.raises(model.ArgumentsUnreadable, match=words):

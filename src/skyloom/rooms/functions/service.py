@@ -51,6 +51,7 @@ class Functions:
         self._serving = serving
         self._errands = errands
         self._of: dict[str, str] = {}  # errand → function
+        self._unsettled: list[ErrandResult] = []  # what came back, until it is written down
         self._prune_at = 0.0
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -185,11 +186,7 @@ class Functions:
             known = tx.select(INVOCATIONS, {"function_id": function.id, "key": key}, limit=1)
             if known:
                 return _same(known[0], method, kept)
-        waiting = tx.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED})
-        if waiting >= model.MAX_WAITING:
-            raise model.TooManyWaiting(
-                f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
-            )
+        _check_room(tx, function)
         now = self._clock.now()
         made = Invocation(
             id=invocation_id,
@@ -235,6 +232,7 @@ class Functions:
             return found
         function = self.find(tx, found.function, by.project)
         self.method(tx, function, found.method)
+        _check_room(tx, function)
         fresh = rules.revived(found, by.principal, by.token_id, self._clock.now())
         return tx.update(INVOCATIONS, changed(fresh, {"function_id": function.id}))
 
@@ -243,10 +241,15 @@ class Functions:
     def tick(self) -> float:
         """Write down what came back, and make the calls whose turn it is. Returns the seconds until the next round is due."""
         touched: set[str] = set()
-        for result in self._errands.results():
+        self._unsettled += self._errands.results()
+        while self._unsettled:
+            result = self._unsettled[0]
             self._of.pop(result.id, None)
-            with isolated(log, f"invocation {result.id}"):
+            with isolated(
+                log, f"invocation {result.id}"
+            ):  # a full disk comes out, and nothing that was answered is forgotten
                 self._settle(result, touched)
+            del self._unsettled[0]
         self._find_lost(touched)
         again_s = self._begin_due()
         self._prune()
@@ -260,7 +263,7 @@ class Functions:
             found = tx.get(INVOCATIONS, invocation_id)
             if found is None or found.state is not InvocationState.RUNNING or found.attempts != attempts:
                 return
-            tx.update(INVOCATIONS, rules.settled(found, result, self._clock.now()))
+            self._keep(tx, rules.settled(found, result, self._clock.now()))
             touched.update(tx.touched)
 
         self._store.write(work)
@@ -276,13 +279,23 @@ class Functions:
                     touched.add(INVOCATIONS.name)
 
     def _lose(self, one: Invocation, tx: Transaction) -> None:
-        tx.update(INVOCATIONS, rules.lost(one, self._clock.now()))
+        self._keep(tx, rules.lost(one, self._clock.now()))
+
+    def _keep(self, tx: Transaction, settled: Invocation) -> None:
+        """Write down what became of a call; one whose function was deleted meanwhile waits for nobody."""
+        if settled.state is InvocationState.QUEUED and tx.get(FUNCTIONS, settled.function_id) is None:
+            settled = rules.dead(
+                settled, f"the function {settled.function} was deleted; {settled.message}", self._clock.now()
+            )
+        tx.update(INVOCATIONS, settled)
 
     def _begin_due(self) -> float:
         due, wait_s = self._store.read(self._due)
         for one in due:
             with isolated(log, f"invocation {one.id}"):
                 self._begin(one)
+                if _errand_id(changed(one, {"attempts": one.attempts + 1})) not in self._of:
+                    wait_s = min(wait_s, _NO_PORT_S)  # nobody tells when it can be sent
         return _SHORTEST_S if due and not self._of else wait_s
 
     def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
@@ -373,6 +386,14 @@ class Functions:
     def close(self) -> None:
         """Begin nothing more."""
         self._errands.close()
+
+
+def _check_room(view: Snapshot, function: CloudFunction) -> None:
+    """Raise `TooManyWaiting` when no further call of a function may wait."""
+    if view.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED}) >= model.MAX_WAITING:
+        raise model.TooManyWaiting(
+            f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
+        )
 
 
 def _same(known: Invocation, method: ServiceMethod, arguments: str) -> Invocation:
