@@ -91,6 +91,15 @@ def test_samples_that_two_ask_for_at_once_go_to_one(fleet):
         fleet.gather("other")
 
 
+def test_two_who_ask_at_once_for_other_samples_under_one_name_do_not_get_each_others(fleet):
+    fleet.bring("a", INPUTS)
+    fleet.bring("b", INPUTS)
+    of_a, of_b = fleet.prepare("same", site="a"), fleet.prepare("same", site="b")
+    with pytest.raises(model.SamplesMoved):
+        fleet.finish(of_a)
+    assert {row["device"] for row in fleet.rows(fleet.finish(of_b))} == {"d-b"}
+
+
 def test_samples_whose_dataset_failed_are_free_for_it_again(fleet):
     fleet.bring("a", INPUTS)
     made = fleet.gather("d")

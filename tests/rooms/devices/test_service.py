@@ -351,6 +351,14 @@ def test_clock_of_a_device_that_is_wrong_is_told_and_taken_out_of_its_times(room
     assert found.at == room.clock.now() - 10
 
 
+def test_device_that_is_retired_while_it_joins_is_refused_in_words(room):
+    made = room.enrol("kiosk")
+    asker = room.caller(made.code)
+    room.do(model.RetireDevice(name="kiosk"))
+    with pytest.raises(model.JoinCodeUsed, match="no more"):
+        room.do(JoinDevice(device=made.device.id, nonce="0" * 32), asker)
+
+
 def test_version_of_another_project_is_not_named_to_a_device_that_speaks_of_it(room):
     foreign = msgspec.structs.replace(ANN, project="q", scope="q")
     manifest = room.versions[0].manifest

@@ -65,6 +65,8 @@ class Gathering:
         batch = SampleBatch(
             id=f"{by.project}/{ask.dataset}",
             project=by.project,
+            model=ask.model,
+            labels=ask.labels,
             digest=digest,
             chunks=tuple(chunk.id for chunk in chunks),
             num_rows=num_rows,
@@ -83,7 +85,11 @@ class Gathering:
         free = ("", *self._failed(tx, ask.dataset, by))
         chunks = [tx.get(SAMPLE_CHUNKS, identifier) for identifier in batch.chunks] if batch else []
         taken = [chunk for chunk in chunks if chunk is not None and chunk.gathered in free]
-        if batch is None or len(taken) < len(batch.chunks):
+        is_ours = batch is not None and (batch.model, batch.labels) == (
+            ask.model,
+            ask.labels,
+        )  # or of who asked at once
+        if batch is None or not is_ours or len(taken) < len(batch.chunks):
             raise model.SamplesMoved(
                 "Some of these samples went into another dataset or were forgotten meanwhile.",
                 next_action="Ask again: it takes those that are left.",

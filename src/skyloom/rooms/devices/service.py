@@ -101,7 +101,11 @@ class Devices:
     def join(self, tx: Transaction, ask: messages.JoinDevice, by: Caller) -> DeviceIdentity:
         device = self._own(tx, ask.device, by)
         code = tx.get(JOIN_CODES, device.id)
-        assert code is not None, "the door has looked at it"
+        if code is None:  # the door has looked at it, and the device was retired since
+            raise model.JoinCodeUsed(
+                f"The join code of {device.name} is good no more.",
+                next_action=f"Ask for a new one: skyloom device enrol {device.name}.",
+            )
         nonce = digests.of_bytes(ask.nonce.encode())
         if not code.nonce:
             tx.update(JOIN_CODES, changed(code, {"nonce": nonce}))
