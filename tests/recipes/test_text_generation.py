@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from skyloom.recipes.generation.by_vllm import cache_bytes
-from skyloom.recipes.generation.seam import EngineChoice, EngineMissing, choose
+from skyloom.recipes.generation.seam import EngineChoice, TextEngineMissing, choose
 from tests.inference.services.workplace import write_service
 from tests.inference.serving import HEADERS, TOKEN, running
 
@@ -148,7 +148,7 @@ def test_engine_is_chosen_by_what_is_there_and_what_is_asked_for() -> None:
     assert choose(EngineChoice.AUTO, has_vllm=True, has_gpu=True) is EngineChoice.VLLM
     assert choose(EngineChoice.VLLM, has_vllm=True, has_gpu=False) is EngineChoice.VLLM
     assert choose(EngineChoice.TRANSFORMERS, has_vllm=True, has_gpu=True) is EngineChoice.TRANSFORMERS
-    with pytest.raises(EngineMissing, match="vLLM"):
+    with pytest.raises(TextEngineMissing, match="vLLM"):
         choose(EngineChoice.VLLM, has_vllm=False, has_gpu=True)
 
 

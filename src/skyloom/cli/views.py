@@ -62,6 +62,15 @@ def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
+_WEBHOOK = (
+    of("id", "webhook"),
+    of("url"),
+    of("kinds", "hears of"),
+    of("num_sent", "sent"),
+    of("num_dropped", "dropped"),
+    of("failures"),
+    of("last_error"),
+)
 COLUMNS: Mapping[type, Sequence[Column]] = {
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
@@ -81,15 +90,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("times_fired"),
         of("message"),
     ),
-    Webhook: (
-        of("id", "webhook"),
-        of("url"),
-        of("kinds", "hears of"),
-        of("num_sent", "sent"),
-        of("num_dropped", "dropped"),
-        of("failures"),
-        of("last_error"),
-    ),
+    Webhook: _WEBHOOK,
     FeatureDrift: (
         of("name", "feature"),
         of("drifted"),
@@ -323,17 +324,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         (),
     ),
     Webhook: (
-        (
-            of("id", "webhook"),
-            of("url"),
-            of("kinds", "hears of"),
-            of("num_sent", "sent"),
-            of("num_dropped", "dropped"),
-            of("failures"),
-            of("last_error"),
-            of("created_by"),
-            of("created_at"),
-        ),
+        (*_WEBHOOK, of("created_by"), of("created_at")),
         (),
     ),
     EndpointStatus: (

@@ -28,8 +28,9 @@ from skyloom.inference.services.openai_bounds import (
     Temperature,
     TopP,
 )
+from skyloom.inference.services.sampling import Sampling
 from skyloom.inference.services.stopping import StopWords
-from skyloom.recipes.generation.seam import EngineChoice, TextEngine, TextWish, WishUnfit, choose
+from skyloom.recipes.generation.seam import EngineChoice, TextEngine, WishUnfit, asked, choose
 from skyloom.sdk.service import BadRequest, Service, endpoint
 
 Part = str | dict[str, Any]
@@ -51,7 +52,7 @@ class TextGeneration(Service):
     default_max_tokens: ClassVar[int] = 256
 
     def setup(self) -> None:
-        """Load the model and start its batching; on the loop that the endpoints run on. Raises `EngineMissing`."""
+        """Load the model and start its batching; on the loop that the endpoints run on. Raises `TextEngineMissing`."""
         from transformers import AutoTokenizer
 
         folder = Path(str(sys.modules[type(self).__module__].__file__)).parent / self.weights
@@ -92,7 +93,7 @@ class TextGeneration(Service):
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
         likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias, json_schema)
-        async for part in self._answer(ids, max_tokens, TextWish(0, temperature, top_p, seed, *likely), stop):
+        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
             yield part
 
     @endpoint(timeout_s=120)
@@ -112,13 +113,13 @@ class TextGeneration(Service):
         """Continue a text."""
         ids = self._tokenizer(prompt).input_ids
         likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias)
-        async for part in self._answer(ids, max_tokens, TextWish(0, temperature, top_p, seed, *likely), stop):
+        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
             yield part
 
     async def _answer(
-        self, ids: list[int], max_tokens: int | None, wish: TextWish, stop: list[str] | None
+        self, ids: list[int], max_tokens: int | None, wish: Sampling, stop: list[str] | None
     ) -> AsyncIterator[Part]:
-        undone = sorted(wish.asked & self._engine.unable)
+        undone = sorted(asked(wish) & self._engine.unable)
         if undone:
             raise BadRequest(f"{undone[0]!r} is not done by this service's engine.", next_action="Leave it out.")
         wish = wish._replace(max_tokens=self._fitting(ids, max_tokens))

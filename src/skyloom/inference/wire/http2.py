@@ -583,6 +583,10 @@ class Http2Connection(asyncio.Protocol):
 
     # -- the end ------------------------------------------------------------------------------------------------------------
 
+    def give_up(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
         try:

@@ -13,9 +13,10 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.ids import ALPHABET
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services import openai
+from skyloom.inference.services import openai, openai_answers
 from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, ServiceFailed
-from skyloom.inference.services.openai import Address, ReadRequest, Told
+from skyloom.inference.services.openai import Address, ReadRequest
+from skyloom.inference.services.openai_answers import Told
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.events import event
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
@@ -25,6 +26,7 @@ from skyloom.inference.wire.site import Streaming
 
 _MODELS = "/v1/models"
 _MAX_CHARACTERS = 2**24
+_PART_CHARACTERS = 64  # what a part takes beside its text, at least
 _KINDS = {
     Category.INVALID: "invalid_request_error",
     Category.NOT_FOUND: "invalid_request_error",
@@ -121,13 +123,13 @@ class OpenAiWording:
         if self._address is Address.EMBEDDINGS:
             made = self._embeddings(outcome.content)
         else:
-            made = openai.whole(self._address, self._identity, self._kept, self._endings)
+            made = openai_answers.whole(self._address, self._identity, self._kept, self._endings)
         return Response(200, msgspec.json.encode(made), headers=headers)
 
     def part(self, content: memoryview) -> bytes:
         """A chunk; nothing for what is told besides, which comes with the last one."""
         try:
-            said = openai.read_part(content)
+            said = openai_answers.read_part(content)
         except msgspec.MsgspecError as error:
             raise ServiceFailed(
                 f"The endpoint gave a part that is no text: {error}.",
@@ -140,19 +142,19 @@ class OpenAiWording:
         self._begun.add(said.index)
         if not self._wanted.is_stream:
             self._kept.append(said)
-            self._num_characters += len(said.text)
+            self._num_characters += len(said.text) + _PART_CHARACTERS
             if self._num_characters > _MAX_CHARACTERS:
                 raise ServiceFailed("The answer is too long to be one.", next_action="Ask for a stream.")
             return b""
-        made = openai.chunk(self._address, self._identity, said, is_first=is_first)
+        made = openai_answers.chunk(self._address, self._identity, said, is_first=is_first)
         return event(msgspec.json.encode(made))
 
     def last(self, prediction_id: str) -> bytes:
         """Why it ended, and that it has."""
         endings = self._endings
-        made = [openai.last_chunk(self._address, self._identity, one) for one in endings]
+        made = [openai_answers.last_chunk(self._address, self._identity, one) for one in endings]
         if self._wanted.tells_usage:
-            made.append(openai.usage_chunk(self._address, self._identity, endings))
+            made.append(openai_answers.usage_chunk(self._address, self._identity, endings))
         told = b"".join(event(msgspec.json.encode(one)) for one in made)
         return told + event(b"[DONE]")
 
@@ -172,7 +174,7 @@ class OpenAiWording:
 
     def _embeddings(self, content: memoryview) -> dict[str, Any]:
         try:
-            said = openai.read_embeddings(content)
+            said = openai_answers.read_embeddings(content)
         except msgspec.MsgspecError as error:
             raise ServiceFailed(
                 f"The endpoint gave no embeddings: {error}.", next_action="Return lists of numbers."

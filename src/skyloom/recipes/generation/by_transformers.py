@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-from skyloom.recipes.generation.seam import SPECIAL, Grown, TextWish
+from skyloom.inference.services.sampling import Sampling
+from skyloom.recipes.generation.seam import SPECIAL, Grown
 
 _UNFINISHED = "\ufffd"  # what a tokenizer gives for half of a character
 _PAGE_TOKENS = 256
@@ -44,7 +45,7 @@ class TransformersText:
         self._batches.start()
         self._last = 0
 
-    async def generate(self, prompt: Sequence[int], wish: TextWish) -> AsyncGenerator[Grown, None]:
+    async def generate(self, prompt: Sequence[int], wish: Sampling) -> AsyncGenerator[Grown, None]:
         """See `TextEngine`."""
         chances = {"temperature": wish.temperature, "top_p": wish.top_p} if wish.temperature else {"top_k": 1}
         self._last += 1

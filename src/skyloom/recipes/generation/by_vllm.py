@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from skyloom.inference.services.reaping import end_children_with_us
-from skyloom.recipes.generation.seam import Grown, TextWish, WishUnfit
+from skyloom.inference.services.sampling import Sampling
+from skyloom.recipes.generation.seam import Grown, WishUnfit
 from skyloom.settings import tell_libraries
 
 _BLOCK_TOKENS = 128  # the largest block of its cache
@@ -62,7 +63,7 @@ class VllmText:
         )
         self._last = 0
 
-    async def generate(self, prompt: Sequence[int], wish: TextWish) -> AsyncGenerator[Grown, None]:
+    async def generate(self, prompt: Sequence[int], wish: Sampling) -> AsyncGenerator[Grown, None]:
         """See `TextEngine`."""
         self._last += 1
         num_tokens = 0
@@ -86,7 +87,7 @@ class VllmText:
                 raise
             raise WishUnfit(str(error)) from error
 
-    def _sampling(self, wish: TextWish) -> Any:
+    def _sampling(self, wish: Sampling) -> Any:
         more: dict[str, Any] = {}
         if wish.json_schema is not None:
             more["structured_outputs"] = self._structured(json=wish.json_schema)

@@ -4,10 +4,11 @@ An engine batches by itself: requests join and leave token by token. Whoever clo
 """
 
 import enum
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from skyloom.core.errors import InvalidInput
+from skyloom.inference.services.sampling import Sampling
 
 INSTALL_VLLM = "pip install 'skyloom[vllm]'"
 
@@ -20,31 +21,18 @@ class EngineChoice(enum.StrEnum):
     VLLM = "vllm"
 
 
-class EngineMissing(InvalidInput):
+class TextEngineMissing(InvalidInput):
     """The engine that a service asks for is not installed."""
 
 
-class TextWish(NamedTuple):
-    """How a text is to be continued. A temperature of 0 takes the likeliest token. What is None or empty was not asked for."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    num_likely: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[str, float] | None = None
-    json_schema: str | None = None
-
-    @property
-    def asked(self) -> frozenset[str]:
-        """Names, as a service's arguments, of what not every engine can do."""
-        named = {**self._asdict(), "num_logprobs": self.num_likely}
-        return frozenset(name for name in SPECIAL if named[name] is not None)
-
-
+# What not every engine can do, by the names of a service's arguments.
 SPECIAL = ("seed", "num_logprobs", "presence_penalty", "frequency_penalty", "logit_bias", "json_schema")
+
+
+def asked(sampling: Sampling) -> frozenset[str]:
+    """Of `SPECIAL`, what a request asks for."""
+    named = {**sampling._asdict(), "num_logprobs": sampling.num_likely}
+    return frozenset(name for name in SPECIAL if named[name] is not None)
 
 
 class Grown(NamedTuple):
@@ -78,17 +66,17 @@ class TextEngine(Protocol):
     context_tokens: int
     unable: frozenset[str]
 
-    def generate(self, prompt: Sequence[int], wish: TextWish) -> AsyncGenerator[Grown, None]:
+    def generate(self, prompt: Sequence[int], wish: Sampling) -> AsyncGenerator[Grown, None]:
         """Continue a prompt; the last part has an ending. Raises `WishUnfit`; anything else means that the engine failed."""
         ...
 
 
 def choose(choice: EngineChoice, *, has_vllm: bool, has_gpu: bool) -> EngineChoice:
-    """Which engine it is to be. Raises `EngineMissing`."""
+    """Which engine it is to be. Raises `TextEngineMissing`."""
     if choice is EngineChoice.AUTO:
         return EngineChoice.VLLM if has_vllm and has_gpu else EngineChoice.TRANSFORMERS
     if choice is EngineChoice.VLLM and not has_vllm:
-        raise EngineMissing(
+        raise TextEngineMissing(
             "The service asks for vLLM, which is not installed here.",
             next_action=f"Install it where replicas run: {INSTALL_VLLM}.",
         )

@@ -184,7 +184,7 @@ class Serving:
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
-        if replica is None or revision is None or not by.task_id.startswith(f"{replica.job_id}."):
+        if replica is None or revision is None or not by.is_task_of(replica.job_id):
             raise model.NotAReplica(
                 f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
             )
