@@ -12,7 +12,7 @@ from skyloom.core.operation import Right
 from skyloom.ports.store import Collection, Transaction, changed
 from skyloom.rooms.functions import model, rules, service
 from skyloom.rooms.functions.model import Invocation, InvocationState
-from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS
+from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS, ErrandResult
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
 from skyloom.rooms.serving.model import Deploy, SecretsForNobody
