@@ -39,12 +39,13 @@ class VllmText:
             VLLM_WORKER_MULTIPROC_METHOD="spawn",  # a fork of a process that looked for GPUs cannot use them
         )
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        self._tokens_input, self._dead = tokens_input, EngineDeadError
+        self._tokens_input, self._dead, self._refused = tokens_input, EngineDeadError, (VLLMClientError, ValueError)
         self._params, self._structured, self._delta = SamplingParams, StructuredOutputsParams, RequestOutputKind.DELTA
         config = json.loads((folder / "config.json").read_bytes())
         positions = int(config.get("max_position_embeddings") or cache_tokens)
