@@ -82,9 +82,7 @@ class VllmText:
                     yield Grown(made.text, num_tokens, tokens, _ending(made.finish_reason))
         except self._dead:
             _end()
-        except (
-            ValueError
-        ) as error:  # the library's checks of a request are of this kind, and come before its first token
+        except self._refused as error:  # the library's checks of a request come before its first token
             if num_tokens:
                 raise
             raise WishUnfit(str(error)) from error
