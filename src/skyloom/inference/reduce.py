@@ -71,7 +71,8 @@ class Observer:
         """Return one number per row and feature, shape [rows, features]; NaN for what a row does not have. Raises `TensorMissing`."""
         if not self.features:
             return np.zeros((0, 0))
-        parts = [_reduce_group(*group, tensors) for group in self._groups]
+        means: dict[str, Array] = {}
+        parts = [_reduce_group(*group, tensors, means) for group in self._groups]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return values if self._is_ordered else values[:, self._order]
 
@@ -209,11 +210,13 @@ def _grouped(features: Sequence[Feature]) -> tuple[list[tuple[str, Reduction, li
 
 def _reduce(feature: Feature, tensors: Mapping[str, Array]) -> Values:
     """One number per row for one feature."""
-    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors)[:, 0]
+    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors, {})[:, 0]
 
 
-def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array]) -> Values:
-    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]."""
+def _reduce_group(
+    tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array], means: dict[str, Array]
+) -> Values:
+    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]. ``means`` keeps those of each tensor's rows: two need them."""
     found = tensors.get(tensor)
     if found is None:
         raise _no_tensor(tensor, tensors)
@@ -229,7 +232,14 @@ def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], ten
     if not width:
         return np.full((len(rows), 1), np.nan)  # of nothing there is no mean
     with np.errstate(all="ignore"):  # infinities are data here; they land in the outer bins or count as missing
-        return _REDUCTIONS[reduction](rows).astype(np.float64)[:, None]
+        if reduction in (Reduction.MEAN, Reduction.DEVIATION):
+            mean = means.get(tensor)
+            if mean is None:
+                mean = means[tensor] = rows.mean(axis=1, dtype=_wide(rows))
+            reduced = mean if reduction is Reduction.MEAN else _deviation(rows, mean)
+        else:
+            reduced = _REDUCTIONS[reduction](rows)
+        return reduced.astype(np.float64)[:, None]
 
 
 def _no_tensor(name: str, there: Collection[str]) -> TensorMissing:
@@ -239,9 +249,8 @@ def _no_tensor(name: str, there: Collection[str]) -> TensorMissing:
     )
 
 
-def _deviation(rows: Array) -> Array:
-    wide = rows.astype(_wide(rows), copy=False)
-    centred: Array = wide - wide.mean(axis=1, keepdims=True)
+def _deviation(rows: Array, mean: Array) -> Array:
+    centred: Array = rows - mean[:, None]
     deviation: Array = np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
     return deviation
 
@@ -251,8 +260,6 @@ def _wide(rows: Array) -> type[np.floating[Any]]:
 
 
 _REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
-    Reduction.MEAN: lambda rows: rows.mean(axis=1, dtype=_wide(rows)),
-    Reduction.DEVIATION: _deviation,
     Reduction.ARGMAX: lambda rows: rows.argmax(axis=1),
     Reduction.MAXIMUM: lambda rows: rows.max(axis=1),
 }

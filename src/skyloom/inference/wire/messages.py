@@ -35,16 +35,18 @@ class Request:
 
     Attributes:
         is_open: it was admitted without a token; set by the site. Such requests have a small budget of their own for what they keep.
+        in_place: the body, where the site said where it is to lie; `body` is empty then.
         max_bytes: of its body, where the site wants less than the wire allows; 0 for no wish.
     """
 
-    __slots__ = ("arrived_at", "body", "head", "is_open", "max_bytes")
+    __slots__ = ("arrived_at", "body", "head", "in_place", "is_open", "max_bytes")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.is_open = False
         self.max_bytes = 0
         self.body = b""
+        self.in_place: memoryview | None = None
         self.arrived_at = 0.0
 
 
