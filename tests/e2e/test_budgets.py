@@ -12,7 +12,6 @@ import pytest
 from skyloom.core.errors import Unavailable
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
-from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.engine import Command
 from skyloom.rooms.cost import rules, tallies
 from skyloom.rooms.cost.budget import BudgetExhausted, BudgetState, BudgetUnclear, Period
@@ -25,6 +24,7 @@ from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.sdk.client import Client
 from skyloom.sdk.files import upload_file
 from skyloom.sdk.http import HttpTransport
+from skyloom.stored import COLLECTIONS, LOGS
 from skyloom.stores.sqlite import SqliteStore
 from tests.control_plane import ControlPlane
 from tests.inference.serving import write_bundle

@@ -17,7 +17,6 @@ import pytest
 from skyloom.core.errors import Unavailable
 from skyloom.core.events import Event, Moved
 from skyloom.core.resources import Resources
-from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
 from skyloom.rooms.cost import tallies
@@ -30,6 +29,7 @@ from skyloom.rooms.jobs.model import ENDED, MOVES, JobSpec, JobState, JobStatus,
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.tenancy.ports import AUDIT
 from skyloom.rooms.tenancy.rules import broken_link
+from skyloom.stored import COLLECTIONS, LOGS
 from skyloom.stores.sqlite import SqliteStore
 from tests.control_plane import ControlPlane
 

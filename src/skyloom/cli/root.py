@@ -15,6 +15,7 @@ from skyloom.cli.commands import TABLE
 from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
 
 _INTERRUPTED = 130
+_WIDEST = 120  # columns of help, where the terminal has them
 
 
 class UsageError(InvalidInput):
@@ -67,7 +68,7 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Never raises, never shows a traceback."""
     try:
-        code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False)
+        code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False, max_content_width=_WIDEST)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SkyloomError as error:

@@ -13,6 +13,7 @@ import msgspec
 
 _PARAMETER = re.compile(r"{(\w+)}")
 Answer = TypeVar("Answer")
+Shown = TypeVar("Shown")
 Ask = TypeVar("Ask", bound="type[Operation[Any]]")
 
 
@@ -135,6 +136,10 @@ class Page(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
 
     items: tuple[Answer, ...]
     next_cursor: str | None = None
+
+    def shown(self, show: Callable[[Answer], Shown]) -> "Page[Shown]":
+        """The same page with what is shown of each item in its place."""
+        return Page(items=tuple(map(show, self.items)), next_cursor=self.next_cursor)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

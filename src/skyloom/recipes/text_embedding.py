@@ -80,4 +80,5 @@ class TextEmbedding(Service):
             hidden, weights = next(iter(told.values())), mask[:, :, None].astype(np.float32)
             flat = (hidden * weights).sum(axis=1) / weights.sum(axis=1).clip(1)
         lengths = np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
-        return (flat / lengths).tolist()  # type: ignore[no-any-return]
+        vectors: list[list[float]] = (flat / lengths).tolist()
+        return vectors

@@ -1,20 +1,24 @@
 """Functions and queued calls with the room's own clock: at least once, bounded, never with rights that are lost."""
 
 import itertools
+from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Right
+from skyloom.ports.store import Collection, Transaction, changed
 from skyloom.rooms.functions import model
 from skyloom.rooms.functions.model import Invocation, InvocationState
-from skyloom.rooms.functions.ports import INVOCATIONS
+from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
 from skyloom.rooms.serving.model import Deploy, SecretsForNobody
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
+from skyloom.stores.memory import MemorySnapshot
 from tests.rooms.functions.workroom import GREET, POUR, Workroom
 from tests.rooms.serving.bench import Crash
 
@@ -145,6 +149,34 @@ def test_one_function_takes_no_more_than_its_share_and_holds_up_no_other() -> No
     room.functions.tick()
     urls = [errand.url for errand in room.errands.begun]
     assert (len(urls), len(set(urls))) == (17, 2)
+
+
+def test_round_reads_what_is_due_however_many_functions_and_calls_wait(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = invoke(room)
+
+    def work(tx: Transaction) -> None:
+        hello = tx.select(FUNCTIONS)[0]
+        for number in range(300):
+            tx.insert(FUNCTIONS, changed(hello, {"id": f"fn_{number}", "name": f"f{number}"}))
+            later = {"id": f"inv_{number}", "function_id": f"fn_{number}", "key": str(number), "next_at": 9e9}
+            tx.insert(INVOCATIONS, changed(first, later))
+
+    room.disk.write(work)
+    read: Counter[str] = Counter()
+    select = MemorySnapshot.select
+
+    def counted(view: MemorySnapshot, collection: Collection[Any], *args: Any, **options: Any) -> list[Any]:
+        found = select(view, collection, *args, **options)
+        read[collection.name] += len(found)
+        return found
+
+    monkeypatch.setattr(MemorySnapshot, "select", counted)
+    room.functions.tick()
+    assert [errand.id for errand in room.errands.begun] == [f"{first.id}.1"]
+    assert read["functions"] < 5, "of 301 functions"
+    assert read["invocations"] <= 70, "of 301 calls"
 
 
 def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:

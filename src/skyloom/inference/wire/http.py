@@ -130,6 +130,7 @@ class Connection(asyncio.Protocol):
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
+        del self._parser  # they hold each other, and only a search for garbage would find them
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

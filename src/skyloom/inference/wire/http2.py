@@ -124,9 +124,8 @@ class Http2Connection(asyncio.Protocol):
         self._fields = FieldReader(limits.max_header_bytes)
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
-        self._admitted: Head | None = (
-            None  # the head that was let in last, the site's epoch then, and the most that its body may be
-        )
+        # The head that was let in last, the site's epoch then, and the most that its body may be.
+        self._admitted: Head | None = None
         self._epoch = self._admitted_bytes = 0
         self._window = _CONNECTION_WINDOW
         self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown, group.held)

@@ -12,9 +12,10 @@ import msgspec
 from skyloom.core.operation import Caller
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.door import Change, Handlers
+from skyloom.ports.lookup import named
 from skyloom.ports.store import Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.data.making import Format, Ingest, SourceFile
-from skyloom.rooms.data.model import CreateDataset, Dataset, DatasetState
+from skyloom.rooms.data.model import CreateDataset, DatasetState
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import model, rules
@@ -109,10 +110,10 @@ class Gathering:
 
     def _failed(self, view: Snapshot, name: str, by: Caller) -> tuple[str, ...]:
         """Drafts of a dataset of that name of which nothing came: what was in them is free again."""
-        named: list[Dataset] = view.select(DATASETS, {"project": by.project, "name": name}, limit=1)
-        if not named:
+        dataset = named(view, DATASETS, name, by.project)
+        if dataset is None:
             return ()
-        status = self._data.status(view, named[0])
+        status = self._data.status(view, dataset)
         return tuple(draft.draft.id for draft in status.drafts) if status.state is DatasetState.FAILED else ()
 
 

@@ -8,6 +8,7 @@ Nothing waits for an answer inside of the loop (`ports.Errands`).
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from skyloom.core.events import Origin
 from skyloom.core.ids import Ids
@@ -15,7 +16,8 @@ from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
-from skyloom.ports.store import Scalar, Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Not, Scalar, Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.cost import tallies
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.functions import model, rules
@@ -72,9 +74,9 @@ class Functions:
         self._serving.check(rules.deployment(ask), by)
 
     def deploy(self, tx: Transaction, ask: model.DeployFunction, by: Caller) -> FunctionStatus:
-        known = self._find(tx, ask.name, by.project)
-        named = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name}, limit=1)
-        if named and not named[0].stopped_by and (known is None or known.endpoint_id != named[0].id):
+        known = named(tx, FUNCTIONS, ask.name, by.project)
+        taken = named(tx, ENDPOINTS, ask.name, by.project)
+        if taken and not taken.stopped_by and (known is None or known.endpoint_id != taken.id):
             raise model.FunctionNameTaken(
                 f"{ask.name} is an endpoint, and no function.", next_action="Choose another name: --name."
             )
@@ -105,13 +107,8 @@ class Functions:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListFunctions, by: Caller) -> Page[FunctionStatus]:
-        def work(view: Snapshot) -> Page[FunctionStatus]:
-            where = {"project": by.project}
-            found = view.select(FUNCTIONS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            some = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, one) for one in some.items), next_cursor=some.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, FUNCTIONS, where, ask).shown(partial(self._status, view)))
 
     def delete(self, tx: Transaction, ask: model.DeleteFunction, by: Caller) -> Done:
         function = self.find(tx, ask.name, by.project)
@@ -124,7 +121,7 @@ class Functions:
 
     def find(self, view: Snapshot, name: str, project: str) -> CloudFunction:
         """A function by its name. Raises `FunctionMissing`."""
-        found = self._find(view, name, project)
+        found = named(view, FUNCTIONS, name, project)
         if found is None:
             raise model.FunctionMissing(
                 f"There is no function {name!r}.", next_action="List yours: skyloom function list."
@@ -134,10 +131,6 @@ class Functions:
     def method(self, view: Snapshot, function: CloudFunction, name: str) -> ServiceMethod:
         """The entry that is meant. Raises `EntryUnclear`."""
         return rules.entry(self._methods(view, function), name, function.name)
-
-    def _find(self, view: Snapshot, name: str, project: str) -> CloudFunction | None:
-        found = view.select(FUNCTIONS, {"project": project, "name": name}, limit=1)
-        return found[0] if found else None
 
     def _methods(self, view: Snapshot, function: CloudFunction) -> tuple[ServiceMethod, ...]:
         endpoint = view.get(ENDPOINTS, function.endpoint_id)
@@ -221,8 +214,8 @@ class Functions:
 
     def find_invocation(self, view: Snapshot, invocation_id: str, project: str) -> Invocation:
         """An invocation by its id. Raises `InvocationMissing`."""
-        found = view.get(INVOCATIONS, invocation_id)
-        if found is None or found.project != project:
+        found = owned(view, INVOCATIONS, invocation_id, project)
+        if found is None:
             raise model.InvocationMissing(
                 f"There is no invocation {invocation_id}.", next_action="List them: skyloom function calls."
             )
@@ -234,10 +227,7 @@ class Functions:
             where["function"] = ask.function
         if ask.state is not None:
             where["state"] = ask.state
-        found = self._store.read(
-            lambda view: view.select(INVOCATIONS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, INVOCATIONS, where, ask))
 
     def retry(self, tx: Transaction, ask: model.RetryInvocation, by: Caller) -> Invocation:
         found = self.find_invocation(tx, ask.invocation_id, by.project)
@@ -282,31 +272,40 @@ class Functions:
         for one in running:
             if _errand_id(one) not in on_way:
                 with isolated(log, f"invocation {one.id}"):
-                    self._store.write(lambda tx, one=one: tx.update(INVOCATIONS, rules.lost(one, self._clock.now())))  # type: ignore[misc]
+                    self._store.write(partial(self._lose, one))
                     touched.add(INVOCATIONS.name)
 
+    def _lose(self, one: Invocation, tx: Transaction) -> None:
+        tx.update(INVOCATIONS, rules.lost(one, self._clock.now()))
+
     def _begin_due(self) -> float:
-        on_way = Counter(self._of.values())
-        due, wait_s = self._store.read(lambda view: self._due(view, on_way))
-        for one in due[: max(0, _AT_ONCE - on_way.total())]:
+        due, wait_s = self._store.read(self._due)
+        for one in due:
             with isolated(log, f"invocation {one.id}"):
                 self._begin(one)
         return _SHORTEST_S if due and not self._of else wait_s
 
-    def _due(self, view: Snapshot, on_way: Counter[str]) -> tuple[Sequence[Invocation], float]:
-        """The calls whose turn it is, those of one function no more than its share; and when the next one's is."""
-        now, wait_s, due = self._clock.now(), _LONGEST_S, []
-        if not view.count(INVOCATIONS, {"state": InvocationState.QUEUED}):
-            return [], wait_s
-        for function in view.select(FUNCTIONS):
-            room = _AT_ONCE_EACH - on_way[function.id]
-            where = {"function_id": function.id, "state": InvocationState.QUEUED}
-            for one in view.select(INVOCATIONS, where, order="next_at", limit=room) if room > 0 else ():
+    def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
+        """The calls whose turn it is, those of one function no more than its share; and when the next one's is.
+
+        Each look but the last one fills the share of one more function, which the next look passes over.
+        """
+        now, on_way = self._clock.now(), Counter(self._of.values())
+        free = _AT_ONCE - on_way.total()
+        due: dict[str, Invocation] = {}
+        while len(due) < free:
+            full = tuple(function_id for function_id, calls in on_way.items() if calls >= _AT_ONCE_EACH)
+            where: Where = {"state": InvocationState.QUEUED, "function_id": Not(full)}
+            found = view.select(INVOCATIONS, where, order="next_at", limit=free)
+            for one in found:
                 if one.next_at > now:
-                    wait_s = min(wait_s, max(_SHORTEST_S, one.next_at - now))
-                    break
-                due.append(one)
-        return sorted(due, key=lambda one: one.next_at), wait_s
+                    return list(due.values()), min(_LONGEST_S, max(_SHORTEST_S, one.next_at - now))
+                if one.id not in due and on_way[one.function_id] < _AT_ONCE_EACH:
+                    due[one.id] = one
+                    on_way[one.function_id] += 1
+            if len(found) < free:
+                break
+        return list(due.values()), _LONGEST_S
 
     def _begin(self, one: Invocation) -> None:
         """Send one: it is written first, so that a crash after this line sends it again and never forgets that it was sent."""
@@ -315,7 +314,7 @@ class Functions:
             if tx.get(INVOCATIONS, one.id) != one:
                 return None
             now = self._clock.now()
-            function = self._find(tx, one.function, one.project)
+            function = named(tx, FUNCTIONS, one.function, one.project)
             endpoint = tx.get(ENDPOINTS, function.endpoint_id) if function and function.id == one.function_id else None
             lost = self._tenancy.lost_right(tx, one.token_id, one.project, Right.PREDICT, one.created_by)
             if function is None or endpoint is None or endpoint.stopped_by:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 
 from skyloom.core.errors import NotFound
 from skyloom.ports.clock import Clock
+from skyloom.ports.lookup import owned
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.model import (
@@ -136,7 +137,7 @@ def _waiting(view: Snapshot) -> Iterator[Job]:
 
 def job_state(view: Snapshot, job_id: str, project: str) -> JobState:
     """The state of a job of a project. Raises `JobMissing`."""
-    job = view.get(JOBS, job_id)
-    if job is None or job.project != project:
+    job = owned(view, JOBS, job_id, project)
+    if job is None:
         raise JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
     return rules.state_of(rules.newest(job, view.select(TASKS, {"job_id": job_id})))

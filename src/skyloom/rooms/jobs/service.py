@@ -11,7 +11,8 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import asked, deadlines, environments, model, mounts, rules
@@ -179,8 +180,8 @@ class Jobs:
 
     def find(self, view: Snapshot, job_id: str, project: str) -> Job:
         """Return a job of a project. Raises `JobMissing`, for somebody else's job just the same."""
-        job = view.get(JOBS, job_id)
-        if job is None or job.project != project:
+        job = owned(view, JOBS, job_id, project)
+        if job is None:
             raise model.JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
         return job
 
@@ -208,11 +209,9 @@ class Jobs:
                 live = {task.job_id for task in tasks if ask.array in (model.ALL_ARRAYS, task.array)}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
-            found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            jobs = page(found, ask.limit)
+            jobs = listed(view, JOBS, where, ask)
             gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [self._told(job, gangs[job.id]) for job in jobs.items]
-            return Page(items=tuple(items), next_cursor=jobs.next_cursor)
+            return jobs.shown(lambda job: self._told(job, gangs[job.id]))
 
         return self._store.read(work)
 

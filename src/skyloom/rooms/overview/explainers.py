@@ -19,6 +19,7 @@ from skyloom.core.events import (
     TaskEnded,
 )
 from skyloom.ports.door import EVENTS
+from skyloom.ports.lookup import owned
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost.budget import BudgetState
@@ -119,8 +120,8 @@ def of_runs(jobs: Jobs) -> Explainer:
     explain_job = of_jobs(jobs)
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
-        run = view.get(RUNS, subject)
-        if run is None or run.project != project:
+        run = owned(view, RUNS, subject, project)
+        if run is None:
             raise RunMissing(f"There is no run {subject}.", next_action="List yours: skyloom run list.")
         return msgspec.structs.replace(explain_job(view, run.job_id, project), subject=subject, noun="run")
 

@@ -5,6 +5,7 @@ or loses the next.
 """
 
 import logging
+from functools import partial
 
 from skyloom.core.errors import REFUSALS
 from skyloom.core.events import Noted
@@ -13,7 +14,8 @@ from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import model as jobs_model
 from skyloom.rooms.jobs.dependencies import job_state
 from skyloom.rooms.jobs.model import JobMissing, JobState
@@ -80,29 +82,24 @@ class Schedules:
 
     def find(self, view: Snapshot, name: str, project: str) -> Schedule:
         """A schedule by its name. Raises `ScheduleMissing`."""
-        found = view.select(SCHEDULES, {"project": project, "name": name}, limit=1)
-        if not found:
+        found = named(view, SCHEDULES, name, project)
+        if found is None:
             raise model.ScheduleMissing(
                 f"There is no schedule {name!r}.", next_action="List yours: skyloom schedule list."
             )
-        return found[0]
+        return found
 
     def get(self, ask: model.GetSchedule, by: Caller) -> ScheduleStatus:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListSchedules, by: Caller) -> Page[ScheduleStatus]:
-        def work(view: Snapshot) -> Page[ScheduleStatus]:
-            where = {"project": by.project}
-            found = view.select(SCHEDULES, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            some = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, one) for one in some.items), next_cursor=some.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, SCHEDULES, where, ask).shown(partial(self._status, view)))
 
     def status(self, view: Snapshot, schedule_id: str, project: str) -> ScheduleStatus:
         """A schedule by its id. Raises `ScheduleMissing`."""
-        schedule = view.get(SCHEDULES, schedule_id)
-        if schedule is None or schedule.project != project:
+        schedule = owned(view, SCHEDULES, schedule_id, project)
+        if schedule is None:
             raise model.ScheduleMissing(
                 f"There is no schedule {schedule_id}.", next_action="List yours: skyloom schedule list."
             )

@@ -29,9 +29,8 @@ class Packs:
         self._outbox = outbox
         self._blobs = blobs
         self._files = files
-        self._published: dict[
-            str, tuple[Pack, int]
-        ] = {}  # endpoint → pack, and the revision whose memory it is a part of
+        # Endpoint → pack, and the revision whose memory it is a part of.
+        self._published: dict[str, tuple[Pack, int]] = {}
 
     # Taking in
 

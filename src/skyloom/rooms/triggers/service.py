@@ -19,7 +19,8 @@ from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS, Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.functions.model import InvocationState, RetryInvocation
 from skyloom.rooms.functions.ports import INVOCATIONS
 from skyloom.rooms.functions.service import Functions
@@ -132,12 +133,12 @@ class Triggers:
 
     def find(self, view: Snapshot, name: str, project: str) -> Trigger:
         """A trigger by its name. Raises `TriggerMissing`."""
-        found = view.select(TRIGGERS, {"project": project, "name": name}, limit=1)
-        if not found:
+        found = named(view, TRIGGERS, name, project)
+        if found is None:
             raise model.TriggerMissing(
                 f"There is no trigger {name!r}.", next_action="List yours: skyloom trigger list."
             )
-        return found[0]
+        return found
 
     def get(self, ask: model.GetTrigger, by: Caller) -> TriggerStatus:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
@@ -149,10 +150,7 @@ class Triggers:
 
     def list(self, ask: model.ListTriggers, by: Caller) -> Page[Trigger]:
         where = {"project": by.project}
-        found = self._store.read(
-            lambda view: view.select(TRIGGERS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, TRIGGERS, where, ask))
 
     def pause(self, tx: Transaction, ask: model.PauseTrigger, by: Caller) -> Trigger:
         trigger = self.find(tx, ask.name, by.project)

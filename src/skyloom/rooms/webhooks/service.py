@@ -13,6 +13,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS, Change, Handlers, Query
+from skyloom.ports.lookup import owned
 from skyloom.ports.outbound import Outbound
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.webhooks import model, rules
@@ -41,9 +42,8 @@ class Webhooks:
         self._ids = ids
         self._outbound = outbound
         self._secret_of = secret_of
-        self._doubts: dict[
-            tuple[str, str], str
-        ] = {}  # by project and address, from the check to the write of a new webhook
+        # By project and address, from the check to the write of a new webhook.
+        self._doubts: dict[tuple[str, str], str] = {}
 
     def handlers(self) -> Handlers:
         return {
@@ -88,8 +88,8 @@ class Webhooks:
         return self._with_secret(model.IssuedWebhook(webhook=tx.insert(WEBHOOKS, made), secret=""))
 
     def delete(self, tx: Transaction, ask: model.DeleteWebhook, by: Caller) -> Done:
-        found = tx.get(WEBHOOKS, ask.webhook_id)
-        if found is None or found.project != by.project:
+        found = owned(tx, WEBHOOKS, ask.webhook_id, by.project)
+        if found is None:
             raise model.WebhookMissing(
                 f"There is no webhook {ask.webhook_id}.", next_action="List them: skyloom webhook list."
             )
