@@ -9,7 +9,7 @@ from skyloom.inference.wire.messages import Head
 _PART_BYTES = 4_096  # smaller parts, each an object, would hold far more than they are counted for
 # A place is taken for a body of which a sixteenth is there: who announces much and sends little holds little.
 _LIKELY = 16
-_MIN_BYTES = 2**16  # what is missing must be worth the way
+_MIN_BYTES = 2**15  # what is missing must be worth the way
 SCRATCH_BYTES = 2**16
 
 Place = Callable[[Head, int], memoryview | None]
