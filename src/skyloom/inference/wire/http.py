@@ -365,7 +365,7 @@ class Connection(asyncio.Protocol):
 
     def fitting(self, response: Response) -> Response:
         """An answer, or, where there is no room to keep it until it is taken, one that says so."""
-        if self._group.is_overfull and len(response.body) > _SHARE_BYTES:
+        if len(response.body) > _SHARE_BYTES and self._group.is_overfull:
             return self._site.refusal(429, "Too many answers wait to be taken.")
         return response
 
@@ -416,7 +416,11 @@ class Connection(asyncio.Protocol):
         if encoded is None or turn.is_parted or turn.closing:
             return False
         exchanges.popleft()
-        self._send([encoded])
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(encoded)
+            if self._write_deadline is not None:
+                self._written_bytes += len(encoded)
         if self._write_deadline is not None:
             self._count_held()
         if self._request is None and not self._in_head:
