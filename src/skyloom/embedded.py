@@ -175,7 +175,7 @@ class Embedded:
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
-        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs, self._tenancy.lost_right)
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles

@@ -254,7 +254,7 @@ class Patient:
 
 def live_through(home: Path, crash_at: str) -> int:
     """Jobs that stop at a budget, end, and run as a gang, with a control plane that dies once; returns how often it did."""
-    plane = ControlPlane(home, **PRICES).start(SKYLOOM_CRASH_AT=crash_at)
+    plane = ControlPlane(home, forked=True, **PRICES).start(SKYLOOM_CRASH_AT=crash_at)
     patient = Patient(plane)
     try:
         wait_for(lambda: not plane.alive or plane.record is not None)

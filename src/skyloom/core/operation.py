@@ -51,6 +51,20 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str = ""
     because: str = ""
 
+    @classmethod
+    def inside(cls, principal: str, project: str) -> "Caller":
+        """Somebody whom the control plane itself acts for, in one project: behind the door, where rights were looked at."""
+        return cls(principal=principal, project=project, scope=project, rights=frozenset())
+
+    @property
+    def job_id(self) -> str:
+        """The job whose task speaks; "" for anybody else."""
+        return self.task_id.rsplit(".", 2)[0]
+
+    def is_task_of(self, job_id: str) -> bool:
+        """It is a task of this job that speaks."""
+        return self.task_id.startswith(f"{job_id}.")
+
 
 class Verb(enum.StrEnum):
     """The HTTP method an operation has."""

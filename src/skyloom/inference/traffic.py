@@ -39,6 +39,13 @@ class TrafficCounter:
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:
+        self._lock = threading.Lock()
+        self._requests = self._rows = self._client_errors = self._server_errors = 0
+        self._latency = [0] * MAX_BINS
+        self.compare_with(profile, signature)
+
+    def compare_with(self, profile: Profile, signature: Signature) -> None:
+        """Watch rows by this profile from now on; before any row was watched. Raises `TensorMissing`."""
         specs = (*signature.inputs, *signature.outputs)
         # Strings are not watched, and never kept: they may be of any size.
         self._places = [place for place, spec in enumerate(specs) if spec.datatype is not Datatype.BYTES]
@@ -50,10 +57,7 @@ class TrafficCounter:
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
         self._held_rows = self._held_bytes = 0
-        self._counting: Iterator[None] = iter(())  # what was reduced, and is counted step by step
-        self._lock = threading.Lock()
-        self._requests = self._rows = self._client_errors = self._server_errors = 0
-        self._latency = [0] * MAX_BINS
+        self._counting: Iterator[None] | None = None  # what was reduced, and is counted step by step
 
     def answered(self, status: int, duration_s: float) -> None:
         """Count one answer by its HTTP status."""
@@ -130,9 +134,11 @@ class TrafficCounter:
 
     def _count_on(self, steps: int) -> None:
         """Count what was reduced, for so many steps."""
-        with _survived():
-            for _ in itertools.islice(self._counting, steps):
-                pass
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            with _survived():
+                if len(list(itertools.islice(counting, steps))) == steps:
+                    self._counting = counting
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tests.inference.serving import TOKEN, write_access
 AUTH = {b"authorization": b"Bearer " + TOKEN.encode()}
 REST = {b"host": b"localhost:80", b"content-type": b"application/json", **AUTH}
 CALL = {b"content-type": b"application/grpc", **AUTH}
+STREAM = b"/inference.GRPCInferenceService/ModelStreamInfer"
 INFER, MODEL_INFER = b"/v2/models/toy/infer", b"/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -163,6 +164,29 @@ def test_parts_reach_a_client_of_http_and_a_broken_end_is_no_end(gate):
         )
         assert b"3\r\none\r\n3\r\ntwo\r\n" in answer
     assert whole.endswith(b"0\r\n\r\n") and not broken.endswith(b"0\r\n\r\n")
+
+
+def test_stream_whose_token_is_taken_back_ends_with_what_it_asked_and_others_go_on(tmp_path):
+    path = tmp_path / "access.json"
+    write_access(path, TOKEN, "other")
+
+    async def play() -> tuple[Caller, Caller, int]:
+        gate = RouteGate(Bench(make_route(share("rev_1"))).desk, AccessList(path))
+        calls, callers = GateCalls(gate, 1_000), (Caller(), Caller())
+        for caller, token in zip(callers, (TOKEN, "other"), strict=True):
+            head = Head(b"POST", STREAM, {**CALL, b"authorization": b"Bearer " + token.encode()})
+            talk = calls.listener(Request(head), caller)
+            talk.heard(b"\0\0\0\0\1a")  # it waits: there is no replica
+        calls.look()
+        before = gate.desk.num_held
+        write_access(path, "other")
+        gate.access.refresh()
+        calls.look()
+        return (*callers, before - gate.desk.num_held)
+
+    ended, other, given_up = asyncio.run(play())
+    assert (dict(ended.trailers)[b"grpc-status"], given_up) == (b"16", 1)
+    assert not other.is_whole
 
 
 def test_another_list_of_tokens_makes_the_epoch_grow(gate, tmp_path):

@@ -98,15 +98,25 @@ def test_arrays_go_as_memory_and_as_json(toys) -> None:
         assert (np.frombuffer(content, dtype).reshape(shape) == rows * 2).all()
 
 
-def test_late_call_is_answered_and_a_stuck_process_is_started_again(tmp_path) -> None:
+def test_late_call_is_answered_and_a_stuck_process_is_started_again_in_true_words(tmp_path, capfd) -> None:
     source = TOYS.replace("timeout_s=0.3", "timeout_s=0.2")
     with working(tmp_path, write_service(tmp_path, source)) as asking:
         late = asking.call("sleep", duration_s=30.0)
         assert isinstance(late, ServiceLate) and "within 0.2 s" in late.message
-        assert isinstance(asking.call("sleep", duration_s=0.0), ServiceLate)  # its only place is still taken
+        waited = asking.call("sleep", duration_s=0.0)  # its only place is still taken
+        assert isinstance(waited, ServiceLate) and "did not begin this one within 0.2 s" in waited.message
         assert asking.call("greet", name="you") == "hello you"
         asking.process._queueing._gates["sleep"].running[late_call(asking)].given_up_at -= 60.0
-        asking.run(restarted(asking))
+
+        async def beside() -> ServiceGone:
+            other = asyncio.ensure_future(asking.ask("meet", number=99))
+            await asyncio.sleep(0)
+            await restarted(asking)
+            return await other
+
+        gone = asking.run(beside())
+        assert isinstance(gone, ServiceGone) and "a call of sleep hung" in gone.message
+        assert "memory" not in gone.message + capfd.readouterr().err
         assert asking.call("sleep", duration_s=0.0) == "woken"
 
 

@@ -122,7 +122,7 @@ class Peer:
     def send(self, content: bytes) -> None:
         self.connection.data_received(content)
         while self.connection._unread and not self.line.closed:  # what waits for its turn
-            self.connection._read_rest()
+            self.connection.read_on()
 
     def head(self, stream: int, fields=FIELDS, flags: int = ENDS) -> None:
         self.send(frame(FrameKind.HEADERS, flags, stream, self.encoder.encode(fields)))

@@ -115,9 +115,93 @@ def test_requests_of_one_read_take_turns_with_other_clients_and_none_is_lost(pee
     peer.connection.data_received(content)
     turns = [sum(each.kind == FrameKind.HEADERS for each in peer.told())]
     while peer.connection._unread:
-        peer.connection._read_rest()
+        peer.connection.read_on()
         turns.append(sum(each.kind == FrameKind.HEADERS for each in peer.told()))
     assert sum(turns) == 1_000 and max(turns) <= 300
+
+
+def call_and_reset(peer, number: int) -> bytes:
+    return frame(FrameKind.HEADERS, ENDS, number, peer.encoder.encode(LATER)) + reset(number, ErrorCode.CANCEL)
+
+
+def test_requests_that_are_taken_back_in_one_turn_are_never_asked(peer):
+    peer.send(b"".join(call_and_reset(peer, number) for number in range(1, 31, 2)))
+    peer.head(31, LATER)
+    assert (len(peer.site.waiting), peer.site.num_cut) == (1, 0)
+
+
+def test_client_that_takes_back_over_and_over_is_read_slowly_and_only_then_ended(peer):
+    peer.connection.data_received(b"".join(call_and_reset(peer, number) for number in range(1, 4_001, 2)))
+    assert list(peer.group._slow) == [peer.connection] and not peer.group._behind
+    turns = []
+    while not peer.line.closed:
+        before = peer.connection._floods._num_resets
+        peer.connection.read_on()
+        turns.append(peer.connection._floods._num_resets - before)
+    assert max(turns) <= 4 and peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+    assert peer.site.waiting == []
+
+
+def test_client_whose_calls_are_answered_may_take_back_as_many_and_is_not_slowed(peer):
+    for number in range(1, 101, 2):
+        peer.head(number)
+    for number in range(101, 201, 2):
+        peer.head(number, LATER)
+        peer.send(reset(number, ErrorCode.CANCEL))
+    assert not peer.connection._floods.is_taking_back
+
+
+@pytest.mark.parametrize("window", [0, 1])
+def test_calls_of_a_deaf_client_are_not_asked_until_it_takes_answers(peer, window):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: window}))
+    for number in range(1, 401, 2):
+        peer.head(number, LATER)
+        for _, exchange in peer.site.waiting:
+            exchange.answer(Response(200, b"told"))
+    assert len(peer.site.waiting) == 16
+    peer.told()
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 65_535}))
+    asked = 0
+    while asked < len(peer.site.waiting):
+        asked = len(peer.site.waiting)
+        for _, exchange in peer.site.waiting:
+            exchange.answer(Response(200, b"told"))
+        peer.connection._resume()
+    assert sum(each.payload == b"told"[window:] for each in peer.told()) >= 16
+    assert len(peer.site.waiting) == 200
+
+
+def test_calls_of_a_deaf_client_that_takes_some_back_are_asked_in_their_place(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
+    for number in range(1, 101, 2):
+        peer.head(number, LATER)
+    for _, exchange in peer.site.waiting:
+        exchange.answer(Response(200, b"told"))
+    peer.send(b"".join(reset(number, ErrorCode.CANCEL) for number in (1, 3, 33, 35)))
+    assert [request for request, _ in peer.site.waiting] and len(peer.site.waiting) == 18
+    assert (peer.connection._outflow.num_waiting, peer.connection._num_whole) == (14, 30)
+
+
+def test_clients_that_send_much_at_once_share_one_turn_of_the_loop():
+    async def play() -> list[int]:
+        first, second = Peer(), Peer()
+        second.connection = first.group.accept()
+        second.connection.connection_made(second.line)  # type: ignore[arg-type]
+        second.connection.data_received(PREFACE)
+        for peer in (first, second):
+            block = peer.encoder.encode(REFUSED)
+            peer.connection.data_received(
+                b"".join(frame(FrameKind.HEADERS, ENDS, number, block) for number in range(1, 1_001, 2))
+            )
+        read = []
+        while first.connection._unread or second.connection._unread:
+            before = first.connection._last + second.connection._last
+            await asyncio.sleep(0)
+            read.append((first.connection._last + second.connection._last - before) // 2)
+        assert first.connection._last == second.connection._last == 999
+        return read
+
+    assert max(asyncio.run(play())) <= 128
 
 
 def test_clock_that_finds_a_broken_connection_ends_it_and_goes_on(peer):

@@ -18,7 +18,6 @@ from skyloom.rooms.monitoring.windows import (
     observed,
     recent,
     recent_rows,
-    traffic_between,
 )
 
 SMALL = st.integers(0, 1_000)
@@ -63,13 +62,13 @@ def test_merging_histograms_of_different_profiles_raises():
 @given(TRAFFIC, TRAFFIC)
 def test_traffic_between_two_reports_is_what_was_added(before: Traffic, added: Traffic):
     after = merge_traffic(before, added)
-    difference = traffic_between(before, after)
+    difference = recent([ring_of((0, before), (1, after))], 1, 1e6).traffic
     assert merge_traffic(before, difference) == after
 
 
 @given(TRAFFIC, TRAFFIC)
 def test_traffic_between_any_two_reports_is_never_negative(before: Traffic, after: Traffic):
-    difference = traffic_between(before, after)
+    difference = recent([ring_of((0, before), (1, after))], 1, 1e6).traffic
     numbers = [difference.requests, difference.rows, difference.client_errors, difference.server_errors]
     numbers += difference.latency.counts.values()
     numbers += [count for histogram in difference.histograms for count in (*histogram.counts, histogram.missing)]

@@ -106,7 +106,15 @@ class Doors:
         """Cut those who are too slow. Called about once a second."""
         self._connections.sweep()
         self._call_connections.sweep()
+        self._calls.look()
         self.desk.sweep()
+
+    def cut(self) -> None:
+        """Its time is over: who is still connected is cut, for nobody would look after him."""
+        for connection in list(self._connections.open):
+            connection.give_up()
+        for call_connection in list(self._call_connections.open):
+            call_connection.give_up()
 
     def drain(self) -> None:
         """Listen no more, and let the clients go when they have their answers."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from skyloom.inference.gateway.desk import RouteDesk
-from skyloom.inference.gateway.words import GRPC
+from skyloom.inference.gateway.words import GRPC, call_failed
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
 from skyloom.inference.wire.site import Streaming
 from skyloom.inference.wire.status import GrpcStatus
@@ -97,6 +97,10 @@ class Relay:
         self._is_stopping = True
         self._waiting.clear()
         self._ask_next()
+
+    def end(self, code: GrpcStatus, why: str) -> None:
+        """No more answers, and why; what was asked is given up."""
+        self._end(call_failed(code, why).headers)
 
     def told(self, question: "RelayedQuestion", part: bytes) -> int:
         """A part of an answer; returns what of it could not go to the client yet."""

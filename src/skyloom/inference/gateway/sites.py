@@ -21,7 +21,7 @@ from skyloom.inference.gateway.words import GRPC, call_failed, failed, refused
 from skyloom.inference.wire.hosts import KnownHosts
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.site import Listener, Streaming
-from skyloom.inference.wire.status import GrpcStatus
+from skyloom.inference.wire.status import GRPC_STATUS, GrpcStatus
 
 _LIVE, _READY, _METRICS = b"/v2/health/live", b"/v2/health/ready", b"/metrics"
 _HEALTH = frozenset({_LIVE, _READY})
@@ -140,7 +140,8 @@ class GateCalls:
         self._gate = gate
         self._max_bytes = max_bytes
         self._watching = Watching()
-        self._relays: set[Relay] = set()
+        self._relays: dict[Relay, bytes | None] = {}  # those that are open, and the token they showed
+        self._epoch = gate.epoch
 
     @property
     def epoch(self) -> int:
@@ -181,9 +182,20 @@ class GateCalls:
         """Streams are passed on message by message; all other calls are whole."""
         if request.head.target not in _STREAMS:
             return None
-        relay = Relay(self._gate.desk, request.head, exchange, self._max_bytes, time.perf_counter, self._relays.discard)
-        self._relays.add(relay)
+        relay = Relay(self._gate.desk, request.head, exchange, self._max_bytes, time.perf_counter, self._is_over)
+        self._relays[relay] = request.head.headers.get(b"authorization")
         return relay
+
+    def look(self) -> None:
+        """End streams whose token was taken back, and what they asked. Called about once a second."""
+        if self._epoch == self._gate.epoch:
+            return
+        self._epoch = self._gate.epoch
+        for relay, shown in list(self._relays.items()):
+            try:
+                self._gate.access.check(shown)
+            except SkyloomError as error:
+                relay.end(GRPC_STATUS[error.category], str(error))
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""
@@ -195,6 +207,9 @@ class GateCalls:
         except Exception:  # a defect of ours; the client gets an answer and no detail
             traceback.print_exc(file=sys.stderr)
             exchange.answer(call_failed(GrpcStatus.INTERNAL, "The gateway made a mistake."))
+
+    def _is_over(self, relay: Relay) -> None:
+        self._relays.pop(relay, None)
 
     def drain(self) -> None:
         """End the calls that would never end by themselves."""

@@ -6,6 +6,7 @@ from skyloom.inference.wire.outflow import Outflow
 _CONTROL_PER_S = 1_000  # frames that ask for an answer and carry no request
 _CONTROL_PER_PART = 4  # a client that reads much gives windows and measures the line
 _FREE_RESETS = 200
+_QUICK_RESETS = 16  # beyond those of answered requests; who takes back more is read slowly
 
 
 class Floods:
@@ -29,6 +30,11 @@ class Floods:
         self._num_resets += 1
         if self._num_resets > _FREE_RESETS + self._outflow.num_served:
             raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
+
+    @property
+    def is_taking_back(self) -> bool:
+        """True for a client that takes back much more than it lets us answer; one whose calls are too late may, so it is not ended yet."""
+        return self._num_resets > _QUICK_RESETS + self._outflow.num_served
 
     def forgive(self) -> None:
         """Another second: frames count from zero; requests that were taken back do not."""

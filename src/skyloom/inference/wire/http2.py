@@ -48,7 +48,9 @@ _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _CRUMB_BYTES = 64
-_FRAMES_A_TURN = 128
+_FRAMES_A_TURN, _TURN_S = 128, 0.001  # of one read; then the others have their turns
+_SLOW_FRAMES_A_TURN, _SLOW_S = 8, 0.01
+_MAX_WAITING_ANSWERS = 16  # of one connection; its next requests are asked when its client has taken some
 _SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _MAX_SETTINGS_BYTES = 6 * 64
 _OPEN_SHARE = 16
@@ -73,6 +75,8 @@ class Http2Connections:
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
         self._written: list[Http2Connection] = []
+        self._behind: deque[Http2Connection] = deque()
+        self._slow: deque[Http2Connection] = deque()
 
     def accept(self) -> "Http2Connection":
         """Protocol factory for `loop.create_server`."""
@@ -88,6 +92,29 @@ class Http2Connections:
         written, self._written = self._written, []
         for connection in written:
             connection.flush()
+
+    def read_later(self, connection: "Http2Connection", loop: asyncio.AbstractEventLoop, *, slowly: bool) -> None:
+        """Go on with what a connection has sent too much of for one turn: one connection in each turn of the loop.
+
+        Those that are read slowly share a turn every ten milliseconds: their harm has a bound however many they are.
+        """
+        line = self._slow if slowly else self._behind
+        line.append(connection)
+        if len(line) == 1:
+            self._schedule(loop, slowly)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop, slowly: bool) -> None:
+        if slowly:
+            loop.call_later(_SLOW_S, self._read_one, loop, True)
+        else:
+            loop.call_soon(self._read_one, loop, False)
+
+    def _read_one(self, loop: asyncio.AbstractEventLoop, slowly: bool) -> None:
+        line = self._slow if slowly else self._behind
+        connection = line.popleft()
+        if line:
+            self._schedule(loop, slowly)
+        connection.read_on()
 
     def count(self, request: Request, num_bytes: int) -> bool:
         """Count what a request keeps, or does not keep any more; False when all of them keep too much."""
@@ -134,6 +161,10 @@ class Http2Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flushing = self._closing = self._paused = self._is_quiet = self._is_held = False
         self._unread: deque[Iterator[Frame]] = deque()  # what came and waits for its turn
+        self._whole: deque[Http2Stream] = (
+            deque()
+        )  # requests that are asked at the end of a turn, unless they are taken back in it
+        self._num_whole = 0
         self._num_kept = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
@@ -160,6 +191,7 @@ class Http2Connection(asyncio.Protocol):
         self._unread.clear()
         for stream in list(self._streams.values()):
             self._forget(stream)
+        self._whole.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -177,27 +209,61 @@ class Http2Connection(asyncio.Protocol):
 
     def _read(self) -> None:
         """Take frames, some at a time: other clients get their turns between those of one read."""
+        num_older, is_slow = len(self._whole), False
         try:
             while self._unread and not self._closing:
-                for number, each in enumerate(self._unread[0]):
-                    try:
-                        self._take(each)
-                    except StreamBroken as broken:
-                        self._reset(broken.stream, broken.code)
-                    if number >= _FRAMES_A_TURN:
-                        self._loop.call_soon(self._read_rest)
-                        break
-                else:
-                    self._unread.popleft()
-                    continue
-                break
+                if self._read_some(self._unread[0]):
+                    is_slow = self._floods.is_taking_back
+                    self._group.read_later(self, self._loop, slowly=is_slow)
+                    break
+                self._unread.popleft()
         except ConnectionBroken as broken:
             self._end(broken.code, str(broken))
+        self._ask(num_older if is_slow else len(self._whole))  # what is taken back comes in the next frame
         self._steer()
 
-    def _read_rest(self) -> None:
+    def _read_some(self, frames: Iterator[Frame]) -> bool:
+        """Take the frames of one turn; True when there may be more. Raises `ConnectionBroken`."""
+        until = time.perf_counter() + _TURN_S
+        for number, each in enumerate(frames, 1):
+            try:
+                self._take(each)
+            except StreamBroken as broken:
+                self._reset(broken.stream, broken.code)
+            if number >= _FRAMES_A_TURN or time.perf_counter() > until:
+                return True
+            if number >= _SLOW_FRAMES_A_TURN and self._floods.is_taking_back:
+                return True
+        return False
+
+    def read_on(self) -> None:
+        """It is this connection's turn again."""
         self._read()
         self.flush()
+
+    def _ask(self, most: int) -> None:
+        """Ask for what came whole, the oldest first. While the client does not take its answers, no more of them are made."""
+        whole, outflow = self._whole, self._outflow
+        while whole and most and not self._closing:
+            stream = whole[0]
+            if not stream.is_gone:
+                num_asked = len(self._streams) - self._num_whole
+                if outflow.num_waiting >= _MAX_WAITING_ANSWERS or (
+                    num_asked >= _MAX_WAITING_ANSWERS and not outflow.has_window(stream)
+                ):
+                    return
+            whole.popleft()
+            most -= 1
+            if not stream.is_gone:
+                stream.is_whole = False
+                self._num_whole -= 1
+                stream.request.arrived_at = time.perf_counter()
+                self._site.serve(stream.request, stream)
+
+    def _resume(self) -> None:
+        """The client takes more."""
+        self._outflow.resume()
+        self._ask(len(self._whole))
 
     def _steer(self) -> None:
         """Read no further while the system takes nothing, or while there is something to be read."""
@@ -222,7 +288,7 @@ class Http2Connection(asyncio.Protocol):
         self._paused = self._outflow.is_stopped = False
         self._steer()
         self.flush()
-        self._outflow.resume()
+        self._resume()
         self._close_if_done()
 
     # -- frames -------------------------------------------------------------------------------------------------------------
@@ -289,7 +355,7 @@ class Http2Connection(asyncio.Protocol):
                     raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range")
                 self._outflow.frame_bytes = value
         self._write(frame(FrameKind.SETTINGS, Flag.ACK, 0))
-        self._outflow.resume()
+        self._outflow.resume()  # what came whole is asked at the end of the turn
 
     def _take_reset(self, each: Frame) -> None:
         check_on_stream(each)
@@ -449,8 +515,9 @@ class Http2Connection(asyncio.Protocol):
         length = request.head.headers.get(b"content-length")
         if length is not None and length != b"%d" % len(request.body):
             raise StreamBroken(stream.number, ErrorCode.PROTOCOL_ERROR)
-        request.arrived_at = time.perf_counter()
-        self._site.serve(request, stream)
+        stream.is_whole = True
+        self._num_whole += 1
+        self._whole.append(stream)
 
     # -- answers ------------------------------------------------------------------------------------------------------------
 
@@ -478,6 +545,9 @@ class Http2Connection(asyncio.Protocol):
         stream.head_bytes = 0
         self._outflow.drop(stream)
         stream.is_answered = stream.is_gone = True
+        if stream.is_whole:
+            stream.is_whole = False
+            self._num_whole -= 1
         stream.has_more = False
         if stream.on_cut is not None:
             stream.on_cut()
@@ -509,9 +579,13 @@ class Http2Connection(asyncio.Protocol):
             out, self._out = self._out, []
             self._transport.write(b"".join(out))
             if self._outflow.flushed() and not self._paused:
-                self._loop.call_soon(self._outflow.resume)
+                self._loop.call_soon(self._resume)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
 
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""

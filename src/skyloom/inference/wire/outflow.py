@@ -21,6 +21,7 @@ from skyloom.inference.wire.site import Listener
 
 STREAM_WINDOW = 2**20
 _SMALL_BYTES = 2**16
+_SHUT_BYTES = 2**10
 _DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
 _LAST_HEADERS = Flag.END_HEADERS | Flag.END_STREAM
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
@@ -47,6 +48,7 @@ class Http2Stream:
         has_more: more of the answer is to come.
         is_gone: all of it is sent, or nobody waits for it any more.
         is_held: its answer waits for a window.
+        is_whole: all of the request came, and nobody was asked yet.
         listener: who hears the request part by part, if anybody.
     """
 
@@ -61,6 +63,7 @@ class Http2Stream:
         "is_answered",
         "is_gone",
         "is_held",
+        "is_whole",
         "listener",
         "num_bytes",
         "num_out",
@@ -82,7 +85,7 @@ class Http2Stream:
         self.num_bytes = self.head_bytes = self.counted_bytes = 0
         self.window = STREAM_WINDOW
         self.send_window = outflow.first_window
-        self.heard_all = self.is_answered = self.is_gone = self.has_more = self.is_held = False
+        self.heard_all = self.is_answered = self.is_gone = self.has_more = self.is_held = self.is_whole = False
         self.listener: Listener | None = None
         self.on_cut: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
@@ -180,6 +183,7 @@ class Outflow:
         num_served: answers that were begun.
         num_parts: DATA frames that were sent; the connection counts them from zero now and then.
         num_held_bytes: of answers that wait for the client.
+        num_waiting: such answers.
         is_stopped: the system takes no more bytes; what has to be sent waits.
     """
 
@@ -200,7 +204,7 @@ class Outflow:
         self._held: deque[Http2Stream] = deque()
         self.frame_bytes = 2**14
         self.deadline: float | None = None
-        self.num_served = self.num_parts = self.num_held_bytes = 0
+        self.num_served = self.num_parts = self.num_held_bytes = self.num_waiting = 0
         self._num_progressed = self._num_ahead = 0
         self.is_stopped = False
 
@@ -280,6 +284,7 @@ class Outflow:
         """Send what there is of an answer as far as it goes; the rest is held."""
         if not self._send_part(stream) and not stream.is_held:
             stream.is_held = True
+            self.num_waiting += 1
             self._held.append(stream)
             self.deadline = self.deadline or time.monotonic() + self._timeout_s
 
@@ -291,7 +296,7 @@ class Outflow:
             is_out = stream.is_gone or self._send_part(stream)
             self._num_progressed += _PROGRESS_BYTES if is_out else before - stream.num_unsent
             if is_out:
-                stream.is_held = False
+                self._let_go(stream)
                 if stream.has_more and stream.on_room is not None:
                     stream.on_room()
             else:
@@ -304,6 +309,16 @@ class Outflow:
     def drop(self, stream: Http2Stream) -> None:
         """Nobody waits for the rest of this one."""
         self._took(stream, stream.num_unsent)
+        self._let_go(stream)
+
+    def _let_go(self, stream: Http2Stream) -> None:
+        if stream.is_held:
+            stream.is_held = False
+            self.num_waiting -= 1
+
+    def has_window(self, stream: Http2Stream) -> bool:
+        """False for a client that takes next to nothing of an answer now."""
+        return self._window >= _SHUT_BYTES and stream.send_window >= _SHUT_BYTES
 
     def _took(self, stream: Http2Stream, num_bytes: int) -> None:
         """So much of what waited does not wait any more."""

@@ -359,7 +359,7 @@ class Datasets:
 
 def _check_job(draft: Draft, by: Caller) -> None:
     """Raise `NotItsJob` unless a task of the draft's own job asks."""
-    if not by.task_id.startswith(f"{draft.job_id}."):
+    if not by.is_task_of(draft.job_id):
         raise model.NotItsJob(
             f"{by.principal} is no task of {draft.job_id}, which makes this version.",
             next_action="Ask for a version with skyloom data create, clean or split; its job commits it.",

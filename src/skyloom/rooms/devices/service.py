@@ -101,7 +101,11 @@ class Devices:
     def join(self, tx: Transaction, ask: messages.JoinDevice, by: Caller) -> DeviceIdentity:
         device = self._own(tx, ask.device, by)
         code = tx.get(JOIN_CODES, device.id)
-        assert code is not None, "the door has looked at it"
+        if code is None:  # the door has looked at it, and the device was retired since
+            raise model.JoinCodeUsed(
+                f"The join code of {device.name} is good no more.",
+                next_action=f"Ask for a new one: skyloom device enrol {device.name}.",
+            )
         nonce = digests.of_bytes(ask.nonce.encode())
         if not code.nonce:
             tx.update(JOIN_CODES, changed(code, {"nonce": nonce}))
@@ -284,8 +288,8 @@ class Devices:
         return DeviceStatus(
             device=device,
             state=state,
-            serving=_named(view, report.serving if report else ""),
-            wanted=_named(view, device.wanted),
+            serving=_named(view, report.serving if report else "", device.project),
+            wanted=_named(view, device.wanted, device.project),
             report=report,
             message=message,
             next_action=action,
@@ -325,9 +329,10 @@ def _files(view: Snapshot, version_id: str) -> set[str]:
     return {manifest_digest(version), *(file.digest for file in version.manifest.files)}
 
 
-def _named(view: Snapshot, version_id: str) -> str:
+def _named(view: Snapshot, version_id: str, project: str) -> str:
+    """A version in words. A device may say any id: another project's is as if there were none."""
     version = view.get(VERSIONS, version_id) if version_id else None
-    return f"{version.model}:{version.number}" if version else version_id
+    return f"{version.model}:{version.number}" if version and version.project == project else version_id
 
 
 def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tuple[str, str]:

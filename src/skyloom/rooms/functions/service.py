@@ -30,7 +30,8 @@ from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.functions")
-_AT_ONCE, _AT_ONCE_EACH = 64, 16  # calls on their way: of all functions, of one
+# Calls on their way: of all projects, of one, of one function. Long calls of one project hold up no other's.
+_AT_ONCE, _AT_ONCE_PROJECT, _AT_ONCE_EACH = 512, 64, 16
 _COLD_S = 90.0  # beside its own time, a call may take so long until somebody is awake to take it
 _LONGEST_S, _SHORTEST_S = 30.0, 0.05
 _PRUNED_AT_ONCE = 500
@@ -50,7 +51,8 @@ class Functions:
         self._tenancy = tenancy
         self._serving = serving
         self._errands = errands
-        self._of: dict[str, str] = {}  # errand → function
+        self._of: dict[str, tuple[str, str]] = {}  # errand → function, project
+        self._unsettled: list[ErrandResult] = []  # what came back, until it is written down
         self._prune_at = 0.0
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -185,11 +187,7 @@ class Functions:
             known = tx.select(INVOCATIONS, {"function_id": function.id, "key": key}, limit=1)
             if known:
                 return _same(known[0], method, kept)
-        waiting = tx.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED})
-        if waiting >= model.MAX_WAITING:
-            raise model.TooManyWaiting(
-                f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
-            )
+        _check_room(tx, function)
         now = self._clock.now()
         made = Invocation(
             id=invocation_id,
@@ -235,6 +233,7 @@ class Functions:
             return found
         function = self.find(tx, found.function, by.project)
         self.method(tx, function, found.method)
+        _check_room(tx, function)
         fresh = rules.revived(found, by.principal, by.token_id, self._clock.now())
         return tx.update(INVOCATIONS, changed(fresh, {"function_id": function.id}))
 
@@ -243,10 +242,15 @@ class Functions:
     def tick(self) -> float:
         """Write down what came back, and make the calls whose turn it is. Returns the seconds until the next round is due."""
         touched: set[str] = set()
-        for result in self._errands.results():
+        self._unsettled += self._errands.results()
+        while self._unsettled:
+            result = self._unsettled[0]
             self._of.pop(result.id, None)
-            with isolated(log, f"invocation {result.id}"):
+            with isolated(
+                log, f"invocation {result.id}"
+            ):  # a full disk comes out, and nothing that was answered is forgotten
                 self._settle(result, touched)
+            del self._unsettled[0]
         self._find_lost(touched)
         again_s = self._begin_due()
         self._prune()
@@ -260,7 +264,7 @@ class Functions:
             found = tx.get(INVOCATIONS, invocation_id)
             if found is None or found.state is not InvocationState.RUNNING or found.attempts != attempts:
                 return
-            tx.update(INVOCATIONS, rules.settled(found, result, self._clock.now()))
+            self._keep(tx, rules.settled(found, result, self._clock.now()))
             touched.update(tx.touched)
 
         self._store.write(work)
@@ -276,34 +280,52 @@ class Functions:
                     touched.add(INVOCATIONS.name)
 
     def _lose(self, one: Invocation, tx: Transaction) -> None:
-        tx.update(INVOCATIONS, rules.lost(one, self._clock.now()))
+        self._keep(tx, rules.lost(one, self._clock.now()))
+
+    def _keep(self, tx: Transaction, settled: Invocation) -> None:
+        """Write down what became of a call; one whose function was deleted meanwhile waits for nobody."""
+        if settled.state is InvocationState.QUEUED and tx.get(FUNCTIONS, settled.function_id) is None:
+            settled = rules.dead(
+                settled, f"the function {settled.function} was deleted; {settled.message}", self._clock.now()
+            )
+        tx.update(INVOCATIONS, settled)
 
     def _begin_due(self) -> float:
         due, wait_s = self._store.read(self._due)
         for one in due:
             with isolated(log, f"invocation {one.id}"):
                 self._begin(one)
+                if _errand_id(changed(one, {"attempts": one.attempts + 1})) not in self._of:
+                    wait_s = min(wait_s, _NO_PORT_S)  # nobody tells when it can be sent
         return _SHORTEST_S if due and not self._of else wait_s
 
     def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
         """The calls whose turn it is, those of one function no more than its share; and when the next one's is.
 
-        Each look but the last one fills the share of one more function, which the next look passes over.
+        Each look but the last one fills the share of one more function or project, which the next look passes over.
         """
-        now, on_way = self._clock.now(), Counter(self._of.values())
-        free = _AT_ONCE - on_way.total()
+        now, free = self._clock.now(), _AT_ONCE - len(self._of)
+        functions, projects = (
+            (Counter(name) for name in zip(*self._of.values(), strict=True)) if self._of else (Counter(), Counter())
+        )
         due: dict[str, Invocation] = {}
         while len(due) < free:
-            full = tuple(function_id for function_id, calls in on_way.items() if calls >= _AT_ONCE_EACH)
-            where: Where = {"state": InvocationState.QUEUED, "function_id": Not(full)}
-            found = view.select(INVOCATIONS, where, order="next_at", limit=free)
+            where: Where = {
+                "state": InvocationState.QUEUED,
+                "function_id": Not(_full(functions, _AT_ONCE_EACH)),
+                "project": Not(_full(projects, _AT_ONCE_PROJECT)),
+            }
+            limit = min(free, len(due) + _AT_ONCE_PROJECT)  # more than are known already, so each look goes on
+            found = view.select(INVOCATIONS, where, order="next_at", limit=limit)
             for one in found:
                 if one.next_at > now:
                     return list(due.values()), min(_LONGEST_S, max(_SHORTEST_S, one.next_at - now))
-                if one.id not in due and on_way[one.function_id] < _AT_ONCE_EACH:
+                has_room = functions[one.function_id] < _AT_ONCE_EACH and projects[one.project] < _AT_ONCE_PROJECT
+                if one.id not in due and has_room:
                     due[one.id] = one
-                    on_way[one.function_id] += 1
-            if len(found) < free:
+                    functions[one.function_id] += 1
+                    projects[one.project] += 1
+            if len(found) < limit:
                 break
         return list(due.values()), _LONGEST_S
 
@@ -341,7 +363,7 @@ class Functions:
 
         errand = self._store.write(work)
         if errand is not None:
-            self._of[errand.id] = one.function_id
+            self._of[errand.id] = (one.function_id, one.project)
             self._errands.begin(errand)
 
     def _prune(self) -> None:
@@ -373,6 +395,19 @@ class Functions:
     def close(self) -> None:
         """Begin nothing more."""
         self._errands.close()
+
+
+def _full(calls: Counter[str], most: int) -> tuple[str, ...]:
+    """Who has as many calls on their way as it may."""
+    return tuple(name for name, count in calls.items() if count >= most)
+
+
+def _check_room(view: Snapshot, function: CloudFunction) -> None:
+    """Raise `TooManyWaiting` when no further call of a function may wait."""
+    if view.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED}) >= model.MAX_WAITING:
+        raise model.TooManyWaiting(
+            f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
+        )
 
 
 def _same(known: Invocation, method: ServiceMethod, arguments: str) -> Invocation:

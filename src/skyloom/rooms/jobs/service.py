@@ -11,7 +11,7 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
-from skyloom.ports.lookup import listed, owned
+from skyloom.ports.lookup import listed
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
@@ -19,7 +19,7 @@ from skyloom.rooms.jobs import asked, deadlines, environments, model, mounts, ru
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.reading import by_job, find_job, jobs_of
 from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
@@ -180,10 +180,7 @@ class Jobs:
 
     def find(self, view: Snapshot, job_id: str, project: str) -> Job:
         """Return a job of a project. Raises `JobMissing`, for somebody else's job just the same."""
-        job = owned(view, JOBS, job_id, project)
-        if job is None:
-            raise model.JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
-        return job
+        return find_job(view, job_id, project)
 
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""

@@ -78,11 +78,6 @@ def merge_traffic(first: Traffic, second: Traffic) -> Traffic:
     )
 
 
-def traffic_between(before: Traffic, after: Traffic) -> Traffic:
-    """Return what a replica saw between two of its reports; all of ``after`` when it restarted in between."""
-    return after if _restarted(before, after) else _grown(before, after)
-
-
 def latency_quantile(latency: Latency, share: float) -> float | None:
     """Return the duration in seconds that ``share`` of the requests stayed below, or None when there were none.
 

@@ -107,7 +107,8 @@ def of_schedules(schedules: Schedules) -> Explainer:
             subject=subject,
             noun="schedule",
             state="paused" if schedule.paused else "active",
-            message=f"paused by {schedule.paused_by}" if schedule.paused else schedule.message or last,
+            reason=schedule.paused_for or "",
+            message=f"paused by {schedule.paused_by}" if schedule.paused_by else schedule.message or last,
             next_action=f"Go on: skyloom schedule resume {schedule.name}." if schedule.paused else "",
             evidence=happened(view, subject, project),
         )
@@ -149,7 +150,9 @@ def of_endpoints(serving: Serving) -> Explainer:
 def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
     """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
     alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
-    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(endpoint=alert.endpoint_name)
+    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(
+        endpoint=alert.endpoint_name, owner=alert.endpoint_name.partition(":")[0]
+    )
     return Explanation(
         subject=alert.id,
         noun="alert",

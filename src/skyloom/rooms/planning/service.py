@@ -204,7 +204,7 @@ class Planning:
 
     def _newer_points(self, plan: TimePlan) -> Sequence[Point]:
         """The newer half of what the run reported, or less where that is too long: it tells a rate of now, not of the beginning."""
-        by = Caller(principal="planner", project=plan.project, scope=plan.project, rights=frozenset())
+        by = Caller.inside("planner", plan.project)
         latest = self._tracking.get(GetRun(run_id=plan.run_id), by).latest
         if not latest:
             return ()

@@ -11,6 +11,7 @@ from skyloom.ports.lookup import listed
 from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.quality import rules
 from skyloom.rooms.quality.model import (
+    BUCKET_S,
     AnsweredRows,
     FeedbackReport,
     GiveFeedback,
@@ -92,7 +93,9 @@ class Feedback:
             truths = [one for one in tx.select(TRUTHS, order="given_at", limit=_TRIMMED) if one.given_at < oldest]
             for truth in truths:
                 tx.delete(TRUTHS, truth.id)
-            buckets = [one for one in tx.select(QUALITY, order="day", limit=_TRIMMED) if one.begins_at < oldest]
+            # As long as a label of an answer in it may be corrected, its old one has to be there to be taken out.
+            some = tx.select(QUALITY, order="day", limit=_TRIMMED)
+            buckets = [one for one in some if one.begins_at + BUCKET_S < oldest]
             for bucket in buckets:
                 tx.delete(QUALITY, bucket.id)
             return max(len(truths), len(buckets))

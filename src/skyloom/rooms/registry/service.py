@@ -140,9 +140,8 @@ class Registry:
 
 def _placed(view: Snapshot, ask: model.RegisterModelVersion, by: Caller) -> model.RegisterModelVersion:
     """A request with the job and run that it truly belongs to: a task's own, and for people none."""
-    job_id = by.task_id.rsplit(".", 2)[0] if by.task_id else ""
-    runs = view.select(RUNS, {"job_id": job_id}) if job_id else ()
-    placed = {"job_id": job_id, "run_id": runs[0].id if runs else ""}
+    runs = view.select(RUNS, {"job_id": by.job_id}) if by.task_id else ()
+    placed = {"job_id": by.job_id, "run_id": runs[0].id if runs else ""}
     return msgspec.structs.replace(ask, provenance=msgspec.structs.replace(ask.provenance, **placed))
 
 

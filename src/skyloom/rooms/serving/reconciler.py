@@ -113,9 +113,7 @@ class Reconciler:
         if fresh is None or fresh.version != endpoint.version:
             return  # deployed or stopped meanwhile; the next tick decides on what is true then
         steps = fleet.reconcile(self._outlook.situation(tx, endpoint), now)
-        caller = Caller(
-            principal=endpoint.created_by, project=endpoint.project, scope=endpoint.project, rights=frozenset()
-        )
+        caller = Caller.inside(endpoint.created_by, endpoint.project)
         for replica in steps.ended:
             said = words.get(replica.id) or replica.message
             tx.update(REPLICAS, changed(replica, {"message": said}))
@@ -153,7 +151,7 @@ class Reconciler:
 
     def _words(self, replica: Replica) -> str:
         """Why a replica ended, with the last lines it printed."""
-        caller = Caller(principal="serving", project=replica.project, scope=replica.project, rights=frozenset())
+        caller = Caller.inside("serving", replica.project)
         try:
             text, offset = "", 0
             while True:

@@ -88,7 +88,7 @@ class Serving:
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
-        self._packs = Packs(store, registry, outbox, blobs, files)
+        self._packs = Packs(store, registry, outbox, blobs, files, monitoring)
         self.autoscaler = Autoscaler(store, clock, outbox, files)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -155,7 +155,9 @@ class Serving:
             news = Moved(before=str(endpoint.revision), after=str(wanted.revision), reason="deploy", message=version.id)
             self._outbox.publish(tx, by.project, endpoint.id, news)
         if wanted != endpoint:
-            endpoint = tx.update(ENDPOINTS, wanted)
+            woken, endpoint = bool(endpoint.stopped_by), tx.update(ENDPOINTS, wanted)
+            if woken:
+                self._packs.watch(tx, endpoint)
         return self.status(tx, endpoint)
 
     def _check_secrets(self, view: Snapshot, ask: model.Deploy, version: ModelVersion, by: Caller) -> None:
@@ -171,6 +173,7 @@ class Serving:
         if not endpoint.stopped_by:
             endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
             self._monitoring.unwatch(tx, endpoint.id)
+            self._packs.unwatch(tx, endpoint)
             self._changes.stopped(tx, endpoint, by.principal)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
         return self.status(tx, endpoint)
@@ -181,7 +184,7 @@ class Serving:
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
-        if replica is None or revision is None or not by.task_id.startswith(f"{replica.job_id}."):
+        if replica is None or revision is None or not by.is_task_of(replica.job_id):
             raise model.NotAReplica(
                 f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
             )
@@ -190,6 +193,8 @@ class Serving:
         self._monitoring.observe(
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
+        if ask.guest_traffic:
+            self._packs.observe(replica, ask.guest_traffic)
         return model.Reported(stop=replica.stopped_at is not None)
 
     def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:

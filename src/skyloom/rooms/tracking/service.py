@@ -32,7 +32,7 @@ class Tracking:
 
     def log(self, ask: model.LogMeasurements, by: Caller) -> Done:
         run = self._store.read(lambda view: self.find(view, ask.run_id, by.project))
-        if by.task_id and not by.task_id.startswith(f"{run.job_id}."):
+        if by.task_id and not by.is_task_of(run.job_id):
             raise model.RunMissing(
                 f"There is no run {ask.run_id} for this task.", next_action="A task may only report to its own run."
             )

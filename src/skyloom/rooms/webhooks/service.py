@@ -5,6 +5,7 @@ moves after it was taken: a crash in between sends it again, with the same id. N
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -25,6 +26,7 @@ _TICK_S = 1.0
 _TIMEOUT_S = 5.0
 _AT_ONCE, _TURN_S = 20, 5.0  # news, or seconds, that one webhook may take before the next has its turn
 _CHUNK = 1_000
+_MAX_DOUBTS = 200
 
 
 class Webhooks:
@@ -43,7 +45,7 @@ class Webhooks:
         self._outbound = outbound
         self._secret_of = secret_of
         # By project and address, from the check to the write of a new webhook.
-        self._doubts: dict[tuple[str, str], str] = {}
+        self._doubts: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def handlers(self) -> Handlers:
         return {
@@ -67,6 +69,10 @@ class Webhooks:
             self._outbound.check(ask.url)
         except Unavailable as error:
             self._doubts[by.project, ask.url] = error.message
+            while (
+                len(self._doubts) > _MAX_DOUBTS
+            ):  # of requests that were repeated or refused, whose webhook nobody wrote
+                self._doubts.popitem(last=False)
 
     def create(self, tx: Transaction, ask: model.CreateWebhook, by: Caller) -> model.IssuedWebhook:
         doubt = self._doubts.pop((by.project, ask.url), "")
