@@ -122,6 +122,12 @@ def test_model_answers_as_it_does_alone_while_others_are_answered_too(served) ->
             told = (await one("w1 w2 w3", logprobs=True, top_logprobs=2)).choices[0].logprobs.content
             assert len(told) == 6 and all(len(token.top_logprobs) == 2 for token in told)
             assert all(token.logprob == token.top_logprobs[0].logprob < 0 for token in told)
+            for schema in ({"type": "what"}, {"type": "string", "pattern": "a{99}"}):
+                form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+                with pytest.raises(openai.BadRequestError):
+                    await one("w1", response_format=form)
+            with pytest.raises(openai.BadRequestError, match="logit_bias"):
+                await one("w1", logit_bias={"999999": 1})
             forced = await one("w1 w2 w3", logit_bias={"50": 100})
             assert forced.choices[0].message.content.split() == ["w47"] * 6
 

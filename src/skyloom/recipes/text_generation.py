@@ -29,6 +29,7 @@ from skyloom.inference.services.openai_bounds import (
     TopP,
 )
 from skyloom.inference.services.sampling import Sampling
+from skyloom.inference.services.schemas import SchemaUnfit, check_schema
 from skyloom.inference.services.stopping import StopWords
 from skyloom.recipes.generation.seam import EngineChoice, TextEngine, WishUnfit, asked, choose
 from skyloom.sdk.service import BadRequest, Service, endpoint
@@ -122,6 +123,11 @@ class TextGeneration(Service):
         undone = sorted(asked(wish) & self._engine.unable)
         if undone:
             raise BadRequest(f"{undone[0]!r} is not done by this service's engine.", next_action="Leave it out.")
+        if wish.json_schema is not None:
+            try:
+                check_schema(wish.json_schema)
+            except SchemaUnfit as error:
+                raise BadRequest(f"The schema of response_format cannot be followed: {error}.") from error
         wish = wish._replace(max_tokens=self._fitting(ids, max_tokens))
         words, grown = StopWords(stop or ()), None
         kept: list[dict[str, Any]] = []

@@ -117,5 +117,13 @@ def test_errors_come_as_the_clients_own(client, base) -> None:
     for field, value in (("top_k", 5), ("reasoning_effort", "low"), ("temperature", 9), ("logit_bias", {"x": 1})):
         answer = httpx.post(f"{base}/v1/chat/completions", headers=HEADERS, json={"messages": say("x"), field: value})
         assert answer.status_code == 400 and answer.json()["error"]["param"] == field
+    hostile = (
+        b'"response_format":{"type":"json_schema","json_schema":{"schema":{"a":"\xff"}}}',
+        b'"x":' + b"[" * 100_000,
+    )
+    for more in hostile:
+        content = b'{"messages":[{"role":"user","content":"x"}],' + more + b"}"
+        headers = {**HEADERS, "content-type": "application/json"}
+        assert httpx.post(f"{base}/v1/chat/completions", headers=headers, content=content).status_code == 400
     assert httpx.get(f"{base}/v1/chat/completions", headers=HEADERS).status_code == 405
     assert httpx.post(f"{base}/v1/audio", headers=HEADERS, json={}).status_code in (404, 405)

@@ -299,7 +299,12 @@ def _schema(form: ResponseFormat | None) -> str | None:
             next_action="Ask for text, json_object or json_schema with a schema.",
             param="response_format",
         )
-    return bytes(form.json_schema.schema).decode()
+    try:
+        return bytes(form.json_schema.schema).decode()
+    except UnicodeDecodeError as error:  # what is kept as it came was not looked at
+        raise PromptUnreadable(
+            f"The schema cannot be read: {error}.", next_action="Send UTF-8.", param="response_format"
+        ) from None
 
 
 def _text(message: ChatMessage) -> str:

@@ -1,12 +1,13 @@
 """vLLM: continuous batching with paged memory, in processes of its own that end with this one."""
 
+import asyncio
 import contextlib
 import json
 import os
-import traceback
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from skyloom.inference.services.reaping import end_children_with_us
 from skyloom.inference.services.sampling import Sampling
@@ -16,6 +17,7 @@ from skyloom.settings import tell_libraries
 _BLOCK_TOKENS = 128  # the largest block of its cache
 _NUM_AT_ONCE = 64
 _MAX_LIKELY = 20
+_LOOK_S = 1.0
 
 
 class VllmText:
@@ -37,12 +39,13 @@ class VllmText:
             VLLM_WORKER_MULTIPROC_METHOD="spawn",  # a fork of a process that looked for GPUs cannot use them
         )
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        self._tokens_input, self._dead = tokens_input, EngineDeadError
+        self._tokens_input, self._dead, self._refused = tokens_input, EngineDeadError, (VLLMClientError, ValueError)
         self._params, self._structured, self._delta = SamplingParams, StructuredOutputsParams, RequestOutputKind.DELTA
         config = json.loads((folder / "config.json").read_bytes())
         positions = int(config.get("max_position_embeddings") or cache_tokens)
@@ -62,6 +65,7 @@ class VllmText:
             )
         )
         self._last = 0
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def generate(self, prompt: Sequence[int], wish: Sampling) -> AsyncGenerator[Grown, None]:
         """See `TextEngine`."""
@@ -77,15 +81,18 @@ class VllmText:
                     tokens = _told(made) if wish.num_likely is not None else ()
                     yield Grown(made.text, num_tokens, tokens, _ending(made.finish_reason))
         except self._dead:
-            traceback.print_exc()
-            # Whoever waits is told by the data plane, which starts this process again.
-            os._exit(1)
+            _end()
         except (
             ValueError
         ) as error:  # the library's checks of a request are of this kind, and come before its first token
             if num_tokens:
                 raise
             raise WishUnfit(str(error)) from error
+
+    async def _watch(self) -> None:
+        while not self._engine.errored:
+            await asyncio.sleep(_LOOK_S)
+        _end()
 
     def _sampling(self, wish: Sampling) -> Any:
         more: dict[str, Any] = {}
@@ -104,6 +111,12 @@ class VllmText:
             output_kind=self._delta,
             **more,
         )
+
+
+def _end() -> NoReturn:
+    """The engine's processes are gone; whoever waits is told by the data plane, which starts this process again."""
+    print("vLLM's engine has ended; the service's process ends with it", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def cache_bytes(config: dict[str, Any], num_tokens: int) -> int:
