@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from skyloom.core.errors import SkyloomError, StorageFull
+from skyloom.core.errors import IllegalMove, SkyloomError, StorageFull
 from skyloom.core.operation import Right
 from skyloom.ports.store import Collection, Transaction, changed
-from skyloom.rooms.functions import model
+from skyloom.rooms.functions import model, rules, service
 from skyloom.rooms.functions.model import Invocation, InvocationState
-from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS
+from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS, ErrandResult
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
 from skyloom.rooms.serving.model import Deploy, SecretsForNobody
@@ -177,6 +177,36 @@ def test_round_reads_what_is_due_however_many_functions_and_calls_wait(
     assert [errand.id for errand in room.errands.begun] == [f"{first.id}.1"]
     assert read["functions"] < 5, "of 301 functions"
     assert read["invocations"] <= 70, "of 301 calls"
+
+
+def test_one_project_takes_no_more_than_its_share_and_holds_up_no_other(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_AT_ONCE", 5)
+    monkeypatch.setattr(service, "_AT_ONCE_PROJECT", 2)
+    for number in range(9):
+        one = invoke(room, str(number))
+    theirs = msgspec.structs.replace(
+        one, id="inv_theirs", project="q", function_id="fn_theirs", next_at=one.next_at + 1
+    )
+    room.store.write(lambda tx: tx.insert(INVOCATIONS, theirs))
+    room.clock.advance(2)
+    room.functions.tick()
+    assert len(room.errands.begun) == 2
+    assert room.disk.read(lambda view: view.get(INVOCATIONS, "inv_theirs")).state is DEAD, "its turn came"
+
+
+def test_call_that_was_not_sent_cannot_have_been_answered(room: Workroom) -> None:
+    with pytest.raises(IllegalMove):
+        rules.settled(invoke(room), ErrandResult(id="x", status=200), 1.0)
+
+
+def test_longest_answer_is_kept(room: Workroom) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(content=b'"' + b"x" * (model.MAX_ANSWER_BYTES - 2) + b'"')
+    room.functions.tick()
+    assert (room.calls[0].state, len(room.calls[0].answer)) == (SUCCEEDED, model.MAX_ANSWER_BYTES)
 
 
 def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.functions")
-_AT_ONCE, _AT_ONCE_EACH = 64, 16  # calls on their way: of all functions, of one
+# Calls on their way: of all projects, of one, of one function. Long calls of one project hold up no other's.
+_AT_ONCE, _AT_ONCE_PROJECT, _AT_ONCE_EACH = 512, 64, 16
 _COLD_S = 90.0  # beside its own time, a call may take so long until somebody is awake to take it
 _LONGEST_S, _SHORTEST_S = 30.0, 0.05
 _PRUNED_AT_ONCE = 500
@@ -50,7 +51,7 @@ class Functions:
         self._tenancy = tenancy
         self._serving = serving
         self._errands = errands
-        self._of: dict[str, str] = {}  # errand → function
+        self._of: dict[str, tuple[str, str]] = {}  # errand → function, project
         self._unsettled: list[ErrandResult] = []  # what came back, until it is written down
         self._prune_at = 0.0
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
@@ -301,22 +302,30 @@ class Functions:
     def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
         """The calls whose turn it is, those of one function no more than its share; and when the next one's is.
 
-        Each look but the last one fills the share of one more function, which the next look passes over.
+        Each look but the last one fills the share of one more function or project, which the next look passes over.
         """
-        now, on_way = self._clock.now(), Counter(self._of.values())
-        free = _AT_ONCE - on_way.total()
+        now, free = self._clock.now(), _AT_ONCE - len(self._of)
+        functions, projects = (
+            (Counter(name) for name in zip(*self._of.values(), strict=True)) if self._of else (Counter(), Counter())
+        )
         due: dict[str, Invocation] = {}
         while len(due) < free:
-            full = tuple(function_id for function_id, calls in on_way.items() if calls >= _AT_ONCE_EACH)
-            where: Where = {"state": InvocationState.QUEUED, "function_id": Not(full)}
-            found = view.select(INVOCATIONS, where, order="next_at", limit=free)
+            where: Where = {
+                "state": InvocationState.QUEUED,
+                "function_id": Not(_full(functions, _AT_ONCE_EACH)),
+                "project": Not(_full(projects, _AT_ONCE_PROJECT)),
+            }
+            limit = min(free, len(due) + _AT_ONCE_PROJECT)  # more than are known already, so each look goes on
+            found = view.select(INVOCATIONS, where, order="next_at", limit=limit)
             for one in found:
                 if one.next_at > now:
                     return list(due.values()), min(_LONGEST_S, max(_SHORTEST_S, one.next_at - now))
-                if one.id not in due and on_way[one.function_id] < _AT_ONCE_EACH:
+                has_room = functions[one.function_id] < _AT_ONCE_EACH and projects[one.project] < _AT_ONCE_PROJECT
+                if one.id not in due and has_room:
                     due[one.id] = one
-                    on_way[one.function_id] += 1
-            if len(found) < free:
+                    functions[one.function_id] += 1
+                    projects[one.project] += 1
+            if len(found) < limit:
                 break
         return list(due.values()), _LONGEST_S
 
@@ -354,7 +363,7 @@ class Functions:
 
         errand = self._store.write(work)
         if errand is not None:
-            self._of[errand.id] = one.function_id
+            self._of[errand.id] = (one.function_id, one.project)
             self._errands.begin(errand)
 
     def _prune(self) -> None:
@@ -386,6 +395,11 @@ class Functions:
     def close(self) -> None:
         """Begin nothing more."""
         self._errands.close()
+
+
+def _full(calls: Counter[str], most: int) -> tuple[str, ...]:
+    """Who has as many calls on their way as it may."""
+    return tuple(name for name, count in calls.items() if count >= most)
 
 
 def _check_room(view: Snapshot, function: CloudFunction) -> None:
