@@ -129,6 +129,16 @@ def test_defect_is_two_lines_without_a_traceback(terminal: Terminal, monkeypatch
     assert "Traceback" not in said.err
 
 
+def test_what_does_not_come_in_time_is_no_defect(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError("endpoint two is still starting: a replica waits for resources.")
+
+    monkeypatch.setattr(HttpTransport, "send", late)
+    said = terminal("status")
+    assert said.code == EXIT_CODES[Category.UNAVAILABLE]
+    assert "not_in_time: It took too long: endpoint two is still starting" in said.err
+
+
 def test_ctrl_c_ends_with_130(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

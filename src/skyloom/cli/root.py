@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from skyloom import __version__
 from skyloom.cli.commands import TABLE
-from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
+from skyloom.core.errors import InternalError, InvalidInput, SkyloomError, Unavailable
 
 _INTERRUPTED = 130
 _WIDEST = 120  # columns of help, where the terminal has them
@@ -20,6 +20,10 @@ _WIDEST = 120  # columns of help, where the terminal has them
 
 class UsageError(InvalidInput):
     """The command line cannot be read."""
+
+
+class NotInTime(Unavailable):
+    """What was waited for did not come in the time that it was given."""
 
 
 class Words(TyperGroup):
@@ -82,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         return 0
+    except TimeoutError as error:
+        words = f"It took too long: {error}" if str(error) else "It took too long."
+        return _told(NotInTime(words, next_action="It goes on without you; look again: skyloom status."))
     except Exception as error:
         return _told(_defect(error))
 
