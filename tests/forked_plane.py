@@ -3,7 +3,6 @@
 For tests that start dozens of them; how one starts by itself is what the others show.
 """
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,16 +11,14 @@ from pathlib import Path
 
 from skyloom.faces.rest import server
 from skyloom.settings import Settings
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([__name__])
+from tests.forks import FORKS
 
 
 class ForkedPlane:
     """What tests use of ``subprocess.Popen``."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self._process: ForkServerProcess = _FORKS.Process(target=_serve, args=(environment, log))
+        self._process: ForkServerProcess = FORKS.Process(target=_serve, args=(environment, log))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

@@ -16,7 +16,7 @@ from benchmarks.serving.models import embedding
 
 from skyloom.inference.services.lengths import like_lengths
 
-_TEXTS, _ROUNDS = 512, 5
+_TEXTS, _ROUNDS = 256, 3
 
 
 def main() -> int:

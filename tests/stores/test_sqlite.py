@@ -48,6 +48,21 @@ def test_store_file_is_private_and_synchronous(tmp_path: Path) -> None:
     store.close()
 
 
+def test_store_keeps_few_connections_after_many_reads_at_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    together = threading.Barrier(40)
+
+    def look(_number: int) -> int:
+        return store.read(lambda view: together.wait(20) * 0 + view.count(BOXES))
+
+    with ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(look, range(40))) == [0] * 40
+    assert len(store._readers) <= 16
+    store.write(lambda tx: tx.insert(BOXES, box("a")))
+    assert store.read(lambda view: view.count(BOXES)) == 1
+    store.close()
+
+
 def test_store_new_index_is_filled_from_old_records(tmp_path: Path) -> None:
     class Plain(Record, frozen=True, kw_only=True):
         name: str

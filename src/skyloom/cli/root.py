@@ -22,8 +22,12 @@ class UsageError(InvalidInput):
     """The command line cannot be read."""
 
 
-class NotInTime(Unavailable):
-    """What was waited for did not come in the time that it was given."""
+class PackagesClash(Unavailable):
+    """What is installed beside Skyloom does not go with it."""
+
+
+class StillWaiting(Unavailable):
+    """What was waited for has not come in the time that was given."""
 
 
 class Words(TyperGroup):
@@ -87,10 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return 0
     except TimeoutError as error:
-        words = f"It took too long: {error}" if str(error) else "It took too long."
-        return _told(NotInTime(words, next_action="It goes on without you; look again: skyloom status."))
+        return _told(
+            StillWaiting(
+                f"{str(error).rstrip('.')}.",
+                next_action="It goes on without you; look again, or say a longer --timeout.",
+            )
+        )
     except Exception as error:
-        return _told(_defect(error))
+        return _told(_clash(error) if type(error).__module__.startswith("google.protobuf") else _defect(error))
 
 
 def _told(error: SkyloomError) -> int:
@@ -108,6 +116,14 @@ def _usage(error: typer.TyperException) -> int:
     words = str(say()).replace(": Value error, ", ": ")  # whose check it was, which says nothing to a person
     where = context.command_path if context is not None else "skyloom"
     return _told(UsageError(words, next_action=f"See: {where} --help"))
+
+
+def _clash(error: Exception) -> PackagesClash:
+    """Another package brought a protobuf that generated code of this environment does not run with."""
+    return PackagesClash(
+        f"Packages of this environment do not fit together: {str(error).partition('. ')[0]}.",
+        next_action="Run: pip install 'protobuf>=7.35.1'. What needs an older one (tritonclient) wants an environment of its own.",
+    )
 
 
 def _defect(error: Exception) -> InternalError:

@@ -1,5 +1,6 @@
 """Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from skyloom.core.errors import InvalidInput, Unavailable
+from skyloom.core.errors import InvalidInput, SkyloomError, Unavailable
 from skyloom.core.operation import Page
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
@@ -296,9 +297,16 @@ class EndpointCalls(ChangeCalls):
                     if answer.status_code >= _SERVER_ERROR:
                         raise CallFailed(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
                     raise PredictionRefused(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
-        raise ModelServerSilent(
-            f"Endpoint {status.endpoint.name} does not answer: {problem}",
-            next_action=f"See: skyloom endpoint show {status.endpoint.name}.",
+        raise self._silent(status.endpoint.name, problem)
+
+    def _silent(self, name: str, problem: str) -> ModelServerSilent:
+        """What the control plane knows of it says more than a refused connection."""
+        with contextlib.suppress(SkyloomError):
+            status = self.get(name)
+            if status.state is not EndpointState.READY:
+                problem = f"it is {status.state.value}: {status.message}"
+        return ModelServerSilent(
+            f"Endpoint {name} does not answer: {problem}", next_action=f"See: skyloom endpoint show {name}."
         )
 
 
