@@ -20,11 +20,13 @@ class ControlPlane:
 
     Args:
         forked: start it without its imports, from a process that has done them.
+        program: what starts it, where something around it is to be another.
     """
 
-    def __init__(self, home: Path, *, forked: bool = False, **environment: str) -> None:
+    def __init__(self, home: Path, *, forked: bool = False, program: str = "", **environment: str) -> None:
         self.home = home
         self._forked = forked
+        self._words = ["-c", program] if program else ["-m", "skyloom.faces.rest.server"]
         self.environment = {
             **os.environ,
             "SKYLOOM_HOME": str(home),
@@ -45,7 +47,7 @@ class ControlPlane:
             return self
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "skyloom.faces.rest.server"],
+                [sys.executable, *self._words],
                 env=wanted,
                 stdout=log,
                 stderr=log,

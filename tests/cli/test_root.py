@@ -185,7 +185,7 @@ def test_why_takes_the_name_of_an_endpoint(terminal: Terminal, monkeypatch: pyte
                 return SimpleNamespace(endpoint=SimpleNamespace(id="ep_1"))
             raise EndpointMissing("There is none.", next_action="Make it.")
         if ask == Why(subject="ep_1"):
-            return Explanation(subject="ep_1", state="ready", reason="", message="", evidence=())
+            return Explanation(subject="ep_1", noun="endpoint", state="ready", reason="", message="", evidence=())
         raise SubjectMissing("Nothing here has this id.", next_action="Give another.")
 
     monkeypatch.setattr(HttpTransport, "send", answer)

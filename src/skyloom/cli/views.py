@@ -60,6 +60,11 @@ def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
+_FROM_VERSION = Column(  # 0 of a model that came from elsewhere
+    "dataset version",
+    lambda noun: human("dataset_version", noun.provenance.dataset_version or None),
+    "provenance.dataset_version",
+)
 _WEBHOOK = (
     of("id", "webhook"),
     of("url"),
@@ -116,7 +121,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("number"),
         of("evaluation.metrics", "measured"),
         of("provenance.dataset"),
-        of("provenance.dataset_version"),
+        _FROM_VERSION,
         of("run_id", "run"),
         of("created_at"),
     ),
@@ -218,7 +223,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("evaluation.num_rows", "on rows"),
             of("provenance.recipe"),
             of("provenance.dataset"),
-            of("provenance.dataset_version"),
+            _FROM_VERSION,
             of("run_id", "run"),
             of("parity.largest_difference", "ONNX differs by"),
             of("created_at"),

@@ -102,14 +102,16 @@ class Replica:
         self.plane.form = Form(self.plane.contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
         if plan.pack_file:
             self.plane.guests = self._guests(folder / plan.pack_file)
-        site: Site = Rest(self.plane)
+        rest = Rest(self.plane)
+        site: Site = rest
         self._service_site: ServiceSite | None = None
         if process is not None:
             self.plane.can_answer = lambda: process.ready
             if not is_hosted(model.manifest):
                 site = self._service_site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
-        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, plan.limits)
+        entrance = PrivateSite(site, self._grpc) if plan.private else site
+        self.connections = Connections(entrance, plan.limits, rest.place)
         self.grpc_connections = Http2Connections(self._grpc, plan.limits)
         self._folder = folder
         self._on_ready = on_ready

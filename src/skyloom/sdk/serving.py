@@ -335,6 +335,15 @@ def _tensors(described: list[dict[str, Any]], inputs: Any) -> list[dict[str, Any
         if len(described) != 1:
             names = ", ".join(item["name"] for item in described)
             raise PredictionRefused(f"The model has several inputs: {names}.", next_action="Give a mapping by name.")
+        if (
+            not hasattr(inputs, "dtype")
+            and isinstance(inputs, Sequence)
+            and any(isinstance(row, Mapping) for row in inputs)
+        ):
+            raise PredictionRefused(
+                "The rows are objects with names; here they are lists, in the order of the model's columns.",
+                next_action="Write [[5.1, 3.5]], or send the objects to its /predict: docs/protocols.md.",
+            )
         inputs = {described[0]["name"]: inputs}
     datatypes = {item["name"]: item["datatype"] for item in described}
     return [_tensor(name, datatypes.get(name, "FP32"), rows) for name, rows in inputs.items()]

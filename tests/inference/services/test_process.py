@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from skyloom.inference.services import process as processes
 from skyloom.inference.services.calls import (
     ArgumentsRefused,
     ServiceFailed,
@@ -160,6 +161,27 @@ def test_death_fails_what_was_on_its_way_and_the_service_comes_back(tmp_path, ca
         assert "Traceback" in trace and "it broke: oil" in trace and "is started again" in trace
         gone = asking.call("fail", how="die")
         assert isinstance(gone, ServiceGone) and "code 7" in gone.message
+
+
+def test_start_that_fails_for_any_reason_is_tried_again(tmp_path, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_LAST_PAUSE_S", 0.01)
+    with working(tmp_path, write_service(tmp_path)) as asking:
+        spawn = asking.process._spawn
+
+        async def failing() -> None:
+            asking.process._spawn = spawn
+            raise RuntimeError("a defect")
+
+        asking.process._spawn = failing
+        os.kill(asking.process.pid, signal.SIGKILL)
+
+        async def back() -> None:
+            while asking.process.num_restarts < 2 or not asking.process.ready:
+                await asyncio.sleep(0.02)
+
+        asking.run(asyncio.wait_for(back(), 30))
+        assert asking.call("greet", name="you") == "hello you"
+    assert "cannot be started: RuntimeError" in capfd.readouterr().err
 
 
 def test_more_calls_than_may_wait_are_refused_at_once(toys) -> None:

@@ -201,6 +201,13 @@ def test_call_that_was_not_sent_cannot_have_been_answered(room: Workroom) -> Non
         rules.settled(invoke(room), ErrandResult(id="x", status=200), 1.0)
 
 
+def test_round_that_sent_everything_waits_for_an_answer_and_lists_tell_calls_apart(room: Workroom) -> None:
+    invoke(room)
+    assert room.functions.tick() > 1
+    for named, state, count in (("hello", None, 1), ("other", None, 0), (None, RUNNING, 1), (None, DEAD, 0)):
+        assert len(room.do(model.ListInvocations(function=named, state=state)).items) == count  # type: ignore[attr-defined]
+
+
 def test_longest_answer_is_kept(room: Workroom) -> None:
     invoke(room)
     room.functions.tick()

@@ -353,6 +353,30 @@ def test_call_that_is_not_signed_now_by_who_knows_the_secret_is_refused(room: Wo
     assert room.disk.read(lambda view: len(view.entries(EVENTS))) == number
 
 
+def test_event_whose_delivery_is_refused_is_told_and_holds_up_no_other(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)  # it takes no event any more, and is there
+    body = b"1"
+    room.triggers.take_call(made.trigger.id, signature_of(body, made.secret, now=room.clock.now()), body)
+    run(room, 2)
+    status = show(room)
+    assert (status.trigger.num_refused, status.trigger.num_delivered, status.trigger.state) == (
+        1,
+        0,
+        TriggerState.ACTIVE,
+    )
+    assert "does not take an event" in status.deliveries[0].delivery.message == status.trigger.message
+    again = model.Redeliver(name="t", number=status.deliveries[0].delivery.number)
+    with pytest.raises(model.TriggerUnclear):
+        room.do(again)
+    room.put_up(ON_EVENT)
+    assert room.do(again).delivery.began  # type: ignore[attr-defined]
+    with pytest.raises(model.NothingToRepeat):
+        room.do(again)
+    run(room, 2)
+    assert [event.body for event in told(room)] == ["1"]
+
+
 def test_address_that_is_called_without_end_is_closed_for_some_minutes(room: Workroom) -> None:
     made = create(room, Happening.HTTP, max_per_hour=2)
 

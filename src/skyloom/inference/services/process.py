@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -208,6 +209,9 @@ class ServiceProcess:
                 await self._hear_the_last()
             except OSError as error:
                 self._ended(f"it cannot be started: {error.strerror}")
+            except Exception as error:  # a defect of ours; without this nobody would ever start it again
+                traceback.print_exc(file=sys.stderr)
+                self._ended(f"it cannot be started: {type(error).__name__}")
             else:
                 self._ended(self._killed_for or _worded(code))
             pause_s = _FIRST_PAUSE_S if time.monotonic() - began > _HEALTHY_S else min(2 * pause_s, _LAST_PAUSE_S)
