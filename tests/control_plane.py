@@ -12,13 +12,21 @@ import httpx
 from skyloom.sdk.client import Client
 from skyloom.sdk.http import HttpTransport
 from skyloom.sdk.running import ServerRecord, running
+from tests.forked_plane import ForkedPlane
 
 
 class ControlPlane:
-    """Starts ``skyloom``'s control plane in a folder; ends only what it started."""
+    """Starts ``skyloom``'s control plane in a folder; ends only what it started.
 
-    def __init__(self, home: Path, **environment: str) -> None:
+    Args:
+        forked: start it without its imports, from a process that has done them.
+        program: what starts it, where something around it is to be another.
+    """
+
+    def __init__(self, home: Path, *, forked: bool = False, program: str = "", **environment: str) -> None:
         self.home = home
+        self._forked = forked
+        self._words = ["-c", program] if program else ["-m", "skyloom.faces.rest.server"]
         self.environment = {
             **os.environ,
             "SKYLOOM_HOME": str(home),
@@ -28,15 +36,19 @@ class ControlPlane:
             "SKYLOOM_MEMORY": "16GiB",
             **environment,
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedPlane | None = None
         self.log = home.with_suffix(".log")
 
     def start(self, **environment: str) -> "ControlPlane":
         """Start it and return at once."""
+        wanted = {**self.environment, **environment}
+        if self._forked:
+            self.process = ForkedPlane(wanted, self.log)
+            return self
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "skyloom.faces.rest.server"],
-                env={**self.environment, **environment},
+                [sys.executable, *self._words],
+                env=wanted,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

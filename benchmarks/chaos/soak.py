@@ -28,7 +28,7 @@ from skyloom.sdk.waiting import retries
 STEADY, GATED, CHANGING = "steady", "gated", "changing"
 _LIMIT_MIB, _LIMIT_MIB_PER_HOUR = 2.0, 1.0
 # The control plane keeps a quarter of an hour of each replica's reports; a run that ends its warm-up before that sees them fill.
-_WINDOWS_MIB, _WINDOWS_FULL_S = 24.0, 2_700.0
+_WINDOWS_MIB, _WINDOWS_FULL_S = 6.0, 2_700.0
 _PATIENCE_S = 5.0
 _NUM_CLIENTS = 6
 _SHORT_DEPLOY_S, _LONG_DEPLOY_S = 15.0, 60.0

@@ -161,7 +161,8 @@ class Cloud:
             raise
         ask = self._shortened.written_out(ask, by)
         if not isinstance(handler, Change):
-            return handler.run(ask, by)  # type: ignore[no-any-return]
+            found: A = handler.run(ask, by)
+            return found
         replay_id = f"{by.project}/{by.task_id or by.token_id or by.device_id or by.principal}/{key}" if key else ""
         try:
             if handler.before:
@@ -170,10 +171,11 @@ class Cloud:
             # What was done once is answered again even if it could not be done now.
             if not key or self._store.read(lambda view: view.get(REPLAYS, replay_id)) is None:
                 raise
+        answer: A
         answer, touched = self._store.write(lambda tx: (self._change(tx, handler, ask, by, replay_id), tx.touched))
         for loop in self._loops if ask.route.audited else ():
             loop.notice(touched)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _change(self, tx: Transaction, handler: Change, ask: Operation[Any], by: Caller, replay_id: str) -> Any:
         request = self.tenancy.fingerprint(ask)

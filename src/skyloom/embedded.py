@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import importlib.util
 import os
 import secrets
 import shutil
@@ -11,25 +10,23 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from skyloom import __version__
 from skyloom.blobs.local import LocalBlobs
 from skyloom.cloud import CALM, STEADY, Cloud, Loop
 from skyloom.core import digests
-from skyloom.core.errors import InvalidInput, Unavailable
 from skyloom.core.ids import RandomIds
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.curves.scipy import ScipyCurves
 from skyloom.durable import write_private
 from skyloom.engines.local import LocalEngine
-from skyloom.engines.ray import NotReachedYet, RayEngine
+from skyloom.engines.ray.pool_engines import PoolEngines
 from skyloom.outbound.errands import HttpErrands
 from skyloom.outbound.http import HttpOutbound
 from skyloom.ports.clock import SystemClock
 from skyloom.ports.door import EVENTS, Outbox, RoomService, Subscriber
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Collection, Snapshot, Store
+from skyloom.ports.store import Snapshot, Store
 from skyloom.rooms.arrays import ports as arrays_ports
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.batch.service import BatchPredictions
@@ -39,7 +36,6 @@ from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
 from skyloom.rooms.cost.usage import worth
-from skyloom.rooms.data import ports as data_ports
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import ports as devices_ports
 from skyloom.rooms.devices.board import FleetBoard
@@ -73,7 +69,7 @@ from skyloom.rooms.planning import ports as planning_ports
 from skyloom.rooms.planning.service import Planning
 from skyloom.rooms.pools import ports as pools_ports
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import LOCAL, Pool
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.pools.service import Pools
 from skyloom.rooms.quality import ports as quality_ports
 from skyloom.rooms.quality.service import Feedback
@@ -86,16 +82,13 @@ from skyloom.rooms.schedules import ports as schedules_ports
 from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.scheduling import ports as scheduling_ports
 from skyloom.rooms.scheduling.service import Scheduling
-from skyloom.rooms.secrets import ports as secrets_ports
 from skyloom.rooms.secrets.service import Secrets
 from skyloom.rooms.serving import ports as serving_ports
 from skyloom.rooms.serving.answers import RequestAnswers
 from skyloom.rooms.serving.service import Serving
-from skyloom.rooms.templates import ports as templates_ports
 from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
 from skyloom.rooms.tenancy.service import Tenancy
-from skyloom.rooms.tracking import ports as tracking_ports
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
@@ -108,6 +101,7 @@ from skyloom.rooms.webhooks.rules import secret_of
 from skyloom.rooms.webhooks.service import Webhooks
 from skyloom.series.local import LocalSeries
 from skyloom.settings import Settings, package_variables
+from skyloom.stored import COLLECTIONS, KINDS, LOGS
 from skyloom.stores.folder_lock import FolderLock
 from skyloom.stores.pool_tokens import LocalPoolTokens
 from skyloom.stores.replica_files import LocalReplicaFiles
@@ -116,32 +110,7 @@ from skyloom.stores.signing import Ed25519Signer
 from skyloom.stores.sqlite import SqliteStore
 from skyloom.tables.lance import LanceTables
 
-COLLECTIONS = (
-    *tenancy_ports.COLLECTIONS,
-    *cost_ports.COLLECTIONS,
-    *webhooks_ports.COLLECTIONS,
-    *monitoring_ports.COLLECTIONS,
-    *secrets_ports.COLLECTIONS,
-    *scheduling_ports.COLLECTIONS,
-    *pools_ports.COLLECTIONS,
-    *jobs_ports.COLLECTIONS,
-    *arrays_ports.COLLECTIONS,
-    *schedules_ports.COLLECTIONS,
-    *templates_ports.COLLECTIONS,
-    *data_ports.COLLECTIONS,
-    *tracking_ports.COLLECTIONS,
-    *registry_ports.COLLECTIONS,
-    *serving_ports.COLLECTIONS,
-    *quality_ports.COLLECTIONS,
-    *functions_ports.COLLECTIONS,
-    *triggers_ports.COLLECTIONS,
-    *sampling_ports.COLLECTIONS,
-    *devices_ports.COLLECTIONS,
-    *planning_ports.COLLECTIONS,
-)
-LOGS = (EVENTS, *tenancy_ports.LOGS, *cost_ports.LOGS, *arrays_ports.LOGS)
 _DRAFT_AGE_S = 86_400
-_REACH_TRIES = 3  # of ten seconds each
 
 
 class Embedded:
@@ -167,7 +136,7 @@ class Embedded:
         if not self.token_file.exists():
             write_private(self.token_file, self._tenancy.install().encode())
         self._job_loop.adopt()
-        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, _KINDS)
+        self.cloud = Cloud(self.store, self._clock, self._tenancy, handlers, self._loops, KINDS)
         self.cloud.cause_of = cause_of
 
     def _open(self, settings: Settings) -> None:
@@ -196,14 +165,17 @@ class Embedded:
         plans.lasts_s = lasting(store, self._budgets)
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
-        self._fleet = Fleet(self.engine, PoolEngines(settings), tokens, pools_ports.stored_in(store))
+        # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
+        cloud = digests.of_bytes(b"engine of " + key).removeprefix("sha256:")[:12]
+        engines = PoolEngines(settings.home / "ray", cloud, warm=settings.warm_pool)
+        self._fleet = Fleet(self.engine, engines, tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
-        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs)
+        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs, self._tenancy.lost_right)
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles
@@ -351,20 +323,6 @@ class Embedded:
         self.lock.close()
 
 
-# Things that are asked for by an id, which may be shortened: its prefix, and where they are.
-_KINDS: dict[str, Collection[Any]] = {
-    "job": jobs_ports.JOBS,
-    "array": arrays_ports.ARRAYS,
-    "schedule": schedules_ports.SCHEDULES,
-    "run": tracking_ports.RUNS,
-    "plan": planning_ports.TIME_PLANS,
-    "dataset": data_ports.DATASETS,
-    "draft": data_ports.DRAFTS,
-    "ep": serving_ports.ENDPOINTS,
-    "alert": monitoring_ports.ALERTS,
-    "roll": devices_ports.ROLLOUTS,
-    "inv": functions_ports.INVOCATIONS,
-}
 _COUNTS = {
     "jobs": explainers.count_jobs,
     "endpoints": explainers.count_endpoints,
@@ -426,70 +384,6 @@ def _capacity(settings: Settings) -> Resources | None:
         return None
     memory_bytes = parse_bytes(settings.memory) if settings.memory else 0
     return Resources(cpus=settings.cpus, memory_bytes=memory_bytes)
-
-
-class PoolEngines:
-    """Makes the engines of pools that were added; see `rooms.pools.ports.Engines`."""
-
-    def __init__(self, settings: Settings) -> None:
-        home = self._home = settings.home
-        self._warm = settings.warm_pool
-        # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
-        self._cloud = digests.of_bytes(b"engine of " + _secret_key(home / "secret")).removeprefix("sha256:")[:12]
-
-    def __call__(self, pool: Pool, token_file: Path, *, check: bool) -> Engine:
-        if importlib.util.find_spec("ray") is None:
-            raise EngineMissing(
-                f"Reaching {pool.address} needs Ray, which is not installed here.",
-                next_action="Install it: pip install 'skyloom[ray]'.",
-            )
-        if check and not token_file.exists():
-            raise PoolTokenMissing(
-                f"Pool {pool.name} is given no token, and a Ray cluster is reached with one only.",
-                next_action="Give the token that the cluster was started with: --token-file FILE.",
-            )
-        engine = RayEngine(
-            self._home / "ray" / pool.name,
-            address=pool.address,
-            token_file=token_file,
-            engine_id=f"{pool.name}-{self._cloud}",
-            shared_folder=pool.shared_folder,
-            url=pool.advertised_url,
-            warm=self._warm,
-        )
-        if check:
-            try:
-                _reach(pool, engine)
-            except BaseException:
-                engine.close()
-                raise
-        return engine
-
-
-def _reach(pool: Pool, engine: RayEngine) -> None:
-    """Look at every machine of a cluster; making the first connection may take longer than one question. Raises `PoolNotReached`."""
-    for patience in range(_REACH_TRIES, 0, -1):
-        try:
-            engine.check()
-            return
-        except NotReachedYet as trouble:
-            if patience == 1:
-                raise PoolNotReached(
-                    f"Pool {pool.name} is not added: the Ray cluster at {pool.address} answers, but was not ready within half a minute.",
-                    next_action="Check that its head and its nodes run and are not overloaded, then add it again.",
-                ) from trouble
-
-
-class PoolNotReached(Unavailable):
-    """A pool that is being added took too long to be reached."""
-
-
-class PoolTokenMissing(InvalidInput):
-    """A pool of a kind that wants a token was given none."""
-
-
-class EngineMissing(InvalidInput):
-    """This installation has no engine for such a pool."""
 
 
 def _prices(settings: Settings) -> PriceBook:

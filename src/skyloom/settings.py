@@ -268,6 +268,11 @@ def tokenless_environment(environment: Mapping[str, str] | None = None) -> dict[
     return {name: value for name, value in source.items() if name not in ("SKYLOOM_TOKEN", "SKYLOOM_TOKEN_FILE")}
 
 
+def tell_libraries(**variables: str) -> None:
+    """Set what libraries of this process, and of its children, read from the environment."""
+    os.environ.update(variables)
+
+
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
     """This worker's place among the workers of its machine: which GPU is its own."""
     return int((os.environ if environment is None else environment).get("LOCAL_RANK", "0"))

@@ -1,15 +1,18 @@
 """The words of functions and triggers: what is read from a command line, and how it is shown."""
 
+import contextlib
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
-from skyloom.cli.function import ArgumentsNotJson, _arguments
+from skyloom.cli.function import ArgumentsNotJson, _arguments, call
 from skyloom.cli.render import render
 from skyloom.cli.trigger import RunUnreadable, run_of
 from skyloom.core.events import TriggerEvent
 from skyloom.core.operation import Page
 from skyloom.rooms.batch.model import BatchOrder
-from skyloom.rooms.functions.model import InvocationState
+from skyloom.rooms.functions.model import InvocationState, InvokeFunction
 from skyloom.rooms.triggers.model import (
     Delivery,
     DeliveryStatus,
@@ -22,6 +25,7 @@ from skyloom.rooms.triggers.model import (
     TriggerStatus,
     When,
 )
+from skyloom.sdk.functions import FunctionCalls
 
 TRIGGER = Trigger(
     id="trigger_1", project="p", name="rescore", when=When(kind=Happening.DATASET_VERSION, where={"dataset": "rows*"}),
@@ -52,10 +56,23 @@ def test_what_cannot_be_run_is_said(text: str) -> None:
         run_of(text)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "3"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "3", '{"a":' + "[" * 30_000])
 def test_arguments_are_a_json_object(text: str) -> None:
     with pytest.raises(ArgumentsNotJson):
         _arguments(text)
+
+
+def test_argument_that_is_called_key_is_no_key_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[InvokeFunction] = []
+
+    class Client:
+        functions = FunctionCalls(
+            SimpleNamespace(send=lambda ask: sent.append(ask) or SimpleNamespace(id="inv_1")), None, None
+        )  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skyloom.cli.function.cloud", lambda _: contextlib.nullcontext(Client))
+    call("look:at", '{"key":"k","name":"n"}', True, "mine")
+    assert sent == [InvokeFunction(name="look", method="at", arguments='{"key":"k","name":"n"}', key="mine")]
 
 
 def test_trigger_is_shown_as_it_was_asked_for_with_its_deliveries() -> None:

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from google.protobuf.runtime_version import VersionError
 
 from skyloom import __version__
 from skyloom.cli import main, root
 from skyloom.cli.commands import TABLE, Row
 from skyloom.cli.render import EXIT_CODES
 from skyloom.core.errors import Category
+from skyloom.rooms.overview.model import Explanation, SubjectMissing, Why
+from skyloom.rooms.serving.model import EndpointMissing, GetEndpoint
 from skyloom.sdk.http import HttpTransport
 from tests.terminal import Terminal
 
@@ -152,3 +156,40 @@ def test_reader_that_goes_away_is_no_error(cloud_process: object) -> None:
 
 def test_main_never_calls_a_module_that_was_not_asked_for() -> None:
     assert root.app.registered_commands == []
+
+
+def test_wait_that_was_too_long_is_no_defect(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object) -> None:
+        raise TimeoutError("endpoint toy is still starting: 0 of 1 replicas answer.")
+
+    monkeypatch.setattr(HttpTransport, "send", slow)
+    said = terminal("status")
+    assert said.code == EXIT_CODES[Category.UNAVAILABLE]
+    assert "still_waiting: endpoint toy is still starting: 0 of 1 replicas answer.\n" in said.err
+
+
+def test_protobuf_that_another_package_brought_is_said(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clashes(*_: object) -> None:
+        raise VersionError("gencode 7.35.1 runtime 6.33.6. Runtime version cannot be older. See elsewhere.")
+
+    monkeypatch.setattr(HttpTransport, "send", clashes)
+    said = terminal("status")
+    assert said.code == EXIT_CODES[Category.UNAVAILABLE]
+    assert "packages_clash" in said.err and "pip install 'protobuf" in said.err
+
+
+def test_why_takes_the_name_of_an_endpoint(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_transport: HttpTransport, ask: object, *_: object) -> object:
+        if isinstance(ask, GetEndpoint):
+            if ask.name == "toy":
+                return SimpleNamespace(endpoint=SimpleNamespace(id="ep_1"))
+            raise EndpointMissing("There is none.", next_action="Make it.")
+        if ask == Why(subject="ep_1"):
+            return Explanation(subject="ep_1", noun="endpoint", state="ready", reason="", message="", evidence=())
+        raise SubjectMissing("Nothing here has this id.", next_action="Give another.")
+
+    monkeypatch.setattr(HttpTransport, "send", answer)
+    assert "ep_1" in terminal("why", "toy").out
+    said = terminal("why", "other")
+    assert said.code == EXIT_CODES[Category.NOT_FOUND]
+    assert "Nothing here has this id." in said.err

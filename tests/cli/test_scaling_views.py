@@ -34,3 +34,7 @@ def test_what_time_will_change_is_said():
         "asleep in 1 min 00 s, if nobody asks"
     )
     assert say_next(status(Autoscaling(), floor=1)) == NOTHING
+
+
+def test_sleep_that_is_due_and_held_back_is_not_promised():
+    assert say_next(status(Autoscaling(), sleeps_at=100.0)) == NOTHING

@@ -82,3 +82,10 @@ def test_deadline_that_is_past_is_refused_by_its_option(text: str) -> None:
     with pytest.raises(values.UnreadableOption, match="is in the past") as refused:
         values.deadline(text)
     assert "--deadline" in refused.value.next_action
+
+
+def test_renamed_columns_may_have_blanks_in_their_names() -> None:
+    assert values.renamed(["sepal length=a", "b=c d=e"]) == {"sepal length": "a", "b": "c d=e"}
+    for word in ("a", "=a", "a="):
+        with pytest.raises(values.UnreadableOption, match="TAKEN=COLUMN"):
+            values.renamed([word])

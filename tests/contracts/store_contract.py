@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Iterator
+from operator import methodcaller
 
 import msgspec
 import pytest
 
 from skyloom.core.errors import AlreadyExists, NotFound, StaleVersion, Unavailable
-from skyloom.ports.store import Collection, Log, Record, Store, changed
+from skyloom.ports.store import Collection, Log, Not, Record, Store, changed
 
 
 class Box(Record, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-BOXES = Collection("boxes", Box, indexes=("colour", "size"), unique=("name",))
+BOXES = Collection("boxes", Box, indexes=("colour", "size"), unique=("name",), ordered=(("colour", "size"),))
 LINES = Log("lines", Line, keys=("subject",))
 
 
@@ -62,6 +63,19 @@ class StoreContract:
     def test_update_missing_record_raises(self, store: Store) -> None:
         with pytest.raises(NotFound):
             store.write(lambda tx: tx.update(BOXES, box("nobody")))
+
+    def test_select_not_leaves_these_out(self, store: Store) -> None:
+        boxes = (("a", "red", 3), ("b", "blue", 2), ("c", "red", 1), ("d", "green", 0))
+        for name, colour, size in boxes:
+            store.write(methodcaller("insert", BOXES, box(name, colour=colour, size=size)))
+
+        def names(*left_out: str) -> list[str]:
+            where = {"colour": Not(left_out)}
+            return [one.id for one in store.read(lambda view: view.select(BOXES, where, order="size"))]
+
+        assert names() == ["d", "c", "b", "a"]
+        assert names("blue", "green") == ["c", "a"]
+        assert store.read(lambda view: view.count(BOXES, {"colour": "red", "size": Not((3,))})) == 1
 
     def test_write_that_raises_leaves_nothing(self, store: Store) -> None:
         def work(tx):  # type: ignore[no-untyped-def]

@@ -12,7 +12,6 @@ import pytest
 from skyloom.core.errors import Unavailable
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
-from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.engine import Command
 from skyloom.rooms.cost import rules, tallies
 from skyloom.rooms.cost.budget import BudgetExhausted, BudgetState, BudgetUnclear, Period
@@ -25,6 +24,7 @@ from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.sdk.client import Client
 from skyloom.sdk.files import upload_file
 from skyloom.sdk.http import HttpTransport
+from skyloom.stored import COLLECTIONS, LOGS
 from skyloom.stores.sqlite import SqliteStore
 from tests.control_plane import ControlPlane
 from tests.inference.serving import write_bundle
@@ -254,7 +254,7 @@ class Patient:
 
 def live_through(home: Path, crash_at: str) -> int:
     """Jobs that stop at a budget, end, and run as a gang, with a control plane that dies once; returns how often it did."""
-    plane = ControlPlane(home, **PRICES).start(SKYLOOM_CRASH_AT=crash_at)
+    plane = ControlPlane(home, forked=True, **PRICES).start(SKYLOOM_CRASH_AT=crash_at)
     patient = Patient(plane)
     try:
         wait_for(lambda: not plane.alive or plane.record is not None)

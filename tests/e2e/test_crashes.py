@@ -17,7 +17,6 @@ import pytest
 from skyloom.core.errors import Unavailable
 from skyloom.core.events import Event, Moved
 from skyloom.core.resources import Resources
-from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.ports.door import EVENTS
 from skyloom.ports.engine import Command
 from skyloom.rooms.cost import tallies
@@ -30,6 +29,7 @@ from skyloom.rooms.jobs.model import ENDED, MOVES, JobSpec, JobState, JobStatus,
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.tenancy.ports import AUDIT
 from skyloom.rooms.tenancy.rules import broken_link
+from skyloom.stored import COLLECTIONS, LOGS
 from skyloom.stores.sqlite import SqliteStore
 from tests.control_plane import ControlPlane
 
@@ -88,7 +88,7 @@ class Scenario:
 
 def run_scenario(home: Path, crash_at: str) -> Scenario:
     """Jobs that succeed, fail, try again, run as a gang and are cancelled."""
-    plane = ControlPlane(home).start(SKYLOOM_CRASH_AT=crash_at)
+    plane = ControlPlane(home, forked=True).start(SKYLOOM_CRASH_AT=crash_at)
     scenario = Scenario(plane, home.with_suffix(".trace"))
     try:
         scenario.ask(lambda: plane.ready())
@@ -113,7 +113,7 @@ def run_scenario(home: Path, crash_at: str) -> Scenario:
 def run_making_room(home: Path, crash_at: str) -> Scenario:
     """A gang that makes room and comes back, one that starts with more workers than it needs and is resized, one that is cancelled
     while it makes room."""
-    plane = ControlPlane(home).start(SKYLOOM_CRASH_AT=crash_at)
+    plane = ControlPlane(home, forked=True).start(SKYLOOM_CRASH_AT=crash_at)
     scenario = Scenario(plane, home.with_suffix(".trace"))
     comes_back = 'test "$SKYLOOM_ATTEMPT" = 1 || exit 0; exec sleep 60'
     try:

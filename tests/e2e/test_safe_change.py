@@ -58,7 +58,9 @@ def register(cloud: Client, bundle: Path) -> None:
 class Clients:
     """Some that ask all the time, each over a connection that it keeps; one whose connection is closed opens another, once."""
 
-    def __init__(self, url: str, token: str, count: int = 2) -> None:
+    def __init__(self, url: str, token: str, count: int = 2, *, tries: int = 2, keeps: bool = True) -> None:
+        self._tries = tries
+        self._limits = httpx.Limits(max_keepalive_connections=count if keeps else 0)
         self.seen: Counter[str] = Counter()
         self._url = f"{url}/v2/models/toy/infer"
         self._headers = {"authorization": f"Bearer {token}"}
@@ -82,12 +84,12 @@ class Clients:
 
     def _ask(self) -> None:
         tensor = {"name": "x", "shape": [1, FEATURES], "datatype": "FP32", "data": toy_rows(1).ravel().tolist()}
-        with httpx.Client(trust_env=False, timeout=10) as wire:
+        with httpx.Client(trust_env=False, timeout=10, limits=self._limits) as wire:
             while not self._over.wait(0.01):
                 self.seen[self._once(wire, {"inputs": [tensor]})] += 1
 
     def _once(self, wire: httpx.Client, body: object) -> str:
-        for _ in range(2):
+        for _ in range(self._tries):
             try:
                 return str(wire.post(self._url, json=body, headers=self._headers).status_code)
             except httpx.TransportError as error:
@@ -139,3 +141,20 @@ def test_bad_versions_are_taken_back_and_a_good_one_gets_all_while_clients_ask(c
         until(lambda: cloud.endpoints.get("toy").endpoint.front is Front.DIRECT)
         until(lambda: not [item for item in cloud.endpoints.get("toy").replicas if item.replica.private])
     assert clients.seen["200"] > 200 and clients.success >= 0.99, clients.seen
+
+
+def test_plain_rollback_fails_no_request_of_clients_that_try_nothing_twice(control_plane, cloud, tmp_path):
+    register(cloud, write_bundle(tmp_path / "second", toy_model(seed=7)))
+    url = cloud.endpoints.get("toy").url
+    keeping, fresh = Clients(url, control_plane.token, tries=1), Clients(url, control_plane.token, tries=1, keeps=False)
+    with keeping, fresh:
+        cloud.endpoints.deploy("toy")
+        until(lambda: answering(cloud) == {2})
+        assert cloud.endpoints.rollback("toy").endpoint.front is Front.DIRECT
+        until(lambda: answering(cloud) == {1})
+    assert keeping.seen.keys() == fresh.seen.keys() == {"200"}, (keeping.seen, fresh.seen)
+
+
+def answering(cloud: Client) -> set[int]:
+    """Revisions whose replicas are there."""
+    return {item.replica.revision_number for item in cloud.endpoints.get("toy").replicas}

@@ -15,6 +15,7 @@ from skyloom.edge import deployment as rules
 from skyloom.edge.agent import Agent
 from skyloom.edge.deployment import Deployment
 from skyloom.edge.home import DeviceFile, Home, load_deployment
+from skyloom.edge.link import CloudLink, LinkDown
 from skyloom.edge.outbox import DeviceOutbox
 from skyloom.rooms.devices.messages import (
     Assignment,
@@ -240,3 +241,20 @@ def agent_of(home: Home) -> Agent:
     now_is, box = load_deployment(home.deployment), DeviceOutbox(home.outbox)
     agent = Agent(home, box, now_is, None, interval_s=1.0, switch=lambda: None, say=lambda _: None, attempt=fine)
     return agent
+
+
+def test_device_obeys_though_nobody_takes_its_outbox(tmp_path, monkeypatch):
+    home, obeyed = Home(tmp_path), []
+    home.make()
+    home.write(DeviceFile(url="http://h", project="p", device="dev_1", name="d", token="t", ring=RING))
+    agent, told = agent_of(home), Assignment(number=3)
+
+    def ask(_link, ask, fields=None):
+        if isinstance(ask, UploadOutbox):
+            raise LinkDown("The cloud's disk is full.", next_action="")
+        return DeviceOrders(now=1.0, interval_s=1.0, assignment=told)
+
+    monkeypatch.setattr(CloudLink, "ask", ask)
+    monkeypatch.setattr(Agent, "_obey", lambda *told: obeyed.append(told[-1]))
+    agent._outbox.write([Happened(at=1.0, message="news")])
+    assert not agent._call() and obeyed == [told]

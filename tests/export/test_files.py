@@ -1,6 +1,7 @@
 """Every export is complete, lets nobody in by itself, holds no token, and says what its platform understands."""
 
 import ast
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ def test_export_is_complete_and_every_file_can_be_read(tmp_path: Path, target: T
     plan = read_plan(out / "plan.json")
     assert (plan.behind_proxy, plan.manifest, plan.model, plan.model_version) == (True, exported.manifest, "toy", "7")
     assert all((path.stat().st_mode & 0o444) == 0o444 for path in out.rglob("*") if path.is_file())
+
+
+def test_image_of_who_hides_his_files_can_be_read_by_its_server(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        _, out = written(Target.DOCKER, tmp_path)
+    finally:
+        os.umask(before)
+    folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+    assert len(folders) > 5 and all(path.stat().st_mode & 0o055 == 0o055 for path in folders)
 
 
 @every

@@ -1,6 +1,7 @@
 """The socket into a task from outside: who is let in before anything is accepted, and what goes through. A real server."""
 
 import contextlib
+import functools
 import io
 import logging
 import socket
@@ -23,6 +24,7 @@ from skyloom.faces.rest.departures import Departures
 from skyloom.ports.channel import Control, Stream
 from skyloom.rooms.jobs.model import JobState, Session
 from skyloom.rooms.tenancy.model import Role
+from skyloom.sdk import tunnel
 from skyloom.sdk.client import Client
 from skyloom.sdk.http import HttpTransport
 from skyloom.sdk.transport import InProcess
@@ -37,6 +39,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
 print(server.server_port, flush=True)
 server.serve_forever()
+"""
+HURRIED = """
+import functools, uvicorn
+from skyloom.faces.rest import server
+from skyloom.settings import Settings
+uvicorn.Config = functools.partial(uvicorn.Config, ws_ping_interval=0.5, ws_ping_timeout=0.5)
+server.serve(Settings.read())
 """
 
 
@@ -239,13 +248,21 @@ def test_client_that_goes_away_is_noticed_while_nobody_takes_its_input(
     assert gone(int(abandoned(cloud_process, session, bytes(2**20))), 30)
 
 
-@pytest.mark.slow
-def test_client_whose_input_nobody_takes_for_long_is_not_taken_for_gone(cloud: Client, job: str) -> None:
-    """Longer than the interval of pings and the time for their answers, which wait behind that input."""
-    content = bytes(8 * 2**20)
-    session = cloud.jobs.exec(job, ["sh", "-c", "sleep 45; wc -c"])
-    output, _, end = said(session, cloud, content)
-    assert (output.strip(), end) == (str(len(content)).encode(), Control(exit_code=0))
+def test_client_whose_input_nobody_takes_for_long_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the interval of pings and the time for their answers, which wait behind that input. What both sides' libraries would do
+    by themselves after 20 s each, they would here after half a second."""
+    monkeypatch.setattr(tunnel, "connect", functools.partial(connect, ping_interval=0.5, ping_timeout=0.5))
+    plane = ControlPlane(tmp_path / "home", program=HURRIED).start().ready()
+    try:
+        with plane.client() as cloud:
+            content = bytes(8 * 2**20)
+            session = cloud.jobs.exec(running(cloud, "sleep", "1000"), ["sh", "-c", "sleep 3; wc -c"])
+            output, _, end = said(session, cloud, content)
+            assert (output.strip(), end) == (str(len(content)).encode(), Control(exit_code=0))
+    finally:
+        plane.end_everything()
 
 
 def test_oversized_frame_closes_the_socket_only(cloud: Client, job: str, cloud_process: ControlPlane) -> None:

@@ -164,13 +164,13 @@ class PlannedProcess:
 class ReplicaProcess(PlannedProcess):
     """A replica that was started, and where it listens."""
 
-    def __init__(self, plan: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, plan: Path, environment: dict[str, str] | None = None, interpreter: str | None = None) -> None:
         source = str(Path(skyloom.__file__).parents[1])
         self.folder = plan.parent
         self.output = plan.with_suffix(".out")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "skyloom.inference", str(plan)],
+                [sys.executable, "-m", "skyloom.inference", str(plan), *([interpreter] if interpreter else [])],
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": source, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -180,16 +180,21 @@ class ReplicaProcess(PlannedProcess):
 
 @contextlib.contextmanager
 def running(
-    folder: Path, replica: str = "rep_1", **changes
+    folder: Path,
+    replica: str = "rep_1",
+    *,
+    interpreter: str | None = None,
+    ready_s: float = 30,
+    **changes,
 ) -> Iterator[tuple[ReplicaProcess, httpx.Client, Listening]]:
-    """A replica of the bundle in ``folder/bundle``, with a client that shows the token."""
+    """A replica of the bundle in ``folder/bundle``, with a client that shows the token. ``interpreter``: of a service's own environment."""
     if not (folder / "bundle").exists():
         write_bundle(folder / "bundle")
     if not (folder / "access.json").exists():
         write_access(folder / "access.json", TOKEN)
-    process = ReplicaProcess(make_plan(folder, replica, **changes))
+    process = ReplicaProcess(make_plan(folder, replica, **changes), interpreter=interpreter)
     try:
-        listening = process.wait_ready()
+        listening = process.wait_ready(ready_s)
         base = f"http://127.0.0.1:{listening.rest_port}"
         with httpx.Client(base_url=base, headers=HEADERS, timeout=20, trust_env=False) as client:
             yield process, client, listening

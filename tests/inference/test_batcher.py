@@ -328,3 +328,16 @@ def test_failed_batch_goes_again_beside_others():
         await until(lambda: bench.batcher.is_idle)
 
     asyncio.run(scene())
+
+
+def test_request_that_nobody_waits_for_does_not_go_again():
+    async def scene():
+        model = Doubler()
+        bench = Bench(model, slow=False)
+        left, refused = bench.send(1), bench.send(13)
+        model.run = lambda inputs, run=model.run: (left.cancel(), run(inputs))[1]  # it leaves while the batch runs
+        await bench.finish(1)
+        await asyncio.sleep(0)
+        assert model.batches == [2, 1] and bench.done == [refused] and bench.batcher.is_idle
+
+    asyncio.run(scene())

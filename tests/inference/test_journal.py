@@ -5,6 +5,7 @@ import json
 import os
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,6 +104,45 @@ def test_batch_of_one_model_run_is_logged_as_its_requests_alone_would_be(tmp_pat
         assert bytes(found.outputs) == encode_outputs(TOY_SIGNATURE.outputs, item.outputs) == item.logged_outputs
         assert np.ravel(json.loads(bytes(found.outputs))[0]["data"]).tolist() == item.outputs[0].ravel().tolist()
     journal.log.close()
+
+
+def test_request_that_ends_after_the_log_was_closed_keeps_its_line_and_writes_into_nobodys_file(tmp_path):
+    journal = open_journal(tmp_path)
+    early = ticket(1)
+    journal.write([early])
+    journal.log.close()
+    with (tmp_path / "another").open("w+b") as another:  # it gets the number that the log had
+        late = [ticket(2), ticket(3)]
+        for one in late:
+            journal.write([one])
+            assert one.failure is None
+        assert another.read() == b""
+    journal.log.close()
+    assert [find_prediction(tmp_path, one.prediction_id).rows for one in (early, *late)] == [1, 2, 3]
+    assert not journal.failed
+
+
+def test_names_stay_apart_after_the_end_of_a_log_that_keeps_nothing():
+    journal = Journal(LogFile(None, "rep_abc"), "rev_1", TOY_SIGNATURE)
+    tickets = [ticket(1) for _ in range(3)]
+    for one in tickets:
+        journal.write([one])
+        journal.log.close()
+    assert len({one.prediction_id for one in tickets}) == 3
+
+
+def test_kept_answers_that_are_given_again_in_one_go_are_each_whole(tmp_path):
+    journal = open_journal(tmp_path)
+    kept, other = ticket(2, 1.0), ticket(1, 5.0)
+    again = [ticket(2), ticket(1), ticket(2)]
+    for one, said in zip(again, (kept, other, kept), strict=True):
+        one.outputs, one.cached_from = said.outputs, "before"
+    journal.write(again)
+    told = [msgspec.json.decode(one.logged_outputs)[0]["data"] for one in again]
+    assert told == [[1.0] * 6, [5.0] * 3, [1.0] * 6]
+    journal.log.close()
+    found = [msgspec.json.decode(find_prediction(tmp_path, one.prediction_id).outputs)[0]["data"] for one in again]
+    assert found == told
 
 
 def test_line_torn_by_a_crash_does_not_damage_the_next_one(tmp_path):

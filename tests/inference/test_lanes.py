@@ -35,6 +35,17 @@ def test_light_models_single_cores_and_gpus_have_one_lane(folder, pace, threads,
     model.close()
 
 
+def test_model_answers_without_lanes_that_have_no_memory(folder, monkeypatch, capsys):
+    def full(*_):
+        raise MemoryError
+
+    model = models.load(folder, 2)
+    monkeypatch.setattr(lanes, "_beside_s", full)
+    lanes.open_lanes(model, folder, HEAVY, 2)
+    assert model.lanes == 1 and "one after the other" in capsys.readouterr().err
+    model.close()
+
+
 def test_lanes_that_gain_nothing_are_closed_again(folder, monkeypatch):
     model = models.load(folder, 2)
     before = model.memory_bytes

@@ -40,6 +40,13 @@ def test_key_tells_apart_whatever_may_be_answered_differently():
     assert ResponseCache(2**20, 60.0).key(b"me", "m1", call(rows)) != asked[0], "nobody outside can know a key"
 
 
+def test_rows_without_any_element_have_keys_too():
+    cache = ResponseCache(2**20, 60.0)
+    asked = [cache.key(b"me", "m1", call(np.zeros(shape, np.float32))) for shape in ((1, 0), (2, 0), (1, 0, 3))]
+    asked += [cache.key(b"me", "m1", call(np.zeros((1, 0), object))), cache.key(b"me", "m1", call(np.ones(1, bool)))]
+    assert len(set(asked)) >= 4
+
+
 def test_answer_is_given_until_its_time_is_over_and_is_a_copy():
     now = [0.0]
     cache = ResponseCache(2**20, 5.0, lambda: now[0])

@@ -115,6 +115,15 @@ def test_dropped_hashed_and_masked_columns_never_reach_the_disk(tmp_path):
         ("card 4111 1111 1111 1111", "4111"),
         ("from 192.168.17.4 and fe80:1:2:3::1", "168"),
         ("see https://host/secret?token=abc", "secret"),
+        ("See HTTP://host/secret", "secret"),
+        ("or ftp://host/secret", "secret"),
+        ("call 555\u2013123\u20134567", "4567"),
+        ("call (555) - 123 - 4567", "4567"),
+        ("host_10.1.2.3_a b", "10.1"),
+        ("from 2001:db8::8a2e:370:7334", "7334"),
+        ("from fe80::1%eth0", "fe80"),
+        ("from ::ffff:10.1.2.3", "2.3"),
+        ("from [2001:db8::1]:443", "db8"),
     ],
 )
 def test_patterns_are_crossed_out_and_the_rest_stays(tmp_path, words, gone):
@@ -122,7 +131,26 @@ def test_patterns_are_crossed_out_and_the_rest_stays(tmp_path, words, gone):
     folder.sampler.take([text(words)])
     (row,) = folder.rows()
     assert gone not in row.values["text"] and "***" in row.values["text"]
-    assert row.values["text"].startswith(words.split()[0])
+    assert row.values["text"].startswith(words.split("_")[0].split()[0])
+
+
+@pytest.mark.parametrize(
+    "words", ["at 12:30:45 or 7:05", "std::vector and a: b", "chapter 3.2.1, 99.5 %", "to be: or not"]
+)
+def test_what_is_no_address_stays(words):
+    assert samplings._masker(tuple(Pattern))(words) == words
+
+
+def test_class_of_an_answer_that_is_redacted_is_not_written_and_still_chooses(tmp_path):
+    for number, more in enumerate(
+        ({"drop": ("scores",)}, {"hash": ("scores",)}, {"mask": {"scores": (Pattern.LINK,)}})
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        folder = Folder(place, share=0.0, by_class={"yes": 1.0}, **more)
+        folder.sampler.take([tabular([[1, 2, 3]]), tabular([[1, 2, 3]], sure=0.2)])
+        (row,) = folder.rows()
+        assert (row.said, row.confidence) == ("", None) and b"yes" not in folder.content
 
 
 NAME = st.text("abc.+-_9ü", min_size=1, max_size=200)
@@ -235,6 +263,20 @@ def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):
     log.close()
     first, second = (tmp_path / "logs" / "rep_a.jsonl").read_bytes().splitlines()
     assert b"0.8125" not in first and b"0.8125" in second
+
+
+def test_rows_that_a_full_disk_did_not_take_are_counted_once(tmp_path, monkeypatch):
+    folder = Folder(tmp_path, share=0.0, by_class={"yes": 1.0})
+
+    def full(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(samplings, "write_all", full)
+        for sure in (0.9, 0.2, 0.2, 0.9):
+            folder.sampler.take([tabular([[1, 2, 3]], sure=sure)])
+    folder.sampler.take([tabular([[1, 2, 3]], sure=0.2)])
+    assert [line.count for line in folder.lines()] == [2]
 
 
 def test_failure_of_the_sampling_fails_no_answer(tmp_path, monkeypatch):

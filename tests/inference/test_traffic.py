@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from skyloom.inference.reduce import TensorMissing, build_profile
+from skyloom.inference.reduce import TensorMissing, build_profile, observe
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.registry.bundle import Datatype, ModelKind, Signature, TensorSpec
 from tests.inference.serving import TOY_SIGNATURE, toy_rows
@@ -64,3 +64,20 @@ def test_look_that_fails_forgets_what_it_held_and_ends_nobody(capsys):
     assert "ValueError" in capsys.readouterr().err
     traffic.watch([toy_rows(2)], [np.zeros((2, 3), np.float32)])
     assert traffic.snapshot().rows == 4
+
+
+@pytest.mark.parametrize("sizes", [[1] * 700, [255, 1, 3], [256] * 3, [300, 7, 600], [16_000, 5]])
+def test_rows_are_all_counted_once_however_the_looking_is_cut_into_steps(sizes):
+    rows = np.random.default_rng(5).normal(size=(200, 64)).astype(np.float32)
+    profile = build_profile({"x": rows}, {"scores": rows[:, :3]}, ModelKind.CLASSIFICATION)
+    traffic, seen = TrafficCounter(profile, FREE), []
+    for number, size in enumerate(sizes):
+        made = np.random.default_rng(number).normal(size=(size, 64)).astype(np.float32)
+        traffic.watch([made], [made[:, :3]])
+        seen.append(made[: max(1, 2**20 // 67)])  # of a batch with more than a million elements the first rows
+        if number % 3 == 2:
+            traffic.snapshot()
+    everything = np.concatenate(seen)
+    wanted = observe(profile.features, {"x": everything, "scores": everything[:, :3]})
+    assert traffic.snapshot().histograms == wanted
+    assert traffic.snapshot().rows == sum(sizes)

@@ -1,5 +1,6 @@
 """Calls beside the loop, at a server of the test's own: answers, silence, too much, and an end that waits for nobody."""
 
+import gzip
 import socket
 import threading
 import time
@@ -24,8 +25,10 @@ class Server(BaseHTTPRequestHandler):
         if self.path == "/never":
             self.leave.wait(20)
             return
-        content = b'"x"' if self.path != "/long" else b"y" * 5_000
-        self.send_response(200 if self.path == "/long" else int(self.path[1:]))
+        content = {"/long": b"y" * 5_000, "/packed": gzip.compress(bytes(2**19))}.get(self.path, b'"x"')
+        self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
+        if self.path == "/packed":
+            self.send_header("content-encoding", "gzip")
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()
@@ -96,6 +99,12 @@ def test_many_are_made_at_once_and_one_that_hangs_holds_up_none(errands: HttpErr
 def test_answer_is_read_no_further_than_it_may_be(errands: HttpErrands, url: str) -> None:
     ask(errands, f"{url}/long")
     assert len(awaited(errands)["a"].content) == 1_001
+
+
+def test_packed_answer_is_not_unpacked(errands: HttpErrands, url: str) -> None:
+    ask(errands, f"{url}/packed")
+    content = awaited(errands)["a"].content
+    assert len(content) < 1_000 and gzip.decompress(content) == bytes(2**19)
 
 
 def test_nobody_there_is_a_result_too(errands: HttpErrands) -> None:

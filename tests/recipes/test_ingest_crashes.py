@@ -1,6 +1,5 @@
 """An ingest that is killed anywhere leaves nothing or the whole version, and running it again ends with exactly one."""
 
-import multiprocessing
 import random
 import time
 from multiprocessing.context import ForkServerProcess
@@ -9,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from skyloom.tables.lance import LanceTables
+from tests.forks import FORKS
 from tests.recipes.ingest_process import TABLE, run
 
 ROWS = 60_000
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([run.__module__])
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from skyloom.inference import model as models
@@ -144,3 +145,44 @@ def test_language_model_is_registered_by_its_head(tmp_path) -> None:
     tensors = msgspec.structs.replace(made.manifest, signature=TOY_SIGNATURE)
     with pytest.raises(BundleInvalid, match="tensors"):
         check_manifest(tensors)
+
+
+def _exported(folder, weights: str = "net.onnx.data") -> None:
+    """A graph whose weights lie in a file beside it, as torch's exporter writes it."""
+    folder.mkdir(exist_ok=True)
+    made = onnx.load(write_bundle(folder / "made") / "model.onnx")
+    onnx.save(made, folder / "net.onnx", save_as_external_data=True, location=weights, size_threshold=0)
+
+
+def test_weights_in_a_file_beside_the_graph_go_along(tmp_path, monkeypatch) -> None:
+    cloud = Uploads()
+    _exported(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")  # ONNX Runtime looked for them in the working folder
+    made = register_file(cloud, "toy", "net.onnx")
+    assert [file.path for file in made.manifest.files][:2] == ["model.onnx", "net.onnx.data"]
+    rows = toy_rows(3)
+    monkeypatch.chdir(tmp_path)
+    said = cloud.load(tmp_path / "loaded").run([rows])[0]
+    np.testing.assert_allclose(said, oracle(tmp_path / "here" / "made", rows), rtol=1e-6)
+
+
+def test_weights_that_are_not_beside_the_graph_are_refused_by_their_name(tmp_path) -> None:
+    _exported(tmp_path)
+    (tmp_path / "net.onnx.data").unlink()
+    with pytest.raises(FileNotServable, match=r"net\.onnx\.data, which is not beside it"):
+        register_file(Uploads(), "toy", tmp_path / "net.onnx")
+    _exported(tmp_path / "odd", "manifest.json")
+    with pytest.raises(FileNotServable, match=r"weights in 'manifest\.json'"):
+        register_file(Uploads(), "toy", tmp_path / "odd" / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("a.pkl", "register_estimator"), ("a.pt", "torch.onnx.export"), ("a.h5", ".onnx, .tflite")]
+)
+def test_file_of_no_runtime_says_what_would_do(tmp_path, name, says) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(FileNotServable) as refused:
+        register_file(Uploads(), "toy", tmp_path / name)
+    assert says in refused.value.next_action
+    with pytest.raises(FileNotServable, match="There is no file"):
+        register_file(Uploads(), "toy", tmp_path / "absent.pkl")

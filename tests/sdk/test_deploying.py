@@ -5,9 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from skyloom.core.resources import Resources
+from skyloom.ports.engine import Command
+from skyloom.rooms.data.model import DraftState, GetDraft
+from skyloom.rooms.jobs.model import GetJob, Job, JobSpec, JobState, JobStatus
 from skyloom.rooms.registry.model import GetModelVersion
-from skyloom.rooms.serving.model import Deploy, EndpointMissing, GetEndpoint
-from skyloom.sdk.serving import EndpointCalls
+from skyloom.rooms.serving.model import Deploy, EndpointMissing, EndpointState, GetEndpoint
+from skyloom.sdk.data import DataCalls
+from skyloom.sdk.serving import EndpointCalls, PredictionRefused, _tensors
 
 FILES = (SimpleNamespace(size_bytes=100 * 2**20),)
 VERSION = SimpleNamespace(manifest=SimpleNamespace(files=FILES))
@@ -47,3 +51,39 @@ def test_one_resource_alone_leaves_the_others_as_they_are(revisions, given, reso
     cloud = Asked(*revisions)
     EndpointCalls(cloud).deploy("smol", **given)
     assert cloud.deployed is not None and cloud.deployed.resources == resources
+
+
+def test_endpoint_that_does_not_answer_is_said_to_be_what_it_is(monkeypatch) -> None:
+    calls = EndpointCalls(SimpleNamespace())
+    state = SimpleNamespace(state=EndpointState.CRASH_LOOP, message="Replicas ended 5 times.")
+    monkeypatch.setattr(calls, "get", lambda name: state)
+    assert "it is crash_loop: Replicas ended 5 times." in str(calls._silent("toy", "ConnectError"))
+    state.state = EndpointState.READY
+    assert "ConnectError" in str(calls._silent("toy", "ConnectError"))
+
+
+def test_draft_whose_job_waits_is_told_of(monkeypatch) -> None:
+    told, looks = [], iter([DraftState.WORKING, DraftState.DONE])
+    draft = SimpleNamespace(id="d", job_id="job_a", dataset_id="ds", number=1)
+    status = JobStatus(
+        job=Job(id="job_a", project="p", spec=JobSpec(entry=Command(argv=("x",))), submitted_at=1.0, submitted_by="me"),
+        state=JobState.QUEUED,
+        message="needs 1 CPU, 0.5 free",
+    )
+
+    def send(ask, *_):
+        if isinstance(ask, GetDraft):
+            return SimpleNamespace(state=next(looks), draft=draft, error=None)
+        return status if isinstance(ask, GetJob) else "version"
+
+    monkeypatch.setattr("skyloom.sdk.jobs._SOON_S", -1.0)
+    monkeypatch.setattr("skyloom.sdk.data.patient_with_job", lambda transport, *_: transport)
+    begun = SimpleNamespace(draft=draft)
+    assert DataCalls(SimpleNamespace(send=send)).finish(begun, tell=told.append) == "version"
+    assert told == ["job job_a waits: needs 1 CPU, 0.5 free"]
+
+
+def test_rows_by_name_are_refused_with_where_they_go() -> None:
+    with pytest.raises(PredictionRefused) as refused:
+        _tensors([{"name": "x", "datatype": "FP32"}], [{"sepal length": 5.1}])
+    assert "/predict" in refused.value.next_action

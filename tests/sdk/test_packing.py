@@ -175,3 +175,18 @@ def test_what_cannot_be_packed_is_told(folder) -> None:
     path.write_text(SOURCE + "\nimport not_installed_anywhere\n")
     with pytest.raises(ServiceNotImportable, match="not_installed_anywhere"):
         pack(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "says", "next_action"),
+    [
+        ("x = 1\n", "", "has no service.", "Write: class"),
+        ("class A(S): ...\nclass B(S): ...\n", "", "has several services.", ":A, "),
+        ("class A(S): ...\n", ":C", "has no service 'C'.", ":A."),
+    ],
+)
+def test_file_without_the_service_says_which_it_has(tmp_path, text, name, says, next_action) -> None:
+    (tmp_path / "many.py").write_text("from skyloom import Service as S\n" + text)
+    with pytest.raises(ServiceNotFound) as refused:
+        load_service(f"{tmp_path / 'many.py'}{name}")
+    assert says in refused.value.message and next_action in refused.value.next_action

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from skyloom.core.errors import StorageFull
-from skyloom.ports.store import Collection, Record, Store, Transaction
+from skyloom.ports.store import Collection, Not, Record, Store, Transaction
 from skyloom.stores.folder_lock import FolderInUse, FolderLock
+from skyloom.stores.sql import CollectionSql
 from skyloom.stores.sqlite import SqliteStore, StoreDamaged
 from tests.contracts.store_contract import BOXES, LINES, StoreContract, box
 
@@ -47,6 +48,21 @@ def test_store_file_is_private_and_synchronous(tmp_path: Path) -> None:
     store.close()
 
 
+def test_store_keeps_few_connections_after_many_reads_at_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    together = threading.Barrier(40)
+
+    def look(_number: int) -> int:
+        return store.read(lambda view: together.wait(20) * 0 + view.count(BOXES))
+
+    with ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(look, range(40))) == [0] * 40
+    assert len(store._readers) <= 16
+    store.write(lambda tx: tx.insert(BOXES, box("a")))
+    assert store.read(lambda view: view.count(BOXES)) == 1
+    store.close()
+
+
 def test_store_new_index_is_filled_from_old_records(tmp_path: Path) -> None:
     class Plain(Record, frozen=True, kw_only=True):
         name: str
@@ -59,6 +75,14 @@ def test_store_new_index_is_filled_from_old_records(tmp_path: Path) -> None:
     new = open_store(tmp_path)
     assert [item.id for item in new.read(lambda view: view.select(BOXES, {"size": 7}))] == ["a"]
     new.close()
+
+
+def test_select_in_a_declared_order_reads_no_more_than_it_returns(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    text, values = CollectionSql(BOXES).select({"colour": "red", "name": Not(("a",))}, "size", False, None, 5)
+    plan = [row[-1] for row in store._writer.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert plan == ["SEARCH boxes USING INDEX boxes_colour_size (colour=?)"], "found by the index, and not sorted"
+    store.close()
 
 
 def test_store_damaged_file_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 from skyloom.cli import scaling_options as asked
 from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, Secret, cloud, word
+from skyloom.cli.panels import panelled
 from skyloom.cli.render import show
 from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
@@ -54,7 +55,29 @@ Detached = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; 
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for it.")]
 
 
-@app.command()
+PANELS = {
+    "What runs": "name replicas cpus memory secret picture_urls",
+    "Replicas that follow the load (in place of --replicas)": (
+        "min_replicas max_replicas scale_on target zero_after window up_delay down_delay floor foresight"
+    ),
+    "A new revision that has to prove itself": (
+        "canary step shadow min_requests max_error_rate max_p99 max_p99_ratio min_labels max_wrong hold"
+    ),
+    "Beyond answering in turn": "cache cache_ttl urgent gateways",
+    "This command": "detach timeout project as_json help",
+}
+EXAMPLES = """
+\b
+Examples:
+  skyloom deploy toy --name shop --replicas 2
+  skyloom deploy toy --max-replicas 4 --scale-on concurrency --target 8
+  skyloom deploy toy --min-replicas 0 --max-replicas 4
+  skyloom deploy toy:7 --canary 1,10,50 --max-p99 50ms
+  skyloom deploy service.py --secret API_KEY
+"""
+
+
+@app.command(cls=panelled(PANELS), epilog=EXAMPLES)
 def deploy(
     model: Served,
     name: EndpointName = None,
@@ -95,9 +118,8 @@ def deploy(
     """Serve a model version or a service (`skyloom.Service`), or give a living endpoint a new revision.
 
     What is left out stays as it is; a new endpoint has 1 replica with half a core, 512 MiB and room for the model. The replicas of a
-    new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load:
-    `skyloom deploy toy --min-replicas 0 --max-replicas 4 --scale-on concurrency --target 8`; --replicas alone ends that.
-    A canary is decided by itself: see it with skyloom endpoint show.
+    new revision answer before the old ones stop. With --max-replicas (or another word of scaling) their number follows the load;
+    --replicas alone ends that. A canary is decided by itself: see it with skyloom endpoint show.
     """
     steps = canary or ("1,10,50" if shadow else "")
     plan = traffic.canary_plan(

@@ -88,7 +88,7 @@ def call(
         raise ArgumentsNotJson("A key is for calls that are queued.", next_action="Add --async, or leave --key out.")
     with cloud(project) as client:
         if later:
-            print(client.functions.invoke(name, entry, key=key, **given).id)
+            print(client.functions.invoke_with(name, given, method=entry, key=key).id)
         else:
             print(to_json(client.functions.call(name, entry, **given)))
 
@@ -171,7 +171,7 @@ def retry(invocation: InvocationId, project: Project = None, as_json: AsJson = F
 def _arguments(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ArgumentsNotJson(
             f"The arguments are no JSON object: {error}.", next_action="""Write them as --json '{"name": "Ann"}'."""
         ) from error

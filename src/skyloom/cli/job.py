@@ -36,6 +36,7 @@ from skyloom.cli.frame import (
     words,
 )
 from skyloom.cli.inside import JobId, Rank
+from skyloom.cli.panels import panelled
 from skyloom.cli.render import show
 from skyloom.cli.wording import safe_output
 from skyloom.rooms.jobs.model import ENDED, Condition, Dependency, JobState, JobStatus
@@ -64,7 +65,24 @@ AfterEnded = Annotated[
 Grace = Annotated[str, typer.Option("--grace", help="Time to write a checkpoint when it has to stop: 10s, 2min.")]
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+RUN_PANELS = {
+    "What runs": "name env include secret requirements isolated mount",
+    "On what": "workers cpus gpus memory pool require",
+    "When": "after after_ended priority preemptible deadline expected",
+    "How long, and how often": "max_duration budget retries grace",
+    "This command": "detach key project as_json help",
+}
+RUN_EXAMPLES = """
+\b
+Examples:
+  skyloom job run train.py --epochs 3
+  skyloom job run --gpus 1 --workers 1-8 --max-duration 2h train.py
+  skyloom job run -r requirements.txt --mount rows=dataset:shop train.py
+  skyloom job run --detach --after job_01 -- python -m report
+"""
+
+
+@app.command(cls=panelled(RUN_PANELS), epilog=RUN_EXAMPLES, context_settings={"allow_interspersed_args": False})
 def run(
     command: Command,
     name: Annotated[str, typer.Option("--name", help="Shown in lists.")] = "",

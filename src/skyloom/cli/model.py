@@ -59,9 +59,8 @@ def register(
     as_json: AsJson = False,
 ) -> None:
     """Register a model file as a model's next version. Estimators: skyloom.recipes.registering.register_estimator, from Python."""
-    from skyloom.recipes.registering import (
-        register_file,
-    )  # the file's own engine reads it; the rest does not pay for one
+    # The file's own engine reads it; the rest does not pay for one.
+    from skyloom.recipes.registering import register_file
 
     text = None
     if context_tokens is not None or at_once is not None:

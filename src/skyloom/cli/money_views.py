@@ -10,7 +10,6 @@ from skyloom.rooms.cost.budget import BudgetStatus
 from skyloom.rooms.cost.limits import amount, limits_of
 from skyloom.rooms.cost.model import CostOutlook, CostReport, CostRow, DayCost
 from skyloom.rooms.cost.prices import PriceList
-from skyloom.rooms.jobs.model import JobStatus
 
 
 def used_of(status: BudgetStatus) -> str:
@@ -18,11 +17,6 @@ def used_of(status: BudgetStatus) -> str:
     used = {"nano_usd": str(status.spent), "gpu_us": hours(status.gpu_hours), "cpu_us": hours(status.cpu_hours)}
     limits = limits_of(status.budget.limits)
     return ", ".join(f"{used[meter]} of {amount(meter, limit)}" for meter, limit in limits.items())
-
-
-def budget_of(status: JobStatus) -> str:
-    """A job's own budget: ``$2.00, 3 GPU-hours``."""
-    return ", ".join(amount(meter, limit) for meter, limit in limits_of(status.job.spec.allowance).items())
 
 
 def _hours(field: str, heading: str | None = None) -> Column:

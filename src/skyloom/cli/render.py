@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from skyloom.cli import forecasts, money_views, views
+from skyloom.cli import data_views, forecasts, money_views, views
 from skyloom.cli.columns import Column
 from skyloom.cli.wording import NOTHING, human, is_risky, safe
 from skyloom.core.errors import Category, SkyloomError
@@ -137,7 +137,7 @@ def _parts(value: object) -> "Iterable[RenderableType]":
     elif isinstance(value, Accuracy):
         yield from _list([*value.rows, *([value.total] if value.total else [])])
     elif isinstance(value, Excerpt):
-        yield _table(views.cells(value), value.rows)
+        yield _table(data_views.cells(value), value.rows)
         yield Text(f"{len(value.rows)} of {value.num_rows:,} rows", style="dim")
     elif isinstance(value, LineageNode):
         yield _tree(value)

@@ -12,13 +12,22 @@ from typer.main import get_command
 
 from skyloom import __version__
 from skyloom.cli.commands import TABLE
-from skyloom.core.errors import InternalError, InvalidInput, SkyloomError
+from skyloom.core.errors import InternalError, InvalidInput, SkyloomError, Unavailable
 
 _INTERRUPTED = 130
+_WIDEST = 120  # columns of help, where the terminal has them
 
 
 class UsageError(InvalidInput):
     """The command line cannot be read."""
+
+
+class PackagesClash(Unavailable):
+    """What is installed beside Skyloom does not go with it."""
+
+
+class StillWaiting(Unavailable):
+    """What was waited for has not come in the time that was given."""
 
 
 class Words(TyperGroup):
@@ -67,7 +76,7 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Never raises, never shows a traceback."""
     try:
-        code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False)
+        code = get_command(app).main(arguments, prog_name="skyloom", standalone_mode=False, max_content_width=_WIDEST)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SkyloomError as error:
@@ -81,8 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         return 0
+    except TimeoutError as error:
+        return _told(
+            StillWaiting(
+                f"{str(error).rstrip('.')}.",
+                next_action="It goes on without you; look again, or say a longer --timeout.",
+            )
+        )
     except Exception as error:
-        return _told(_defect(error))
+        return _told(_clash(error) if type(error).__module__.startswith("google.protobuf") else _defect(error))
 
 
 def _told(error: SkyloomError) -> int:
@@ -100,6 +116,14 @@ def _usage(error: typer.TyperException) -> int:
     words = str(say()).replace(": Value error, ", ": ")  # whose check it was, which says nothing to a person
     where = context.command_path if context is not None else "skyloom"
     return _told(UsageError(words, next_action=f"See: {where} --help"))
+
+
+def _clash(error: Exception) -> PackagesClash:
+    """Another package brought a protobuf that generated code of this environment does not run with."""
+    return PackagesClash(
+        f"Packages of this environment do not fit together: {str(error).partition('. ')[0]}.",
+        next_action="Run: pip install 'protobuf>=7.35.1'. What needs an older one (tritonclient) wants an environment of its own.",
+    )
 
 
 def _defect(error: Exception) -> InternalError:

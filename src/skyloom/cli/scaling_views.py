@@ -78,7 +78,7 @@ def say_next(status: EndpointStatus) -> str:
         words.append(f"after the burst, none is taken away for {duration(max(0.0, note.panic_until - note.at))}")
     if note.delay_until is not None:
         words.append(f"another number in {duration(max(0.0, note.delay_until - note.at))}, if it is still right")
-    if note.sleeps_at is not None:
+    if note.sleeps_at is not None and note.sleeps_at > note.at:  # else something holds it back, which the decision says
         words.append(f"asleep in {duration(max(0.0, note.sleeps_at - note.at))}, if nobody asks")
     return "; ".join(words) or NOTHING
 

@@ -94,7 +94,7 @@ def pause(name: ScheduleName, project: Project = None, as_json: AsJson = False) 
 
 @app.command()
 def resume(name: ScheduleName, project: Project = None, as_json: AsJson = False) -> None:
-    """Go on from now; slots that went by are gone. Safe to repeat."""
+    """Go on from now, with your rights; slots that went by are gone. Safe to repeat."""
     with cloud(project) as client:
         show(client.schedules.resume(name), as_json)
 

@@ -90,6 +90,19 @@ def size(text: str) -> str:
     return text
 
 
+def renamed(pairs: Iterable[str], option: str = "--column") -> dict[str, str]:
+    """Read ``TAKEN=COLUMN`` words; names may hold anything but ``=``. Raises `UnreadableOption`."""
+    found = {}
+    for pair in pairs:
+        taken, _, column = pair.partition("=")
+        if not taken or not column:
+            raise UnreadableOption(
+                f"{option} {pair!r} is no TAKEN=COLUMN.", next_action=f"Write {option} 'sepal length=a'."
+            )
+        found[taken] = column
+    return found
+
+
 def variables(pairs: Iterable[str], option: str = "--env") -> dict[str, str]:
     """Read ``NAME=value`` words. Raises `UnreadableOption`."""
     found = {}

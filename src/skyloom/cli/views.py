@@ -1,11 +1,12 @@
 """What of each noun a person wants to see: columns of lists, and drawn columns. Data, not code; unknown nouns show all they have."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from skyloom.cli import forecasts, money_views
 from skyloom.cli.columns import Column, View, attribute, of
+from skyloom.cli.data_views import DATA_COLUMNS, DATA_PAGES
 from skyloom.cli.device_views import DEVICE_COLUMNS, DEVICE_PAGES
 from skyloom.cli.function_views import FUNCTION_COLUMNS, FUNCTION_PAGES
 from skyloom.cli.job_views import JOB_COLUMNS, JOB_PAGES
@@ -33,9 +34,6 @@ from skyloom.cli.wording import human, label, safe
 from skyloom.core.money import Money
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
-from skyloom.rooms.data.contents import Column as DataColumn
-from skyloom.rooms.data.contents import Loss, StepReport
-from skyloom.rooms.data.model import DatasetStatus, DatasetVersion, DraftStatus, Excerpt
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.overview.model import CloudStatus, Explanation
 from skyloom.rooms.pools.model import MachineUse, PoolStatus
@@ -62,7 +60,22 @@ def _top(row: FeatureDrift) -> float:
     return max((*row.expected_shares, *row.seen_shares), default=0.0)
 
 
+_FROM_VERSION = Column(  # 0 of a model that came from elsewhere
+    "dataset version",
+    lambda noun: human("dataset_version", noun.provenance.dataset_version or None),
+    "provenance.dataset_version",
+)
+_WEBHOOK = (
+    of("id", "webhook"),
+    of("url"),
+    of("kinds", "hears of"),
+    of("num_sent", "sent"),
+    of("num_dropped", "dropped"),
+    of("failures"),
+    of("last_error"),
+)
 COLUMNS: Mapping[type, Sequence[Column]] = {
+    **DATA_COLUMNS,
     **forecasts.COLUMNS,
     **money_views.COLUMNS,
     **JOB_COLUMNS,
@@ -81,15 +94,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("times_fired"),
         of("message"),
     ),
-    Webhook: (
-        of("id", "webhook"),
-        of("url"),
-        of("kinds", "hears of"),
-        of("num_sent", "sent"),
-        of("num_dropped", "dropped"),
-        of("failures"),
-        of("last_error"),
-    ),
+    Webhook: _WEBHOOK,
     FeatureDrift: (
         of("name", "feature"),
         of("drifted"),
@@ -116,7 +121,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("number"),
         of("evaluation.metrics", "measured"),
         of("provenance.dataset"),
-        of("provenance.dataset_version"),
+        _FROM_VERSION,
         of("run_id", "run"),
         of("created_at"),
     ),
@@ -150,55 +155,6 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         of("replica.job_id", "job"),
         of("replica.message"),
     ),
-    DatasetStatus: (
-        of("dataset.name", "dataset"),
-        of("state"),
-        of("num_versions", "versions"),
-        of("newest.contents.num_rows", "rows"),
-        of("newest.tags", "tags"),
-        of("dataset.created_at"),
-    ),
-    DatasetVersion: (
-        of("number", "version"),
-        of("parent", "from"),
-        Column("made by", lambda version: type(version.making).__name__.lower(), "making"),
-        of("contents.num_rows", "rows"),
-        Column("columns", lambda version: human("", len(version.contents.columns))),
-        of("contents.num_rejects", "rejected"),
-        of("tags"),
-        of("created_at"),
-        of("job_id", "job"),
-    ),
-    DraftStatus: (
-        of("draft.id", "draft"),
-        Column("makes", lambda status: type(status.draft.making).__name__.lower(), "draft.making"),
-        of("state"),
-        of("error.message"),
-        of("error.next_action", "next"),
-        of("draft.job_id", "job"),
-    ),
-    DataColumn: (
-        of("name", "column"),
-        of("type"),
-        of("shape"),
-        of("nullable"),
-        of("role"),
-        of("num_missing", "missing"),
-        of("num_distinct", "distinct"),
-        of("minimum", "min"),
-        of("maximum", "max"),
-        of("mean"),
-        of("deviation"),
-        Column("most frequent", lambda column: _some(f"{value} ({count})" for value, count in column.top.items())),
-    ),
-    StepReport: (
-        of("step"),
-        of("rows_in"),
-        of("rows_out"),
-        Column("lost", lambda report: _some(_lost(loss) for loss in report.losses)),
-        Column("changed", lambda report: _some(f"{name} ({count})" for name, count in report.num_changed.items())),
-        Column("notes", lambda report: _some(report.notes)),
-    ),
     PoolStatus: (
         of("pool.id", "pool"),
         *map(of, ("state", "pool.address", "total", "used")),
@@ -213,6 +169,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 
 # Pages whose noun holds others inside: what to show of all of them as pairs, and which parts under their own headings.
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
+    **DATA_PAGES,
     **forecasts.PAGES,
     **money_views.PAGES,
     **JOB_PAGES,
@@ -266,7 +223,7 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
             of("evaluation.num_rows", "on rows"),
             of("provenance.recipe"),
             of("provenance.dataset"),
-            of("provenance.dataset_version"),
+            _FROM_VERSION,
             of("run_id", "run"),
             of("parity.largest_difference", "ONNX differs by"),
             of("created_at"),
@@ -280,60 +237,8 @@ PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
         ),
     ),
     ModelStatus: ((of("model.name"), of("model.newest"), of("model.aliases"), of("model.created_at")), ("versions",)),
-    DatasetStatus: (
-        (
-            of("dataset.name"),
-            of("dataset.id", "dataset"),
-            of("state"),
-            of("dataset.description"),
-            of("dataset.created_at"),
-            of("num_versions", "versions"),
-            of("newest.number", "newest"),
-            of("newest.contents.num_rows", "rows"),
-            of("newest.contents.num_rejects", "rejected"),
-            of("newest.tags", "tags"),
-        ),
-        ("drafts", "newest.contents.columns", "newest.contents.reports", "newest.contents.scalings"),
-    ),
-    DatasetVersion: (
-        (
-            of("number", "version"),
-            of("parent", "made from version"),
-            Column("made by", lambda version: type(version.making).__name__.lower(), "making"),
-            of("contents.num_rows", "rows"),
-            of("contents.num_rejects", "rejected"),
-            of("contents.rejects", "rejected rows"),
-            of("contents.digest"),
-            of("tags"),
-            of("created_at"),
-            of("job_id", "job"),
-        ),
-        ("contents.columns", "contents.reports", "contents.scalings"),
-    ),
-    DraftStatus: (
-        (
-            of("draft.id", "draft"),
-            Column("makes", lambda status: type(status.draft.making).__name__.lower(), "draft.making"),
-            of("state"),
-            of("error.message"),
-            of("error.next_action", "next"),
-            of("draft.dataset_id", "dataset"),
-            of("draft.job_id", "job"),
-        ),
-        (),
-    ),
     Webhook: (
-        (
-            of("id", "webhook"),
-            of("url"),
-            of("kinds", "hears of"),
-            of("num_sent", "sent"),
-            of("num_dropped", "dropped"),
-            of("failures"),
-            of("last_error"),
-            of("created_by"),
-            of("created_at"),
-        ),
+        (*_WEBHOOK, of("created_by"), of("created_at")),
         (),
     ),
     EndpointStatus: (
@@ -394,25 +299,3 @@ def _is_part(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and isinstance(value[0], msgspec.Struct)
     return isinstance(value, msgspec.Struct) and not isinstance(value, Money | Resources | msgspec.Raw)
-
-
-def cells(excerpt: Excerpt) -> Sequence[Column]:
-    """The columns of some rows of a dataset."""
-
-    def column(place: int, name: str) -> Column:
-        return Column(safe(name), lambda row: human("", row[place]))
-
-    return [column(place, name) for place, name in enumerate(excerpt.columns)]
-
-
-def _lost(loss: Loss) -> str:
-    """Why rows were lost, and where the first of them are."""
-    lines = [str(example.line) for example in loss.examples if example.line is not None]
-    ids = [str(example.row_id) for example in loss.examples if example.row_id is not None]
-    where = f", line {', '.join(lines[:3])}" if lines else f", row {', '.join(ids[:3])}" if ids else ""
-    return f"{loss.num_rows}: {loss.reason}{where}"
-
-
-def _some(texts: Iterable[str], count: int = 4) -> str:
-    shown = list(texts)
-    return safe("; ".join(shown[:count])) + (f"; {len(shown) - count} more" if len(shown) > count else "")

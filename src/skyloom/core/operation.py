@@ -13,6 +13,7 @@ import msgspec
 
 _PARAMETER = re.compile(r"{(\w+)}")
 Answer = TypeVar("Answer")
+Shown = TypeVar("Shown")
 Ask = TypeVar("Ask", bound="type[Operation[Any]]")
 
 
@@ -49,6 +50,20 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     device_id: str = ""
     because: str = ""
+
+    @classmethod
+    def inside(cls, principal: str, project: str) -> "Caller":
+        """Somebody whom the control plane itself acts for, in one project: behind the door, where rights were looked at."""
+        return cls(principal=principal, project=project, scope=project, rights=frozenset())
+
+    @property
+    def job_id(self) -> str:
+        """The job whose task speaks; "" for anybody else."""
+        return self.task_id.rsplit(".", 2)[0]
+
+    def is_task_of(self, job_id: str) -> bool:
+        """It is a task of this job that speaks."""
+        return self.task_id.startswith(f"{job_id}.")
 
 
 class Verb(enum.StrEnum):
@@ -135,6 +150,10 @@ class Page(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
 
     items: tuple[Answer, ...]
     next_cursor: str | None = None
+
+    def shown(self, show: Callable[[Answer], Shown]) -> "Page[Shown]":
+        """The same page with what is shown of each item in its place."""
+        return Page(items=tuple(map(show, self.items)), next_cursor=self.next_cursor)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

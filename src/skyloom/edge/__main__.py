@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from skyloom.core.errors import Category, InvalidInput, SkyloomError
 
@@ -19,6 +19,7 @@ _CODES = {
     Category.UNAVAILABLE: 9,
     Category.INTERNAL: 70,
 }
+Number = TypeVar("Number", int, float)
 _HOME = "~/.skyloom-edge"
 
 
@@ -137,7 +138,7 @@ def _slim(told: argparse.Namespace) -> int:
 class _Help(argparse.HelpFormatter):
     """Help that looks like the other words'."""
 
-    def add_usage(self, usage, actions, groups, prefix=None):  # type: ignore[no-untyped-def]
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
 
@@ -220,15 +221,15 @@ def _run_with_grpc(told: argparse.Namespace) -> int:
     return _run(told)
 
 
-def _number(least: float, most: float, kind: type) -> "type":
-    def read(text: str) -> float:
+def _number(least: float, most: float, kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
         value = kind(text)
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     read.__name__ = "number"
-    return read  # type: ignore[return-value]
+    return read
 
 
 if __name__ == "__main__":

@@ -153,8 +153,10 @@ class Agent:
             link = CloudLink(file.url, file.project, file.token, authority=file.authority, proxy=file.proxy)
             orders = link.ask(self._report(file))
             file = self._learn(file, orders)
-            self._bring(link, file, orders)
-            self._obey(link, file, orders.assignment)
+            try:
+                self._bring(link, file, orders)
+            finally:  # an outbox that nobody takes is no reason to go on serving what is to be replaced
+                self._obey(link, file, orders.assignment)
         except Unauthenticated as error:
             self._told(f"the cloud knows this device no more; it serves on. {error}")
             return False

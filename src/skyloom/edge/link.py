@@ -69,7 +69,8 @@ class CloudLink:
         if status != 200:
             raise self._refusal(status, body)
         try:
-            return msgspec.json.decode(body, type=route.answer)  # type: ignore[no-any-return]
+            answer: A = msgspec.json.decode(body, type=route.answer)
+            return answer
         except msgspec.MsgspecError as error:
             raise self._down("its answer cannot be read") from error
 

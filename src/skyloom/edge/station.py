@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import socket
 import time
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ from skyloom.rooms.serving.plan import Limits, ServePlan
 from skyloom.rooms.serving.predictions import REPLICA_PREFIX
 
 _SWEEP_S = 1.0
-_GRPC_NEEDS = ("hpack", "google.protobuf", "grpc_health", "grpc_reflection")
 SMALL = Limits(
     max_connections=128,
     max_request_rows=1_024,
@@ -41,11 +39,6 @@ SMALL = Limits(
     max_unread_bytes=16 * 2**20,
     drain_s=5.0,
 )
-
-
-def has_grpc() -> bool:
-    """True where the libraries of gRPC are installed; a small device may do without their 20 MB."""
-    return all(_is_there(name) for name in _GRPC_NEEDS)
 
 
 def smoke(bundle: Path, manifest: str) -> None:
@@ -173,10 +166,3 @@ def _plan(made: Installed, device: str, run_id: str, access_file: Path) -> Serve
         port_folder="",
         limits=SMALL,
     )
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False

@@ -63,6 +63,8 @@ def write(exported: Exported, target: Target, folder: Path, fetch: Fetch) -> lis
                 _check(draft / "bundle" / name, digest)
             for source in _code():
                 _put(draft / "skyloom" / source.relative_to(_PACKAGE), [source.read_bytes()])
+            for made in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
+                made.chmod(0o755)  # as with files: an image keeps these bits, and its server is no root
             if folder.exists():  # it stays the same folder: somebody may stand in it
                 for child in sorted(draft.iterdir(), key=lambda path: path.name == "README.md"):
                     child.rename(folder / child.name)

@@ -314,10 +314,18 @@ class Batcher:
             except Exception:  # a defect of one answer must not keep the rest of the batch waiting
                 traceback.print_exc(file=sys.stderr)
 
+    def _next_again(self) -> Ticket | None:
+        """The first of a batch that failed together, which goes alone; nobody who left."""
+        while self._again:
+            ticket = self._again.popleft()
+            if not ticket.cancelled:
+                return ticket
+        return None
+
     def _take(self) -> list[Ticket]:
         """Take from the queue that waited longest as many requests as fit, at least one; skip those nobody waits for."""
-        if self._again:
-            return [self._again.popleft()]
+        if again := self._next_again():
+            return [again]
         max_rows = self._pace.take()
         while self._queues:
             key, queue = next(iter(self._queues.items()))

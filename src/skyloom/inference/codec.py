@@ -106,7 +106,7 @@ class Asked(NamedTuple):
     priority: int = 0
 
 
-def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
+def decode(body: bytes | memoryview, json_length: int | None, contract: Contract) -> Asked:
     """Read a request.
 
     ``json_length`` is the value of ``Inference-Header-Content-Length``. Raises `RequestUnreadable` and `TensorRefused`.
@@ -128,9 +128,9 @@ def decode(body: bytes, json_length: int | None, contract: Contract) -> Asked:
     return Asked(call, _binary(request, call), timeout_of(told), priority_of(told))
 
 
-def _tail(body: bytes, start: int) -> bytes | memoryview:
+def _tail(body: bytes | memoryview, start: int) -> bytes | memoryview:
     """The tensors behind the JSON, where they are; but few of them must not keep all of a body alive while they wait."""
-    return memoryview(body)[start:] if 2 * start <= len(body) else body[start:]
+    return memoryview(body)[start:] if 2 * start <= len(body) else bytes(body[start:])
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

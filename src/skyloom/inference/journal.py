@@ -76,12 +76,20 @@ class LogFile:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._replica, self.failed = folder, replica, False
+        self._file = -1
+        self.offset = self._start = 0
         self.names = PredictionNames(replica)
         starts = starts_of(replica, os.listdir(folder)) if folder is not None else []  # noqa: PTH208
         self._open(starts[-1] if starts else 0)
 
     def append(self, lines: bytes | bytearray) -> None:
-        """Write whole lines. Raises OSError; then the next ones begin where the file ends."""
+        """Write whole lines. Raises OSError; then the next ones begin where the file ends.
+
+        Lines that come after `close`, of requests that end while the process does, are on disk when this returns.
+        """
+        if self._file < 0:
+            self._append_late(lines)
+            return
         try:
             write_all(self._file, lines)
         except OSError:
@@ -95,8 +103,22 @@ class LogFile:
             self._rotate(now)
 
     def close(self) -> None:
-        """Flush to disk and let go of the file."""
-        _let_go(self._file, self._folder is not None)
+        """Flush to disk and let go of the file. Safe to repeat, and what is appended later is kept too."""
+        file, self._file = self._file, -1  # its number may be another file's as soon as it is closed
+        if file >= 0:
+            _let_go(file, self._folder is not None)
+
+    def _append_late(self, lines: bytes | bytearray) -> None:
+        offset = self.offset
+        try:
+            self._open(self._start)
+            self.offset = max(offset, self.offset)  # where nothing is kept, no file knows how far the names went
+            self.append(lines)
+        except OSError:
+            self.failed = True
+            raise
+        finally:
+            self.close()
 
     def _open(self, start: int) -> None:
         """Go on with the segment that begins at ``start``."""
@@ -191,10 +213,11 @@ class Journal:
     def _told(self, tickets: Sequence[Ticket]) -> Sequence[bytes]:
         """Each ticket's outputs as JSON, or ``null``. A batch is written in one go, where all of it is short."""
         batch = tickets[0].batch
-        if batch is not None and batch is tickets[-1].batch and len(tickets) > 1:
+        if batch and batch is tickets[-1].batch and len(tickets) > 1:
             rows = [ticket.call.rows for ticket in tickets]
             most = _MAX_OUTPUT_ELEMENTS * sum(rows) // max(rows)
-            if sum([output.size for output in batch]) <= most:
+            # Kept answers that are given again may share one list, and are no parts of it.
+            if len(batch[0]) == sum(rows) and sum([output.size for output in batch]) <= most:
                 told = self._phrases.write(batch, rows)
                 if told is not None:
                     for ticket, outputs in zip(tickets, told, strict=True):

@@ -3,10 +3,12 @@
 Threads that share one batch wait for each other after every step of the graph; batches beside each other do not.
 """
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from skyloom.core.errors import SkyloomError
 from skyloom.inference import runtimes
 from skyloom.inference.model import Model
 from skyloom.inference.pace import Pace
@@ -24,8 +26,13 @@ def open_lanes(model: Model, folder: Path, pace: Pace, threads: int, gpus: int =
     alone_s = pace.expect_s(1, 1)
     if threads < 2 or gpus or alone_s < _HEAVY_S or model.memory_bytes > _MAX_BYTES or not runtime.runs_at_once:
         return
-    model.open_lanes(runtime.load(folder, model.manifest, Grant(1)), threads)
-    if _beside_s(model, threads) > alone_s * _GAIN:
+    try:
+        model.open_lanes(runtime.load(folder, model.manifest, Grant(1)), threads)
+        gains = _beside_s(model, threads) <= alone_s * _GAIN
+    except (SkyloomError, MemoryError) as error:  # the model itself is there, and answers without
+        print(f"batches run one after the other, lanes cannot be opened: {type(error).__name__}", file=sys.stderr)
+        gains = False
+    if not gains:
         model.close_lanes()
 
 

@@ -30,22 +30,25 @@ class OutputPhrases:
         size = sum([tensor.size for tensor in tensors])
         if not self._can or not 0 < size <= _MAX_ELEMENTS or any(not tensor.size for tensor in tensors):
             return None
+        if len(tensors) == 1:
+            return self._column(0, tensors[0], rows, b"[", b"]")
         columns = [self._column(place, tensor, rows) for place, tensor in enumerate(tensors)]
-        if len(columns) == 1:
-            return [b"[%b]" % one for one in columns[0]]
         return [b"[" + b",".join(each) + b"]" for each in zip(*columns, strict=True)]
 
-    def _column(self, place: int, tensor: Array, rows: Sequence[int]) -> list[bytes]:
-        """One output of each request."""
+    def _column(
+        self, place: int, tensor: Array, rows: Sequence[int], before: bytes = b"", after: bytes = b""
+    ) -> list[bytes]:
+        """One output of each request, between what stands before and after it."""
         numbers = as_numbers(self._specs[place].datatype, tensor)
         lines = _lines(numbers)
         width = tensor.shape[1:]
         if len(rows) == len(lines):
-            begin = self._begin(place, 1, width)
-            return [b"%b%b]}" % (begin, line) for line in lines]
+            begin, end = before + self._begin(place, 1, width), b"]}" + after
+            return [begin + line + end for line in lines]
         made, start = [], 0
         for count in rows:
-            made.append(b"%b%b]}" % (self._begin(place, count, width), b",".join(lines[start : start + count])))
+            numbers_of_one = b",".join(lines[start : start + count])
+            made.append(b"%b%b%b]}%b" % (before, self._begin(place, count, width), numbers_of_one, after))
             start += count
         return made
 

@@ -129,8 +129,8 @@ class PriorityBatcher(Batcher):
             self._loop.call_soon(self._next)
 
     def _take(self) -> list[Ticket]:
-        if self._again:
-            return [self._again.popleft()]
+        if again := self._next_again():
+            return [again]
         max_rows, now = self._pace.take(), time.perf_counter()
         taken: list[Ticket] = []
         while not taken:

@@ -5,7 +5,7 @@ one index of a tensor's first axis; the rest of the axes are flattened. Works on
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from skyloom.rooms.registry.bundle import ModelKind
 MAX_BINS = 20
 MAX_COLUMNS = 256
 _MAX_EDGES = 200
+_STEP_FEATURES = 16
 _CHUNK_ROWS = 256  # numpy sorts so few in the registers of a core: four times as quickly as more
 
 Array = NDArray[Any]
@@ -71,23 +72,32 @@ class Observer:
         """Return one number per row and feature, shape [rows, features]; NaN for what a row does not have. Raises `TensorMissing`."""
         if not self.features:
             return np.zeros((0, 0))
-        parts = [_reduce_group(*group, tensors) for group in self._groups]
+        means: dict[str, Array] = {}
+        parts = [_reduce_group(*group, tensors, means) for group in self._groups]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return values if self._is_ordered else values[:, self._order]
 
     def count(self, values: Values) -> NDArray[np.int64]:
         """Count the numbers that `reduce` returned."""
         counts = self.zeros()
-        if not values.size:
-            return counts
-        for start in range(0, len(values), _CHUNK_ROWS):
-            columns = np.ascontiguousarray(values[start : start + _CHUNK_ROWS].T)
-            columns.sort(axis=1)
-            # How many lie below each edge. NaN is sorted behind everything, so below it lies all that is not missing.
-            below = np.array([column.searchsorted(edges) for column, edges in zip(columns, self._edges, strict=True)])
-            counts[:, :-1] += np.diff(below, axis=1, prepend=0)
-            counts[:, -1] += columns.shape[1] - below[:, -1]
+        for _ in self.counting(values, counts):
+            pass
         return counts
+
+    def counting(self, values: Values, counts: NDArray[np.int64]) -> Iterator[None]:
+        """Add the numbers that `reduce` returned to some counts, a few features at a step: whoever has others to serve goes on later."""
+        for start in range(0, len(values) if values.size else 0, _CHUNK_ROWS):
+            chunk = values[start : start + _CHUNK_ROWS]
+            for first in range(0, chunk.shape[1], _STEP_FEATURES):
+                features = slice(first, first + _STEP_FEATURES)
+                columns = np.ascontiguousarray(chunk[:, features].T)
+                columns.sort(axis=1)
+                # How many lie below each edge. NaN is sorted behind everything, so below it lies all that is not missing.
+                edges = zip(columns, self._edges[features], strict=True)
+                below = np.array([column.searchsorted(each) for column, each in edges])
+                counts[features, :-1] += np.diff(below, axis=1, prepend=0)
+                counts[features, -1] += columns.shape[1] - below[:, -1]
+                yield
 
     def histograms(self, counts: NDArray[np.int64]) -> tuple[Histogram, ...]:
         """Write counts as nouns, one per feature."""
@@ -209,11 +219,13 @@ def _grouped(features: Sequence[Feature]) -> tuple[list[tuple[str, Reduction, li
 
 def _reduce(feature: Feature, tensors: Mapping[str, Array]) -> Values:
     """One number per row for one feature."""
-    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors)[:, 0]
+    return _reduce_group(feature.tensor, feature.reduction, [feature.column], tensors, {})[:, 0]
 
 
-def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array]) -> Values:
-    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]."""
+def _reduce_group(
+    tensor: str, reduction: Reduction, columns: Sequence[int], tensors: Mapping[str, Array], means: dict[str, Array]
+) -> Values:
+    """Shape [rows, columns] for `Reduction.COLUMN`, else [rows, 1]. ``means`` keeps those of each tensor's rows: two need them."""
     found = tensors.get(tensor)
     if found is None:
         raise _no_tensor(tensor, tensors)
@@ -229,7 +241,14 @@ def _reduce_group(tensor: str, reduction: Reduction, columns: Sequence[int], ten
     if not width:
         return np.full((len(rows), 1), np.nan)  # of nothing there is no mean
     with np.errstate(all="ignore"):  # infinities are data here; they land in the outer bins or count as missing
-        return _REDUCTIONS[reduction](rows).astype(np.float64)[:, None]
+        if reduction in (Reduction.MEAN, Reduction.DEVIATION):
+            mean = means.get(tensor)
+            if mean is None:
+                mean = means[tensor] = rows.mean(axis=1, dtype=_wide(rows))
+            reduced = mean if reduction is Reduction.MEAN else _deviation(rows, mean)
+        else:
+            reduced = _REDUCTIONS[reduction](rows)
+        return reduced.astype(np.float64)[:, None]
 
 
 def _no_tensor(name: str, there: Collection[str]) -> TensorMissing:
@@ -239,9 +258,8 @@ def _no_tensor(name: str, there: Collection[str]) -> TensorMissing:
     )
 
 
-def _deviation(rows: Array) -> Array:
-    wide = rows.astype(_wide(rows), copy=False)
-    centred: Array = wide - wide.mean(axis=1, keepdims=True)
+def _deviation(rows: Array, mean: Array) -> Array:
+    centred: Array = rows - mean[:, None]
     deviation: Array = np.sqrt(np.einsum("ij,ij->i", centred, centred) / rows.shape[1])
     return deviation
 
@@ -251,8 +269,6 @@ def _wide(rows: Array) -> type[np.floating[Any]]:
 
 
 _REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
-    Reduction.MEAN: lambda rows: rows.mean(axis=1, dtype=_wide(rows)),
-    Reduction.DEVIATION: _deviation,
     Reduction.ARGMAX: lambda rows: rows.argmax(axis=1),
     Reduction.MAXIMUM: lambda rows: rows.max(axis=1),
 }

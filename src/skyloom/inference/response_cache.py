@@ -55,7 +55,7 @@ class ResponseCache:
         for part in (tenant, model.encode()):
             made.update(len(part).to_bytes(8, "little") + part)
         for tensor in call.inputs:  # in the signature's order, of its types: shapes and bytes say the rest
-            content = write_strings(tensor) if tensor.dtype.hasobject else np.ascontiguousarray(tensor).data.cast("B")
+            content = write_strings(tensor) if tensor.dtype.hasobject else _bytes_of(tensor)
             made.update(repr(tensor.shape).encode() + len(content).to_bytes(8, "little"))
             made.update(content)
         return made.digest()
@@ -87,6 +87,10 @@ class ResponseCache:
 
     def _drop(self, key: bytes) -> None:
         self.size_bytes -= self._kept.pop(key).size_bytes
+
+
+def _bytes_of(tensor: Array) -> memoryview:
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data  # also where there are none
 
 
 def _size(output: Array) -> int:

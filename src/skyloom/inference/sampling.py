@@ -34,9 +34,14 @@ _HASH_CHARACTERS = 24
 # Each looks at a character a bounded number of times, so no text makes them slow: an address begins only where a word does.
 _PATTERNS = {
     Pattern.EMAIL: re.compile(r"(?<![^\s@<>(),;:])[^\s@<>(),;:]++@[^\s@<>(),;:]+"),
-    Pattern.NUMBER: re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){6,30}"),
-    Pattern.ADDRESS: re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b|(?:[0-9a-fA-F]{1,4}:){3,7}:?[0-9a-fA-F]{0,4}"),
-    Pattern.LINK: re.compile(r"(?:https?://|www\.)\S{1,2000}"),
+    Pattern.NUMBER: re.compile(r"\+?\d(?:[\s./()\-\u2010-\u2015\u2212]{0,3}\d){6,30}"),
+    Pattern.ADDRESS: re.compile(
+        r"(?<!\d)\d{1,3}(?:\.\d{1,3}){3}"
+        # Of version 6: three groups and more, or fewer and two colons; its end may be written as version 4.
+        r"|(?<![0-9a-zA-Z:])(?:(?:[0-9a-fA-F]{1,4}:){3,7}:?|(?:[0-9a-fA-F]{1,4}:){1,2}:|::(?=[0-9a-fA-F]))"
+        r"(?:[0-9a-fA-F]{1,4}:){0,6}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{1,4})?"
+    ),
+    Pattern.LINK: re.compile(r"(?:[a-z][a-z0-9+]{1,15}://|www\.)\S{1,2000}", re.IGNORECASE),
 }
 _MASK = "***"
 _NO_ROOM = "there was no room for it until samples are collected"
@@ -56,6 +61,7 @@ class Sampler:
 
     Attributes:
         redacts_outputs: something that the model answers may not be written as it is; so it stays while a rule cannot be read.
+            Class and confidence are read off the first output: while that one is redacted, they choose rows and are not written.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class Sampler:
         self._encoder = msgspec.json.Encoder()
         self._file = -1
         self._start = self._size = 0
-        self._torn = self._is_full = self.redacts_outputs = False
+        self._torn = self._is_full = self.redacts_outputs = self._tells = False
         self.refresh()
 
     def refresh(self) -> None:
@@ -103,13 +109,14 @@ class Sampler:
         for ticket in tickets:
             if ticket.outputs is not None and ticket.failure is None:
                 lines += self._ticket(rule, ticket, now)
+        rows = lines.count(b"\n")
         if self._lost and not self._is_full:
             lines += b"".join(
                 self._encoder.encode(RowsNotKept(reason=reason, count=count)) + b"\n"
                 for reason, count in self._lost.items()
             )
         if lines and not self._is_full:
-            self._append(lines)
+            self._append(lines, rows)
 
     def close(self) -> None:
         """Put what was written on disk."""
@@ -123,6 +130,7 @@ class Sampler:
         outputs = self._columns[len(self._columns) - len(self._manifest.signature.outputs) :]
         redacted = {*redaction.drop, *redaction.hash, *redaction.mask}
         self.redacts_outputs = not redacted.isdisjoint(outputs)
+        self._tells = not outputs or outputs[0] not in redacted
         unknown = [name for name in self._columns if name not in rule.columns]
         self._writers = dict.fromkeys(self._columns, _plain)
         for name in self._columns:
@@ -157,8 +165,8 @@ class Sampler:
                 prediction_id=ticket.prediction_id,
                 row=row,
                 at=now,
-                said=said[row] if said else "",
-                confidence=confidence[row] if confidence else None,
+                said=said[row] if said and self._tells else "",
+                confidence=confidence[row] if confidence and self._tells else None,
                 values=self._values(ticket.call.inputs, ticket.outputs, row),
             )
             line = self._encoder.encode(made)
@@ -221,7 +229,7 @@ class Sampler:
         self._lost[reason] = self._lost.get(reason, 0) + count
         return b""
 
-    def _append(self, lines: bytearray) -> None:
+    def _append(self, lines: bytearray, rows: int) -> None:
         try:
             if self._file < 0 or self._size >= SEGMENT_BYTES:
                 self._open()
@@ -230,7 +238,8 @@ class Sampler:
             self._lost.clear()
         except OSError:
             # Sampled rows are no reason to fail an answer: they are counted, and told when there is room again.
-            self._lose(_NOT_WRITTEN, lines.count(b"\n"))
+            if rows:
+                self._lose(_NOT_WRITTEN, rows)
             self._torn = self._file >= 0
 
     def _next_segment(self) -> None:

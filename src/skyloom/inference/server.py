@@ -102,13 +102,16 @@ class Replica:
         self.plane.form = Form(self.plane.contract, model.manifest, read_texts(folder / plan.bundle, model.manifest))
         if plan.pack_file:
             self.plane.guests = self._guests(folder / plan.pack_file)
-        site: Site = Rest(self.plane)
+        rest = Rest(self.plane)
+        site: Site = rest
+        self._service_site: ServiceSite | None = None
         if process is not None:
             self.plane.can_answer = lambda: process.ready
             if not is_hosted(model.manifest):
-                site = ServiceSite(site, self.plane, process)
+                site = self._service_site = ServiceSite(site, self.plane, process)
         self._grpc = GrpcSite(self.plane)
-        self.connections = Connections(PrivateSite(site, self._grpc) if plan.private else site, plan.limits)
+        entrance = PrivateSite(site, self._grpc) if plan.private else site
+        self.connections = Connections(entrance, plan.limits, rest.place)
         self.grpc_connections = Http2Connections(self._grpc, plan.limits)
         self._folder = folder
         self._on_ready = on_ready
@@ -170,6 +173,7 @@ class Replica:
 
         def settle(guest: Guest, arrived: Arrived) -> DataPlane:
             entry, signature = guest.entry, arrived.model.manifest.signature
+            guest.settled(arrived.model)
             log = Journal(self._log, plan.revision, signature, entry.version)
             own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
@@ -201,6 +205,8 @@ class Replica:
             if self.plane.guests is not None:
                 self.plane.guests.refresh()
             self._grpc.look()
+            if self._service_site is not None:
+                self._service_site.look()
             if self._sampler is not None:
                 self._sampler.refresh()
 

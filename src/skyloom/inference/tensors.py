@@ -50,6 +50,7 @@ TYPECODES: dict[Datatype, str] = {
     Datatype.FP64: "d",
 }
 _REMEMBERED = 1_024
+_ALIGNMENT = 64
 _MAX_STRINGS = 2**18
 
 
@@ -271,6 +272,13 @@ def check_wishes(output: str, parameters: Collection[str]) -> None:
     for name in parameters:
         if name in _NOT_OFFERED:
             raise refuse(f"Output {_short(output)}: the parameter {name!r} is not offered here.", _NOT_OFFERED[name])
+
+
+def aligned_room(size: int, start: int) -> memoryview:
+    """Memory for so many bytes, not cleared, of which that at ``start`` lies at a multiple of 64: where engines read tensors quickest."""
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    skipped = -(room.ctypes.data + start) % _ALIGNMENT
+    return room.data[skipped : skipped + size]
 
 
 def refuse(message: str, next_action: str) -> TensorRefused:

@@ -1,11 +1,13 @@
 """What this replica saw since it started: counts, durations, drift. Every number only grows (`rooms.monitoring.model.Traffic`)."""
 
+import contextlib
+import itertools
 import math
 import sys
 import threading
 import traceback
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
 # All but the last bin's, which holds whatever took longer.
 _BIN_ENDS_S = [FIRST_BIN_S * BIN_GROWTH ** (place + 1) for place in range(MAX_BINS - 1)]
 _HOLD_ROWS, _HOLD_BYTES = 256, 2**22
+_ALONE_BYTES = (
+    2**17
+)  # so large a batch costs more to keep, and to read again when it is cold, than it saves beside others
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
 
@@ -26,12 +31,21 @@ class TrafficCounter:
     """Counts answers on the event loop, and rows on whichever thread ran the model.
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
-    as much as looking at a hundred. Of a batch with more than a million elements only the first rows are watched.
+    as much as looking at a hundred. A large batch is looked at by itself, while a core's cache still has it. Of a batch with more than a
+    million elements only the first rows are watched. Looking goes on in steps, one with each batch that follows: done in one go it would
+    keep every 50th request waiting for several times as long as the others.
 
     Raises `TensorMissing` when the profile watches what the model does not have.
     """
 
     def __init__(self, profile: Profile, signature: Signature) -> None:
+        self._lock = threading.Lock()
+        self._requests = self._rows = self._client_errors = self._server_errors = 0
+        self._latency = [0] * MAX_BINS
+        self.compare_with(profile, signature)
+
+    def compare_with(self, profile: Profile, signature: Signature) -> None:
+        """Watch rows by this profile from now on; before any row was watched. Raises `TensorMissing`."""
         specs = (*signature.inputs, *signature.outputs)
         # Strings are not watched, and never kept: they may be of any size.
         self._places = [place for place, spec in enumerate(specs) if spec.datatype is not Datatype.BYTES]
@@ -43,9 +57,7 @@ class TrafficCounter:
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
         self._held_rows = self._held_bytes = 0
-        self._lock = threading.Lock()
-        self._requests = self._rows = self._client_errors = self._server_errors = 0
-        self._latency = [0] * MAX_BINS
+        self._counting: Iterator[None] | None = None  # what was reduced, and is counted step by step
 
     def answered(self, status: int, duration_s: float) -> None:
         """Count one answer by its HTTP status."""
@@ -70,10 +82,15 @@ class TrafficCounter:
         if num_elements > _MAX_ELEMENTS:
             sample = max(1, _MAX_ELEMENTS * rows // num_elements)
             tensors = tuple(tensor[:sample] for tensor in tensors)
+        num_bytes = sum([tensor.nbytes for tensor in tensors])
         with self._lock:
             self._rows += rows
+            self._count_on(1)
+            if num_bytes >= _ALONE_BYTES:
+                self._reduce([tensors])
+                return
             self._held_rows += len(tensors[0]) if tensors else 0
-            self._held_bytes += sum([tensor.nbytes for tensor in tensors])
+            self._held_bytes += num_bytes
             is_enough = self._held_rows >= _HOLD_ROWS or self._held_bytes >= _HOLD_BYTES
             kept = tensors if is_enough else tuple([tensor.copy() for tensor in tensors])
             # Only rows of equal shape can be put together.
@@ -85,6 +102,7 @@ class TrafficCounter:
         """All of it, now."""
         with self._lock:
             self._look()
+            self._count_on(sys.maxsize)
             return Traffic(
                 requests=self._requests,
                 rows=self._rows,
@@ -104,13 +122,32 @@ class TrafficCounter:
         self._held.clear()
         self._held_rows = self._held_bytes = 0
         for batches in held:
+            self._reduce(batches)
+
+    def _reduce(self, batches: Sequence[Sequence[Array]]) -> None:
+        """Make numbers of batches of equal shape. They are counted when the numbers before them are."""
+        self._count_on(sys.maxsize)
+        with _survived():
             joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
-            try:
-                self._counts += self._observer.count(self._observer.reduce(dict(zip(self._names, joined, strict=True))))
-            except (
-                Exception
-            ):  # a defect of the statistics must not end who asks for them: the replica would count as hung
-                traceback.print_exc(file=sys.stderr)
+            values = self._observer.reduce(dict(zip(self._names, joined, strict=True)))
+            self._counting = self._observer.counting(values, self._counts)
+
+    def _count_on(self, steps: int) -> None:
+        """Count what was reduced, for so many steps."""
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            with _survived():
+                if len(list(itertools.islice(counting, steps))) == steps:
+                    self._counting = counting
+
+
+@contextlib.contextmanager
+def _survived() -> Iterator[None]:
+    """A defect of the statistics must not end who asks for them: the replica would count as hung."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
 
 
 def _width(spec: TensorSpec) -> int | None:

@@ -4,14 +4,12 @@ A room says what it needs stored as `Collection` values in its ``ports.py``; an 
 Measurements (series, task output, request logs) never come here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
-
-from skyloom.core.operation import Page
 
 T = TypeVar("T")
 
@@ -43,12 +41,14 @@ class Collection(Generic[N]):
         noun: the record class.
         indexes: attributes that `Snapshot.select` may filter and order by, beside ``id`` and ``project``.
         unique: attributes that together with ``project`` name one record, or empty.
+        ordered: pairs of ``indexes``; a select where the first has one value, ordered by the second, costs what it returns.
     """
 
     name: str
     noun: type[N]
     indexes: tuple[str, ...] = ()
     unique: tuple[str, ...] = ()
+    ordered: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,16 @@ class Log(Generic[E]):
 
 
 Scalar = str | int | float | bool | None
-Where = Mapping[str, Scalar | tuple[Scalar, ...]]
+
+
+@dataclass(frozen=True)
+class Not:
+    """In a `Where`: any value but these."""
+
+    values: tuple[Scalar, ...]
+
+
+Where = Mapping[str, Scalar | tuple[Scalar, ...] | Not]
 ANYTHING: Where = MappingProxyType({})
 
 
@@ -70,7 +79,7 @@ class Snapshot(Protocol):
     """A consistent view. Use it only inside the function it was given to, on the same thread."""
 
     def get(self, collection: Collection[N], identifier: str) -> N | None:
-        """Return one record, or None. Does not look at the project: callers go through `tenancy` for that."""
+        """Return one record, or None. Does not look at the project: `lookup.owned` does."""
         ...
 
     def select(
@@ -83,7 +92,7 @@ class Snapshot(Protocol):
         after: str | None = None,
         limit: int | None = None,
     ) -> list[N]:
-        """Return the records whose attributes equal ``where`` (a tuple means: any of these).
+        """Return the records whose attributes equal ``where`` (a tuple means: any of these; `Not`: none of these).
 
         Ordered by ``order`` and then id. ``after`` is the id of the last record already seen, only with ``order="id"``.
         """
@@ -171,9 +180,3 @@ def scalar(value: Any) -> Scalar:
     """What is stored and compared of a value: an enum's text, anything else as it is."""
     plain: Scalar = getattr(value, "value", value)
     return plain
-
-
-def page(found: Sequence[N], limit: int) -> Page[N]:
-    """Make a page of a list that was selected with one record more than ``limit``."""
-    items = tuple(found[:limit])
-    return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)

@@ -33,6 +33,7 @@ from skyloom.settings import TaskEnvironment
 from skyloom.tables.lance import LanceTables
 
 _BATCH_ROWS = 4_096
+_EXACT_32, _EXACT_64 = 2**24, 2**53  # whole numbers up to these are floats exactly
 _PAGE = 1_000  # labels asked for at a time
 _AT = pa.timestamp("us", tz="UTC")
 _OWN = pa.schema(
@@ -160,19 +161,33 @@ def _kinds(making: Collect, samples: Path, lost: dict[str, int]) -> dict[str, pa
 
 
 def _kind(value: Any) -> pa.DataType | None:
+    """What holds a value as it is; a whole number that no float says exactly (an id, most likely) is held by a text."""
     if value is None:
         return None
-    if isinstance(value, list):
-        numbers = all(isinstance(item, int | float) or item is None for item in value)
-        return pa.list_(pa.float32(), len(value)) if numbers else pa.string()
-    return pa.string() if isinstance(value, str) else pa.float64()
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, int | float) or item is None for item in items):
+        return pa.string()
+    largest = max((abs(item) for item in items if isinstance(item, int)), default=0)
+    if largest > _EXACT_64:
+        return pa.string()
+    if not isinstance(value, list):
+        return pa.float64()
+    return pa.list_(pa.float64() if largest > _EXACT_32 else pa.float32(), len(value))
 
 
 def _joined(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
     """What holds values of both; texts hold anything, as JSON."""
-    if one is None or pa.types.is_null(one) or one.equals(other):
+    if one is None or pa.types.is_null(one) or _holds(other, one):
         return other
-    return pa.string()
+    return one if _holds(one, other) else pa.string()
+
+
+def _holds(column: pa.DataType, kind: pa.DataType) -> bool:
+    """A column takes values of a kind as they are."""
+    if column.equals(kind) or pa.types.is_string(column):
+        return True
+    lists = pa.types.is_fixed_size_list(column) and pa.types.is_fixed_size_list(kind)
+    return bool(lists and column.list_size == kind.list_size and pa.types.is_float64(column.value_type))
 
 
 def _schema(before: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
@@ -187,7 +202,7 @@ def _schema(before: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
 def _column(name: str, kind: pa.DataType, fields: Mapping[str, pa.Field]) -> str:
     """Where values of a kind go."""
     number, column = 1, name
-    while column in fields and not (fields[column].type.equals(kind) or pa.types.is_string(fields[column].type)):
+    while column in fields and not _holds(fields[column].type, kind):
         number += 1
         column = f"{name}__{number}"
     return column

@@ -7,7 +7,7 @@ import msgspec
 from skyloom.core.errors import InvalidInput
 from skyloom.rooms.training.model import TrainingPlan
 
-P = TypeVar("P")
+P = TypeVar("P", bound=msgspec.Struct)
 
 
 class BadParameters(InvalidInput):
@@ -19,7 +19,7 @@ def parameters(plan: TrainingPlan, kind: type[P]) -> P:
     try:
         return msgspec.convert(plan.parameters, kind)
     except msgspec.ValidationError as error:
-        known = ", ".join(field.name for field in msgspec.structs.fields(kind))  # type: ignore[arg-type]
+        known = ", ".join(field.name for field in msgspec.structs.fields(kind))
         raise BadParameters(
             f"The parameters cannot be meant: {error}.", next_action=f"The recipe has: {known}."
         ) from error

@@ -3,6 +3,7 @@
 Estimators become ONNX here, where they were trained, and are compared with themselves on real rows. What the cloud gets is never a pickle.
 """
 
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from skyloom.core.digests import of_bytes, of_chunks
 from skyloom.core.errors import InvalidInput
 from skyloom.inference import runtimes
 from skyloom.inference.reduce import build_profile
+from skyloom.inference.runtimes.onnx_files import external_files
 from skyloom.inference.runtimes.seam import Grant
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import Profile
@@ -44,6 +46,12 @@ _MAX_SHARE = 0.02
 _MAX_LUCK = 0.5  # thresholds explain no more
 _SUFFIXES = {Path(file).suffix: name for name, file in MODEL_FILES.items() if name is not RuntimeName.GRAPH}
 GRAPH_SUFFIX = ".toml"
+_TAKEN = {*MODEL_FILES.values(), MANIFEST_FILE, PROFILE_FILE, ENCODING_FILE}  # names that mean something in a bundle
+_ESTIMATORS = "Register the fitted estimator from Python, as ONNX: skyloom.recipes.registering.register_estimator."
+_TORCH = "Export it: torch.onnx.export(model, (example,), 'model.onnx', dynamic_shapes=…), or torch.export.save(…, 'model.pt2')."
+_OTHERWISE = dict.fromkeys((".pkl", ".pickle", ".joblib"), _ESTIMATORS) | dict.fromkeys(
+    (".pt", ".pth", ".safetensors"), _TORCH
+)
 
 
 class EstimatorDiffers(InvalidInput):
@@ -90,7 +98,7 @@ def register_file(
     cloud: Client, name: str, path: str | Path, *, description: str = "", text: TextLimits | None = None
 ) -> ModelVersion:
     """Register a model file as it is: ``.onnx``; ``.tflite`` or ``.pt2`` where their libraries are installed; ``.gguf``, a language model;
-    ``.toml``, a graph of registered models (see `register_graph`).
+    ``.toml``, a graph of registered models (see `register_graph`). Weights that an ONNX graph has in files beside it go along.
 
     Args:
         text: of a language model: how much text at once.
@@ -101,23 +109,24 @@ def register_file(
     if path.suffix == GRAPH_SUFFIX and path.is_file():
         return register_graph(cloud, name, read_graph(path), description=description)
     runtime_name = _SUFFIXES.get(path.suffix)
-    if runtime_name is None or not path.is_file():
+    if not path.is_file():
+        raise FileNotServable(f"There is no file {path}.", next_action="Check the path.")
+    if runtime_name is None:
         raise FileNotServable(
             f"{path.name} is no model file that can be served.",
-            next_action=f"Name one of: {', '.join((*_SUFFIXES, GRAPH_SUFFIX))}.",
+            next_action=_OTHERWISE.get(path.suffix, f"Name one of: {', '.join((*_SUFFIXES, GRAPH_SUFFIX))}."),
         )
     if text is not None and runtime_name not in TEXTUAL:
         raise FileNotServable(f"{path.name} is no language model.", next_action="Leave the limits of text out.")
     signature = Signature(inputs=(), outputs=())
-    listed = BundleFile(
-        path=MODEL_FILES[runtime_name], digest=of_chunks(read_chunks(path)), size_bytes=path.stat().st_size
-    )
+    beside = _weights(path) if runtime_name is RuntimeName.ONNX else []
+    listed = (_listed_file(MODEL_FILES[runtime_name], path), *(_listed_file(file.name, file) for file in beside))
     if runtime_name is RuntimeName.GGUF:
         _check_gguf(path)
     else:
-        signature = _signature(path, runtime_name, listed)
-    manifest = Manifest(runtime=runtime_name, signature=signature, files=(listed,), text=text)
-    return _register(cloud, name, manifest, [path], Profile(), None, description)
+        signature = _signature(path, beside, runtime_name, listed)
+    manifest = Manifest(runtime=runtime_name, signature=signature, files=listed, text=text)
+    return _register(cloud, name, manifest, [path, *beside], Profile(), None, description)
 
 
 def read_graph(path: Path) -> ModelGraph:
@@ -187,15 +196,39 @@ def _inputs(place: str, manifest: Manifest) -> set[str]:
     return {f"{place}.{spec.name}" for spec in manifest.signature.inputs}
 
 
-def _signature(path: Path, name: RuntimeName, listed: BundleFile) -> Signature:
+def _signature(path: Path, beside: Sequence[Path], name: RuntimeName, listed: tuple[BundleFile, ...]) -> Signature:
     """What a file takes and gives; it is loaded once, as a replica will."""
     runtime = runtimes.find(name)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / runtime.model_file
         place.symlink_to(path.absolute())
+        for file in beside:  # ONNX Runtime follows no link out of the folder
+            shutil.copyfile(file, place.parent / file.name)
         signature: Signature = runtime.signature(place)
-        runtime.load(place.parent, Manifest(runtime=name, signature=signature, files=(listed,)), Grant(1)).close()
+        runtime.load(place.parent, Manifest(runtime=name, signature=signature, files=listed), Grant(1)).close()
     return signature
+
+
+def _weights(path: Path) -> list[Path]:
+    """Files beside a graph that hold its weights. Raises `FileNotServable` where one is absent, or not beside it."""
+    try:
+        names = external_files(path.read_bytes())
+    except ValueError as error:
+        raise FileNotServable(
+            f"{path.name} is no ONNX file: {error}.", next_action="Export the model again."
+        ) from error
+    for name in names:
+        if name != Path(name).name or name in _TAKEN:
+            raise FileNotServable(
+                f"{path.name} has weights in {name!r}.",
+                next_action="Export it with its weights inside (torch.onnx.export(…, external_data=False)), or in a file beside it.",
+            )
+        if not (path.parent / name).is_file():
+            raise FileNotServable(
+                f"{path.name} has its weights in {name}, which is not beside it.",
+                next_action="Put both into one folder.",
+            )
+    return [path.parent / name for name in names]
 
 
 def _check_gguf(path: Path) -> None:
@@ -238,6 +271,10 @@ def _compared(ours: Array, theirs: Array) -> Parity:
             else "Fit it on 32-bit floats (rows.astype('float32')), that is what it is served with; trees need no scaler.",
         )
     return Parity(batch_sizes=(len(ours),), largest_difference=float(differences.max()), tolerance=TOLERANCE)
+
+
+def _listed_file(name: str, path: Path) -> BundleFile:
+    return BundleFile(path=name, digest=of_chunks(read_chunks(path)), size_bytes=path.stat().st_size)
 
 
 def _listed(name: str, content: bytes) -> BundleFile:

@@ -10,12 +10,14 @@ The vector of a text is the mean of its tokens' last hidden states, of length on
 an output of one vector for each text is taken at its word.
 """
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
+from skyloom.inference.services.length_queue import LengthQueue
 from skyloom.sdk.service import BadRequest, Service, endpoint
 
 _AT_ONCE = 16  # texts in one run of the model; of like length, so that little is padding
@@ -49,24 +51,20 @@ class TextEmbedding(Service):
         self._tokenizer = Tokenizer.from_file(str(folder / self.tokenizer))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._queue: LengthQueue[Any, list[float]] = LengthQueue(self._vectors, lambda one: len(one.ids), _AT_ONCE)
         self._inputs = [spec.name for spec in self.model(self.encoder).signature.inputs]
 
     @endpoint(timeout_s=120)
-    def embed(self, texts: list[str]) -> TextVectors:
-        """One vector for each text."""
-        encoded = self._tokenizer.encode_batch(texts)
+    async def embed(self, texts: list[str]) -> TextVectors:
+        """One vector for each text. Texts of all callers that wait travel together where their lengths are alike."""
+        encoded = await asyncio.to_thread(self._tokenizer.encode_batch, texts)
         longest = max((len(one.ids) for one in encoded), default=0)
         if longest > self.max_tokens:
             raise BadRequest(f"This model's maximum context length is {self.max_tokens} tokens; a text has {longest}.")
-        order = sorted(range(len(encoded)), key=lambda place: len(encoded[place].ids))
-        vectors: list[list[float]] = [[]] * len(encoded)
-        for start in range(0, len(order), _AT_ONCE):
-            places = order[start : start + _AT_ONCE]
-            for place, vector in zip(places, self._vectors([encoded[place] for place in places]), strict=True):
-                vectors[place] = vector
+        vectors = await self._queue.vectors(encoded)
         return {"embeddings": vectors, "prompt_tokens": sum(len(one.ids) for one in encoded)}
 
-    def _vectors(self, encoded: list[Any]) -> list[list[float]]:
+    def _vectors(self, encoded: list[Any]) -> list[list[float]]:  # on a thread
         width = max(1, *(len(one.ids) for one in encoded))
         mask = np.array([[1] * len(one.ids) + [0] * (width - len(one.ids)) for one in encoded], np.int64)
         made = {
@@ -80,4 +78,5 @@ class TextEmbedding(Service):
             hidden, weights = next(iter(told.values())), mask[:, :, None].astype(np.float32)
             flat = (hidden * weights).sum(axis=1) / weights.sum(axis=1).clip(1)
         lengths = np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
-        return (flat / lengths).tolist()  # type: ignore[no-any-return]
+        vectors: list[list[float]] = (flat / lengths).tolist()
+        return vectors

@@ -1,4 +1,4 @@
-"""A language model as a service that answers the OpenAI API, by transformers with continuous batching. Needs transformers and torch.
+"""A language model as a service that answers the OpenAI API, by transformers or vLLM with continuous batching.
 
     from skyloom.recipes.text_generation import TextGeneration
 
@@ -10,18 +10,31 @@ Requests join and leave the running batch token by token, so a long answer holds
 model's folder is never run, and nothing is fetched from anywhere.
 """
 
-import asyncio
+import contextlib
+import importlib.util
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from skyloom.inference.services.openai_bounds import (
+    JsonSchema,
+    LogitBias,
+    MaxTokens,
+    NumLogprobs,
+    Penalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopP,
+)
+from skyloom.inference.services.sampling import Sampling
+from skyloom.inference.services.schemas import SchemaUnfit, check_schema
 from skyloom.inference.services.stopping import StopWords
+from skyloom.recipes.generation.seam import EngineChoice, TextEngine, WishUnfit, asked, choose
 from skyloom.sdk.service import BadRequest, Service, endpoint
 
 Part = str | dict[str, Any]
-_UNFINISHED = "\ufffd"  # what a tokenizer gives for half of a character
-_PAGE_TOKENS = 256
 
 
 class TextGeneration(Service):
@@ -29,106 +42,114 @@ class TextGeneration(Service):
 
     Attributes:
         weights: folder of the model, beside the service's file.
+        engine: ``auto`` takes vLLM where it is installed and there is a GPU; ``vllm`` asks for it anywhere, ``transformers`` never.
         cache_tokens: tokens of all running requests together, prompts included, that the cache of keys and values has room for.
         default_max_tokens: of an answer, when the client does not say.
     """
 
     weights: ClassVar[str] = "model"
+    engine: ClassVar[str] = EngineChoice.AUTO
     cache_tokens: ClassVar[int] = 16_384
     default_max_tokens: ClassVar[int] = 256
 
     def setup(self) -> None:
-        """Load the model and start its batching."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
+        """Load the model and start its batching; on the loop that the endpoints run on. Raises `TextEngineMissing`."""
+        from transformers import AutoTokenizer
 
         folder = Path(str(sys.modules[type(self).__module__].__file__)).parent / self.weights
-        safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **safely).eval()
-        if torch.cuda.is_available():
-            model = model.to("cuda")
-        self._positions = int(getattr(model.config, "max_position_embeddings", self.cache_tokens))
-        # Processors exist for what stands here; each request then brings values of its own.
-        sampling = GenerationConfig(
-            do_sample=True,
-            temperature=0.9999,
-            top_k=model.config.vocab_size,
-            top_p=0.9999,
-            eos_token_id=model.generation_config.eos_token_id,
-            pad_token_id=model.generation_config.pad_token_id,
-        )
-        batching = ContinuousBatchingConfig(
-            page_size=_PAGE_TOKENS, num_blocks=max(2, self.cache_tokens // _PAGE_TOKENS), per_request_processors=True
-        )
-        self._batches = model.init_continuous_batching(generation_config=sampling, continuous_batching_config=batching)
-        self._batches.start()
-        self._last = 0
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self._engine = self._opened(folder)
+
+    def _opened(self, folder: Path) -> TextEngine:
+        import torch
+
+        has_vllm = importlib.util.find_spec("vllm") is not None
+        chosen = choose(EngineChoice(self.engine), has_vllm=has_vllm, has_gpu=torch.cuda.is_available())
+        if chosen is EngineChoice.VLLM:
+            from skyloom.recipes.generation.by_vllm import VllmText
+
+            return VllmText(folder, self.cache_tokens)
+        from skyloom.recipes.generation.by_transformers import TransformersText
+
+        return TransformersText(folder, self._tokenizer, self.cache_tokens)
 
     @endpoint(timeout_s=120)
     async def chat(
         self,
         messages: list[dict[str, str]],
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
+        logit_bias: LogitBias | None = None,
+        json_schema: JsonSchema | None = None,
     ) -> AsyncIterator[Part]:
         """Answer a conversation, by the model's own chat template."""
         try:
             ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
-        async for part in self._generate(ids, max_tokens, temperature, top_p, stop):
+        likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias, json_schema)
+        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
             yield part
 
     @endpoint(timeout_s=120)
     async def complete(
         self,
         prompt: str,
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: list[str] | None = None,
+        max_tokens: MaxTokens | None = None,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        stop: Stop | None = None,
+        seed: Seed | None = None,
+        num_logprobs: NumLogprobs | None = None,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
+        logit_bias: LogitBias | None = None,
     ) -> AsyncIterator[Part]:
         """Continue a text."""
-        async for part in self._generate(self._tokenizer(prompt).input_ids, max_tokens, temperature, top_p, stop):
+        ids = self._tokenizer(prompt).input_ids
+        likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias)
+        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
             yield part
 
-    async def _generate(
-        self, ids: list[int], max_tokens: int | None, temperature: float, top_p: float, stop: list[str] | None
+    async def _answer(
+        self, ids: list[int], max_tokens: int | None, wish: Sampling, stop: list[str] | None
     ) -> AsyncIterator[Part]:
-        limit = self._fitting(ids, max_tokens)
-        greedy = {"top_k": 1} if temperature == 0 else {"temperature": temperature, "top_p": top_p}
-        self._last += 1
-        request, heard = f"request-{self._last}", asyncio.Queue[Any]()
-        self._batches.register_result_handler(request, heard.put_nowait)
-        words, num_fed, output = StopWords(stop or ()), 0, None
+        undone = sorted(asked(wish) & self._engine.unable)
+        if undone:
+            raise BadRequest(f"{undone[0]!r} is not done by this service's engine.", next_action="Leave it out.")
+        if wish.json_schema is not None:
+            try:
+                check_schema(wish.json_schema)
+            except SchemaUnfit as error:
+                raise BadRequest(f"The schema of response_format cannot be followed: {error}.") from error
+        wish = wish._replace(max_tokens=self._fitting(ids, max_tokens))
+        words, grown = StopWords(stop or ()), None
+        kept: list[dict[str, Any]] = []
         try:
-            if self._batches.add_request(ids, request, max_new_tokens=limit, streaming=True, **greedy) is None:
-                raise RuntimeError("the model takes no requests any more")
-            while output is None or not output.is_finished():
-                output = await heard.get()
-                if output.error:
-                    raise RuntimeError(f"the model failed: {output.error}")
-                text = self._text(output.generated_tokens)
-                whole = text if output.is_finished() else text.rstrip(_UNFINISHED)
-                ready = words.feed(whole[num_fed:]) + (words.rest() if output.is_finished() else "")
-                num_fed = len(whole)
-                if ready:
-                    yield ready
-                if words.is_stopped:
-                    break
-        finally:
-            if output is None or not output.is_finished():
-                self._batches.cancel_request(request)
-        num_made = len(output.generated_tokens)
-        reason = "length" if num_made >= limit and not words.is_stopped else "stop"
-        yield {"finish_reason": reason, "prompt_tokens": len(ids), "completion_tokens": num_made}
+            async with contextlib.aclosing(self._engine.generate(ids, wish)) as growing:
+                async for grown in growing:
+                    ready = words.feed(grown.text) + (words.rest() if grown.ending else "")
+                    kept += grown.tokens
+                    if ready:
+                        yield {"text": ready, "logprobs": kept} if wish.num_likely is not None else ready
+                        kept = []
+                    if words.is_stopped:
+                        break
+        except WishUnfit as error:
+            raise BadRequest(f"The model's engine refuses the request: {error}") from error
+        assert grown is not None
+        reason = "stop" if words.is_stopped else grown.ending
+        yield {"finish_reason": reason, "prompt_tokens": len(ids), "completion_tokens": grown.num_tokens}
 
     def _fitting(self, ids: list[int], max_tokens: int | None) -> int:
         """The tokens that may be made. Raises `BadRequest` when prompt and answer have no room together."""
-        context = min(self._positions, self.cache_tokens)
+        context = self._engine.context_tokens
         room = context - len(ids)
         if room < 1 or not ids or (max_tokens or 1) > room:
             asked = f" and {max_tokens} are asked for" if max_tokens else ""
@@ -137,6 +158,3 @@ class TextGeneration(Service):
                 next_action="Shorten the prompt, or ask for fewer tokens.",
             )
         return max_tokens or min(self.default_max_tokens, room)
-
-    def _text(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))

@@ -2,7 +2,7 @@
 
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from skyloom.rooms.data.making import Clean, Format, Ingest, SourceFile, Split, 
 from skyloom.rooms.data.model import DatasetVersion, DraftState, DraftStatus
 from skyloom.rooms.data.rules import format_of
 from skyloom.sdk.files import LocalFileMissing, upload_file
+from skyloom.sdk.jobs import JobCalls, JobNews
 from skyloom.sdk.patience import patient_with_job
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.waiting import wait_until
+from skyloom.sdk.waiting import say, wait_until
 
 _PACKED = "images.tar"
 _MAX_TEXT = 4_000
@@ -79,19 +80,28 @@ class DataCalls:
             model.SplitDataset(dataset=dataset, making=Split(**shares), base=base, resources=resources)
         )
 
-    def finish(self, draft: DraftStatus | str, *, timeout_s: float | None = None) -> DatasetVersion:
+    def finish(
+        self, draft: DraftStatus | str, *, timeout_s: float | None = None, tell: Callable[[str], None] | None = say
+    ) -> DatasetVersion:
         """Wait for a draft and return its version; through an outage of the cloud like ``cloud.jobs.wait``.
+
+        Args:
+            tell: is told what its job waits for, as by ``cloud.jobs.finish``: on stderr, by default.
 
         Raises why it failed, ``TimeoutError``.
         """
         begun = (self.draft(draft) if isinstance(draft, str) else draft).draft
-        draft_id, calls = begun.id, DataCalls(patient_with_job(self._transport, begun.job_id, timeout_s))
-        status = wait_until(
-            lambda status: status.state is not DraftState.WORKING,
-            lambda: calls.draft(draft_id),
-            timeout_s,
-            lambda _status: f"draft {draft_id} is still in the making",
-        )
+        draft_id, transport = begun.id, patient_with_job(self._transport, begun.job_id, timeout_s)
+        calls, jobs, news = DataCalls(transport), JobCalls(transport), JobNews(tell)
+
+        def look() -> DraftStatus:
+            status = calls.draft(draft_id)
+            if status.state is DraftState.WORKING and news.is_due:
+                news.of(jobs.get(begun.job_id))
+            return status
+
+        still = f"draft {draft_id} is still in the making"
+        status = wait_until(lambda status: status.state is not DraftState.WORKING, look, timeout_s, lambda _: still)
         if status.error is not None:
             raise rebuild(status.error)
         return calls.version(status.draft.dataset_id, str(status.draft.number))

@@ -1,7 +1,7 @@
 """Functions from Python: deploy plain Python, call it now or let the call wait for its turn."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,10 @@ class FunctionCalls:
 
     def invoke(self, name: str, method: str = "", /, *, key: str = "", **arguments: Any) -> Invocation:
         """Queue a call and return at once; see ``invocations.wait``. The same key again is the same call."""
+        return self.invoke_with(name, arguments, method=method, key=key)
+
+    def invoke_with(self, name: str, arguments: Mapping[str, Any], *, method: str = "", key: str = "") -> Invocation:
+        """The same with the arguments as one mapping: a function may have one that is called ``key``."""
         given = msgspec.json.encode(arguments).decode()
         return self._transport.send(model.InvokeFunction(name=name, method=method, arguments=given, key=key))
 

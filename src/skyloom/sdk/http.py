@@ -77,7 +77,8 @@ class HttpTransport:
             request = self._client.build_request(route.verb.value, path, params=query)
         response = self._sent(request)
         try:
-            return msgspec.json.decode(response.content, type=route.answer)  # type: ignore[no-any-return]
+            answer: A = msgspec.json.decode(response.content, type=route.answer)
+            return answer
         except msgspec.MsgspecError as error:
             raise AnswerUnreadable(
                 f"The answer of {self.url} to {route.name} cannot be read: {error}.",

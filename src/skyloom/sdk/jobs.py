@@ -37,9 +37,14 @@ class JobNews:
         self._said = ""
         self._due = time.monotonic() + _SOON_S
 
+    @property
+    def is_due(self) -> bool:
+        """A job that waits now would be told of."""
+        return self._tell is not None and time.monotonic() > self._due
+
     def of(self, status: JobStatus) -> JobStatus:
         """Look at the job; gives it back."""
-        if self._tell is not None and status.state is JobState.QUEUED and time.monotonic() > self._due:
+        if self._tell is not None and status.state is JobState.QUEUED and self.is_due:
             line = f"job {status.job.id} waits: {waits_for(status)}"
             if line != self._said:
                 self._tell(line)

@@ -86,8 +86,13 @@ def load_service(reference: str) -> tuple[type[Service], Path]:
     if not name and len(found) == 1:
         name = next(iter(found))
     if name not in found:
-        known = ", ".join(sorted(found)) or "none; write class Sentiment(skyloom.Service)"
-        raise ServiceNotFound(f"{file} has no service {name!r}.", next_action=f"Its services: {known}.")
+        which = f"no service {name!r}" if name else "several services" if found else "no service"
+        raise ServiceNotFound(
+            f"{file} has {which}.",
+            next_action=f"Name one: {', '.join(f'{file}:{one}' for one in sorted(found))}."
+            if found
+            else "Write: class Sentiment(skyloom.Service).",
+        )
     return found[name], path
 
 

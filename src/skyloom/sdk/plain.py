@@ -88,13 +88,13 @@ def _is_own(module: ModuleType, name: str, value: Any) -> bool:
 def _method(body: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
     """The function as a method that looks like it: same arguments, same types, same kind of answer."""
     flavour = next((name for is_it, name in _FLAVOURS if is_it(body)), "whole")
-    method: Any = functools.wraps(body)(_METHODS[flavour](body))
+    method: Callable[..., Any] = functools.wraps(body)(_METHODS[flavour](body))
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     signature = inspect.signature(body)
-    method.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])
+    method.__dict__["__signature__"] = signature.replace(parameters=[first, *signature.parameters.values()])
     marked: Endpointed = getattr(body, MARK, Endpointed())
     setattr(method, MARK, replace(marked, **options))
-    return method  # type: ignore[no-any-return]
+    return method
 
 
 def _whole(body: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,7 +51,7 @@ class ScheduleCalls:
         return self._transport.send(model.PauseSchedule(name=name))
 
     def resume(self, name: str) -> ScheduleStatus:
-        """Go on from now; what went by is gone."""
+        """Go on from now, with your rights; what went by is gone."""
         return self._transport.send(model.ResumeSchedule(name=name))
 
     def delete(self, name: str) -> Done:

@@ -1,5 +1,6 @@
 """Endpoints from Python: deploy, wait, look, stop; and ask them for predictions, straight at the model server."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from skyloom.core.errors import InvalidInput, Unavailable
+from skyloom.core.errors import InvalidInput, SkyloomError, Unavailable
 from skyloom.core.operation import Page
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
@@ -16,7 +17,7 @@ from skyloom.rooms.registry.model import NEWEST, GetModelVersion
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
-from skyloom.rooms.serving.pack import GuestReport
+from skyloom.rooms.serving.pack import GuestReport, GuestTraffic
 from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
@@ -201,6 +202,7 @@ class EndpointCalls(ChangeCalls):
         grpc_port: int = 0,
         traffic: Traffic | None = None,
         guests: Sequence[GuestReport] = (),
+        guest_traffic: Sequence[GuestTraffic] = (),
         gpu: float | None = None,
     ) -> model.Reported:
         """Told by a replica about itself; nobody else may."""
@@ -213,6 +215,7 @@ class EndpointCalls(ChangeCalls):
             grpc_port=grpc_port,
             traffic=traffic or Traffic(),
             guests=tuple(guests),
+            guest_traffic=tuple(guest_traffic),
             gpu=gpu,
         )
         return self._transport.send(ask)
@@ -287,15 +290,23 @@ class EndpointCalls(ChangeCalls):
                 problem = type(error).__name__
             else:
                 if answer.status_code == 200:
-                    return msgspec.json.decode(answer.content)  # type: ignore[no-any-return]
+                    told: dict[str, Any] = msgspec.json.decode(answer.content)
+                    return told
                 problem = _said(answer)
                 if answer.status_code not in (429, 503):
                     if answer.status_code >= _SERVER_ERROR:
                         raise CallFailed(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
                     raise PredictionRefused(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
-        raise ModelServerSilent(
-            f"Endpoint {status.endpoint.name} does not answer: {problem}",
-            next_action=f"See: skyloom endpoint show {status.endpoint.name}.",
+        raise self._silent(status.endpoint.name, problem)
+
+    def _silent(self, name: str, problem: str) -> ModelServerSilent:
+        """What the control plane knows of it says more than a refused connection."""
+        with contextlib.suppress(SkyloomError):
+            status = self.get(name)
+            if status.state is not EndpointState.READY:
+                problem = f"it is {status.state.value}: {status.message}"
+        return ModelServerSilent(
+            f"Endpoint {name} does not answer: {problem}", next_action=f"See: skyloom endpoint show {name}."
         )
 
 
@@ -324,6 +335,15 @@ def _tensors(described: list[dict[str, Any]], inputs: Any) -> list[dict[str, Any
         if len(described) != 1:
             names = ", ".join(item["name"] for item in described)
             raise PredictionRefused(f"The model has several inputs: {names}.", next_action="Give a mapping by name.")
+        if (
+            not hasattr(inputs, "dtype")
+            and isinstance(inputs, Sequence)
+            and any(isinstance(row, Mapping) for row in inputs)
+        ):
+            raise PredictionRefused(
+                "The rows are objects with names; here they are lists, in the order of the model's columns.",
+                next_action="Write [[5.1, 3.5]], or send the objects to its /predict: docs/protocols.md.",
+            )
         inputs = {described[0]["name"]: inputs}
     datatypes = {item["name"]: item["datatype"] for item in described}
     return [_tensor(name, datatypes.get(name, "FP32"), rows) for name, rows in inputs.items()]

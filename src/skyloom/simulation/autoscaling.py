@@ -1,6 +1,7 @@
 """Comparing ways to scale: each plays the same log, and is held against what hindsight would have paid."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Annotated
 
@@ -98,10 +99,7 @@ def compare(
         watch: carries out each play; for who wants to show how far it is.
     """
     best = optimum(log, kind.concurrency, kind.cold_start_s)
-    played = {
-        named.name: watch(named, lambda advance, named=named: answer(log, named.scaling, kind, advance))  # type: ignore[misc]
-        for named in (*policies, *others)
-    }
+    played = {named.name: watch(named, partial(answer, log, named.scaling, kind)) for named in (*policies, *others)}
     rows = {name: _row(log, name, answered, goal, best) for name, answered in played.items()}
     report = ScalingReport(
         log=log.name,

@@ -35,9 +35,8 @@ class Optimum(NamedTuple):
 
 def optimum(log: RequestTrace, concurrency: int, cold_start_s: float) -> Optimum:
     """Compute the optimum of a log."""
-    took = [
-        pair for pair in zip(log.arrivals, log.services, strict=True) if pair[1] > 0
-    ]  # what takes no time needs none
+    # What takes no time needs none.
+    took = [pair for pair in zip(log.arrivals, log.services, strict=True) if pair[1] > 0]
     ends = sorted(arrived + service for arrived, service in took)
     ups: list[float] = []  # of the levels that were ever on: since when
     downs: list[float] = []  # and until when, of those that are off

@@ -11,6 +11,7 @@ from skyloom.ports.store import (
     E,
     Log,
     N,
+    Not,
     Snapshot,
     Transaction,
     Where,
@@ -147,7 +148,7 @@ class MemoryTransaction(MemorySnapshot):
 def _matches(record: Any, where: Where) -> bool:
     for name, wanted in where.items():
         (value,) = attributes(record, (name,))
-        options = wanted if isinstance(wanted, tuple) else (wanted,)
-        if value not in [scalar(option) for option in options]:
+        options = wanted.values if isinstance(wanted, Not) else wanted if isinstance(wanted, tuple) else (wanted,)
+        if (value in [scalar(option) for option in options]) is isinstance(wanted, Not):
             return False
     return True

@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import msgspec
 
-from skyloom.ports.store import Collection, E, Log, N, Record, Where, attributes, scalar
+from skyloom.ports.store import Collection, E, Log, N, Not, Record, Where, attributes, scalar
 
 _WORD = re.compile(r"^[a-z_][a-z0-9_]*$")
 
@@ -49,6 +49,9 @@ class CollectionSql(Generic[N]):
         for name in ("project", *collection.indexes):
             index = word(f"{collection.name}_{name}")
             statements.append(f"CREATE INDEX IF NOT EXISTS {index} ON {self.table} ({word(name)}, id)")
+        for first, then in collection.ordered:
+            index = word(f"{collection.name}_{first}_{then}")
+            statements.append(f"CREATE INDEX IF NOT EXISTS {index} ON {self.table} ({word(first)}, {word(then)}, id)")
         if collection.unique:
             columns = ", ".join(word(name) for name in ("project", *collection.unique))
             index = word(f"{collection.name}_unique")
@@ -118,7 +121,7 @@ class LogSql(Generic[E]):
 
 
 def condition(where: Where, known: Callable[[str], str]) -> tuple[str, list[Any]]:
-    """Turn equalities into a WHERE text and its values. ``known`` refuses a name that is no index."""
+    """Turn what is wanted into a WHERE text and its values. ``known`` refuses a name that is no index."""
     parts: list[str] = ["1"]
     values: list[Any] = []
     for name, wanted in where.items():
@@ -128,6 +131,9 @@ def condition(where: Where, known: Callable[[str], str]) -> tuple[str, list[Any]
         elif isinstance(wanted, tuple):
             parts.append(f"{column} IN ({', '.join('?' * len(wanted))})")
             values.extend(scalar(value) for value in wanted)
+        elif isinstance(wanted, Not):
+            parts.append(f"{column} NOT IN ({', '.join('?' * len(wanted.values))})")
+            values.extend(scalar(value) for value in wanted.values)
         else:
             parts.append(f"{column} = ?")
             values.append(scalar(wanted))

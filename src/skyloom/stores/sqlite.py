@@ -21,6 +21,8 @@ from skyloom.stores.sql import CollectionSql, LogSql, word
 
 T = TypeVar("T")
 _MAX_BATCH = 256
+# What a connection keeps of statements and pages stays in memory for good. A reader's pages are void with the next commit anyway.
+_MAX_STATEMENTS, _READER_CACHE_KIB, _MAX_IDLE_READERS = 256, 512, 16
 _FAULTS_OF_ONE = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 CommitHook = Callable[[str, int], None]
 
@@ -89,7 +91,11 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=5
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_MAX_STATEMENTS,
+            timeout=5,
         )
         connection.execute("PRAGMA busy_timeout = 5000")
         return connection
@@ -102,10 +108,14 @@ class SqliteStore:
             connection = self._connect()
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA query_only = 1")
+            connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         try:
             yield connection
         finally:
-            self._readers.append(connection)
+            if len(self._readers) < _MAX_IDLE_READERS:
+                self._readers.append(connection)
+            else:
+                connection.close()
 
     def _prepare(self) -> None:
         self._writer.execute("PRAGMA journal_mode = WAL")

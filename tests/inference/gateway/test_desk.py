@@ -422,6 +422,27 @@ async def test_slow_reader_of_parts_holds_up_its_replica_and_no_memory():
 
 
 @looped
+async def test_long_answer_is_passed_on_in_parts_and_a_slow_reader_of_it_costs_little():
+    async def long(body: bytes, writer: asyncio.StreamWriter) -> None:
+        await say(writer, 200, b"x" * 2**24, b"inference-header-content-length: 7")
+        await writer.drain()
+
+    replica = await StandIn(long).start()
+    async with bench(make_route(share("rev_1", replica.backend))) as made:
+        caller = made.send()
+        caller.num_unsent = 2**30  # it takes nothing
+        await until(lambda: len(caller.parts) > 0)
+        await asyncio.sleep(0.05)
+        assert sum(map(len, caller.parts)) < 2**20 and not caller.is_whole
+        assert caller.header(b"inference-header-content-length") == b"7" and caller.header(b"content-length") is None
+        caller.num_unsent = 0
+        caller.on_room()
+        await caller.wait()
+        assert b"".join(caller.parts) == b"x" * 2**24
+    await replica.kill()
+
+
+@looped
 async def test_call_has_its_status_behind_the_message_and_its_deadline_is_kept():
     async def called(body, writer):
         await say(writer, 200, b"\x00\x00\x00\x00\x01x", b"grpc-status: 0", b"skyloom-prediction-id: pred_1")
@@ -450,7 +471,7 @@ async def test_answer_without_a_grpc_status_is_unavailable_or_internal():
 
 
 @looped
-async def test_answer_that_is_too_large_is_refused_and_its_connection_closed():
+async def test_calls_answer_that_is_too_large_is_refused_and_its_connection_closed():
     async def large(_, writer):
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
         for _ in range(1_600):
@@ -459,8 +480,8 @@ async def test_answer_that_is_too_large_is_refused_and_its_connection_closed():
 
     replica = await StandIn(large).start()
     async with bench(make_route(share("rev_1", replica.backend))) as made:
-        caller = await made.ask()
-        assert caller.response.status == 500 and b"answer_too_large" in caller.response.body
+        caller = await made.ask(is_call=True)
+        assert caller.header(b"grpc-status") == b"13" and b"too large" in caller.header(b"grpc-message")
     await replica.kill()
 
 

@@ -1,9 +1,11 @@
 """The gateway as a process before real replicas: both wires, kills, tables that change, the end."""
 
+import contextlib
 import http.server
 import json
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -331,6 +333,30 @@ def test_sigterm_finishes_what_it_can_and_answers_the_rest(tmp_path):
         answer = held.result()
         assert (answer.status_code, answer.json()["code"]) == (503, "gateway_draining")
         assert child.process.wait(20) == 0 and "Traceback" not in child.text()
+
+
+def test_endless_stream_of_an_endpoint_that_is_gone_is_cut_when_its_time_is_over(tmp_path):
+    class Endless(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while True:
+                    self.request.sendall(b"1\r\nx\r\n")
+                    time.sleep(0.02)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        route = make_route(share("rev_1", backend(server.server_address[1])))
+        with (
+            gateway(tmp_path, route, limits=small_limits(drain_s=0.2)) as (_, client),
+            client.stream("POST", INFER, json=body(toy_rows(1))) as answer,
+        ):
+            parts = answer.iter_raw()
+            assert next(parts) == b"x"
+            publish(tmp_path)
+            with pytest.raises(httpx.TransportError):
+                list(parts)  # or else without end
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

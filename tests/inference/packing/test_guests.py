@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from skyloom.core.errors import InvalidInput, SkyloomError
+from skyloom.inference import model as models
 from skyloom.inference.batcher import QueueFull, ReplicaDraining
 from skyloom.inference.dataplane import ModelUnknown
 from skyloom.inference.packing import guests as module
-from skyloom.inference.packing.guest import Arrived, PackedModelBroken
+from skyloom.inference.packing.guest import Arrived, Guest, PackedModelBroken
 from skyloom.inference.packing.guests import GuestBusy, GuestHouse, GuestTooLarge
 from skyloom.rooms.serving.pack import GuestState, PackEntry, PackTable
+from tests.inference.serving import toy_rows, write_bundle
 
 ZERO = "sha256:" + "0" * 64
 
@@ -292,3 +294,50 @@ def test_error_of_ours_while_handing_over_keeps_nobody_waiting(tmp_path, capsys)
         place.guests.close()
 
     on_a_loop(work)
+
+
+def test_rows_of_a_guest_are_held_against_those_of_its_own_training(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle")  # with a profile
+    model = models.load(folder, 1)
+    guest = Guest(entry("toy"))
+    guest.traffic.answered(503, 0.1)  # before it came
+    guest.settled(model)
+    rows = toy_rows(300)
+    guest.traffic.watch([rows], model.run([rows]))
+    guest.loads += 1
+    guest.settled(model)  # another stay
+    seen = guest.seen().traffic
+    assert (seen.requests, seen.server_errors, seen.rows) == (1, 1, 300)
+    assert [histogram.total for histogram in seen.histograms] == [300] * len(model.profile.features) != []
+    model.close()
+
+
+def test_model_that_does_not_fit_its_profile_is_let_go_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        place = Place(tmp_path, "a")
+
+        def misfit(guest: Guest, arrived: Arrived) -> Any:
+            raise InvalidInput("The profile watches what is not there.", next_action="Register it again.")
+
+        place.guests._settle = misfit
+        place.ask("a")
+        assert await place.answered(1) == ["a: PackedModelBroken"]
+        await place.let_go("a")
+
+    asyncio.run(work())
+
+
+def test_guest_that_arrives_while_its_replica_drains_takes_nothing_new(tmp_path: Path) -> None:
+    async def work() -> None:
+        place = Place(tmp_path, "a")
+        place.may_go_on.clear()
+        place.ask("a")
+        await asyncio.sleep(0)
+        place.guests.drain()
+        place.may_go_on.set()
+        async with asyncio.timeout(10):
+            while place.guests.get("a").plane is None:
+                await asyncio.sleep(0.002)
+        assert place.plane("a").draining
+
+    asyncio.run(work())

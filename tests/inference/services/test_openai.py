@@ -68,7 +68,8 @@ def test_chat_answers_whole_with_its_reason_and_counts(client) -> None:
     assert made.choices[0].message.content == "one two "
     assert made.choices[0].finish_reason == "length"
     assert (made.usage.prompt_tokens, made.usage.completion_tokens, made.usage.total_tokens) == (3, 2, 5)
-    stopped = client.chat.completions.create(model="toy", messages=say("one two three"), stop="two")
+    notes = {"user": "me", "metadata": {"a": "b"}, "parallel_tool_calls": True}
+    stopped = client.chat.completions.create(model="toy", messages=say("one two three"), stop="two", **notes)
     assert stopped.choices[0].message.content == "one "
 
 
@@ -107,5 +108,22 @@ def test_errors_come_as_the_clients_own(client, base) -> None:
     stranger = openai.OpenAI(base_url=f"{base}/v1", api_key="wrong", max_retries=0)
     with stranger, pytest.raises(openai.AuthenticationError):
         stranger.models.list()
+    with pytest.raises(openai.NotFoundError, match="No such model"):
+        client.models.retrieve("gpt")
+    for field, value in (("n", 2), ("seed", 1), ("response_format", {"type": "json_object"}), ("tools", [{}])):
+        with pytest.raises(openai.BadRequestError, match=field) as raised:
+            client.chat.completions.create(model="toy", messages=say("x"), **{field: value})
+        assert raised.value.param == field
+    for field, value in (("top_k", 5), ("reasoning_effort", "low"), ("temperature", 9), ("logit_bias", {"x": 1})):
+        answer = httpx.post(f"{base}/v1/chat/completions", headers=HEADERS, json={"messages": say("x"), field: value})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == field
+    hostile = (
+        b'"response_format":{"type":"json_schema","json_schema":{"schema":{"a":"\xff"}}}',
+        b'"x":' + b"[" * 100_000,
+    )
+    for more in hostile:
+        content = b'{"messages":[{"role":"user","content":"x"}],' + more + b"}"
+        headers = {**HEADERS, "content-type": "application/json"}
+        assert httpx.post(f"{base}/v1/chat/completions", headers=headers, content=content).status_code == 400
     assert httpx.get(f"{base}/v1/chat/completions", headers=HEADERS).status_code == 405
     assert httpx.post(f"{base}/v1/audio", headers=HEADERS, json={}).status_code in (404, 405)

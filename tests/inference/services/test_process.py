@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from skyloom.inference.services import process as processes
 from skyloom.inference.services.calls import (
     ArgumentsRefused,
     ServiceFailed,
@@ -98,15 +99,25 @@ def test_arrays_go_as_memory_and_as_json(toys) -> None:
         assert (np.frombuffer(content, dtype).reshape(shape) == rows * 2).all()
 
 
-def test_late_call_is_answered_and_a_stuck_process_is_started_again(tmp_path) -> None:
+def test_late_call_is_answered_and_a_stuck_process_is_started_again_in_true_words(tmp_path, capfd) -> None:
     source = TOYS.replace("timeout_s=0.3", "timeout_s=0.2")
     with working(tmp_path, write_service(tmp_path, source)) as asking:
         late = asking.call("sleep", duration_s=30.0)
         assert isinstance(late, ServiceLate) and "within 0.2 s" in late.message
-        assert isinstance(asking.call("sleep", duration_s=0.0), ServiceLate)  # its only place is still taken
+        waited = asking.call("sleep", duration_s=0.0)  # its only place is still taken
+        assert isinstance(waited, ServiceLate) and "did not begin this one within 0.2 s" in waited.message
         assert asking.call("greet", name="you") == "hello you"
         asking.process._queueing._gates["sleep"].running[late_call(asking)].given_up_at -= 60.0
-        asking.run(restarted(asking))
+
+        async def beside() -> ServiceGone:
+            other = asyncio.ensure_future(asking.ask("meet", number=99))
+            await asyncio.sleep(0)
+            await restarted(asking)
+            return await other
+
+        gone = asking.run(beside())
+        assert isinstance(gone, ServiceGone) and "a call of sleep hung" in gone.message
+        assert "memory" not in gone.message + capfd.readouterr().err
         assert asking.call("sleep", duration_s=0.0) == "woken"
 
 
@@ -150,6 +161,27 @@ def test_death_fails_what_was_on_its_way_and_the_service_comes_back(tmp_path, ca
         assert "Traceback" in trace and "it broke: oil" in trace and "is started again" in trace
         gone = asking.call("fail", how="die")
         assert isinstance(gone, ServiceGone) and "code 7" in gone.message
+
+
+def test_start_that_fails_for_any_reason_is_tried_again(tmp_path, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_LAST_PAUSE_S", 0.01)
+    with working(tmp_path, write_service(tmp_path)) as asking:
+        spawn = asking.process._spawn
+
+        async def failing() -> None:
+            asking.process._spawn = spawn
+            raise RuntimeError("a defect")
+
+        asking.process._spawn = failing
+        os.kill(asking.process.pid, signal.SIGKILL)
+
+        async def back() -> None:
+            while asking.process.num_restarts < 2 or not asking.process.ready:
+                await asyncio.sleep(0.02)
+
+        asking.run(asyncio.wait_for(back(), 30))
+        assert asking.call("greet", name="you") == "hello you"
+    assert "cannot be started: RuntimeError" in capfd.readouterr().err
 
 
 def test_more_calls_than_may_wait_are_refused_at_once(toys) -> None:

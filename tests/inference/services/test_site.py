@@ -2,14 +2,16 @@
 
 import json
 import re
+import time
 
 import httpx
 import numpy as np
 import pytest
 
 from skyloom.inference.services.frames import LENT_BYTES
+from tests.inference.gateway.gateways import backend, gateway, make_route, share
 from tests.inference.services.workplace import write_service
-from tests.inference.serving import HEADERS, find_prediction, running
+from tests.inference.serving import HEADERS, TOKEN, find_prediction, running, write_access
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +163,24 @@ def test_words_of_a_refusal_are_the_services_own(client) -> None:
     answer = client.post("/nobody", json={})
     assert answer.status_code == 404 and "/greet" in answer.json()["error"]
     assert httpx.post(str(client.base_url) + "/nobody", json={}).status_code == 401  # who may not call learns no names
+
+
+def test_stream_through_a_gateway_ends_in_words_within_the_lists_time_when_its_token_is_revoked(
+    replica, tmp_path
+) -> None:
+    _, direct, folder = replica
+    shown = {"authorization": "Bearer second"}
+    write_access(folder / "access.json", TOKEN, "second")
+    while direct.post("/greet", json={"name": "x"}, headers=shown).status_code == 401:
+        time.sleep(0.02)
+    write_access(tmp_path / "access.json", "second")
+    route = make_route(share("rev_1", backend(direct.base_url.port)))
+    with (
+        gateway(tmp_path, route) as (_, client),
+        client.stream("POST", "/count", json={"to": 10**9}, headers=shown) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines) == "data: 0"
+        write_access(folder / "access.json", TOKEN)
+        told = list(lines)  # or else without end
+        assert "event: error" in told and "revoked or has expired" in "".join(told[-5:])

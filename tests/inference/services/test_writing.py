@@ -144,9 +144,61 @@ def test_overflow_and_what_is_not_done_are_refused_in_words(client) -> None:
         client.completions.create(model="toy", prompt="word " * CONTEXT)
     with pytest.raises(openai.BadRequestError, match="are asked for"):
         client.chat.completions.create(model="toy", messages=say("x"), max_tokens=CONTEXT)
-    for undone in ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"presence_penalty": 1.0}):
-        with pytest.raises(openai.BadRequestError, match=next(iter(undone))):
+    pattern = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "a{9999}"}}}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for undone in (
+        {"tools": tools},
+        {"response_format": pattern},
+        {"extra_body": {"top_k": 3}},
+        {"presence_penalty": 3},
+    ):
+        name = next(iter(undone.get("extra_body", undone)))
+        with pytest.raises(openai.BadRequestError, match=name) as raised:
             client.chat.completions.create(model="toy", messages=say("x"), **undone)
+        assert raised.value.param in (name, None) and raised.value.type == "invalid_request_error"
+
+
+def test_answer_fits_the_schema_that_was_asked_for(client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "rank": {"enum": [1, 2, 3]}},
+        "required": ["city", "rank"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}}
+    asked = {"model": "toy", "messages": say("Name a city of France."), "max_tokens": 60, "response_format": form}
+    for temperature in (0, 1.5):
+        said = client.chat.completions.create(**asked, temperature=temperature, seed=5).choices[0]
+        made = json.loads(said.message.content)
+        assert set(made) == {"city", "rank"} and made["rank"] in (1, 2, 3) and said.finish_reason == "stop"
+    # What the model has no word for is told, and the next request is answered.
+    nothing = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"$ref": "http://127.0.0.1:9/x"}}}
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        client.chat.completions.create(**{**asked, "response_format": nothing})
+
+
+def test_several_answers_are_told_apart_whole_and_streamed(client) -> None:
+    asked = {"model": "toy", "prompt": "Once upon a time", "max_tokens": 5, "seed": 7, "n": 4}
+    whole = client.completions.create(**asked)
+    assert [one.index for one in whole.choices] == [0, 1, 2, 3] and len({one.text for one in whole.choices}) > 1
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (4, 20)
+    texts, reasons = dict.fromkeys(range(4), ""), {}
+    for chunk in client.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+    assert all(texts.values()) and reasons == dict.fromkeys(range(4), "length")
+    assert chunk.usage.completion_tokens == 20
+
+
+def test_biases_and_penalties_change_what_is_written(client) -> None:
+    asked = {"model": "toy", "prompt": "ha ha ha ha ha ha", "max_tokens": 8, "temperature": 0}
+    plain = client.completions.create(**asked, logprobs=0).choices[0].text
+    assert plain.count("ha") > 4
+    less = client.completions.create(**asked, frequency_penalty=2.0, presence_penalty=2.0).choices[0].text
+    assert less.count("ha") < plain.count("ha")
+    forced = client.completions.create(**asked, logit_bias={"28": 100}).choices[0].text
+    assert len(set(forced.split() or forced)) == 1 and forced != plain
 
 
 def test_client_that_leaves_gives_its_room_back(client, base) -> None:

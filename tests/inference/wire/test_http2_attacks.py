@@ -132,10 +132,10 @@ def test_requests_that_are_taken_back_in_one_turn_are_never_asked(peer):
 
 def test_client_that_takes_back_over_and_over_is_read_slowly_and_only_then_ended(peer):
     peer.send(b"".join(call_and_reset(peer, number) for number in range(1, 41, 2)))
-    peer.group._behind.clear()
-    peer.group._slow.clear()
+    peer.group.turns._behind.clear()
+    peer.group.turns._slow.clear()
     peer.connection.data_received(b"".join(call_and_reset(peer, number) for number in range(41, 4_001, 2)))
-    assert list(peer.group._slow) == [peer.connection] and not peer.group._behind
+    assert list(peer.group.turns._slow) == [peer.connection] and not peer.group.turns._behind
     turns = []
     while not peer.line.closed:
         before = peer.connection._floods._num_resets

@@ -1,7 +1,9 @@
 """HTTP/1.1: what a client that asks much, takes nothing or sends crumbs may cost."""
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -60,6 +62,21 @@ def test_many_requests_in_one_read_are_answered_only_as_far_as_they_are_taken():
     first, answered = asyncio.run(play())
     assert first < 1_024 // len(ASK) + 2
     assert answered == 3_000
+
+
+def test_connection_that_is_over_is_let_go_of_without_a_search_for_garbage():
+    async def play() -> "weakref.ref[object]":
+        caller = Caller(Connections(Large(), Limits()))
+        caller.send(ASK)
+        caller.connection.connection_lost(None)
+        return weakref.ref(caller.connection)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(play())() is None
+    finally:
+        gc.enable()
 
 
 def test_body_in_crumbs_is_refused_and_one_in_small_chunks_is_not():

@@ -1,10 +1,16 @@
 """A replica that gives answers again and has lanes, as a process, over both wires."""
 
+from types import SimpleNamespace
+
 import grpc
 import numpy as np
 import pytest
 
+from skyloom.inference.batcher import Ticket
+from skyloom.inference.response_cache import ResponseCache
+from skyloom.inference.tensors import Call
 from skyloom.inference.wire import open_inference_pb2 as pb
+from skyloom.inference.wire.offer_desk import OfferDesk
 from skyloom.inference.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from tests.inference.serving import INFER, TOKEN, body, find_prediction, running, toy_rows, write_access
@@ -24,6 +30,20 @@ def offering(tmp_path_factory):
 
 def ask(client, rows, token=TOKEN, headers=None, path=INFER, **more):
     return client.post(path, json=body(rows, **more), headers={"authorization": f"Bearer {token}", **(headers or {})})
+
+
+def test_cache_that_fails_keeps_nobody_waiting():
+    class Full(ResponseCache):
+        def keep(self, *_):
+            raise MemoryError
+
+    desk = OfferDesk(SimpleNamespace(plan=SimpleNamespace(manifest="m", lanes=None)), Full(2**20, 60.0), None)
+    answered = []
+    ticket = Ticket(Call((toy_rows(1),), 1, (0,), ""), 0.0, answered.append)
+    ticket.outputs = [toy_rows(1)]
+    with pytest.raises(MemoryError):
+        desk._answered(b"key", ticket.on_done, ticket)
+    assert answered == [ticket]
 
 
 def test_same_question_of_the_same_token_is_answered_again_and_is_a_prediction_of_its_own(offering):

@@ -48,6 +48,22 @@ def test_infer_without_an_id_is_named_by_its_prediction(served):
     assert answer.json()["id"] == answer.headers["skyloom-prediction-id"]
 
 
+def test_infer_large_binary_tensor_in_pieces_answers_the_same_on_one_connection(served):
+    _, client, _, folder = served
+    rows = toy_rows(4_096)
+    tensor = {"name": "x", "shape": [4_096, 4], "datatype": "FP32", "parameters": {"binary_data_size": rows.nbytes}}
+    content = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"content-length": f"{len(content) + rows.nbytes}", "content-type": "application/octet-stream"}
+    headers["inference-header-content-length"] = str(len(content))
+    wanted = oracle(folder / "bundle", rows)
+    for size in (2**17, 20_000, 5_000, 1_000, len(content)):
+        sent = content + rows.tobytes()
+        pieces = (sent[start : start + size] for start in range(0, len(sent), size))
+        answer = client.post(INFER, content=pieces, headers=headers)
+        found = answer.content[int(answer.headers["inference-header-content-length"]) :]
+        assert np.allclose(np.frombuffer(found, np.float32).reshape(wanted.shape), wanted, atol=1e-6)
+
+
 def test_infer_binary_tensors_both_ways(served):
     _, client, _, folder = served
     rows = toy_rows(5)

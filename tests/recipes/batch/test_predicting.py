@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from skyloom.inference.elements import from_bfloat16
-from skyloom.recipes.batch.inputs import RowReader
+from skyloom.recipes.batch.inputs import RowReader, _beyond
 from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
 from skyloom.recipes.batch.stride import Stride
@@ -55,6 +55,40 @@ def test_rows_without_a_value_are_left_out_and_told(desk: Desk) -> None:
     told = [msgspec.json.decode(line, type=LostRow).row_id for line in desk.kept[0].splitlines()]
     assert told == sorted([*range(0, 95, 10), 7])
     assert not {row["source_row_id"] for row in desk.rows()} & set(told)
+
+
+def test_rows_left_out_for_more_reasons_than_a_report_holds_are_counted_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def each_its_own(self: RowReader, batch: pa.RecordBatch) -> dict[int, str]:
+        numbers = batch.column("_rowid").to_pylist()
+        return {place: f"reason {number}" for place, number in enumerate(numbers) if number < 250}
+
+    desk.fill(vectors(toy_rows(300)))
+    monkeypatch.setattr(RowReader, "rejects", each_its_own)
+    monkeypatch.setattr(
+        "skyloom.recipes.batch.predicting._pace", lambda *_: Stride(workers=1, threads=1, batch=8, rows_per_s=1e6)
+    )
+    _, contents = desk.predict()
+    (report,) = contents.reports
+    assert (report.rows_out, contents.num_rows, contents.num_rejects, len(report.losses)) == (50, 50, 250, 200)
+
+
+def test_number_that_the_input_cannot_hold_is_told_and_not_made_another_one(tmp_path: Path) -> None:
+    inputs = (
+        TensorSpec(name="n", datatype=Datatype.INT8, shape=(-1,)),
+        TensorSpec(name="pair", datatype=Datatype.UINT8, shape=(-1, 2)),
+        TensorSpec(name="wide", datatype=Datatype.FP32, shape=(-1,)),
+    )
+    file = BundleFile(path="model.onnx", digest="sha256:" + "0" * 64, size_bytes=1)
+    made = Manifest(signature=Signature(inputs=inputs, outputs=()), files=(file,))
+    pairs = pa.array([[9, 9], [1, 2], [3, 4], None, [255, 0], [256, 0]], pa.list_(pa.int64(), 2))[1:]
+    batch = pa.record_batch({"n": pa.array([127, 128, -128, None, -129]), "pair": pairs, "wide": pa.array([2**40] * 5)})
+    reader = RowReader(made, {"n": "n", "pair": "pair", "wide": "wide"}, tmp_path)
+    _, tensors, reasons = reader.read(batch)
+    assert sorted(reasons) == [1, 2, 3, 4] and "'n' that INT8" in reasons[1] and "'n' that INT8" in reasons[4]
+    assert [tensor.tolist() for tensor in tensors[:2]] == [[127], [[1, 2]]]
+    assert np.flatnonzero(_beyond(inputs[1], pairs)).tolist() == [4]
 
 
 def test_no_row_that_can_be_predicted_makes_no_version(desk: Desk) -> None:

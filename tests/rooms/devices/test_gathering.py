@@ -91,6 +91,15 @@ def test_samples_that_two_ask_for_at_once_go_to_one(fleet):
         fleet.gather("other")
 
 
+def test_two_who_ask_at_once_for_other_samples_under_one_name_do_not_get_each_others(fleet):
+    fleet.bring("a", INPUTS)
+    fleet.bring("b", INPUTS)
+    of_a, of_b = fleet.prepare("same", site="a"), fleet.prepare("same", site="b")
+    with pytest.raises(model.SamplesMoved):
+        fleet.finish(of_a)
+    assert {row["device"] for row in fleet.rows(fleet.finish(of_b))} == {"d-b"}
+
+
 def test_samples_whose_dataset_failed_are_free_for_it_again(fleet):
     fleet.bring("a", INPUTS)
     made = fleet.gather("d")
@@ -124,3 +133,5 @@ def test_columns_have_the_models_own_names_where_it_has_as_many():
     assert list(rows_of(INPUTS, made))[1] == {"age": 4, "height": 5, "weight": 6}
     made = msgspec.structs.replace(made, columns=("age",))
     assert list(rows_of(INPUTS, made))[1] == {"image_0": 4, "image_1": 5, "image_2": 6}
+    made = msgspec.structs.replace(made, columns=("age", "at", "device"))
+    assert list(rows_of(INPUTS, made))[1] == {"age": 4, "at_input": 5, "device_input": 6}, "ours are beside them"

@@ -1,5 +1,6 @@
 """Devices and roll-outs over a store in memory: who may speak, what is told, what is taken in."""
 
+import msgspec
 import nacl.exceptions
 import nacl.signing
 import pytest
@@ -21,8 +22,10 @@ from skyloom.rooms.devices.messages import (
     Sampled,
     UploadOutbox,
 )
+from skyloom.rooms.devices.ports import DEVICE_CHUNKS
 from skyloom.rooms.devices.rollout import RolloutState
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.registry.model import RegisterModelVersion
 from skyloom.rooms.serving.predictions import name_prediction
 from skyloom.rooms.tenancy.model import NoToken, ProjectMissing
 from tests.rooms.devices.fleet_room import ANN, FleetRoom
@@ -346,3 +349,23 @@ def test_clock_of_a_device_that_is_wrong_is_told_and_taken_out_of_its_times(room
     room.do(ask, device)
     found = room.devices.find_prediction(name_prediction(RUN, 0), "p")
     assert found.at == room.clock.now() - 10
+
+
+def test_device_that_is_retired_while_it_joins_is_refused_in_words(room):
+    made = room.enrol("kiosk")
+    asker = room.caller(made.code)
+    room.do(model.RetireDevice(name="kiosk"))
+    with pytest.raises(model.JoinCodeUsed, match="no more"):
+        room.do(JoinDevice(device=made.device.id, nonce="0" * 32), asker)
+
+
+def test_version_of_another_project_is_not_named_to_a_device_that_speaks_of_it(room):
+    foreign = msgspec.structs.replace(ANN, project="q", scope="q")
+    manifest = room.versions[0].manifest
+    theirs = room.do(RegisterModelVersion(model="hidden", manifest=manifest), foreign)
+    device = room.join("kiosk")
+    room.sync(device, serving=theirs.id)
+    upload(room, device, 0, [RunBegan(run=RUN, version=theirs.id, at=1.0), predicted(0)])
+    assert room.do(model.GetDevice(name="kiosk")).serving == theirs.id
+    (chunk,) = room.store.read(lambda view: view.select(DEVICE_CHUNKS))
+    assert chunk.model == ""

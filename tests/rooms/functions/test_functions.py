@@ -1,20 +1,24 @@
 """Functions and queued calls with the room's own clock: at least once, bounded, never with rights that are lost."""
 
 import itertools
+from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import IllegalMove, SkyloomError, StorageFull
 from skyloom.core.operation import Right
-from skyloom.rooms.functions import model
+from skyloom.ports.store import Collection, Transaction, changed
+from skyloom.rooms.functions import model, rules, service
 from skyloom.rooms.functions.model import Invocation, InvocationState
-from skyloom.rooms.functions.ports import INVOCATIONS
+from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS, ErrandResult
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
 from skyloom.rooms.serving.model import Deploy, SecretsForNobody
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
+from skyloom.stores.memory import MemorySnapshot
 from tests.rooms.functions.workroom import GREET, POUR, Workroom
 from tests.rooms.serving.bench import Crash
 
@@ -147,12 +151,138 @@ def test_one_function_takes_no_more_than_its_share_and_holds_up_no_other() -> No
     assert (len(urls), len(set(urls))) == (17, 2)
 
 
+def test_round_reads_what_is_due_however_many_functions_and_calls_wait(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = invoke(room)
+
+    def work(tx: Transaction) -> None:
+        hello = tx.select(FUNCTIONS)[0]
+        for number in range(300):
+            tx.insert(FUNCTIONS, changed(hello, {"id": f"fn_{number}", "name": f"f{number}"}))
+            later = {"id": f"inv_{number}", "function_id": f"fn_{number}", "key": str(number), "next_at": 9e9}
+            tx.insert(INVOCATIONS, changed(first, later))
+
+    room.disk.write(work)
+    read: Counter[str] = Counter()
+    select = MemorySnapshot.select
+
+    def counted(view: MemorySnapshot, collection: Collection[Any], *args: Any, **options: Any) -> list[Any]:
+        found = select(view, collection, *args, **options)
+        read[collection.name] += len(found)
+        return found
+
+    monkeypatch.setattr(MemorySnapshot, "select", counted)
+    room.functions.tick()
+    assert [errand.id for errand in room.errands.begun] == [f"{first.id}.1"]
+    assert read["functions"] < 5, "of 301 functions"
+    assert read["invocations"] <= 70, "of 301 calls"
+
+
+def test_one_project_takes_no_more_than_its_share_and_holds_up_no_other(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_AT_ONCE", 5)
+    monkeypatch.setattr(service, "_AT_ONCE_PROJECT", 2)
+    for number in range(9):
+        one = invoke(room, str(number))
+    theirs = msgspec.structs.replace(
+        one, id="inv_theirs", project="q", function_id="fn_theirs", next_at=one.next_at + 1
+    )
+    room.store.write(lambda tx: tx.insert(INVOCATIONS, theirs))
+    room.clock.advance(2)
+    room.functions.tick()
+    assert len(room.errands.begun) == 2
+    assert room.disk.read(lambda view: view.get(INVOCATIONS, "inv_theirs")).state is DEAD, "its turn came"
+
+
+def test_call_that_was_not_sent_cannot_have_been_answered(room: Workroom) -> None:
+    with pytest.raises(IllegalMove):
+        rules.settled(invoke(room), ErrandResult(id="x", status=200), 1.0)
+
+
+def test_round_that_sent_everything_waits_for_an_answer_and_lists_tell_calls_apart(room: Workroom) -> None:
+    invoke(room)
+    assert room.functions.tick() > 1
+    for named, state, count in (("hello", None, 1), ("other", None, 0), (None, RUNNING, 1), (None, DEAD, 0)):
+        assert len(room.do(model.ListInvocations(function=named, state=state)).items) == count  # type: ignore[attr-defined]
+
+
+def test_longest_answer_is_kept(room: Workroom) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(content=b'"' + b"x" * (model.MAX_ANSWER_BYTES - 2) + b'"')
+    room.functions.tick()
+    assert (room.calls[0].state, len(room.calls[0].answer)) == (SUCCEEDED, model.MAX_ANSWER_BYTES)
+
+
 def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "MAX_WAITING", 2)
     for number in range(2):
         invoke(room, str(number))
     with pytest.raises(model.TooManyWaiting):
         invoke(room, "one more")
+
+
+def test_dead_letters_come_back_to_a_queue_that_is_bounded_too(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = invoke(room)
+    room.functions.tick()
+    room.errands.answer(422)
+    room.functions.tick()
+    monkeypatch.setattr(model, "MAX_WAITING", 1)
+    invoke(room, "Bob")
+    with pytest.raises(model.TooManyWaiting):
+        room.do(model.RetryInvocation(invocation_id=dead.id))
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_call_on_its_way_when_its_function_is_deleted_is_not_left_in_the_queue(room: Workroom, dies: bool) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.do(model.DeleteFunction(name="hello"))
+    if dies:
+        room.start()
+    else:
+        room.errands.answer(0, problem="nobody")
+    room.functions.tick()
+    assert (room.calls[0].state, room.calls[0].ended_at) == (DEAD, room.clock.now())
+    assert "deleted" in room.calls[0].message
+
+
+def test_call_whose_function_has_no_port_yet_is_looked_at_soon_though_others_are_on_their_way(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke(room)
+    room.functions.tick()
+    monkeypatch.setattr(room.serving, "url", lambda _: "")
+    invoke(room, "Bob")
+    assert room.functions.tick() < 1
+
+
+def test_answer_that_the_disk_did_not_take_is_written_later_and_its_call_not_made_again(
+    room: Workroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer()
+
+    def full(_: object) -> object:
+        raise StorageFull("The disk is full.", next_action="Make room.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(room.functions._store, "write", full)
+        with pytest.raises(StorageFull):
+            room.functions.tick()
+    room.functions.tick()
+    assert (room.calls[0].state, len(room.errands.begun)) == (SUCCEEDED, 1)
+
+
+def test_answer_that_calls_itself_text_and_is_none_is_kept_as_bytes(room: Workroom) -> None:
+    invoke(room)
+    room.functions.tick()
+    room.errands.answer(content=b"\xff")
+    room.functions.tick()
+    assert (room.calls[0].state, room.calls[0].answer) == (SUCCEEDED, '"/w=="')
 
 
 def test_deleted_function_leaves_dead_letters_and_its_name(room: Workroom) -> None:
@@ -169,7 +299,13 @@ def test_deleted_function_leaves_dead_letters_and_its_name(room: Workroom) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [("[]", "JSON object"), ("{", "JSON object"), ("{}", "lacks 'name'"), ('{"name":"a","x":1}', "is given 'x'")],
+    [
+        ("[]", "JSON object"),
+        ("{", "JSON object"),
+        ('{"name":' + "[" * 30_000, "JSON object"),
+        ("{}", "lacks 'name'"),
+        ('{"name":"a","x":1}', "is given 'x'"),
+    ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_they_wait(room: Workroom, arguments: str, words: str) -> None:
     with pytest.raises(model.ArgumentsUnreadable, match=words):

@@ -84,7 +84,7 @@ class Workroom(Bench):
         self.errands = MemoryErrands()
         self.functions = Functions(self.store, self.clock, self.ids, self.tenancy, self.serving, self.errands)
         arrays = Arrays(self.store, self.clock, self.ids, self.blobs, self.jobs)
-        schedules = Schedules(self.store, self.clock, self.ids, self.outbox, self.jobs)
+        schedules = Schedules(self.store, self.clock, self.ids, self.outbox, self.jobs, self.tenancy.lost_right)
         self.templates = Templates(self.store, self.clock, self.ids, self.jobs, arrays, schedules)
         runner = Runner(self.ids, self.functions, self.templates, self.jobs, None)  # type: ignore[arg-type]
         self.triggers = Triggers(

@@ -9,7 +9,6 @@ import pytest
 from skyloom.core.errors import InternalError, StorageFull
 from skyloom.core.events import Moved
 from skyloom.core.resources import Resources
-from skyloom.embedded import COLLECTIONS, LOGS
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.engine import Command, Machine
@@ -23,6 +22,7 @@ from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.rulebook import SetScheduling
 from skyloom.rooms.scheduling.service import Scheduling
+from skyloom.stored import COLLECTIONS, LOGS
 from skyloom.stores.sqlite import SqliteStore
 from tests.rooms.job_rooms import NoTokens, job_rooms
 from tests.rooms.workshop import ANN, BOB, Workshop

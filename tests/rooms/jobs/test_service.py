@@ -7,7 +7,7 @@ import pytest
 from skyloom.core.operation import Caller
 from skyloom.ports.engine import Command, TaskPlan
 from skyloom.ports.store import Snapshot, Transaction
-from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs import rules, settling
 from skyloom.rooms.jobs.model import (
     Job,
     JobBeyondBounds,
@@ -67,7 +67,7 @@ def test_job_whose_state_cannot_be_written_does_not_block_the_others(
     shop.loop.tick()
     write = shop.loop._write
 
-    def refusing(tx: Transaction, job: Job, made: rules.Settled) -> bool:
+    def refusing(tx: Transaction, job: Job, made: settling.Settled) -> bool:
         if job.id == bad:
             raise ValueError("a damaged record")
         return write(tx, job, made)

@@ -9,6 +9,7 @@ from skyloom.rooms.monitoring.model import Feature, Histogram, Profile, Reductio
 from skyloom.rooms.monitoring.rules import SIGNIFICANCE, drift
 from tests.rooms.monitoring.digits import Digits, count, digits, numbers
 
+pytestmark = pytest.mark.xdist_group("digits")  # one worker trains the classifier
 LIMIT, MIN_ROWS = 0.2, 200
 Images = np.ndarray  # [n, 784], 0 to 1
 

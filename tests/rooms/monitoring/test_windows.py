@@ -1,9 +1,13 @@
+import tracemalloc
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skyloom.rooms.monitoring.model import Histogram, Latency, Traffic
+from skyloom.rooms.monitoring.packed import packed
 from skyloom.rooms.monitoring.windows import (
     Bounds,
     Report,
@@ -14,7 +18,6 @@ from skyloom.rooms.monitoring.windows import (
     observed,
     recent,
     recent_rows,
-    traffic_between,
 )
 
 SMALL = st.integers(0, 1_000)
@@ -59,13 +62,13 @@ def test_merging_histograms_of_different_profiles_raises():
 @given(TRAFFIC, TRAFFIC)
 def test_traffic_between_two_reports_is_what_was_added(before: Traffic, added: Traffic):
     after = merge_traffic(before, added)
-    difference = traffic_between(before, after)
+    difference = recent([ring_of((0, before), (1, after))], 1, 1e6).traffic
     assert merge_traffic(before, difference) == after
 
 
 @given(TRAFFIC, TRAFFIC)
 def test_traffic_between_any_two_reports_is_never_negative(before: Traffic, after: Traffic):
-    difference = traffic_between(before, after)
+    difference = recent([ring_of((0, before), (1, after))], 1, 1e6).traffic
     numbers = [difference.requests, difference.rows, difference.client_errors, difference.server_errors]
     numbers += difference.latency.counts.values()
     numbers += [count for histogram in difference.histograms for count in (*histogram.counts, histogram.missing)]
@@ -165,3 +168,43 @@ def test_ring_of_a_replica_with_another_profile_starts_over():
     old = Traffic(requests=5, histograms=(Histogram(counts=(5, 0)),))
     new = Traffic(requests=6, histograms=(Histogram(counts=(5, 0, 1)),))
     assert len(ring_of((0, old), (10, new)).reports) == 1
+
+
+def test_ring_of_a_quarter_hour_takes_few_bytes():
+    counts = [[0] * 12 for _ in range(16)]
+    places = dict.fromkeys(range(40), 0)
+    ring, bounds = Ring(), Bounds()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for second in range(0, 1_000, 2):
+            for place in (*places, *places):
+                places[place] += 1 + second % (place + 1)
+            for row in counts:
+                row[second % 12] += 1_000 + second
+            histograms = tuple(Histogram(counts=tuple(row)) for row in counts)
+            traffic = Traffic(
+                requests=second, rows=second, latency=Latency(counts=places.copy()), histograms=histograms
+            )
+            ring = observed(ring, Report(at=float(second), traffic=traffic), bounds)
+        assert len(ring.reports) > 60
+        assert tracemalloc.get_traced_memory()[0] - before < 200_000  # as objects they were 900,000
+    finally:
+        tracemalloc.stop()
+
+
+@given(TRAFFIC, TRAFFIC)
+def test_packed_report_is_what_was_reported(first: Traffic, second: Traffic):
+    before = packed(1.0, first)
+    after = packed(2.0, second, before)
+    assert (before.traffic, after.traffic) == (first, second)
+    assert after.counted == msgspec.structs.replace(second, histograms=())
+    assert (after.at, after.rows) == (2.0, second.rows)
+
+
+def test_report_without_news_is_kept_once():
+    traffic = Traffic(requests=3, histograms=(Histogram(counts=(1, 2)),))
+    before = packed(1.0, traffic)
+    after = packed(2.0, traffic, before)
+    assert after._counts is before._counts
+    assert after._histograms is before._histograms

@@ -69,7 +69,7 @@ class Mill(Bench):
             return handler.run(operation, by)
         return self.store.write(lambda tx: handler.run(tx, operation, by))
 
-    def write(self, replica: str, count: int, torn: bool = False) -> None:
+    def write(self, replica: str, count: int, torn: bool = False, **values: object) -> None:
         """A replica samples some rows, and may die in the line behind them."""
         folder = Path(self.files.samples_folder(self.endpoint))
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,11 @@ class Mill(Bench):
                 name = f"pred_{replica.removeprefix('rep_')}_{len(self.written)}"
                 self.written.append(name)
                 row = SampledRow(
-                    prediction_id=name, row=0, at=self.clock.now(), said="cat", values={"x": len(self.written)}
+                    prediction_id=name,
+                    row=0,
+                    at=self.clock.now(),
+                    said="cat",
+                    values={"x": len(self.written), **values},
                 )
                 file.write(msgspec.json.encode(row) + b"\n")
             file.write(b'{"type":"row","predi' if torn else b"")
@@ -211,6 +215,21 @@ def test_what_was_taken_is_removed_and_the_newest_segment_of_a_live_replica_stay
     assert list(folder.iterdir()) == []
     status = mill.ask(model.GetSampling(name="toy"))
     assert (status.waiting_bytes, status.num_rows, status.draft) == (0, 40, "")
+
+
+def test_whole_numbers_that_no_float_says_are_kept_as_they_are(mill):
+    log_to(mill)
+    replica = mill.replica_ids()[0]
+    mill.write(replica, 1, user=2**53 + 1, tokens=[1, 2])
+    mill.write(replica, 1, user=7, tokens=[2**24 + 1, 2])
+    mill.taken()
+    mill.write(replica, 1, user=8, tokens=[3, 2**60 + 1])
+    mill.write(replica, 1, x=2**60 + 1, tokens=[4, 5])
+    mill.taken()
+    first, second, third, fourth = mill.rows()
+    assert (first["user"], second["user"], third["user"]) == (str(2**53 + 1), "7", "8")
+    assert (first["tokens"], second["tokens"], fourth["tokens"]) == ([1, 2], [2**24 + 1, 2], [4, 5])
+    assert (third["tokens__2"], fourth["x__2"]) == (f"[3,{2**60 + 1}]", str(2**60 + 1))
 
 
 def test_labels_come_to_rows_that_were_there_already_and_stay(mill):

@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from skyloom.core.errors import AlreadyExists, LimitExceeded, Unavailable
 from skyloom.core.ids import CountingIds
-from skyloom.core.operation import Caller
+from skyloom.core.operation import Caller, Right
 from skyloom.ports.door import Outbox
 from skyloom.ports.engine import Command
 from skyloom.ports.store import Transaction, changed
 from skyloom.rooms.jobs.model import JobSpec, ListJobs
+from skyloom.rooms.overview.explainers import of_schedules
 from skyloom.rooms.schedules import model
-from skyloom.rooms.schedules.model import CreateSchedule, Missed, ScheduleMissing, ScheduleStatus
+from skyloom.rooms.schedules.model import CreateSchedule, Missed, PauseReason, ScheduleMissing, ScheduleStatus
 from skyloom.rooms.schedules.ports import SCHEDULES
 from skyloom.rooms.schedules.service import Schedules
 from tests.rooms.workshop import ANN, BOB, Workshop
@@ -24,12 +26,17 @@ SPEC = JobSpec(entry=Command(argv=("true",)), name="tidy")
 class Bench:
     def __init__(self) -> None:
         self.shop = Workshop()
+        self.lost: dict[str, str] = {}  # by the token's id
         self.schedules = self.restarted()
 
     def restarted(self) -> Schedules:
         """Another control plane over the same store."""
         shop = self.shop
-        return Schedules(shop.store, shop.clock, CountingIds(), Outbox(shop.clock), shop.jobs)
+        return Schedules(shop.store, shop.clock, CountingIds(), Outbox(shop.clock), shop.jobs, self.lost_right)
+
+    def lost_right(self, view: object, token_id: str, project: str, right: Right, principal: str) -> str:
+        assert (project, right) == ("p", Right.RUN)
+        return self.lost.get(token_id, "").format(principal)
 
     def change(self, work: Callable[[Transaction], Any]) -> Any:
         return self.shop.store.write(work)
@@ -99,6 +106,40 @@ def test_paused_schedule_begins_nothing_and_goes_on_from_the_moment_it_is_resume
     assert resumed.upcoming[0] == 14_400.0
     bench.schedules.tick()
     assert bench.jobs() == []
+
+
+def test_schedule_stops_with_the_token_it_acts_by_and_goes_on_by_the_one_that_resumes_it(bench: Bench) -> None:
+    ann, bob = (
+        msgspec.structs.replace(ANN, token_id="tok_a"),
+        msgspec.structs.replace(ANN, principal="bob", token_id="tok_b"),
+    )
+    bench.create(by=ann, overlap=model.Overlap.ALLOW)
+    bench.shop.clock.advance(2_600)
+    bench.schedules.tick()
+    assert len(bench.jobs()) == 1
+    bench.lost["tok_a"] = "the token of {} was revoked or has expired"
+    bench.shop.clock.advance(3_600)
+    for _ in range(2):
+        bench.schedules.tick()
+    schedule = bench.get().schedule
+    assert (len(bench.jobs()), schedule.paused, schedule.paused_for) == (1, True, PauseReason.LOST_RIGHT)
+    assert "the token of ann was revoked" in schedule.message
+    told = of_schedules(bench.schedules)
+    why = bench.shop.store.read(lambda view: told(view, schedule.id, "p"))
+    assert (why.state, why.reason, why.message) == ("paused", "lost_right", schedule.message)
+    assert why.next_action == "Go on: skyloom schedule resume tidy."
+    resumed = bench.change(lambda tx: bench.schedules.resume(tx, model.ResumeSchedule(name="tidy"), bob)).schedule
+    assert (resumed.owner, resumed.token_id, resumed.paused_for, resumed.message) == ("bob", "tok_b", None, "")
+    bench.shop.clock.advance(3_600)
+    bench.schedules.tick()
+    assert len(bench.jobs()) == 2 and bench.get().schedule.created_by == "ann"
+
+
+def test_active_schedule_is_taken_over_by_who_resumes_it(bench: Bench) -> None:
+    bench.create(by=msgspec.structs.replace(ANN, token_id="tok_a"))
+    bob = msgspec.structs.replace(ANN, principal="bob", token_id="tok_b")
+    taken = bench.change(lambda tx: bench.schedules.resume(tx, model.ResumeSchedule(name="tidy"), bob)).schedule
+    assert (taken.owner, taken.token_id, taken.next_at) == ("bob", "tok_b", bench.get().upcoming[0])
 
 
 def test_deleted_schedule_leaves_its_name_free(bench: Bench) -> None:

@@ -30,6 +30,7 @@ from skyloom.stores.memory import MemoryStore
 from tests.rooms.job_rooms import job_rooms
 
 ME = Caller(principal="me", project="default", scope="*", rights=frozenset(Right))
+NO_PROFILE = Profile()
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 4)),),
     outputs=(TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 3)),),
@@ -186,9 +187,11 @@ class Bench:
             self.files,
         )
 
-    def register(self, model: str = "toy", weights: bytes = b"one", **described: Any) -> None:
+    def register(
+        self, model: str = "toy", weights: bytes = b"one", profile: Profile = NO_PROFILE, **described: Any
+    ) -> None:
         files = []
-        for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(Profile()))):
+        for path, content in (("model.onnx", weights), ("profile.json", msgspec.json.encode(profile))):
             digest, size_bytes = self.blobs.put([content])
             files.append(BundleFile(path=path, digest=digest, size_bytes=size_bytes))
         ask = RegisterModelVersion(model=model, manifest=Manifest(signature=SIGNATURE, files=tuple(files), **described))
@@ -289,6 +292,7 @@ class Bench:
         ready: bool = True,
         by: Caller | None = None,
         guests: Any = (),
+        guest_traffic: Any = (),
         gpu: Any = None,
         **traffic: Any,
     ) -> Any:
@@ -301,6 +305,7 @@ class Bench:
             rest_port=50_000 + int(replica.id.rpartition("_")[2], 36) % 10_000 if replica.private else 40_001,
             traffic=Traffic(**traffic),
             guests=guests,
+            guest_traffic=guest_traffic,
             gpu=gpu,
         )
         return self.serving.report(ask, caller)

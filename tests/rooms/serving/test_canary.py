@@ -3,6 +3,7 @@
 import random
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -290,6 +291,17 @@ def test_what_is_kept_for_going_back_makes_room_for_what_waits():
     waiting = seen(2, 2, True, ready=False, job=JobState.QUEUED, waits=True)
     assert fleet.reconcile(Situation(one, [seen(1, 1, True), waiting], listens=True), NOW).drop_fallback
     assert not fleet.reconcile(Situation(one, [seen(1, 1, True), seen(2, 2, True)], listens=True), NOW).drop_fallback
+
+
+@pytest.mark.parametrize(("stable", "makes_room"), [(2, True), (1, False)])
+def test_what_is_kept_makes_room_for_a_canary_that_would_not_go_back_to_it(stable: int, makes_room: bool):
+    kept = Fallback(number=1, until=NOW + 60)
+    one = changed(
+        endpoint(1, revision=3), {"front": Front.GATEWAY, "split": TrafficSplit(shares={2: 1}), "fallback": kept}
+    )
+    held = [seen(1, 1, True), seen(2, 2, True), seen(3, 3, True, ready=False, job=JobState.QUEUED, waits=True)]
+    situation = Situation(one, held, listens=True, canary=canary(number=3, stable=stable))
+    assert fleet.reconcile(situation, NOW).drop_fallback is makes_room
 
 
 @given(SITUATIONS)

@@ -4,11 +4,24 @@ import msgspec
 import pytest
 
 from skyloom.core.resources import Resources
+from skyloom.rooms.monitoring.model import (
+    AlertState,
+    Feature,
+    GetMonitor,
+    Histogram,
+    ListAlerts,
+    NotWatched,
+    Profile,
+    Reduction,
+    Signal,
+    Traffic,
+)
+from skyloom.rooms.monitoring.ports import WATCHES
 from skyloom.rooms.registry.bundle import RuntimeName
 from skyloom.rooms.registry.model import ModelMissing, ModelVersionMissing
 from skyloom.rooms.registry.services import ServiceMethod, ServiceSpec
 from skyloom.rooms.serving.model import FindPrediction, PackModels
-from skyloom.rooms.serving.pack import GuestReport, GuestState, PackUnclear
+from skyloom.rooms.serving.pack import GuestReport, GuestState, GuestTraffic, PackUnclear
 from skyloom.rooms.serving.ports import REPLICAS
 from skyloom.rooms.serving.predictions import Prediction, name_prediction
 from tests.rooms.serving.bench import ME, Bench, Crash
@@ -124,3 +137,56 @@ def test_prediction_of_a_guest_is_found_with_its_version_and_a_replica_says_what
     said = GuestReport(model="cat", version="1", state=GuestState.LOADED, memory_bytes=5, requests=3, loads=1)
     bench.report(replica, guests=(said,))
     assert bench.status().replicas[0].guests == (said,)
+
+
+AGE = Feature(name="age", tensor="x", reduction=Reduction.COLUMN, edges=(30.0, 40.0, 50.0))
+PROFILE = Profile(features=(AGE,), histograms=(Histogram(counts=(1_000,) * 4),))
+
+
+def saw(model: str, counts: tuple[int, ...], label: str = "1") -> GuestTraffic:
+    seen = Traffic(requests=sum(counts), rows=sum(counts), histograms=(Histogram(counts=counts),))
+    return GuestTraffic(model=model, version=label, traffic=seen)
+
+
+def firing(bench) -> dict[str, Signal]:
+    open_ = bench.monitoring.list_alerts(ListAlerts(state=AlertState.FIRING), ME).items
+    return {alert.endpoint_name: alert.signal for alert in open_}
+
+
+def watched(bench, name: str):
+    return bench.monitoring.get(GetMonitor(name=name), ME)
+
+
+def test_guest_that_drifts_fires_an_alert_of_its_own_as_an_endpoint_does(bench):
+    bench.register("cat", b"a third cat", PROFILE)
+    pack(bench, "cat", "dog")
+    bench.settle(2)
+    (replica,) = bench.disk.read(lambda view: view.select(REPLICAS))
+    alike = (saw("cat", (100, 100, 100, 100), "2"), saw("stranger", (9, 9, 9, 9)))
+    bench.report(replica, guest_traffic=alike)
+    bench.monitoring.tick()
+    assert firing(bench) == {} and watched(bench, "toy:cat").rows == 400
+    assert watched(bench, "toy").rows == 0, "its rows are those of another model"
+    bench.clock.advance(5)
+    bench.report(replica, guest_traffic=(saw("cat", (100, 100, 100, 3_000), "2"),))
+    bench.monitoring.tick()
+    assert firing(bench) == {"toy:cat": Signal.DRIFT}
+    assert [one.name for one in watched(bench, "toy:cat").drift if one.drifted] == ["age"]
+    with pytest.raises(NotWatched):
+        watched(bench, "toy:stranger")
+
+
+def test_watch_of_a_guest_ends_with_it_and_with_its_endpoint_and_comes_back(bench):
+    def active() -> set[str]:
+        return {watch.endpoint_name for watch in bench.disk.read(lambda view: view.select(WATCHES, {"active": True}))}
+
+    pack(bench, "cat", "dog")
+    assert active() == {"toy", "toy:cat", "toy:dog"}
+    pack(bench, remove=("dog",))
+    assert active() == {"toy", "toy:cat"}
+    bench.stop()
+    assert active() == set()
+    pack(bench, "dog")
+    assert active() == set(), "who is stopped is not watched"
+    bench.deploy()
+    assert active() == {"toy", "toy:cat", "toy:dog"}

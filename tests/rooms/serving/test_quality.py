@@ -42,12 +42,12 @@ class Farm(Bench):
         labels = CLASSES if kind is ModelKind.CLASSIFICATION else ()
         self.register(weights=weights, kind=kind, labels=labels)
 
-    def answer(self, rows=CHANCES, status: int = 200, revision: int = 0) -> str:
+    def answer(self, rows=CHANCES, status: int = 200, revision: int = 0, tensor=None) -> str:
         """A replica answers; returns the prediction's id."""
         live = self.disk.read(lambda view: view.select(REPLICAS, {"ended_at": None}))
         replica = next(item for item in live if not revision or item.revision_number == revision)
         log = self.files.logs.setdefault(replica.id, b"")
-        outputs = (
+        outputs = tensor or (
             [{"name": "y", "datatype": "FP32", "shape": [len(rows), 3], "data": list(chain(*rows))}] if rows else None
         )
         line = Prediction(
@@ -184,3 +184,25 @@ def test_canary_whose_answers_are_wrong_goes_back(farm):
     canary = farm.disk.read(lambda view: view.select(CANARIES, newest_first=True, limit=1))[0]
     assert canary.state is CanaryState.ROLLED_BACK and "40 of 40 rows with a label" in canary.message
     assert farm.status().endpoint.current == 1
+
+
+def test_label_that_is_corrected_on_the_last_minute_of_its_time_is_taken_out_of_its_count(farm):
+    farm.clock.advance(299 - farm.clock.now() % 300)
+    made = farm.answer()
+    farm.clock.advance(KEEP_S - 100)
+    farm.give((made, "cat", 0), (made, "dog", 1))
+    farm.clock.advance(99)
+    farm.feedback.trim()
+    assert farm.give((made, "cow", 0)).corrected == 1
+    (bucket,) = farm.disk.read(lambda view: view.select(QUALITY))
+    assert (bucket.count.labelled, bucket.count.right) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"), [([2], [1, 2]), ([2], ["cat", "dog"]), ([2, 3], ["a", "b", "c", "d", "e", "f"])]
+)
+def test_answer_whose_first_output_is_no_scores_is_not_judged(farm, shape, data):
+    tensor = [{"name": "y", "datatype": "X", "shape": shape, "data": data}]
+    made = farm.answer(tensor=tensor)
+    report = farm.give((made, "cat", 0))
+    assert (report.counted, report.refusals[0].outcome) == (0, LabelOutcome.UNJUDGED)

@@ -48,14 +48,14 @@ def test_deploy_starts_replicas_as_jobs_and_becomes_ready(bench):
 
 
 def test_endpoint_that_always_fails_does_not_block_the_others(bench, monkeypatch):
-    bring_about = bench.serving._bring_about
+    bring_about = bench.serving._reconciler.bring_about
 
     def refusing(endpoint):
         if endpoint.name == "bad":
             raise RuntimeError("a defect")
         return bring_about(endpoint)
 
-    monkeypatch.setattr(bench.serving, "_bring_about", refusing)
+    monkeypatch.setattr(bench.serving._reconciler, "bring_about", refusing)
     bench.deploy(name="bad")
     bench.deploy(name="good")
     bench.settle()

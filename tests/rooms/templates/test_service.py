@@ -39,7 +39,7 @@ class Bench:
         shop = self.shop = Workshop()
         ids = CountingIds()
         self.arrays = Arrays(shop.store, shop.clock, ids, shop.blobs, shop.jobs)
-        self.schedules = Schedules(shop.store, shop.clock, ids, Outbox(shop.clock), shop.jobs)
+        self.schedules = Schedules(shop.store, shop.clock, ids, Outbox(shop.clock), shop.jobs, lambda *_: "")
         self.templates = Templates(shop.store, shop.clock, ids, shop.jobs, self.arrays, self.schedules)
 
     def apply(self, by: Caller = ANN, **parts: object) -> TemplatePlan:

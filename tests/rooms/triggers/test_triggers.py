@@ -37,6 +37,7 @@ from skyloom.rooms.triggers.model import (
     TriggerStatus,
     When,
 )
+from skyloom.rooms.triggers.ports import HOOKS_SEEN
 from skyloom.sdk.triggers import signature_of
 from tests.rooms.functions.workroom import GREET, ON_EVENT, Workroom
 from tests.rooms.serving.bench import ME, Crash
@@ -350,6 +351,46 @@ def test_call_that_is_not_signed_now_by_who_knows_the_secret_is_refused(room: Wo
     with pytest.raises(model.HookPaused):
         room.triggers.take_call(made.trigger.id, good, b"x")
     assert room.disk.read(lambda view: len(view.entries(EVENTS))) == number
+
+
+def test_event_whose_delivery_is_refused_is_told_and_holds_up_no_other(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)  # it takes no event any more, and is there
+    body = b"1"
+    room.triggers.take_call(made.trigger.id, signature_of(body, made.secret, now=room.clock.now()), body)
+    run(room, 2)
+    status = show(room)
+    assert (status.trigger.num_refused, status.trigger.num_delivered, status.trigger.state) == (
+        1,
+        0,
+        TriggerState.ACTIVE,
+    )
+    assert "does not take an event" in status.deliveries[0].delivery.message == status.trigger.message
+    again = model.Redeliver(name="t", number=status.deliveries[0].delivery.number)
+    with pytest.raises(model.TriggerUnclear):
+        room.do(again)
+    room.put_up(ON_EVENT)
+    assert room.do(again).delivery.began  # type: ignore[attr-defined]
+    with pytest.raises(model.NothingToRepeat):
+        room.do(again)
+    run(room, 2)
+    assert [event.body for event in told(room)] == ["1"]
+
+
+def test_address_that_is_called_without_end_is_closed_for_some_minutes(room: Workroom) -> None:
+    made = create(room, Happening.HTTP, max_per_hour=2)
+
+    def call(body: bytes) -> str:
+        signature = signature_of(body, made.secret, now=room.clock.now())
+        return room.triggers.take_call(made.trigger.id, signature, body)
+
+    first = [call(b"1"), call(b"2")]
+    with pytest.raises(model.TooManyHookCalls):
+        call(b"3")
+    assert [call(b"1"), call(b"2")] == first, "what was taken is taken still"
+    room.clock.advance(2 * model.TOLERANCE_S + 1)
+    call(b"3")
+    assert len(room.disk.read(lambda view: view.select(HOOKS_SEEN))) == 1
 
 
 def test_deliveries_that_are_kept_are_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:

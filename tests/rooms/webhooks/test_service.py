@@ -108,6 +108,14 @@ def test_name_that_nobody_knows_now_is_taken_and_said_until_news_arrive(post: Po
     assert [hook.last_error for hook in post.room.list(ListWebhooks(), ANN).items] == ["", ""]
 
 
+def test_addresses_that_were_doubted_and_never_written_are_forgotten(post: Post):
+    urls = [f"https://{number}.example/in" for number in range(1_000)]
+    post.outside.unknown = frozenset(urls)
+    for url in urls:  # as a request that is repeated: what it did is answered, and nothing is written
+        post.room.check(CreateWebhook(url=url, kinds=tuple(NewsKind)), ANN)
+    assert len(post.room._doubts) < 500 and (ANN.project, urls[-1]) in post.room._doubts
+
+
 def test_news_of_other_kinds_and_projects_is_not_sent(post: Post):
     post.create(NewsKind.BUDGET)
     post.happen("job_1")

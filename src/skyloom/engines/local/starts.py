@@ -66,9 +66,8 @@ class Starts:
             os.close(write)
         with os.fdopen(read, "rb") as pipe:
             said = pipe.readline()
-        with contextlib.suppress(
-            ChildProcessError
-        ):  # the program that we live in ignores SIGCHLD: the kernel collected it
+        # The program that we live in ignores SIGCHLD: the kernel collected it.
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(between, 0)
         if not said:
             raise OSError(errno.EAGAIN, "its first process ended early; see shim.err")

@@ -47,9 +47,8 @@ class Visits:
 
     def open(self, visit: str, make: Callable[[], TaskChannel]) -> tuple[int, ...]:
         """Make a channel and hold it under an id, unless that is done; returns its streams. Raises what making it raises."""
-        with (
-            self._opening
-        ):  # two questions for one channel, of which one was thought lost, must not run a command twice
+        # Two questions for one channel, of which one was thought lost, must not run a command twice.
+        with self._opening:
             held = self._open.get(visit) or _Visit(make())
             with self._lock:
                 self._open[visit] = held

@@ -78,7 +78,7 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) 
     """
     # What libraries and jobs write below the home folder is its owner's alone too: the database's log, tables, output.
     os.umask(0o077)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    begin_log()
     # The server ends itself with the signal it got; this makes SIGTERM pass through `finally` like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     with disk_errors(settings.home):
@@ -90,6 +90,12 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) 
     finally:
         (settings.home / "server.json").unlink(missing_ok=True)
         embedded.close()
+
+
+def begin_log() -> None:
+    """What is logged goes to the standard error, from INFO on. Not so what `httpx` asks: a webhook's address may be its secret."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _run(settings: Settings, embedded: Embedded, ready: Callable[[str], None]) -> None:

@@ -29,11 +29,12 @@ _CHUNK_BYTES = 64 * 1024
 _CHECK_S = 5.0
 _DRAIN_S = 1.0  # for output that is on its way when a command has ended, which a process it left may hold open for ever
 _GOING_AWAY, _POLICY = 1001, 1008
+# What reading and writing say when the client is gone, or the task.
 _GONE = (
     OSError,
     RuntimeError,
     WebSocketDisconnect,
-)  # what reading and writing say when the client is gone, or the task
+)
 
 
 async def attend(cloud: Cloud, sessions: Sessions, right: Right, socket: WebSocket) -> None:

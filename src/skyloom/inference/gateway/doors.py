@@ -109,6 +109,13 @@ class Doors:
         self._calls.look()
         self.desk.sweep()
 
+    def cut(self) -> None:
+        """Its time is over: who is still connected is cut, for nobody would look after him."""
+        for connection in list(self._connections.open):
+            connection.give_up()
+        for call_connection in list(self._call_connections.open):
+            call_connection.give_up()
+
     def drain(self) -> None:
         """Listen no more, and let the clients go when they have their answers."""
         self._gate.is_draining = True

@@ -129,6 +129,9 @@ class GatewayProcess:
         for doors in self._all():
             doors.sweep()
         now = asyncio.get_running_loop().time()
+        for end, doors in self._leaving:
+            if now >= end:
+                doors.cut()
         self._leaving = [(end, doors) for end, doors in self._leaving if now < end and not doors.is_idle]
         if not self._is_draining:
             await self._adjust()

@@ -14,6 +14,9 @@ from skyloom.rooms.serving.routes import Backend
 _CONNECT_S = 2.0
 _IDLE_S = 50.0  # a replica closes after 75; who closes first never meets a connection that closes under a request
 _JOIN_BYTES = 2**16
+_WHOLE_BYTES = (
+    2**22
+)  # a longer answer is passed on in parts, so that what the gateway holds does not grow with it; gRPC's stay whole
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 2**16
 
 
@@ -54,7 +57,7 @@ class ReplicaLinks:
 
     Args:
         silence_s: a replica that says nothing for so long while it owes an answer is given up.
-        max_answer_bytes: of an answer of known length, which is held until it is whole.
+        max_answer_bytes: of an answer that is held until it is whole.
     """
 
     def __init__(self, backend: Backend, receiver: Receiver, silence_s: float, max_answer_bytes: int) -> None:
@@ -237,9 +240,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self._status < 200 or self._trouble is not None or self._passage is None:
             return
         self._num_head_fields = len(self._fields)  # what comes later are trailers
-        self._streams = any(name == b"transfer-encoding" for name, _ in self._fields)
+        self._streams = any(name == b"transfer-encoding" for name, _ in self._fields) or self._is_long(self._passage)
         if self._streams:
             self._pool.receiver.began(self._passage, Reply(self._status, tuple(self._fields)))
+
+    def _is_long(self, passage: Passage) -> bool:
+        length = next((value for name, value in self._fields if name == b"content-length"), b"")
+        return not passage.is_call and length.isdigit() and int(length) > _WHOLE_BYTES
 
     def on_body(self, body: bytes) -> None:
         if self._trouble is not None or self._passage is None:

@@ -15,7 +15,7 @@ from skyloom.inference.statistics import ModelStatistics, Timekeeper
 from skyloom.inference.traffic import TrafficCounter
 from skyloom.rooms.monitoring.model import Profile
 from skyloom.rooms.registry.bundle import Signature
-from skyloom.rooms.serving.pack import GuestReport, GuestState, PackEntry
+from skyloom.rooms.serving.pack import GuestReport, GuestState, GuestTraffic, PackEntry
 from skyloom.rooms.serving.plan import ServePlan
 
 _MEASURE_S = 0.1  # somebody waits for it
@@ -73,7 +73,7 @@ class Guest:
         self.pace: Pace | None = None
         self.traffic = TrafficCounter(
             Profile(), Signature(inputs=(), outputs=())
-        )  # counts; what rows are like is not watched
+        )  # what rows are like is watched from its first stay on, when its profile has been read
         self.times = Timekeeper()
         self.failure: SkyloomError | None = None
         self.retry_at = 0.0
@@ -101,6 +101,15 @@ class Guest:
     def statistics(self) -> ModelStatistics:
         """How long requests waited and the model worked, in all of its stays."""
         return self.times.snapshot(self.entry.model, self.entry.label)
+
+    def settled(self, model: Model) -> None:
+        """It has arrived: from the first time on its rows are compared with those of its training. Raises `TensorMissing`."""
+        if not self.loads:
+            self.traffic.compare_with(model.profile, model.manifest.signature)
+
+    def seen(self) -> GuestTraffic:
+        """What it answered so far, and what rows came, in all of its stays."""
+        return GuestTraffic(model=self.entry.model, version=self.entry.label, traffic=self.traffic.snapshot())
 
     def report(self) -> GuestReport:
         """What the control plane is told."""

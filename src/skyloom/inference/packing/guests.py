@@ -25,7 +25,7 @@ from skyloom.inference.packing.guest import Arrived, Guest, Load, Waiter, broken
 from skyloom.inference.packing.room import Resident, victims
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.monitoring.windows import merge_traffic
-from skyloom.rooms.serving.pack import GuestReport, GuestState, PackEntry, PackTable
+from skyloom.rooms.serving.pack import GuestReport, GuestState, GuestTraffic, PackEntry, PackTable
 
 _MAX_TABLE_BYTES = 4 * 2**20
 _MAX_HELD = 256
@@ -125,8 +125,12 @@ class GuestHouse:
         """What all of them answered, those that are no part of the pack any more too: it only grows."""
         total = self._departed
         for guest in (*self, *self._leaving):
-            total = merge_traffic(total, guest.traffic.snapshot())
+            total = merge_traffic(total, _counts(guest))
         return total
+
+    def seen(self) -> tuple[GuestTraffic, ...]:
+        """What those saw that were ever in memory, each by itself."""
+        return tuple(guest.seen() for guest in self if guest.loads)
 
     @property
     def is_idle(self) -> bool:
@@ -255,7 +259,12 @@ class GuestHouse:
             return
         for name in leaving:
             self._let_go(self._guests[name])
-        guest.plane = self._settle(guest, arrived)
+        try:
+            guest.plane = self._settle(guest, arrived)
+        except BaseException:
+            self._close(arrived.model)
+            raise
+        guest.plane.draining = self.draining
         guest.model, guest.pace, guest.failure, guest.failures = arrived.model, arrived.pace, None, 0
         guest.loads += 1
         for waiter in self._let_in(guest):
@@ -311,7 +320,7 @@ class GuestHouse:
                 staying.append(guest)
             else:
                 self._let_go(guest)
-                self._departed = merge_traffic(self._departed, guest.traffic.snapshot())
+                self._departed = merge_traffic(self._departed, _counts(guest))
         self._leaving = staying
 
     # Those who wait
@@ -354,6 +363,11 @@ class GuestHouse:
         self._held_bytes -= waiter.num_bytes
         if waiter.timer is not None:
             waiter.timer.cancel()
+
+
+def _counts(guest: Guest) -> Traffic:
+    """Its rows are of a profile of their own, so they are added to nobody's."""
+    return msgspec.structs.replace(guest.traffic.snapshot(), histograms=())
 
 
 def _hand_over(waiter: Waiter, plane: DataPlane) -> None:

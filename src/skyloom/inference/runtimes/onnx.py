@@ -41,24 +41,26 @@ class OnnxRuntime:
     runs_at_once = True
 
     def load(self, folder: Path, manifest: Manifest, grant: Grant) -> LoadedModel:
-        """Load from bytes: external data files, which the path form would look for on disk, are refused by this."""
-        content = (folder / MODEL_FILE).read_bytes()
-        return OnnxSession(manifest, _loaded(content, grant), len(content))
+        """Weights in files of their own are taken from the bundle's folder and from nowhere else."""
+        session = _loaded((folder / MODEL_FILE).read_bytes(), folder, grant)
+        return OnnxSession(manifest, session, sum(file.size_bytes for file in manifest.files))
 
     def signature(self, path: Path) -> Signature:
         """What the graph declares."""
-        session = _loaded(path.read_bytes(), Grant(1))
+        session = _loaded(path.read_bytes(), path.parent, Grant(1))
         return Signature(
             inputs=tuple(_spec(node) for node in session.get_inputs()),
             outputs=tuple(_spec(node) for node in session.get_outputs()),
         )
 
 
-def _loaded(content: bytes, grant: Grant) -> Any:
+def _loaded(content: bytes, folder: Path, grant: Grant) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = grant.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Loaded from bytes, it would look for them in the working folder of whoever loads it.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.absolute()))
     # Spinning threads win microseconds for one replica and take the cores of all others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = choose_providers(grant.gpus, onnxruntime.get_available_providers())

@@ -1,6 +1,8 @@
 """Calls to a service: who may go now, who waits, who is late. No process, no socket: messages in, messages out."""
 
+import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -110,6 +112,14 @@ class PendingCall:
         self.given_up_at = 0.0
 
 
+def tell(hear: Callable[[Any], None], outcome: Any) -> None:
+    """Tell one caller; a defect in how it is worded must end neither the process nor the calls of others."""
+    try:
+        hear(outcome)
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+
+
 class Gate:
     """The calls of one endpoint: a bounded number runs, in the order they came. Batches fill up behind those that run."""
 
@@ -160,7 +170,7 @@ class Queueing:
                 except OSError as error:  # no memory, or no descriptor, for what it brings
                     call.given_up_at = time.monotonic()
                     full = f"The replica has no room for this call: {error.strerror}."
-                    call.done(ServiceFull(full, next_action="Send again in a moment."))
+                    tell(call.done, ServiceFull(full, next_action="Send again in a moment."))
                     continue
                 gate.running[call.number] = self._running[call.number] = call
                 yield asked
@@ -200,17 +210,19 @@ class Queueing:
         call.deadline = time.monotonic() + call.method.timeout_s
         return More(call.number, num_parts)
 
-    def late(self, now: float) -> tuple[list[tuple[PendingCall, ServiceLate]], bool]:
-        """Who waited too long; and whether a call that was given up keeps its place for so long that only a new process helps."""
-        late, is_stuck = [], False
+    def late(self, now: float) -> tuple[list[tuple[PendingCall, ServiceLate]], PendingCall | None]:
+        """Who waited too long; and a call that was given up and keeps its place for so long that only a new process helps."""
+        late: list[tuple[PendingCall, ServiceLate]] = []
+        stuck = None
         for gate in self._gates.values():
             for call in [*gate.waiting, *gate.running.values()]:
                 if call.given_up_at:
                     patience_s = max(_STUCK_S, call.method.timeout_s)
-                    is_stuck |= call.number in gate.running and now - call.given_up_at > patience_s
+                    if call.number in gate.running and now - call.given_up_at > patience_s:
+                        stuck = call
                 elif now > call.deadline and call.num_untaken < FIRST_PARTS:
-                    late.append((call, _late(call)))
-        return late, is_stuck
+                    late.append((call, _late(call, has_begun=call.number in gate.running)))
+        return late, stuck
 
     def drop_all(self) -> tuple[list[PendingCall], list[PendingCall]]:
         """Forget every call; returns those that somebody waits for: the begun ones, and those that were not."""
@@ -260,8 +272,10 @@ def _borrowed(message: Part | Finished | Failed) -> list[int]:
     return [one.file for one in contents if isinstance(one, Lent)]
 
 
-def _late(call: PendingCall) -> ServiceLate:
+def _late(call: PendingCall, *, has_begun: bool) -> ServiceLate:
     what = "gave no part" if call.method.answering is Answering.PARTS else "gave no answer"
+    if not has_begun:
+        what = "was busy with earlier calls and did not begin this one"
     return ServiceLate(
         f"{call.method.name} {what} within {call.method.timeout_s:g} s.",
         next_action="Send less, or raise its timeout_s, or deploy more replicas.",

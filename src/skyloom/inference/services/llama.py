@@ -7,7 +7,6 @@ process.
 
 import ctypes
 import os
-import secrets
 import sys
 import threading
 import traceback
@@ -17,20 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skyloom.inference.runtimes.seam import refused
+from skyloom.inference.services.llama_choice import NothingFits, TokenChoice, grammar_of
+from skyloom.inference.services.sampling import Sampling
 
 _BATCH_TOKENS = 512
 _PROMPT_TOKENS = 64  # of prompts in one step, while others write
 _MAX_PIECE_BYTES = 1_024
-
-
-class Sampling(NamedTuple):
-    """How a request is to be written. A temperature of 0 takes the likeliest token; the same seed writes the same again."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    num_likely: int | None = None  # of the likeliest tokens to be told with each; None for no probabilities at all
 
 
 class Likely(NamedTuple):
@@ -49,9 +40,10 @@ class Written(NamedTuple):
 
 
 class WrittenOut(NamedTuple):
-    """There is no more: the model ended by itself, or its tokens are used up."""
+    """There is no more: the model ended by itself, its tokens are used up, or its grammar allows nothing that it has."""
 
     is_cut: bool
+    is_stuck: bool = False
 
 
 class WritingFailed(Exception):
@@ -63,15 +55,19 @@ class Writing:
 
     Args:
         heard: called on the engine's thread with `Written`, and last with `WrittenOut`.
+        grammar: of `LlamaBatches.grammar`, where the answer is to fit one.
     """
 
-    def __init__(self, prompt: Sequence[int], sampling: Sampling, heard: Callable[[object], object]) -> None:
+    def __init__(
+        self, prompt: Sequence[int], sampling: Sampling, heard: Callable[[object], object], grammar: str = ""
+    ) -> None:
         self.prompt = prompt
         self.sampling = sampling
         self.heard = heard
         self.is_given_up = False
         self.seat = -1
-        self.sampler: Any = None
+        self.grammar = grammar
+        self.choice: TokenChoice
         self.position = 0
         self.num_written = 0
         self.last = -1
@@ -150,6 +146,10 @@ class LlamaBatches:
             self.special(self._llama.llama_vocab_eos(self._vocab)),
         )
 
+    def grammar(self, schema: str) -> str:
+        """What a text that fits a JSON Schema may look like, for `Writing`. Raises ``ValueError``."""
+        return grammar_of(self._llama, self._vocab, schema)
+
     def write(self, writing: Writing) -> None:
         """Take a request; it is heard of later. Its tokens must fit into `context_tokens`."""
         with self._change:
@@ -223,31 +223,16 @@ class LlamaBatches:
         if writing.is_given_up:
             return
         writing.seat = self._seats.pop()
-        writing.sampler = self._sampler(writing.sampling)
+        writing.choice = TokenChoice(self._llama, self._vocab, self._num_words, writing.sampling, writing.grammar)
         self._free_tokens -= writing.num_tokens
         self._running.append(writing)
 
     def _leave(self, writing: Writing) -> None:
         self._running.remove(writing)
         self._llama.llama_memory_seq_rm(self._memory, writing.seat, -1, -1)
-        self._llama.llama_sampler_free(writing.sampler)
+        writing.choice.free()
         self._seats.add(writing.seat)
         self._free_tokens += writing.num_tokens
-
-    def _sampler(self, sampling: Sampling) -> Any:
-        llama = self._llama
-        chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        if sampling.temperature == 0:
-            llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
-            return chain
-        seed = secrets.randbits(31) if sampling.seed is None else sampling.seed & 0x7FFFFFFF
-        for one in (
-            llama.llama_sampler_init_temp(sampling.temperature),
-            llama.llama_sampler_init_top_p(sampling.top_p, 1),
-            llama.llama_sampler_init_dist(seed),
-        ):
-            llama.llama_sampler_chain_add(chain, one)
-        return chain
 
     def _step(self) -> None:
         """Decode once: a token of everybody who writes, then shares of prompts."""
@@ -283,7 +268,11 @@ class LlamaBatches:
         return int(place)
 
     def _chosen(self, writing: Writing, place: int) -> None:
-        token = self._llama.llama_sampler_sample(writing.sampler, self._context, place)
+        try:
+            token = writing.choice.choose(self._context, place)
+        except NothingFits:
+            self._end(writing, WrittenOut(is_cut=False, is_stuck=True))
+            return
         is_end = self._llama.llama_vocab_is_eog(self._vocab, token)
         writing.last = token
         if not is_end:
@@ -291,9 +280,12 @@ class LlamaBatches:
             chosen, likely = self._probabilities(writing, token, place)
             writing.heard(Written(self._piece(token), chosen, likely))
         if is_end or writing.num_written >= writing.sampling.max_tokens:
-            writing.heard(WrittenOut(is_cut=not is_end))
-            with self._change:
-                self._leave(writing)
+            self._end(writing, WrittenOut(is_cut=not is_end))
+
+    def _end(self, writing: Writing, last: WrittenOut) -> None:
+        writing.heard(last)
+        with self._change:
+            self._leave(writing)
 
     def _probabilities(self, writing: Writing, token: int, place: int) -> tuple[float, tuple[Likely, ...]]:
         """The model's own, before temperature and top_p."""

@@ -2,25 +2,35 @@
 
 A service answers it by endpoints of these names and arguments, all of them optional but the first of each:
 
-    chat(messages: list[dict[str, str]], max_tokens, temperature, top_p, stop, seed, num_logprobs) -> Iterator[str]
-    complete(prompt: str, max_tokens, temperature, top_p, stop, seed, num_logprobs) -> Iterator[str]
+    chat(messages: list[dict[str, str]], max_tokens, temperature, top_p, stop, seed, num_logprobs, num_answers,
+         presence_penalty, frequency_penalty, logit_bias, json_schema) -> Iterator[str]
+    complete(prompt: str, … the same without json_schema) -> Iterator[str]
     embed(texts: list[str]) -> list[list[float]]
 
-Parts are pieces of text, or ``{"text": …, "logprobs": […]}`` of its tokens. A part may also be
-``{"finish_reason": "length", "prompt_tokens": 12, "completion_tokens": 34}``: what only the service knows. Without it no numbers are made
-up; embeddings may come as ``{"embeddings": […], "prompt_tokens": 12}`` for the same reason. What a request asks for and the service does
-not take is refused: an answer that left it out would be another answer.
+Parts are pieces of text, or ``{"text": …, "logprobs": […], "index": 0}`` of its tokens and of which of several answers it is. A part may
+also be ``{"finish_reason": "length", "prompt_tokens": 12, "completion_tokens": 34, "index": 0}``: what only the service knows. Without it
+no numbers are made up; embeddings may come as ``{"embeddings": […], "prompt_tokens": 12}`` for the same reason. What a request asks for and
+the service does not take is refused by its name, and so is what the API has and nobody here does: an answer that left it out would be
+another answer.
 """
 
 import enum
-import itertools
-from collections.abc import Sequence
+import re
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from skyloom.core.errors import InvalidInput, NotFound
+from skyloom.inference.services.openai_bounds import (
+    LogitBias,
+    MaxTokens,
+    NumAnswers,
+    Penalty,
+    Seed,
+    Temperature,
+    TopP,
+)
 from skyloom.rooms.registry.services import Answering, ServiceMethod, ServiceSpec
 
 
@@ -37,13 +47,22 @@ _ENDPOINTS = {
     Address.COMPLETIONS: ("complete", "prompt"),
     Address.EMBEDDINGS: ("embed", "texts"),
 }
+_ROLES = {"developer": "system"}  # the API's newer word; models' templates know the older
 _Text = Annotated[str, Meta(max_length=2**22)]
 _Stop = Annotated[str, Meta(max_length=1_000)]
 _Texts = Annotated[list[_Text], Meta(min_length=1, max_length=2_048)]
 
 
 class PromptUnreadable(InvalidInput):
-    """The request is none of the OpenAI API, or asks for what this service cannot do."""
+    """The request is none of the OpenAI API, or asks for what this service cannot do.
+
+    Attributes:
+        param: the field of the request, where it is one.
+    """
+
+    def __init__(self, message: str, *, next_action: str, param: str | None = None) -> None:
+        super().__init__(message, next_action=next_action)
+        self.param = param
 
 
 class NoSuchModel(NotFound):
@@ -61,12 +80,15 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
 
     model: Annotated[str, Meta(max_length=200)] = ""
     stream: bool = False
-    n: Annotated[int, Meta(ge=1, le=1)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=2**20)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    n: NumAnswers | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=16)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Seed | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
     stream_options: StreamOptions | None = None
 
 
@@ -75,13 +97,29 @@ class ChatMessage(msgspec.Struct, kw_only=True):
 
     role: Annotated[str, Meta(max_length=40)]
     content: _Text | Annotated[list[dict[str, Any]], Meta(max_length=1_000)] | None = None
+    tool_calls: Annotated[list[msgspec.Raw], Meta(max_length=1_000)] | None = None
+
+
+class NamedSchema(msgspec.Struct, kw_only=True):
+    """The JSON Schema that an answer is to fit."""
+
+    name: Annotated[str, Meta(max_length=200)] = ""
+    schema: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ResponseFormat(msgspec.Struct, kw_only=True):
+    """Which form an answer is to have."""
+
+    type: Annotated[str, Meta(max_length=40)] = "text"
+    json_schema: NamedSchema | None = None
 
 
 class ChatRequest(GenerationRequest, kw_only=True):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
-    max_completion_tokens: Annotated[int, Meta(ge=1, le=2**20)] | None = None
+    max_completion_tokens: MaxTokens | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
@@ -111,25 +149,33 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     encoding_format: Annotated[str, Meta(max_length=20)] = "float"
 
 
-# What would change an answer and is never done, with the values that ask for nothing.
+# What is never done, with the values that ask for nothing: fields that only these make harmless.
 _UNDONE: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "parallel_tool_calls": (None, True, False),
     "functions": (None, []),
-    "response_format": (None, {"type": "text"}),
-    "logit_bias": (None, {}),
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
+    "function_call": (None, "none", "auto"),
+    "modalities": (None, ["text"]),
     "echo": (None, False),
     "best_of": (None, 1),
     "suffix": (None, ""),
-    "dimensions": (None,),
-    "audio": (None,),
 }
+# Notes of the caller's to its provider: no answer depends on them.
+_NOTES = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+# Fields of requests whose argument has another name.
+_ARGUMENTS = {"num_answers": "n", "num_logprobs": "logprobs", "json_schema": "response_format"}
+_PLACE = re.compile(r"`\$\.([a-z_]+)")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_REQUESTS: dict[Address, type[msgspec.Struct]] = {
+    Address.CHAT: ChatRequest,
+    Address.COMPLETIONS: CompletionRequest,
+    Address.EMBEDDINGS: EmbeddingRequest,
+}
 _DECODERS: dict[Address, msgspec.json.Decoder[Any]] = {
-    Address.CHAT: msgspec.json.Decoder(ChatRequest),
-    Address.COMPLETIONS: msgspec.json.Decoder(CompletionRequest),
-    Address.EMBEDDINGS: msgspec.json.Decoder(EmbeddingRequest),
+    address: msgspec.json.Decoder(kind) for address, kind in _REQUESTS.items()
 }
 
 
@@ -167,34 +213,49 @@ class ReadRequest(NamedTuple):
 def read(address: Address, body: bytes, method: ServiceMethod, model: str) -> ReadRequest:
     """Read a request. Raises `PromptUnreadable`, `NoSuchModel`."""
     try:
+        _check_done(address, _fields.decode(body))
         request = _DECODERS[address].decode(body)
-        _check_done(_fields.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PromptUnreadable(f"The request cannot be read: {error}.", next_action="See the OpenAI API.") from None
+        place = _PLACE.search(str(error))
+        raise PromptUnreadable(
+            f"The request cannot be read: {error}.",
+            next_action="See the OpenAI API.",
+            param=place[1] if place else None,
+        ) from None
     if request.model not in ("", model):
         raise NoSuchModel(f"No model {request.model!r} is served here.", next_action=f"Ask for {model!r}.")
     if isinstance(request, EmbeddingRequest):
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        if request.encoding_format not in ("float", "base64"):
-            raise PromptUnreadable("The encoding_format is not known.", next_action="Ask for float or base64.")
-        arguments = msgspec.json.encode({"texts": texts})
-        return ReadRequest(arguments, encoding=request.encoding_format, num_texts=len(texts))
+        return _texts(request)
     given = _given(request)
     known = {one.name for one in method.parameters}
     for name in given:
         if name not in known:
+            field = _ARGUMENTS.get(name, name)
             raise PromptUnreadable(
-                f"This service takes no {name!r}.",
+                f"This service takes no {field!r}.",
                 next_action=f"Leave it out; {method.name} takes: {', '.join(known)}.",
+                param=field,
             )
     options = request.stream_options
     return ReadRequest(msgspec.json.encode(given), request.stream, bool(options and options.include_usage))
 
 
-def _check_done(fields: dict[str, msgspec.Raw]) -> None:
-    for name in fields.keys() & _UNDONE.keys():
-        if msgspec.json.decode(fields[name]) not in _UNDONE[name]:
-            raise PromptUnreadable(f"{name!r} is not done here.", next_action="Leave it out.")
+def _texts(request: EmbeddingRequest) -> ReadRequest:
+    texts = [request.input] if isinstance(request.input, str) else request.input
+    if request.encoding_format not in ("float", "base64"):
+        raise PromptUnreadable(
+            "The encoding_format is not known.", next_action="Ask for float or base64.", param="encoding_format"
+        )
+    arguments = msgspec.json.encode({"texts": texts})
+    return ReadRequest(arguments, encoding=request.encoding_format, num_texts=len(texts))
+
+
+def _check_done(address: Address, fields: dict[str, msgspec.Raw]) -> None:
+    """Refuse fields that nothing is done with, unless they ask for nothing."""
+    for name in fields.keys() - _NOTES - set(_REQUESTS[address].__struct_fields__):
+        nothing = _UNDONE.get(name, (None,))
+        if msgspec.json.decode(fields[name]) not in nothing:
+            raise PromptUnreadable(f"{name[:80]!r} is not done here.", next_action="Leave it out.", param=name[:80])
 
 
 def _given(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
@@ -206,128 +267,52 @@ def _given(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
         "stop": [request.stop] if isinstance(request.stop, str) else request.stop,
         "seed": request.seed,
         "num_logprobs": request.num_logprobs,
+        "num_answers": None if request.n == 1 else request.n,
+        "presence_penalty": request.presence_penalty or None,
+        "frequency_penalty": request.frequency_penalty or None,
+        "logit_bias": request.logit_bias or None,
     }
     if isinstance(request, ChatRequest):
         given["max_tokens"] = request.max_completion_tokens or request.max_tokens
-        given["messages"] = [{"role": one.role, "content": _text(one)} for one in request.messages]
+        given["messages"] = [
+            {"role": _ROLES.get(one.role, one.role), "content": _text(one)} for one in request.messages
+        ]
+        given["json_schema"] = _schema(request.response_format)
     elif isinstance(request.prompt, str) or len(request.prompt) == 1:
         given["prompt"] = request.prompt if isinstance(request.prompt, str) else request.prompt[0]
     else:
-        raise PromptUnreadable("The request has several prompts.", next_action="Send one prompt a request.")
+        raise PromptUnreadable(
+            "The request has several prompts.", next_action="Send one prompt a request.", param="prompt"
+        )
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _schema(form: ResponseFormat | None) -> str | None:
+    """The JSON Schema that an answer is to fit, as text; None where any text will do."""
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return '{"type":"object"}'
+    if form.type != "json_schema" or form.json_schema is None:
+        raise PromptUnreadable(
+            f"A response_format of type {form.type!r} is not done here.",
+            next_action="Ask for text, json_object or json_schema with a schema.",
+            param="response_format",
+        )
+    try:
+        return bytes(form.json_schema.schema).decode()
+    except UnicodeDecodeError as error:  # what is kept as it came was not looked at
+        raise PromptUnreadable(
+            f"The schema cannot be read: {error}.", next_action="Send UTF-8.", param="response_format"
+        ) from None
+
+
 def _text(message: ChatMessage) -> str:
+    if message.tool_calls:
+        raise PromptUnreadable("A message calls tools.", next_action="Send text only.", param="messages")
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     pieces = [piece.get("text") for piece in message.content if piece.get("type") == "text"]
     if len(pieces) != len(message.content) or not all(isinstance(piece, str) for piece in pieces):
-        raise PromptUnreadable("A message holds more than text.", next_action="Send text only.")
+        raise PromptUnreadable("A message holds more than text.", next_action="Send text only.", param="messages")
     return "".join(str(piece) for piece in pieces)
-
-
-class Told(msgspec.Struct):
-    """What a service says besides text; or text with the probabilities of its tokens, as the API words them for chats."""
-
-    text: str = ""
-    logprobs: list[dict[str, Any]] | None = None
-    finish_reason: str = "stop"
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-    def usage(self) -> dict[str, int]:
-        """As the API words it; empty when the service does not count."""
-        if self.prompt_tokens is None or self.completion_tokens is None:
-            return {}
-        total = self.prompt_tokens + self.completion_tokens
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": total,
-        }
-
-
-_parts: msgspec.json.Decoder[str | Told] = msgspec.json.Decoder(str | Told)
-
-
-def read_part(content: bytes | memoryview) -> Told:
-    """One part of a service's answer. Raises ``msgspec.MsgspecError`` when it is neither text nor what is told besides."""
-    part = _parts.decode(content)
-    return Told(text=part) if isinstance(part, str) else part
-
-
-class EmbeddedTexts(msgspec.Struct):
-    """Embeddings with what only the service counts."""
-
-    embeddings: list[list[float]]
-    prompt_tokens: int | None = None
-
-
-_embedded: msgspec.json.Decoder[list[list[float]] | EmbeddedTexts] = msgspec.json.Decoder(
-    list[list[float]] | EmbeddedTexts
-)
-
-
-def read_embeddings(content: bytes | memoryview) -> EmbeddedTexts:
-    """What a service says as embeddings. Raises ``msgspec.MsgspecError``."""
-    found = _embedded.decode(content)
-    return EmbeddedTexts(found) if isinstance(found, list) else found
-
-
-def chunk(address: Address, identity: dict[str, Any], part: Told, *, is_first: bool) -> dict[str, Any]:
-    """One part as a chunk of a stream."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": None, **_logprobs(address, part.logprobs)}
-    if address is Address.COMPLETIONS:
-        return _event(address, identity, [{"text": part.text, **choice}])
-    delta = {"role": "assistant", "content": part.text} if is_first else {"content": part.text}
-    return _event(address, identity, [{"delta": delta, **choice}])
-
-
-def last_chunk(address: Address, identity: dict[str, Any], told: Told) -> dict[str, Any]:
-    """The chunk that says why a stream ends."""
-    rest: dict[str, Any] = {"text": ""} if address is Address.COMPLETIONS else {"delta": {}}
-    return _event(address, identity, [{"index": 0, "finish_reason": told.finish_reason, **rest}])
-
-
-def usage_chunk(address: Address, identity: dict[str, Any], told: Told) -> dict[str, Any]:
-    """The chunk that holds the counts alone, where they were asked for."""
-    return _event(address, identity, []) | {"usage": told.usage() or None}
-
-
-def whole(address: Address, identity: dict[str, Any], parts: Sequence[Told], told: Told) -> dict[str, Any]:
-    """All parts as one answer."""
-    text = "".join(part.text for part in parts)
-    has_probabilities = any(part.logprobs is not None for part in parts)
-    tokens = [token for part in parts for token in part.logprobs or ()] if has_probabilities else None
-    choice: dict[str, Any] = {"index": 0, "finish_reason": told.finish_reason, **_logprobs(address, tokens)}
-    if address is Address.COMPLETIONS:
-        choice |= {"text": text}
-        kind = "text_completion"
-    else:
-        choice |= {"message": {"role": "assistant", "content": text}}
-        kind = "chat.completion"
-    made = {**identity, "object": kind, "choices": [choice]}
-    return made | ({"usage": told.usage()} if told.usage() else {})
-
-
-def _logprobs(address: Address, tokens: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """The probabilities of tokens: chats and completions word them differently."""
-    if tokens is None:
-        return {}
-    if address is Address.CHAT:
-        return {"logprobs": {"content": tokens}}
-    offsets = itertools.accumulate((len(one["token"]) for one in tokens), initial=0)
-    likely = [{other["token"]: other["logprob"] for other in one.get("top_logprobs", ())} for one in tokens]
-    return {
-        "logprobs": {
-            "tokens": [one["token"] for one in tokens],
-            "token_logprobs": [one["logprob"] for one in tokens],
-            "top_logprobs": likely,
-            "text_offset": list(offsets)[: len(tokens)],
-        }
-    }
-
-
-def _event(address: Address, identity: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
-    kind = "text_completion" if address is Address.COMPLETIONS else "chat.completion.chunk"
-    return {**identity, "object": kind, "choices": choices}

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,7 @@ from skyloom.inference.services.calls import (
     ServiceGone,
     ServiceRestarting,
     ServiceUnfit,
+    tell,
 )
 from skyloom.inference.services.frames import (
     Failed,
@@ -56,10 +58,11 @@ class Line(asyncio.Protocol):
         ended: set when all that was said has been heard.
     """
 
-    def __init__(self, heard: Callable[["Line", object], None], lost: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[["Line", object], None], lost: Callable[[str], None]) -> None:
         self._frames = Frames(FromWorker, lambda message: heard(self, message))
         self._lost = lost
         self._transport: asyncio.Transport
+        self._trouble = ""
         self.lent: set[int] = set()
         self.ended = asyncio.Event()
 
@@ -70,12 +73,12 @@ class Line(asyncio.Protocol):
         try:
             self._frames.feed(data)
         except FrameBroken as error:
-            print(f"the service's process is ended: it does not speak the protocol ({error})", file=sys.stderr)
+            self._trouble = f"it does not speak the protocol ({error})"
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
-        self._lost()
+        self._lost(self._trouble)
 
     def say(self, message: object) -> None:
         """Send a message, unless nobody is there."""
@@ -121,6 +124,7 @@ class ServiceProcess:
         self._keeping: asyncio.Task[None] | None = None
         self._up = self._closing = self._ticking = False
         self._why = "it has not been set up yet"
+        self._killed_for = ""  # why we ended the process that runs now, or ran last
         self.num_restarts = 0
 
     @property
@@ -205,8 +209,11 @@ class ServiceProcess:
                 await self._hear_the_last()
             except OSError as error:
                 self._ended(f"it cannot be started: {error.strerror}")
+            except Exception as error:  # a defect of ours; without this nobody would ever start it again
+                traceback.print_exc(file=sys.stderr)
+                self._ended(f"it cannot be started: {type(error).__name__}")
             else:
-                self._ended(_worded(code))
+                self._ended(self._killed_for or _worded(code))
             pause_s = _FIRST_PAUSE_S if time.monotonic() - began > _HEALTHY_S else min(2 * pause_s, _LAST_PAUSE_S)
             await asyncio.sleep(pause_s)
             self.num_restarts += 1
@@ -215,6 +222,7 @@ class ServiceProcess:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         line = Line(self._heard, self._kill)
+        self._killed_for = ""
         await self._loop.create_unix_connection(lambda: line, sock=ours)
         self._line = line
         with theirs:
@@ -233,10 +241,13 @@ class ServiceProcess:
 
     def _kill_unless_up(self) -> None:
         if not self._up:
-            print("the service's process is ended: it is not set up in time", file=sys.stderr, flush=True)
-            self._kill()
+            self._kill(f"it was not set up within {_SETUP_S:g} s")
 
-    def _kill(self) -> None:
+    def _kill(self, why: str = "") -> None:
+        """End the process. It is asked for a second time when its line closes, so the first reason stands."""
+        if why and not self._killed_for:
+            self._killed_for = why
+            print(f"the service's process is ended: {why}", file=sys.stderr, flush=True)
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -251,9 +262,9 @@ class ServiceProcess:
         gone = ServiceGone(f"The service's process ended while it worked on this: {why}.", next_action="See its log.")
         begun, waiting = self._queueing.drop_all()
         for call in begun:
-            call.done(gone)
+            tell(call.done, gone)
         for call in waiting:
-            call.done(self._restarting())
+            tell(call.done, self._restarting())
         if not self._first.done():
             self._first.set_exception(ServiceUnfit(f"The service cannot be set up: {why}.", next_action="See its log."))
         elif not self._closing:
@@ -287,9 +298,9 @@ class ServiceProcess:
             line.say(Taken(file))
         if call is not None:
             if isinstance(message, Part) and isinstance(outcome, CallOutcome):
-                call.part(outcome)
+                tell(call.part, outcome)
             else:
-                call.done(outcome)
+                tell(call.done, outcome)
         if not isinstance(message, Part):
             self._send()
 
@@ -306,13 +317,12 @@ class ServiceProcess:
     def _tick(self) -> None:
         """Answer who waited too long; end a process whose endpoint does not come back. One timer for all calls."""
         self._ticking = False
-        late, is_stuck = self._queueing.late(time.monotonic())
+        late, stuck = self._queueing.late(time.monotonic())
         for call, error in late:
             self.give_up(call)
-            call.done(error)
-        if is_stuck:
-            print("the service's process is ended: a call does not come back", file=sys.stderr, flush=True)
-            self._kill()
+            tell(call.done, error)
+        if stuck is not None:
+            self._kill(f"a call of {stuck.method.name} hung: it did not come back after it was given up")
         self._send()
         if self._queueing.num_open:
             self._watch()

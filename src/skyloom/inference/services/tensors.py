@@ -2,12 +2,14 @@
 
 import asyncio
 import concurrent.futures
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from skyloom.core.errors import SkyloomError
+from skyloom.core.errors import InternalError, SkyloomError
 from skyloom.inference.runtimes.seam import InputsRefused, ModelAway, ModelBusy, ModelFailed, Slot
 from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceFull, ServiceRestarting
 from skyloom.inference.services.process import ServiceProcess
@@ -62,6 +64,9 @@ class ServiceModel:
             self._process.ask(call)
         except SkyloomError as error:
             call.done(error)
+        except Exception as error:  # a defect of ours; the model's thread must not wait for ever
+            traceback.print_exception(error, file=sys.stderr)
+            call.done(InternalError("The server made a mistake.", next_action="See the replica's output."))
 
 
 def _bytes(array: Array) -> memoryview | bytes:

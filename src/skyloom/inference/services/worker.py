@@ -143,7 +143,7 @@ async def _serve(folder: Path, line: socket.socket, threads: int, gpus: int) -> 
         service, methods = await _made(folder, threads, gpus)
         bench = Bench(service, methods, os.getppid())
     except Exception as error:
-        words = str(error) if isinstance(error, InvalidInput) else f"setup failed: {type(error).__name__}: {error}"
+        words = str(error) if isinstance(error, InvalidInput) else f"setup failed: {type(error).__name__}: {error}."
         traceback.print_exc()
         line.setblocking(True)
         with contextlib.suppress(OSError):

@@ -1,14 +1,27 @@
 """A GGUF model as a service that nobody wrote: it answers the OpenAI API, by llama.cpp with continuous batching."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
-from skyloom.inference.services.llama import LlamaBatches, Sampling, Writing, Written, WrittenOut
+from skyloom.inference.services.llama import LlamaBatches, Writing, Written, WrittenOut
+from skyloom.inference.services.openai_bounds import (
+    JsonSchema,
+    LogitBias,
+    MaxTokens,
+    NumAnswers,
+    NumLogprobs,
+    Penalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopP,
+)
+from skyloom.inference.services.sampling import Sampling
+from skyloom.inference.services.schemas import SchemaUnfit, check_schema
 from skyloom.inference.services.stopping import PieceReader, StopWords
 from skyloom.rooms.registry.bundle import MODEL_FILES, Manifest, RuntimeName, TextLimits
 from skyloom.rooms.registry.services import ServiceSpec
@@ -21,12 +34,6 @@ _DEFAULT_MAX_TOKENS = 512
 _TIMEOUT_S = 300.0
 
 TextPart = str | dict[str, Any]
-MaxTokens = Annotated[int, Meta(ge=1, le=2**20)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-Stop = Annotated[list[Annotated[str, Meta(max_length=1_000)]], Meta(max_length=16)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-NumLogprobs = Annotated[int, Meta(ge=0, le=20)]
 
 
 class GgufText(Service):
@@ -49,6 +56,11 @@ class GgufText(Service):
         stop: Stop | None = None,
         seed: Seed | None = None,
         num_logprobs: NumLogprobs | None = None,
+        num_answers: NumAnswers = 1,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
+        logit_bias: LogitBias | None = None,
+        json_schema: JsonSchema | None = None,
     ) -> AsyncIterator[TextPart]:
         """Answer a conversation, by the model's own template."""
         if self._chat is None:
@@ -58,7 +70,9 @@ class GgufText(Service):
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
         prompt = await asyncio.to_thread(self._batches.tokens, text, is_template=True)
-        async for part in self._generate(prompt, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
+        rest = (num_logprobs, presence_penalty, frequency_penalty, logit_bias, json_schema)
+        sampling = Sampling(0, temperature, top_p, seed, *rest)
+        async for part in self._generate(prompt, max_tokens, sampling, stop, num_answers):
             yield part
 
     @endpoint(timeout_s=_TIMEOUT_S)
@@ -71,42 +85,61 @@ class GgufText(Service):
         stop: Stop | None = None,
         seed: Seed | None = None,
         num_logprobs: NumLogprobs | None = None,
+        num_answers: NumAnswers = 1,
+        presence_penalty: Penalty | None = None,
+        frequency_penalty: Penalty | None = None,
+        logit_bias: LogitBias | None = None,
     ) -> AsyncIterator[TextPart]:
         """Continue a text."""
         tokens = await asyncio.to_thread(self._batches.tokens, prompt, is_template=False)
-        async for part in self._generate(tokens, max_tokens, Sampling(0, temperature, top_p, seed, num_logprobs), stop):
+        rest = (num_logprobs, presence_penalty, frequency_penalty, logit_bias)
+        sampling = Sampling(0, temperature, top_p, seed, *rest)
+        async for part in self._generate(tokens, max_tokens, sampling, stop, num_answers):
             yield part
 
     async def _generate(
-        self, prompt: list[int], max_tokens: int | None, sampling: Sampling, stop: list[str] | None
+        self, prompt: list[int], max_tokens: int | None, sampling: Sampling, stop: list[str] | None, num_answers: int
     ) -> AsyncIterator[TextPart]:
         sampling = sampling._replace(max_tokens=self._fitting(prompt, max_tokens))
-        loop, heard = asyncio.get_running_loop(), asyncio.Queue[object]()
-        writing = Writing(prompt, sampling, lambda said: loop.call_soon_threadsafe(heard.put_nowait, said))
-        reader, words, is_cut = PieceReader(), StopWords(stop or ()), False
-        told = _Told(sampling.num_likely is not None)
-        self._batches.write(writing)
+        grammar = await self._grammar(sampling.json_schema)
+        loop, heard = asyncio.get_running_loop(), asyncio.Queue[tuple[int, object]]()
+        answers = []
+        for index in range(num_answers):
+
+            def tell(said: object, index: int = index) -> None:
+                loop.call_soon_threadsafe(heard.put_nowait, (index, said))
+
+            seed = sampling.seed if sampling.seed is None else sampling.seed + index
+            writing = Writing(prompt, sampling._replace(seed=seed), tell, grammar)
+            answers.append(_Answer(index, writing, stop or (), has_probabilities=sampling.num_likely is not None))
+        for answer in answers:
+            self._batches.write(answer.writing)
         try:
-            while not words.is_stopped:
-                said = await heard.get()
-                if isinstance(said, WrittenOut):
-                    is_cut = said.is_cut
-                    text = words.feed(reader.rest())
-                    part = told.part(text + words.rest())
-                elif isinstance(said, Written):
-                    told.add(said)
-                    part = told.part(words.feed(reader.feed(said.piece)))
-                if part:
+            while not all(answer.is_over for answer in answers):
+                index, said = await heard.get()
+                answer = answers[index]
+                if answer.is_over:
+                    continue
+                if part := answer.hear(said):
                     yield part
-                if isinstance(said, WrittenOut):
-                    break
+                if answer.is_over:
+                    self._batches.give_up(answer.writing)
+                    yield answer.last_words()
         finally:
-            self._batches.give_up(writing)
-        yield {
-            "finish_reason": "length" if is_cut and not words.is_stopped else "stop",
-            "prompt_tokens": len(prompt),
-            "completion_tokens": told.num_tokens,
-        }
+            for answer in answers:
+                self._batches.give_up(answer.writing)
+
+    async def _grammar(self, schema: str | None) -> str:
+        """Of the texts that fit a schema. Raises `BadRequest`."""
+        if schema is None:
+            return ""
+        try:
+            check_schema(schema)
+            return await asyncio.to_thread(self._batches.grammar, schema)
+        except (SchemaUnfit, ValueError) as error:
+            raise BadRequest(
+                f"The schema of response_format cannot be followed: {error}.", next_action="Make it simpler."
+            ) from error
 
     def _fitting(self, prompt: list[int], max_tokens: int | None) -> int:
         """The tokens that may be written. Raises `BadRequest` when prompt and answer have no room together."""
@@ -132,25 +165,54 @@ class GgufText(Service):
         return Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)
 
 
-class _Told:
-    """What is told with the text: the count, and probabilities of tokens whose text is not given yet."""
+class _Answer:
+    """One answer as it is written: what of its text is certain, and probabilities of tokens whose text is not given yet."""
 
-    def __init__(self, has_probabilities: bool) -> None:
+    def __init__(self, index: int, writing: Writing, stop: Sequence[str], *, has_probabilities: bool) -> None:
+        self.writing = writing
+        self.is_over = False
+        self._index = index
+        self._reader, self._words = PieceReader(), StopWords(stop)
         self._has_probabilities = has_probabilities
         self._kept: list[dict[str, Any]] = []
-        self.num_tokens = 0
+        self._num_tokens = 0
+        self._reason = "stop"
 
-    def add(self, said: Written) -> None:
-        self.num_tokens += 1
+    def hear(self, said: object) -> TextPart:
+        """More of it; what may be told now. Raises `BadRequest` when nothing fits its grammar."""
+        if isinstance(said, WrittenOut):
+            if said.is_stuck:
+                raise BadRequest("The model has no word that fits the schema of response_format.")
+            self._reason = "length" if said.is_cut else "stop"
+            text = self._words.feed(self._reader.rest())
+            self.is_over = True
+            return self._part(text + self._words.rest())
+        assert isinstance(said, Written)
+        self._add(said)
+        part = self._part(self._words.feed(self._reader.feed(said.piece)))
+        self.is_over = self._words.is_stopped
+        return part
+
+    def last_words(self) -> TextPart:
+        """Why it ended, and the counts."""
+        return {
+            "finish_reason": "stop" if self._words.is_stopped else self._reason,
+            "prompt_tokens": len(self.writing.prompt),
+            "completion_tokens": self._num_tokens,
+            "index": self._index,
+        }
+
+    def _add(self, said: Written) -> None:
+        self._num_tokens += 1
         if self._has_probabilities:
             likely = [_token(one.piece, one.logprob) for one in said.likely]
             self._kept.append({**_token(said.piece, said.chosen), "top_logprobs": likely})
 
-    def part(self, text: str) -> TextPart:
-        if not self._has_probabilities or not (text and self._kept):
+    def _part(self, text: str) -> TextPart:
+        if not text or not (self._index or self._kept):
             return text
         kept, self._kept = self._kept, []
-        return {"text": text, "logprobs": kept}
+        return {"text": text, "index": self._index} | ({"logprobs": kept} if kept else {})
 
 
 def _token(piece: bytes, logprob: float) -> dict[str, Any]:

@@ -77,9 +77,8 @@ class GrpcSite:
         }
         self._desk = GrpcDesk(plane)
         self._beside = Beside()
-        self._talks: dict[
-            InferStream | Conversation, bytes | None
-        ] = {}  # those that are open, and the token they showed
+        # Those that are open, and the token they showed.
+        self._talks: dict[InferStream | Conversation, bytes | None] = {}
         self._version = self.epoch
         self._watchers = Watchers(self._status_of)
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from skyloom.inference.wire.bodies import ComingBody
+from skyloom.inference.wire.bodies import SCRATCH_BYTES, ComingBody, FillingProtocol, Place, nowhere
 from skyloom.inference.wire.known import Known
 from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
 from skyloom.inference.wire.site import Site
@@ -30,15 +30,21 @@ _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1_024, 64
 class Connections:
     """All connections of one listener, and the limits they share.
 
+    Args:
+        place: where the site wants bodies to lie that it reads in place.
+
     Attributes:
         unread_bytes: of bodies that are not whole yet, on all connections together.
         held_bytes: of answers that were made and that their clients do not take, on all connections together.
         share_bytes: of one body that is let in though all together are too much.
         known: heads that need not be read again.
+        scratch: where heads come in on connections whose bodies lie in place.
     """
 
-    def __init__(self, site: Site, limits: Limits) -> None:
+    def __init__(self, site: Site, limits: Limits, place: Place = nowhere) -> None:
         self.site = site
+        self.place = place
+        self.scratch = bytearray(SCRATCH_BYTES)
         self.limits = limits
         self.known = Known(site)
         self.open: set[Connection] = set()
@@ -97,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._num_chunks = self._held_bytes = 0
         self._written_bytes = 0  # of answers that the system has not taken to their end: until then all of them is kept
         self._coming: ComingBody | None = None
+        self._filling: FillingProtocol | None = None  # from the first body that the system wrote to its place
         self._admission: Response | None = None
         self._head_bytes = self._num_headers = 0
         self._raw_head = b""
@@ -123,6 +130,7 @@ class Connection(asyncio.Protocol):
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.cut()
+        del self._parser  # they hold each other, and only a search for garbage would find them
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -148,7 +156,7 @@ class Connection(asyncio.Protocol):
                 return
             if known is not None and end + known[1] > len(data):
                 self._request = Request(known[0])
-                self._coming = ComingBody(known[0], known[1])
+                self._coming = ComingBody(known[0], known[1], self._group.place)
                 self._wait(self._limits.body_timeout_s)
                 self._take(data[end:], self._coming)
                 return
@@ -306,17 +314,35 @@ class Connection(asyncio.Protocol):
         """Take a part of a body behind a known head: nothing in it has to be parsed."""
         before = coming.num_bytes
         rest = coming.take(data)
-        self._group.unread_bytes += coming.num_bytes - before
+        self._came(coming, coming.num_bytes - before)
+        if self._coming is coming and coming.settles():
+            if self._filling is None:
+                self._filling = FillingProtocol(self, self._group.scratch)
+                self._transport.set_protocol(self._filling)
+            self._filling.body = coming
+        if rest:
+            self.data_received(rest)
+
+    def filled(self, num_bytes: int) -> None:
+        """So much more of the body is in its place."""
+        if self._coming is not None:
+            self._coming.num_bytes += num_bytes
+            self._came(self._coming, num_bytes)
+
+    def _came(self, coming: ComingBody, num_bytes: int) -> None:
+        """Count a part of a body behind a known head, and serve it when that was the last."""
+        self._group.unread_bytes += num_bytes
         if self._group.is_full and coming.num_bytes > self._group.share_bytes:
             self._refuse(429, "Too many large requests are coming in at once.")
         elif coming.is_whole:
             request, self._request = Request(coming.head), None
-            request.body = coming.joined()
+            if coming.room is None:
+                request.body = coming.joined()
+            else:
+                request.in_place = coming.room
             self._drop_body()
             self._site.serve(request, self._begin(request, closing=False))
         self._steer()
-        if rest:
-            self.data_received(rest)
 
     def _begin(self, request: Request, *, closing: bool) -> Turn:
         request.arrived_at = time.perf_counter()
@@ -339,7 +365,7 @@ class Connection(asyncio.Protocol):
 
     def fitting(self, response: Response) -> Response:
         """An answer, or, where there is no room to keep it until it is taken, one that says so."""
-        if self._group.is_overfull and len(response.body) > _SHARE_BYTES:
+        if len(response.body) > _SHARE_BYTES and self._group.is_overfull:
             return self._site.refusal(429, "Too many answers wait to be taken.")
         return response
 
@@ -390,7 +416,11 @@ class Connection(asyncio.Protocol):
         if encoded is None or turn.is_parted or turn.closing:
             return False
         exchanges.popleft()
-        self._send([encoded])
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(encoded)
+            if self._write_deadline is not None:
+                self._written_bytes += len(encoded)
         if self._write_deadline is not None:
             self._count_held()
         if self._request is None and not self._in_head:
@@ -471,6 +501,8 @@ class Connection(asyncio.Protocol):
         if self._coming is not None:
             self._group.unread_bytes -= self._coming.num_bytes
             self._coming = None
+            if self._filling is not None:
+                self._filling.body = None
 
     def _wait(self, duration_s: float) -> None:
         self._read_deadline = time.monotonic() + duration_s

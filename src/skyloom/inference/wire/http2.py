@@ -8,7 +8,7 @@ flow control: we never send what the client has no window for, and give windows 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 from skyloom.inference.wire.blocks import Blocks
@@ -36,6 +36,7 @@ from skyloom.inference.wire.frames import (
     unpadded,
     window_update,
 )
+from skyloom.inference.wire.loop_turns import LoopTurns
 from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow, UntakenAnswers
 from skyloom.inference.wire.site import Listener, Site
@@ -48,8 +49,7 @@ _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _CRUMB_BYTES = 64
-_FRAMES_A_TURN, _TURN_S = 128, 0.001  # of one read; then the others have their turns
-_SLOW_FRAMES_A_TURN, _SLOW_S = 8, 0.01
+_FRAMES_A_TURN, _SLOW_FRAMES_A_TURN, _TURN_S = 128, 8, 0.001  # of one read; then the others have their turns
 _MAX_WAITING_ANSWERS = 16  # of one connection; its next requests are asked when its client has taken some
 _SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _MAX_SETTINGS_BYTES = 6 * 64
@@ -62,6 +62,7 @@ class Http2Connections:
     Attributes:
         unread_bytes: of bodies that are not whole yet and of heads that nobody shares, on all connections together.
         held: answers that their clients do not take.
+        turns: when each of them reads and writes.
         share_bytes: what one connection may keep though all together keep too much: nobody can lock out those who keep next to nothing.
         open_bytes: the same of requests that showed no token; they have a small bound of their own, so that they harm only each other.
     """
@@ -74,47 +75,11 @@ class Http2Connections:
         self.held = UntakenAnswers(limits.max_unread_bytes)
         self.share_bytes = min(_SHARE_BYTES, limits.max_unread_bytes // 16)
         self.draining = False
-        self._written: list[Http2Connection] = []
-        self._behind: deque[Http2Connection] = deque()
-        self._slow: deque[Http2Connection] = deque()
+        self.turns = LoopTurns()
 
     def accept(self) -> "Http2Connection":
         """Protocol factory for `loop.create_server`."""
         return Http2Connection(self)
-
-    def flush_soon(self, connection: "Http2Connection", loop: asyncio.AbstractEventLoop) -> None:
-        """Send what a connection has written when this turn of the loop is over."""
-        self._written.append(connection)
-        if len(self._written) == 1:
-            loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        written, self._written = self._written, []
-        for connection in written:
-            connection.flush()
-
-    def read_later(self, connection: "Http2Connection", loop: asyncio.AbstractEventLoop, *, slowly: bool) -> None:
-        """Go on with what a connection has sent too much of for one turn: one connection in each turn of the loop.
-
-        Those that are read slowly share a turn every ten milliseconds: their harm has a bound however many they are.
-        """
-        line = self._slow if slowly else self._behind
-        line.append(connection)
-        if len(line) == 1:
-            self._schedule(loop, slowly)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop, slowly: bool) -> None:
-        if slowly:
-            loop.call_later(_SLOW_S, self._read_one, loop, True)
-        else:
-            loop.call_soon(self._read_one, loop, False)
-
-    def _read_one(self, loop: asyncio.AbstractEventLoop, slowly: bool) -> None:
-        line = self._slow if slowly else self._behind
-        connection = line.popleft()
-        if line:
-            self._schedule(loop, slowly)
-        connection.read_on()
 
     def count(self, request: Request, num_bytes: int) -> bool:
         """Count what a request keeps, or does not keep any more; False when all of them keep too much."""
@@ -151,9 +116,8 @@ class Http2Connection(asyncio.Protocol):
         self._fields = FieldReader(limits.max_header_bytes)
         self._streams: dict[int, Http2Stream] = {}
         self._last = 0  # the newest stream that the client has begun
-        self._admitted: Head | None = (
-            None  # the head that was let in last, the site's epoch then, and the most that its body may be
-        )
+        # The head that was let in last, the site's epoch then, and the most that its body may be.
+        self._admitted: Head | None = None
         self._epoch = self._admitted_bytes = 0
         self._window = _CONNECTION_WINDOW
         self._outflow = Outflow(self._write, self._sent, limits.write_timeout_s, self._overflown, group.held)
@@ -162,9 +126,8 @@ class Http2Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flushing = self._closing = self._paused = self._is_quiet = self._is_held = False
         self._unread: deque[Iterator[Frame]] = deque()  # what came and waits for its turn
-        self._whole: deque[Http2Stream] = (
-            deque()
-        )  # requests that are asked at the end of a turn, unless they are taken back in it
+        # Requests that are asked at the end of a turn, unless they are taken back in it.
+        self._whole: deque[Http2Stream] = deque()
         self._num_whole = 0
         self._num_kept = 0
         self._deadline: float | None = None
@@ -215,7 +178,7 @@ class Http2Connection(asyncio.Protocol):
             while self._unread and not self._closing:
                 if self._read_some(self._unread[0]):
                     is_slow = self._floods.is_taking_back
-                    self._group.read_later(self, self._loop, slowly=is_slow)
+                    self._group.turns.read_later(self, self._loop, slowly=is_slow)
                     break
                 self._unread.popleft()
         except ConnectionBroken as broken:
@@ -571,7 +534,7 @@ class Http2Connection(asyncio.Protocol):
         self._out.append(content)
         if not self._flushing:
             self._flushing = True
-            self._group.flush_soon(self, self._loop)
+            self._group.turns.flush_soon(self, self._loop)
 
     def flush(self) -> None:
         """Hand what was written to the system."""
@@ -583,6 +546,10 @@ class Http2Connection(asyncio.Protocol):
                 self._loop.call_soon(self._resume)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
 
     def look_at_clock(self, now: float) -> None:
         """Cut what is too slow. Called about once a second."""
@@ -598,7 +565,7 @@ class Http2Connection(asyncio.Protocol):
         elif self._deadline is not None and now > self._deadline and not self._paused:
             self._end(ErrorCode.NO_ERROR, "nothing came")
         else:
-            for stream in self._late(now):
+            for stream in [one for one in self._streams.values() if one.deadline is not None and now > one.deadline]:
                 if stream.has_more:
                     self._reset(stream.number, ErrorCode.CANCEL)
                 else:
@@ -609,9 +576,6 @@ class Http2Connection(asyncio.Protocol):
         self._is_quiet = True
         self._write(goaway(self._last, ErrorCode.NO_ERROR, "this replica is stopping"))
         self._close_if_done()
-
-    def _late(self, now: float) -> Iterable[Http2Stream]:
-        return [one for one in self._streams.values() if one.deadline is not None and now > one.deadline]
 
     def _close_if_done(self) -> None:
         if self._is_quiet and not self._streams and not self._paused:

@@ -1,9 +1,11 @@
-"""A request and an answer of HTTP, as values."""
+"""A request and an answer of HTTP, as values: structs, since an object of Python's own takes thrice as long to make."""
 
 import functools
 import http
 from collections.abc import Mapping
 from typing import NamedTuple
+
+import msgspec
 
 REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 JSON = b"application/json"
@@ -30,45 +32,34 @@ class Head(NamedTuple):
     headers: Mapping[bytes, bytes]
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request.
 
     Attributes:
         is_open: it was admitted without a token; set by the site. Such requests have a small budget of their own for what they keep.
+        in_place: the body, where the site said where it is to lie; `body` is empty then.
         max_bytes: of its body, where the site wants less than the wire allows; 0 for no wish.
     """
 
-    __slots__ = ("arrived_at", "body", "head", "is_open", "max_bytes")
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.is_open = False
-        self.max_bytes = 0
-        self.body = b""
-        self.arrived_at = 0.0
+    head: Head
+    is_open: bool = False
+    max_bytes: int = 0
+    body: bytes = b""
+    in_place: memoryview | None = None
+    arrived_at: float = 0.0
 
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """One answer. ``trailers`` come after the body; in HTTP/1.1 only an answer in parts has room for them."""
 
-    __slots__ = ("body", "content_type", "headers", "status", "trailers")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes = b"",
-        content_type: bytes = JSON,
-        headers: Fields = (),
-        trailers: Fields = (),
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.headers = headers
-        self.trailers = trailers
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: Fields = ()
+    trailers: Fields = ()
 
     def encode(self, closing: bool, without_body: bool) -> bytes:
         """Write it as bytes."""

@@ -93,9 +93,11 @@ class OfferDesk:
 
     def _answered(self, key: bytes, on_done: Callable[[Ticket], None], ticket: Ticket) -> None:
         outputs = ticket.outputs
-        if self._cache is not None and ticket.failure is None and outputs is not None:
-            self._cache.keep(key, outputs, ticket.prediction_id)
-        on_done(ticket)
+        try:
+            if self._cache is not None and ticket.failure is None and outputs is not None:
+                self._cache.keep(key, outputs, ticket.prediction_id)
+        finally:  # who waits is answered, whether there was memory to keep it or not
+            on_done(ticket)
 
     def _give(self) -> None:
         tickets, self._again = self._again, []

@@ -20,6 +20,7 @@ from skyloom.inference.wire.site import Streaming
 # Triton's own client names no type. A web page could send such a request too, but not with a token in its header.
 TENSOR_BODIES = (b"application/json", b"application/octet-stream", b"")
 _BINARY = b"application/octet-stream"
+JSON_LENGTH = b"inference-header-content-length"  # tensors lie behind so many bytes of JSON
 
 
 class OpenInference:
@@ -86,6 +87,7 @@ class OpenInference:
                     takes=TENSOR_BODIES,
                     asks=schema("InferRequest"),
                     gives=schema("InferAnswer"),
+                    reads_in_place=True,
                 ),
             },
             **generation.of_model(),
@@ -105,13 +107,16 @@ class OpenInference:
         return json_answer({"model_stats": self._plane.all_statistics()})
 
     def _infer(self, request: Request, exchange: Streaming) -> None:
-        length = request.head.headers.get(b"inference-header-content-length")
+        length = request.head.headers.get(JSON_LENGTH)
         if length is not None and (not length.isdigit() or len(length) > 12):
             raise codec.unreadable(
                 "Inference-Header-Content-Length is not a number of bytes.", "Send the JSON's length."
             )
-        body = request.body
-        asked = self._moulds.read(body) if length is None else codec.decode(body, int(length), self._plane.contract)
+        if length is None:
+            asked = self._moulds.read(request.body)
+        else:
+            body = request.body if request.in_place is None else request.in_place
+            asked = codec.decode(body, int(length), self._plane.contract)
         worded = self._plainly
         if asked.binary:
             worded = functools.partial(self._worded, binary=asked.binary)
@@ -138,7 +143,7 @@ class OpenInference:
         body = codec.encode_answer(plan.model, plan.model_version, ticket.call.client_id, ticket.prediction_id, outputs)
         if not raw:
             return Response(200, body, headers=headers)
-        length = (b"inference-header-content-length", str(len(body)).encode())
+        length = (JSON_LENGTH, str(len(body)).encode())
         return Response(200, b"".join([body, *raw]), _BINARY, (*headers, length))
 
 

@@ -13,17 +13,20 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.core.ids import ALPHABET
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services import openai
+from skyloom.inference.services import openai, openai_answers
 from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, ServiceFailed
-from skyloom.inference.services.openai import Address, ReadRequest, Told
+from skyloom.inference.services.openai import Address, ReadRequest
+from skyloom.inference.services.openai_answers import Told
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.wire.events import event
 from skyloom.inference.wire.messages import Fields, Head, Request, Response
 from skyloom.inference.wire.service_call import EndpointCall, worded
+from skyloom.inference.wire.shown_tokens import ShownTokens
 from skyloom.inference.wire.site import Streaming
 
 _MODELS = "/v1/models"
 _MAX_CHARACTERS = 2**24
+_PART_CHARACTERS = 64  # what a part takes beside its text, at least
 _KINDS = {
     Category.INVALID: "invalid_request_error",
     Category.NOT_FOUND: "invalid_request_error",
@@ -34,9 +37,10 @@ _KINDS = {
 class OpenAi:
     """What of the OpenAI API a service answers."""
 
-    def __init__(self, plane: DataPlane, process: ServiceProcess) -> None:
+    def __init__(self, plane: DataPlane, process: ServiceProcess, streams: ShownTokens) -> None:
         self._plane = plane
         self._process = process
+        self._streams = streams
         self._methods = openai.offered(process.spec)
         self._began = int(time.time())
         self._num_calls = 0
@@ -46,7 +50,7 @@ class OpenAi:
         if not self._methods:
             return None
         name = target.decode("latin-1")
-        if name == _MODELS or name == f"{_MODELS}/{self._plane.plan.model}":
+        if name == _MODELS or name.startswith(f"{_MODELS}/"):
             return b"GET"
         return b"POST" if any(name == address for address in self._methods) else None
 
@@ -74,12 +78,22 @@ class OpenAi:
         collecting = address is not Address.EMBEDDINGS and not wanted.is_stream
         body = wanted.arguments
         call = EndpointCall(
-            self._plane, self._process, request, exchange, method, wording, body=body, is_collected=collecting
+            self._plane,
+            self._process,
+            request,
+            exchange,
+            method,
+            wording,
+            self._streams,
+            body=body,
+            is_collected=collecting,
         )
         call.begin()
 
     def _models(self, name: str) -> Response:
         plan = self._plane.plan
+        if name not in (_MODELS, f"{_MODELS}/{plan.model}"):
+            return _failed(openai.NoSuchModel("No such model is served here.", next_action=f"Ask for {plan.model!r}."))
         model = {"id": plan.model, "object": "model", "created": self._began, "owned_by": plan.project}
         listed = {"object": "list", "data": [model]}
         return Response(200, msgspec.json.encode(listed if name == _MODELS else model))
@@ -100,46 +114,55 @@ class OpenAiWording:
         self._identity = identity
         self._wanted = wanted
         self._kept: list[Told] = []
-        self._told = Told()
-        self._num_parts = self._num_characters = 0
+        self._told: dict[int, Told] = {}  # the last word on each answer
+        self._begun: set[int] = set()  # answers
+        self._num_characters = 0
 
     def whole(self, outcome: CallOutcome, headers: Fields) -> Response:
         """All parts together, or embeddings."""
         if self._address is Address.EMBEDDINGS:
             made = self._embeddings(outcome.content)
         else:
-            made = openai.whole(self._address, self._identity, self._kept, self._told)
+            made = openai_answers.whole(self._address, self._identity, self._kept, self._endings)
         return Response(200, msgspec.json.encode(made), headers=headers)
 
     def part(self, content: memoryview) -> bytes:
         """A chunk; nothing for what is told besides, which comes with the last one."""
         try:
-            said = openai.read_part(content)
+            said = openai_answers.read_part(content)
         except msgspec.MsgspecError as error:
             raise ServiceFailed(
                 f"The endpoint gave a part that is no text: {error}.",
                 next_action="Yield str, or finish_reason and counts.",
             ) from None
         if not said.text:
-            self._told = said
+            self._told[said.index] = said
             return b""
-        self._num_parts += 1
+        is_first = said.index not in self._begun
+        self._begun.add(said.index)
         if not self._wanted.is_stream:
             self._kept.append(said)
-            self._num_characters += len(said.text)
+            self._num_characters += len(said.text) + _PART_CHARACTERS
             if self._num_characters > _MAX_CHARACTERS:
                 raise ServiceFailed("The answer is too long to be one.", next_action="Ask for a stream.")
             return b""
-        made = openai.chunk(self._address, self._identity, said, is_first=self._num_parts == 1)
+        made = openai_answers.chunk(self._address, self._identity, said, is_first=is_first)
         return event(msgspec.json.encode(made))
 
     def last(self, prediction_id: str) -> bytes:
         """Why it ended, and that it has."""
-        made = openai.last_chunk(self._address, self._identity, self._told)
-        told = event(msgspec.json.encode(made))
+        endings = self._endings
+        made = [openai_answers.last_chunk(self._address, self._identity, one) for one in endings]
         if self._wanted.tells_usage:
-            told += event(msgspec.json.encode(openai.usage_chunk(self._address, self._identity, self._told)))
+            made.append(openai_answers.usage_chunk(self._address, self._identity, endings))
+        told = b"".join(event(msgspec.json.encode(one)) for one in made)
         return told + event(b"[DONE]")
+
+    @property
+    def _endings(self) -> list[Told]:
+        """Of every answer, in order; one that the service said no last word of ends as usual."""
+        found = {index: Told(index=index) for index in self._begun or {0}} | self._told
+        return [found[index] for index in sorted(found)]
 
     def failed(self, error: SkyloomError, prediction_id: str) -> Response:
         """The API's form of an error."""
@@ -151,7 +174,7 @@ class OpenAiWording:
 
     def _embeddings(self, content: memoryview) -> dict[str, Any]:
         try:
-            said = openai.read_embeddings(content)
+            said = openai_answers.read_embeddings(content)
         except msgspec.MsgspecError as error:
             raise ServiceFailed(
                 f"The endpoint gave no embeddings: {error}.", next_action="Return lists of numbers."
@@ -173,7 +196,7 @@ def _failed(error: SkyloomError, prediction_id: str = "") -> Response:
     if isinstance(error, ArgumentsRefused):
         response.status = 400  # as the API says it
     kind = _KINDS.get(error.category, "server_error")
-    response.body = _error(str(error), kind, error.code)
+    response.body = _error(str(error), kind, error.code, getattr(error, "param", None))
     return response
 
 
@@ -181,5 +204,5 @@ def _told(status: int, message: str, kind: str) -> Response:
     return Response(status, _error(message, kind, f"http_{status}"))
 
 
-def _error(message: str, kind: str, code: str) -> bytes:
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+def _error(message: str, kind: str, code: str, param: str | None = None) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

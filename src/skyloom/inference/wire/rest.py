@@ -13,12 +13,13 @@ from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
 from skyloom.inference.picture_urls import Fetches
+from skyloom.inference.tensors import aligned_room
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, refusal
 from skyloom.inference.wire.hosts import KnownHosts
-from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.mlflow import MlflowScoring, status_table
-from skyloom.inference.wire.open_inference import OpenInference
+from skyloom.inference.wire.open_inference import JSON_LENGTH, OpenInference
 from skyloom.inference.wire.openapi import document
 from skyloom.inference.wire.packed import PackedModels
 from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked, unpacked_at_once
@@ -83,6 +84,17 @@ class Rest:
         else:
             self._answer(request, exchange, route)
 
+    def place(self, head: Head, size: int) -> memoryview | None:
+        """Room for an admitted body whose tensors are read as they lie: the first of them where a core likes to read numbers."""
+        method, target, headers = head
+        route = self._table.get(target, _NO_ROUTES).get(method)
+        start = headers.get(JSON_LENGTH, b"")
+        if route is None or not route.reads_in_place or not start.isdigit() or len(start) > 12 or int(start) > size:
+            return None
+        if b"content-encoding" in headers or _content_problem(headers, route.takes) is not None:
+            return None
+        return aligned_room(size, int(start))
+
     def listener(self, request: Request, exchange: Streaming) -> Listener | None:
         """No route hears its body in parts."""
         return None
@@ -103,7 +115,10 @@ class Rest:
     def _answer(self, request: Request, exchange: Streaming, route: RestRoute) -> None:
         try:
             route.answer(request, exchange)
-            request.body = b""  # what it says is in tensors now, which are counted; the text of it is not
+            request.body, request.in_place = (
+                b"",
+                None,
+            )  # what it says is in tensors now, which are counted; its text is not
         except SkyloomError as error:
             self._refuse(request, exchange, route, failed(error))
         except RecursionError:  # where it was read in two steps, the first may have had just enough room

@@ -23,6 +23,7 @@ class RestRoute(NamedTuple):
         is_open: needs no token.
         is_inference: its answers are counted as the model's traffic.
         takes: content types of its body; ``b""`` stands for a request that names none; empty when a body means nothing.
+        reads_in_place: a body of tensors behind JSON is read where it lies (`Request.in_place`).
         asks, gives: JSON Schemas of body and answer, for the route's description.
     """
 
@@ -33,6 +34,7 @@ class RestRoute(NamedTuple):
     takes: tuple[bytes, ...] = ()
     asks: Mapping[str, Any] | None = None
     gives: Mapping[str, Any] | None = None
+    reads_in_place: bool = False
 
 
 RestTable = dict[bytes, dict[bytes, RestRoute]]

@@ -15,12 +15,13 @@ import msgspec
 from skyloom.core.errors import Category, SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.dataplane import DataPlane
-from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceLate
+from skyloom.inference.services.calls import ArgumentsRefused, CallOutcome, PendingCall, ServiceFailed, ServiceLate
 from skyloom.inference.services.process import ServiceProcess
 from skyloom.inference.tensors import Call
 from skyloom.inference.wire.desk import ErrorAnswer, failed
 from skyloom.inference.wire.events import event, opening
 from skyloom.inference.wire.messages import JSON, Fields, Request, Response
+from skyloom.inference.wire.shown_tokens import ShownTokens
 from skyloom.inference.wire.site import Streaming
 from skyloom.rooms.registry.services import Answering, ServiceMethod
 
@@ -77,7 +78,11 @@ class PlainWording:
 
 
 class EndpointCall:
-    """One call, from its request to its last part."""
+    """One call, from its request to its last part.
+
+    Args:
+        streams: an answer in parts stands among them, so that it ends with the token that asked for it.
+    """
 
     def __init__(
         self,
@@ -87,13 +92,16 @@ class EndpointCall:
         exchange: Streaming,
         method: ServiceMethod,
         wording: Wording,
+        streams: ShownTokens,
         *,
         body: bytes,
         is_raw: bool = False,
         is_collected: bool = False,
     ) -> None:
+        self._is_stream = method.answering is Answering.PARTS and not is_collected
         self._is_collected = is_collected  # parts are put together and answered as a whole
         self._wording = wording
+        self._streams = streams
         self._plane = plane
         self._process = process
         self._request = request
@@ -110,16 +118,31 @@ class EndpointCall:
         """Hand the call to the service; a refusal is answered at once."""
         try:
             self._plane.check_open()
+            if self._is_stream:
+                self._streams.add(self._refuse, self._request.head.headers.get(b"authorization"))
             self._process.ask(self._call)
         except SkyloomError as error:
+            self._streams.remove(self._refuse)
             self._answer(self._wording.failed(error, ""))
             return
         self._exchange.on_cut = self._cut
 
     def _cut(self) -> None:
+        self._streams.remove(self._refuse)
         self._process.give_up(self._call)
 
+    def _refuse(self, error: SkyloomError) -> None:
+        """The token is good no more: the service may stop, and what the client has not taken yet is not for it."""
+        self._cut()
+        self._held.clear()
+        if not self._is_over:
+            self._ended(error)
+        elif self._ending:
+            self._ending = self._wording.broken(error)
+            self._room()
+
     def _whole(self, outcome: CallOutcome | SkyloomError) -> None:
+        self._streams.remove(self._refuse)
         try:
             if isinstance(outcome, SkyloomError):
                 self._answer(self._wording.failed(outcome, self._record(outcome)))
@@ -139,6 +162,12 @@ class EndpointCall:
             self._cut()
             self._ended(error)
             return
+        except Exception:  # what the service yields may have any form
+            traceback.print_exc(file=sys.stderr)
+            self._cut()
+            words = "The endpoint gave a part that cannot be told."
+            self._ended(ServiceFailed(words, next_action="Ask the operator to look at the replica's output."))
+            return
         if self._is_collected:
             self._process.took(self._call, 1)
             return
@@ -157,6 +186,7 @@ class EndpointCall:
                 self._exchange.push(part)
             num_taken += 1
         if self._ending and not self._held:
+            self._streams.remove(self._refuse)
             self._exchange.push(self._ending)
             self._exchange.finish()
             self._ending = b""
@@ -178,7 +208,7 @@ class EndpointCall:
             self._exchange.begin(opening())
         self._ending, self._is_over = last, True
         self._room()
-        self._count(500 if isinstance(outcome, SkyloomError) else 200)
+        self._count(worded(outcome).status if isinstance(outcome, SkyloomError) else 200)
 
     def _record(self, failure: SkyloomError | None) -> str:
         """Write the call into the request log; refused arguments are no prediction. Raises `RequestLogFull`."""

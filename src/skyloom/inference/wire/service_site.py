@@ -13,6 +13,7 @@ from skyloom.inference.wire.desk import ErrorAnswer
 from skyloom.inference.wire.messages import JSON, Head, Request, Response
 from skyloom.inference.wire.openai_site import OpenAi
 from skyloom.inference.wire.service_call import OCTETS, EndpointCall, PlainWording
+from skyloom.inference.wire.shown_tokens import ShownTokens
 from skyloom.inference.wire.site import Listener, Site, Streaming
 from skyloom.rooms.registry.services import ServiceMethod
 
@@ -32,7 +33,8 @@ class ServiceSite:
         self._plane = plane
         self._process = process
         self._methods = {f"/{method.name}".encode(): method for method in process.spec.methods}
-        self._openai = OpenAi(plane, process)
+        self._streams = ShownTokens(plane.access)
+        self._openai = OpenAi(plane, process, self._streams)
         plan = plane.plan
         self._document = msgspec.json.encode(document(process.spec, plan.model, plan.model_version))
 
@@ -65,7 +67,15 @@ class ServiceSite:
         if method is not None:
             is_raw = _kind(request.head) == OCTETS
             call = EndpointCall(
-                self._plane, self._process, request, exchange, method, _PLAIN, body=request.body, is_raw=is_raw
+                self._plane,
+                self._process,
+                request,
+                exchange,
+                method,
+                _PLAIN,
+                self._streams,
+                body=request.body,
+                is_raw=is_raw,
             )
             call.begin()
         elif request.head.target == _DOCUMENT:
@@ -80,6 +90,10 @@ class ServiceSite:
         target = request.head.target
         ours = target in self._methods or self._openai.verb(target) is not None
         return None if ours else self._inner.listener(request, exchange)
+
+    def look(self) -> None:
+        """End streams whose token was taken back. Called about once a second."""
+        self._streams.look()
 
     def refusal(self, status: int, message: str) -> Response:
         """Word an error that the wire itself found."""

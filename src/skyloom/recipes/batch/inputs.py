@@ -77,6 +77,10 @@ class RowReader:
         for name in self.names:
             for place in np.flatnonzero(_missing(batch.column(name))).tolist():
                 found.setdefault(place, f"no value in {name!r}")
+        for spec in () if self._features else self._specs:
+            name = self._columns[spec.name]
+            for place in np.flatnonzero(_beyond(spec, batch.column(name))).tolist():
+                found.setdefault(place, f"a value in {name!r} that {spec.datatype} does not hold")
         return found
 
     def tensors(self, batch: pa.RecordBatch, pictures: Sequence[Array] = ()) -> list[Array]:
@@ -113,6 +117,25 @@ def _missing(column: pa.Array) -> Mask:
             missing = missing.copy()
             missing[~missing] = inside.reshape(-1, column.type.list_size).any(axis=1)
     return missing
+
+
+def _beyond(spec: TensorSpec, column: pa.Array) -> Mask:
+    """Rows with a whole number that is larger or smaller than the input's type holds: a cast would make another number of it."""
+    is_list = pa.types.is_fixed_size_list(column.type)
+    kind = column.type.value_type if is_list else column.type
+    dtype = np.dtype(DTYPES[spec.datatype])
+    if dtype.kind not in "iu" or not pa.types.is_integer(kind) or np.can_cast(kind.to_pandas_dtype(), dtype):
+        return np.zeros(len(column), dtype=bool)
+    flat = (column.fill_null(0) if not is_list else _filled(column)).to_numpy(zero_copy_only=False)
+    holds = np.iinfo(dtype)
+    beyond: Mask = ((flat < holds.min) | (flat > holds.max)).reshape(len(column), -1).any(axis=1)
+    return beyond
+
+
+def _filled(column: pa.Array) -> pa.Array:
+    """All numbers of a column of lists; zeros where there is none."""
+    size = column.type.list_size
+    return column.values.slice(column.offset * size, len(column) * size).fill_null(0)
 
 
 def _tensor(spec: TensorSpec, field: pa.Field, column: pa.Array) -> Array:

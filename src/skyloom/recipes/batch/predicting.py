@@ -262,8 +262,7 @@ def _committed(
     total: int,
     note: str,
 ) -> tuple[TableVersion, Contents]:
-    losses, rejects = _lost(shards, folder / "rejects.jsonl")
-    count = sum(loss.num_rows for loss in losses)
+    losses, count, rejects = _lost(shards, folder / "rejects.jsonl")
     if count == total:
         raise NotPredictable(
             f"None of {total:,} rows could be predicted: {losses[0].reason}.",
@@ -283,8 +282,8 @@ def _committed(
     return commit(source.tables, table, key, None, spool, contents)
 
 
-def _lost(shards: KeptRanges, path: Path) -> tuple[tuple[Loss, ...], Path | None]:
-    """Rows without a prediction, by reason with examples, and the file that names them all."""
+def _lost(shards: KeptRanges, path: Path) -> tuple[tuple[Loss, ...], int, Path | None]:
+    """Rows without a prediction, by reason with examples, as far as a report holds them; how many, and the file that names all."""
     counts: dict[str, int] = {}
     examples: dict[str, list[Example]] = {}
     with path.open("wb") as file:
@@ -297,7 +296,7 @@ def _lost(shards: KeptRanges, path: Path) -> tuple[tuple[Loss, ...], Path | None
         Loss(reason=reason[:400], num_rows=count, examples=tuple(examples[reason])) for reason, count in counts.items()
     ]
     largest = sorted(found, key=lambda loss: -loss.num_rows)[:200]
-    return tuple(largest), path if counts else None
+    return tuple(largest), sum(counts.values()), path if counts else None
 
 
 def _note(progress: BatchProgress, pace: Stride) -> str:

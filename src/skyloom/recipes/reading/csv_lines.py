@@ -122,7 +122,8 @@ class CsvReader:
         total = table.num_rows + len(ragged)
         self.rows_read += total
         lines = np.fromiter((numbers[index] for index in range(total) if index not in ragged), dtype=np.int64)
-        return table.append_column(LINE, pa.chunked_array([pa.array(lines)])).to_batches()  # type: ignore[no-any-return]
+        batches: list[pa.RecordBatch] = table.append_column(LINE, pa.chunked_array([pa.array(lines)])).to_batches()
+        return batches
 
     def _readable(self, content: bytes, first: int, width: int, *, final: bool) -> "_Rows":
         """Choose what can be parsed, and reject the other lines."""

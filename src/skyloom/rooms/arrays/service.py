@@ -6,6 +6,7 @@ are made in the same transaction that says so, so no crash makes one twice or fo
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from skyloom.core.errors import REFUSALS
 from skyloom.core.ids import Ids
@@ -14,7 +15,8 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.arrays import model, rules
 from skyloom.rooms.arrays.model import Array, ArrayProgress, ArrayStatus
 from skyloom.rooms.arrays.ports import ARRAYS, ENDS, PROGRESS
@@ -113,8 +115,8 @@ class Arrays:
 
     def _found(self, view: Snapshot, array_id: str, project: str) -> tuple[Array, ArrayProgress]:
         """An array of a project. Raises `ArrayMissing`, for somebody else's just the same."""
-        array, progress = view.get(ARRAYS, array_id), view.get(PROGRESS, array_id)
-        if array is None or progress is None or array.project != project:
+        array, progress = owned(view, ARRAYS, array_id, project), view.get(PROGRESS, array_id)
+        if array is None or progress is None:
             raise model.ArrayMissing(f"There is no array {array_id}.", next_action="List yours: skyloom array list.")
         return array, progress
 
@@ -132,14 +134,8 @@ class Arrays:
         return self._store.read(lambda view: self.status(view, ask.array_id, by.project))
 
     def list(self, ask: model.ListArrays, by: Caller) -> Page[ArrayStatus]:
-        def work(view: Snapshot) -> Page[ArrayStatus]:
-            found = view.select(
-                ARRAYS, {"project": by.project}, newest_first=True, after=ask.cursor, limit=ask.limit + 1
-            )
-            arrays = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, item) for item in arrays.items), next_cursor=arrays.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, ARRAYS, where, ask).shown(partial(self._status, view)))
 
     def results(self, ask: model.ReadArrayResults, by: Caller) -> model.ArrayResults:
         def work(view: Snapshot) -> tuple[bool, list[tuple[int, model.ArrayEnd]]]:

@@ -62,8 +62,7 @@ class BatchPredictions:
             raise model.NotABatchTask(
                 f"{by.principal} is no task.", next_action="Ask for a job: skyloom predict --dataset … --model … --to …"
             )
-        job_id = by.task_id.rsplit(".", 2)[0]
-        return self._data.derive(tx, ask.order.to, making, job_id, by)
+        return self._data.derive(tx, ask.order.to, making, by.job_id, by)
 
     def _asked(self, view: Snapshot, ask: model.RunPredictions, by: Caller) -> tuple[Predict, JobSpec]:
         making, manifest = self._resolved(view, ask.order, by)

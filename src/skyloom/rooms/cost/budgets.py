@@ -11,6 +11,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.lookup import owned
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost import budget as model
 from skyloom.rooms.cost import limits, rules, tallies
@@ -303,8 +304,8 @@ def _covering(view: Snapshot, project: str, user: str) -> list[Budget]:
 
 
 def _own(view: Snapshot, budget_id: str, project: str) -> Budget:
-    budget = view.get(BUDGETS, budget_id)
-    if budget is None or budget.project != project:
+    budget = owned(view, BUDGETS, budget_id, project)
+    if budget is None:
         raise model.BudgetMissing(f"There is no budget {budget_id}.", next_action="List them: skyloom budget list.")
     return budget
 

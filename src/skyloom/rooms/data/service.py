@@ -5,6 +5,7 @@ next attempt finds the version in the table and only says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from skyloom.core.errors import ErrorBody, SkyloomError
@@ -16,7 +17,8 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.engine import PythonModule
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.ports.tables import ROW_ID, Tables
 from skyloom.rooms.data import model, rules
 from skyloom.rooms.data.making import Clean, Collect, Ingest, Making, Predict, Split
@@ -79,7 +81,7 @@ class Datasets:
         self._jobs.check(SubmitJob(spec=self._job("draft_0", ask.making, ask.resources, ask.name)), by)
 
     def create(self, tx: Transaction, ask: model.CreateDataset, by: Caller) -> DraftStatus:
-        dataset = self._named(tx, ask.name, by.project)
+        dataset = named(tx, DATASETS, ask.name, by.project)
         if dataset is None:
             dataset = self._insert(tx, ask.name, ask.description, by)
         elif self.status(tx, dataset).state is not model.DatasetState.FAILED:
@@ -114,7 +116,7 @@ class Datasets:
         begun = tx.select(DRAFTS, {"job_id": job_id}, limit=1)
         if begun:
             return self._draft_status(tx, begun[0])
-        dataset = self._named(tx, name, by.project) or self._insert(tx, name, "", by)
+        dataset = named(tx, DATASETS, name, by.project) or self._insert(tx, name, "", by)
         versions = self._versions(tx, dataset)
         if versions and not isinstance(versions[0].making, Predict):
             raise model.DatasetExists(
@@ -132,7 +134,7 @@ class Datasets:
 
         Raises `DatasetExists`, and what submitting a job raises.
         """
-        dataset = self._named(tx, name, by.project) or self._insert(tx, name, "", by)
+        dataset = named(tx, DATASETS, name, by.project) or self._insert(tx, name, "", by)
         newest = self.newest_collected(tx, name, by.project)
         if newest is None and self._versions(tx, dataset):
             raise not_collected(name)
@@ -142,18 +144,18 @@ class Datasets:
 
     def newest_collected(self, view: Snapshot, name: str, project: str) -> DatasetVersion | None:
         """The newest version of a dataset that was made of samples; None when there is none, or no such dataset."""
-        dataset = self._named(view, name, project)
+        dataset = named(view, DATASETS, name, project)
         found = self._versions(view, dataset) if dataset is not None else ()
         return next((version for version in reversed(found) if isinstance(version.making, Collect)), None)
 
     def has_versions(self, view: Snapshot, name: str, project: str) -> bool:
         """There is a dataset of this name, and it has a version."""
-        dataset = self._named(view, name, project)
+        dataset = named(view, DATASETS, name, project)
         return dataset is not None and bool(self._versions(view, dataset))
 
     def being_collected(self, view: Snapshot, name: str, project: str) -> Draft | None:
         """The newest draft of samples of a dataset, as long as its job may still commit it."""
-        dataset = self._named(view, name, project)
+        dataset = named(view, DATASETS, name, project)
         drafts = (
             view.select(DRAFTS, {"dataset_id": dataset.id}, newest_first=True, limit=_SHOWN_DRAFTS) if dataset else ()
         )
@@ -271,9 +273,7 @@ class Datasets:
 
     def find(self, view: Snapshot, dataset: str, project: str) -> Dataset:
         """Return a dataset by name or id. Raises `DatasetMissing`."""
-        found = view.get(DATASETS, dataset)
-        if found is None or found.project != project:
-            found = self._named(view, dataset, project)
+        found = owned(view, DATASETS, dataset, project) or named(view, DATASETS, dataset, project)
         if found is None:
             raise model.DatasetMissing(
                 f"There is no dataset {dataset!r}.", next_action="List yours: skyloom data list."
@@ -304,14 +304,8 @@ class Datasets:
         return self._store.read(lambda view: self.status(view, self.find(view, ask.dataset, by.project)))
 
     def list(self, ask: model.ListDatasets, by: Caller) -> Page[model.DatasetStatus]:
-        def work(view: Snapshot) -> Page[model.DatasetStatus]:
-            where = {"project": by.project}
-            found = view.select(DATASETS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            shown = page(found, ask.limit)
-            items = tuple(self.status(view, dataset) for dataset in shown.items)
-            return Page(items=items, next_cursor=shown.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, DATASETS, where, ask).shown(partial(self.status, view)))
 
     def get_draft(self, ask: model.GetDraft, by: Caller) -> DraftStatus:
         return self._store.read(
@@ -321,9 +315,7 @@ class Datasets:
     def list_versions(self, ask: model.ListVersions, by: Caller) -> Page[DatasetVersion]:
         def work(view: Snapshot) -> Page[DatasetVersion]:
             where = {"dataset_id": self.find(view, ask.dataset, by.project).id}
-            return page(
-                view.select(VERSIONS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1), ask.limit
-            )
+            return listed(view, VERSIONS, where, ask)
 
         return self._store.read(work)
 
@@ -347,10 +339,6 @@ class Datasets:
     def _versions(self, view: Snapshot, dataset: Dataset) -> Sequence[DatasetVersion]:
         return view.select(VERSIONS, {"dataset_id": dataset.id})
 
-    def _named(self, view: Snapshot, name: str, project: str) -> Dataset | None:
-        found = view.select(DATASETS, {"project": project, "name": name})
-        return found[0] if found else None
-
     def _draft_of(self, view: Snapshot, draft_id: str, project: str) -> tuple[Draft, Dataset]:
         draft = view.get(DRAFTS, draft_id)
         dataset = view.get(DATASETS, draft.dataset_id) if draft and draft.project == project else None
@@ -371,7 +359,7 @@ class Datasets:
 
 def _check_job(draft: Draft, by: Caller) -> None:
     """Raise `NotItsJob` unless a task of the draft's own job asks."""
-    if not by.task_id.startswith(f"{draft.job_id}."):
+    if not by.is_task_of(draft.job_id):
         raise model.NotItsJob(
             f"{by.principal} is no task of {draft.job_id}, which makes this version.",
             next_action="Ask for a version with skyloom data create, clean or split; its job commits it.",

@@ -12,9 +12,10 @@ import msgspec
 from skyloom.core.operation import Caller
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.door import Change, Handlers
+from skyloom.ports.lookup import named
 from skyloom.ports.store import Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.data.making import Format, Ingest, SourceFile
-from skyloom.rooms.data.model import CreateDataset, Dataset, DatasetState
+from skyloom.rooms.data.model import CreateDataset, DatasetState
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.service import Datasets
 from skyloom.rooms.devices import model, rules
@@ -28,6 +29,7 @@ from skyloom.rooms.serving.predictions import name_prediction
 
 _MAX_CHUNKS, _MAX_BYTES, _MAX_COLUMNS = 1_000, 64 * 2**20, 1_000
 _SOURCE = "samples.jsonl"
+_OWN_COLUMNS = ("prediction_id", "device", "at")
 
 
 class SampledTensor(msgspec.Struct, frozen=True):
@@ -63,6 +65,8 @@ class Gathering:
         batch = SampleBatch(
             id=f"{by.project}/{ask.dataset}",
             project=by.project,
+            model=ask.model,
+            labels=ask.labels,
             digest=digest,
             chunks=tuple(chunk.id for chunk in chunks),
             num_rows=num_rows,
@@ -81,7 +85,11 @@ class Gathering:
         free = ("", *self._failed(tx, ask.dataset, by))
         chunks = [tx.get(SAMPLE_CHUNKS, identifier) for identifier in batch.chunks] if batch else []
         taken = [chunk for chunk in chunks if chunk is not None and chunk.gathered in free]
-        if batch is None or len(taken) < len(batch.chunks):
+        is_ours = batch is not None and (batch.model, batch.labels) == (
+            ask.model,
+            ask.labels,
+        )  # or of who asked at once
+        if batch is None or not is_ours or len(taken) < len(batch.chunks):
             raise model.SamplesMoved(
                 "Some of these samples went into another dataset or were forgotten meanwhile.",
                 next_action="Ask again: it takes those that are left.",
@@ -109,10 +117,10 @@ class Gathering:
 
     def _failed(self, view: Snapshot, name: str, by: Caller) -> tuple[str, ...]:
         """Drafts of a dataset of that name of which nothing came: what was in them is free again."""
-        named: list[Dataset] = view.select(DATASETS, {"project": by.project, "name": name}, limit=1)
-        if not named:
+        dataset = named(view, DATASETS, name, by.project)
+        if dataset is None:
             return ()
-        status = self._data.status(view, named[0])
+        status = self._data.status(view, dataset)
         return tuple(draft.draft.id for draft in status.drafts) if status.state is DatasetState.FAILED else ()
 
 
@@ -167,9 +175,14 @@ def rows_of(inputs: str, manifest: Manifest) -> Iterator[dict[str, Any]]:
         parts.append([elements[start : start + width] for start in range(0, len(elements), width)])
     if len(set(names)) != len(names) or len(names) > _MAX_COLUMNS:
         raise ValueError("it has too many elements a row, or two of a name")
-    named = manifest.columns if len(manifest.columns) == len(names) else names
+    named = [_free(name) for name in (manifest.columns if len(manifest.columns) == len(names) else names)]
     for row in zip(*parts, strict=True):
         yield dict(zip(named, (element for part in row for element in part), strict=True))
+
+
+def _free(name: str) -> str:
+    """The name of a model's column, where it is none of those that every row has."""
+    return f"{name}_input" if name in _OWN_COLUMNS else name
 
 
 def _kinds(datatype: Datatype) -> tuple[type, ...]:

@@ -127,7 +127,7 @@ class Intake:
             skew_s=skew_s,
             received_at=now,
             count=len(new),
-            model=version.model if version else "",
+            model=version.model if version and version.project == device.project else "",  # a device may say any id
             lines=lines,
         )
         tx.insert(place, chunk)

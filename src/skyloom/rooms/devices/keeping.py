@@ -77,9 +77,8 @@ class Keeping:
         runs = [run for run in tx.select(DEVICE_RUNS, order="touched_at", limit=_SOME) if run.touched_at < horizon]
         for run in runs:
             if self._is_newest(tx, run):
-                tx.update(
-                    DEVICE_RUNS, changed(run, {"touched_at": self._clock.now()})
-                )  # it is not in the way of others
+                # It is not in the way of others.
+                tx.update(DEVICE_RUNS, changed(run, {"touched_at": self._clock.now()}))
             else:
                 self._drop(tx, self._drop_run(tx, run))
         return found or bool(runs)

@@ -1,5 +1,7 @@
 """The keys that sign what devices serve: one ring after another, each signed by the one before. Private halves are kept sealed."""
 
+from functools import partial
+
 import msgspec
 
 from skyloom.core.ids import Ids
@@ -80,7 +82,7 @@ class DeviceKeys:
             return [ring for ring in view.select(KEY_RINGS) if ring.drops_at is not None and ring.drops_at <= now]
 
         for ring in self._store.read(work):
-            self._store.write(lambda tx, ring=ring: self._drop(tx, ring.id))  # type: ignore[misc]
+            self._store.write(partial(self._drop, ring_id=ring.id))
         return _LOOK_S
 
     def _drop(self, tx: Transaction, ring_id: str) -> None:

@@ -290,8 +290,14 @@ class OutboxPosition(Record, frozen=True, kw_only=True):
 
 
 class SampleBatch(Record, frozen=True, kw_only=True):
-    """Samples written out as a file, on their way into a dataset. Its id is the project and the dataset's name."""
+    """Samples written out as a file, on their way into a dataset. Its id is the project and the dataset's name.
 
+    Attributes:
+        model, labels: whose samples were asked for.
+    """
+
+    model: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     digest: str
     chunks: tuple[str, ...]
     num_rows: int

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
@@ -10,7 +11,8 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.devices import rollout as nouns
 from skyloom.rooms.devices import rules
 from skyloom.rooms.devices.board import FleetBoard, Place, read_places
@@ -141,8 +143,8 @@ class Rollouts:
 
     def find(self, view: Snapshot, rollout_id: str, project: str) -> Rollout:
         """A roll-out of a project. Raises `RolloutMissing`."""
-        found = view.get(ROLLOUTS, rollout_id)
-        if found is None or found.project != project:
+        found = owned(view, ROLLOUTS, rollout_id, project)
+        if found is None:
             raise nouns.RolloutMissing(
                 f"There is no roll-out {rollout_id}.", next_action="List them: skyloom rollout list."
             )
@@ -152,13 +154,8 @@ class Rollouts:
         return self._store.read(lambda view: self.status(view, self.find(view, ask.rollout_id, by.project)))
 
     def list(self, ask: nouns.ListRollouts, by: Caller) -> Page[RolloutStatus]:
-        def work(view: Snapshot) -> Page[RolloutStatus]:
-            where = {"project": by.project}
-            found = view.select(ROLLOUTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            part = page(found, ask.limit)
-            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, ROLLOUTS, where, ask).shown(partial(self.status, view)))
 
     def status(self, view: Snapshot, rollout: Rollout) -> RolloutStatus:
         """A roll-out and how far it is."""
@@ -192,7 +189,7 @@ class Rollouts:
         self._seen = {rollout.id: self._seen[rollout.id] for rollout in live if rollout.id in self._seen}
         for project in projects:
             mine = [rollout for rollout in live if rollout.project == project]
-            stirred, places = self._store.read(lambda view, project=project: self._board.look(view, project))  # type: ignore[misc]
+            stirred, places = self._store.read(partial(self._board.look, project=project))
             for rollout in mine:
                 if stirred or self._is_due(rollout):
                     self._try(rollout, places.values(), mine)

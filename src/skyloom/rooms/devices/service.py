@@ -10,7 +10,8 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.devices import messages, model, rules
 from skyloom.rooms.devices.board import FleetBoard
 from skyloom.rooms.devices.fleets import Fleets
@@ -69,10 +70,9 @@ class Devices:
 
     def enrol(self, tx: Transaction, ask: model.EnrolDevice, by: Caller) -> EnrolledDevice:
         self._keys.install(tx, by.project)
-        known = tx.select(DEVICES, {"project": by.project, "name": ask.name}, limit=1)
+        device = named(tx, DEVICES, ask.name, by.project)
         now = self._clock.now()
-        if known:
-            device = known[0]
+        if device is not None:
             labels = device.labels if ask.labels is None else ask.labels
             facts = {"enrolment": device.enrolment + 1, "labels": labels}
             if device.retired_at is not None:  # whoever has its old token stays outside
@@ -101,7 +101,11 @@ class Devices:
     def join(self, tx: Transaction, ask: messages.JoinDevice, by: Caller) -> DeviceIdentity:
         device = self._own(tx, ask.device, by)
         code = tx.get(JOIN_CODES, device.id)
-        assert code is not None, "the door has looked at it"
+        if code is None:  # the door has looked at it, and the device was retired since
+            raise model.JoinCodeUsed(
+                f"The join code of {device.name} is good no more.",
+                next_action=f"Ask for a new one: skyloom device enrol {device.name}.",
+            )
         nonce = digests.of_bytes(ask.nonce.encode())
         if not code.nonce:
             tx.update(JOIN_CODES, changed(code, {"nonce": nonce}))
@@ -162,9 +166,8 @@ class Devices:
 
     def sync(self, tx: Transaction, ask: messages.SyncDevice, by: Caller) -> DeviceOrders:
         device = self._own(tx, ask.device, by)
-        if (
-            device.assignment < ask.assignment < 2**52
-        ):  # this database is older than the device: a backup was brought back
+        # This database is older than the device: a backup was brought back.
+        if device.assignment < ask.assignment < 2**52:
             device = tx.update(DEVICES, changed(device, {"assignment": ask.assignment + 1}))
         now = self._clock.now()
         before = tx.get(DEVICE_REPORTS, device.id) or DeviceReport(
@@ -232,10 +235,7 @@ class Devices:
 
     def find(self, view: Snapshot, name: str, project: str) -> Device:
         """A device by its name or id. Raises `DeviceMissing`, for somebody else's just the same."""
-        device = view.get(DEVICES, name)
-        if device is None or device.project != project:
-            named = view.select(DEVICES, {"project": project, "name": name}, limit=1)
-            device = named[0] if named else None
+        device = owned(view, DEVICES, name, project) or named(view, DEVICES, name, project)
         if device is None:
             raise model.DeviceMissing(f"There is no device {name}.", next_action="List them: skyloom device list.")
         return device
@@ -265,9 +265,7 @@ class Devices:
     def samples(self, ask: model.ListSamples, by: Caller) -> Page[model.SampledInputs]:
         def work(view: Snapshot) -> Page[model.SampledInputs]:
             device = self.find(view, ask.name, by.project)
-            where = {"device": device.id}
-            found = view.select(SAMPLE_CHUNKS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            part = page(found, ask.limit)
+            part = listed(view, SAMPLE_CHUNKS, {"device": device.id}, ask)
             return Page(items=tuple(self._told_samples(view, part.items)), next_cursor=part.next_cursor)
 
         return self._store.read(work)
@@ -290,8 +288,8 @@ class Devices:
         return DeviceStatus(
             device=device,
             state=state,
-            serving=_named(view, report.serving if report else ""),
-            wanted=_named(view, device.wanted),
+            serving=_named(view, report.serving if report else "", device.project),
+            wanted=_named(view, device.wanted, device.project),
             report=report,
             message=message,
             next_action=action,
@@ -331,9 +329,10 @@ def _files(view: Snapshot, version_id: str) -> set[str]:
     return {manifest_digest(version), *(file.digest for file in version.manifest.files)}
 
 
-def _named(view: Snapshot, version_id: str) -> str:
+def _named(view: Snapshot, version_id: str, project: str) -> str:
+    """A version in words. A device may say any id: another project's is as if there were none."""
     version = view.get(VERSIONS, version_id) if version_id else None
-    return f"{version.model}:{version.number}" if version else version_id
+    return f"{version.model}:{version.number}" if version and version.project == project else version_id
 
 
 def _said(device: Device, report: DeviceReport | None, state: DeviceState) -> tuple[str, str]:

@@ -13,5 +13,5 @@ def cause_of(view: Snapshot, by: Caller) -> Origin | None:
         found = view.get(INVOCATIONS, by.because)
         if found is not None and found.project == by.project:
             return found.cause
-    job = view.get(JOBS, by.task_id.rsplit(".", 2)[0]) if by.task_id else None
+    job = view.get(JOBS, by.job_id) if by.task_id else None
     return job.cause if job else None

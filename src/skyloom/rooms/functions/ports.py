@@ -10,7 +10,10 @@ from skyloom.rooms.functions.model import CloudFunction, Invocation
 
 FUNCTIONS = Collection("functions", CloudFunction, indexes=("name",), unique=("name",))
 INVOCATIONS = Collection(
-    "invocations", Invocation, indexes=("function", "function_id", "state", "next_at", "ended_at", "key")
+    "invocations",
+    Invocation,
+    indexes=("function", "function_id", "state", "next_at", "ended_at", "key"),
+    ordered=(("state", "next_at"),),
 )
 
 COLLECTIONS = (FUNCTIONS, INVOCATIONS)

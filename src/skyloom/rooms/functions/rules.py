@@ -61,7 +61,7 @@ def arguments(method: ServiceMethod, text: str, key: str) -> str:
     """The arguments of a call as they are kept, with its key where the function wants to know it. Raises `ArgumentsUnreadable`."""
     try:
         given = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # the second for what is nested too deeply
         raise model.ArgumentsUnreadable(
             f"The arguments are no JSON object: {error}.", next_action='Write them as {"name": "Ann"}.'
         ) from error
@@ -90,7 +90,10 @@ def settled(invocation: Invocation, result: ErrandResult, now: float) -> Invocat
     if result.status == 200:
         if len(result.content) > model.MAX_ANSWER_BYTES:
             return dead(invocation, f"It answered with more than {model.MAX_ANSWER_BYTES} bytes.", now)
-        answer = result.content.decode() if result.is_json else f'"{base64.b64encode(result.content).decode()}"'
+        try:
+            answer = result.content.decode() if result.is_json else _as_bytes(result.content)
+        except UnicodeDecodeError:  # whatever it calls itself
+            answer = _as_bytes(result.content)
         return _moved(invocation, InvocationState.SUCCEEDED, {"answer": answer, "ended_at": now, "message": ""})
     why = _words(result)
     if result.status in _FOR_GOOD:
@@ -128,10 +131,14 @@ def _moved(invocation: Invocation, state: InvocationState, news: dict[str, Any])
     return changed(invocation, {"state": state, **news})
 
 
+def _as_bytes(content: bytes) -> str:
+    return f'"{base64.b64encode(content).decode()}"'
+
+
 def _words(result: ErrandResult) -> str:
     if not result.status:
         return result.problem or "nobody answers"
     try:
         return str(msgspec.json.decode(result.content, type=dict[str, Any])["error"])[:_MAX_WORDS]
-    except (msgspec.MsgspecError, KeyError):
+    except (msgspec.MsgspecError, RecursionError, KeyError):
         return f"HTTP {result.status}"

@@ -8,6 +8,7 @@ Nothing waits for an answer inside of the loop (`ports.Errands`).
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from skyloom.core.events import Origin
 from skyloom.core.ids import Ids
@@ -15,7 +16,8 @@ from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
-from skyloom.ports.store import Scalar, Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Not, Scalar, Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.cost import tallies
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.functions import model, rules
@@ -28,7 +30,8 @@ from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.tenancy.service import Tenancy
 
 log = logging.getLogger("skyloom.functions")
-_AT_ONCE, _AT_ONCE_EACH = 64, 16  # calls on their way: of all functions, of one
+# Calls on their way: of all projects, of one, of one function. Long calls of one project hold up no other's.
+_AT_ONCE, _AT_ONCE_PROJECT, _AT_ONCE_EACH = 512, 64, 16
 _COLD_S = 90.0  # beside its own time, a call may take so long until somebody is awake to take it
 _LONGEST_S, _SHORTEST_S = 30.0, 0.05
 _PRUNED_AT_ONCE = 500
@@ -48,7 +51,8 @@ class Functions:
         self._tenancy = tenancy
         self._serving = serving
         self._errands = errands
-        self._of: dict[str, str] = {}  # errand → function
+        self._of: dict[str, tuple[str, str]] = {}  # errand → function, project
+        self._unsettled: list[ErrandResult] = []  # what came back, until it is written down
         self._prune_at = 0.0
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
@@ -72,9 +76,9 @@ class Functions:
         self._serving.check(rules.deployment(ask), by)
 
     def deploy(self, tx: Transaction, ask: model.DeployFunction, by: Caller) -> FunctionStatus:
-        known = self._find(tx, ask.name, by.project)
-        named = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name}, limit=1)
-        if named and not named[0].stopped_by and (known is None or known.endpoint_id != named[0].id):
+        known = named(tx, FUNCTIONS, ask.name, by.project)
+        taken = named(tx, ENDPOINTS, ask.name, by.project)
+        if taken and not taken.stopped_by and (known is None or known.endpoint_id != taken.id):
             raise model.FunctionNameTaken(
                 f"{ask.name} is an endpoint, and no function.", next_action="Choose another name: --name."
             )
@@ -105,13 +109,8 @@ class Functions:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListFunctions, by: Caller) -> Page[FunctionStatus]:
-        def work(view: Snapshot) -> Page[FunctionStatus]:
-            where = {"project": by.project}
-            found = view.select(FUNCTIONS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            some = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, one) for one in some.items), next_cursor=some.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, FUNCTIONS, where, ask).shown(partial(self._status, view)))
 
     def delete(self, tx: Transaction, ask: model.DeleteFunction, by: Caller) -> Done:
         function = self.find(tx, ask.name, by.project)
@@ -124,7 +123,7 @@ class Functions:
 
     def find(self, view: Snapshot, name: str, project: str) -> CloudFunction:
         """A function by its name. Raises `FunctionMissing`."""
-        found = self._find(view, name, project)
+        found = named(view, FUNCTIONS, name, project)
         if found is None:
             raise model.FunctionMissing(
                 f"There is no function {name!r}.", next_action="List yours: skyloom function list."
@@ -134,10 +133,6 @@ class Functions:
     def method(self, view: Snapshot, function: CloudFunction, name: str) -> ServiceMethod:
         """The entry that is meant. Raises `EntryUnclear`."""
         return rules.entry(self._methods(view, function), name, function.name)
-
-    def _find(self, view: Snapshot, name: str, project: str) -> CloudFunction | None:
-        found = view.select(FUNCTIONS, {"project": project, "name": name}, limit=1)
-        return found[0] if found else None
 
     def _methods(self, view: Snapshot, function: CloudFunction) -> tuple[ServiceMethod, ...]:
         endpoint = view.get(ENDPOINTS, function.endpoint_id)
@@ -192,11 +187,7 @@ class Functions:
             known = tx.select(INVOCATIONS, {"function_id": function.id, "key": key}, limit=1)
             if known:
                 return _same(known[0], method, kept)
-        waiting = tx.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED})
-        if waiting >= model.MAX_WAITING:
-            raise model.TooManyWaiting(
-                f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
-            )
+        _check_room(tx, function)
         now = self._clock.now()
         made = Invocation(
             id=invocation_id,
@@ -221,8 +212,8 @@ class Functions:
 
     def find_invocation(self, view: Snapshot, invocation_id: str, project: str) -> Invocation:
         """An invocation by its id. Raises `InvocationMissing`."""
-        found = view.get(INVOCATIONS, invocation_id)
-        if found is None or found.project != project:
+        found = owned(view, INVOCATIONS, invocation_id, project)
+        if found is None:
             raise model.InvocationMissing(
                 f"There is no invocation {invocation_id}.", next_action="List them: skyloom function calls."
             )
@@ -234,10 +225,7 @@ class Functions:
             where["function"] = ask.function
         if ask.state is not None:
             where["state"] = ask.state
-        found = self._store.read(
-            lambda view: view.select(INVOCATIONS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, INVOCATIONS, where, ask))
 
     def retry(self, tx: Transaction, ask: model.RetryInvocation, by: Caller) -> Invocation:
         found = self.find_invocation(tx, ask.invocation_id, by.project)
@@ -245,6 +233,7 @@ class Functions:
             return found
         function = self.find(tx, found.function, by.project)
         self.method(tx, function, found.method)
+        _check_room(tx, function)
         fresh = rules.revived(found, by.principal, by.token_id, self._clock.now())
         return tx.update(INVOCATIONS, changed(fresh, {"function_id": function.id}))
 
@@ -253,10 +242,15 @@ class Functions:
     def tick(self) -> float:
         """Write down what came back, and make the calls whose turn it is. Returns the seconds until the next round is due."""
         touched: set[str] = set()
-        for result in self._errands.results():
+        self._unsettled += self._errands.results()
+        while self._unsettled:
+            result = self._unsettled[0]
             self._of.pop(result.id, None)
-            with isolated(log, f"invocation {result.id}"):
+            with isolated(
+                log, f"invocation {result.id}"
+            ):  # a full disk comes out, and nothing that was answered is forgotten
                 self._settle(result, touched)
+            del self._unsettled[0]
         self._find_lost(touched)
         again_s = self._begin_due()
         self._prune()
@@ -270,7 +264,7 @@ class Functions:
             found = tx.get(INVOCATIONS, invocation_id)
             if found is None or found.state is not InvocationState.RUNNING or found.attempts != attempts:
                 return
-            tx.update(INVOCATIONS, rules.settled(found, result, self._clock.now()))
+            self._keep(tx, rules.settled(found, result, self._clock.now()))
             touched.update(tx.touched)
 
         self._store.write(work)
@@ -282,31 +276,58 @@ class Functions:
         for one in running:
             if _errand_id(one) not in on_way:
                 with isolated(log, f"invocation {one.id}"):
-                    self._store.write(lambda tx, one=one: tx.update(INVOCATIONS, rules.lost(one, self._clock.now())))  # type: ignore[misc]
+                    self._store.write(partial(self._lose, one))
                     touched.add(INVOCATIONS.name)
 
+    def _lose(self, one: Invocation, tx: Transaction) -> None:
+        self._keep(tx, rules.lost(one, self._clock.now()))
+
+    def _keep(self, tx: Transaction, settled: Invocation) -> None:
+        """Write down what became of a call; one whose function was deleted meanwhile waits for nobody."""
+        if settled.state is InvocationState.QUEUED and tx.get(FUNCTIONS, settled.function_id) is None:
+            settled = rules.dead(
+                settled, f"the function {settled.function} was deleted; {settled.message}", self._clock.now()
+            )
+        tx.update(INVOCATIONS, settled)
+
     def _begin_due(self) -> float:
-        on_way = Counter(self._of.values())
-        due, wait_s = self._store.read(lambda view: self._due(view, on_way))
-        for one in due[: max(0, _AT_ONCE - on_way.total())]:
+        due, wait_s = self._store.read(self._due)
+        for one in due:
             with isolated(log, f"invocation {one.id}"):
                 self._begin(one)
+                if _errand_id(changed(one, {"attempts": one.attempts + 1})) not in self._of:
+                    wait_s = min(wait_s, _NO_PORT_S)  # nobody tells when it can be sent
         return _SHORTEST_S if due and not self._of else wait_s
 
-    def _due(self, view: Snapshot, on_way: Counter[str]) -> tuple[Sequence[Invocation], float]:
-        """The calls whose turn it is, those of one function no more than its share; and when the next one's is."""
-        now, wait_s, due = self._clock.now(), _LONGEST_S, []
-        if not view.count(INVOCATIONS, {"state": InvocationState.QUEUED}):
-            return [], wait_s
-        for function in view.select(FUNCTIONS):
-            room = _AT_ONCE_EACH - on_way[function.id]
-            where = {"function_id": function.id, "state": InvocationState.QUEUED}
-            for one in view.select(INVOCATIONS, where, order="next_at", limit=room) if room > 0 else ():
+    def _due(self, view: Snapshot) -> tuple[Sequence[Invocation], float]:
+        """The calls whose turn it is, those of one function no more than its share; and when the next one's is.
+
+        Each look but the last one fills the share of one more function or project, which the next look passes over.
+        """
+        now, free = self._clock.now(), _AT_ONCE - len(self._of)
+        functions, projects = (
+            (Counter(name) for name in zip(*self._of.values(), strict=True)) if self._of else (Counter(), Counter())
+        )
+        due: dict[str, Invocation] = {}
+        while len(due) < free:
+            where: Where = {
+                "state": InvocationState.QUEUED,
+                "function_id": Not(_full(functions, _AT_ONCE_EACH)),
+                "project": Not(_full(projects, _AT_ONCE_PROJECT)),
+            }
+            limit = min(free, len(due) + _AT_ONCE_PROJECT)  # more than are known already, so each look goes on
+            found = view.select(INVOCATIONS, where, order="next_at", limit=limit)
+            for one in found:
                 if one.next_at > now:
-                    wait_s = min(wait_s, max(_SHORTEST_S, one.next_at - now))
-                    break
-                due.append(one)
-        return sorted(due, key=lambda one: one.next_at), wait_s
+                    return list(due.values()), min(_LONGEST_S, max(_SHORTEST_S, one.next_at - now))
+                has_room = functions[one.function_id] < _AT_ONCE_EACH and projects[one.project] < _AT_ONCE_PROJECT
+                if one.id not in due and has_room:
+                    due[one.id] = one
+                    functions[one.function_id] += 1
+                    projects[one.project] += 1
+            if len(found) < limit:
+                break
+        return list(due.values()), _LONGEST_S
 
     def _begin(self, one: Invocation) -> None:
         """Send one: it is written first, so that a crash after this line sends it again and never forgets that it was sent."""
@@ -315,7 +336,7 @@ class Functions:
             if tx.get(INVOCATIONS, one.id) != one:
                 return None
             now = self._clock.now()
-            function = self._find(tx, one.function, one.project)
+            function = named(tx, FUNCTIONS, one.function, one.project)
             endpoint = tx.get(ENDPOINTS, function.endpoint_id) if function and function.id == one.function_id else None
             lost = self._tenancy.lost_right(tx, one.token_id, one.project, Right.PREDICT, one.created_by)
             if function is None or endpoint is None or endpoint.stopped_by:
@@ -342,7 +363,7 @@ class Functions:
 
         errand = self._store.write(work)
         if errand is not None:
-            self._of[errand.id] = one.function_id
+            self._of[errand.id] = (one.function_id, one.project)
             self._errands.begin(errand)
 
     def _prune(self) -> None:
@@ -374,6 +395,19 @@ class Functions:
     def close(self) -> None:
         """Begin nothing more."""
         self._errands.close()
+
+
+def _full(calls: Counter[str], most: int) -> tuple[str, ...]:
+    """Who has as many calls on their way as it may."""
+    return tuple(name for name, count in calls.items() if count >= most)
+
+
+def _check_room(view: Snapshot, function: CloudFunction) -> None:
+    """Raise `TooManyWaiting` when no further call of a function may wait."""
+    if view.count(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED}) >= model.MAX_WAITING:
+        raise model.TooManyWaiting(
+            f"{model.MAX_WAITING} calls of {function.name} wait already.", next_action="Call it again later."
+        )
 
 
 def _same(known: Invocation, method: ServiceMethod, arguments: str) -> Invocation:

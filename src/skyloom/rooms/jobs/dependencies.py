@@ -23,7 +23,7 @@ from skyloom.rooms.jobs.model import (
     TaskState,
 )
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.reading import jobs_of
+from skyloom.rooms.jobs.reading import find_job, jobs_of
 from skyloom.rooms.jobs.writing import JobWriter, write_each
 
 StateOf = Callable[[Snapshot, str, str], JobState]
@@ -136,7 +136,5 @@ def _waiting(view: Snapshot) -> Iterator[Job]:
 
 def job_state(view: Snapshot, job_id: str, project: str) -> JobState:
     """The state of a job of a project. Raises `JobMissing`."""
-    job = view.get(JOBS, job_id)
-    if job is None or job.project != project:
-        raise JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
+    job = find_job(view, job_id, project)
     return rules.state_of(rules.newest(job, view.select(TASKS, {"job_id": job_id})))

@@ -21,7 +21,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.ports import PRICES
 from skyloom.rooms.cost.prices import PriceHistory
-from skyloom.rooms.jobs import demands, rules
+from skyloom.rooms.jobs import demands, rules, settling
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
@@ -171,7 +171,7 @@ class JobLoop:
         """Write down what was seen and do what follows from it; True when something changed."""
         gangs, now = self._mirror.held(), self._clock.now()
         seen = self._observe(task for gang in gangs for task in gang.tasks)
-        decisions = [(gang, rules.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
+        decisions = [(gang, settling.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
         to_write = [(gang.job, made) for gang, made in decisions if made.changes]
         written = self._each(to_write, lambda tx, pair: self._write(tx, *pair))
         agreed = [(gang, made) for gang, made in decisions if written.get(gang.job.id, not made.changes)]
@@ -191,7 +191,7 @@ class JobLoop:
     def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
         return write_each(self._store, work, [(pair[0].id, pair) for pair in pairs])
 
-    def _write(self, tx: Transaction, job: Job, made: rules.Settled) -> bool:
+    def _write(self, tx: Transaction, job: Job, made: settling.Settled) -> bool:
         current = [tx.get(TASKS, task.id) for task in made.tasks]
         stale = any(
             then is None or then.version != task.version for then, task in zip(current, made.tasks, strict=True)

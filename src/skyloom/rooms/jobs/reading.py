@@ -3,12 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from skyloom.ports.lookup import owned
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.jobs import rules
-from skyloom.rooms.jobs.model import Job, Task
+from skyloom.rooms.jobs.model import Job, JobMissing, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.pools.ports import Use
+
+
+def find_job(view: Snapshot, job_id: str, project: str) -> Job:
+    """A job of a project. Raises `JobMissing`, for somebody else's job just the same."""
+    job = owned(view, JOBS, job_id, project)
+    if job is None:
+        raise JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
+    return job
 
 
 def jobs_of(view: Snapshot, tasks: Iterable[Task]) -> dict[str, Job]:

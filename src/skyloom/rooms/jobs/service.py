@@ -11,14 +11,15 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query, present_cause
 from skyloom.ports.engine import Engine, PythonCall, PythonFile
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import asked, deadlines, environments, model, mounts, rules
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
-from skyloom.rooms.jobs.reading import by_job, jobs_of
+from skyloom.rooms.jobs.reading import by_job, find_job, jobs_of
 from skyloom.rooms.jobs.spending import wish_of
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter, metered
@@ -179,10 +180,7 @@ class Jobs:
 
     def find(self, view: Snapshot, job_id: str, project: str) -> Job:
         """Return a job of a project. Raises `JobMissing`, for somebody else's job just the same."""
-        job = view.get(JOBS, job_id)
-        if job is None or job.project != project:
-            raise model.JobMissing(f"There is no job {job_id}.", next_action="List yours: skyloom job list.")
-        return job
+        return find_job(view, job_id, project)
 
     def status(self, view: Snapshot, job_id: str, project: str) -> JobStatus:
         """Return a job and what has become of it. Raises `JobMissing`."""
@@ -208,11 +206,9 @@ class Jobs:
                 live = {task.job_id for task in tasks if ask.array in (model.ALL_ARRAYS, task.array)}
                 newest = sorted((key for key in live if ask.cursor is None or key < ask.cursor), reverse=True)
                 where["id"] = tuple(newest[: ask.limit + 1])  # a query takes only so many values
-            found = view.select(JOBS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            jobs = page(found, ask.limit)
+            jobs = listed(view, JOBS, where, ask)
             gangs = by_job(view.select(TASKS, {"job_id": tuple(job.id for job in jobs.items)}))
-            items = [self._told(job, gangs[job.id]) for job in jobs.items]
-            return Page(items=tuple(items), next_cursor=jobs.next_cursor)
+            return jobs.shown(lambda job: self._told(job, gangs[job.id]))
 
         return self._store.read(work)
 

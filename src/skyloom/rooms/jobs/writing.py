@@ -10,7 +10,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
-from skyloom.rooms.jobs import rules
+from skyloom.rooms.jobs import rules, settling
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.pools.model import LOCAL
@@ -67,7 +67,7 @@ class JobWriter:
             return job
         job = tx.update(JOBS, changed(job, {"halt": halt}))
         gang = rules.newest(job, tx.select(TASKS, {"job_id": job.id}))
-        settled = rules.settle(job, gang, {}, halt.at)
+        settled = settling.settle(job, gang, {}, halt.at)
         self.moves(tx, job, settled.tasks)
         states = {task.id: task.state for task in gang}
         if all(task.state is states[task.id] for task in settled.tasks):
@@ -77,7 +77,7 @@ class JobWriter:
 
     def requeue(self, tx: Transaction, job: Job, again: Reason, message: str = "") -> Job:
         """Queue the next attempt of a job, at the age it has."""
-        job = tx.update(JOBS, rules.next_attempt(job, again))
+        job = tx.update(JOBS, settling.next_attempt(job, again))
         for task in rules.tasks_of(job, self._clock.now(), again, message):
             tx.insert(TASKS, task)
         news = Moved(before="ended", after=TaskState.QUEUED, reason=again or "retry", message=message)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from skyloom.core.operation import Caller
-from skyloom.ports.store import N, Snapshot
+from skyloom.ports.lookup import named, owned
+from skyloom.ports.store import Snapshot
 from skyloom.rooms.data.making import Clean, Collect, Ingest, Making, Predict
 from skyloom.rooms.data.model import Dataset, DatasetVersion
 from skyloom.rooms.data.ports import DATASETS
@@ -42,14 +43,11 @@ class RoomSources:
         return self._find_on_devices(prediction_id, project)
 
     def served(self, view: Snapshot, subject: str, project: str) -> tuple[Endpoint, Revision] | None:
-        revision = _mine(view.get(REVISIONS, subject), project)
+        revision = owned(view, REVISIONS, subject, project)
         if revision is not None:
             endpoint = view.get(ENDPOINTS, revision.endpoint_id)
             return (endpoint, revision) if endpoint else None
-        endpoint = _mine(view.get(ENDPOINTS, subject), project)
-        if endpoint is None:
-            named = view.select(ENDPOINTS, {"project": project, "name": subject}, limit=1)
-            endpoint = named[0] if named else None
+        endpoint = owned(view, ENDPOINTS, subject, project) or named(view, ENDPOINTS, subject, project)
         if endpoint is None:
             return None
         newest = newest_revision(view, endpoint)
@@ -65,16 +63,16 @@ class RoomSources:
         if number.isdecimal():
             found = view.select(MODEL_VERSIONS, {"project": project, "model": name, "number": int(number)})
             return found[0] if found else None
-        return _mine(view.get(MODEL_VERSIONS, subject), project)
+        return owned(view, MODEL_VERSIONS, subject, project)
 
     def registered(self, view: Snapshot, run_id: str, project: str) -> Sequence[ModelVersion]:
         return view.select(MODEL_VERSIONS, {"project": project, "run_id": run_id})
 
     def run(self, view: Snapshot, run_id: str, project: str) -> Run | None:
-        return _mine(view.get(RUNS, run_id), project)
+        return owned(view, RUNS, run_id, project)
 
     def mounted(self, view: Snapshot, job_id: str, project: str) -> Sequence[str]:
-        job = _mine(view.get(JOBS, job_id), project)
+        job = owned(view, JOBS, job_id, project)
         return [mount.subject for mount in job.mounts] if job else []
 
     def trained_on(self, view: Snapshot, dataset: str, number: int, project: str) -> Sequence[Run]:
@@ -82,11 +80,11 @@ class RoomSources:
         return [run for run in runs if run.dataset_version == number]
 
     def held(self, view: Snapshot, dataset: str, project: str) -> Sequence[Held]:
-        named = view.select(DATASETS, {"project": project, "name": dataset}, limit=1)
-        if not named:
+        holder = named(view, DATASETS, dataset, project)
+        if holder is None:
             return []
-        versions = view.select(DATASET_VERSIONS, {"dataset_id": named[0].id}, order="number")
-        return [_held(named[0], version) for version in versions]
+        versions = view.select(DATASET_VERSIONS, {"dataset_id": holder.id}, order="number")
+        return [_held(holder, version) for version in versions]
 
 
 def _held(dataset: Dataset, version: DatasetVersion) -> Held:
@@ -115,7 +113,3 @@ def _made_by(making: Making) -> str:
     if isinstance(making, Collect):
         return f"samples of requests at endpoint {making.name}"
     return f"split with seed {making.seed}"
-
-
-def _mine(record: N | None, project: str) -> N | None:
-    return record if record is not None and record.project == project else None

@@ -35,8 +35,8 @@ from skyloom.rooms.monitoring.windows import Window, latency_quantile
 SIGNIFICANCE = 1e-6
 OPEN = (AlertState.FIRING, AlertState.ACKNOWLEDGED)
 NEXT_ACTIONS: dict[Signal, str] = {
-    Signal.LATENCY_P99_S: "Add replicas or cores: skyloom deploy MODEL --name {endpoint} --replicas N.",
-    Signal.ERROR_RATE: "Read what its replicas say: skyloom endpoint show {endpoint}.",
+    Signal.LATENCY_P99_S: "Add replicas or cores: skyloom deploy MODEL --name {owner} --replicas N.",
+    Signal.ERROR_RATE: "Read what its replicas say: skyloom endpoint show {owner}.",
     Signal.DRIFT: "Compare live traffic with training: skyloom endpoint monitor {endpoint}. If the world has changed, train on newer data.",
     Signal.BUDGET: "See what it went for: skyloom cost --by job. Raise it or stop what is not needed: skyloom budget list.",
 }

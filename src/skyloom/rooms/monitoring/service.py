@@ -13,7 +13,8 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.monitoring import model, rules
 from skyloom.rooms.monitoring.model import (
     ALERT_MOVES,
@@ -218,13 +219,13 @@ class Monitoring:
         return watch if watch.rules == ask.rules else tx.update(WATCHES, changed(watch, {"rules": ask.rules}))
 
     def list_alerts(self, ask: model.ListAlerts, by: Caller) -> Page[Alert]:
-        def work(view: Snapshot) -> list[Alert]:
+        def work(view: Snapshot) -> Page[Alert]:
             where = {"project": by.project} | ({"state": ask.state.value} if ask.state else {})
             if ask.endpoint:
                 where["endpoint"] = _watch_of(view, ask.endpoint, by.project)[0].id
-            return view.select(ALERTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
+            return listed(view, ALERTS, where, ask)
 
-        return page(self._store.read(work), ask.limit)
+        return self._store.read(work)
 
     def acknowledge(self, tx: Transaction, ask: model.AcknowledgeAlert, by: Caller) -> Alert:
         alert = rules.own(tx.get(ALERTS, ask.alert_id), ask.alert_id, by.project)
@@ -267,8 +268,8 @@ def _load(view: Snapshot) -> tuple[list[Watch], list[Alert]]:
 
 def _watch_of(view: Snapshot, endpoint: str, project: str) -> tuple[Watch, list[Alert]]:
     """An endpoint's watch by its id, or by its name: of several that had the name, the newest."""
-    watch = view.get(WATCHES, endpoint)
-    if watch is None or watch.project != project:
+    watch = owned(view, WATCHES, endpoint, project)
+    if watch is None:
         named = view.select(WATCHES, {"project": project, "endpoint_name": endpoint}, newest_first=True, limit=1)
         watch = named[0] if named else None
     if watch is None:

@@ -6,10 +6,14 @@ when any number shrank, the replica began again from zero and the later report i
 
 import bisect
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, Histogram, Latency, Traffic
+from skyloom.rooms.monitoring.packed import PackedReport, packed
+
+_AT = attrgetter("at")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +46,7 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
 
     latest: Traffic = Traffic()
     earlier: Traffic = Traffic()
-    reports: tuple[Report, ...] = ()
+    reports: tuple[PackedReport, ...] = ()
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +78,6 @@ def merge_traffic(first: Traffic, second: Traffic) -> Traffic:
     )
 
 
-def traffic_between(before: Traffic, after: Traffic) -> Traffic:
-    """Return what a replica saw between two of its reports; all of ``after`` when it restarted in between."""
-    return after if _restarted(before, after) else _grown(before, after)
-
-
 def latency_quantile(latency: Latency, share: float) -> float | None:
     """Return the duration in seconds that ``share`` of the requests stayed below, or None when there were none.
 
@@ -107,10 +106,10 @@ def observed(ring: Ring, report: Report, bounds: Bounds, *, started_at: float | 
         ring = Ring()  # it watches other features now: nothing before can be compared
     reports = ring.reports
     if not reports and started_at is not None and started_at < report.at:
-        reports = (Report(at=started_at, traffic=Traffic()),)
+        reports = (packed(started_at, Traffic()),)
     restarted = bool(ring.reports) and _restarted(ring.latest, report.traffic)
     earlier = merge_traffic(ring.earlier, ring.latest) if restarted else ring.earlier
-    total = Report(at=report.at, traffic=merge_traffic(earlier, report.traffic))
+    total = packed(report.at, merge_traffic(earlier, report.traffic), reports[-1] if reports else None)
     return Ring(latest=report.traffic, earlier=earlier, reports=_bounded((*reports, total), bounds))
 
 
@@ -125,8 +124,8 @@ def recent(rings: Iterable[Ring], now: float, duration_s: float, *, with_histogr
     live = [(base, last) for base, last in spans if base is not last]
     traffic = Traffic()
     for base, last in live:
-        grown = _grown(base.traffic, last.traffic)
-        traffic = merge_traffic(traffic, grown if with_histograms else msgspec.structs.replace(grown, histograms=()))
+        pair = (base.traffic, last.traffic) if with_histograms else (base.counted, last.counted)
+        traffic = merge_traffic(traffic, _grown(*pair))
     return Window(since=min((base.at for base, _ in live), default=start), until=now, traffic=traffic)
 
 
@@ -139,15 +138,15 @@ def recent_rows(rings: Sequence[Ring], now: float, num_rows: int, horizon_s: flo
         {report.at for ring in rings for report in ring.reports if report.at >= now - horizon_s}, reverse=True
     )
     for start in starts:
-        rows = sum(ring.reports[-1].traffic.rows - _base(ring, start).traffic.rows for ring in rings if ring.reports)
+        rows = sum(ring.reports[-1].rows - _base(ring, start).rows for ring in rings if ring.reports)
         if rows >= num_rows:
             return recent(rings, now, now - start)
     return recent(rings, now, horizon_s)
 
 
-def _bounded(reports: tuple[Report, ...], bounds: Bounds) -> tuple[Report, ...]:
+def _bounded(reports: tuple[PackedReport, ...], bounds: Bounds) -> tuple[PackedReport, ...]:
     # One report from before the horizon stays, so that a window of the whole horizon has a base.
-    first = bisect.bisect_right([report.at for report in reports], reports[-1].at - bounds.horizon_s) - 1
+    first = bisect.bisect_right(reports, reports[-1].at - bounds.horizon_s, key=_AT) - 1
     kept = [reports[max(0, first)]]
     for place in range(max(0, first) + 1, len(reports) - 1):
         age_s = reports[-1].at - reports[place].at
@@ -157,9 +156,9 @@ def _bounded(reports: tuple[Report, ...], bounds: Bounds) -> tuple[Report, ...]:
     return (*kept[-bounds.limit + 1 :], *reports[max(0, first) + 1 :][-1:])
 
 
-def _base(ring: Ring, start: float) -> Report:
+def _base(ring: Ring, start: float) -> PackedReport:
     """The last report at or before ``start``, or the oldest one."""
-    place = bisect.bisect_right([report.at for report in ring.reports], start) - 1
+    place = bisect.bisect_right(ring.reports, start, key=_AT) - 1
     return ring.reports[max(0, place)]
 
 

@@ -19,6 +19,7 @@ from skyloom.core.events import (
     TaskEnded,
 )
 from skyloom.ports.door import EVENTS
+from skyloom.ports.lookup import owned
 from skyloom.ports.store import Snapshot
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.cost.budget import BudgetState
@@ -106,7 +107,8 @@ def of_schedules(schedules: Schedules) -> Explainer:
             subject=subject,
             noun="schedule",
             state="paused" if schedule.paused else "active",
-            message=f"paused by {schedule.paused_by}" if schedule.paused else schedule.message or last,
+            reason=schedule.paused_for or "",
+            message=f"paused by {schedule.paused_by}" if schedule.paused_by else schedule.message or last,
             next_action=f"Go on: skyloom schedule resume {schedule.name}." if schedule.paused else "",
             evidence=happened(view, subject, project),
         )
@@ -119,8 +121,8 @@ def of_runs(jobs: Jobs) -> Explainer:
     explain_job = of_jobs(jobs)
 
     def explain(view: Snapshot, subject: str, project: str) -> Explanation:
-        run = view.get(RUNS, subject)
-        if run is None or run.project != project:
+        run = owned(view, RUNS, subject, project)
+        if run is None:
             raise RunMissing(f"There is no run {subject}.", next_action="List yours: skyloom run list.")
         return msgspec.structs.replace(explain_job(view, run.job_id, project), subject=subject, noun="run")
 
@@ -148,7 +150,9 @@ def of_endpoints(serving: Serving) -> Explainer:
 def explain_alert(view: Snapshot, subject: str, project: str) -> Explanation:
     """Explains an alert: what was measured, and what to do about it while it is open. Raises `AlertMissing`."""
     alert = monitoring_rules.own(view.get(ALERTS, subject), subject, project)
-    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(endpoint=alert.endpoint_name)
+    advice = monitoring_rules.NEXT_ACTIONS[alert.signal].format(
+        endpoint=alert.endpoint_name, owner=alert.endpoint_name.partition(":")[0]
+    )
     return Explanation(
         subject=alert.id,
         noun="alert",

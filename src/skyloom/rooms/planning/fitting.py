@@ -59,9 +59,8 @@ def _law(
     if any(not any(place[at] for place in rows) for at in range(len(terms))):
         return None
     found, expected = None, list(seconds)
-    for _ in range(
-        2
-    ):  # first in percent of what was measured, then of what is expected: the noise must not choose the weights
+    # First in percent of what was measured, then of what is expected: the noise must not choose the weights.
+    for _ in range(2):
         found = curves.fit(
             [[value / by for value in one] for one, by in zip(rows, expected, strict=True)],
             [value / by for value, by in zip(seconds, expected, strict=True)],

@@ -53,9 +53,8 @@ def nearest(parts: Sequence[Breakdown], workers: int, batch_size: int = 0) -> Br
 
 def _rate(points: Sequence[Point]) -> tuple[int, float, float, float] | None:
     """The newest step, its time, the middle time of a step, and the uncertainty of the mean, as a share of it."""
-    newest: dict[int, float] = {
-        point.step: point.at for point in points
-    }  # of a step that was done again, the later time
+    # Of a step that was done again, the later time.
+    newest: dict[int, float] = {point.step: point.at for point in points}
     steps = sorted(newest)
     last = steps[-1] if steps else 0
     pairs = [

@@ -14,8 +14,9 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.curves import Curves
 from skyloom.ports.door import Change, Handlers, Outbox, Query
+from skyloom.ports.lookup import listed, owned
 from skyloom.ports.series import Point
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost import tallies
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.jobs.model import ENDED, JobState, JobStatus
@@ -176,8 +177,8 @@ class Planning:
 
     def find(self, view: Snapshot, plan_id: str, project: str) -> TimePlan:
         """Return a plan of a project. Raises `PlanMissing`."""
-        plan = view.get(TIME_PLANS, plan_id)
-        if plan is None or plan.project != project:
+        plan = owned(view, TIME_PLANS, plan_id, project)
+        if plan is None:
             raise model.PlanMissing(f"There is no plan {plan_id}.", next_action="List yours: skyloom plan list.")
         return plan
 
@@ -203,7 +204,7 @@ class Planning:
 
     def _newer_points(self, plan: TimePlan) -> Sequence[Point]:
         """The newer half of what the run reported, or less where that is too long: it tells a rate of now, not of the beginning."""
-        by = Caller(principal="planner", project=plan.project, scope=plan.project, rights=frozenset())
+        by = Caller.inside("planner", plan.project)
         latest = self._tracking.get(GetRun(run_id=plan.run_id), by).latest
         if not latest:
             return ()
@@ -218,11 +219,7 @@ class Planning:
 
     def list(self, ask: model.ListPlans, by: Caller) -> Page[TimePlan]:
         where = {"project": by.project}
-        return self._store.read(
-            lambda view: page(
-                view.select(TIME_PLANS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1), ask.limit
-            )
-        )
+        return self._store.read(lambda view: listed(view, TIME_PLANS, where, ask))
 
     def accuracy(self, ask: model.GetAccuracy, by: Caller) -> model.Accuracy:
         where = {"project": by.project}

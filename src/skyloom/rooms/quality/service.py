@@ -7,9 +7,11 @@ from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed
+from skyloom.ports.store import Store, Transaction, changed
 from skyloom.rooms.quality import rules
 from skyloom.rooms.quality.model import (
+    BUCKET_S,
     AnsweredRows,
     FeedbackReport,
     GiveFeedback,
@@ -80,12 +82,8 @@ class Feedback:
 
     def list(self, ask: ListFeedback, by: Caller) -> Page[TruthRecord]:
         endpoint, _ = self._answers.endpoint(ask.name, by.project)
-
-        def work(view: Snapshot) -> Page[TruthRecord]:
-            found = view.select(TRUTHS, {"endpoint_id": endpoint}, after=ask.cursor, limit=ask.limit + 1)
-            return page(found, ask.limit)
-
-        return self._store.read(work)
+        where = {"endpoint_id": endpoint}
+        return self._store.read(lambda view: listed(view, TRUTHS, where, ask, newest_first=False))
 
     def trim(self) -> float:
         """Remove labels and counts that are too old. Returns the seconds after which to do so again."""
@@ -95,7 +93,9 @@ class Feedback:
             truths = [one for one in tx.select(TRUTHS, order="given_at", limit=_TRIMMED) if one.given_at < oldest]
             for truth in truths:
                 tx.delete(TRUTHS, truth.id)
-            buckets = [one for one in tx.select(QUALITY, order="day", limit=_TRIMMED) if one.begins_at < oldest]
+            # As long as a label of an answer in it may be corrected, its old one has to be there to be taken out.
+            some = tx.select(QUALITY, order="day", limit=_TRIMMED)
+            buckets = [one for one in some if one.begins_at + BUCKET_S < oldest]
             for bucket in buckets:
                 tx.delete(QUALITY, bucket.id)
             return max(len(truths), len(buckets))

@@ -10,7 +10,8 @@ from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.registry import model, rules
 from skyloom.rooms.registry.model import Model, ModelVersion
 from skyloom.rooms.registry.ports import MODELS, VERSIONS
@@ -57,7 +58,7 @@ class Registry:
         earlier = self._by_run(tx, ask, by)
         if earlier is not None:
             return earlier
-        holder = self._find(tx, ask.model, by.project) or self._make(tx, ask.model, by)
+        holder = named(tx, MODELS, ask.model, by.project) or self._make(tx, ask.model, by)
         holder = tx.update(MODELS, changed(holder, {"newest": holder.newest + 1}))
         made = tx.insert(
             VERSIONS,
@@ -110,7 +111,7 @@ class Registry:
 
     def find(self, view: Snapshot, name: str, project: str) -> Model:
         """Return a model of a project. Raises `ModelMissing`."""
-        holder = self._find(view, name, project)
+        holder = named(view, MODELS, name, project)
         if holder is None:
             raise model.ModelMissing(f"There is no model {name!r}.", next_action="List yours: skyloom model list.")
         return holder
@@ -121,12 +122,8 @@ class Registry:
         return view.select(VERSIONS, {"project": project, "model": name, "number": number})[0]
 
     def list(self, ask: model.ListModels, by: Caller) -> Page[Model]:
-        def work(view: Snapshot) -> Page[Model]:
-            where = {"project": by.project}
-            found = view.select(MODELS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            return page(found, ask.limit)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, MODELS, where, ask))
 
     def get(self, ask: model.GetModel, by: Caller) -> model.ModelStatus:
         def work(view: Snapshot) -> model.ModelStatus:
@@ -140,16 +137,11 @@ class Registry:
     def get_version(self, ask: model.GetModelVersion, by: Caller) -> ModelVersion:
         return self._store.read(lambda view: self.version(view, ask.model, ask.reference, by.project))
 
-    def _find(self, view: Snapshot, name: str, project: str) -> Model | None:
-        found = view.select(MODELS, {"project": project, "name": name})
-        return found[0] if found else None
-
 
 def _placed(view: Snapshot, ask: model.RegisterModelVersion, by: Caller) -> model.RegisterModelVersion:
     """A request with the job and run that it truly belongs to: a task's own, and for people none."""
-    job_id = by.task_id.rsplit(".", 2)[0] if by.task_id else ""
-    runs = view.select(RUNS, {"job_id": job_id}) if job_id else ()
-    placed = {"job_id": job_id, "run_id": runs[0].id if runs else ""}
+    runs = view.select(RUNS, {"job_id": by.job_id}) if by.task_id else ()
+    placed = {"job_id": by.job_id, "run_id": runs[0].id if runs else ""}
     return msgspec.structs.replace(ask, provenance=msgspec.structs.replace(ask.provenance, **placed))
 
 

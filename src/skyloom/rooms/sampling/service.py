@@ -143,7 +143,7 @@ class SampleLogs:
                 tx.update(SAMPLE_LOGS, changed(fresh, {"asked": False}))
             return
         making = rules.making(fresh, ranges, rules.taken_after(samples, taken, ranges), now)
-        caller = Caller(principal=fresh.set_by, project=fresh.project, scope=fresh.project, rights=frozenset())
+        caller = Caller.inside(fresh.set_by, fresh.project)
         folder = self._files.samples_folder(fresh.id)
         self._data.gather(tx, fresh.dataset, making, lambda draft_id: rules.job(fresh, draft_id, folder), caller)
         tx.update(SAMPLE_LOGS, changed(fresh, {"asked": False, "begun_at": now}))

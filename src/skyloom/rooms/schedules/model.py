@@ -41,13 +41,23 @@ class Overlap(enum.StrEnum):
     ALLOW = "allow"
 
 
+class PauseReason(enum.StrEnum):
+    """Why a schedule begins no jobs."""
+
+    ASKED = "asked"
+    LOST_RIGHT = "lost_right"  # the token it acts by was revoked, has expired, or carries the right no more
+
+
 class Schedule(Record, frozen=True, kw_only=True):
     """A job that begins by the clock.
 
     Attributes:
+        created_by: who made it; ``owner`` is with whose rights it begins jobs, by the token ``token_id``: who made or resumed it last.
+            Without a token (it was made by a task, or before this was kept) it goes on.
         next_at: the slot that is next, in Unix seconds. It only ever grows, so no slot begins two jobs.
         last_at, last_job: slot and job of the one that was begun last.
-        message: why the newest slot began none, if so.
+        paused_for: None while it goes on; ``paused_by`` is who asked for it, "" when nobody did.
+        message: why the newest slot began none, or why it was paused by itself.
     """
 
     name: str
@@ -58,9 +68,12 @@ class Schedule(Record, frozen=True, kw_only=True):
     overlap: Overlap
     created_at: float
     created_by: str
+    owner: str = ""
+    token_id: str = ""
     next_at: float
     paused: bool = False
     paused_by: str = ""
+    paused_for: PauseReason | None = None
     last_at: float | None = None
     last_job: str = ""
     num_runs: int = 0
@@ -82,7 +95,10 @@ class ScheduleStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 @operation("schedules.create", Right.RUN, "POST /schedules")
 class CreateSchedule(Operation[ScheduleStatus], frozen=True, kw_only=True):
-    """Begin a job at each slot of a cron line from now on."""
+    """Begin a job at each slot of a cron line from now on, with your own rights.
+
+    When the token that asks is revoked or expires, or loses the right, the schedule is paused at its next slot.
+    """
 
     name: Name
     cron: Cron
@@ -116,7 +132,7 @@ class PauseSchedule(Operation[ScheduleStatus], frozen=True, kw_only=True):
 
 @operation("schedules.resume", Right.RUN, "POST /schedules/{name}/resume")
 class ResumeSchedule(Operation[ScheduleStatus], frozen=True, kw_only=True):
-    """Go on from now; slots that went by while it was paused are gone. Safe to repeat."""
+    """Go on from now, with the rights of who asks; slots that went by while it was paused are gone. Safe to repeat."""
 
     name: Name
 

@@ -19,6 +19,7 @@ from skyloom.rooms.schedules.model import (
     Missed,
     NotSchedulable,
     Overlap,
+    PauseReason,
     Schedule,
     TimeZoneUnknown,
 )
@@ -119,7 +120,7 @@ def job(schedule: Schedule, slot: float, now: float) -> Job:
         project=schedule.project,
         spec=schedule.spec,
         submitted_at=now,
-        submitted_by=schedule.created_by,
+        submitted_by=schedule.owner or schedule.created_by,
     )
 
 
@@ -141,8 +142,13 @@ def fired(schedule: Schedule, last_state: JobState | None, now: float) -> tuple[
 def resumed(schedule: Schedule, now: float) -> Schedule:
     """A paused schedule that goes on from now; a slot that was begun is never begun again, wherever the clock is set."""
     following = next_slot(schedule.cron, schedule.time_zone, max(now, schedule.last_at or 0.0))
-    told = {"paused": False, "paused_by": "", "next_at": following or NEVER}
+    told = {"paused": False, "paused_by": "", "paused_for": None, "message": "", "next_at": following or NEVER}
     return changed(schedule, told)
+
+
+def paused(schedule: Schedule, why: PauseReason, by: str = "", message: str = "") -> Schedule:
+    """A schedule that begins nothing until somebody resumes it; its slots go by."""
+    return changed(schedule, {"paused": True, "paused_by": by, "paused_for": why, "message": message})
 
 
 def _shown(schedule: Schedule, slot: float) -> str:

@@ -5,23 +5,29 @@ or loses the next.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from skyloom.core.errors import REFUSALS
 from skyloom.core.events import Noted
 from skyloom.core.ids import Ids
 from skyloom.core.isolation import isolated
-from skyloom.core.operation import Caller, Done, Page
+from skyloom.core.operation import Caller, Done, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import model as jobs_model
 from skyloom.rooms.jobs.dependencies import job_state
 from skyloom.rooms.jobs.model import JobMissing, JobState
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.schedules import model, rules
-from skyloom.rooms.schedules.model import Schedule, ScheduleStatus
+from skyloom.rooms.schedules.model import PauseReason, Schedule, ScheduleStatus
 from skyloom.rooms.schedules.ports import SCHEDULES
+
+LostRight = Callable[[Snapshot, str, str, Right, str], str]
+"""Why a token, in a project, carries a right of somebody no more: `Tenancy.lost_right`."""
 
 log = logging.getLogger("skyloom.schedules")
 _NUM_UPCOMING = 5
@@ -30,9 +36,14 @@ _SHORTEST_S, _LONGEST_S = 0.05, 10.0  # the longest bounds how late a clock that
 
 
 class Schedules:
-    """Schedules of all projects."""
+    """Schedules of all projects.
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, jobs: Jobs) -> None:
+    Args:
+        lost_right: asked before each job that is to begin.
+    """
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, jobs: Jobs, lost_right: LostRight) -> None:
+        self._lost_right = lost_right
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -72,6 +83,8 @@ class Schedules:
                 overlap=ask.overlap,
                 created_at=now,
                 created_by=by.principal,
+                owner=by.principal,
+                token_id=by.token_id,
                 next_at=rules.next_slot(ask.cron, ask.time_zone, now) or rules.NEVER,
             ),
         )
@@ -80,29 +93,24 @@ class Schedules:
 
     def find(self, view: Snapshot, name: str, project: str) -> Schedule:
         """A schedule by its name. Raises `ScheduleMissing`."""
-        found = view.select(SCHEDULES, {"project": project, "name": name}, limit=1)
-        if not found:
+        found = named(view, SCHEDULES, name, project)
+        if found is None:
             raise model.ScheduleMissing(
                 f"There is no schedule {name!r}.", next_action="List yours: skyloom schedule list."
             )
-        return found[0]
+        return found
 
     def get(self, ask: model.GetSchedule, by: Caller) -> ScheduleStatus:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListSchedules, by: Caller) -> Page[ScheduleStatus]:
-        def work(view: Snapshot) -> Page[ScheduleStatus]:
-            where = {"project": by.project}
-            found = view.select(SCHEDULES, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            some = page(found, ask.limit)
-            return Page(items=tuple(self._status(view, one) for one in some.items), next_cursor=some.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project}
+        return self._store.read(lambda view: listed(view, SCHEDULES, where, ask).shown(partial(self._status, view)))
 
     def status(self, view: Snapshot, schedule_id: str, project: str) -> ScheduleStatus:
         """A schedule by its id. Raises `ScheduleMissing`."""
-        schedule = view.get(SCHEDULES, schedule_id)
-        if schedule is None or schedule.project != project:
+        schedule = owned(view, SCHEDULES, schedule_id, project)
+        if schedule is None:
             raise model.ScheduleMissing(
                 f"There is no schedule {schedule_id}.", next_action="List yours: skyloom schedule list."
             )
@@ -124,14 +132,16 @@ class Schedules:
     def pause(self, tx: Transaction, ask: model.PauseSchedule, by: Caller) -> ScheduleStatus:
         schedule = self.find(tx, ask.name, by.project)
         if not schedule.paused:
-            schedule = tx.update(SCHEDULES, changed(schedule, {"paused": True, "paused_by": by.principal}))
+            schedule = tx.update(SCHEDULES, rules.paused(schedule, PauseReason.ASKED, by.principal))
             self._note(tx, schedule, f"paused by {by.principal}")
         return self._status(tx, schedule)
 
     def resume(self, tx: Transaction, ask: model.ResumeSchedule, by: Caller) -> ScheduleStatus:
         schedule = self.find(tx, ask.name, by.project)
-        if schedule.paused:
-            schedule = tx.update(SCHEDULES, rules.resumed(schedule, self._clock.now()))
+        if schedule.paused or schedule.token_id != by.token_id:
+            self._jobs.check_named(tx, schedule.spec, by.project)
+            again = rules.resumed(schedule, self._clock.now()) if schedule.paused else schedule
+            schedule = tx.update(SCHEDULES, changed(again, {"owner": by.principal, "token_id": by.token_id}))
             self._note(tx, schedule, f"resumed by {by.principal}")
         return self._status(tx, schedule)
 
@@ -165,6 +175,12 @@ class Schedules:
 
     def _fire(self, tx: Transaction, schedule: Schedule) -> None:
         if not _is_as_read(tx, schedule):
+            return
+        lost = self._lost_right(tx, schedule.token_id, schedule.project, Right.RUN, schedule.owner)
+        if lost:
+            why = f"{lost}; who resumes it gives it his own rights"
+            tx.update(SCHEDULES, rules.paused(schedule, PauseReason.LOST_RIGHT, message=why))
+            self._note(tx, schedule, why)
             return
         after, job = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
         tx.update(SCHEDULES, after)

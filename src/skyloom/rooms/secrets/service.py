@@ -9,8 +9,9 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
+from skyloom.ports.lookup import listed, named
 from skyloom.ports.sealing import Sealer
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.secrets import model
 from skyloom.rooms.secrets.model import DataKey, Secret, SecretMisused, SecretStatus, SecretUse
 from skyloom.rooms.secrets.ports import DATA_KEYS, SECRETS
@@ -59,7 +60,7 @@ class Secrets:
 
     def set(self, tx: Transaction, ask: model.SetSecret, by: Caller) -> SecretStatus:
         key = self._key(tx, by.project)
-        before = self._find(tx, ask.name, by.project)
+        before = named(tx, SECRETS, ask.name, by.project)
         secret_id = before.id if before else self._ids.new("secret")
         number = before.number + 1 if before else 1
         content = ask.value.encode("utf-8", "surrogatepass")
@@ -85,11 +86,7 @@ class Secrets:
 
     def list(self, ask: model.ListSecrets, by: Caller) -> Page[SecretStatus]:
         where = {"project": by.project}
-        found = self._store.read(
-            lambda view: view.select(SECRETS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        some = page(found, ask.limit)
-        return Page(items=tuple(_told(secret) for secret in some.items), next_cursor=some.next_cursor)
+        return self._store.read(lambda view: listed(view, SECRETS, where, ask)).shown(_told)
 
     def delete(self, tx: Transaction, ask: model.DeleteSecret, by: Caller) -> Done:
         tx.delete(SECRETS, self._found(tx, ask.name, by.project).id)
@@ -131,12 +128,8 @@ class Secrets:
         place = _place(secret.project, secret.id, secret.number)
         return self._sealer.open(key, secret.sealed, place).decode("utf-8", "surrogatepass")
 
-    def _find(self, view: Snapshot, name: str, project: str) -> Secret | None:
-        found = view.select(SECRETS, {"project": project, "name": name}, limit=1)
-        return found[0] if found else None
-
     def _found(self, view: Snapshot, name: str, project: str) -> Secret:
-        found = self._find(view, name, project)
+        found = named(view, SECRETS, name, project)
         if found is None:
             raise model.SecretMissing(
                 f"There is no secret {name!r}.", next_action=f"Set it first: skyloom secret set {name}."

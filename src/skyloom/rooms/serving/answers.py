@@ -73,7 +73,11 @@ def answered(found: PredictionRecord, manifest: Manifest | None) -> AnsweredRows
         return msgspec.structs.replace(
             made, trouble=f"The answer of {said.prediction_id} was not logged: it is too large, or redacted."
         )
-    if any(None in row for row in rows):
+    if manifest.kind is ModelKind.CLASSIFICATION and len(first.shape if first else ()) != 2:
+        return msgspec.structs.replace(
+            made, trouble=f"The first output of the model, {name!r}, holds no score a class."
+        )
+    if any(not isinstance(cell, int | float) for row in rows for cell in row):
         return msgspec.structs.replace(made, trouble=f"The answer of {said.prediction_id} holds no numbers.")
     if manifest.kind is ModelKind.REGRESSION:
         return msgspec.structs.replace(made, rows=tuple(AnsweredRow(value=float(row[0])) for row in rows))

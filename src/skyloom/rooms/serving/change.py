@@ -74,8 +74,11 @@ class SetSplit(Operation[EndpointStatus], frozen=True, kw_only=True):
 
 @operation("endpoints.rollback", Right.RUN, "POST /endpoints/{name}/rollback")
 class RollBack(Operation[EndpointStatus], frozen=True, kw_only=True):
-    """Give all the traffic back to the revision that had all of it before, at once where its replicas are still kept; a canary that goes on
-    ends as rolled back."""
+    """Give all the traffic back to the revision that had all of it before; a canary that goes on ends as rolled back.
+
+    At once where its replicas are still kept. Else, as after a plain deploy, when they have been started and answer: until then the present
+    revision goes on answering, and no request fails.
+    """
 
     name: Id
 

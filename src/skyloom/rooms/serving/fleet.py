@@ -78,8 +78,15 @@ def reconcile(now_is: Situation, now: float) -> Steps:
         stop=tuple(leaving),
         starts=tuple(starts),
         wait_s=min(pauses, default=None),
-        drop_fallback=waiting and keeps_fallback(endpoint, now) and not (now_is.canary and now_is.canary.live),
+        drop_fallback=waiting and _may_drop(now_is, now),
     )
+
+
+def _may_drop(now_is: Situation, now: float) -> bool:
+    """Something is kept for going back that a live canary would not go back to."""
+    kept, canary = now_is.endpoint.fallback, now_is.canary
+    needed = kept is not None and canary is not None and canary.live and canary.stable == kept.number
+    return keeps_fallback(now_is.endpoint, now) and not needed
 
 
 def published(now_is: Situation) -> bool:

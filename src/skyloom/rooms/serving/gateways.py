@@ -154,7 +154,7 @@ class Gateways:
         self, tx: Transaction, project: str, principal: str, needed: int, starts: Sequence[tuple[str, str]]
     ) -> None:
         steps = self._steps(tx, project, needed)
-        caller = Caller(principal=principal, project=project, scope=project, rights=frozenset())
+        caller = Caller.inside(principal, project)
         for gateway in steps.ended:
             tx.update(GATEWAYS, gateway)
             reason = "failed" if gateway.failed else "stopped"
@@ -173,7 +173,7 @@ class Gateways:
 def runs(view: Snapshot, gateway_id: str, by: Caller) -> GatewayRun | None:
     """The gateway that a caller is, by the task that speaks, or None."""
     gateway = view.get(GATEWAYS, gateway_id)
-    if gateway is None or gateway.project != by.project or not by.task_id.startswith(f"{gateway.job_id}."):
+    if gateway is None or gateway.project != by.project or not by.is_task_of(gateway.job_id):
         return None
     return gateway
 

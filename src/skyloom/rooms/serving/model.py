@@ -19,7 +19,16 @@ from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.secrets.model import SecretUse
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
-from skyloom.rooms.serving.pack import MAX_PACKED, GuestReport, Names, NumLoaded, Pack, PackBytes, References
+from skyloom.rooms.serving.pack import (
+    MAX_PACKED,
+    GuestReport,
+    GuestTraffic,
+    Names,
+    NumLoaded,
+    Pack,
+    PackBytes,
+    References,
+)
 from skyloom.rooms.serving.plan import Port
 from skyloom.rooms.serving.predictions import Prediction
 from skyloom.rooms.serving.routes import RouteTraffic
@@ -313,7 +322,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
         name: id of the endpoint.
         ready: it takes requests.
         rest_port, grpc_port: where it listens.
-        guests: the models of its pack that were ever asked for.
+        guests: the models of its pack that were ever asked for; ``guest_traffic`` is what those saw that have news.
         gpu: share of their time in which its GPUs were busy lately, by whomever; None where it has none, or nothing reads it.
     """
 
@@ -325,6 +334,7 @@ class ReportTraffic(Operation[Reported], frozen=True, kw_only=True):
     grpc_port: Port = 0
     traffic: Traffic
     guests: Annotated[tuple[GuestReport, ...], Meta(max_length=MAX_PACKED)] = ()
+    guest_traffic: Annotated[tuple[GuestTraffic, ...], Meta(max_length=MAX_PACKED)] = ()
     gpu: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import Count, Digest, Id, Name
 from skyloom.core.errors import InvalidInput
+from skyloom.rooms.monitoring.model import Traffic
 from skyloom.rooms.registry.services import Reference
 
 MAX_PACKED = 256
@@ -84,6 +85,18 @@ class GuestState(enum.StrEnum):
     LOADING = "loading"
     LOADED = "loaded"
     BROKEN = "broken"  # it could not be loaded; it is tried again after a while
+
+
+class GuestTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica saw of one guest since it was told of it. A guest that saw nothing new is told of now and then only.
+
+    Attributes:
+        traffic: its histograms follow the profile of the guest's own version.
+    """
+
+    model: Name
+    version: _Label
+    traffic: Traffic
 
 
 class GuestReport(msgspec.Struct, frozen=True, kw_only=True):

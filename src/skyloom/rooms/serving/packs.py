@@ -1,5 +1,7 @@
 """The service of packs: takes in which models an endpoint serves beside its own, and tells its replicas."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from skyloom.core import digests
@@ -8,30 +10,48 @@ from skyloom.core.operation import Caller
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.door import Outbox
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
-from skyloom.rooms.registry.bundle import MANIFEST_FILE, RuntimeName
+from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.monitoring.service import Monitoring
+from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE, RuntimeName
 from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.registry.service import Registry
-from skyloom.rooms.serving.model import Endpoint, PackModels
+from skyloom.rooms.serving.model import Endpoint, PackModels, Replica
 from skyloom.rooms.serving.outlook import newest_revision
-from skyloom.rooms.serving.pack import MAX_PACKED, Pack, PackedModel, PackEntry, PackTable, PackUnclear
+from skyloom.rooms.serving.pack import (
+    MAX_PACKED,
+    GuestTraffic,
+    Pack,
+    PackedModel,
+    PackEntry,
+    PackTable,
+    PackUnclear,
+)
 from skyloom.rooms.serving.ports import ENDPOINTS, ReplicaFiles
 
 _RUNTIMES = (RuntimeName.ONNX, RuntimeName.LITERT)  # what runs in the replica's own process
 
 
 class Packs:
-    """Packs of all endpoints."""
+    """Packs of all endpoints. Each guest is watched as an endpoint is, by the name ENDPOINT:MODEL."""
 
-    def __init__(self, store: Store, registry: Registry, outbox: Outbox, blobs: Blobs, files: ReplicaFiles) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        outbox: Outbox,
+        blobs: Blobs,
+        files: ReplicaFiles,
+        monitoring: Monitoring,
+    ) -> None:
+        self._monitoring = monitoring
         self._store = store
         self._registry = registry
         self._outbox = outbox
         self._blobs = blobs
         self._files = files
-        self._published: dict[
-            str, tuple[Pack, int]
-        ] = {}  # endpoint → pack, and the revision whose memory it is a part of
+        # Endpoint → pack, and the revision whose memory it is a part of.
+        self._published: dict[str, tuple[Pack, int]] = {}
 
     # Taking in
 
@@ -58,7 +78,12 @@ class Packs:
         names = ", ".join(f"{packed.model}:{packed.label}" for packed in pack.models) or "nothing"
         said = f"{by.principal} packs {names}."
         self._outbox.publish(tx, endpoint.project, endpoint.id, Noted(message=said[:600]))
-        return tx.update(ENDPOINTS, changed(endpoint, {"pack": pack}))
+        packed = tx.update(ENDPOINTS, changed(endpoint, {"pack": pack}))
+        for gone in set(before.models) - set(pack.models):
+            self._monitoring.unwatch(tx, _watch_id(endpoint.id, gone))
+        if not endpoint.stopped_by:
+            self.watch(tx, packed)
+        return packed
 
     def check(self, ask: PackModels, by: Caller) -> None:
         """Bring the manifests to the blobs: they are part of what lies in a bundle's folder."""
@@ -78,6 +103,36 @@ class Packs:
                 f"A replica of {endpoint.name} has {most} bytes; its pack cannot have {pack.memory_bytes}.",
                 next_action="Deploy with more (--memory), or ask for less.",
             )
+
+    # Watching
+
+    def watch(self, tx: Transaction, endpoint: Endpoint) -> None:
+        """Watch the guests of an endpoint that serves; safe to repeat."""
+        for packed in _guests_of(endpoint):
+            name = f"{endpoint.name}:{packed.model}"
+            profile = _profile_of(tx, packed)
+            self._monitoring.watch(tx, endpoint.project, _watch_id(endpoint.id, packed), name, profile)
+
+    def unwatch(self, tx: Transaction, endpoint: Endpoint) -> None:
+        """The endpoint was stopped, and its guests with it."""
+        for packed in _guests_of(endpoint):
+            self._monitoring.unwatch(tx, _watch_id(endpoint.id, packed))
+
+    def observe(self, replica: Replica, seen: Sequence[GuestTraffic]) -> None:
+        """Take in what a replica says of its guests; of those that are no part of the pack any more, nothing."""
+
+        def work(view: Snapshot) -> list[tuple[str, str, Traffic]]:
+            endpoint = view.get(ENDPOINTS, replica.endpoint_id)
+            guests = _guests_of(endpoint) if endpoint is not None else ()
+            known = {(packed.model, packed.label): packed for packed in guests}
+            named = [(known[one.model, one.version], one) for one in seen if (one.model, one.version) in known]
+            return [
+                (_watch_id(replica.endpoint_id, packed), _profile_of(view, packed), one.traffic)
+                for packed, one in named
+            ]
+
+        for watch, profile, traffic in self._store.read(work):
+            self._monitoring.observe(watch, replica.id, traffic, profile=profile, started_at=replica.created_at)
 
     # Telling
 
@@ -124,6 +179,21 @@ def _check(endpoint: Endpoint, version: ModelVersion) -> None:
             f"{version.model} version {version.number} needs a process of its own ({version.manifest.runtime.value}).",
             next_action="Give it an endpoint: skyloom deploy. A pack holds ONNX and LiteRT models.",
         )
+
+
+def _guests_of(endpoint: Endpoint) -> Sequence[PackedModel]:
+    return [packed for packed in endpoint.pack.models if packed.model != endpoint.model] if endpoint.pack else ()
+
+
+def _watch_id(endpoint_id: str, packed: PackedModel) -> str:
+    return f"{endpoint_id}:{packed.version}"
+
+
+def _profile_of(view: Snapshot, packed: PackedModel) -> str:
+    """Digest of what its training's rows looked like; "" where nothing says so."""
+    version = view.get(VERSIONS, packed.version)
+    files = version.manifest.files if version is not None else ()
+    return next((file.digest for file in files if file.path == PROFILE_FILE), "")
 
 
 def _manifest(version: ModelVersion) -> bytes:

@@ -1,13 +1,8 @@
-"""The service of serving: takes endpoints in, and in a loop brings their replicas to what is wanted.
-
-Each tick reads one snapshot, lets `rules` decide, prepares what is outside of the database (blobs are immutable and cost nothing when they
-are not used), and commits a replica together with its job in one transaction that decides again on what is true then. So a
-crash at any point leaves either both or none, and the next tick goes on from there.
-"""
+"""The service of serving: takes endpoints in, tells of them, and in a loop has done what is wanted of them."""
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,7 +10,6 @@ import msgspec
 
 from skyloom.core import digests
 from skyloom.core.bounds import Digest
-from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved, Noted
 from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
@@ -24,8 +18,9 @@ from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.engine import PythonModule
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
-from skyloom.rooms.jobs.model import CancelJob, JobSpec, ReadLog, SubmitJob
+from skyloom.ports.lookup import listed, named, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
+from skyloom.rooms.jobs.model import JobSpec, SubmitJob
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.service import Monitoring
 from skyloom.rooms.registry.bundle import MANIFEST_FILE, PROFILE_FILE
@@ -33,7 +28,7 @@ from skyloom.rooms.registry.model import NEWEST, ModelVersion
 from skyloom.rooms.registry.ports import VERSIONS
 from skyloom.rooms.registry.service import Registry
 from skyloom.rooms.registry.services import ServiceMethod
-from skyloom.rooms.serving import fleet, model, predictions, rules
+from skyloom.rooms.serving import model, predictions
 from skyloom.rooms.serving.autoscaler import Autoscaler, check_asked, check_gpu, size_of
 from skyloom.rooms.serving.changes import SafeChange
 from skyloom.rooms.serving.gateways import Gateways, runs
@@ -44,7 +39,8 @@ from skyloom.rooms.serving.outlook import Outlook, newest_revision, revisions_of
 from skyloom.rooms.serving.packs import Packs
 from skyloom.rooms.serving.ports import ENDPOINTS, REPLICAS, REVISIONS, ReplicaFiles
 from skyloom.rooms.serving.progress import TrafficProgress
-from skyloom.rooms.serving.replicas import MODULE, Heard, RoutesHeard, default_resources, plan_of, spec_of
+from skyloom.rooms.serving.reconciler import Reconciler
+from skyloom.rooms.serving.replicas import MODULE, Heard, RoutesHeard, default_resources, spec_of
 from skyloom.rooms.serving.tables import RouteTables
 from skyloom.rooms.serving.traffic_writer import SplitWriter
 from skyloom.rooms.tenancy.service import Tenancy
@@ -52,12 +48,9 @@ from skyloom.rooms.tenancy.service import Tenancy
 log = logging.getLogger("skyloom.serving")
 
 _TICK_S, _ROUTED_TICK_S, _EAGER_S = 1.0, 0.5, 0.1
-_MAX_WORDS = 600
 _FAR = 2**60  # behind the end of any log
 _TRIM_S = 60.0
 T = TypeVar("T")
-Draft = tuple[Replica, Revision, str]
-"""A replica that is about to start, its revision, and the digest of its plan; its job's id is still open."""
 
 
 class Serving:
@@ -95,10 +88,22 @@ class Serving:
         self._progress = TrafficProgress(store, clock, writer)
         self._gateways = Gateways(store, clock, ids, outbox, jobs, blobs, files, self._routes_heard)
         self._tables = RouteTables(store, clock, self._outlook, self._heard, files)
-        self._packs = Packs(store, registry, outbox, blobs, files)
+        self._packs = Packs(store, registry, outbox, blobs, files, monitoring)
         self.autoscaler = Autoscaler(store, clock, outbox, files)
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
         self.notice: Callable[[set[str]], None] = lambda touched: None
+        self._reconciler = Reconciler(
+            store,
+            clock,
+            ids,
+            outbox,
+            jobs,
+            blobs,
+            files,
+            self._outlook,
+            drop_fallback=self._changes.drop_fallback,
+            notice=lambda touched: self.notice(touched),  # noqa: PLW0108 (it is given later)
+        )
         self._tick_lock = threading.Lock()
 
     def handlers(self) -> Handlers:
@@ -130,8 +135,8 @@ class Serving:
     def deploy(self, tx: Transaction, ask: model.Deploy, by: Caller) -> EndpointStatus:
         version = self._version(tx, ask, by)
         self._check_secrets(tx, ask, version, by)
-        known = tx.select(ENDPOINTS, {"project": by.project, "name": ask.name or ask.model}, limit=1)
-        endpoint = known[0] if known else tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
+        known = named(tx, ENDPOINTS, ask.name or ask.model, by.project)
+        endpoint = known or tx.insert(ENDPOINTS, self._endpoint_of(ask, by))
         latest = newest_revision(tx, endpoint)
         resources = ask.resources or (latest.resources if latest else default_resources(version))
         size = {**size_of(ask, endpoint), "num_gateways": ask.num_gateways or endpoint.num_gateways}
@@ -150,7 +155,9 @@ class Serving:
             news = Moved(before=str(endpoint.revision), after=str(wanted.revision), reason="deploy", message=version.id)
             self._outbox.publish(tx, by.project, endpoint.id, news)
         if wanted != endpoint:
-            endpoint = tx.update(ENDPOINTS, wanted)
+            woken, endpoint = bool(endpoint.stopped_by), tx.update(ENDPOINTS, wanted)
+            if woken:
+                self._packs.watch(tx, endpoint)
         return self.status(tx, endpoint)
 
     def _check_secrets(self, view: Snapshot, ask: model.Deploy, version: ModelVersion, by: Caller) -> None:
@@ -166,6 +173,7 @@ class Serving:
         if not endpoint.stopped_by:
             endpoint = tx.update(ENDPOINTS, changed(endpoint, {"stopped_by": by.principal}))
             self._monitoring.unwatch(tx, endpoint.id)
+            self._packs.unwatch(tx, endpoint)
             self._changes.stopped(tx, endpoint, by.principal)
             self._outbox.publish(tx, by.project, endpoint.id, Noted(message=f"Stopped by {by.principal}."))
         return self.status(tx, endpoint)
@@ -176,7 +184,7 @@ class Serving:
 
     def report(self, ask: model.ReportTraffic, by: Caller) -> model.Reported:
         replica, revision = self._store.read(lambda view: _replica_of(view, ask.replica))
-        if replica is None or revision is None or not by.task_id.startswith(f"{replica.job_id}."):
+        if replica is None or revision is None or not by.is_task_of(replica.job_id):
             raise model.NotAReplica(
                 f"{by.principal} does not run replica {ask.replica}.", next_action="Only a replica reports for itself."
             )
@@ -185,6 +193,8 @@ class Serving:
         self._monitoring.observe(
             replica.endpoint_id, replica.id, ask.traffic, profile=revision.profile, started_at=replica.created_at
         )
+        if ask.guest_traffic:
+            self._packs.observe(replica, ask.guest_traffic)
         return model.Reported(stop=replica.stopped_at is not None)
 
     def report_routes(self, ask: model.ReportRoutes, by: Caller) -> model.Reported:
@@ -253,10 +263,7 @@ class Serving:
 
     def find(self, view: Snapshot, name: str, project: str) -> Endpoint:
         """An endpoint by its name or id. Raises `EndpointMissing`, for somebody else's just the same."""
-        endpoint = view.get(ENDPOINTS, name)
-        if endpoint is None or endpoint.project != project:
-            named = view.select(ENDPOINTS, {"project": project, "name": name}, limit=1)
-            endpoint = named[0] if named else None
+        endpoint = owned(view, ENDPOINTS, name, project) or named(view, ENDPOINTS, name, project)
         if endpoint is None:
             raise model.EndpointMissing(
                 f"There is no endpoint {name}.", next_action="List them: skyloom endpoint list."
@@ -267,13 +274,8 @@ class Serving:
         return self._store.read(lambda view: self.status(view, self.find(view, ask.name, by.project)))
 
     def list(self, ask: model.ListEndpoints, by: Caller) -> Page[EndpointStatus]:
-        def work(view: Snapshot) -> Page[EndpointStatus]:
-            where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
-            found = view.select(ENDPOINTS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            part = page(found, ask.limit)
-            return Page(items=tuple(self.status(view, item) for item in part.items), next_cursor=part.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project} | ({"stopped_by": ""} if ask.live else {})
+        return self._store.read(lambda view: listed(view, ENDPOINTS, where, ask).shown(partial(self.status, view)))
 
     def find_prediction(self, ask: model.FindPrediction, by: Caller) -> model.PredictionRecord:
         replica_id, offset = predictions.locate(ask.prediction_id)
@@ -341,7 +343,7 @@ class Serving:
                 endpoints = self._store.read(self._unsettled)
             needed = self._tables.publish(endpoints)
             busy = self._gateways.tick(needed) or moved
-            waits = [_each(self._bring_about, endpoint, _TICK_S) for endpoint in endpoints]
+            waits = [_each(self._reconciler.bring_about, endpoint, _TICK_S) for endpoint in endpoints]
             waits += [again_s for _, again_s in looks]
             return min([_EAGER_S if busy else _ROUTED_TICK_S if needed else _TICK_S, *waits])
 
@@ -370,113 +372,6 @@ class Serving:
                 names = None if EVERYBODY in endpoint.lanes.urgent else frozenset(endpoint.lanes.urgent)
                 find = partial(self._tenancy.predictors, project=endpoint.project, names=names)
                 self._files.publish_urgent(endpoint.id, self._store.read(find))
-
-    def _bring_about(self, endpoint: Endpoint) -> float:
-        """Take one endpoint's next steps; returns the seconds after which to look again."""
-        if not endpoint.rest_port and not endpoint.stopped_by:
-            endpoint = self._give_ports(endpoint)
-        now = self._clock.now()
-        situation, revisions = self._store.read(
-            lambda view: (self._outlook.situation(view, endpoint), revisions_of(view, endpoint))
-        )
-        steps = fleet.reconcile(situation, now)
-        if steps.nothing:
-            settling = any(
-                item.state in (model.ReplicaState.STARTING, model.ReplicaState.STOPPING) for item in situation.seen
-            )
-            return min(_EAGER_S * 2 if settling else _TICK_S, steps.wait_s or _TICK_S)
-        words = {replica.id: self._words(replica) for replica in steps.ended if replica.failed}
-        drafts = [draft for start in steps.starts for draft in self._drafts(endpoint, revisions, start, now)]
-        touched: set[str] = set()
-
-        def work(tx: Transaction) -> None:
-            self._apply(tx, endpoint, drafts, words, now)
-            touched.update(tx.touched)
-
-        self._store.write(work)
-        self.notice(touched)
-        return _EAGER_S
-
-    def _drafts(
-        self, endpoint: Endpoint, revisions: Mapping[int, Revision], start: rules.ReplicaStart, now: float
-    ) -> Iterator[Draft]:
-        """Replicas to start, their plans in the blobs; a revision that is not there is nobody's."""
-        revision = revisions.get(start.number)
-        for _ in range(start.count if revision else 0):
-            assert revision is not None
-            replica = Replica(
-                id=self._ids.new(predictions.REPLICA_PREFIX),
-                project=endpoint.project,
-                endpoint_id=endpoint.id,
-                revision_id=revision.id,
-                revision_number=revision.number,
-                job_id="",
-                private=start.private,
-                created_at=now,
-            )
-            plan = plan_of(endpoint, revision, replica.id, self._files, start.private)
-            yield replica, revision, self._blobs.put([plan])[0]
-
-    def _apply(
-        self, tx: Transaction, endpoint: Endpoint, drafts: Sequence[Draft], words: dict[str, str], now: float
-    ) -> None:
-        fresh = tx.get(ENDPOINTS, endpoint.id)
-        if fresh is None or fresh.version != endpoint.version:
-            return  # deployed or stopped meanwhile; the next tick decides on what is true then
-        steps = fleet.reconcile(self._outlook.situation(tx, endpoint), now)
-        caller = Caller(
-            principal=endpoint.created_by, project=endpoint.project, scope=endpoint.project, rights=frozenset()
-        )
-        for replica in steps.ended:
-            said = words.get(replica.id) or replica.message
-            tx.update(REPLICAS, changed(replica, {"message": said}))
-            if replica.failed:
-                news = Moved(before="serving", after="ended", reason="failed", message=said)
-                self._outbox.publish(tx, endpoint.project, endpoint.id, news)
-        for replica in steps.stop:
-            tx.update(REPLICAS, replica)
-            self._jobs.cancel(tx, CancelJob(job_id=replica.job_id), caller)
-        if steps.drop_fallback:
-            self._changes.drop_fallback(tx, fresh)
-        left = {(start.number, start.private): start.count for start in steps.starts}
-        for replica, revision, plan_digest in drafts:
-            slot = (replica.revision_number, replica.private)
-            if left.get(slot, 0) > 0:
-                left[slot] -= 1
-                ask = SubmitJob(spec=spec_of(endpoint, revision, plan_digest))
-                job = self._jobs.submit(tx, ask, caller, refuse=False).job
-                tx.insert(REPLICAS, changed(replica, {"job_id": job.id}))
-
-    def _give_ports(self, endpoint: Endpoint) -> Endpoint:
-        """Choose the two ports that the endpoint keeps."""
-        taken = {
-            port
-            for other in self._store.read(lambda view: view.select(ENDPOINTS))
-            for port in (other.rest_port, other.grpc_port)
-        }
-        ports: list[int] = []
-        while len(ports) < 2:
-            port = self._files.free_port()
-            if port not in taken and port not in ports:
-                ports.append(port)
-        given = changed(endpoint, {"rest_port": ports[0], "grpc_port": ports[1]})
-        return self._store.write(lambda tx: tx.update(ENDPOINTS, given))
-
-    def _words(self, replica: Replica) -> str:
-        """Why a replica ended, with the last lines it printed."""
-        caller = Caller(principal="serving", project=replica.project, scope=replica.project, rights=frozenset())
-        try:
-            text, offset = "", 0
-            while True:
-                part = self._jobs.read_log(ReadLog(job_id=replica.job_id, offset=offset), caller)
-                text = (text + part.text)[-_MAX_WORDS:]
-                if part.ended or part.next_offset == offset:
-                    break
-                offset = part.next_offset
-        except SkyloomError:
-            return replica.message
-        lines = [line for line in text.strip().splitlines()[-5:] if line not in replica.message]
-        return " | ".join([replica.message, *lines])[:_MAX_WORDS]
 
 
 def _each(step: Callable[[Endpoint], T], endpoint: Endpoint, otherwise: T) -> T:

@@ -10,7 +10,8 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, page
+from skyloom.ports.lookup import listed, named
+from skyloom.ports.store import Snapshot, Store, Transaction
 from skyloom.rooms.arrays import model as arrays_model
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.jobs import model as jobs_model
@@ -73,7 +74,7 @@ class Templates:
         specs = [job.spec for job in ask.jobs.values()] + [one.spec for one in ask.schedules.values()]
         for spec in specs:
             self._jobs.check_named(view, spec, by.project)
-        applied = self._find(view, ask.name, by.project)
+        applied = named(view, TEMPLATES, ask.name, by.project)
         parts = applied.jobs.values() if applied else ()
         states = {part.id: self._state(view, part.id, by.project) for part in parts}
         names = {*ask.schedules, *(applied.schedules if applied else ())}
@@ -92,16 +93,12 @@ class Templates:
         except ScheduleMissing:
             return ""
 
-    def _find(self, view: Snapshot, name: str, project: str) -> Template | None:
-        found = view.select(TEMPLATES, {"project": project, "name": name}, limit=1)
-        return found[0] if found else None
-
     def get(self, ask: model.GetTemplate, by: Caller) -> Template:
         return self._store.read(lambda view: self.find(view, ask.name, by.project))
 
     def find(self, view: Snapshot, name: str, project: str) -> Template:
         """A template that was applied. Raises `TemplateMissing`."""
-        found = self._find(view, name, project)
+        found = named(view, TEMPLATES, name, project)
         if found is None:
             raise model.TemplateMissing(
                 f"No template {name!r} was applied.", next_action="Apply it: skyloom apply -f FILE."
@@ -110,10 +107,7 @@ class Templates:
 
     def list(self, ask: model.ListTemplates, by: Caller) -> Page[Template]:
         where = {"project": by.project}
-        found = self._store.read(
-            lambda view: view.select(TEMPLATES, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, TEMPLATES, where, ask))
 
     # Making
 

@@ -11,7 +11,8 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Operation, Page, Right
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, owned
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.tenancy import model, rules
 from skyloom.rooms.tenancy.ports import AUDIT, PROJECTS, REPLAYS, TOKENS
 
@@ -158,8 +159,7 @@ class Tenancy:
 
     def list_projects(self, ask: model.ListProjects, by: Caller) -> Page[model.Project]:
         where = {} if by.scope == rules.ALL_PROJECTS else {"id": by.scope}
-        found = self._store.read(lambda view: view.select(PROJECTS, where, after=ask.cursor, limit=ask.limit + 1))
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, PROJECTS, where, ask, newest_first=False))
 
     def create_token(self, tx: Transaction, ask: model.CreateToken, by: Caller) -> model.IssuedToken:
         return self._issue(tx, ask, by.project)
@@ -183,12 +183,12 @@ class Tenancy:
 
     def list_tokens(self, ask: model.ListTokens, by: Caller) -> Page[model.Token]:
         where = {"project": by.project}
-        found = self._store.read(lambda view: view.select(TOKENS, where, after=ask.cursor, limit=ask.limit + 1))
-        return page([changed(token, {"digest": ""}) for token in found], ask.limit)
+        tokens = self._store.read(lambda view: listed(view, TOKENS, where, ask, newest_first=False))
+        return tokens.shown(lambda token: changed(token, {"digest": ""}))
 
     def revoke_token(self, tx: Transaction, ask: model.RevokeToken, by: Caller) -> Done:
-        token = tx.get(TOKENS, ask.token_id)
-        if token is None or token.project != by.project:
+        token = owned(tx, TOKENS, ask.token_id, by.project)
+        if token is None:
             raise TokenMissing(f"There is no token {ask.token_id}.", next_action="List them: skyloom token list.")
         if token.revoked_at is None:
             tx.update(TOKENS, changed(token, {"revoked_at": self._clock.now()}))

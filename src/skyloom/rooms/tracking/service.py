@@ -1,11 +1,12 @@
 """The service of tracking: makes runs, takes measurements in, shows both. A run's state is its job's."""
 
-from collections.abc import Sequence
+from functools import partial
 
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.door import Handlers, Query
+from skyloom.ports.lookup import listed, owned
 from skyloom.ports.series import Series
-from skyloom.ports.store import Snapshot, Store, Where, page
+from skyloom.ports.store import Snapshot, Store
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.tracking import model
 from skyloom.rooms.tracking.model import Run
@@ -31,7 +32,7 @@ class Tracking:
 
     def log(self, ask: model.LogMeasurements, by: Caller) -> Done:
         run = self._store.read(lambda view: self.find(view, ask.run_id, by.project))
-        if by.task_id and not by.task_id.startswith(f"{run.job_id}."):
+        if by.task_id and not by.is_task_of(run.job_id):
             raise model.RunMissing(
                 f"There is no run {ask.run_id} for this task.", next_action="A task may only report to its own run."
             )
@@ -40,8 +41,8 @@ class Tracking:
 
     def find(self, view: Snapshot, run_id: str, project: str) -> Run:
         """Return a run of a project. Raises `RunMissing`."""
-        run = view.get(RUNS, run_id)
-        if run is None or run.project != project:
+        run = owned(view, RUNS, run_id, project)
+        if run is None:
             raise model.RunMissing(f"There is no run {run_id}.", next_action="List yours: skyloom run list.")
         return run
 
@@ -49,14 +50,8 @@ class Tracking:
         return self._store.read(lambda view: self._progress(view, self.find(view, ask.run_id, by.project)))
 
     def list(self, ask: model.ListRuns, by: Caller) -> Page[model.RunProgress]:
-        def work(view: Snapshot) -> Page[model.RunProgress]:
-            where: Where = {"project": by.project, **({"dataset": ask.dataset} if ask.dataset else {})}
-            found = view.select(RUNS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-            runs: Page[Run] = page(found, ask.limit)
-            items: Sequence[model.RunProgress] = [self._progress(view, run) for run in runs.items]
-            return Page(items=tuple(items), next_cursor=runs.next_cursor)
-
-        return self._store.read(work)
+        where = {"project": by.project} | ({"dataset": ask.dataset} if ask.dataset else {})
+        return self._store.read(lambda view: listed(view, RUNS, where, ask).shown(partial(self._progress, view)))
 
     def series(self, ask: model.GetSeries, by: Caller) -> model.SeriesSlice:
         run = self._store.read(lambda view: self.find(view, ask.run_id, by.project))

@@ -51,6 +51,10 @@ class HookPaused(Conflict):
     """The trigger is paused or stopped; it takes no calls."""
 
 
+class TooManyHookCalls(LimitExceeded):
+    """The address was called as often within some minutes as its trigger may be set off in an hour."""
+
+
 class HookBodyRefused(InvalidInput):
     """The body of a call is too long, or no text."""
 
@@ -236,6 +240,7 @@ class CreateTrigger(Operation[IssuedTrigger], frozen=True, kw_only=True):
 
     A call of a signed address carries ``Skyloom-Signature: t=<unix seconds>,v1=<hex>``: the HMAC-SHA256 of ``<t>.<body>`` with the secret.
     It is good for five minutes, and the same call again is the same event. The body is JSON, as text that what is run reads itself.
+    More than ``max_per_hour`` calls within ten minutes are refused: they would wait where nobody comes to them.
 
     Attributes:
         max_per_hour: one that runs away is paused.

@@ -19,7 +19,8 @@ from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS, Change, Handlers, Outbox, Query
-from skyloom.ports.store import Snapshot, Store, Transaction, changed, page
+from skyloom.ports.lookup import listed, named
+from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.functions.model import InvocationState, RetryInvocation
 from skyloom.rooms.functions.ports import INVOCATIONS
 from skyloom.rooms.functions.service import Functions
@@ -132,12 +133,12 @@ class Triggers:
 
     def find(self, view: Snapshot, name: str, project: str) -> Trigger:
         """A trigger by its name. Raises `TriggerMissing`."""
-        found = view.select(TRIGGERS, {"project": project, "name": name}, limit=1)
-        if not found:
+        found = named(view, TRIGGERS, name, project)
+        if found is None:
             raise model.TriggerMissing(
                 f"There is no trigger {name!r}.", next_action="List yours: skyloom trigger list."
             )
-        return found[0]
+        return found
 
     def get(self, ask: model.GetTrigger, by: Caller) -> TriggerStatus:
         return self._store.read(lambda view: self._status(view, self.find(view, ask.name, by.project)))
@@ -149,10 +150,7 @@ class Triggers:
 
     def list(self, ask: model.ListTriggers, by: Caller) -> Page[Trigger]:
         where = {"project": by.project}
-        found = self._store.read(
-            lambda view: view.select(TRIGGERS, where, newest_first=True, after=ask.cursor, limit=ask.limit + 1)
-        )
-        return page(found, ask.limit)
+        return self._store.read(lambda view: listed(view, TRIGGERS, where, ask))
 
     def pause(self, tx: Transaction, ask: model.PauseTrigger, by: Caller) -> Trigger:
         trigger = self.find(tx, ask.name, by.project)
@@ -201,7 +199,7 @@ class Triggers:
     def take_call(self, trigger_id: str, signature: str, body: bytes) -> str:
         """A call of a trigger's address; returns the id of what it became. The same bytes again give the same, and no second event.
 
-        Raises `HookBodyRefused`, `HookRefused`, `HookStale`, `HookPaused`.
+        Raises `HookBodyRefused`, `HookRefused`, `HookStale`, `HookPaused`, `TooManyHookCalls`.
         """
         if len(body) > model.MAX_HOOK_BYTES:
             raise model.HookBodyRefused(
@@ -223,22 +221,27 @@ class Triggers:
         seen_id = digests.of_bytes(f"{trigger_id} {signed_at:.0f} ".encode() + body).removeprefix("sha256:")[:40]
         touched: set[str] = set()
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> bool:
             trigger = tx.get(TRIGGERS, trigger_id)
             if trigger is None or trigger.when.kind is not Happening.HTTP:
                 raise _refused()
             if tx.get(HOOKS_SEEN, seen_id) is not None:
-                return
+                return True
             if trigger.state is not TriggerState.ACTIVE:
                 raise model.HookPaused(f"The trigger is {trigger.state.value}.", next_action="Call it again later.")
-            for old in tx.select(HOOKS_SEEN, order="at", limit=_AT_ONCE):
-                if old.at < now - 2 * model.TOLERANCE_S:
-                    tx.delete(HOOKS_SEEN, old.id)
-            tx.insert(HOOKS_SEEN, HookSeen(id=seen_id, project=trigger.project, at=max(now, signed_at)))
+            _forget_calls(tx, trigger_id, now - 2 * model.TOLERANCE_S)
+            if tx.count(HOOKS_SEEN, {"trigger_id": trigger_id}) >= trigger.max_per_hour:
+                return False  # what was forgotten stays forgotten, so nothing is raised here
+            seen = HookSeen(id=seen_id, project=trigger.project, at=max(now, signed_at), trigger_id=trigger_id)
+            tx.insert(HOOKS_SEEN, seen)
             self._outbox.publish(tx, trigger.project, trigger.id, HookCalled(body=text))
             touched.update(tx.touched)
+            return True
 
-        self._store.write(work)
+        if not self._store.write(work):
+            raise model.TooManyHookCalls(
+                "The address was called too often in the last minutes.", next_action="Call it again in ten minutes."
+            )
         self.notice(touched)
         return f"call_{seen_id}"
 
@@ -399,6 +402,14 @@ def _refused() -> model.HookRefused:
         "There is no such address, or the call is not signed with its secret.",
         next_action="Send Skyloom-Signature: t=<seconds>,v1=<HMAC-SHA256 of '<t>.<body>'>.",
     )
+
+
+def _forget_calls(tx: Transaction, trigger_id: str, before: float) -> None:
+    """Forget some calls that are too old to come again: of this trigger, and of any."""
+    for where in ({"trigger_id": trigger_id}, {}):
+        for old in tx.select(HOOKS_SEEN, where, order="at", limit=_AT_ONCE):
+            if old.at < before:
+                tx.delete(HOOKS_SEEN, old.id)
 
 
 def _newest(view: Snapshot) -> int:

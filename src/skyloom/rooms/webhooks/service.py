@@ -5,6 +5,7 @@ moves after it was taken: a crash in between sends it again, with the same id. N
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,7 @@ from skyloom.core.ids import Ids
 from skyloom.core.operation import Caller, Done, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS, Change, Handlers, Query
+from skyloom.ports.lookup import owned
 from skyloom.ports.outbound import Outbound
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.webhooks import model, rules
@@ -24,6 +26,7 @@ _TICK_S = 1.0
 _TIMEOUT_S = 5.0
 _AT_ONCE, _TURN_S = 20, 5.0  # news, or seconds, that one webhook may take before the next has its turn
 _CHUNK = 1_000
+_MAX_DOUBTS = 200
 
 
 class Webhooks:
@@ -41,9 +44,8 @@ class Webhooks:
         self._ids = ids
         self._outbound = outbound
         self._secret_of = secret_of
-        self._doubts: dict[
-            tuple[str, str], str
-        ] = {}  # by project and address, from the check to the write of a new webhook
+        # By project and address, from the check to the write of a new webhook.
+        self._doubts: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def handlers(self) -> Handlers:
         return {
@@ -67,6 +69,10 @@ class Webhooks:
             self._outbound.check(ask.url)
         except Unavailable as error:
             self._doubts[by.project, ask.url] = error.message
+            while (
+                len(self._doubts) > _MAX_DOUBTS
+            ):  # of requests that were repeated or refused, whose webhook nobody wrote
+                self._doubts.popitem(last=False)
 
     def create(self, tx: Transaction, ask: model.CreateWebhook, by: Caller) -> model.IssuedWebhook:
         doubt = self._doubts.pop((by.project, ask.url), "")
@@ -88,8 +94,8 @@ class Webhooks:
         return self._with_secret(model.IssuedWebhook(webhook=tx.insert(WEBHOOKS, made), secret=""))
 
     def delete(self, tx: Transaction, ask: model.DeleteWebhook, by: Caller) -> Done:
-        found = tx.get(WEBHOOKS, ask.webhook_id)
-        if found is None or found.project != by.project:
+        found = owned(tx, WEBHOOKS, ask.webhook_id, by.project)
+        if found is None:
             raise model.WebhookMissing(
                 f"There is no webhook {ask.webhook_id}.", next_action="List them: skyloom webhook list."
             )

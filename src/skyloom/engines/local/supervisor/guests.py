@@ -96,12 +96,13 @@ class Guests:
         try:
             if descriptor not in self._pids and len(streams) == 3:
                 self._start(descriptor, json.loads(content), streams)
+        # The machine's trouble or nonsense, but not the task's.
         except (
             OSError,
             ValueError,
             KeyError,
             TypeError,
-        ) as error:  # the machine's trouble or nonsense, but not the task's
+        ) as error:
             _tell(self._visitors[descriptor], error=f"{type(error).__name__}: {error}")
         finally:
             for stream in streams:

@@ -26,8 +26,9 @@ def run(plan: dict[str, object]) -> int:
     """Run a plan's Python part; returns the exit code. A traceback goes to stderr, without our own frames."""
     python = plan["python"]
     assert isinstance(python, dict)
-    if plan["environment"] is not None:
-        _enter_environment(plan["environment"])  # type: ignore[arg-type]
+    environment = plan["environment"]
+    if isinstance(environment, dict):
+        _enter_environment(environment)
     kind = str(python["kind"])
     runner: Callable[[dict[str, object]], None] = {"file": run_file, "module": run_module, "call": run_call}[kind]
     return _guarded(runner, python)
@@ -84,9 +85,8 @@ def run_module(python: dict[str, object]) -> None:
     """Run a module as ``__main__``, like ``python -m``."""
     sys.argv = ["-m", *_strings(python["args"])]
     sys.path.insert(0, os.getcwd())
-    sys.modules.pop(
-        f"{python['module']}.__main__", None
-    )  # a warm process has it, and runpy would warn in the task's own output
+    # A warm process has it, and runpy would warn in the task's own output.
+    sys.modules.pop(f"{python['module']}.__main__", None)
     runpy.run_module(str(python["module"]), run_name="__main__", alter_sys=True)
 
 

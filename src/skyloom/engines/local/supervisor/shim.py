@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from typing import Any
 
 from . import files, processes
 from .child import fork_user
@@ -43,14 +44,14 @@ def main(folder: str, warm: bool = False) -> int:
 class Shim:
     """One task's life. `run` returns after the record is on disk."""
 
-    def __init__(self, folder: str, plan: dict[str, object], warm: bool) -> None:
+    def __init__(self, folder: str, plan: dict[str, Any], warm: bool) -> None:
         self._folder = folder
         self._plan = plan
         python = plan["python"]
         self._warm = warm and isinstance(python, dict) and not python.get("cold")
-        self._limit_bytes = int(plan["memory_bytes"])  # type: ignore[call-overload]
-        self._grace_s = float(plan["grace_s"])  # type: ignore[arg-type]
-        self._max_duration_s: float | None = plan["max_duration_s"]  # type: ignore[assignment]
+        self._limit_bytes = int(plan["memory_bytes"])
+        self._grace_s = float(plan["grace_s"])
+        self._max_duration_s: float | None = plan["max_duration_s"]
         self._cgroup: MemoryCgroup | None = None
         self._output: Output | None = None
         self._pid = 0
@@ -103,7 +104,7 @@ class Shim:
         """Fork the user's process, make the start durable, and only then let it go. False when it could not be started."""
         os.makedirs(str(self._plan["temporary"]), mode=0o700, exist_ok=True)
         read, write = os.pipe()
-        self._output = Output(read, f"{self._folder}/output.log", int(self._plan["max_log_bytes"]))  # type: ignore[call-overload]
+        self._output = Output(read, f"{self._folder}/output.log", int(self._plan["max_log_bytes"]))
         marker = str(self._plan["marker"])
         if self._limit_bytes:
             self._cgroup = MemoryCgroup.make(f"skyloom-{marker[:16]}", self._limit_bytes)

@@ -1,0 +1,1 @@
+"""What generates the text of `recipes.text_generation`: transformers or vLLM, behind one seam."""
