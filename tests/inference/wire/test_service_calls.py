@@ -26,13 +26,13 @@ Rows = Annotated[NDArray[np.float32], skyloom.Tensor(-1, -1)]
 class Doubling(skyloom.Service):
     @skyloom.endpoint(timeout_s=1.0)
     def double(self, rows: Rows, ids: Annotated[NDArray[np.int64], skyloom.Tensor(-1, 1)]) -> Rows:
-        if rows.size and rows.flat[0] == 13:
+        if 13 in rows[:, :1]:
             raise BadRequest("thirteen is not taken")
-        if rows.size and rows.flat[0] == 14:
+        if 14 in rows[:, :1]:
             raise RuntimeError("it broke")
-        if rows.size and rows.flat[0] == 15:
+        if 15 in rows[:, :1]:
             os._exit(7)
-        if rows.size and rows.flat[0] == 16:
+        if 16 in rows[:, :1]:
             time.sleep(1.2)
         return 2 * rows
 """
