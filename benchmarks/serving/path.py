@@ -134,6 +134,12 @@ class _Sink(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def pause_reading(self) -> None:
+        """What was given is read all the same."""
+
+    def resume_reading(self) -> None:
+        """As before."""
+
 
 class Stages:
     """Seconds inside of some functions, without those of others among them that they call."""

@@ -11,6 +11,7 @@ MAX_WINDOW = 2**31 - 1
 _HEAD = struct.Struct(">HBBBL")
 _pack_head = _HEAD.pack
 _SETTING = struct.Struct(">HL")
+_MAX_SETTINGS_BYTES = 6 * 64  # each of them may touch every stream
 _WORD = struct.Struct(">L")
 
 
@@ -108,11 +109,23 @@ def settings(values: dict[Http2Setting, int]) -> bytes:
     return frame(FrameKind.SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values.items()))
 
 
-def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
-    """What a SETTINGS frame says, unknown names too. Raises `ConnectionBroken`."""
-    if len(payload) % _SETTING.size:
+def told_settings(each: Frame) -> list[tuple[int, int]] | None:
+    """What a SETTINGS frame says, unknown names too; None when it says that ours were heard. Raises `ConnectionBroken`."""
+    check_on_connection(each)
+    if each.flags & Flag.ACK:
+        check_length(each, 0)
+        return None
+    if len(each.payload) > _MAX_SETTINGS_BYTES:
+        raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many settings in one frame")
+    if len(each.payload) % _SETTING.size:
         raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
-    return _SETTING.iter_unpack(payload)
+    told = list(_SETTING.iter_unpack(each.payload))
+    for name, value in told:
+        if name == Http2Setting.ENABLE_PUSH and value > 1:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+        if name == Http2Setting.MAX_FRAME_SIZE and not 2**14 <= value < 2**24:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range")
+    return told
 
 
 def reset(stream: int, code: ErrorCode) -> bytes:

@@ -29,10 +29,10 @@ from skyloom.inference.wire.frames import (
     check_on_stream,
     frame,
     goaway,
-    read_settings,
     read_word,
     reset,
     settings,
+    told_settings,
     unpadded,
     window_update,
 )
@@ -43,16 +43,14 @@ from skyloom.inference.wire.site import Listener, Site
 from skyloom.rooms.serving.plan import Limits
 
 _DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
-_DEFAULT_WINDOW = 65_535
-_CONNECTION_WINDOW = 2**24
+_DEFAULT_WINDOW, _CONNECTION_WINDOW = 65_535, 2**24
 _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _CRUMB_BYTES = 64
 _FRAMES_A_TURN, _SLOW_FRAMES_A_TURN, _TURN_S = 128, 8, 0.001  # of one read; then the others have their turns
-_MAX_WAITING_ANSWERS = 16  # of one connection; its next requests are asked when its client has taken some
+_SHORT_READ_BYTES = 2_048  # too few frames to need turns
 _SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
-_MAX_SETTINGS_BYTES = 6 * 64
 _OPEN_SHARE = 16
 
 
@@ -128,8 +126,7 @@ class Http2Connection(asyncio.Protocol):
         self._unread: deque[Iterator[Frame]] = deque()  # what came and waits for its turn
         # Requests that are asked at the end of a turn, unless they are taken back in it.
         self._whole: deque[Http2Stream] = deque()
-        self._num_whole = 0
-        self._num_kept = 0
+        self._num_whole = self._num_kept = 0
         self._deadline: float | None = None
         self._write_deadline: float | None = None
 
@@ -166,10 +163,27 @@ class Http2Connection(asyncio.Protocol):
         except ConnectionBroken as broken:
             self._end(broken.code, str(broken))
         else:
-            self._unread.append(self._splitter.feed(data))
-            if len(self._unread) == 1:
-                self._read()
+            frames = self._splitter.feed(data)
+            if self._unread or len(data) > _SHORT_READ_BYTES or self._floods.is_taking_back:
+                self._unread.append(frames)
+                if len(self._unread) == 1:
+                    self._read()
+            else:
+                self._read_all(frames)
         self.flush()
+
+    def _read_all(self, frames: Iterator[Frame]) -> None:
+        """Take the few frames of a short read, as most are, at once."""
+        try:
+            for each in frames:
+                try:
+                    self._take(each)
+                except StreamBroken as broken:
+                    self._reset(broken.stream, broken.code)
+        except ConnectionBroken as broken:
+            self._end(broken.code, str(broken))
+        if self._whole:
+            self._ask(len(self._whole))
 
     def _read(self) -> None:
         """Take frames, some at a time: other clients get their turns between those of one read."""
@@ -207,15 +221,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _ask(self, most: int) -> None:
         """Ask for what came whole, the oldest first. While the client does not take its answers, no more of them are made."""
-        whole, outflow = self._whole, self._outflow
+        whole = self._whole
         while whole and most and not self._closing:
             stream = whole[0]
-            if not stream.is_gone:
-                num_asked = len(self._streams) - self._num_whole
-                if outflow.num_waiting >= _MAX_WAITING_ANSWERS or (
-                    num_asked >= _MAX_WAITING_ANSWERS and not outflow.has_window(stream)
-                ):
-                    return
+            if not stream.is_gone and self._outflow.is_sated(stream, len(self._streams) - self._num_whole):
+                return
             whole.popleft()
             most -= 1
             if not stream.is_gone:
@@ -303,20 +313,12 @@ class Http2Connection(asyncio.Protocol):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
 
     def _take_settings(self, each: Frame) -> None:
-        check_on_connection(each)
-        if each.flags & Flag.ACK:
-            check_length(each, 0)
+        if (told := told_settings(each)) is None:
             return
-        if len(each.payload) > _MAX_SETTINGS_BYTES:  # each of them may touch every stream
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many settings in one frame")
-        for name, value in read_settings(each.payload):
-            if name == Http2Setting.ENABLE_PUSH and value > 1:
-                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+        for name, value in told:
             if name == Http2Setting.INITIAL_WINDOW_SIZE:
                 self._outflow.set_first_window(value, self._streams.values())
             if name == Http2Setting.MAX_FRAME_SIZE:
-                if not 2**14 <= value < 2**24:
-                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of its range")
                 self._outflow.frame_bytes = value
         self._write(frame(FrameKind.SETTINGS, Flag.ACK, 0))
         self._outflow.resume()  # what came whole is asked at the end of the turn
@@ -361,8 +363,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _head(self, each: Frame, written: bytes) -> None:
         """A whole header block: a new request, or the trailers of one."""
-        ends = bool(each.flags & Flag.END_STREAM)
-        stream = self._streams.get(each.stream)
+        ends, stream = bool(each.flags & Flag.END_STREAM), self._streams.get(each.stream)
         if stream is not None or each.stream <= self._last:
             self._fields.skip(written)
             if stream is None or stream.heard_all:
@@ -385,15 +386,13 @@ class Http2Connection(asyncio.Protocol):
         self._deadline = None
         stream.head_bytes = self._fields.cost_bytes
         has_room = self._has_room(request, stream.head_bytes)
+        if refusal is None and self._outflow.num_held_bytes > _MAX_HELD_BYTES:
+            refusal = self._overflown()
+        elif refusal is None and not has_room:
+            refusal = self._crowded()
         if refusal is not None:
             stream.heard_all = ends
             stream.answer(refusal)
-        elif self._outflow.num_held_bytes > _MAX_HELD_BYTES:
-            stream.heard_all = ends
-            stream.answer(self._site.refusal(429, "Too many answers wait to be taken."))
-        elif not has_room:
-            stream.heard_all = ends
-            stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
         else:
             stream.listener = self._site.listener(request, stream)
             if ends:
@@ -462,7 +461,7 @@ class Http2Connection(asyncio.Protocol):
         if stream.num_bytes > most:
             stream.answer(self._site.refusal(413, f"The body is larger than {most} bytes."))
         elif not has_room:
-            stream.answer(self._site.refusal(429, "Too many large requests are coming in at once."))
+            stream.answer(self._crowded())
         return stream.is_answered
 
     def _heard_all(self, stream: Http2Stream) -> None:
@@ -493,6 +492,9 @@ class Http2Connection(asyncio.Protocol):
 
     def _overflown(self) -> Response:
         return self._site.refusal(429, "Too many answers wait to be taken.")
+
+    def _crowded(self) -> Response:
+        return self._site.refusal(429, "Too many large requests are coming in at once.")
 
     def _reset(self, number: int, code: ErrorCode) -> None:
         self._write(reset(number, code))

@@ -22,6 +22,7 @@ from skyloom.inference.wire.site import Listener
 STREAM_WINDOW = 2**20
 _SMALL_BYTES = 2**16
 _SHUT_BYTES = 2**10
+_MAX_WAITING = 16  # answers of one connection; its next requests are asked when its client has taken some
 _DATA, _HEADERS = int(FrameKind.DATA), int(FrameKind.HEADERS)
 _LAST_HEADERS = Flag.END_HEADERS | Flag.END_STREAM
 _PROGRESS_BYTES = 2**14  # who takes so much of what waits gets the whole time again
@@ -316,9 +317,10 @@ class Outflow:
             stream.is_held = False
             self.num_waiting -= 1
 
-    def has_window(self, stream: Http2Stream) -> bool:
-        """False for a client that takes next to nothing of an answer now."""
-        return self._window >= _SHUT_BYTES and stream.send_window >= _SHUT_BYTES
+    def is_sated(self, stream: Http2Stream, num_asked: int) -> bool:
+        """True while the client does not take the answers that it has; requests that were asked for it may bring more of them."""
+        is_shut = self._window < _SHUT_BYTES or stream.send_window < _SHUT_BYTES
+        return self.num_waiting >= _MAX_WAITING or (num_asked >= _MAX_WAITING and is_shut)
 
     def _took(self, stream: Http2Stream, num_bytes: int) -> None:
         """So much of what waited does not wait any more."""
