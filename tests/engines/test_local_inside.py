@@ -208,6 +208,19 @@ def test_number_of_guests_is_bounded_and_many_may_come_and_go(engine: LocalEngin
     assert list((engine._tasks / "t" / "guests").iterdir()) == []
 
 
+def test_supervisor_that_looks_before_we_listen_does_not_lose_us(
+    engine: LocalEngine, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = socket.socket.listen
+
+    def after_a_look(door: socket.socket, backlog: int) -> None:
+        time.sleep(1.2)  # it looks about once a second, and whenever a child of its ends
+        listen(door, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", after_a_look)
+    assert run(engine, "exit 3")[1].exit_code == 3
+
+
 def test_warm_task_takes_guests_too(tmp_path: Path) -> None:
     engine = LocalEngine(tmp_path / "tasks", warm=True)
     try:

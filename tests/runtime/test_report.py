@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,36 @@ def test_report_that_is_refused_is_said_once_and_the_rest_goes_on() -> None:
     sender.close()
     assert [point.step for point in receiver.series.points("run_1")] == [2]
     assert "There is no run run_1" in lines[0]
+
+
+def test_what_was_delivered_has_arrived_at_once() -> None:
+    receiver = Receiver()
+    sender = PointSender(receiver, every_s=1_000)
+    for step in range(3):
+        sender.report({"loss": 0.5}, step)
+        assert sender.deliver(timeout_s=20)
+        assert [point.step for point in receiver.series.points("run_1")] == list(range(step + 1))
+    sender.close()
+
+
+def test_delivery_to_a_control_plane_that_is_gone_is_not_waited_for() -> None:
+    sender, _ = reporter(Receiver(tuple(lost() for _ in range(1_000))))
+    sender.report({"loss": 0.5}, 1)
+    began = time.monotonic()
+    assert not sender.deliver(timeout_s=1_000)
+    assert not sender.deliver(timeout_s=1_000)
+    assert time.monotonic() - began < 500
+    sender.close(timeout_s=0.1)
+
+
+def test_delivery_waits_no_longer_than_it_may() -> None:
+    over = threading.Event()
+    sender, _ = reporter(lambda *_: over.wait(20) and None)
+    sender.report({"loss": 0.5}, 1)
+    assert not sender.deliver(timeout_s=0.05)
+    over.set()
+    assert sender.deliver(timeout_s=20)
+    sender.close()
 
 
 def test_report_during_a_long_outage_keeps_the_newest_within_its_bound() -> None:

@@ -145,6 +145,8 @@ class Station:
             async with asyncio.timeout(SMALL.drain_s):
                 while any(group.open for group in groups) or not self.plane.is_idle:
                     await asyncio.sleep(0.02)
+                    for group in groups:
+                        group.sweep()
         self.plane.draining = True
         with contextlib.suppress(OSError):
             self.count()

@@ -18,7 +18,7 @@ from msgspec import Meta
 from skyloom.core.errors import InvalidInput, StorageFull
 from skyloom.runtime.checkpoint import Checkpoints
 from skyloom.runtime.gang import Gang
-from skyloom.runtime.report import report
+from skyloom.runtime.report import deliver, report
 from skyloom.runtime.shards import Batch, Rows, Shards
 from skyloom.runtime.state import Position, read_position, restore, to_files
 from skyloom.runtime.trial import trial
@@ -268,6 +268,7 @@ class _Training:
             return
         random_states = [state.cpu() for state in self._gang.gather(torch.get_rng_state().to(self._gang.device))]
         if self._gang.is_first:
+            deliver()
             files = to_files(self._model, self._optimizer, random_states, self._position())
             try:
                 self._checkpoints.save(self._step, files)

@@ -50,7 +50,10 @@ class PointSender:
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._points: collections.deque[Point] = collections.deque(maxlen=max_points)
         self._arrived = threading.Event()
+        self._hurried = threading.Event()
         self._closing = threading.Event()
+        self._changed = threading.Condition()
+        self._is_sending = self._is_troubled = False
         self._give_up_at: float | None = None
         self._said_dropped = False
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
@@ -65,10 +68,19 @@ class PointSender:
         self._points.extend(Point(name, int(step), at, float(value)) for name, value in values.items())
         self._arrived.set()
 
+    def deliver(self, timeout_s: float) -> bool:
+        """Send what was taken so far, and wait until it has arrived. False at once while the control plane does not take it, and after
+        ``timeout_s``; it is sent later then."""
+        self._hurried.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_troubled or not (self._points or self._is_sending), timeout_s)
+            return not (self._points or self._is_sending)
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Send what is left; gives up on an unreachable control plane after ``timeout_s``. Safe to call twice."""
         self._give_up_at = time.monotonic() + timeout_s
         self._closing.set()
+        self._hurried.set()
         self._arrived.set()
         self._thread.join()
 
@@ -77,10 +89,13 @@ class PointSender:
         while not (self._closing.is_set() and not self._points):
             self._arrived.wait()
             self._arrived.clear()
-            self._closing.wait(self._every_s)
+            self._hurried.wait(self._every_s)
+            self._hurried.clear()
             while self._points and not self._is_over():
                 sequence += 1
-                self._deliver(sequence, self._take())
+                self._is_sending = True
+                self._send_on(sequence, self._take())
+                self._note(is_sending=False, is_troubled=False)
             if self._is_over() and self._points:
                 self._say(f"{len(self._points)} measurements could not be sent before the end.")
                 return
@@ -89,7 +104,12 @@ class PointSender:
         count = min(len(self._points), _BATCH_POINTS)
         return tuple(self._points.popleft() for _ in range(count))
 
-    def _deliver(self, sequence: int, points: tuple[Point, ...]) -> None:
+    def _note(self, *, is_sending: bool, is_troubled: bool) -> None:
+        with self._changed:
+            self._is_sending, self._is_troubled = is_sending, is_troubled
+            self._changed.notify_all()
+
+    def _send_on(self, sequence: int, points: tuple[Point, ...]) -> None:
         wait_s = 0.1
         while True:
             try:
@@ -99,6 +119,7 @@ class PointSender:
                     return self._say(f"{len(points)} measurements could not be sent before the end: {error}")
             except SkyloomError as error:
                 return self._say(f"{len(points)} measurements were refused: {error}")
+            self._note(is_sending=True, is_troubled=True)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
             self._wait(wait_s)
 
@@ -132,6 +153,14 @@ def report(values: Mapping[str, float], step: int) -> None:
         if not _open:
             _open.append(PointSender(measurements_sender(here)))
         _open[0].report(values, step)
+
+
+def deliver(timeout_s: float = 2.0) -> bool:
+    """Wait until what `report` took so far has arrived. To be done before a checkpoint: whoever goes on from it never reports again what
+    came before. False when it has not arrived; it is sent later, and training goes on meanwhile."""
+    with _lock:
+        reporters = list(_open)
+    return all(reporter.deliver(timeout_s) for reporter in reporters)
 
 
 def flush(timeout_s: float = 10.0) -> None:

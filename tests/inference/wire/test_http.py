@@ -1,7 +1,9 @@
 """The HTTP parser against raw bytes: grammar, bounds, slow and vanishing clients."""
 
 import json
+import signal
 import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,6 +220,32 @@ def test_slow_clients_are_cut_and_idle_ones_closed(tmp_path):
         assert statuses(answers[2]) == [408]
         assert statuses(answers[3]) == [200]
         assert client.get("/v2/health/live").status_code == 200
+
+
+def test_client_of_a_replica_that_leaves_gets_one_more_answer_and_a_silent_one_is_let_go(tmp_path):
+    with running(tmp_path, limits=small_limits(drain_s=20.0)) as (process, _, listening):
+        with dial(listening.rest_port) as asking, dial(listening.rest_port) as silent:
+            for link in (asking, silent):
+                link.sendall(LIVE)
+                assert b" 200 " in link.recv(65536)
+            process.process.send_signal(signal.SIGTERM)
+            gone_within(listening.rest_port, 10)
+            asking.sendall(LIVE)
+            said = read_all(asking)
+            assert b" 200 " in said and b"connection: close" in said.lower()
+            assert read_all(silent) == b""
+        assert process.process.wait(10) == 0  # long before drain_s
+
+
+def gone_within(port: int, timeout_s: float) -> None:
+    """Wait until nobody listens on a port."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            dial(port).close()
+        except ConnectionRefusedError:
+            return
+    raise AssertionError("it listens still")
 
 
 def test_client_that_reads_nothing_is_cut_and_holds_little_memory(tmp_path):

@@ -131,14 +131,16 @@ def _met(folder: TaskFolder, shim: ShimRecord) -> socket.socket:
     """Ask the supervisor to connect to us, and return the connection once it did."""
     place = folder.path / "guests"
     name = f"{secrets.token_hex(8)}.sock"
+    draft = f".{name}"  # the supervisor passes over it: it may look at any moment, also before we listen
     place.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
         try:
             # The path of a socket may have only 108 bytes; by the descriptor of its folder it is always short.
-            door.bind(f"/proc/self/fd/{descriptor}/{name}")
+            door.bind(f"/proc/self/fd/{descriptor}/{draft}")
             door.listen(1)
             door.settimeout(_ANSWER_S)
+            os.rename(draft, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
             processes.send(shim.pid, shim.ticks, 15)
             visitor, _ = door.accept()
         except TimeoutError:
@@ -147,8 +149,9 @@ def _met(folder: TaskFolder, shim: ShimRecord) -> socket.socket:
                 next_action="Try again; is the machine overloaded?",
             ) from None
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=descriptor)
+            for path in (draft, name):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path, dir_fd=descriptor)
             os.close(descriptor)
     pid, _, _ = struct.unpack("3i", visitor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     if pid != shim.pid:

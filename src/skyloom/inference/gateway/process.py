@@ -163,6 +163,8 @@ class GatewayProcess:
             async with asyncio.timeout(self._plan.limits.drain_s):
                 while not all(doors.is_idle for doors in self._all()):
                     await asyncio.sleep(0.02)
+                    for doors in self._all():
+                        doors.sweep()
         for doors in self._all():
             doors.desk.close()
         await asyncio.sleep(0)  # the last answers go out

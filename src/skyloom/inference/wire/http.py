@@ -19,6 +19,7 @@ from skyloom.inference.wire.turns import Turn
 from skyloom.rooms.serving.plan import Limits
 
 _LINGER_S = 2.0
+_FAREWELL_S = 1.0  # in which a client that keeps its connection sends again, if it is one that asks often
 _MAX_LINGER_BYTES = 2**26
 _SLICE_BYTES = 2**18
 # At a time: others get their turns between the requests of one read, and its answers must be taken.
@@ -73,7 +74,8 @@ class Connections:
             connection.cut_if_late(now)
 
     def drain(self) -> None:
-        """Close the idle ones; the others close after their next answer."""
+        """Each connection closes after its next answer, and idle ones after a moment: closed at once, they would fail the request that
+        their client is just sending. Needs `sweep` to be called on."""
         self.draining = True
         for connection in list(self.open):
             connection.drain()
@@ -449,9 +451,9 @@ class Connection(asyncio.Protocol):
             turn.on_room()
 
     def drain(self) -> None:
-        """Close if idle."""
+        """Wait a moment only for another request, if idle."""
         if not self._exchanges and self._request is None and not self._in_head:
-            self._transport.close()
+            self._wait(_FAREWELL_S)
 
     def cut_if_late(self, now: float) -> None:
         """Cut the connection when a deadline has passed."""

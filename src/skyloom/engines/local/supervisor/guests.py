@@ -43,7 +43,8 @@ class Guests:
         met = []
         try:
             for name in os.listdir(self._folder):
-                descriptor = self._meet(name, is_ending)
+                # One with a dot does not listen yet.
+                descriptor = None if name.startswith(".") else self._meet(name, is_ending)
                 if descriptor is not None:
                     met.append(descriptor)
         except OSError:
