@@ -134,7 +134,7 @@ def unheld(kind: Datatype, numbers: Array) -> Mask:
     if kind in FLOATS:
         beyond = _overflows(kind, numbers)
     elif kind is Datatype.BOOL:
-        beyond = (numbers != 0) & (numbers != 1)
+        beyond = ~np.isin(numbers, (0, 1))
     else:
         beyond = _not_whole(DTYPES[kind], numbers)
     found: Mask = beyond.reshape(len(numbers), -1).any(axis=1)
@@ -145,7 +145,8 @@ def _overflows(kind: Datatype, numbers: Array) -> Mask:
     with np.errstate(over="ignore"):
         made = from_bfloat16(to_bfloat16(numbers.astype(np.float32))) if kind is Datatype.BF16 else None
         infinite = np.isinf(numbers.astype(DTYPES[kind]) if made is None else made)
-    return infinite & np.isfinite(numbers) if infinite.any() else infinite
+    found: Mask = infinite & np.isfinite(numbers) if infinite.any() else infinite
+    return found
 
 
 def _not_whole(dtype: "np.dtype[Any]", numbers: Array) -> Mask:
@@ -154,8 +155,10 @@ def _not_whole(dtype: "np.dtype[Any]", numbers: Array) -> Mask:
         return np.zeros(numbers.shape, dtype=bool)
     if numbers.dtype.kind == "f":  # the largest integer is one below a power of two, which floats have exactly
         within = (numbers >= float(holds.min)) & (numbers < float(int(holds.max) + 1))
-        return ~(within & (np.floor(numbers) == numbers))
-    return (numbers < holds.min) | (numbers > holds.max)
+        beyond: Mask = ~(within & (np.floor(numbers) == numbers))
+        return beyond
+    beyond = (numbers < holds.min) | (numbers > holds.max)
+    return beyond
 
 
 def _why(name: str, kind: Datatype, row: Array) -> str:
