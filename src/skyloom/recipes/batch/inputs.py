@@ -134,11 +134,11 @@ def unheld(kind: Datatype, numbers: Array) -> Mask:
     if kind in FLOATS:
         beyond = _overflows(kind, numbers)
     elif kind is Datatype.BOOL:
-        beyond = ~np.isin(numbers, (0, 1))
+        beyond = np.isin(numbers, (0, 1), invert=True)
     else:
         beyond = _not_whole(DTYPES[kind], numbers)
-    found: Mask = beyond.reshape(len(numbers), -1).any(axis=1)
-    return found
+    rows: Mask = np.any(beyond.reshape(len(numbers), -1), axis=1)
+    return rows
 
 
 def _overflows(kind: Datatype, numbers: Array) -> Mask:
