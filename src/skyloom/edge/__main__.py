@@ -75,8 +75,8 @@ def _run(told: argparse.Namespace) -> int:
 
     home = Home(told.home)
     home.read()
+    home.hold()  # before anything is written: of two that begin at once, one only makes the token
     home.make()
-    home.hold()
     try:
         listeners = [listen(told.port)]
         if told.grpc_port >= 0:
@@ -84,7 +84,7 @@ def _run(told: argparse.Namespace) -> int:
     except OSError as error:
         raise EdgeUsage(f"The port cannot be used: {error.strerror}.", next_action="Choose another --port.") from error
     ports = ports_of(listeners)
-    (home.folder / "ports").write_text(" ".join(map(str, ports)) + "\n")
+    home.write_ports(ports)
     grpc = f", gRPC 127.0.0.1:{ports[1]}" if len(ports) > 1 else ""
     print(f"REST http://127.0.0.1:{ports[0]}{grpc}; programs here show the token in {home.token_file}", flush=True)
 

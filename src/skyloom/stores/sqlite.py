@@ -292,6 +292,9 @@ class SqliteTransaction(SqliteSnapshot):
         keys = [getattr(entry, name) for name in sql.keys]
         return int(self._connection.execute(sql.insert, (sql.encode(entry), *keys)).lastrowid or 0)
 
+    def trim(self, log: Log[E], *, through: int, limit: int) -> int:
+        return self._connection.execute(self._logs[log.name].trim, (through, limit)).rowcount
+
 
 def _name(record: Any, collection: Collection[Any]) -> str:
     return " ".join(str(getattr(record, name)) for name in collection.unique) or record.id
