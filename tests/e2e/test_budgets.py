@@ -56,7 +56,7 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path / "home", **PRICES).start().ready()
+    plane = ControlPlane(tmp_path / "home", forked=True, **PRICES).start().ready()
     yield plane
     plane.end_everything()
 

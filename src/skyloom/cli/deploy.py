@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from skyloom.cli import ready_to_paste, traffic, values
 from skyloom.cli import scaling_options as asked
-from skyloom.cli import traffic, values
 from skyloom.cli.frame import AsJson, Project, Secret, cloud, word
 from skyloom.cli.panels import panelled
-from skyloom.cli.render import show
+from skyloom.cli.render import say_how, show
 from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
@@ -142,6 +142,8 @@ def deploy(
         if not detach:
             status = _awaited(client, status, values.duration_s(timeout))
         show(status, as_json)
+        if not (detach or as_json):
+            say_how(ready_to_paste.ask_endpoint(client, status))
 
 
 def _deployed(

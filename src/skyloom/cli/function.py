@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from skyloom.cli import values
+from skyloom.cli import ready_to_paste, values
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, Secret, cloud, words
-from skyloom.cli.render import show, to_json
+from skyloom.cli.render import say_how, show, to_json
 from skyloom.cli.wording import safe_output
 from skyloom.core.errors import InvalidInput
 from skyloom.rooms.functions.model import InvocationState
@@ -69,6 +69,8 @@ def deploy(
         if not detach:
             status = client.functions.wait(status.function.name)
         show(status, as_json)
+        if not (detach or as_json):
+            say_how(ready_to_paste.ask_function(status))
 
 
 @app.command()

@@ -2,27 +2,23 @@
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-import msgspec
 import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Detach, Project, cloud, word
 from skyloom.cli.job import attend
 from skyloom.cli.render import show
+from skyloom.cli.rows import CsvRows, by_columns, read_rows
 from skyloom.cli.wording import safe_output
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.recipes.batch.progress import is_line
+from skyloom.sdk.asking import Answer
 from skyloom.sdk.client import Client
 
 app = word("Ask an endpoint for predictions, or predict a whole dataset.")
-
-
-class RowsUnreadable(InvalidInput):
-    """The rows to predict cannot be read."""
 
 
 class PredictionUnclear(InvalidInput):
@@ -59,7 +55,9 @@ def predict(
     rows: Annotated[
         str,
         typer.Argument(
-            metavar="ROWS", help="JSON: [[…], …] or {input: [[…], …]}; @FILE; - for stdin.", show_default=False
+            metavar="ROWS",
+            help="JSON: {column: …} or a list of such, [[…], …], {input: [[…], …]}; @FILE: JSON, CSV or a picture; - for stdin.",
+            show_default=False,
         ),
     ] = "",
     dataset: Annotated[
@@ -98,16 +96,20 @@ def predict(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send rows to an endpoint and print what it says: the first axis is the batch, one row is [[1, 2, 3]].
+    """Send rows to an endpoint and print what it says: labels and scores of a classifier; --json has the raw outputs too.
+
+    A row names the model's columns, or is a list of numbers; the first axis is the batch then, one row is [[1, 2, 3]].
 
     With --dataset, --model and --to: predict all rows of a dataset version in a job, into a dataset. With --schedule and --cron, at each
     slot, with the newest versions at that time. Ctrl-C only stops following.
     """
     if not dataset:
         _check_plain(endpoint, rows, {"--to": to, "--schedule": schedule})
-        inputs = _read(rows)
+        inputs = read_rows(rows)
         with cloud(project) as client:
-            return show(client.endpoints.predict(endpoint, inputs, model_name=model), as_json)
+            if isinstance(inputs, CsvRows):
+                inputs = by_columns(client, endpoint, model, inputs)
+            return _show_answer(client.endpoints.predict(endpoint, inputs, model_name=model), as_json)
     _check_batch(endpoint, model, to, schedule, cron)
     asked = _order(dataset, model, to, split, column or [], keep or [])
     if cpus is not None:
@@ -161,7 +163,7 @@ def _check_plain(endpoint: str, rows: str, batch: dict[str, str]) -> None:
     if not endpoint or not rows:
         raise PredictionUnclear(
             "There is no endpoint or no rows.",
-            next_action="skyloom predict ENDPOINT '[[1, 2, 3]]'; or: skyloom predict --dataset NAME --model NAME --to NAME",
+            next_action="skyloom predict ENDPOINT '[[1, 2, 3]]' or @rows.csv; or: skyloom predict --dataset NAME --model NAME --to NAME",
         )
 
 
@@ -180,13 +182,10 @@ def _check_batch(endpoint: str, model: str, to: str, schedule: str, cron: str) -
         raise PredictionUnclear("--schedule and --cron go together.", next_action="--schedule nightly --cron @daily")
 
 
-def _read(rows: str) -> Any:
-    try:
-        text = sys.stdin.read() if rows == "-" else Path(rows[1:]).read_text() if rows.startswith("@") else rows
-        return msgspec.json.decode(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RowsUnreadable(f"{rows!r} cannot be read: {error}.", next_action="Name a file with JSON rows.") from error
-    except msgspec.MsgspecError as error:
-        raise RowsUnreadable(
-            f"The rows are not JSON: {error}.", next_action="Write for example [[1, 2, 3]]."
-        ) from error
+def _show_answer(answer: Answer, as_json: bool) -> None:
+    """What the outputs mean, where that is known; --json has the outputs too."""
+    if as_json or not answer.predictions:
+        return show(answer, as_json)
+    show(answer.predictions)
+    print()
+    show({"prediction id": answer.prediction_id, "model": answer.model, "model version": answer.model_version})

@@ -77,6 +77,12 @@ def say_written(what: str, path: Path) -> None:
     _write(sys.stderr, f"{what} written to {safe(str(path))}\n")
 
 
+def say_how(command: str) -> None:
+    """Say on stderr, below an answer, how to go on; nothing where there is nothing to say."""
+    if command:
+        _write(sys.stderr, f"\nask it: {command}\n")
+
+
 def render_error(error: SkyloomError, as_json: bool = False) -> str:
     """Return an error as two lines, or as its JSON body."""
     if as_json:

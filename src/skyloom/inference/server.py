@@ -318,7 +318,7 @@ async def serve(
         return
     threads = models.thread_count(plan.cpus)
     model = models.load_verified(folder / plan.bundle, manifest, threads, plan.gpus)
-    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, work=model.work_clock)
     open_lanes(model, folder / plan.bundle, pace, threads, plan.gpus)
     await Replica(plan, folder, model, pace).run(task)
 

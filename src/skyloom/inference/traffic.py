@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from skyloom.inference.elements import as_numbers
-from skyloom.inference.reduce import Observer, check_features
+from skyloom.inference.reduce import Observer, Values, check_features
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
 from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
@@ -31,9 +31,9 @@ class TrafficCounter:
     """Counts answers on the event loop, and rows on whichever thread ran the model.
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
-    as much as looking at a hundred. A large batch is looked at by itself, while a core's cache still has it. Of a batch with more than a
-    million elements only the first rows are watched. Looking goes on in steps, one with each batch that follows: done in one go it would
-    keep every 50th request waiting for several times as long as the others.
+    as much as looking at a hundred. Of a large batch the numbers are made while a core's cache still has it, and these are held. Of a batch
+    with more than a million elements only the first rows are watched. Counting goes on in steps, one with each batch that follows: done in
+    one go it would keep every 50th request waiting for several times as long as the others.
 
     Raises `TensorMissing` when the profile watches what the model does not have.
     """
@@ -57,6 +57,8 @@ class TrafficCounter:
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
         self._held_rows = self._held_bytes = 0
+        self._reduced: list[Values] = []  # of large batches
+        self._reduced_rows = 0
         self._counting: Iterator[None] | None = None  # what was reduced, and is counted step by step
 
     def answered(self, status: int, duration_s: float) -> None:
@@ -87,7 +89,7 @@ class TrafficCounter:
             self._rows += rows
             self._count_on(1)
             if num_bytes >= _ALONE_BYTES:
-                self._reduce([tensors])
+                self._reduce_alone(tensors)
                 return
             self._held_rows += len(tensors[0]) if tensors else 0
             self._held_bytes += num_bytes
@@ -102,6 +104,7 @@ class TrafficCounter:
         """All of it, now."""
         with self._lock:
             self._look()
+            self._count_reduced()
             self._count_on(sys.maxsize)
             return Traffic(
                 requests=self._requests,
@@ -122,15 +125,30 @@ class TrafficCounter:
         self._held.clear()
         self._held_rows = self._held_bytes = 0
         for batches in held:
-            self._reduce(batches)
+            with _survived():
+                joined = [
+                    parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)
+                ]
+                self._count(self._observer.reduce(dict(zip(self._names, joined, strict=True))))
 
-    def _reduce(self, batches: Sequence[Sequence[Array]]) -> None:
-        """Make numbers of batches of equal shape. They are counted when the numbers before them are."""
-        self._count_on(sys.maxsize)
+    def _reduce_alone(self, tensors: Sequence[Array]) -> None:
+        """Make numbers of a large batch; they are counted with those of others."""
         with _survived():
-            joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
-            values = self._observer.reduce(dict(zip(self._names, joined, strict=True)))
-            self._counting = self._observer.counting(values, self._counts)
+            values = self._observer.reduce(dict(zip(self._names, tensors, strict=True)))
+            self._reduced.append(values)
+            self._reduced_rows += len(values)
+        if self._reduced_rows >= _HOLD_ROWS:
+            self._count_reduced()
+
+    def _count_reduced(self) -> None:
+        reduced, self._reduced, self._reduced_rows = self._reduced, [], 0
+        if reduced:
+            self._count(np.concatenate(reduced))
+
+    def _count(self, values: Values) -> None:
+        """Count numbers in steps, those before them first."""
+        self._count_on(sys.maxsize)
+        self._counting = self._observer.counting(values, self._counts)
 
     def _count_on(self, steps: int) -> None:
         """Count what was reduced, for so many steps."""

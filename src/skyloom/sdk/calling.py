@@ -64,7 +64,7 @@ class Calling:
 
     def _begun(self, wire: httpx.Client, method: str, arguments: dict[str, Any]) -> contextlib.closing[httpx.Response]:
         """An answer whose head is there and good, in a context that closes it."""
-        content = msgspec.json.encode(arguments, enc_hook=_plain)
+        content = msgspec.json.encode(arguments, enc_hook=plain)
         problem = ""
         for _ in retries(PATIENCE_S):
             request = wire.build_request("POST", f"{self._status.url}/{method}", content=content, headers=self._headers)
@@ -107,7 +107,7 @@ def _said(answer: httpx.Response) -> tuple[str, str]:
         return f"HTTP {answer.status_code}", ""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Arrays as nested lists."""
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -132,7 +132,7 @@ def loader(plan: ServePlan, gauge: Gauge) -> Load:
         model = models.load(Path(entry.folder), models.thread_count(plan.cpus), entry.manifest, plan.gpus)
         try:
             if pace is None:
-                pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, _MEASURE_S)
+                pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, _MEASURE_S, work=model.work_clock)
             else:
                 model.rehearsal(1)()  # the first batch finds nothing prepared; nobody is to wait for it
         except SkyloomError:
