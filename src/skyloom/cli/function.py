@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from skyloom.cli import ready_to_paste, values
+from skyloom.cli.awaiting import awaited
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, Secret, cloud, words
 from skyloom.cli.render import say_how, show, to_json
 from skyloom.cli.wording import safe_output
@@ -20,6 +21,7 @@ FunctionName = Annotated[
     str, typer.Argument(metavar="NAME[:ENTRY]", help="The entry may be left out where it has one.")
 ]
 OnlyName = Annotated[str, typer.Argument(metavar="NAME")]
+_WAIT_S = 120.0
 InvocationId = Annotated[str, typer.Argument(metavar="INVOCATION", help="Its id.")]
 
 
@@ -67,7 +69,8 @@ def deploy(
             secrets=None if secret is None else values.secrets(secret),
         )
         if not detach:
-            status = client.functions.wait(status.function.name)
+            awaited(client, status.endpoint.endpoint.name, _WAIT_S, f"skyloom function logs {status.function.name}")
+            status = client.functions.get(status.function.name)
         show(status, as_json)
         if not (detach or as_json):
             say_how(ready_to_paste.ask_function(status))

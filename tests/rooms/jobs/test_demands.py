@@ -33,7 +33,9 @@ def test_demand_of_an_elastic_job_has_the_speeds_that_its_plan_measured():
         ({"run": "run_1"}, {}, False),
     ],
 )
-def test_services_are_endless_unless_somebody_says_for_how_long(labels: dict[str, str], more: dict[str, Any], endless: bool):
+def test_services_are_endless_unless_somebody_says_for_how_long(
+    labels: dict[str, str], more: dict[str, Any], endless: bool
+):
     spec = JobSpec(entry=Command(argv=("true",)), labels=labels, **more)
     job = Job(id="job_1", project="p", spec=spec, submitted_at=5.0, submitted_by="ann")
     asked = demands.demand(LiveGang(job, ()), expected_s=30.0)

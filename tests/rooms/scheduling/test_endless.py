@@ -143,9 +143,7 @@ def test_a_stream_of_finite_jobs_does_not_keep_it_from_one_that_it_may_stop() ->
 
 
 def test_a_guarantee_is_not_kept_for_who_cannot_start() -> None:
-    rules = Rulebook(
-        policy=Policy.FIFO, min_run_s=0, preempt=False, quotas={"p": Quota(guaranteed=Allotment(gpus=8))}
-    )
+    rules = Rulebook(policy=Policy.FIFO, min_run_s=0, preempt=False, quotas={"p": Quota(guaranteed=Allotment(gpus=8))})
     scheduler = scene(rules, [node("a")], gang("large", 8, at=1.0), gang("small", 2, at=2.0))
     run(scheduler, endless("replica", 1, project="q"), a=1)
     run(scheduler, gang("others", 4, project="q"), a=1)
@@ -165,4 +163,6 @@ def test_nobody_learns_of_another_projects_jobs_by_waiting() -> None:
     scheduler = scene(FIFO, [node("a")], gang("large", 8, at=1.0), gang("long", 4, at=2.0, project="q"))
     run(scheduler, gang("runs", 4, expected_s=100.0), a=1)
     told = {each.gang: each.message for each in scheduler.decide(10.0).waits}
-    assert told["long"] == "would fit, but would delay a job of another project, which comes first; number 2 in the queue"
+    assert (
+        told["long"] == "would fit, but would delay a job of another project, which comes first; number 2 in the queue"
+    )

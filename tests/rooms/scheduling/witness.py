@@ -167,7 +167,9 @@ class Witness(Scheduler):
         free = self._free_of_ends(decision)
         hopeful = {gang_id for gang_id, gang in left.items() if self._fits(gang, free)}
         # Who lost its hope to one that overtook it in this very decision learns so in the next.
-        overtaken = any(admission.backfill and self.waiting[admission.gang].endless for admission in decision.admissions)
+        overtaken = any(
+            admission.backfill and self.waiting[admission.gang].endless for admission in decision.admissions
+        )
         for wait in decision.waits:
             if wait.why is Cause.TURN:
                 assert hopeful - {wait.gang}, "nobody waits for who waits for what never ends"

@@ -89,9 +89,7 @@ def promise(
     return Promise(gang_id, areas[0].pool, max(at, now), spare)
 
 
-def awaited(
-    floor: Floor, shape: Shape, areas: tuple[Area, ...], leaving: Iterable[Occupant]
-) -> list[Occupant]:
+def awaited(floor: Floor, shape: Shape, areas: tuple[Area, ...], leaving: Iterable[Occupant]) -> list[Occupant]:
     """Who of these, in their order, has to leave before a gang fits; the last of them is needed.
 
     Nobody when not even all would do. Looks only at the nodes where something changes.

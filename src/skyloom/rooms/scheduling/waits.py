@@ -98,7 +98,9 @@ def _sentence(turn: Round, group: Group, refusal: Refusal, ahead: str) -> str:
     if refusal.why is Cause.TURN and ahead:
         return f"would fit, but would delay {ahead}, which comes first"
     missing = _missing(turn, shape)
-    return f"{missing}, and too few will come free: what holds them never ends by itself" if refusal.for_good else missing
+    return (
+        f"{missing}, and too few will come free: what holds them never ends by itself" if refusal.for_good else missing
+    )
 
 
 def _missing(turn: Round, shape: Shape) -> str:
