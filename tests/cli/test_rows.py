@@ -86,14 +86,14 @@ def test_csv_that_does_not_fit_the_model_is_refused(monkeypatch, of, row: str, w
 
 def test_labels_are_shown_and_json_has_the_outputs(capsys) -> None:
     from skyloom.cli.predict import _show_answer
-    from skyloom.sdk.asking import Answer, Meaning
+    from skyloom.sdk.asking import Answer, RowPrediction
 
     told = Answer(
         prediction_id="pred_a_0",
         model="pets",
         model_version="3",
         outputs={"scores": [[0.2, 0.8]]},
-        predictions=(Meaning(label="dog", score=0.8),),
+        predictions=(RowPrediction(label="dog", score=0.8),),
     )
     _show_answer(told, as_json=False)
     shown = capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 
 from skyloom.core.errors import NotFound
 from skyloom.rooms.registry.bundle import BundleFile, Datatype, Manifest, ModelKind, Signature, TensorSpec
-from skyloom.sdk.asking import Meaning, PredictionRefused, meanings, meanings_of, rows_by_name, tensors_of
+from skyloom.sdk.asking import PredictionRefused, RowPrediction, meanings, meanings_of, rows_by_name, tensors_of
 from skyloom.sdk.serving import EndpointCalls
 
 SIGNATURE = Signature(
@@ -49,10 +49,14 @@ def test_tensors_of_several_inputs_need_their_names() -> None:
 @pytest.mark.parametrize(
     ("manifest", "scores", "said"),
     [
-        (PETS, [[0.2, 0.8], [0.9, 0.1]], (Meaning(label="dog", score=0.8), Meaning(label="cat", score=0.9))),
-        (PETS, [[None, None]], (Meaning(),)),
-        (msgspec.structs.replace(PETS, labels=()), [[0.2, 0.8]], (Meaning(label=1, score=0.8),)),
-        (msgspec.structs.replace(PETS, kind=ModelKind.REGRESSION), [[3.5]], (Meaning(prediction=3.5),)),
+        (
+            PETS,
+            [[0.2, 0.8], [0.9, 0.1]],
+            (RowPrediction(label="dog", score=0.8), RowPrediction(label="cat", score=0.9)),
+        ),
+        (PETS, [[None, None]], (RowPrediction(),)),
+        (msgspec.structs.replace(PETS, labels=()), [[0.2, 0.8]], (RowPrediction(label=1, score=0.8),)),
+        (msgspec.structs.replace(PETS, kind=ModelKind.REGRESSION), [[3.5]], (RowPrediction(prediction=3.5),)),
         (msgspec.structs.replace(PETS, kind=ModelKind.OTHER), [[3.5]], ()),
         (PETS, [["a"]], ()),
         (PETS, [[]], ()),
@@ -64,8 +68,8 @@ def test_scores_mean_what_the_version_says(manifest, scores, said) -> None:
 
 def test_answers_of_a_server_mean_the_same() -> None:
     rows = [{"outputs": {}, "label": "dog", "score": 0.8}, {"outputs": {}, "label": "cat", "score": None}]
-    assert meanings_of(rows) == (Meaning(label="dog", score=0.8), Meaning())
-    assert meanings_of([{"outputs": {}, "prediction": None}]) == (Meaning(),)
+    assert meanings_of(rows) == (RowPrediction(label="dog", score=0.8), RowPrediction())
+    assert meanings_of([{"outputs": {}, "prediction": None}]) == (RowPrediction(),)
     assert meanings_of([{"outputs": {}}]) == ()
 
 
@@ -107,7 +111,7 @@ def test_lists_get_their_labels_from_the_version_that_answered_which_is_looked_u
     for _ in range(2):
         told = pets.predict("pets", [[1, 2]])
     assert (told.model_version, told.outputs) == ("3", {"scores": [[0.2, 0.8]]})
-    assert told.predictions == (Meaning(label="dog", score=0.8),) and pets.looked_up == 1
+    assert told.predictions == (RowPrediction(label="dog", score=0.8),) and pets.looked_up == 1
     assert pets.sent[0][0] == "/v2/models/pets/infer"
     forgotten = Asked(answer, manifest=None)
     assert [forgotten.predict("pets", [[1, 2]]).predictions for _ in range(2)] == [(), ()] and forgotten.looked_up == 1
@@ -119,7 +123,7 @@ def test_rows_by_name_are_put_in_order_by_the_server_that_knows_the_texts() -> N
     told = pets.predict("pets", {"age": np.float32(3), "weight": None})
     assert pets.sent == [("/predict", [{"age": 3.0, "weight": None}])]
     assert (told.model, told.model_version, told.outputs) == ("pets", "7", {"scores": [[0.2, 0.8]]})
-    assert told.predictions == (Meaning(label="dog", score=0.8),)
+    assert told.predictions == (RowPrediction(label="dog", score=0.8),)
 
 
 def test_rows_by_name_for_a_model_of_a_pack_are_refused_with_their_order() -> None:

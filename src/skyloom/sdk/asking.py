@@ -13,7 +13,7 @@ class PredictionRefused(InvalidInput):
     """The model server refuses the request; the message is its own."""
 
 
-class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RowPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of one row.
 
     Attributes:
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     model_version: str
     outputs: dict[str, list[Any]]
-    predictions: tuple[Meaning, ...] = ()
+    predictions: tuple[RowPrediction, ...] = ()
 
 
 def rows_by_name(described: Sequence[Mapping[str, Any]], inputs: Any) -> list[Mapping[str, Any]] | None:
@@ -72,31 +72,31 @@ def nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
     return flat
 
 
-def meanings(manifest: Manifest, outputs: Mapping[str, Sequence[Any]]) -> tuple[Meaning, ...]:
+def meanings(manifest: Manifest, outputs: Mapping[str, Sequence[Any]]) -> tuple[RowPrediction, ...]:
     """What a version's first output says of each row, as its server's ``/predict`` would put it."""
     first = manifest.signature.outputs[0].name if manifest.signature.outputs else ""
     rows = [_flat(row) for row in outputs.get(first, ())]
     if manifest.kind is ModelKind.OTHER or not all(rows) or any(isinstance(row[0], str) for row in rows):
         return ()
     if manifest.kind is ModelKind.REGRESSION:
-        return tuple(Meaning(prediction=row[0]) for row in rows)
+        return tuple(RowPrediction(prediction=row[0]) for row in rows)
     return tuple(_best(row, manifest.labels) for row in rows)
 
 
-def meanings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Meaning, ...]:
+def meanings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[RowPrediction, ...]:
     """The same out of the rows that a server's ``/predict`` has answered."""
     if not all({"label", "prediction"} & row.keys() for row in rows):
         return ()
-    whole = (Meaning() if "label" in row and row["score"] is None else row for row in rows)
-    return msgspec.convert(tuple(whole), tuple[Meaning, ...], from_attributes=True)
+    whole = (RowPrediction() if "label" in row and row["score"] is None else row for row in rows)
+    return msgspec.convert(tuple(whole), tuple[RowPrediction, ...], from_attributes=True)
 
 
-def _best(scores: Sequence[float | None], labels: Sequence[str]) -> Meaning:
+def _best(scores: Sequence[float | None], labels: Sequence[str]) -> RowPrediction:
     sure = [score for score in scores if score is not None]
     if len(sure) < len(scores):
-        return Meaning()
+        return RowPrediction()
     place = scores.index(max(sure))
-    return Meaning(label=labels[place] if place < len(labels) else place, score=scores[place])
+    return RowPrediction(label=labels[place] if place < len(labels) else place, score=scores[place])
 
 
 def _flat(row: Any) -> list[Any]:

@@ -14,7 +14,14 @@ from skyloom.sdk.transport import Transport
 _MAX_BYTES = 64 * 2**20
 _MAX_ELEMENTS = 64  # of a row that a person would type
 _DIGITS = 3
-_OF_SCHEMA: Mapping[str, Any] = {"string": "hello", "integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
+_OF_SCHEMA: Mapping[str, Any] = {
+    "string": "hello",
+    "integer": 1,
+    "number": 1.0,
+    "boolean": True,
+    "array": [],
+    "object": {},
+}
 
 
 class DescriptionDamaged(InvalidInput):

@@ -290,20 +290,21 @@ class EndpointCalls(ChangeCalls):
 
         Raises `CallRefused`, `CallFailed`, `ModelServerSilent`.
         """
-        return self._calling(name).call(method, arguments)
+        return self.calling(name).call(method, arguments)
 
     def stream(self, name: str, method: str, /, **arguments: Any) -> Iterator[Any]:
         """Call an endpoint that answers in parts, and yield them as they come. Raises as `call` does."""
-        return self._calling(name).stream(method, arguments)
+        return self.calling(name).stream(method, arguments)
 
-    def _calling(self, name: str) -> Calling:
+    def calling(self, name: str, is_function: bool = False) -> Calling:
+        """What calls a service's endpoints or a function's entries. Raises `ModelServerSilent`: it is stopped."""
         if name not in self._callings:
             status = self.get(name)
             if not status.url or status.endpoint.stopped_by:
                 raise ModelServerSilent(
                     f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
                 )
-            self._callings[name] = Calling(status, self._transport.token)
+            self._callings[name] = Calling(status, self._transport.token, is_function)
         return self._callings[name]
 
     def _server(self, name: str, model_name: str) -> tuple[EndpointStatus, dict[str, Any]]:
@@ -334,7 +335,10 @@ class EndpointCalls(ChangeCalls):
                 problem = _said(answer)
                 if answer.status_code not in (429, 503):
                     if answer.status_code >= _SERVER_ERROR:
-                        raise CallFailed(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
+                        raise CallFailed(
+                            problem,
+                            next_action=f"Read its log: skyloom endpoint show {status.endpoint.name} names its jobs; skyloom job logs JOB.",
+                        )
                     raise PredictionRefused(
                         problem, next_action=f"See what it takes: skyloom model show {status.endpoint.model}."
                     )

@@ -24,7 +24,6 @@ from skyloom.operations import OPERATIONS
 from skyloom.sdk import running
 from skyloom.settings import Settings
 
-
 _ARENA_MAX, _NUM_ARENAS = -8, 2  # glibc's mallopt
 
 
