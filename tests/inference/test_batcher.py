@@ -18,6 +18,8 @@ SLOW = 10.0  # expected seconds a batch: far beyond the limit for running on the
 class Doubler:
     """Answers twice its input, when the gate is open; refuses rows that hold 13."""
 
+    work_clock = None
+
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
@@ -36,7 +38,7 @@ class Doubler:
 class SteadyPace(Pace):
     """Knows what the test says, and learns nothing from this machine."""
 
-    def saw(self, rows: int, duration_s: float) -> None:
+    def saw(self, rows: int, duration_s: float, work_s: float | None = None) -> None:
         pass
 
 

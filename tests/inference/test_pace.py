@@ -1,5 +1,6 @@
 """How many rows travel together, by machines whose batches cost what the test says."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -47,6 +48,40 @@ def test_slow_model_is_measured_for_a_moment_only() -> None:
     pace = machine.measure(budget_s=0.3)
     assert machine.now < 2
     assert pace.limit == 2
+
+
+def test_busy_machine_does_not_make_large_batches_look_cheap() -> None:
+    """Batches cost the more by the row the larger they are; on the wall each waits for its core, for as long as luck wants."""
+    machine = Machine(lambda rows: 1e-3 * rows * (1 + rows / 50))
+    waits = random.Random(3)
+    waited = 0.0
+
+    def clock() -> float:
+        nonlocal waited
+        waited += waits.random() * 0.03
+        return machine.now + waited
+
+    pace = Pace.measure(machine.rehearsal, clock=clock, work=lambda: machine.now)
+    assert pace.limit == 1
+    for _ in range(2_000):
+        rows = pace.take()
+        pace.saw(rows, machine.cost(rows) + waits.expovariate(50), machine.cost(rows))
+        assert pace.limit == 1
+    assert pace.expect_s(1, 1) > 0.01  # what waits for it waits on the wall
+
+
+def test_one_batch_that_cost_far_too_much_does_not_make_others_look_cheap() -> None:
+    pace = Machine(lambda rows: 1e-3 * rows).measure()
+    pace.saw(1, 10.0, 10.0)
+    assert pace.limit == 1
+
+
+def test_what_a_batch_costs_beside_the_model_is_shared_by_its_rows() -> None:
+    pace = Machine(lambda rows: 1e-3 * rows).measure()
+    for _ in range(100):
+        pace.answered(1e-3)
+        pace.saw(1, 1e-3, 1e-3)
+    assert pace.limit > 1
 
 
 def test_limit_follows_what_is_seen() -> None:

@@ -79,6 +79,8 @@ def test_lane_gives_every_request_once_late_ones_apart_and_counts_what_is_left(a
 class Echo:
     """A model that says what it was given, and remembers it."""
 
+    work_clock = None
+
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
 

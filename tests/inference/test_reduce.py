@@ -53,6 +53,18 @@ def test_reductions_of_an_image_equal_numpy():
     assert np.allclose(values, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0, 300.0, 1e6])
+@pytest.mark.parametrize("width", [8_191, 8_192, 20_000])
+def test_deviation_of_wide_rows_equals_numpy_however_far_they_are_from_zero(width, level):
+    rows = np.random.default_rng(1).normal(level, [[0.0], [1.0], [50.0]], size=(3, width)).astype(np.float32)
+    rows = np.concatenate([rows, np.full((1, width), np.inf, np.float32), np.full((1, width), 1e30, np.float32)])
+    rows[4, 0] = -1e30
+    found = Observer([feature(Reduction.DEVIATION, [])]).reduce({"x": rows})[:, 0]
+    assert np.allclose(found[:3], rows[:3].astype(np.float64).std(axis=1), rtol=1e-3, atol=1e-6 * level)
+    assert np.isnan(found[3])
+    assert found[4] > 1e9
+
+
 def test_build_profile_of_images_watches_mean_deviation_class_and_score():
     images = np.random.default_rng(1).random((500, 1, 8, 8)).astype(np.float32)
     scores = np.random.default_rng(2).random((500, 10)).astype(np.float32)

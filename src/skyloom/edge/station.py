@@ -69,7 +69,7 @@ class Station:
         sample_share: float,
     ) -> None:
         self.model: Model = models.load(bundle, threads, made.manifest)
-        pace = Pace.measure(self.model.rehearsal, SMALL.max_batch_rows)
+        pace = Pace.measure(self.model.rehearsal, SMALL.max_batch_rows, work=self.model.work_clock)
         signature = self.model.manifest.signature
         self.run_id = RandomIds().new(REPLICA_PREFIX)
         self._outbox = outbox

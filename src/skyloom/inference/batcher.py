@@ -11,6 +11,7 @@ import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -99,6 +100,25 @@ class Ticket:
 
 Settled = Callable[[Sequence[Ticket]], None]
 _Run = Callable[[Sequence[Array]], list[Array]]
+
+
+class _Taken(NamedTuple):
+    """When a batch left the queue and when its rows were together, on the performance counter; and what that cost."""
+
+    at: float
+    joined_at: float
+    work_s: float = 0.0
+
+
+class _Ran(NamedTuple):
+    """What a batch came to, how long the model took, and what that cost (`Model.work_clock`)."""
+
+    outputs: list[Array] | None
+    failure: SkyloomError | None
+    duration_s: float
+    work_s: float = 0.0
+
+
 Watched = Callable[[Sequence[Array], Sequence[Array]], None]
 
 
@@ -135,6 +155,7 @@ class Batcher:
         self._running = 0  # batches on the model's threads
         self._is_wide = False  # the one that runs has all cores
         self._model = model
+        self._work = model.work_clock or time.perf_counter
         self._pace = pace
         self._loop = loop
         self._max_queue_rows = max_queue_rows
@@ -218,54 +239,53 @@ class Batcher:
         self._sure_s = expected_s + self._pace.expect_s(self._sure_rows, self._sure_rows)
         taken_at = time.perf_counter()
         self._running_until = taken_at + expected_s
-        try:
-            inputs = _joined(tickets)
-        except Exception as error:  # no memory for them all
-            self._finish(tickets, rows, (taken_at, taken_at), None, _defect(error), 0.0)
-            return
-        joined_at = time.perf_counter()
+        taken, inputs = _Taken(taken_at, taken_at), tickets[0].call.inputs
+        if len(tickets) > 1:
+            try:
+                before, inputs = self._work(), _joined(tickets)
+            except Exception as error:  # no memory for them all
+                self._finish(tickets, rows, taken, _Ran(None, _defect(error), 0.0))
+                return
+            taken = _Taken(taken_at, time.perf_counter(), self._work() - before)
         if expected_s < self._inline_s:
-            outputs, failure, duration_s = self._run(inputs, self._model.run)
-            if outputs is not None:
-                self._loop.call_soon(self._look, inputs, outputs)  # when the answers are out
-            self._finish(tickets, rows, (taken_at, joined_at), outputs, failure, duration_s)
+            ran = self._run(inputs, self._model.run)
+            if ran.outputs is not None:
+                self._loop.call_soon(self._look, inputs, ran.outputs)  # when the answers are out
+            self._finish(tickets, rows, taken, ran)
             return
-        self._start(tickets, rows, (taken_at, joined_at), inputs)
+        self._start(tickets, rows, taken, inputs)
 
-    def _start(self, tickets: list[Ticket], rows: int, began: tuple[float, float], inputs: Sequence[Array]) -> None:
+    def _start(self, tickets: list[Ticket], rows: int, taken: _Taken, inputs: Sequence[Array]) -> None:
         """Run a batch on a thread: on all cores if nobody else is there, else on one of its own."""
         others = bool(self._running or self._queues or self._again)
         self._is_wide = self._lanes == 1 or not others
         share = 1 if self._is_wide else self._lanes  # of the cores: beside others, each takes so much longer
         run = self._model.run if self._is_wide else self._model.run_beside
 
-        def ran(done: "asyncio.Future[tuple[list[Array] | None, SkyloomError | None, float]]") -> None:
+        def ran(done: "asyncio.Future[_Ran]") -> None:
             self._running -= 1
             if not done.cancelled():
-                outputs, failure, duration_s = done.result()
-                self._finish(tickets, rows, began, outputs, failure, duration_s, share)
+                self._finish(tickets, rows, taken, done.result(), share)
 
         self._running += 1
         self._loop.run_in_executor(self._thread, self._run_and_look, inputs, run).add_done_callback(ran)
         if not self._is_wide and others:
             self._loop.call_soon(self._next)
 
-    def _run(self, inputs: Sequence[Array], run: _Run) -> tuple[list[Array] | None, SkyloomError | None, float]:
-        start = time.perf_counter()
+    def _run(self, inputs: Sequence[Array], run: _Run) -> _Ran:
+        start, before = time.perf_counter(), self._work()
         try:
             outputs = run(inputs)
         except ModelFailed as error:
-            return None, error, time.perf_counter() - start
+            return _Ran(None, error, time.perf_counter() - start, self._work() - before)
         except Exception as error:  # a defect of ours; the queue must go on
-            return None, _defect(error), time.perf_counter() - start
-        return outputs, None, time.perf_counter() - start
+            return _Ran(None, _defect(error), time.perf_counter() - start, self._work() - before)
+        return _Ran(outputs, None, time.perf_counter() - start, self._work() - before)
 
-    def _run_and_look(
-        self, inputs: Sequence[Array], run: _Run
-    ) -> tuple[list[Array] | None, SkyloomError | None, float]:
+    def _run_and_look(self, inputs: Sequence[Array], run: _Run) -> _Ran:
         found = self._run(inputs, run)
-        if found[0] is not None:
-            self._look(inputs, found[0])
+        if found.outputs is not None:
+            self._look(inputs, found.outputs)
         return found
 
     def _look(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
@@ -278,14 +298,15 @@ class Batcher:
         self,
         tickets: list[Ticket],
         rows: int,
-        began: tuple[float, float],
-        outputs: list[Array] | None,
-        failure: SkyloomError | None,
-        duration_s: float,
+        taken: _Taken,
+        ran: _Ran,
         share: int = 1,
     ) -> None:
-        taken_at, joined_at = began
-        self._pace.saw(rows, duration_s / share + joined_at - taken_at)
+        (taken_at, joined_at, join_work_s), (outputs, failure, duration_s, work_s) = taken, ran
+        is_counted = self._model.work_clock is not None
+        counted_s = join_work_s + work_s if is_counted else None
+        self._pace.saw(rows, duration_s / share + joined_at - taken_at, counted_s)
+        before = self._work() if is_counted and len(tickets) == 1 else 0.0
         try:
             if outputs is None and len(tickets) > 1:
                 self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
@@ -294,6 +315,8 @@ class Batcher:
                 arrived_s = sum([ticket.arrived_at for ticket in tickets])
                 spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
                 self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
+                if before:
+                    self._pace.answered(self._work() - before)
         finally:
             self._loop.call_soon(self._next)
 
@@ -353,7 +376,6 @@ def _defect(error: Exception) -> SkyloomError:
     return InternalError("The server made a mistake.", next_action="Ask the operator to look at the replica's output.")
 
 
-def _joined(tickets: Sequence[Ticket]) -> Sequence[Array]:
-    if len(tickets) == 1:
-        return tickets[0].call.inputs
-    return [np.concatenate(tensors) for tensors in zip(*(ticket.call.inputs for ticket in tickets), strict=True)]
+def _joined(tickets: Sequence[Ticket]) -> tuple[Array, ...]:
+    each = zip(*(ticket.call.inputs for ticket in tickets), strict=True)
+    return tuple([np.concatenate(tensors) for tensors in each])

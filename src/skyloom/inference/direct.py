@@ -94,7 +94,7 @@ async def open_site(path: Path) -> DirectSite:
     """Read a plan, verify and load its bundle. Raises `PlanRefused`, `BundleRefused`, `ModelFailed`, `TensorMissing`."""
     plan = read_plan(path)
     model = models.load(path.parent / plan.bundle, models.thread_count(plan.cpus), plan.manifest, plan.gpus)
-    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows)
+    pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, work=model.work_clock)
     return DirectSite(Replica(plan, path.parent, model, pace), plan.limits.max_body_bytes)
 
 

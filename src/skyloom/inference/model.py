@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,19 @@ class Model:
     Attributes:
         lanes: how many batches may run beside each other, each on one core; 1 when that gains nothing, and then only `run` is called.
         is_remote: it runs in another process, so `run` waits and may never be called on the event loop.
+        work_clock: CPU seconds of the thread that calls `run`, where that thread does all of the work; None where others do.
     """
 
     def __init__(
-        self, manifest: Manifest, profile: Profile, session: LoadedModel, platform: str, is_remote: bool = False
+        self,
+        manifest: Manifest,
+        profile: Profile,
+        session: LoadedModel,
+        platform: str,
+        is_remote: bool = False,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
+        self.work_clock = work_clock
         self.is_remote = is_remote
         self.manifest = manifest
         self.profile = profile
@@ -144,7 +153,8 @@ def load_verified(folder: Path, manifest: Manifest, threads: int, gpus: int = 0)
     session = runtime.load(folder, manifest, Grant(threads, gpus))
     _compare("input", manifest.signature.inputs, session.inputs, runtime.model_file)
     _compare("output", manifest.signature.outputs, session.outputs, runtime.model_file)
-    return Model(manifest, profile, session, runtime.platform)
+    work_clock = time.thread_time if threads == 1 and not gpus else None
+    return Model(manifest, profile, session, runtime.platform, work_clock=work_clock)
 
 
 def read_profile(folder: Path, manifest: Manifest) -> Profile:

@@ -5,14 +5,15 @@ import itertools
 import math
 import sys
 import threading
+import time
 import traceback
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from skyloom.inference.elements import as_numbers
-from skyloom.inference.reduce import Observer, check_features
+from skyloom.inference.reduce import Observer, Values, check_features
 from skyloom.inference.tensors import Array
 from skyloom.rooms.monitoring.model import BIN_GROWTH, FIRST_BIN_S, MAX_BINS, Latency, Profile, Traffic
 from skyloom.rooms.registry.bundle import Datatype, Signature, TensorSpec
@@ -25,20 +26,26 @@ _ALONE_BYTES = (
 )  # so large a batch costs more to keep, and to read again when it is cold, than it saves beside others
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
+# Large batches are all looked at for a quarter of a second of looking, and then for a fiftieth of the time: behind a model that used the
+# caches, reading a picture again costs a third of what the model did, and some dozens of rows a second show any drift.
+_LOOK_S, _LOOK_SHARE = 0.25, 0.02
 
 
 class TrafficCounter:
     """Counts answers on the event loop, and rows on whichever thread ran the model.
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
-    as much as looking at a hundred. A large batch is looked at by itself, while a core's cache still has it. Of a batch with more than a
-    million elements only the first rows are watched. Looking goes on in steps, one with each batch that follows: done in one go it would
-    keep every 50th request waiting for several times as long as the others.
+    as much as looking at a hundred. Of a large batch (128 KiB) the numbers are made at once, and these are held; where many come, some are
+    not watched (`_LOOK_SHARE`), as the histograms' totals say. Of a batch with more than a million elements only the first rows are watched.
+    Counting goes on in steps, one with each batch that follows: done in one go it would keep every 50th request waiting for several times
+    as long as the others.
 
     Raises `TensorMissing` when the profile watches what the model does not have.
     """
 
-    def __init__(self, profile: Profile, signature: Signature) -> None:
+    def __init__(self, profile: Profile, signature: Signature, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._look_s, self._earned_at = _LOOK_S, clock()  # what may be spent on large batches, and as of when
         self._lock = threading.Lock()
         self._requests = self._rows = self._client_errors = self._server_errors = 0
         self._latency = [0] * MAX_BINS
@@ -57,6 +64,8 @@ class TrafficCounter:
         self._counts = self._observer.zeros()
         self._held: dict[tuple[tuple[int, ...], ...], list[Sequence[Array]]] = {}
         self._held_rows = self._held_bytes = 0
+        self._reduced: list[Values] = []  # of large batches
+        self._reduced_rows = 0
         self._counting: Iterator[None] | None = None  # what was reduced, and is counted step by step
 
     def answered(self, status: int, duration_s: float) -> None:
@@ -87,7 +96,7 @@ class TrafficCounter:
             self._rows += rows
             self._count_on(1)
             if num_bytes >= _ALONE_BYTES:
-                self._reduce([tensors])
+                self._reduce_alone(tensors)
                 return
             self._held_rows += len(tensors[0]) if tensors else 0
             self._held_bytes += num_bytes
@@ -102,6 +111,7 @@ class TrafficCounter:
         """All of it, now."""
         with self._lock:
             self._look()
+            self._count_reduced()
             self._count_on(sys.maxsize)
             return Traffic(
                 requests=self._requests,
@@ -122,15 +132,36 @@ class TrafficCounter:
         self._held.clear()
         self._held_rows = self._held_bytes = 0
         for batches in held:
-            self._reduce(batches)
+            with _survived():
+                joined = [
+                    parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)
+                ]
+                self._count(self._observer.reduce(dict(zip(self._names, joined, strict=True))))
 
-    def _reduce(self, batches: Sequence[Sequence[Array]]) -> None:
-        """Make numbers of batches of equal shape. They are counted when the numbers before them are."""
-        self._count_on(sys.maxsize)
+    def _reduce_alone(self, tensors: Sequence[Array]) -> None:
+        """Make numbers of a large batch, unless that took too much of the time lately; they are counted with those of others."""
+        began = self._clock()
+        self._look_s = min(_LOOK_S, self._look_s + (began - self._earned_at) * _LOOK_SHARE)
+        self._earned_at = began
+        if self._look_s <= 0:
+            return
         with _survived():
-            joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*batches, strict=True)]
-            values = self._observer.reduce(dict(zip(self._names, joined, strict=True)))
-            self._counting = self._observer.counting(values, self._counts)
+            values = self._observer.reduce(dict(zip(self._names, tensors, strict=True)))
+            self._reduced.append(values)
+            self._reduced_rows += len(values)
+        self._look_s -= self._clock() - began
+        if self._reduced_rows >= _HOLD_ROWS:
+            self._count_reduced()
+
+    def _count_reduced(self) -> None:
+        reduced, self._reduced, self._reduced_rows = self._reduced, [], 0
+        if reduced:
+            self._count(np.concatenate(reduced))
+
+    def _count(self, values: Values) -> None:
+        """Count numbers in steps, those before them first."""
+        self._count_on(sys.maxsize)
+        self._counting = self._observer.counting(values, self._counts)
 
     def _count_on(self, steps: int) -> None:
         """Count what was reduced, for so many steps."""

@@ -132,10 +132,10 @@ def loader(plan: ServePlan, gauge: Gauge) -> Load:
         model = models.load(Path(entry.folder), models.thread_count(plan.cpus), entry.manifest, plan.gpus)
         try:
             if pace is None:
-                pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, _MEASURE_S)
+                pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, _MEASURE_S, work=model.work_clock)
             else:
                 model.rehearsal(1)()  # the first batch finds nothing prepared; nobody is to wait for it
-        except SkyloomError:
+        except BaseException:  # of memory that cannot be had, for example: what is there of it is let go
             model.close()
             raise
         give_back()  # what loading took beside the model is no part of it
