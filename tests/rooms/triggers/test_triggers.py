@@ -385,13 +385,15 @@ def kept(room: Workroom) -> tuple[list[str], int]:
     """The bodies that are there, and how much the room says they take."""
     bodies = room.disk.read(lambda view: view.select(HOOK_BODIES))
     sizes = room.disk.read(lambda view: view.select(HOOK_ROOM))
-    return sorted(one.text for one in bodies), sizes[0].num_bytes if sizes else 0
+    taken = sizes[0].num_bytes if sizes else 0
+    assert taken == sum(len(one.text) + 512 for one in bodies)
+    return sorted(one.text for one in bodies), taken
 
 
 def test_body_of_a_call_is_nowhere_in_the_log_and_gone_once_it_is_delivered(room: Workroom) -> None:
     made = create(room, Happening.HTTP)
     call(room, made, b"secret words")
-    assert kept(room) == (["secret words"], 12)
+    assert kept(room) == (["secret words"], 524)
     assert b"secret" not in msgspec.json.encode(room.disk.read(lambda view: view.entries(EVENTS)))
     run(room, 3)
     assert [event.body for event in told(room)] == ["secret words"] and kept(room) == ([], 0)
@@ -403,7 +405,7 @@ def test_body_whose_delivery_was_refused_is_kept_for_a_week_and_no_longer(room: 
     room.put_up(GREET)
     call(room, made, b"1")
     run(room, 2)
-    assert kept(room) == (["1"], 1)
+    assert kept(room) == (["1"], 513)
     room.clock.advance(7 * 86_400.0 + 61)
     room.triggers.tick()
     assert kept(room) == ([], 0)
@@ -423,6 +425,19 @@ def test_call_that_waited_longer_than_its_body_is_kept_is_told_as_refused(room: 
     run(room, 4)
     assert [event.body for event in told(room)] == ["2"]
     assert "gone" in show(room).deliveries[1].delivery.message and show(room).trigger.num_refused == 1
+
+
+def test_what_is_skipped_leaves_no_body_and_what_was_refused_stays(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)
+    call(room, made, b"refused")
+    run(room, 2)
+    call(room, made, b"waits")
+    room.do(model.PauseTrigger(name="t"))
+    room.put_up(ON_EVENT)
+    room.do(model.ResumeTrigger(name="t", skip=True))
+    run(room, 2)
+    assert kept(room)[0] == ["refused"] and not told(room)
 
 
 def test_bodies_have_so_much_room_and_refused_ones_make_way(room: Workroom) -> None:

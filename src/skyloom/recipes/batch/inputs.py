@@ -85,11 +85,14 @@ class RowReader:
     def _numbers(self, batch: pa.RecordBatch) -> Iterator[tuple[str, Datatype, Array]]:
         """Column, the type that it has to become, and its numbers, one row each. Columns of anything else are not among them."""
         for feature in self._features:
-            name = self._columns[feature.name]
-            yield name, self._specs[0].datatype, _feature(feature, batch.column(name), self._specs[0].datatype)
+            name, kind = self._columns[feature.name], self._specs[0].datatype
+            column = batch.column(name)
+            is_safe = kind in FLOATS and (bool(feature.values) or (_is_number(column) and _fits(column.type, kind)))
+            if not is_safe:
+                yield name, kind, _feature(feature, column, kind)
         for spec in () if self._features else self._specs:
             column = batch.column(self._columns[spec.name])
-            if _is_number(column) and not _always_fits(_element_type(column), spec.datatype):
+            if _is_number(column) and not _fits(_element_type(column), spec.datatype):
                 flat = _filled(column).to_numpy(zero_copy_only=False)
                 yield self._columns[spec.name], spec.datatype, flat.reshape(len(column), -1)
 
@@ -191,7 +194,7 @@ def _is_number(column: pa.Array) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
-def _always_fits(kind: pa.DataType, wanted: Datatype) -> bool:
+def _fits(kind: pa.DataType, wanted: Datatype) -> bool:
     """Whether no number of a column can be beyond an input's type; then a large row is not looked at number by number."""
     if wanted is Datatype.BYTES or pa.types.is_boolean(kind):
         return True

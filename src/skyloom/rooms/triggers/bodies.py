@@ -6,12 +6,14 @@ its room. So what there is waits for its turn, or for somebody to look.
 
 from skyloom.core.events import Event, HookCalled
 from skyloom.ports.clock import Clock
-from skyloom.ports.store import Snapshot, Store, Transaction, changed
+from skyloom.ports.store import Snapshot, Store, Transaction, Where, changed
 from skyloom.rooms.triggers.model import HookRoomFull, Trigger
 from skyloom.rooms.triggers.ports import HOOK_BODIES, HOOK_ROOM, HookBody, HookRoom
 
 _ROOM = "hooks"
 _AT_ONCE = 100
+_MOST_AT_ONCE = 1_000
+_RECORD_BYTES = 512  # beside the text: many small ones need room too
 _LOOK_S = 60.0
 
 
@@ -32,7 +34,7 @@ class HookBodies:
 
     def put(self, tx: Transaction, trigger: Trigger, call_id: str, text: str) -> HookCalled:
         """Keep a body; returns what the log of events says of it. Raises `HookRoomFull`."""
-        size_bytes = len(text.encode())
+        size_bytes = len(text.encode()) + _RECORD_BYTES
         for old in tx.select(HOOK_BODIES, {"refused": True}, order="at", limit=_AT_ONCE):
             if self._has_room(tx, size_bytes):
                 break
@@ -76,9 +78,10 @@ class HookBodies:
         if (body_id := body_of(event)) and (found := tx.get(HOOK_BODIES, body_id)) is not None and not found.refused:
             tx.update(HOOK_BODIES, changed(found, {"refused": True}))
 
-    def leave(self, tx: Transaction, trigger_id: str) -> None:
-        """A trigger is deleted, and with it what waits for it."""
-        for found in tx.select(HOOK_BODIES, {"trigger_id": trigger_id}):
+    def pass_over(self, tx: Transaction, trigger_id: str, *, refused: bool) -> None:
+        """Forget what waits for a trigger, or what it refused. Of very many some stay until they are old."""
+        where: Where = {"trigger_id": trigger_id, "refused": refused}
+        for found in tx.select(HOOK_BODIES, where, limit=_MOST_AT_ONCE):
             self._forget(tx, found)
 
     def trim(self) -> None:

@@ -15,6 +15,7 @@ class HookBody(Record, frozen=True, kw_only=True):
     """What was sent to a signed address, until it is delivered. Its id is that of the call.
 
     Attributes:
+        size_bytes: what it takes here, the record around it included.
         refused: its delivery was refused, and may be asked for again.
     """
 

@@ -171,6 +171,7 @@ class Triggers:
         news = {"owner": by.principal, "token_id": by.token_id, "hour_at": 0.0, "num_in_hour": 0}
         if ask.skip:
             news["cursor"] = _newest(tx)
+            self._bodies.pass_over(tx, trigger.id, refused=False)
             news["next_slot_at"] = self._slot_after(trigger.when, self._clock.now())
         return tx.update(TRIGGERS, changed(trigger, news))
 
@@ -207,7 +208,8 @@ class Triggers:
         trigger = self.find(tx, ask.name, by.project)
         for delivery in tx.select(DELIVERIES, {"trigger_id": trigger.id}):
             tx.delete(DELIVERIES, delivery.id)
-        self._bodies.leave(tx, trigger.id)
+        for refused in (False, True):
+            self._bodies.pass_over(tx, trigger.id, refused=refused)
         tx.delete(TRIGGERS, trigger.id)
         return Done()
 
