@@ -47,6 +47,7 @@ class Monitoring:
         self._outbox = outbox
         self._blobs = blobs
         self._profiles: dict[str, Profile] = {}
+        self._unreadable: dict[str, str] = {}  # watch → its profile that could not be read
         self._traffic = RecentTraffic(Bounds())
         self._began = clock.monotonic()
 
@@ -135,6 +136,7 @@ class Monitoring:
             except Exception:
                 log.exception("endpoint %s cannot be judged; the others are, and the next round tries again", watch.id)
         self._traffic.forget(self._clock.monotonic(), {watch.id for watch in watches})
+        self._unreadable = {watch.id: self._unreadable[watch.id] for watch in watches if watch.id in self._unreadable}
         self._profiles = {key: kept for key, kept in self._profiles.items() if key in {w.profile for w in watches}}
         return _TICK_S
 
@@ -147,15 +149,19 @@ class Monitoring:
     def _read(self, watch: Watch) -> dict[Signal, rules.Reading]:
         now = self._clock.monotonic()
         windows = {rule.signal: self._traffic.window(watch.id, now, rule.window_s) for rule in watch.rules}
-        try:
-            compared: Sequence[FeatureDrift] = self._compare(watch)
-        except SkyloomError as error:
-            # One unreadable profile must not stop the other signals and endpoints from being judged.
-            log.error("endpoint %s is judged without drift: %s", watch.id, error)
-            compared = ()
-        return rules.readings(watch.rules, windows, compared)
+        return rules.readings(watch.rules, windows, self._compare(watch))
 
     def _compare(self, watch: Watch) -> tuple[FeatureDrift, ...]:
+        """How far features have moved. One unreadable profile hides drift, and no other signal or endpoint."""
+        try:
+            return self._compared(watch)
+        except SkyloomError as error:
+            if self._unreadable.get(watch.id) != watch.profile:  # it is asked for every second
+                log.error("endpoint %s is judged without drift: %s", watch.id, error)
+                self._unreadable[watch.id] = watch.profile
+            return ()
+
+    def _compared(self, watch: Watch) -> tuple[FeatureDrift, ...]:
         rule = next((rule for rule in watch.rules if rule.signal is Signal.DRIFT), None)
         if rule is None or not watch.profile:
             return ()
