@@ -186,6 +186,7 @@ def test_gang_across_hosts_survives_a_cut_link(cloud: Cloud, record_property: Ca
     engine = cloud.engine()
     was_gone = False
     while observed(engine, "job.1.1") is not TaskPhase.ENDED:
+        time.sleep(0.01)
         was_gone = is_gone(pid)
     lost = look(engine, "job.1.1")
     assert lost.reason is EndReason.NODE_LOST and was_gone, f"the verdict came before the end: {lost}"

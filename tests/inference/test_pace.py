@@ -76,6 +76,14 @@ def test_one_batch_that_cost_far_too_much_does_not_make_others_look_cheap() -> N
     assert pace.limit == 1
 
 
+def test_what_a_batch_costs_beside_the_model_is_shared_by_its_rows() -> None:
+    pace = Machine(lambda rows: 1e-3 * rows).measure()
+    for _ in range(100):
+        pace.answered(1e-3)
+        pace.saw(1, 1e-3, 1e-3)
+    assert pace.limit > 1
+
+
 def test_limit_follows_what_is_seen() -> None:
     pace = Machine(lambda rows: 1e-3 * (1 + rows)).measure(max_rows=64)
     first = pace.limit

@@ -48,6 +48,36 @@ def test_row_of_a_large_body_does_not_keep_the_body():
     assert traffic.snapshot().rows == 100
 
 
+def test_many_large_rows_are_looked_at_for_a_small_part_of_the_time_and_all_when_few():
+    row = np.random.default_rng(3).normal(size=(1, 40_000)).astype(np.float32)
+    wide = Signature(
+        inputs=(TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 40_000)),),
+        outputs=(TensorSpec(name="scores", datatype=Datatype.FP32, shape=(-1, 3)),),
+    )
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.0005  # looking takes half a millisecond
+        return now
+
+    profile = build_profile({"x": np.repeat(row, 9, axis=0)}, {"scores": np.eye(9, 3)}, ModelKind.CLASSIFICATION)
+    traffic, scores = TrafficCounter(profile, wide, clock), np.zeros((1, 3), np.float32)
+    for _ in range(400):
+        traffic.watch([row], [scores])
+    assert traffic.snapshot().histograms[0].total == 400
+    for _ in range(4_000):
+        traffic.watch([row], [scores])
+        now += 0.0025
+    watched = traffic.snapshot().histograms[0].total - 400
+    assert 200 < watched < 1_200  # what was left of the first quarter of a second, and a fiftieth of twelve seconds
+    for _ in range(100):
+        now += 1.0
+        traffic.watch([row], [scores])
+    assert traffic.snapshot().histograms[0].total == 400 + watched + 100
+    assert traffic.snapshot().rows == 4_500
+
+
 def test_rows_that_change_after_they_were_watched_count_as_they_were():
     one, other, rows = counter(), counter(), toy_rows(10)
     scores = rows[:, :3].copy()

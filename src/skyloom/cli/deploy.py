@@ -20,17 +20,17 @@ Served = Annotated[
     str,
     typer.Argument(
         metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
-        help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+        help="A registered model (VERSION: a number or an alias; else the newest), or a service of your own Python.",
     ),
 ]
 EndpointName = Annotated[
     str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
 ]
 Replicas = Annotated[
-    int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+    int | None, typer.Option("--replicas", "-r", min=1, help="So many processes answer.", show_default=False)
 ]
 Cpus = Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)]
-Memory = Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory for each: 2GiB.", show_default=False)]
 PictureUrls = Annotated[
     bool | None,
     typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),

@@ -9,6 +9,7 @@ import typer
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Detach, Project, cloud, word
 from skyloom.cli.job import attend
+from skyloom.cli.panels import panelled
 from skyloom.cli.render import show
 from skyloom.cli.rows import CsvRows, by_columns, read_rows
 from skyloom.cli.wording import safe_output
@@ -49,7 +50,23 @@ class ProgressWriter:
         self._out.write(line if self._is_open else f"{line}\n")
 
 
-@app.command()
+PANELS = {
+    "Rows now": "model",
+    "All rows of a dataset, in a job": "dataset to split column keep cpus memory detach",
+    "Again and again": "schedule cron time_zone",
+    "This command": "project as_json help",
+}
+EXAMPLES = """
+\b
+Examples:
+  skyloom predict iris '[[5.1, 3.5, 1.4, 0.2]]'
+  skyloom predict shop '{"age": 31, "city": "Paris"}'
+  skyloom predict shop @rows.csv --json
+  skyloom predict --dataset people --model churn --to people-scored
+"""
+
+
+@app.command(cls=panelled(PANELS), epilog=EXAMPLES)
 def predict(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name or id.", show_default=False)] = "",
     rows: Annotated[
@@ -71,7 +88,7 @@ def predict(
         typer.Option(
             "--model",
             metavar="NAME[@VERSION]",
-            help="What predicts them; of an endpoint: one of its pack.",
+            help="With --dataset: what predicts them. At an endpoint: one of its pack.",
             show_default=False,
         ),
     ] = "",
@@ -79,7 +96,7 @@ def predict(
     split: Annotated[str, typer.Option("--split", help="Only the rows of this part.")] = "",
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="TAKEN=COLUMN", help="Where names differ; repeat it."),
+        typer.Option("--column", metavar="TAKEN=COLUMN", help="What the model takes is called so there; repeat it."),
     ] = None,
     keep: Annotated[
         list[str] | None,
@@ -88,8 +105,10 @@ def predict(
     cpus: Annotated[
         float | None, typer.Option("--cpus", min=0.1, help="Cores.  [default: the idle ones]", show_default=False)
     ] = None,
-    memory: Annotated[str, typer.Option("--memory", help="A hard limit.")] = "2GiB",
-    schedule: Annotated[str, typer.Option("--schedule", metavar="NAME", help="Do it again and again.")] = "",
+    memory: Annotated[str, typer.Option("--memory", help="Of the job: a hard limit.")] = "2GiB",
+    schedule: Annotated[
+        str, typer.Option("--schedule", metavar="NAME", help="Call it so, and do it at each slot of --cron.")
+    ] = "",
     cron: Annotated[str, typer.Option("--cron", help="When: '30 2 * * *' or @daily.")] = "",
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock: Europe/Berlin.")] = "UTC",
     detach: Detach = False,

@@ -303,8 +303,10 @@ class Batcher:
         share: int = 1,
     ) -> None:
         (taken_at, joined_at, join_work_s), (outputs, failure, duration_s, work_s) = taken, ran
-        counted_s = None if self._model.work_clock is None else join_work_s + work_s
+        is_counted = self._model.work_clock is not None
+        counted_s = join_work_s + work_s if is_counted else None
         self._pace.saw(rows, duration_s / share + joined_at - taken_at, counted_s)
+        before = self._work() if is_counted and len(tickets) == 1 else 0.0
         try:
             if outputs is None and len(tickets) > 1:
                 self._again.extend(tickets)  # one client's values must not fail the others: each goes again, alone
@@ -313,6 +315,8 @@ class Batcher:
                 arrived_s = sum([ticket.arrived_at for ticket in tickets])
                 spent = (taken_at, joined_at - taken_at, duration_s, time.perf_counter())
                 self.times.ran(BatchTimes(len(tickets), rows, arrived_s, *spent), failed=tickets[0].failure is not None)
+                if before:
+                    self._pace.answered(self._work() - before)
         finally:
             self._loop.call_soon(self._next)
 

@@ -41,6 +41,7 @@ class Pace:
         self._curve = {rows: max(seconds, 1e-7) for rows, seconds in curve.items()}
         self._max_rows = max_rows
         self._stretch = 1.0
+        self._apart_s = 0.0  # what a batch costs beside the model
         self._num_full = 0
         self.limit = 1
         self._fixed_s = self._row_s = 0.0
@@ -96,9 +97,14 @@ class Pace:
             self._curve[rows] = known_s + _LEARN_CURVE * (min(usual_s, _DEAREST * known_s) - known_s)
             self._settle()
 
+    def answered(self, work_s: float) -> None:
+        """Learn what a batch of one request cost beside the model: its log line, its answer, its turn of the loop. Larger ones share it."""
+        self._apart_s += _LEARN_CURVE * (work_s - self._apart_s)
+
     def _settle(self) -> None:
         """Choose the smallest batch that no other beats clearly, and the line through it that expectations follow."""
-        each = {rows: seconds / rows for rows, seconds in self._curve.items() if rows <= self._max_rows}
+        apart_s, max_rows = self._apart_s, self._max_rows
+        each = {rows: (seconds + apart_s) / rows for rows, seconds in self._curve.items() if rows <= max_rows}
         self.limit = min(rows for rows, row_s in each.items() if row_s <= min(each.values()) / _GAIN)
         far = self.limit if self.joins else max(self._curve)
         one_s = self._curve[1]

@@ -5,9 +5,10 @@ import itertools
 import math
 import sys
 import threading
+import time
 import traceback
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -25,20 +26,26 @@ _ALONE_BYTES = (
 )  # so large a batch costs more to keep, and to read again when it is cold, than it saves beside others
 # Beyond this a batch is sampled (its first rows): reducing costs about 1 ns per element and feature.
 _MAX_ELEMENTS = 2**20
+# Large batches are all looked at for a quarter of a second of looking, and then for a fiftieth of the time: behind a model that used the
+# caches, reading a picture again costs a third of what the model did, and some dozens of rows a second show any drift.
+_LOOK_S, _LOOK_SHARE = 0.25, 0.02
 
 
 class TrafficCounter:
     """Counts answers on the event loop, and rows on whichever thread ran the model.
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
-    as much as looking at a hundred. Of a large batch the numbers are made while a core's cache still has it, and these are held. Of a batch
-    with more than a million elements only the first rows are watched. Counting goes on in steps, one with each batch that follows: done in
-    one go it would keep every 50th request waiting for several times as long as the others.
+    as much as looking at a hundred. Of a large batch (128 KiB) the numbers are made at once, and these are held; where many come, some are
+    not watched (`_LOOK_SHARE`), as the histograms' totals say. Of a batch with more than a million elements only the first rows are watched.
+    Counting goes on in steps, one with each batch that follows: done in one go it would keep every 50th request waiting for several times
+    as long as the others.
 
     Raises `TensorMissing` when the profile watches what the model does not have.
     """
 
-    def __init__(self, profile: Profile, signature: Signature) -> None:
+    def __init__(self, profile: Profile, signature: Signature, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._look_s, self._earned_at = _LOOK_S, clock()  # what may be spent on large batches, and as of when
         self._lock = threading.Lock()
         self._requests = self._rows = self._client_errors = self._server_errors = 0
         self._latency = [0] * MAX_BINS
@@ -132,11 +139,17 @@ class TrafficCounter:
                 self._count(self._observer.reduce(dict(zip(self._names, joined, strict=True))))
 
     def _reduce_alone(self, tensors: Sequence[Array]) -> None:
-        """Make numbers of a large batch; they are counted with those of others."""
+        """Make numbers of a large batch, unless that took too much of the time lately; they are counted with those of others."""
+        began = self._clock()
+        self._look_s = min(_LOOK_S, self._look_s + (began - self._earned_at) * _LOOK_SHARE)
+        self._earned_at = began
+        if self._look_s <= 0:
+            return
         with _survived():
             values = self._observer.reduce(dict(zip(self._names, tensors, strict=True)))
             self._reduced.append(values)
             self._reduced_rows += len(values)
+        self._look_s -= self._clock() - began
         if self._reduced_rows >= _HOLD_ROWS:
             self._count_reduced()
 

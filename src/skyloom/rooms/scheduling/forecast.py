@@ -1,8 +1,8 @@
 """When waiting gangs will start and end: what is open is played out many times by the same rules, and the outcomes are counted.
 
 Of a gang that runs or waits nobody knows how long it takes; each rollout draws that from its `Durations` (given how long it ran so far)
-and plays all of them out; what is endless never ends in any of them. It is assumed that nothing else is submitted: those who come later
-can only make it later.
+and plays all of them out; what is endless ends in none. It is assumed that nothing else is submitted: those who come later can only
+make it later.
 """
 
 import math
