@@ -68,20 +68,23 @@ class Monitoring:
         endpoint: str,
         endpoint_name: str,
         profile: str = "",
+        like: str = "",
     ) -> Watch:
         """Begin or go on watching an endpoint, in the transaction that gives it a revision. Safe to repeat.
 
         Args:
             profile: digest of the profile of the model version it serves from now on; empty for none, and then no drift.
+            like: id of the watch whose place it takes, and whose rules.
         """
         known = tx.get(WATCHES, endpoint)
+        ruling = tx.get(WATCHES, like) if like else known
         wanted = Watch(
             id=endpoint,
             project=project,
             version=known.version if known else 0,
             endpoint_name=endpoint_name,
             profile=profile,
-            rules=known.rules if known else DEFAULT_RULES,
+            rules=ruling.rules if ruling else DEFAULT_RULES,
         )
         if known is None:
             return tx.insert(WATCHES, wanted)
@@ -277,11 +280,12 @@ def _load(view: Snapshot) -> tuple[list[Watch], list[Alert]]:
 
 
 def _watch_of(view: Snapshot, endpoint: str, project: str) -> tuple[Watch, list[Alert]]:
-    """An endpoint's watch by its id, or by its name: of several that had the name, the newest."""
+    """An endpoint's watch by its id, or by its name: of several that had the name, the one that goes on, else the newest. A guest that went
+    back to an earlier version has that one's."""
     watch = owned(view, WATCHES, endpoint, project)
     if watch is None:
-        named = view.select(WATCHES, {"project": project, "endpoint_name": endpoint}, newest_first=True, limit=1)
-        watch = named[0] if named else None
+        named = view.select(WATCHES, {"project": project, "endpoint_name": endpoint}, newest_first=True)
+        watch = next((one for one in named if one.active), named[0] if named else None)
     if watch is None:
         raise model.NotWatched(f"There is no endpoint {endpoint}.", next_action="List them: skyloom endpoint list.")
     return watch, view.select(ALERTS, {"endpoint": watch.id, "state": rules.OPEN})
