@@ -35,7 +35,7 @@ _SHARD_BYTES = 32 * 2**20
 _MAX_SHARD_ROWS = 262_144
 _READ_ROWS, _READ_BYTES = 8_192, 4 * 2**20  # larger batches cost new pages of memory, and leave the caches
 _MEASURED_ROWS, _MEASURED_BYTES, _LEAST_MEASURED = 2_048, 8 * 2**20, 32
-_AHEAD = 2  # batches that are read while the model works on one
+_AHEAD = 4  # batches that are read while the model works on one: the first of a range comes after a while
 _FAILED = "the model failed on this row"
 
 
