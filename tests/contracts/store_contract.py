@@ -15,6 +15,7 @@ class Box(Record, frozen=True, kw_only=True):
     name: str
     colour: str = "red"
     size: int = 0
+    owner: str | None = None
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +23,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-BOXES = Collection("boxes", Box, indexes=("colour", "size"), unique=("name",), ordered=(("colour", "size"),))
+BOXES = Collection("boxes", Box, indexes=("colour", "size", "owner"), unique=("name",), ordered=(("colour", "size"),))
 LINES = Log("lines", Line, keys=("subject",))
 
 
@@ -76,6 +77,27 @@ class StoreContract:
         assert names() == ["d", "c", "b", "a"]
         assert names("blue", "green") == ["c", "a"]
         assert store.read(lambda view: view.count(BOXES, {"colour": "red", "size": Not((3,))})) == 1
+
+    def test_select_takes_nothing_for_a_value_like_any_other(self, store: Store) -> None:
+        for name, owner in (("a", None), ("b", "ann"), ("c", "bob")):
+            store.write(methodcaller("insert", BOXES, box(name, owner=owner)))
+
+        def names(wanted: None | tuple[str | None, ...] | Not) -> str:
+            return "".join(one.id for one in store.read(lambda view: view.select(BOXES, {"owner": wanted})))
+
+        assert [names(None), names((None,)), names((None, "bob")), names(("bob",)), names(())] == [
+            "a",
+            "a",
+            "ac",
+            "c",
+            "",
+        ]
+        assert [names(Not((None,))), names(Not((None, "ann"))), names(Not(("ann",))), names(Not(()))] == [
+            "bc",
+            "c",
+            "ac",
+            "abc",
+        ]
 
     def test_write_that_raises_leaves_nothing(self, store: Store) -> None:
         def work(tx):  # type: ignore[no-untyped-def]

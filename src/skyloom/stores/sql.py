@@ -132,12 +132,14 @@ def condition(where: Where, known: Callable[[str], str]) -> tuple[str, list[Any]
         column = word(known(name))
         if wanted is None:
             parts.append(f"{column} IS NULL")
-        elif isinstance(wanted, tuple):
-            parts.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-            values.extend(scalar(value) for value in wanted)
-        elif isinstance(wanted, Not):
-            parts.append(f"{column} NOT IN ({', '.join('?' * len(wanted.values))})")
-            values.extend(scalar(value) for value in wanted.values)
+        elif isinstance(wanted, (tuple, Not)):
+            options = wanted.values if isinstance(wanted, Not) else wanted
+            present = [scalar(value) for value in options if value is not None]
+            # SQL's own lists know nothing of NULL: it is neither in one nor not in one.
+            text = f"{column} IN ({', '.join('?' * len(present))})"
+            text += f" OR {column} IS NULL" if None in options else ""
+            parts.append(f"NOT coalesce({text}, 0)" if isinstance(wanted, Not) else f"({text})")
+            values.extend(present)
         else:
             parts.append(f"{column} = ?")
             values.append(scalar(wanted))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skyloom.ports.clock import Clock
-from skyloom.ports.store import Snapshot
+from skyloom.ports.store import Not, Snapshot, Where
 from skyloom.rooms.jobs.model import JobMissing, Reason
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.monitoring.model import Traffic
@@ -21,7 +21,7 @@ from skyloom.rooms.serving.replicas import Heard, RoutesHeard
 from skyloom.rooms.serving.split import Front, RevisionResult
 from skyloom.rooms.serving.tallying import ByGateway, counted_by, since_split
 
-_MAX_SHOWN = 10
+_MAX_SHOWN, _MAX_FAILURES = 10, 100
 _LABELLED_S = 30 * 86_400.0
 
 
@@ -108,8 +108,8 @@ class Outlook:
     def situation(self, view: Snapshot, endpoint: Endpoint) -> rules.Situation:
         """Everything that a decision about an endpoint needs."""
         live = view.select(REPLICAS, {"endpoint_id": endpoint.id, "ended_at": None})
-        over = view.select(REPLICAS, {"endpoint_id": endpoint.id}, newest_first=True, limit=100)
-        failures = [replica for replica in reversed(over) if replica.failed and replica.ended_at is not None]
+        failed: Where = {"endpoint_id": endpoint.id, "failed": True, "ended_at": Not((None,))}
+        failures = view.select(REPLICAS, failed, newest_first=True, limit=_MAX_FAILURES)[::-1]
         canaries = view.select(CANARIES, {"endpoint_id": endpoint.id}, newest_first=True, limit=1)
         return rules.Situation(
             endpoint,

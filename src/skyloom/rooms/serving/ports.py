@@ -16,7 +16,12 @@ from skyloom.rooms.serving.split import Canary, SplitTally
 
 ENDPOINTS = Collection("endpoints", Endpoint, indexes=("name", "stopped_by"), unique=("name",))
 REVISIONS = Collection("revisions", Revision, indexes=("endpoint_id", "number", "model_version"))
-REPLICAS = Collection("replicas", Replica, indexes=("endpoint_id", "ended_at"))
+REPLICAS = Collection(
+    "replicas",
+    Replica,
+    indexes=("endpoint_id", "ended_at", "failed"),
+    ordered=(("endpoint_id", "failed"), ("endpoint_id", "ended_at")),
+)
 CANARIES = Collection("canaries", Canary, indexes=("endpoint_id", "state"))
 TALLIES = Collection("split_tallies", SplitTally)
 GATEWAYS = Collection("gateways", GatewayRun, indexes=("ended_at",))
