@@ -171,6 +171,7 @@ def test_key_at_the_terminal_before_the_child_listens_for_it_is_an_orderly_end()
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
     def serve() -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # what the keeper passes on comes second
         os.kill(os.getppid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
