@@ -2,7 +2,7 @@
 
 What is endless (a replica, a gateway) leaves nothing to wait for. Who needs its room has no hope until somebody stops it, makes room
 elsewhere, or the gang itself may stop it; and who has no hope holds up nobody: no promise, no place in a pool that others may not
-overtake, no part of its project's guarantee.
+overtake, no part of its project's guarantee. The same holds for a ceiling that the project's own endless work fills.
 """
 
 from skyloom.rooms.scheduling.fairness import Standing

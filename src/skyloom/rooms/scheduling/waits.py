@@ -108,6 +108,8 @@ def _hopeless(refusal: Refusal) -> str:
 def _missing(turn: Round, shape: Shape) -> str:
     """``needs 4 GPUs, 2 free on the node with most``."""
     pools = turn.floor.ground.pools(shape)
+    if turn.floor.find(shape, shape.min_workers) is not None:
+        return "would fit, but what is free is kept for others"
     if shape.min_workers == 1:
         level = max((most for areas in pools for most in turn.floor.levels(areas)), default=ZERO)
         missing = shortfall(shape.worker, level) or shortfall(shape.worker, ZERO)
