@@ -139,3 +139,23 @@ def test_settle_intent_without_launch_asks_for_launch() -> None:
     task = a_task(state=TaskState.STARTING)
     absent = Observation(task_id=task.id, phase=TaskPhase.ABSENT)
     assert settling.settle(a_job(), [task], {task.id: absent}, NOW).launch == (task.id,)
+
+
+def test_running_task_that_its_engine_knows_no_more_is_lost_and_tried_again() -> None:
+    """Its folder was removed from outside: it would run, and hold its room, for ever."""
+    job, task = a_job(max_retries=1), a_task(started_at=5.0)
+    absent = Observation(task_id=task.id, phase=TaskPhase.ABSENT)
+    settled = settling.settle(job, [task], {task.id: absent}, NOW)
+    (lost,) = settled.tasks
+    assert (lost.state, lost.reason, lost.ended_at) == (TaskState.FAILED, Reason.SHIM_LOST, NOW)
+    assert lost.message
+    assert (settled.again, settled.launch) == (Reason.NONE, ())
+
+
+def test_time_limit_is_no_spent_budget_because_two_clocks_differ_a_little() -> None:
+    job = a_job(max_duration_s=3_600.0, budget_usd=5.0)
+    task = a_task(started_at=1_000.0)
+    for ran_s, reason in ((3_598.5, Reason.TIME_LIMIT), (3_000.0, Reason.BUDGET_EXHAUSTED)):
+        seen = ended(reason=EndReason.TIME_LIMIT, started_at=1_000.0, ended_at=1_000.0 + ran_s)
+        (after,) = settling.settle(job, [task], {task.id: seen}, NOW).tasks
+        assert after.reason is reason

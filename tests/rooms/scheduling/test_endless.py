@@ -166,3 +166,28 @@ def test_nobody_learns_of_another_projects_jobs_by_waiting() -> None:
     assert (
         told["long"] == "would fit, but would delay a job of another project, which comes first; number 2 in the queue"
     )
+
+
+def test_who_waits_for_a_ceiling_that_replicas_fill_for_good_holds_up_nobody_of_its_project() -> None:
+    rules = Rulebook(policy=Policy.FIFO, min_run_s=0, quotas={"p": Quota(ceiling=Allotment(gpus=6))})
+    scheduler = scene(rules, [node("a")], gang("large", 4, at=1.0), gang("small", 2, at=2.0))
+    replica = run(scheduler, endless("replica", 3), a=1)
+    decision = scheduler.decide(10.0)
+    assert started(decision) == ["small"]
+    (wait,) = decision.waits
+    assert (wait.why, wait.for_good) == (Cause.QUOTA, ("replica",))
+    assert wait.message == (
+        "its project holds all that it may: needs 4 GPUs, 3 free under its ceiling,"
+        " and too few will come free: what holds them never ends by itself; next in the queue"
+    )
+    run(scheduler, gang("runs", 3, expected_s=100.0), a=1)
+    scheduler.release(replica.id, 11.0)
+    assert whys(scheduler.decide(11.0)) == {"large": "quota", "small": "quota"}
+
+
+def test_a_ceiling_that_is_filled_by_what_it_may_stop_is_waited_for() -> None:
+    rules = Rulebook(policy=Policy.FIFO, min_run_s=60, quotas={"p": Quota(ceiling=Allotment(gpus=6))})
+    scheduler = scene(rules, [node("a")], gang("large", 4, at=1.0, priority=1), gang("small", 2, at=2.0, priority=1))
+    run(scheduler, endless("notebook", 3, preemptible=True), a=1)
+    assert whys(scheduler.decide(10.0)) == {"large": "quota", "small": "quota"}
+    assert stopped(scheduler.decide(60.0)) == [("notebook", "priority", "large")]

@@ -3,8 +3,10 @@
 import pickle
 from typing import Any
 
+import msgspec
 import pytest
 
+from skyloom.core.resources import Resources
 from skyloom.rooms.scheduling.model import Allotment, Cause, Demand, Policy, Quota, Renting, Rulebook
 from skyloom.rooms.scheduling.scheduler import Scheduler
 from tests.rooms.scheduling.scenes import FIFO, gang, node, run, scene, started, stopped, whys
@@ -297,3 +299,44 @@ def test_being_told_the_same_over_and_over_takes_no_room(policy: Policy) -> None
 
     before = tell(10)
     assert tell(200) < 2 * before
+
+
+def test_shapes_that_nobody_has_any_more_are_forgotten() -> None:
+    """Whoever submits jobs of ever other sizes leaves nothing behind."""
+    scheduler = Scheduler(FIFO, [node("a")])
+    run(scheduler, gang("runs", 8), a=1)
+
+    def submit(sizes: range) -> int:
+        for size in sizes:
+            resources = Resources(cpus=1, gpus=1, memory_bytes=size)
+            scheduler.submit(msgspec.structs.replace(gang("1"), resources=resources))
+            scheduler.decide(10.0)
+        return len(pickle.dumps(scheduler))
+
+    before = submit(range(1, 1_500))
+    assert submit(range(1_500, 6_000)) < 2 * before
+
+
+def test_who_fits_and_is_kept_out_is_never_told_that_nothing_is_free() -> None:
+    """What is free is kept for one that was stopped for it."""
+    scheduler = scene(FIFO, [node("a")], gang("first", 8, at=1.0, priority=2), gang("second", 4, at=2.0, priority=1))
+    run(scheduler, gang("low", 2), a=1)
+    run(scheduler, gang("lower", 2, priority=-1), at=1.0, a=1)
+    told = {each.gang: each.message for each in scheduler.decide(10.0).waits}
+    assert told["second"] == "would fit, but would delay first, which comes first; number 2 in the queue"
+
+
+def test_demotions_of_those_that_have_ended_are_forgotten() -> None:
+    scheduler = scene(rules(Policy.LAS), [node("a")])
+
+    def live(number: int) -> None:
+        demand = run(scheduler, gang(f"{number}", 1), at=float(number), a=1)
+        scheduler.release(demand.id, number + 1.0)
+        scheduler.withdraw(demand.id)
+
+    for number in range(300):
+        live(number)
+    before = len(pickle.dumps(scheduler))
+    for number in range(300, 2_000):
+        live(number)
+    assert len(pickle.dumps(scheduler)) < 2 * before

@@ -144,9 +144,13 @@ class Witness(Scheduler):
             gang = left[wait.gang]
             assert wait.message
             fits = self._fits(gang, free)
+            if wait.why in (Cause.RESOURCES, Cause.TURN) and wait.message.startswith("needs"):
+                assert not fits, f"{wait.message}: it says that too little is free, and it fits"
             if wait.for_good:
-                assert wait.why is Cause.RESOURCES and wait.reserved_at is None
-                assert not self._fits(gang, self._free_of_ends(decision)), "it waits for work that ends"
+                assert wait.why in (Cause.RESOURCES, Cause.QUOTA) and wait.reserved_at is None
+                assert wait.why is Cause.QUOTA or not self._fits(gang, self._free_of_ends(decision)), (
+                    "it waits for work that ends"
+                )
             if wait.why is Cause.RESOURCES:
                 assert not fits or decision.evictions or self._anybody_stops() or gang.project in at_ceiling, (
                     "work is conserved"

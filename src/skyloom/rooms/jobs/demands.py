@@ -80,7 +80,7 @@ def demand(gang: LiveGang, of_pool: Islands = MappingProxyType({}), expected_s: 
         submitted_at=job.submitted_at,
         deadline_at=rules.deadline_of(job),
         expected_s=max(1.0, whole_s - gang.served_s / spec.num_workers) if whole_s else None,
-        limit_s=spec.max_duration_s,
+        limit_s=None if spec.max_duration_s is None else spec.max_duration_s + spec.grace_s,
         endless=rules.is_endless(spec),
         rates=spec.speedups,
         attained_gpu_s=gang.served_s * each,
@@ -122,12 +122,13 @@ def advice(wait: Wait, job: Job, gangs: Mapping[str, LiveGang]) -> str:
     """What the owner of a job can do that waits for what never ends by itself; empty for all others. Names only what is his project's."""
     if not wait.for_good:
         return ""
+    more = "have the project's quota raised" if wait.why is Cause.QUOTA else "add a machine"
     holders = [gangs[job_id].job for job_id in wait.for_good if job_id in gangs]
     own = list(dict.fromkeys(_service(holder) for holder in holders if holder.project == job.project))
     if not own:
-        return f"Add a machine, or ask for less: services of other projects hold the rest{_FOR_GOOD}"
+        return f"{more.capitalize()}, or ask for less: services of other projects hold the rest{_FOR_GOOD}"
     named = ", ".join(own[:_MOST_NAMED]) + (f" and {len(own) - _MOST_NAMED} more" if len(own) > _MOST_NAMED else "")
-    return f"Scale down or stop {named}; or add a machine, or ask for less: these hold the rest{_FOR_GOOD}"
+    return f"Scale down or stop {named}; or {more}, or ask for less: these hold the rest{_FOR_GOOD}"
 
 
 def _service(job: Job) -> str:

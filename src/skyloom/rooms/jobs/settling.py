@@ -14,6 +14,9 @@ from skyloom.rooms.jobs.model import COME_BACK, HALTS, MOVES, Job, Reason, Task,
 # What another try can mend. More memory, more time, another command or another request are not among it.
 RETRYABLE = frozenset({Reason.EXIT_CODE, Reason.SIGNALLED, Reason.SHIM_LOST, Reason.NODE_LOST, Reason.STOPPED})
 
+# Limits are kept by a clock that only counts; how long a task ran is told by one that is set now and then.
+_NEARLY = 0.99
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -65,6 +68,10 @@ def _observed(task: Task, seen: Observation | None, now: float) -> Task:
     if task.state not in rules.HOLDING or seen is None:
         return task
     if seen.phase is TaskPhase.ABSENT:
+        if task.state is TaskState.RUNNING:
+            # All that was known of it was removed from outside; nobody will ever say how it ended.
+            lost = {"reason": Reason.SHIM_LOST, "message": "its engine knows nothing of it any more"}
+            return changed(task, {**lost, "state": TaskState.FAILED, "ended_at": now})
         # A stop that was decided before anything was launched: there is nothing to wait for.
         return _stopped(task, now) if task.state is TaskState.STOPPING else task
     facts = {"pid": seen.pid or task.pid, "started_at": seen.started_at or task.started_at}
@@ -92,7 +99,7 @@ def _unpaid(job: Job, task: Task) -> Task:
     if (
         task.reason is not Reason.TIME_LIMIT
         or not rules.has_allowance(job.spec)
-        or (limit_s and rules.ran_s(task) >= limit_s)
+        or (limit_s and rules.ran_s(task) >= _NEARLY * limit_s)
     ):
         return task
     message = "Its own budget is used up; its machine stopped it, since no control plane had by then"

@@ -2,13 +2,15 @@
 
 What is endless (a replica, a gateway) leaves nothing to wait for. Who needs its room has no hope until somebody stops it, makes room
 elsewhere, or the gang itself may stop it; and who has no hope holds up nobody: no promise, no place in a pool that others may not
-overtake, no part of its project's guarantee.
+overtake, no part of its project's guarantee. The same holds for a ceiling that the project's own endless work fills.
 """
 
+from skyloom.rooms.scheduling.fairness import Standing
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants
 from skyloom.rooms.scheduling.placement import Area, Floor, Shape
 from skyloom.rooms.scheduling.preemption import Handover, Stops
 from skyloom.rooms.scheduling.queue import Entry
+from skyloom.rooms.scheduling.vectors import plus, within
 
 _MOST_NAMED = 20
 
@@ -39,12 +41,34 @@ class Hope:
             areas[0].pool for areas in self._floor.ground.pools(shape) if self._fits(entry, shape, areas, borrows)
         )
 
+    def under_ceiling(self, entry: Entry, shape: Shape, standing: Standing, borrows: bool) -> bool:
+        """Whether a gang will be below its project's ceiling when all of the project's has ended that ends or that it may stop."""
+        key, _, gang = entry
+        left = self._of_project(gang.project)
+        for pool in {one.pool for one in left}:
+            gone = self._stops.yielding(gang, pool, key, borrows)
+            left = [one for one in left if one.gang.id not in gone]
+        held = shape.need
+        for one in left:
+            held = plus(held, one.used)
+        return within(held, standing.ceiling)
+
+    def fillers(self, project: str) -> tuple[str, ...]:
+        """Who fills a project's ceiling for good, by age; not all, if there are many."""
+        return _named(self._of_project(project))
+
+    def _of_project(self, project: str) -> list[Occupant]:
+        return [one for one in self._staying() if one.gang.project == project]
+
+    def _staying(self) -> list[Occupant]:
+        """All that is endless and was not told to stop."""
+        every = (*self._occupants.lasting.values(), *self._started)
+        return [one for one in every if one.gang.id not in self._claims.leaving]
+
     def holders(self, shape: Shape) -> tuple[str, ...]:
         """Who holds for good what such gangs wait for, by age; not all, if there are many."""
         pools = self._floor.ground.pool_names(shape)
-        lasting = [one for one in (*self._occupants.lasting.values(), *self._started) if one.pool in pools]
-        lasting.sort(key=lambda one: (one.started_at, one.gang.id))
-        return tuple(one.gang.id for one in lasting if one.gang.id not in self._claims.leaving)[:_MOST_NAMED]
+        return _named([one for one in self._staying() if one.pool in pools])
 
     def _fits(self, entry: Entry, shape: Shape, areas: tuple[Area, ...], borrows: bool) -> bool:
         rest = self._floor_of_ends()
@@ -61,7 +85,11 @@ class Hope:
     def _floor_of_ends(self) -> Floor:
         if self._rest is None:
             self._rest = Floor(self._floor.ground)
-            for one in (*self._occupants.lasting.values(), *self._started):
-                if one.gang.id not in self._claims.leaving:
-                    self._rest.take(one.placement, one.worker)
+            for one in self._staying():
+                self._rest.take(one.placement, one.worker)
         return self._rest
+
+
+def _named(lasting: list[Occupant]) -> tuple[str, ...]:
+    ordered = sorted(lasting, key=lambda one: (one.started_at, one.gang.id))
+    return tuple(one.gang.id for one in ordered[:_MOST_NAMED])

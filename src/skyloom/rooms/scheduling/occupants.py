@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
-from heapq import heappop, heappush, merge
+from heapq import heapify, heappop, heappush, merge
 from math import inf, nextafter
 
 from skyloom.rooms.scheduling.model import Demand, Holding, Placement, Policy, Rulebook
@@ -11,6 +11,7 @@ from skyloom.rooms.scheduling.placement import Floor
 from skyloom.rooms.scheduling.policies import Key, Seat, queue_of, remaining_s, running_key, speed, width
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 
+_SLACK = 64
 _SAME_S = 1e-6  # so near, two moments are one
 
 # A moment, when it started, its id: what sorts what runs.
@@ -163,9 +164,10 @@ class Occupants:
                 self._line_up(one)
         self._demoted = []
         while self._demotions and self._demotions[0][0] <= now:
-            at, _, gang_id, started_at, queue = heappop(self._demotions)
-            found = self.all.get(gang_id)
-            if found is not None and (found.started_at, found.queue) == (started_at, queue):
+            demotion = heappop(self._demotions)
+            if self._stands(demotion):
+                at, _, gang_id, *_ = demotion
+                found = self.all[gang_id]
                 self._step_out(found)
                 found.queue += 1
                 self._num_seats += 1
@@ -179,8 +181,18 @@ class Occupants:
 
     def _expect_demotion(self, one: Occupant) -> None:
         at = demoted_at(self._rules, one.gang, one.queue, one.num_workers, one.started_at)
-        if at < inf:
-            heappush(self._demotions, (at, one.gang.submitted_at, one.gang.id, one.started_at, one.queue))
+        if at == inf:
+            return
+        if len(self._demotions) > 2 * len(self.all) + _SLACK:  # most are of who has ended long before
+            self._demotions = [item for item in self._demotions if self._stands(item)]
+            heapify(self._demotions)
+        heappush(self._demotions, (at, one.gang.submitted_at, one.gang.id, one.started_at, one.queue))
+
+    def _stands(self, demotion: tuple[float, float, str, float, int]) -> bool:
+        """Whether a demotion is still to come for a gang as it runs now."""
+        _, _, gang_id, started_at, queue = demotion
+        found = self.all.get(gang_id)
+        return found is not None and (found.started_at, found.queue) == (started_at, queue)
 
     def _line_up(self, one: Occupant) -> None:
         lane, key = self._place(one)

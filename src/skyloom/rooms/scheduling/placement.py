@@ -115,6 +115,12 @@ class Ground:
             known = self._pool_names[shape] = frozenset(areas[0].pool for areas in self.pools(shape))
         return known
 
+    def forget(self) -> None:
+        """Nothing is known of any shape; what is asked again is found again."""
+        self._pools.clear()
+        self._pool_names.clear()
+        self._ever.clear()
+
     def can_ever(self, shape: Shape) -> bool:
         """Whether some pool would hold its fewest workers if nothing else ran."""
         known = self._ever.get(shape)

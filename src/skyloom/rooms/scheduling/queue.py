@@ -11,6 +11,7 @@ from skyloom.rooms.scheduling.policies import Key, ends_within_s, key_of, rents_
 # A gang in line: its key, a number that tells entries apart, itself.
 Entry = tuple[Key, int, Demand]
 _SLACK = 64
+_MOST_UNUSED = 1_000
 
 
 class Group:
@@ -185,8 +186,16 @@ class Queue:
         key = (need.gpus, need.cpus, need.memory_bytes, gang.min_workers, gang.max_workers, renting, gang.pools, labels)
         shape = self._shapes.get(key)
         if shape is None:
+            if len(self._shapes) > _MOST_UNUSED + 2 * len(self._groups):
+                self._forget_shapes()
             shape = self._shapes[key] = Shape(gang, renting)
         return shape
+
+    def _forget_shapes(self) -> None:
+        """Keep only the shapes of who waits: there is no end to the sizes that gangs may have."""
+        used = {group.shape for group in self._groups.values()}
+        self._shapes = {key: shape for key, shape in self._shapes.items() if shape in used}
+        self._floor.ground.forget()
 
 
 def _mostly_gone(heap: Sized, live: Sized) -> bool:

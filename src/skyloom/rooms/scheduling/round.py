@@ -255,7 +255,10 @@ class Round:
         if not standing.may_hold(shape.need):
             refusal = Refusal(Cause.QUOTA, left=plus(standing.ceiling, standing.held, -1))
             if not self._make_room(group, entry, entitled, refusal):
-                self._at_ceiling[gang.project] = gang.id
+                if self.hope.under_ceiling(entry, shape, standing, not entitled):
+                    self._at_ceiling[gang.project] = gang.id
+                else:
+                    refusal.for_good = self.hope.fillers(gang.project)
             return refusal
         placement, ahead = self._find(gang, shape)
         if placement is not None:

@@ -92,20 +92,24 @@ def _sentence(turn: Round, group: Group, refusal: Refusal, ahead: str) -> str:
     if refusal.why is Cause.QUOTA:
         if refusal.left is None:
             return f"waits behind {ahead} of its project, which waits for its quota"
-        return f"its project holds all that it may: {', '.join(shortfall(shape.need, refusal.left))} under its ceiling"
+        missing = ", ".join(shortfall(shape.need, refusal.left))
+        return f"its project holds all that it may: {missing} under its ceiling{_hopeless(refusal)}"
     if refusal.why is Cause.TURN and ahead == OTHERS:
         return "would fit, but others wait for the same pool, and nobody overtakes here"
     if refusal.why is Cause.TURN and ahead:
         return f"would fit, but would delay {ahead}, which comes first"
-    missing = _missing(turn, shape)
-    return (
-        f"{missing}, and too few will come free: what holds them never ends by itself" if refusal.for_good else missing
-    )
+    return _missing(turn, shape) + _hopeless(refusal)
+
+
+def _hopeless(refusal: Refusal) -> str:
+    return ", and too few will come free: what holds them never ends by itself" if refusal.for_good else ""
 
 
 def _missing(turn: Round, shape: Shape) -> str:
     """``needs 4 GPUs, 2 free on the node with most``."""
     pools = turn.floor.ground.pools(shape)
+    if turn.floor.find(shape, shape.min_workers) is not None:
+        return "would fit, but what is free is kept for others"
     if shape.min_workers == 1:
         level = max((most for areas in pools for most in turn.floor.levels(areas)), default=ZERO)
         missing = shortfall(shape.worker, level) or shortfall(shape.worker, ZERO)
