@@ -36,7 +36,7 @@ class TrafficCounter:
 
     Small batches are held and looked at together, when they are 256 rows or 4 MiB or when somebody asks: looking at one row costs nearly
     as much as looking at a hundred. Of a large batch (128 KiB) the numbers are made at once, and these are held; where many come, some are
-    not watched (`_LOOK_SHARE`), as the histograms' totals say. Of a batch with more than a million elements only the first rows are watched.
+    not watched (`_LOOK_SHARE`), as histograms' totals say. Of a batch with more than a million elements only the first rows are watched.
     Counting goes on in steps, one with each batch that follows: done in one go it would keep every 50th request waiting for several times
     as long as the others.
 

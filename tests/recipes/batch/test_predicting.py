@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from skyloom.inference.elements import from_bfloat16
+from skyloom.inference.model import Model
 from skyloom.recipes.batch.inputs import RowReader, unheld
 from skyloom.recipes.batch.outputs import AnswerWriter
+from skyloom.recipes.batch.predicting import LoadedModels
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
 from skyloom.recipes.batch.stride import Stride
 from skyloom.rooms.batch.model import NotPredictable
@@ -35,6 +37,25 @@ def test_all_rows_are_predicted_in_order_with_their_ids(desk: Desk) -> None:
     assert [row["prediction"] for row in found] == expected.argmax(axis=1).tolist()
     np.testing.assert_allclose([row["score"] for row in found], expected.max(axis=1), rtol=1e-6)
     assert "3,000 of 3,000 rows" in desk.said[-1] and "100%" in desk.said[-1]
+
+
+def test_models_that_were_measured_go_on_and_others_are_let_go() -> None:
+    asked: list[int] = []
+
+    def load(threads: int) -> Model:
+        asked.append(threads)
+        return object()  # type: ignore[return-value]
+
+    loaded = LoadedModels(load)
+    first = loaded(1)
+    loaded.free()
+    measured = [loaded(1), loaded(1), loaded(2)]
+    assert measured[0] is first and measured[1] is not first
+    loaded.free(1)
+    assert {id(loaded(1)), id(loaded(1))} == {id(one) for one in measured[:2]}
+    assert asked == [1, 1, 2]
+    loaded(2)
+    assert asked == [1, 1, 2, 2]
 
 
 def test_part_of_a_split_keeps_the_ids_of_the_whole(desk: Desk) -> None:

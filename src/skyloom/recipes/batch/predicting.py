@@ -1,9 +1,10 @@
 """Rows of one version become predictions in another table. `predict` is the whole work as a function; memory holds a shard a worker.
 
-Workers claim ranges of rows, read each where it lies, and put its predictions on disk. The last step makes one version of all, under
-the draft's id. Killed anywhere, the next try goes on with the ranges that are missing.
+Workers claim ranges of rows, read each where it lies, and put its predictions on disk; the next rows are read meanwhile. The last step
+makes one version of all, under the draft's id. Killed anywhere, the next try goes on with the ranges that are missing.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from skyloom.inference.model import Model, ModelFailed
 from skyloom.inference.tensors import Array
 from skyloom.ports.tables import ROW_ID, Tables, TableVersion
 from skyloom.recipes.batch import stride as strides
+from skyloom.recipes.batch.ahead import ahead
 from skyloom.recipes.batch.inputs import RowReader
 from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.progress import BatchProgress
@@ -33,6 +35,7 @@ _SHARD_BYTES = 32 * 2**20
 _MAX_SHARD_ROWS = 262_144
 _READ_ROWS, _READ_BYTES = 8_192, 4 * 2**20  # larger batches cost new pages of memory, and leave the caches
 _MEASURED_ROWS, _MEASURED_BYTES, _LEAST_MEASURED = 2_048, 8 * 2**20, 32
+_AHEAD = 4  # batches that are read while the model works on one: the first of a range comes after a while
 _FAILED = "the model failed on this row"
 
 
@@ -96,19 +99,26 @@ class Work:
 
     def run(self, model: Model) -> None:
         """Do ranges until none is left."""
-        while not self.stop.is_set() and (one := self.shards.claim(self.shard_rows, 2 * self.pace.workers, self.least)):
-            batches, rejects = [], []
-            for batch in self._batches(one):
+        batches: list[pa.RecordBatch] = []
+        rejects: list[LostRow] = []
+        with contextlib.closing(ahead(self._batches(), _AHEAD)) as found:
+            for one, batch in found:
+                if batch is None:
+                    self.shards.keep(one, self.writer.schema, batches, rejects)
+                    batches, rejects = [], []
+                    continue
                 made, lost = self._predicted(model, batch)
                 batches += made
                 rejects += lost
                 self.progress.add(batch.num_rows)
-            self.shards.keep(one, self.writer.schema, batches, rejects)
 
-    def _batches(self, one: Range) -> Iterator[pa.RecordBatch]:
-        """Whole batches of the model's size, as far as the table gives them."""
+    def _batches(self) -> Iterator[tuple[Range, pa.RecordBatch | None]]:
+        """One range after the other, each in whole batches of the model's size as far as the table gives them, and None behind it."""
         columns = list(dict.fromkeys((*self.reader.names, *self.kept)))
-        return self.source.read(columns, one, self.read_rows)
+        while not self.stop.is_set() and (one := self.shards.claim(self.shard_rows, 2 * self.pace.workers, self.least)):
+            for batch in self.source.read(columns, one, self.read_rows):
+                yield one, batch
+            yield one, None
 
     def _predicted(self, model: Model, batch: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[LostRow]]:
         ids = batch.column(ROW_ID).to_numpy()
@@ -176,7 +186,8 @@ def predict(
     done = committed(source.tables, table, key)
     if done:
         return done
-    model = load(1)
+    models = LoadedModels(load)
+    model = models(1)
     schema = source.schema()
     reader = RowReader(model.manifest, making.columns, bundle)
     writer = AnswerWriter(model.manifest, [schema.field(name) for name in making.keep])
@@ -190,14 +201,43 @@ def predict(
         say(f"{ready:,} of {total:,} rows are done already" if ready else f"{total:,} rows to predict")
         read_bytes = _row_bytes(schema, (*reader.names, *making.keep))
         some = max(_LEAST_MEASURED, min(_MEASURED_ROWS, _MEASURED_BYTES // read_bytes))
-        pace = _pace(load, source, reader, model, cpus, total - ready, some)
+        models.free()
+        pace = _pace(models, source, reader, model, cpus, total - ready, some)
+        models.free(pace.threads)
         say(f"{pace.workers} x {pace.threads} threads, {pace.batch} rows at once: about {pace.rows_per_s:,.0f} rows/s")
         progress = BatchProgress(total, ready, say)
         rows = _shard_rows(pace, read_bytes + _row_bytes(writer.schema, writer.schema.names))
         read_rows = max(1, min(_READ_ROWS, _READ_BYTES // read_bytes) // pace.batch) * pace.batch
-        _all(Work(source, reader, writer, making.keep, pace, shards, progress, rows, read_rows), load)
+        _all(Work(source, reader, writer, making.keep, pace, shards, progress, rows, read_rows), models)
         note = _note(progress, pace)
     return _committed(making, source, shards, writer.schema, table, key, folder, keep, total, note)
+
+
+class LoadedModels:
+    """Models for so many threads, loaded when none of them is free. Thread-safe."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._given: list[tuple[int, Model]] = []
+        self._free: list[tuple[int, Model]] = []
+
+    def __call__(self, threads: int) -> Model:
+        """A model that nobody else has. Raises what loading raises."""
+        with self._lock:
+            found = next((one for one in self._free if one[0] == threads), None)
+            if found is not None:
+                self._free.remove(found)
+        given = found or (threads, self._load(threads))
+        with self._lock:
+            self._given.append(given)
+        return given[1]
+
+    def free(self, threads: int = 0) -> None:
+        """All that were given are free again; those for another number of threads are let go of, unless it is 0."""
+        with self._lock:
+            everything, self._given = [*self._free, *self._given], []
+            self._free = [one for one in everything if threads in (0, one[0])]
 
 
 def _pace(
