@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
-# Many tests wait for processes, so one worker more than there are cores.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Many tests wait for processes, so two workers more than there are cores.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Python keeps what it compiles, wherever it is told not to: every worker and every process of the tests would compile all of it anew.
 export PYTHONDONTWRITEBYTECODE :=
 

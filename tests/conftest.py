@@ -17,6 +17,14 @@ def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
     plane.end_everything()
 
 
+@pytest.fixture
+def warm_control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """The same with a process that has imported torch, for tests whose many ranks would import it each."""
+    plane = ControlPlane(tmp_path / "home", forked=True, SKYLOOM_WARM_POOL="1").start().ready()
+    yield plane
+    plane.end_everything()
+
+
 @pytest.fixture(scope="session")
 def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """One control plane for all tests that only add to it and look at what they added."""

@@ -86,15 +86,15 @@ def check_each_row_was_used_once_an_epoch(plane: ControlPlane, job_id: str, epoc
 
 
 def test_training_that_makes_room_resumes_and_ends_with_the_same_weights(
-    control_plane: ControlPlane, tmp_path: Path
+    warm_control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with control_plane.client(patience_s=30) as cloud:
+    with warm_control_plane.client(patience_s=30) as cloud:
         cloud.scheduling.set(min_run_s=0.0)
         alone = train(cloud, tmp_path, "alone", 3, 0.0)
         cloud.jobs.finish(alone, timeout_s=90)
         victim = train(cloud, tmp_path, "victim", 3, 0.2)
         deadline = time.monotonic() + 60
-        while steps_done(control_plane, victim, 1) < 5:
+        while steps_done(warm_control_plane, victim, 1) < 5:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         urgent = sleep(cloud, 1, cpus=8, priority=5, name="urgent")
@@ -103,22 +103,22 @@ def test_training_that_makes_room_resumes_and_ends_with_the_same_weights(
         assert (ended.job.attempt, ended.job.comebacks) == (2, 1)
         said = [item.what for item in cloud.overview.why(victim).evidence]
         assert any("preempted" in line and f"made room for job {urgent}" in line for line in said), said
-        assert 0 < steps_done(control_plane, victim, 2) < 3 * STEPS
-        check_each_row_was_used_once_an_epoch(control_plane, victim, 3)
+        assert 0 < steps_done(warm_control_plane, victim, 2) < 3 * STEPS
+        check_each_row_was_used_once_an_epoch(warm_control_plane, victim, 3)
         assert weights(cloud, victim) == weights(cloud, alone)
 
 
 def test_elastic_training_shrinks_for_another_job_grows_again_and_loses_no_row(
-    control_plane: ControlPlane, tmp_path: Path
+    warm_control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with control_plane.client(patience_s=30) as cloud:
+    with warm_control_plane.client(patience_s=30) as cloud:
         cloud.scheduling.set(min_run_s=0.0, restart_s=0.0)
         alone = train(cloud, tmp_path, "alone", 10, 0.0)
         cloud.jobs.finish(alone, timeout_s=90)
         elastic = train(cloud, tmp_path, "elastic", 10, 0.15, cpus=4, num_workers=(1, 2), expected_duration_s=3_000)
         until(cloud, elastic, lambda status: len(status.tasks) == 2 and status.state is JobState.RUNNING)
         deadline = time.monotonic() + 60
-        while steps_done(control_plane, elastic, 1) < 3:
+        while steps_done(warm_control_plane, elastic, 1) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         other = sleep(cloud, 120, cpus=4, name="other")
@@ -129,7 +129,7 @@ def test_elastic_training_shrinks_for_another_job_grows_again_and_loses_no_row(
         until(cloud, elastic, lambda status: len(status.tasks) == 2 and status.state is JobState.RUNNING)
         ended = cloud.jobs.finish(elastic, timeout_s=200)
         assert ended.job.comebacks == 2
-        check_each_row_was_used_once_an_epoch(control_plane, elastic, 10)
+        check_each_row_was_used_once_an_epoch(warm_control_plane, elastic, 10)
         for ours, theirs in zip(weights(cloud, elastic), weights(cloud, alone), strict=True):
             assert ours == pytest.approx(theirs, abs=1e-4)
 

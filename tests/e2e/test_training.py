@@ -154,20 +154,21 @@ def steps_reported(cloud: Client, run_id: str) -> list[int]:
     return [point.step for point in cloud.runs.series(run_id, "train/loss").points]
 
 
-def test_training_ends_in_the_same_weights_whatever_is_killed(control_plane: ControlPlane, digits: Path) -> None:
+@pytest.mark.timeout(400)
+def test_training_ends_in_the_same_weights_whatever_is_killed(warm_control_plane: ControlPlane, digits: Path) -> None:
     """Undisturbed; with the process of rank 1 killed; with the control plane killed: three times the same bytes."""
     told = {"epochs": 25, "batch_size": 32, "checkpoint_every_steps": 20, "report_every_steps": 1, "seed": 3}
     options: dict[str, Any] = {"dataset": "digits", "target": "label", "workers": 2, "parameters": told}
-    with control_plane.client(patience_s=30) as cloud:
+    with warm_control_plane.client(patience_s=30) as cloud:
         cloud.data.finish(cloud.data.create("digits", digits), timeout_s=60)
         cloud.data.finish(cloud.data.split("digits", stratify="label", seed=3), timeout_s=60)
         run_id, job_id = finish(cloud, "image", model="undisturbed", **options)
-        weights, steps = newest_weights(control_plane, job_id), steps_reported(cloud, run_id)
+        weights, steps = newest_weights(warm_control_plane, job_id), steps_reported(cloud, run_id)
         assert steps == list(range(1, len(steps) + 1))
         assert len(steps) == 25 * 8
 
         hurt = cloud.trainings.start("image", model="hurt", max_retries=1, **options).run
-        wait_for_a_checkpoint(control_plane, cloud, hurt.job_id)
+        wait_for_a_checkpoint(warm_control_plane, cloud, hurt.job_id)
         victim = cloud.jobs.get(hurt.job_id).tasks[1].pid
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
@@ -177,18 +178,18 @@ def test_training_ends_in_the_same_weights_whatever_is_killed(control_plane: Con
         assert "Resuming from the checkpoint of step" in output
         left_alone = "".join(cloud.jobs.follow(hurt.job_id, attempt=1))
         assert "Traceback" not in left_alone, left_alone
-        assert newest_weights(control_plane, hurt.job_id) == weights
+        assert newest_weights(warm_control_plane, hurt.job_id) == weights
         assert set(steps_reported(cloud, hurt.id)) == set(steps)
 
         orphaned = cloud.trainings.start("image", model="orphaned", max_retries=1, **options).run
-        wait_for_a_checkpoint(control_plane, cloud, orphaned.job_id)
-    control_plane.kill()
-    control_plane.start().ready()
-    with control_plane.client(patience_s=30) as cloud:
+        wait_for_a_checkpoint(warm_control_plane, cloud, orphaned.job_id)
+    warm_control_plane.kill()
+    warm_control_plane.start(SKYLOOM_WARM_POOL="0").ready()
+    with warm_control_plane.client(patience_s=30) as cloud:
         status = cloud.jobs.wait(orphaned.job_id, timeout_s=110)
         assert (status.state, status.job.attempt) == (JobState.SUCCEEDED, 1), status.message
         assert cloud.runs.get(orphaned.id).state is JobState.SUCCEEDED
-        assert newest_weights(control_plane, orphaned.job_id) == weights
+        assert newest_weights(warm_control_plane, orphaned.job_id) == weights
         assert steps_reported(cloud, orphaned.id) == steps
         for name, origin in (("undisturbed", run_id), ("hurt", hurt.id), ("orphaned", orphaned.id)):
             (version,) = cloud.models.get(name).versions
