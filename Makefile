@@ -9,6 +9,8 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 ARGS ?=
 # Many tests wait for processes, so one worker more than there are cores.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Python keeps what it compiles, wherever it is told not to: every worker and every process of the tests would compile all of it anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-chaos bench-abuse bench-predict serve-proto reference up clean
 
@@ -19,7 +21,7 @@ demo: $(READY) ## the main job: raw data to a live, monitored model
 	$(BIN)/python examples/digits/demo.py $(ARGS)
 
 test: $(READY) ## every test
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $$(grep -rl --include='*.py' 'mark\.alone' tests)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not alone" $(ARGS)
 
 test-quick: $(READY) ## the tests that take seconds

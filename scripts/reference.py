@@ -15,7 +15,7 @@ import msgspec
 
 from skyloom.cli.commands import TABLE
 from skyloom.cli.exits import JOB_CODES
-from skyloom.cli.render import EXIT_CODES
+from skyloom.core.exit_codes import EXIT_CODES
 from skyloom.core.operation import Operation
 from skyloom.faces.rest.errors import STATUS
 from skyloom.operations import OPERATIONS

@@ -12,7 +12,7 @@ from tests.terminal import Said, Terminal
 @pytest.fixture
 def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
     """A started control plane in an empty folder; everything it runs is ended afterwards. For tests that kill, count or list."""
-    plane = ControlPlane(tmp_path / "home").start().ready()
+    plane = ControlPlane(tmp_path / "home", forked=True).start().ready()
     yield plane
     plane.end_everything()
 

@@ -68,7 +68,7 @@ class ControlPlane:
 
     def _answers(self, url: str) -> bool:
         try:
-            return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
+            return httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -3,4 +3,6 @@
 import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.forked_plane", "tests.recipes.ingest_process"])
+FORKS.set_forkserver_preload(
+    ["tests.forked_plane", "tests.forked_command", "tests.crashing", "tests.recipes.ingest_process"]
+)

@@ -29,7 +29,7 @@ from benchmarks.serving.servers import Target
 from benchmarks.serving.wires import Inputs, Wire
 
 _GOAL_RATIO, _GOAL_MS = 2.0, 10.0
-_BEGIN_S = 0.7  # until an abuser runs
+_BEGIN_S = 0.2  # of abuse, before others are looked at
 
 
 def main() -> int:
@@ -71,15 +71,18 @@ def _victim(target: Target, inputs: Inputs, acts_per_s: float) -> Victim:
 
 @contextmanager
 def _abusing(name: str, victim: Victim) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.serving.abusers", name, json.dumps(victim._asdict())])
+    words = [sys.executable, "-m", "benchmarks.serving.abusers", name, json.dumps(victim._asdict())]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
+        process.stdout.readline()  # it has begun
         time.sleep(_BEGIN_S)
         if process.poll() is not None:
             raise RuntimeError(f"the abuser {name} ended with {process.returncode}")
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _abused(name: str, target: Target, inputs: Inputs, asked: argparse.Namespace) -> dict[str, object]:

@@ -88,11 +88,13 @@ from skyloom.rooms.serving.answers import RequestAnswers
 from skyloom.rooms.serving.service import Serving
 from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import ports as tenancy_ports
+from skyloom.rooms.tenancy.retention import Retention
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.tracking.service import Tracking
 from skyloom.rooms.training.ports import found_in
 from skyloom.rooms.training.service import Training
 from skyloom.rooms.triggers import ports as triggers_ports
+from skyloom.rooms.triggers.bodies import HookBodies
 from skyloom.rooms.triggers.rules import secret_of as hook_secret_of
 from skyloom.rooms.triggers.running import Runner
 from skyloom.rooms.triggers.service import Triggers
@@ -187,6 +189,7 @@ class Embedded:
         self._services += [self._tenancy, secrets, Scheduling(store, clock), self._pools]
         self._services += [self._jobs, self.sessions, self._arrays, self._schedules, templates, self._cost]
         outlook = JobOutlook(clock, waits, self._job_loop.picture)
+        retention = Retention(store, clock, settings.event_days * 86_400.0, settings.audit_days * 86_400.0)
         live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
         placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
         self._loops += [
@@ -199,6 +202,7 @@ class Embedded:
             Loop("arrays", self._arrays.tick, arrays_ports.COLLECTIONS, STEADY),
             Loop("schedules", self._schedules.tick, schedules_ports.COLLECTIONS),
             Loop("tenancy", self._tenancy.tick),
+            Loop("retention", retention.tick, (), CALM),
         ]
 
     def _build_life(self, settings: Settings) -> None:
@@ -264,7 +268,11 @@ class Embedded:
         errands.done = calls.wake
         runner = Runner(ids, self._functions, self._templates, self._jobs, self._batch)
         secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
-        self.triggers = Triggers(store, clock, ids, self._outbox, self._tenancy, self._functions, runner, secret_of)
+        keep_s, keep_bytes = self.settings.hook_days * 86_400.0, parse_bytes(self.settings.hook_size)
+        bodies = HookBodies(store, clock, keep_s, keep_bytes)
+        self.triggers = Triggers(
+            store, clock, ids, self._outbox, self._tenancy, self._functions, runner, bodies, secret_of
+        )
         self.triggers.notice = self._notice
         watched = (*triggers_ports.COLLECTIONS, functions_ports.INVOCATIONS, EVENTS)
         self._services += [self._functions, self.triggers]

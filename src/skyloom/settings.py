@@ -57,6 +57,12 @@ def _days(text: str) -> float:
     return days
 
 
+def _full_days(text: str) -> float:
+    if (days := _days(text)) < 1:
+        raise ValueError("at least one day")
+    return days
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -111,6 +117,22 @@ SETTINGS = (
         "request_log_days", 30.0, _days, "Days that request logs are kept; a prediction older than that has expired."
     ),
     Setting("request_log_size", "10GiB", _size, "Disk that all request logs may take; the oldest go first."),
+    Setting(
+        "hook_days",
+        7.0,
+        _days,
+        "How many days what callers sent to signed addresses of triggers is kept, if it was not delivered before.",
+    ),
+    Setting("hook_size", "64MiB", _size, "Disk that all of it may take; then calls are refused until there is room."),
+    Setting(
+        "event_days",
+        90.0,
+        _full_days,
+        "How many days the log of events is kept, at least 1; what waits longer to be delivered is passed over.",
+    ),
+    Setting(
+        "audit_days", 400.0, _full_days, "How many days the audit log is kept, at least 1. Costs are kept for ever."
+    ),
     Setting(
         "webhook_hosts",
         "",

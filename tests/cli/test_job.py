@@ -165,7 +165,7 @@ def test_run_with_requirements_installs_them_first_and_says_so(
     wheel(tmp_path / "links", "alpha")
     (tmp_path / "requirements.txt").write_text("alpha\n")
     (tmp_path / "bad.txt").write_text("alpha==9\n")
-    plane = ControlPlane(tmp_path / "home", **offline(tmp_path / "links", tmp_path / "uv")).start().ready()
+    plane = ControlPlane(tmp_path / "home", forked=True, **offline(tmp_path / "links", tmp_path / "uv")).start().ready()
     monkeypatch.setenv("SKYLOOM_HOME", str(plane.home))
     try:
         options = (*SMALL, "--requirements", str(tmp_path / "requirements.txt"))

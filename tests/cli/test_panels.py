@@ -10,7 +10,9 @@ from typer.main import get_command
 from skyloom.cli import main
 
 
-@pytest.mark.parametrize(("words", "first"), [(["deploy"], "--name"), (["job", "run"], "--name")])
+@pytest.mark.parametrize(
+    ("words", "first"), [(["deploy"], "--name"), (["job", "run"], "--name"), (["predict"], "--model")]
+)
 @pytest.mark.parametrize("columns", ["80", "120"])
 def test_help_shows_every_option_once_and_fits_the_terminal(
     words: list[str], first: str, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -31,7 +33,9 @@ def test_help_shows_every_option_once_and_fits_the_terminal(
     assert max(map(len, told.splitlines()[1:])) <= int(columns)
 
 
-@pytest.mark.parametrize("words", [["deploy"], ["job", "run"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["deploy"], ["job", "run"], ["predict"], ["function", "deploy"], ["function", "call"]], ids=" ".join
+)
 def test_examples_of_help_can_be_read_by_the_command(words: list[str]) -> None:
     command, said = _command(words), " ".join(["skyloom", *words, ""])
     examples = [line.strip().removeprefix(said) for line in (command.epilog or "").splitlines() if said in line]
@@ -45,3 +49,18 @@ def _command(words: list[str]):  # type: ignore[no-untyped-def]
     for word in words[1:]:
         command = command.commands[word]  # type: ignore[attr-defined]
     return command
+
+
+@pytest.mark.parametrize("words", [["deploy"], ["job", "run"], ["endpoint", "route"], ["function", "deploy"]])
+def test_help_has_words_and_no_names_of_types(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert not re.findall(r"<(?:str|int|float|list|path)[^|>]*>", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("noun", ["endpoint", "function"])
+def test_list_of_verbs_is_not_cut_at_80_columns(
+    noun: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([noun, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skyloom.cli.render import EXIT_CODES, _draw, progress, render, render_error, show, show_error
-from skyloom.core.errors import Category, InternalError, InvalidInput, NotFound
+from skyloom.cli.render import _draw, progress, render, render_error, show, show_error
+from skyloom.core.errors import InvalidInput, NotFound
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
@@ -178,13 +178,6 @@ def test_error_is_two_lines_and_its_category_decides_the_exit_code():
     assert file.getvalue() == "error not_found: There is no job \\x1b[0m.\nnext: List yours: skyloom job list.\n"
     body = json.loads(render_error(InvalidInput("No.", next_action=""), as_json=True))
     assert body == {"error": {"code": "invalid_input", "category": "invalid", "message": "No.", "next_action": ""}}
-
-
-def test_every_category_has_its_own_exit_code():
-    assert set(EXIT_CODES) == set(Category)
-    assert len(set(EXIT_CODES.values())) == len(Category)
-    assert not {0, 1} & set(EXIT_CODES.values())
-    assert EXIT_CODES[InternalError.category] == 70
 
 
 def test_progress_without_a_terminal_says_each_tenth_once(capsys: pytest.CaptureFixture[str]):

@@ -14,8 +14,8 @@ from google.protobuf.runtime_version import VersionError
 from skyloom import __version__
 from skyloom.cli import main, root
 from skyloom.cli.commands import TABLE, Row
-from skyloom.cli.render import EXIT_CODES
 from skyloom.core.errors import Category
+from skyloom.core.exit_codes import EXIT_CODES
 from skyloom.rooms.overview.model import Explanation, SubjectMissing, Why
 from skyloom.rooms.serving.model import EndpointMissing, GetEndpoint
 from skyloom.sdk.http import HttpTransport

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from skyloom.sdk.running import born, running
+from tests.forked_command import run_command
 from tests.terminal import Said
 
 Skyloom = Callable[..., Said]
@@ -24,15 +25,7 @@ def skyloom(tmp_path: Path) -> Iterator[Skyloom]:
     environment = {**os.environ, "SKYLOOM_HOME": str(home), "SKYLOOM_PORT": "0", "SKYLOOM_WARM_POOL": "0"}
 
     def run(*words: str, **variables: str) -> Said:
-        done = subprocess.run(
-            [sys.executable, "-m", "skyloom.cli", *words],
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return run_command(words, {**environment, **variables}, tmp_path)
 
     yield run
     run("down", "--stop-jobs")

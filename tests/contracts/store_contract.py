@@ -139,6 +139,19 @@ class StoreContract:
         assert newest[0][0] == max(seq for seq, _ in store.read(lambda view: view.entries(LINES)))
         assert store.read(lambda view: view.entries(LINES, after=newest[0][0])) == []
 
+    def test_trimmed_log_keeps_its_numbers_and_its_newest(self, store: Store) -> None:
+        numbers = [store.write(lambda tx, name=name: tx.append(LINES, Line(subject=name))) for name in "abcd"]
+
+        def trim(through: int, limit: int) -> tuple[int, set[str]]:
+            return store.write(lambda tx: (tx.trim(LINES, through=through, limit=limit), set(tx.touched)))
+
+        assert trim(numbers[2], 2) == (2, set())
+        assert [seq for seq, _ in store.read(lambda view: view.entries(LINES))] == numbers[2:]
+        assert (trim(numbers[2], 2), trim(numbers[2], 2)) == ((1, set()), (0, set()))
+        assert store.read(lambda view: view.entries(LINES, {"subject": "a"})) == []
+        assert trim(numbers[3], 5) == (1, set())
+        assert store.write(lambda tx: tx.append(LINES, Line(subject="e"))) > numbers[3]
+
     def test_write_from_many_threads_loses_nothing(self, store: Store) -> None:
         store.write(lambda tx: tx.insert(BOXES, box("counter")))
 

@@ -158,14 +158,17 @@ PLACES = ("nothing", "%00", "..%2f..", "x" * 3_000, "é")
 def test_request_that_cannot_be_meant_is_never_a_server_error(cloud_process: ControlPlane, kind: Any) -> None:
     route = kind.route
     headers = {"authorization": f"Bearer {cloud_process.token}", "content-type": "application/json"}
-    with httpx.Client(base_url=cloud_process.url, headers=headers, trust_env=False) as http:
-        for place in PLACES:
+    with httpx.Client(base_url=cloud_process.url, headers=headers, trust_env=False, verify=False) as http:
+        for number, place in enumerate(PLACES):
             path = route.full_path.replace("{project}", "default")
             while "{" in path:
                 path = path[: path.index("{")] + place + path[path.index("}") + 1 :]
             is_read = route.verb in (Verb.GET, Verb.DELETE)
             asked = [{"params": {"limit": "x", "cursor": "%00", "name": place}}] if is_read else []
-            for options in asked or [{"content": body} for body in BODIES]:
+            bodies = BODIES[
+                :: 1 + 4 * (number > 0)
+            ]  # all of them once; elsewhere one of each kind, since a place is read before them
+            for options in asked or [{"content": body} for body in bodies]:
                 answer = http.request(route.verb.value, path, **options)
                 assert answer.status_code < 500, (path, options, answer.text)
                 if answer.status_code >= 400 and answer.headers.get("content-type") == "application/json":

@@ -19,7 +19,7 @@ SMALL = {"cpus": 0.2, "memory": "256MiB"}
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[ControlPlane]:
     wheel(tmp_path / "links", "alpha")
-    plane = ControlPlane(tmp_path / "home", **offline(tmp_path / "links", tmp_path / "uv")).start().ready()
+    plane = ControlPlane(tmp_path / "home", forked=True, **offline(tmp_path / "links", tmp_path / "uv")).start().ready()
     yield plane
     plane.end_everything()
 

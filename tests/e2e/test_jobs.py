@@ -16,6 +16,8 @@ from skyloom.rooms.jobs.model import FileMissing, ImpossibleRequest, JobMissing,
 from skyloom.sdk.client import Client
 from skyloom.sdk.jobs import JobFailed
 from tests.control_plane import ControlPlane
+from tests.e2e.test_serving import register
+from tests.inference.serving import write_bundle
 
 SMALL = Resources(cpus=0.2, memory_bytes=2**27)
 COUNT = """
@@ -157,6 +159,24 @@ def test_queued_job_says_what_it_waits_for(control_plane: ControlPlane) -> None:
         assert "needs 3 CPUs, 0 free" in cloud.jobs.get(waiting.id).message
         cloud.jobs.cancel(holder.id)
         assert cloud.jobs.wait(waiting.id, timeout_s=20).state is JobState.SUCCEEDED
+
+
+def test_small_job_passes_a_large_one_that_waits_for_what_an_endpoint_holds_for_good(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    with control_plane.client() as cloud:
+        register(cloud, bundle)
+        cloud.endpoints.deploy("toy", num_replicas=1, cpus=1, memory="512MiB")
+        wait_for(lambda: any(status.state is JobState.RUNNING for status in cloud.jobs.list(live=True).items))
+        large = cloud.jobs.submit(python("0", resources=Resources(cpus=8))).job
+        small = cloud.jobs.submit(python("0")).job
+        assert cloud.jobs.wait(small.id, timeout_s=20).state is JobState.SUCCEEDED
+        why = cloud.overview.why(large.id)
+        assert "what holds them never ends by itself" in why.message
+        assert why.next_action.startswith("Scale down or stop endpoint toy revision 1; or add a machine")
+        cloud.endpoints.stop("toy")
+        cloud.jobs.cancel(large.id)
 
 
 def test_gang_gets_rendezvous_variables(control_plane: ControlPlane) -> None:

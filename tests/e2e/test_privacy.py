@@ -27,7 +27,7 @@ def test_home_after_a_full_run_is_its_owners_alone_and_holds_no_secret_but_the_f
 ) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)  # an owner who made it himself
-    plane = ControlPlane(home).start().ready()
+    plane = ControlPlane(home, forked=True).start().ready()
     try:
         with plane.client() as cloud:
             printed = run(cloud, tmp_path)

@@ -44,7 +44,7 @@ class Places(skyloom.Service):
 def test_service_is_deployed_with_its_packages_called_and_streamed(tmp_path: Path) -> None:
     wheel(tmp_path / "links", "atlasaurus", "1.0")
     (tmp_path / "places.py").write_text(SOURCE)
-    plane = ControlPlane(tmp_path / "home", **offline(tmp_path / "links", tmp_path / "uv")).start()
+    plane = ControlPlane(tmp_path / "home", forked=True, **offline(tmp_path / "links", tmp_path / "uv")).start()
     try:
         plane.ready()
         with plane.client() as cloud:

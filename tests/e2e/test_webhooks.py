@@ -73,7 +73,7 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path / "home", SKYLOOM_WEBHOOK_HOSTS="127.0.0.1").start().ready()
+    plane = ControlPlane(tmp_path / "home", forked=True, SKYLOOM_WEBHOOK_HOSTS="127.0.0.1").start().ready()
     yield plane
     plane.end_everything()
 

@@ -150,11 +150,11 @@ def test_supervisor_killed_at_any_disk_call_runs_the_task_at_most_once(tmp_path:
         prepared(base, say, environment={"MARKS": str(base / "runs")})
         return base
 
-    total = calls_until_done(SUPERVISE, fresh("unharmed"))
+    total = calls_until_done(SUPERVISE, fresh("unharmed"), forked=False)
     assert total >= 8
     for k in range(1, total + 1):
         base = fresh(str(k))
-        run_and_crash(SUPERVISE, base, k)
+        run_and_crash(SUPERVISE, base, k, forked=False)
         engine = LocalEngine(base / "tasks", warm=False)
         seen = look(engine, "t0")
         assert seen.phase in (TaskPhase.ABSENT, TaskPhase.ENDED), f"killed at call {k}"
@@ -170,12 +170,12 @@ def test_supervisor_killed_at_any_disk_call_runs_the_task_at_most_once(tmp_path:
 @pytest.mark.slow
 def test_launch_killed_at_any_disk_call_runs_each_task_once(tmp_path: Path) -> None:
     (tmp_path / "unharmed").mkdir()
-    total = calls_until_done(LAUNCH, tmp_path / "unharmed")
+    total = calls_until_done(LAUNCH, tmp_path / "unharmed", forked=False)
     assert total >= 20
     for k in range(1, total + 1):
         base = tmp_path / str(k)
         base.mkdir()
-        run_and_crash(LAUNCH, base, k)
+        run_and_crash(LAUNCH, base, k, forked=False)
         engine = LocalEngine(base / "tasks", warm=False)
         say = sh(f"echo x >> {base}/runs; echo $MASTER_PORT >> {base}/ports")
         plan = one("t0", say)

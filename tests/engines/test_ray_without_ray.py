@@ -379,6 +379,7 @@ def test_lost_node_is_said_after_the_lease_and_stays_said(tmp_path: Path) -> Non
     assert look(engine, "g.1").phase is TaskPhase.RUNNING
     was_gone = False
     while look(engine, "g.1").phase is not TaskPhase.ENDED:
+        time.sleep(0.01)
         was_gone = is_gone(pid)
     seen = look(engine, "g.1")
     assert was_gone, "the verdict came before the end"
@@ -492,12 +493,12 @@ def test_launch_killed_at_any_disk_call_runs_each_task_once(tmp_path: Path, monk
     """Control plane and keepers die together, at each write of either; the reservation is forgotten too."""
     monkeypatch.setenv("PYTHONPATH", f"{Path(skyloom.__file__).parents[1]}:{Path(__file__).parents[2]}")
     (tmp_path / "unharmed").mkdir()
-    total = calls_until_done(LAUNCH, tmp_path / "unharmed")
+    total = calls_until_done(LAUNCH, tmp_path / "unharmed", forked=False)
     assert total >= 30
     for k in range(1, total + 1, 6):  # the local engine's own writes are all tried in test_local_crashes
         base = tmp_path / str(k)
         base.mkdir()
-        run_and_crash(LAUNCH, base, k)
+        run_and_crash(LAUNCH, base, k, forked=False)
         engine = engine_of(base, FakeCluster(base / "nodes", NODES))
         say = sh(f"echo x >> {base}/runs; echo $MASTER_PORT >> {base}/ports")
         tasks = [TaskPlan(task_id=f"t{rank}", entry=say, machine="ab"[rank]) for rank in (0, 1)]

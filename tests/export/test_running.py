@@ -110,7 +110,7 @@ def server_of(out: Path, alone: dict[str, str]) -> Iterator[httpx.Client]:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         port = msgspec.json.decode((out / "ready.json").read_bytes(), type=Listening).rest_port
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
             yield client
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0

@@ -14,6 +14,7 @@ def owner(cloud_process: ControlPlane) -> httpx.Client:
         base_url=cloud_process.url,
         headers={"authorization": f"Bearer {cloud_process.token}"},
         trust_env=False,
+        verify=False,
         timeout=20,
     )
 

@@ -196,7 +196,7 @@ def running(
     try:
         listening = process.wait_ready(ready_s)
         base = f"http://127.0.0.1:{listening.rest_port}"
-        with httpx.Client(base_url=base, headers=HEADERS, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=base, headers=HEADERS, timeout=20, trust_env=False, verify=False) as client:
             yield process, client, listening
     finally:
         process.end()

@@ -14,7 +14,7 @@ from skyloom.blobs.memory import MemoryBlobs
 from skyloom.inference import sampling as samplings
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.journal import Journal, LogFile, RequestLogFull
-from skyloom.inference.sampling import SampledLog, Sampler
+from skyloom.inference.sampling import GuestLog, SampledLog, Sampler
 from skyloom.inference.tensors import Call
 from skyloom.rooms.registry.bundle import Datatype, Manifest, ModelKind, Signature, TensorSpec
 from skyloom.rooms.serving.predictions import log_name, starts_of
@@ -263,6 +263,29 @@ def test_answers_that_are_redacted_are_not_in_the_request_log_either(tmp_path):
     log.close()
     first, second = (tmp_path / "logs" / "rep_a.jsonl").read_bytes().splitlines()
     assert b"0.8125" not in first and b"0.8125" in second
+
+
+@pytest.mark.parametrize(
+    ("drop", "output", "is_kept"),
+    [
+        (("scores",), "scores", False),  # said of the guest's output by its name
+        (("scores",), "logits", False),  # answers are redacted, and nobody has said anything of this one
+        (("age",), "age_years", True),
+        (("age",), "age", False),
+        ((), "logits", True),
+    ],
+)
+def test_answers_of_a_guest_are_logged_only_where_its_own_outputs_may_be(tmp_path, drop, output, is_kept):
+    folder = Folder(tmp_path, drop=drop)
+    spec = TensorSpec(name=output, datatype=Datatype.FP32, shape=(-1, 2))
+    guest = msgspec.structs.replace(TABULAR, signature=Signature(inputs=TABULAR.signature.inputs, outputs=(spec,)))
+    guest = msgspec.structs.replace(guest, columns=("a", "b", "c"))
+    journal = Journal(LogFile(tmp_path / "logs", "rep_a"), "rev_1", guest.signature, "version_2")
+    log = GuestLog(journal, folder.sampler, guest)
+    log.write([tabular([[1, 2, 3]], sure=0.8125)])
+    journal.log.close()
+    assert (b"0.8125" in (tmp_path / "logs" / "rep_a.jsonl").read_bytes()) is is_kept
+    assert not (tmp_path / "samples").exists()
 
 
 def test_rows_that_a_full_disk_did_not_take_are_counted_once(tmp_path, monkeypatch):

@@ -105,6 +105,9 @@ def test_model_answers_as_it_does_alone_while_others_are_answered_too(served) ->
             parts = [part async for part in await one("w1 w2 w3", stream=True)]
             assert "".join(part.choices[0].delta.content or "" for part in parts).strip() == expected
             assert len([part for part in parts if part.choices[0].delta.content]) > 2
+            both = await one("w1 w2 w3", n=2)
+            assert [choice.message.content.strip() for choice in both.choices] == [expected] * 2
+            assert (both.usage.prompt_tokens, both.usage.completion_tokens) == (3, 12)
             word = expected.split()[2]
             stopped = (await one("w1 w2 w3", stop=[word])).choices[0]
             assert stopped.message.content.lstrip() == expected.partition(word)[0]

@@ -11,7 +11,7 @@ from skyloom.rooms.jobs.model import GetJob, Job, JobSpec, JobState, JobStatus
 from skyloom.rooms.registry.model import GetModelVersion
 from skyloom.rooms.serving.model import Deploy, EndpointMissing, EndpointState, GetEndpoint
 from skyloom.sdk.data import DataCalls
-from skyloom.sdk.serving import EndpointCalls, PredictionRefused, _tensors
+from skyloom.sdk.serving import EndpointCalls
 
 FILES = (SimpleNamespace(size_bytes=100 * 2**20),)
 VERSION = SimpleNamespace(manifest=SimpleNamespace(files=FILES))
@@ -81,9 +81,3 @@ def test_draft_whose_job_waits_is_told_of(monkeypatch) -> None:
     begun = SimpleNamespace(draft=draft)
     assert DataCalls(SimpleNamespace(send=send)).finish(begun, tell=told.append) == "version"
     assert told == ["job job_a waits: needs 1 CPU, 0.5 free"]
-
-
-def test_rows_by_name_are_refused_with_where_they_go() -> None:
-    with pytest.raises(PredictionRefused) as refused:
-        _tensors([{"name": "x", "datatype": "FP32"}], [{"sepal length": 5.1}])
-    assert "/predict" in refused.value.next_action

@@ -20,8 +20,9 @@ def test_job_that_waits_is_told_of_after_a_moment_when_it_changes_and_not_too_of
     monkeypatch.setattr("skyloom.sdk.jobs.time.monotonic", lambda: float(next(seconds)))
     said: list[str] = []
     news = JobNews(said.append)
-    for _ in range(30):
-        assert news.of(QUEUED) is QUEUED
+    for minutes in range(30):
+        status = msgspec.structs.replace(QUEUED, outlook=f"likely to start in {max(3, minutes)} min")
+        assert news.of(status) is status
     assert said == ["job job_a waits: needs 4 GPUs, 2 free; likely to start in 3 min"]
     other = msgspec.structs.replace(QUEUED, message="needs 4 GPUs, 3 free")
     for _ in range(30):

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
+from skyloom.cli import ready_to_paste, traffic, values
 from skyloom.cli import scaling_options as asked
-from skyloom.cli import traffic, values
+from skyloom.cli.awaiting import awaited
 from skyloom.cli.frame import AsJson, Project, Secret, cloud, word
 from skyloom.cli.panels import panelled
-from skyloom.cli.render import show
+from skyloom.cli.render import say_how, show
 from skyloom.core.resources import parse_bytes
 from skyloom.rooms.serving.model import EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
@@ -19,17 +20,17 @@ Served = Annotated[
     str,
     typer.Argument(
         metavar="MODEL[:VERSION]|FILE.py[:CLASS]",
-        help="Version: a number or an alias; else the newest. Or a service of your own Python.",
+        help="A registered model (VERSION: a number or an alias; else the newest), or a service of your own Python.",
     ),
 ]
 EndpointName = Annotated[
     str | None, typer.Option("--name", help="Of the endpoint.  [default: MODEL]", show_default=False)
 ]
 Replicas = Annotated[
-    int | None, typer.Option("--replicas", "-r", min=1, help="How many processes answer.", show_default=False)
+    int | None, typer.Option("--replicas", "-r", min=1, help="So many processes answer.", show_default=False)
 ]
 Cpus = Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores for each.", show_default=False)]
-Memory = Annotated[str | None, typer.Option("--memory", help="Memory for each.", show_default=False)]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory for each: 2GiB.", show_default=False)]
 PictureUrls = Annotated[
     bool | None,
     typer.Option("--picture-urls/--no-picture-urls", help="Fetch pictures that requests name by http addresses."),
@@ -140,8 +141,10 @@ def deploy(
     with cloud(project) as client:
         status = _deployed(client, model, name, told, options, picture_urls)
         if not detach:
-            status = _awaited(client, status, values.duration_s(timeout))
+            status = awaited(client, status.endpoint.name, values.duration_s(timeout))
         show(status, as_json)
+        if not (detach or as_json):
+            say_how(ready_to_paste.ask_endpoint(client, status))
 
 
 def _deployed(
@@ -171,15 +174,3 @@ def _offer(cache: str | None, cache_ttl: str, urgent: list[str] | None, secret: 
         kept = CacheRule(size_bytes=parse_bytes(values.size(cache)), ttl_s=values.duration_s(cache_ttl))
     lanes = None if urgent is None else LaneRule(urgent=tuple(urgent))
     return {"cache": kept, "lanes": lanes, "secrets": None if secret is None else values.secrets(secret)}
-
-
-def _awaited(client: Client, status: EndpointStatus, timeout_s: float) -> EndpointStatus:
-    """An endpoint once it answers; what keeps it is said meanwhile, once."""
-    said: list[str] = []
-
-    def watch(seen: EndpointStatus) -> None:
-        if seen.message and seen.message not in said:
-            said.append(seen.message)
-            typer.echo(seen.message, err=True)
-
-    return client.endpoints.wait(status.endpoint.name, timeout_s=timeout_s, watch=watch)

@@ -107,7 +107,7 @@ def route(
 
 @app.command()
 def rollback(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
-    """Give all the traffic back to the revision that had all of it before. Ends a canary."""
+    """Go back to the revision that had all the traffic before. Ends a canary."""
     with cloud(project) as client:
         show(client.endpoints.rollback(endpoint), as_json)
 
@@ -128,7 +128,7 @@ def abort(endpoint: Name, project: Project = None, as_json: AsJson = False) -> N
 
 @app.command()
 def compare(endpoint: Name, project: Project = None, as_json: AsJson = False) -> None:
-    """Show the revisions that share the traffic side by side: errors, latency, and what is proven of their difference."""
+    """Compare the revisions that share the traffic. Side by side: errors, latency, and what is proven of their difference."""
     with cloud(project) as client:
         show(client.endpoints.compare(endpoint), as_json)
 
@@ -182,7 +182,7 @@ def quality(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how good its answers are, by revision and over time, as far as somebody said what was true (skyloom feedback)."""
+    """Show how good its answers are. By revision and over time, as far as somebody said what was true (skyloom feedback)."""
     if page is not None:
         quality_page.check_page(page)
     with cloud(project) as client:
@@ -201,6 +201,6 @@ def monitor(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show its rate, errors, latency, open alerts, and how far live traffic has moved from training, feature by feature."""
+    """Show its rate, errors, latency, open alerts and drift. Drift is how far live traffic has moved from training, feature by feature."""
     with cloud(project) as client:
         show(client.endpoints.monitor(endpoint, duration_s(window), num_features), as_json)

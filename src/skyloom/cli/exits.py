@@ -1,4 +1,4 @@
-"""Exit codes that are no error's: the end of a job as a number. Errors have theirs in `render.EXIT_CODES`.
+"""Exit codes that are no error's: the end of a job as a number. Errors have theirs in `core.exit_codes`.
 
 ``job run`` and ``job logs -f`` answer with the job's own exit code, or 128 and the signal's number; what has neither is in the table.
 """

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from skyloom.cli import values
+from skyloom.cli import ready_to_paste, values
+from skyloom.cli.awaiting import awaited
 from skyloom.cli.frame import AsJson, Cursor, Limit, Project, Secret, cloud, words
-from skyloom.cli.render import show, to_json
+from skyloom.cli.render import say_how, show, to_json
 from skyloom.cli.wording import safe_output
 from skyloom.core.errors import InvalidInput
 from skyloom.rooms.functions.model import InvocationState
@@ -20,36 +21,60 @@ FunctionName = Annotated[
     str, typer.Argument(metavar="NAME[:ENTRY]", help="The entry may be left out where it has one.")
 ]
 OnlyName = Annotated[str, typer.Argument(metavar="NAME")]
+_WAIT_S = 120.0
 InvocationId = Annotated[str, typer.Argument(metavar="INVOCATION", help="Its id.")]
+
+
+DEPLOY_EXAMPLES = """
+\b
+Examples:
+  skyloom function deploy greet.py
+  skyloom function deploy work.py:greet,count --name tools --max 8
+"""
+CALL_EXAMPLES = """
+\b
+Examples:
+  skyloom function call greet --json '{"name": "Ann"}'
+  skyloom function call tools:count --async --json '{"text": "a b"}'
+"""
 
 
 class ArgumentsNotJson(InvalidInput):
     """What is given as arguments is no JSON object."""
 
 
-@app.command()
+@app.command(epilog=DEPLOY_EXAMPLES)
 def deploy(
-    file: Annotated[str, typer.Argument(metavar="FILE.py[:FUNCTION,…]", help="Else those decorated, or the only one.")],
-    name: Annotated[str | None, typer.Option("--name", help="[default: the file's]", show_default=False)] = None,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py[:FUNCTION,…]", help="Without FUNCTION: those that are decorated, else the only one."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What it is called by.  [default: the file's]", show_default=False)
+    ] = None,
     requirements: Annotated[
         Path | None,
         typer.Option("--requirements", "-r", metavar="FILE", help="Packages; else the file's own '# /// script'."),
     ] = None,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="Of one call.  [default: 60s]")] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", help="How long one call may take.  [default: 60s]")
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", min=1, help="Calls at a time in a process.  [default: 1]")
     ] = None,
-    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores of a process.")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help="Of a process: a hard limit.")] = None,
-    most: Annotated[int, typer.Option("--max", min=1, max=100, help="Processes at most.")] = 4,
+    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="CPU cores of each process.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory of each process, a hard limit: 1GiB.")] = None,
+    most: Annotated[int, typer.Option("--max", min=1, max=100, help="So many processes at most.")] = 4,
     idle: Annotated[str, typer.Option("--idle", help="Asleep after so long without a call.")] = "60s",
-    attempts: Annotated[int, typer.Option("--attempts", min=1, max=20, help="Of a queued call.")] = 5,
+    attempts: Annotated[int, typer.Option("--attempts", min=1, max=20, help="How often a queued call is tried.")] = 5,
     secret: Secret = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once.")] = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put functions of a file up, or give a function its next revision. Its typed arguments become the schema."""
+    """Put functions of a file up; again: their next revision. Typed arguments become the schema."""
     path, _, names = file.partition(":")
     with cloud(project) as client:
         status = client.functions.deploy(
@@ -67,11 +92,14 @@ def deploy(
             secrets=None if secret is None else values.secrets(secret),
         )
         if not detach:
-            status = client.functions.wait(status.function.name)
+            awaited(client, status.endpoint.endpoint.name, _WAIT_S, f"skyloom function logs {status.function.name}")
+            status = client.functions.get(status.function.name)
         show(status, as_json)
+        if not (detach or as_json):
+            say_how(ready_to_paste.ask_function(status))
 
 
-@app.command()
+@app.command(epilog=CALL_EXAMPLES)
 def call(
     function: FunctionName,
     arguments: Annotated[
@@ -81,7 +109,7 @@ def call(
     key: Annotated[str, typer.Option("--key", help="With --async: the same key again is the same call.")] = "",
     project: Project = None,
 ) -> None:
-    """Call a function and print its answer as JSON; with --async the call waits for its turn, and is made again when it fails."""
+    """Call a function and print its answer as JSON. With --async the call waits for its turn, and is made again when it fails."""
     name, _, entry = function.partition(":")
     given = _arguments(sys.stdin.read() if arguments == "-" else arguments)
     if key and not later:
@@ -102,7 +130,7 @@ def list_(limit: Limit = 50, cursor: Cursor = None, project: Project = None, as_
 
 @app.command("show")
 def show_(function: OnlyName, project: Project = None, as_json: AsJson = False) -> None:
-    """Show a function: what it takes, its address, what waits, what it has cost."""
+    """Show a function: what it takes, its address, waits, cost."""
     with cloud(project) as client:
         show(client.functions.get(function), as_json)
 
@@ -153,7 +181,7 @@ def result(
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a queued call and its answer; with --wait only the answer, as JSON."""
+    """Show a queued call and its answer. With --wait only the answer, as JSON."""
     with cloud(project) as client:
         if wait is None:
             show(client.invocations.get(invocation), as_json)

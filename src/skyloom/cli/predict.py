@@ -2,27 +2,24 @@
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-import msgspec
 import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Detach, Project, cloud, word
 from skyloom.cli.job import attend
+from skyloom.cli.panels import panelled
 from skyloom.cli.render import show
+from skyloom.cli.rows import CsvRows, by_columns, read_rows
 from skyloom.cli.wording import safe_output
 from skyloom.core.errors import InvalidInput
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.recipes.batch.progress import is_line
+from skyloom.sdk.asking import Answer
 from skyloom.sdk.client import Client
 
 app = word("Ask an endpoint for predictions, or predict a whole dataset.")
-
-
-class RowsUnreadable(InvalidInput):
-    """The rows to predict cannot be read."""
 
 
 class PredictionUnclear(InvalidInput):
@@ -53,13 +50,31 @@ class ProgressWriter:
         self._out.write(line if self._is_open else f"{line}\n")
 
 
-@app.command()
+PANELS = {
+    "Rows now": "model",
+    "All rows of a dataset, in a job": "dataset to split column keep cpus memory detach",
+    "Again and again": "schedule cron time_zone",
+    "This command": "project as_json help",
+}
+EXAMPLES = """
+\b
+Examples:
+  skyloom predict iris '[[5.1, 3.5, 1.4, 0.2]]'
+  skyloom predict shop '{"age": 31, "city": "Paris"}'
+  skyloom predict shop @rows.csv --json
+  skyloom predict --dataset people --model churn --to people-scored
+"""
+
+
+@app.command(cls=panelled(PANELS), epilog=EXAMPLES)
 def predict(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its name or id.", show_default=False)] = "",
     rows: Annotated[
         str,
         typer.Argument(
-            metavar="ROWS", help="JSON: [[…], …] or {input: [[…], …]}; @FILE; - for stdin.", show_default=False
+            metavar="ROWS",
+            help="JSON: {column: …} or a list of such, [[…], …], {input: [[…], …]}; @FILE: JSON, CSV or a picture; - for stdin.",
+            show_default=False,
         ),
     ] = "",
     dataset: Annotated[
@@ -73,7 +88,7 @@ def predict(
         typer.Option(
             "--model",
             metavar="NAME[@VERSION]",
-            help="What predicts them; of an endpoint: one of its pack.",
+            help="With --dataset: what predicts them. At an endpoint: one of its pack.",
             show_default=False,
         ),
     ] = "",
@@ -81,7 +96,7 @@ def predict(
     split: Annotated[str, typer.Option("--split", help="Only the rows of this part.")] = "",
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="TAKEN=COLUMN", help="Where names differ; repeat it."),
+        typer.Option("--column", metavar="TAKEN=COLUMN", help="What the model takes is called so there; repeat it."),
     ] = None,
     keep: Annotated[
         list[str] | None,
@@ -90,24 +105,30 @@ def predict(
     cpus: Annotated[
         float | None, typer.Option("--cpus", min=0.1, help="Cores.  [default: the idle ones]", show_default=False)
     ] = None,
-    memory: Annotated[str, typer.Option("--memory", help="A hard limit.")] = "2GiB",
-    schedule: Annotated[str, typer.Option("--schedule", metavar="NAME", help="Do it again and again.")] = "",
+    memory: Annotated[str, typer.Option("--memory", help="Of the job: a hard limit.")] = "2GiB",
+    schedule: Annotated[
+        str, typer.Option("--schedule", metavar="NAME", help="Call it so, and do it at each slot of --cron.")
+    ] = "",
     cron: Annotated[str, typer.Option("--cron", help="When: '30 2 * * *' or @daily.")] = "",
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock: Europe/Berlin.")] = "UTC",
     detach: Detach = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send rows to an endpoint and print what it says: the first axis is the batch, one row is [[1, 2, 3]].
+    """Send rows to an endpoint and print what it says: labels and scores of a classifier; --json has the raw outputs too.
+
+    A row names the model's columns, or is a list of numbers; the first axis is the batch then, one row is [[1, 2, 3]].
 
     With --dataset, --model and --to: predict all rows of a dataset version in a job, into a dataset. With --schedule and --cron, at each
     slot, with the newest versions at that time. Ctrl-C only stops following.
     """
     if not dataset:
         _check_plain(endpoint, rows, {"--to": to, "--schedule": schedule})
-        inputs = _read(rows)
+        inputs = read_rows(rows)
         with cloud(project) as client:
-            return show(client.endpoints.predict(endpoint, inputs, model_name=model), as_json)
+            if isinstance(inputs, CsvRows):
+                inputs = by_columns(client, endpoint, model, inputs)
+            return _show_answer(client.endpoints.predict(endpoint, inputs, model_name=model), as_json)
     _check_batch(endpoint, model, to, schedule, cron)
     asked = _order(dataset, model, to, split, column or [], keep or [])
     if cpus is not None:
@@ -161,7 +182,7 @@ def _check_plain(endpoint: str, rows: str, batch: dict[str, str]) -> None:
     if not endpoint or not rows:
         raise PredictionUnclear(
             "There is no endpoint or no rows.",
-            next_action="skyloom predict ENDPOINT '[[1, 2, 3]]'; or: skyloom predict --dataset NAME --model NAME --to NAME",
+            next_action="skyloom predict ENDPOINT '[[1, 2, 3]]' or @rows.csv; or: skyloom predict --dataset NAME --model NAME --to NAME",
         )
 
 
@@ -180,13 +201,10 @@ def _check_batch(endpoint: str, model: str, to: str, schedule: str, cron: str) -
         raise PredictionUnclear("--schedule and --cron go together.", next_action="--schedule nightly --cron @daily")
 
 
-def _read(rows: str) -> Any:
-    try:
-        text = sys.stdin.read() if rows == "-" else Path(rows[1:]).read_text() if rows.startswith("@") else rows
-        return msgspec.json.decode(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RowsUnreadable(f"{rows!r} cannot be read: {error}.", next_action="Name a file with JSON rows.") from error
-    except msgspec.MsgspecError as error:
-        raise RowsUnreadable(
-            f"The rows are not JSON: {error}.", next_action="Write for example [[1, 2, 3]]."
-        ) from error
+def _show_answer(answer: Answer, as_json: bool) -> None:
+    """What the outputs mean, where that is known; --json has the outputs too."""
+    if as_json or not answer.predictions:
+        return show(answer, as_json)
+    show(answer.predictions)
+    print()
+    show({"prediction id": answer.prediction_id, "model": answer.model, "model version": answer.model_version})

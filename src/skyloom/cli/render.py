@@ -17,7 +17,8 @@ import msgspec
 from skyloom.cli import data_views, forecasts, money_views, views
 from skyloom.cli.columns import Column
 from skyloom.cli.wording import NOTHING, human, is_risky, safe
-from skyloom.core.errors import Category, SkyloomError
+from skyloom.core.errors import SkyloomError
+from skyloom.core.exit_codes import EXIT_CODES
 from skyloom.core.money import Money
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources
@@ -30,19 +31,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.tree import Tree
-
-# 1 is left for "what you waited for failed", 2 is also what the argument parser uses, 130 is Ctrl-C.
-EXIT_CODES: Mapping[Category, int] = {
-    Category.INVALID: 2,
-    Category.UNAUTHENTICATED: 3,
-    Category.DENIED: 4,
-    Category.NOT_FOUND: 5,
-    Category.CONFLICT: 6,
-    Category.LIMIT: 7,
-    Category.STORAGE_FULL: 8,
-    Category.UNAVAILABLE: 9,
-    Category.INTERNAL: 70,
-}
 
 _PIPED_WIDTH = 100_000  # wide enough that nothing is ever wrapped or cut
 _LEAST = 24  # characters that a long text gets at least; it is broken over lines
@@ -75,6 +63,12 @@ def show(value: object, as_json: bool = False, file: TextIO | None = None) -> No
 def say_written(what: str, path: Path) -> None:
     """Say on stderr where a file was written."""
     _write(sys.stderr, f"{what} written to {safe(str(path))}\n")
+
+
+def say_how(command: str) -> None:
+    """Say on stderr, below an answer, how to go on; nothing where there is nothing to say."""
+    if command:
+        _write(sys.stderr, f"\nask it: {command}\n")
 
 
 def render_error(error: SkyloomError, as_json: bool = False) -> str:

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from skyloom import __version__
 from skyloom.cli.commands import TABLE
+from skyloom.cli.plain_help import plainly
 from skyloom.core.errors import InternalError, InvalidInput, SkyloomError, Unavailable
 
 _INTERRUPTED = 130
@@ -43,7 +44,7 @@ class Words(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         row = self._rows.get(cmd_name)
-        return get_command(importlib.import_module(row.module).app) if row else None
+        return plainly(get_command(importlib.import_module(row.module).app)) if row else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

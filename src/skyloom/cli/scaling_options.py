@@ -45,15 +45,18 @@ Target = Annotated[
         show_default=False,
     ),
 ]
-Window = Annotated[str | None, typer.Option("--window", help="How far it looks back.", show_default=False)]
+Window = Annotated[str | None, typer.Option("--window", help="How far back it looks: 30s.", show_default=False)]
 UpDelay = Annotated[
-    str | None, typer.Option("--scale-up-delay", help="More must be right so long.", show_default=False)
+    str | None,
+    typer.Option("--scale-up-delay", help="Grow only when more were right for so long: 0s.", show_default=False),
 ]
 DownDelay = Annotated[
-    str | None, typer.Option("--scale-down-delay", help="Fewer must be right so long.", show_default=False)
+    str | None,
+    typer.Option("--scale-down-delay", help="Shrink only when fewer were right for so long: 5min.", show_default=False),
 ]
 ZeroAfter = Annotated[
-    str | None, typer.Option("--scale-to-zero-after", help="Without any request.", show_default=False)
+    str | None,
+    typer.Option("--scale-to-zero-after", help="Sleep after so long without a request: 90s.", show_default=False),
 ]
 FloorWords = Annotated[
     list[str] | None,

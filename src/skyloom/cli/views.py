@@ -153,7 +153,9 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("packed", guest_words, "guests"),
         of("replica.created_at"),
         of("replica.job_id", "job"),
-        of("replica.message"),
+        Column(
+            "message", lambda status: human("message", status.replica.message.partition(" | ")[0]), "replica.message"
+        ),
     ),
     PoolStatus: (
         of("pool.id", "pool"),

@@ -105,10 +105,12 @@ class HookCalled(msgspec.Struct, frozen=True, kw_only=True, tag="hook_called"):
     """Somebody called the signed address of a trigger. The subject is the trigger.
 
     Attributes:
-        body: what was sent, as text.
+        body_id: of what was sent, which is kept for a shorter time than this.
+        body: what was sent, as text, of events from before bodies were kept apart.
     """
 
-    body: str
+    body_id: str = ""
+    body: str = ""
 
 
 EventBody = (

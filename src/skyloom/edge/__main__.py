@@ -7,18 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from skyloom.core.errors import Category, InvalidInput, SkyloomError
+from skyloom.core.exit_codes import EXIT_CODES
 
-_CODES = {
-    Category.INVALID: 2,
-    Category.UNAUTHENTICATED: 3,
-    Category.DENIED: 4,
-    Category.NOT_FOUND: 5,
-    Category.CONFLICT: 6,
-    Category.LIMIT: 7,
-    Category.STORAGE_FULL: 8,
-    Category.UNAVAILABLE: 9,
-    Category.INTERNAL: 70,
-}
 Number = TypeVar("Number", int, float)
 _HOME = "~/.skyloom-edge"
 
@@ -39,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(told.run(told))
     except SkyloomError as error:
         print(f"error {error.code}: {error.message}\nnext: {error.next_action}", file=sys.stderr)
-        return _CODES[error.category]
+        return EXIT_CODES[error.category]
     except KeyboardInterrupt:
         return 130
 
@@ -53,7 +43,7 @@ def alone(arguments: Sequence[str] | None = None) -> int:
         "error terminal_missing: Here is a device only: skyloom edge.\nnext: For all other words: pip install skyloom",
         file=sys.stderr,
     )
-    return _CODES[Category.INVALID]
+    return EXIT_CODES[Category.INVALID]
 
 
 def _join(told: argparse.Namespace) -> int:
@@ -85,8 +75,8 @@ def _run(told: argparse.Namespace) -> int:
 
     home = Home(told.home)
     home.read()
+    home.hold()  # before anything is written: of two that begin at once, one only makes the token
     home.make()
-    home.hold()
     try:
         listeners = [listen(told.port)]
         if told.grpc_port >= 0:
@@ -94,7 +84,7 @@ def _run(told: argparse.Namespace) -> int:
     except OSError as error:
         raise EdgeUsage(f"The port cannot be used: {error.strerror}.", next_action="Choose another --port.") from error
     ports = ports_of(listeners)
-    (home.folder / "ports").write_text(" ".join(map(str, ports)) + "\n")
+    home.write_ports(ports)
     grpc = f", gRPC 127.0.0.1:{ports[1]}" if len(ports) > 1 else ""
     print(f"REST http://127.0.0.1:{ports[0]}{grpc}; programs here show the token in {home.token_file}", flush=True)
 

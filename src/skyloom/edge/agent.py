@@ -5,6 +5,7 @@ A thread of its own. All of it may fail and be tried again later; serving knows 
 
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from skyloom import __version__
-from skyloom.core.errors import InvalidInput, NotFound, SkyloomError, Unauthenticated
+from skyloom.core.errors import Conflict, InvalidInput, NotFound, SkyloomError, Unauthenticated, Unavailable
 from skyloom.durable import write_private
 from skyloom.edge import deployment as rules
 from skyloom.edge.bundles import BundleShelf, BytesDiffer
@@ -35,6 +36,7 @@ from skyloom.rooms.devices.messages import (
     UploadOutbox,
 )
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SMOKE_S = 120.0
 _COUNT_S = 10.0
 _PIECES_A_CALL = 200
@@ -46,6 +48,14 @@ Attempt = Callable[[Path, str], None]
 
 class SmokeFailed(InvalidInput):
     """A new bundle does not pass its first test."""
+
+
+class SmokeInterrupted(Unavailable):
+    """Somebody ended the first test of a bundle, and most likely this device too; that says nothing about the bundle."""
+
+
+class JoinedAnew(Conflict):
+    """What the cloud said was said to who this device was before."""
 
 
 class Agent:
@@ -189,9 +199,10 @@ class Agent:
         ring = follow(file.ring, orders.rings, file.project)
         if ring is None or ring == file.ring:
             return file
-        file = msgspec.structs.replace(file, ring=ring)
-        self._home.write(file)
-        return file
+        followed = self._home.replace(file, msgspec.structs.replace(file, ring=ring))
+        if followed.device != file.device or followed.token != file.token:
+            raise JoinedAnew("The device was joined anew meanwhile.", next_action="It calls again, as who it is now.")
+        return followed
 
     def _bring(self, link: CloudLink, file: DeviceFile, orders: DeviceOrders) -> None:
         """Bring the outbox, facts first, from where the cloud says that it stands."""
@@ -311,12 +322,21 @@ class Agent:
 
 
 def try_bundle(bundle: Path, manifest: str) -> None:
-    """Load and run a bundle in a process of its own: one that crashes takes nothing with it. Raises `SmokeFailed`."""
+    """Load and run a bundle in a process of its own: one that crashes takes nothing with it. Raises `SmokeFailed`, `SmokeInterrupted`."""
     command = [sys.executable, "-m", "skyloom.edge", "try", str(bundle), manifest]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_SMOKE_S, check=False)
+    try:  # in a session of its own, so that a key at the terminal ends the device and not its judgement
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_SMOKE_S,
+            check=False,
+            start_new_session=True,
+        )
     except subprocess.TimeoutExpired:
         raise SmokeFailed(f"It took longer than {_SMOKE_S:.0f} s to answer.", next_action="Mend the model.") from None
+    if -done.returncode in _STOPS:
+        raise SmokeInterrupted("The first test of the bundle was ended from outside.", next_action="It is tried again.")
     if done.returncode != 0:
         why = _said(done.stderr.decode("utf-8", "replace")) or f"its process ended with {done.returncode}"
         raise SmokeFailed(f"It fails its first test: {why}", next_action="Mend the model and roll out another version.")

@@ -7,10 +7,12 @@ outbox/           what it has to tell
 token             what programs on this machine show to ask for predictions        (private)
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +77,7 @@ class Home:
         self.token_file = folder / "token"
         self.access_file = folder / "access.json"
         self._device = folder / "device.json"
+        self._ports = folder / "ports"
         self._lock: int | None = None
 
     def make(self) -> None:
@@ -84,10 +87,11 @@ class Home:
                 make_folder(self.folder)
                 self.folder.chmod(0o700)
             make_folder(self.bundles)
-            if not self.token_file.exists():
-                write_private(self.token_file, f"sky_edge_{secrets.token_urlsafe(24)}\n".encode())
-            digest = hashlib.sha256(self.token_file.read_bytes().strip()).hexdigest()
-            write_private(self.access_file, msgspec.json.encode(Access(digests=(f"sha256:{digest}",))))
+            with self._alone():  # the list has to name the token that is there in the end
+                if not self.token_file.exists():
+                    write_private(self.token_file, f"sky_edge_{secrets.token_urlsafe(24)}\n".encode())
+                digest = hashlib.sha256(self.token_file.read_bytes().strip()).hexdigest()
+                write_private(self.access_file, msgspec.json.encode(Access(digests=(f"sha256:{digest}",))))
 
     def hold(self) -> None:
         """Take the folder for this process alone, until it ends. Raises `HomeInUse`."""
@@ -114,6 +118,44 @@ class Home:
         """Keep who this is."""
         write_private(self._device, msgspec.json.encode(file))
 
+    def replace(self, before: DeviceFile, after: DeviceFile) -> DeviceFile:
+        """Keep ``after`` unless somebody joined this folder anew meanwhile; returns who this is then."""
+        with self._alone():
+            now_is = self.read()
+            if now_is != before:
+                return now_is
+            self.write(after)
+            return after
+
+    def write_ports(self, ports: Sequence[int]) -> None:
+        """Tell whoever looks where this device listens."""
+        write_private(self._ports, (" ".join(map(str, ports)) + "\n").encode())
+
+    def ports(self) -> str:
+        """Where it listened last, as numbers with blanks between; "" before it ever did."""
+        try:
+            return self._ports.read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def outbox_bytes(self) -> int:
+        """What the outbox holds. Segments that go while they are counted are not."""
+        found = 0
+        for path in self.outbox.glob("*/*.seg"):
+            with contextlib.suppress(FileNotFoundError):
+                found += path.stat().st_size
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes who this is, or its token: whoever joins, runs or follows new keys does so one after the other."""
+        lock = os.open(self.folder / "identity.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
     def join(self, code: str, url: str, *, authority: str = "", proxy: str = "", again: bool = False) -> DeviceFile:
         """Trade a code for an identity. The same code may be tried again after a lost answer.
 
@@ -123,31 +165,32 @@ class Home:
         project, device = _parts_of(code)
         link = CloudLink(url, project, code, authority=authority, proxy=proxy)
         self.make()
-        if self._device.exists() and not again:
-            raise JoinedAlready(
-                f"{self.folder} is device {self.read().name} already.",
-                next_action="Choose another --home, or join it anew with --again; what it has not told yet stays.",
+        with self._alone():
+            if self._device.exists() and not again:
+                raise JoinedAlready(
+                    f"{self.folder} is device {self.read().name} already.",
+                    next_action="Choose another --home, or join it anew with --again; what it has not told yet stays.",
+                )
+            identity = link.ask(JoinDevice(device=device, nonce=self._nonce(code)))
+            ring = follow(None, identity.rings[-1:], identity.project)
+            if ring is None:
+                raise LinkDown(
+                    f"What answers at {url} told no keys.",
+                    next_action="Check the address; a proxy may have changed the answer.",
+                )
+            made = DeviceFile(
+                url=url,
+                authority=authority,
+                proxy=proxy,
+                project=identity.project,
+                device=identity.device,
+                name=identity.name,
+                token=identity.token,
+                ring=ring,
             )
-        identity = link.ask(JoinDevice(device=device, nonce=self._nonce(code)))
-        ring = follow(None, identity.rings[-1:], identity.project)
-        if ring is None:
-            raise LinkDown(
-                f"What answers at {url} told no keys.",
-                next_action="Check the address; a proxy may have changed the answer.",
-            )
-        made = DeviceFile(
-            url=url,
-            authority=authority,
-            proxy=proxy,
-            project=identity.project,
-            device=identity.device,
-            name=identity.name,
-            token=identity.token,
-            ring=ring,
-        )
-        self.write(made)
-        (self.folder / "joining.json").unlink(missing_ok=True)
-        return made
+            self.write(made)
+            (self.folder / "joining.json").unlink(missing_ok=True)
+            return made
 
     def _nonce(self, code: str) -> str:
         path, digest = self.folder / "joining.json", hashlib.sha256(code.encode()).hexdigest()

@@ -2,6 +2,7 @@
 it again when it ends. It imports next to nothing: what it has in memory is shared with its child or tiny.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 
 AGAIN = 75
+_ORDERLY = (
+    0,
+    AGAIN,
+    -signal.SIGTERM,
+    -signal.SIGINT,
+)  # a terminal sends SIGINT to both, maybe before the child listens for it
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _STEADY_S = 0.2, 30.0, 60.0
 
 
@@ -40,7 +47,7 @@ def keep(serve: Callable[[], int]) -> int:
         code = _waited(stop.child)
         stop.child = 0
         if stop.asked:
-            return 0 if code in (0, AGAIN, -signal.SIGTERM) else 1
+            return 0 if code in _ORDERLY else 1
         if code == AGAIN:
             failures = 0
             continue
@@ -64,7 +71,8 @@ class _Stop:
     def _come(self, _number: int, _frame: object) -> None:
         self.asked = True
         if self.child > 0:
-            os.kill(self.child, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and nobody has written that down yet
+                os.kill(self.child, signal.SIGTERM)
 
     def wait(self, pause_s: float) -> None:
         until = time.monotonic() + pause_s

@@ -24,7 +24,6 @@ class EdgeStatus(msgspec.Struct, frozen=True, kw_only=True):
 def status_of(home: Home, *, as_json: bool) -> str:
     """The folder in words, or as JSON. Raises `NotJoined`."""
     file, now_is = home.read(), load_deployment(home.deployment)
-    ports = home.folder / "ports"
     told = EdgeStatus(
         name=file.name,
         device=file.device,
@@ -34,8 +33,8 @@ def status_of(home: Home, *, as_json: bool) -> str:
         before=_named(now_is.previous),
         outcome=now_is.outcome.value,
         message=now_is.message,
-        ports=ports.read_text().strip() if ports.exists() else "",
-        outbox_bytes=sum(path.stat().st_size for path in home.outbox.glob("*/*.seg")),
+        ports=home.ports(),
+        outbox_bytes=home.outbox_bytes(),
     )
     if as_json:
         return msgspec.json.format(msgspec.json.encode(told), indent=2).decode()

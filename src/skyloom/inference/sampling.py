@@ -11,7 +11,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,16 @@ class Sampler:
         self._file = -1
         self._start = self._size = 0
         self._torn = self._is_full = self.redacts_outputs = self._tells = False
+        self._redacted: frozenset[str] = frozenset()
+        self._spoken_of: frozenset[str] = frozenset()
         self.refresh()
+
+    def redacts(self, outputs: Collection[str]) -> bool:
+        """Whether answers of another model may not be written: one of its outputs is redacted by name, or some of this model's are and
+        nobody has said anything of one of the other's."""
+        return not self._redacted.isdisjoint(outputs) or (
+            self.redacts_outputs and not self._spoken_of.issuperset(outputs)
+        )
 
     def refresh(self) -> None:
         """Look at the rule again, and whether there is room. Called about once a second, never per request."""
@@ -92,6 +101,7 @@ class Sampler:
                     self._take(msgspec.json.decode(self._rule_file.read_bytes(), type=SamplingRule))
         except FileNotFoundError:
             self._rule, self._seen, self.redacts_outputs = None, None, False
+            self._redacted = self._spoken_of = frozenset()
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             self._rule = None
             print(f"the rule of sampling cannot be read, nothing is kept: {type(error).__name__}", file=sys.stderr)
@@ -127,8 +137,9 @@ class Sampler:
 
     def _take(self, rule: SamplingRule) -> None:
         self._rule, redaction, key = rule, rule.sampling, bytes.fromhex(rule.key)
-        outputs = self._columns[len(self._columns) - len(self._manifest.signature.outputs) :]
-        redacted = {*redaction.drop, *redaction.hash, *redaction.mask}
+        outputs = _outputs(self._manifest, self._columns)
+        redacted = frozenset((*redaction.drop, *redaction.hash, *redaction.mask))
+        self._redacted, self._spoken_of = redacted, frozenset(rule.columns)
         self.redacts_outputs = not redacted.isdisjoint(outputs)
         self._tells = not outputs or outputs[0] not in redacted
         unknown = [name for name in self._columns if name not in rule.columns]
@@ -297,6 +308,35 @@ class SampledLog:
     def close(self) -> None:
         self._sampler.close()
         self._log.close()
+
+
+class GuestLog:
+    """`PredictionLog` of a guest: no row of its is sampled, and no answer of its is logged that a rule might mean to be redacted.
+
+    Args:
+        manifest: the guest's own, whose outputs the rule is held against.
+    """
+
+    def __init__(self, log: Journal, sampler: Sampler, manifest: Manifest) -> None:
+        self._log, self._sampler = log, sampler
+        self._outputs = _outputs(manifest, columns_of(manifest))
+
+    @property
+    def failed(self) -> bool:
+        """The last write of the log did not succeed."""
+        return self._log.failed
+
+    def write(self, tickets: Sequence[Ticket]) -> None:
+        self._log.keeps_outputs = not self._sampler.redacts(self._outputs)
+        self._log.write(tickets)
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def _outputs(manifest: Manifest, columns: Sequence[str]) -> Sequence[str]:
+    """The columns that a model answers; those before them go in."""
+    return columns[len(columns) - len(manifest.signature.outputs) :]
 
 
 def _plain(value: Any) -> Any:

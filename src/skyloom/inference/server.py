@@ -33,7 +33,7 @@ from skyloom.inference.ports import PortClaim, listen
 from skyloom.inference.priorities import PriorityBatcher
 from skyloom.inference.report import Reporter
 from skyloom.inference.response_cache import ResponseCache
-from skyloom.inference.sampling import SampledLog, Sampler
+from skyloom.inference.sampling import GuestLog, SampledLog, Sampler
 from skyloom.inference.services.hosted import PLATFORM as HOSTED_PLATFORM
 from skyloom.inference.services.hosted import hosted_spec, is_hosted
 from skyloom.inference.services.process import ServiceProcess
@@ -172,9 +172,10 @@ class Replica:
         plan = self._plan
 
         def settle(guest: Guest, arrived: Arrived) -> DataPlane:
-            entry, signature = guest.entry, arrived.model.manifest.signature
+            entry, manifest = guest.entry, arrived.model.manifest
             guest.settled(arrived.model)
-            log = Journal(self._log, plan.revision, signature, entry.version)
+            journal = Journal(self._log, plan.revision, manifest.signature, entry.version)
+            log: PredictionLog = journal if self._sampler is None else GuestLog(journal, self._sampler, manifest)
             own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
             return self._offering(plane)

@@ -144,6 +144,10 @@ class Transaction(Snapshot, Protocol):
         """Add an entry; returns its sequence number, which is never used again. Gaps are possible, repeats are not."""
         ...
 
+    def trim(self, log: Log[E], *, through: int, limit: int) -> int:
+        """Remove the oldest entries up to the number ``through``, so many at most; returns how many went. Nothing is touched."""
+        ...
+
 
 class Store(Protocol):
     """Where decisions are kept. Thread-safe. Exactly one process has it open."""

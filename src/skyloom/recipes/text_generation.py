@@ -13,7 +13,7 @@ model's folder is never run, and nothing is fetched from anywhere.
 import contextlib
 import importlib.util
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from skyloom.inference.services.openai_bounds import (
     JsonSchema,
     LogitBias,
     MaxTokens,
+    NumAnswers,
     NumLogprobs,
     Penalty,
     Seed,
@@ -32,9 +33,8 @@ from skyloom.inference.services.sampling import Sampling
 from skyloom.inference.services.schemas import SchemaUnfit, check_schema
 from skyloom.inference.services.stopping import StopWords
 from skyloom.recipes.generation.seam import EngineChoice, TextEngine, WishUnfit, asked, choose
+from skyloom.recipes.generation.several import Part, seed_of, together
 from skyloom.sdk.service import BadRequest, Service, endpoint
-
-Part = str | dict[str, Any]
 
 
 class TextGeneration(Service):
@@ -83,6 +83,7 @@ class TextGeneration(Service):
         stop: Stop | None = None,
         seed: Seed | None = None,
         num_logprobs: NumLogprobs | None = None,
+        num_answers: NumAnswers = 1,
         presence_penalty: Penalty | None = None,
         frequency_penalty: Penalty | None = None,
         logit_bias: LogitBias | None = None,
@@ -94,8 +95,10 @@ class TextGeneration(Service):
         except Exception as error:  # a template is a program of the model's; what it raises is about the messages
             raise BadRequest(f"The messages do not fit the model's template: {error}") from error
         likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias, json_schema)
-        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
-            yield part
+        wish = Sampling(0, temperature, top_p, seed, *likely)
+        async with contextlib.aclosing(self._answers(ids, max_tokens, wish, stop, num_answers)) as parts:
+            async for part in parts:
+                yield part
 
     @endpoint(timeout_s=120)
     async def complete(
@@ -107,6 +110,7 @@ class TextGeneration(Service):
         stop: Stop | None = None,
         seed: Seed | None = None,
         num_logprobs: NumLogprobs | None = None,
+        num_answers: NumAnswers = 1,
         presence_penalty: Penalty | None = None,
         frequency_penalty: Penalty | None = None,
         logit_bias: LogitBias | None = None,
@@ -114,12 +118,15 @@ class TextGeneration(Service):
         """Continue a text."""
         ids = self._tokenizer(prompt).input_ids
         likely = (num_logprobs, presence_penalty, frequency_penalty, logit_bias)
-        async for part in self._answer(ids, max_tokens, Sampling(0, temperature, top_p, seed, *likely), stop):
-            yield part
+        wish = Sampling(0, temperature, top_p, seed, *likely)
+        async with contextlib.aclosing(self._answers(ids, max_tokens, wish, stop, num_answers)) as parts:
+            async for part in parts:
+                yield part
 
-    async def _answer(
-        self, ids: list[int], max_tokens: int | None, wish: Sampling, stop: list[str] | None
-    ) -> AsyncIterator[Part]:
+    def _answers(
+        self, ids: list[int], max_tokens: int | None, wish: Sampling, stop: list[str] | None, num_answers: int
+    ) -> AsyncGenerator[Part, None]:
+        """The parts of as many answers as were asked for. Raises `BadRequest`."""
         undone = sorted(asked(wish) & self._engine.unable)
         if undone:
             raise BadRequest(f"{undone[0]!r} is not done by this service's engine.", next_action="Leave it out.")
@@ -129,6 +136,10 @@ class TextGeneration(Service):
             except SchemaUnfit as error:
                 raise BadRequest(f"The schema of response_format cannot be followed: {error}.") from error
         wish = wish._replace(max_tokens=self._fitting(ids, max_tokens))
+        wishes = [wish._replace(seed=seed_of(wish.seed, index)) for index in range(num_answers)]
+        return together([self._answer(ids, one, stop) for one in wishes])
+
+    async def _answer(self, ids: list[int], wish: Sampling, stop: list[str] | None) -> AsyncGenerator[Part, None]:
         words, grown = StopWords(stop or ()), None
         kept: list[dict[str, Any]] = []
         try:

@@ -30,10 +30,17 @@ class CallFailed(InternalError):
 
 
 class Calling:
-    """Calls to the endpoints of one service, straight at the model server."""
+    """Calls to the endpoints of one service, straight at the model server.
 
-    def __init__(self, status: EndpointStatus, token: str) -> None:
+    Args:
+        is_function: it was deployed as a function, whose words in the terminal are others.
+    """
+
+    def __init__(self, status: EndpointStatus, token: str, is_function: bool = False) -> None:
         self._status = status
+        self._show = f"skyloom {'function' if is_function else 'endpoint'} show {status.endpoint.name}"
+        log = f"skyloom function logs {status.endpoint.name}"
+        self._log = log if is_function else f"{self._show} names its jobs; skyloom job logs JOB"
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
@@ -56,7 +63,7 @@ class Calling:
                 elif not line and data:
                     value, data = msgspec.json.decode("\n".join(data)), []
                     if name == "error":
-                        raise CallFailed(str(value["error"]), next_action="See the replica's log.")
+                        raise CallFailed(str(value["error"]), next_action=f"Read its log: {self._log}.")
                     if name == "done":
                         return
                     yield value
@@ -64,7 +71,7 @@ class Calling:
 
     def _begun(self, wire: httpx.Client, method: str, arguments: dict[str, Any]) -> contextlib.closing[httpx.Response]:
         """An answer whose head is there and good, in a context that closes it."""
-        content = msgspec.json.encode(arguments, enc_hook=_plain)
+        content = msgspec.json.encode(arguments, enc_hook=plain)
         problem = ""
         for _ in retries(PATIENCE_S):
             request = wire.build_request("POST", f"{self._status.url}/{method}", content=content, headers=self._headers)
@@ -83,20 +90,17 @@ class Calling:
         raise self._silent(problem)
 
     def _refusal(self, status: int, problem: str) -> Exception:
-        name = self._status.endpoint.name
         if status == 503:
             return self._silent(problem)
         if status >= 500:
-            return CallFailed(problem, next_action=f"See: skyloom endpoint show {name}.")
+            return CallFailed(problem, next_action=f"Read its log: {self._log}.")
         return CallRefused(
             problem if problem[-1:] in ".!?" else f"{problem}.", next_action=f"See: {self._status.url}/openapi.json."
         )
 
     def _silent(self, problem: str) -> ModelServerSilent:
         name = self._status.endpoint.name
-        return ModelServerSilent(
-            f"Endpoint {name} does not answer: {problem}.", next_action=f"See: skyloom endpoint show {name}."
-        )
+        return ModelServerSilent(f"Endpoint {name} does not answer: {problem}.", next_action=f"See: {self._show}.")
 
 
 def _said(answer: httpx.Response) -> tuple[str, str]:
@@ -107,7 +111,7 @@ def _said(answer: httpx.Response) -> tuple[str, str]:
         return f"HTTP {answer.status_code}", ""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Arrays as nested lists."""
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -16,7 +16,7 @@ from skyloom.sdk.environment import Requirements
 from skyloom.sdk.packing import pack_functions
 from skyloom.sdk.secrets import SecretWords, secret_uses
 from skyloom.sdk.services import ServiceCalls
-from skyloom.sdk.serving import EndpointCalls
+from skyloom.sdk.serving import EndpointCalls, EndpointFailed
 from skyloom.sdk.transport import Transport
 
 _PAUSE_S = 0.1
@@ -84,7 +84,10 @@ class FunctionCalls:
 
     def wait(self, name: str, *, timeout_s: float = 120.0) -> FunctionStatus:
         """Wait until the newest revision answers. Raises `EndpointFailed`, ``TimeoutError``."""
-        self._endpoints.wait(self.get(name).endpoint.endpoint.id, timeout_s=timeout_s)
+        try:
+            self._endpoints.wait(self.get(name).endpoint.endpoint.name, timeout_s=timeout_s)
+        except EndpointFailed as error:
+            raise EndpointFailed(error.message, next_action=f"Read its log: skyloom function logs {name}.") from error
         return self.get(name)
 
     def get(self, name: str) -> FunctionStatus:
@@ -103,7 +106,7 @@ class FunctionCalls:
         """Call a function and wait for its answer, straight at its own address. Raises as ``endpoints.call`` does."""
         if not method:
             method = self._only(name)
-        return self._endpoints.call(name, method, **arguments)
+        return self._endpoints.calling(name, is_function=True).call(method, arguments)
 
     def invoke(self, name: str, method: str = "", /, *, key: str = "", **arguments: Any) -> Invocation:
         """Queue a call and return at once; see ``invocations.wait``. The same key again is the same call."""

@@ -30,11 +30,11 @@ class JobFailed(SkyloomError):
 
 
 class JobNews:
-    """Tells what a job waits for: after a moment, then when it changes, and not too often."""
+    """Tells what a job waits for: after a moment, then when that is another thing, and not too often."""
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:
         self._tell = tell
-        self._said = ""
+        self._said = ("", "")
         self._due = time.monotonic() + _SOON_S
 
     @property
@@ -44,11 +44,10 @@ class JobNews:
 
     def of(self, status: JobStatus) -> JobStatus:
         """Look at the job; gives it back."""
-        if self._tell is not None and status.state is JobState.QUEUED and self.is_due:
-            line = f"job {status.job.id} waits: {waits_for(status)}"
-            if line != self._said:
-                self._tell(line)
-                self._said, self._due = line, time.monotonic() + _OFTEN_S
+        told = (status.job.id, status.message)  # not when it will start: that is reckoned anew at every look
+        if self._tell is not None and status.state is JobState.QUEUED and told != self._said and self.is_due:
+            self._tell(f"job {status.job.id} waits: {waits_for(status)}")
+            self._said, self._due = told, time.monotonic() + _OFTEN_S
         return status
 
 

@@ -9,21 +9,25 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from skyloom.core.errors import InvalidInput, SkyloomError, Unavailable
+from skyloom.core.errors import SkyloomError, Unavailable
 from skyloom.core.operation import Page
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.monitoring.model import Traffic
+from skyloom.rooms.registry.bundle import Manifest
 from skyloom.rooms.registry.model import NEWEST, GetModelVersion
 from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import GuestReport, GuestTraffic
+from skyloom.rooms.serving.predictions import locate
 from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
 from skyloom.rooms.serving.split import CanaryPlan
+from skyloom.sdk.asking import Answer, meanings, meanings_of, nested, rows_by_name, tensors_of
+from skyloom.sdk.asking import PredictionRefused as PredictionRefused
 from skyloom.sdk.batch import BatchCalls
-from skyloom.sdk.calling import CallFailed, Calling
+from skyloom.sdk.calling import CallFailed, Calling, plain
 from skyloom.sdk.calling import ModelServerSilent as ModelServerSilent
 from skyloom.sdk.changing import ChangeCalls
 from skyloom.sdk.http import connection
@@ -39,23 +43,6 @@ class EndpointFailed(Unavailable):
     """An endpoint that was waited for does not come up."""
 
 
-class PredictionRefused(InvalidInput):
-    """The model server refuses the request; the message is its own."""
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint answered.
-
-    Attributes:
-        outputs: tensor name → rows, nested as the tensor's shape; NaN and infinities are None.
-    """
-
-    prediction_id: str
-    model: str
-    model_version: str
-    outputs: dict[str, list[Any]]
-
-
 class EndpointCalls(ChangeCalls):
     """``cloud.endpoints``."""
 
@@ -63,6 +50,8 @@ class EndpointCalls(ChangeCalls):
         super().__init__(transport)
         self._wire: httpx.Client | None = None
         self._callings: dict[str, Calling] = {}
+        self._manifests: dict[tuple[str, str], Manifest | None] = {}
+        self._versions: dict[str, str] = {}  # replica → label of what it serves
         self._servers: dict[tuple[str, str], tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
@@ -228,43 +217,94 @@ class EndpointCalls(ChangeCalls):
         """Ask an endpoint. The request goes to the model server itself, with this client's token.
 
         Args:
-            inputs: tensor name → rows, or only the rows where the model has one input. Rows are nested lists or arrays; their first
-                axis is the batch.
+            inputs: tensor name → rows, or only the rows where the model has one input. Rows are nested lists or arrays, their first axis
+                being the batch; or objects, or one object, by the names of the model's columns (else of its inputs): texts as texts,
+                None for a missing value.
             model_name: one of the endpoint's pack; empty for its own.
 
         Raises:
             PredictionRefused: the rows do not fit the model. CallFailed: the model fails on them. ModelServerSilent: no replica answers.
         """
         status, described = self._server(name, model_name)
-        path = f"/v2/models/{described['name']}"
-        request = {"inputs": _tensors(described["inputs"], inputs)}
-        answered = self._ask(status, "POST", f"{path}/infer", msgspec.json.encode(request))
+        if not described["inputs"]:
+            raise PredictionRefused(
+                "It takes no tensors.",
+                next_action="Ask its endpoints; a language model by OpenAI's client, at its url and /v1.",
+            )
+        rows = rows_by_name(described["inputs"], inputs)
+        if rows is not None:
+            return self._named(status, described, rows, model_name)
+        request = {"inputs": tensors_of(described["inputs"], inputs)}
+        answered = self._ask(status, "POST", f"/v2/models/{described['name']}/infer", msgspec.json.encode(request))
+        model_name, version = answered["model_name"], answered["model_version"]
+        outputs = {item["name"]: nested(item["data"], item["shape"]) for item in answered["outputs"]}
+        manifest = self._manifest(model_name, version)
         return Answer(
             prediction_id=answered["parameters"]["skyloom-prediction-id"],
-            model=answered["model_name"],
-            model_version=answered["model_version"],
-            outputs={item["name"]: _nested(item["data"], item["shape"]) for item in answered["outputs"]},
+            model=model_name,
+            model_version=version,
+            outputs=outputs,
+            predictions=meanings(manifest, outputs) if manifest is not None else (),
         )
+
+    def _named(
+        self, status: EndpointStatus, described: dict[str, Any], rows: Sequence[Mapping[str, Any]], guest: str
+    ) -> Answer:
+        """The server itself puts rows by name in order: it knows the texts, and which version answers."""
+        own, name = status.endpoint.model, described["name"]
+        if guest not in ("", own):
+            manifest = self._manifest(name, described["versions"][0])
+            order = ", ".join(manifest.columns) if manifest is not None else ""
+            raise PredictionRefused(
+                f"Rows by their names are for {own}, the endpoint's own model; {name} of its pack takes lists.",
+                next_action=f"Write each row as a list: {order or 'as skyloom model show tells'}.",
+            )
+        told = self._ask(status, "POST", "/predict", msgspec.json.encode(rows, enc_hook=plain))
+        said = told["predictions"]
+        return Answer(
+            prediction_id=told["prediction_id"],
+            model=name,
+            model_version=self._version_of(status, locate(told["prediction_id"])[0]),
+            outputs={output: [row["outputs"][output] for row in said] for output in said[0]["outputs"]},
+            predictions=meanings_of(said),
+        )
+
+    def _version_of(self, status: EndpointStatus, replica: str) -> str:
+        """Which version a replica serves: a replica serves one for its whole life."""
+        if replica not in self._versions:
+            with contextlib.suppress(SkyloomError):
+                self._versions |= _versions(self.get(status.endpoint.id))
+        return self._versions.setdefault(replica, "")
+
+    def _manifest(self, name: str, version: str) -> Manifest | None:
+        """What a version's outputs mean; None where that cannot be asked, which is asked once: the answer itself is there."""
+        if (name, version) not in self._manifests:
+            self._manifests[name, version] = None
+            with contextlib.suppress(SkyloomError):
+                ask = GetModelVersion(model=name, reference=version)
+                self._manifests[name, version] = self._transport.send(ask).manifest
+        return self._manifests[name, version]
 
     def call(self, name: str, method: str, /, **arguments: Any) -> Any:
         """Call an endpoint of a service (`skyloom.Service`); the answer as JSON gives it back.
 
         Raises `CallRefused`, `CallFailed`, `ModelServerSilent`.
         """
-        return self._calling(name).call(method, arguments)
+        return self.calling(name).call(method, arguments)
 
     def stream(self, name: str, method: str, /, **arguments: Any) -> Iterator[Any]:
         """Call an endpoint that answers in parts, and yield them as they come. Raises as `call` does."""
-        return self._calling(name).stream(method, arguments)
+        return self.calling(name).stream(method, arguments)
 
-    def _calling(self, name: str) -> Calling:
+    def calling(self, name: str, is_function: bool = False) -> Calling:
+        """What calls a service's endpoints or a function's entries. Raises `ModelServerSilent`: it is stopped."""
         if name not in self._callings:
             status = self.get(name)
             if not status.url or status.endpoint.stopped_by:
                 raise ModelServerSilent(
                     f"Endpoint {name} is {status.state.value}.", next_action=status.next_action or "Deploy it."
                 )
-            self._callings[name] = Calling(status, self._transport.token)
+            self._callings[name] = Calling(status, self._transport.token, is_function)
         return self._callings[name]
 
     def _server(self, name: str, model_name: str) -> tuple[EndpointStatus, dict[str, Any]]:
@@ -295,8 +335,13 @@ class EndpointCalls(ChangeCalls):
                 problem = _said(answer)
                 if answer.status_code not in (429, 503):
                     if answer.status_code >= _SERVER_ERROR:
-                        raise CallFailed(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
-                    raise PredictionRefused(problem, next_action=f"See: skyloom endpoint show {status.endpoint.name}.")
+                        raise CallFailed(
+                            problem,
+                            next_action=f"Read its log: skyloom endpoint show {status.endpoint.name} names its jobs; skyloom job logs JOB.",
+                        )
+                    raise PredictionRefused(
+                        problem, next_action=f"See what it takes: skyloom model show {status.endpoint.model}."
+                    )
         raise self._silent(status.endpoint.name, problem)
 
     def _silent(self, name: str, problem: str) -> ModelServerSilent:
@@ -318,48 +363,14 @@ class PredictionCalls(BatchCalls):
         return self._transport.send(model.FindPrediction(prediction_id=prediction_id))
 
 
+def _versions(status: EndpointStatus) -> dict[str, str]:
+    labels = {revision.number: revision.version_label for revision in status.revisions}
+    replicas = (one.replica for one in status.replicas)
+    return {replica.id: labels.get(replica.revision_number, "") for replica in replicas}
+
+
 def _said(answer: httpx.Response) -> str:
     try:
         return str(msgspec.json.decode(answer.content)["error"])
     except (msgspec.MsgspecError, KeyError, TypeError):
         return f"HTTP {answer.status_code}"
-
-
-def _tensors(described: list[dict[str, Any]], inputs: Any) -> list[dict[str, Any]]:
-    if not isinstance(inputs, Mapping):
-        if not described:
-            raise PredictionRefused(
-                "It takes no tensors.",
-                next_action="Ask its endpoints; a language model by OpenAI's client, at its url and /v1.",
-            )
-        if len(described) != 1:
-            names = ", ".join(item["name"] for item in described)
-            raise PredictionRefused(f"The model has several inputs: {names}.", next_action="Give a mapping by name.")
-        if (
-            not hasattr(inputs, "dtype")
-            and isinstance(inputs, Sequence)
-            and any(isinstance(row, Mapping) for row in inputs)
-        ):
-            raise PredictionRefused(
-                "The rows are objects with names; here they are lists, in the order of the model's columns.",
-                next_action="Write [[5.1, 3.5]], or send the objects to its /predict: docs/protocols.md.",
-            )
-        inputs = {described[0]["name"]: inputs}
-    datatypes = {item["name"]: item["datatype"] for item in described}
-    return [_tensor(name, datatypes.get(name, "FP32"), rows) for name, rows in inputs.items()]
-
-
-def _tensor(name: str, datatype: str, rows: Any) -> dict[str, Any]:
-    nested = rows.tolist() if hasattr(rows, "tolist") else rows
-    shape: list[int] = []
-    level = nested
-    while isinstance(level, list | tuple):
-        shape.append(len(level))
-        level = level[0] if level else None
-    return {"name": name, "datatype": datatype, "shape": shape, "data": nested}
-
-
-def _nested(flat: list[Any], shape: list[int]) -> list[Any]:
-    for width in reversed(shape[1:]):
-        flat = [flat[start : start + width] for start in range(0, len(flat), width)] if width else []
-    return flat

@@ -98,7 +98,7 @@ class MemorySnapshot:
         found = [
             (seq, entry)
             for seq, entry in enumerate(self.logs.get(log.name, []), 1)
-            if seq > after and _matches(entry, where)
+            if entry is not None and seq > after and _matches(entry, where)
         ]
         return (found[::-1] if newest_first else found)[:limit]
 
@@ -143,6 +143,13 @@ class MemoryTransaction(MemorySnapshot):
         entries = self.logs.setdefault(log.name, [])
         entries.append(entry)
         return len(entries)
+
+    def trim(self, log: Log[E], *, through: int, limit: int) -> int:
+        entries = self.logs.get(log.name, [])
+        gone = [place for place, entry in enumerate(entries[:through]) if entry is not None][:limit]
+        for place in gone:
+            entries[place] = None  # its number is never used again
+        return len(gone)
 
 
 def _matches(record: Any, where: Where) -> bool:

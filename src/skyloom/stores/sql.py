@@ -97,6 +97,10 @@ class LogSql(Generic[E]):
         columns = "".join(f", {word(name)}" for name in log.keys)
         marks = ", ".join("?" * (1 + len(log.keys)))
         self.insert = f"INSERT INTO {self.table} (body{columns}) VALUES ({marks})"  # noqa: S608
+        self.trim = (
+            f"DELETE FROM {self.table} WHERE seq IN"  # noqa: S608
+            f" (SELECT seq FROM {self.table} WHERE seq <= ? ORDER BY seq LIMIT ?)"
+        )
         self.create = [
             f"CREATE TABLE IF NOT EXISTS {self.table} (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL{columns})",
             *(

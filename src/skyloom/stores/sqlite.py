@@ -21,8 +21,8 @@ from skyloom.stores.sql import CollectionSql, LogSql, word
 
 T = TypeVar("T")
 _MAX_BATCH = 256
-# What a connection keeps of statements and pages stays in memory for good. A reader's pages are void with the next commit anyway.
-_MAX_STATEMENTS, _READER_CACHE_KIB, _MAX_IDLE_READERS = 256, 512, 16
+# What a connection keeps of statements and pages stays in memory for good. The system keeps the file's pages too, once for all.
+_MAX_STATEMENTS, _WRITER_CACHE_KIB, _READER_CACHE_KIB, _MAX_IDLE_READERS = 128, 1_024, 128, 8
 _FAULTS_OF_ONE = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 CommitHook = Callable[[str, int], None]
 
@@ -120,6 +120,7 @@ class SqliteStore:
     def _prepare(self) -> None:
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA synchronous = FULL")
+        self._writer.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         self._writer.execute("PRAGMA wal_autocheckpoint = 1000")
         self._writer.execute("PRAGMA journal_size_limit = 67108864")
         self._writer.execute("BEGIN IMMEDIATE")
@@ -290,6 +291,9 @@ class SqliteTransaction(SqliteSnapshot):
         sql = self._logs[log.name]
         keys = [getattr(entry, name) for name in sql.keys]
         return int(self._connection.execute(sql.insert, (sql.encode(entry), *keys)).lastrowid or 0)
+
+    def trim(self, log: Log[E], *, through: int, limit: int) -> int:
+        return self._connection.execute(self._logs[log.name].trim, (through, limit)).rowcount
 
 
 def _name(record: Any, collection: Collection[Any]) -> str:

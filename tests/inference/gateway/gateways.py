@@ -80,7 +80,7 @@ def gateway(folder: Path, *routes: EndpointRoute, **changes) -> Iterator[tuple[G
     try:
         child.wait_ready()
         base = f"http://127.0.0.1:{routes[0].rest_port}"
-        with httpx.Client(base_url=base, headers=HEADERS, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=base, headers=HEADERS, timeout=20, trust_env=False, verify=False) as client:
             yield child, client
     finally:
         child.end()

@@ -154,7 +154,7 @@ def test_private_port_answers_calls_of_one_message_and_no_others(fronted):
     message = question(toy_rows(1)).SerializeToString()
     framed = b"\0" + len(message).to_bytes(4, "big") + message
     headers = {**HEADERS, "content-type": "application/grpc"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}/", headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/", headers=headers, trust_env=False, verify=False) as client:
         good = client.post("/inference.GRPCInferenceService/ModelInfer", content=framed)
         assert (good.status_code, good.headers["grpc-status"]) == (200, "0")
         assert pb.ModelInferResponse.FromString(good.content[5:]).model_name == "toy"
@@ -225,7 +225,7 @@ def test_table_that_is_damaged_keeps_what_was_known_and_new_ports_open(tmp_path)
             (tmp_path / "routes.json").unlink()
             moved = msgspec.structs.replace(route, rest_port=free_port())
             publish(tmp_path, moved)
-            with httpx.Client(headers=HEADERS, trust_env=False) as other:
+            with httpx.Client(headers=HEADERS, trust_env=False, verify=False) as other:
                 base = f"http://127.0.0.1:{moved.rest_port}"
                 assert soon(lambda: answers(other, base + "/v2"))
             assert soon(lambda: not listens(route.rest_port))
@@ -277,7 +277,10 @@ def test_request_that_wakes_an_endpoint_is_held_told_and_answered(tmp_path):
         try:
             child.wait_ready()
             base = f"http://127.0.0.1:{route.rest_port}"
-            with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=base, headers=HEADERS, trust_env=False) as client:
+            with (
+                ThreadPoolExecutor(1) as pool,
+                httpx.Client(base_url=base, headers=HEADERS, trust_env=False, verify=False) as client,
+            ):
                 held = pool.submit(client.post, INFER, json=body(toy_rows(1)), timeout=20)
                 assert soon(lambda: any(report["routes"][0].get("held") for report in told))
                 publish(

@@ -77,6 +77,25 @@ def test_calls_that_may_not_pass_are_refused_in_grpcs_words(gate, method, target
     assert gate.desk.traffic(closes=False).arrived == 0
 
 
+def test_request_that_waits_is_refused_when_its_token_is_taken_back_and_wakes_nobody(gate, tmp_path):
+    other = b"Bearer other-token"
+    write_access(tmp_path / "access.json", TOKEN, "other-token")
+    gate.access.refresh()
+    stays, call, asked = Caller(), Caller(), Caller()
+    GateRest(gate).serve(Request(Head(b"POST", INFER, {**REST, b"authorization": other})), stays)
+    GateRest(gate).serve(Request(Head(b"POST", INFER, REST)), asked)
+    GateCalls(gate, 4_096).serve(Request(Head(b"POST", MODEL_INFER, CALL)), call)
+    gate.look()
+    assert gate.desk.num_held == 3
+    write_access(tmp_path / "access.json", "other-token")
+    gate.access.refresh()
+    gate.look()
+    assert asked.response.status == 401 and b"token_refused" in asked.response.body
+    assert dict(call.response.headers)[b"grpc-status"] == b"16"
+    told = gate.desk.traffic(closes=False)
+    assert (stays.response, gate.desk.num_held, told.held) == (None, 1, 1)
+
+
 def test_let_in_is_who_shows_a_token_and_health_is_free(gate):
     rest, calls = GateRest(gate), GateCalls(gate, 4_096)
     for method, target in ((b"POST", INFER), (b"GET", b"/v2"), (b"GET", b"/metrics")):

@@ -14,6 +14,7 @@ from skyloom.core.errors import InvalidInput, SkyloomError
 from skyloom.inference import model as models
 from skyloom.inference.batcher import QueueFull, ReplicaDraining
 from skyloom.inference.dataplane import ModelUnknown
+from skyloom.inference.packing import guest as guest_module
 from skyloom.inference.packing import guests as module
 from skyloom.inference.packing.guest import Arrived, Guest, PackedModelBroken
 from skyloom.inference.packing.guests import GuestBusy, GuestHouse, GuestTooLarge
@@ -101,6 +102,53 @@ class Place:
         found = self.guests.get(name).plane
         assert isinstance(found, Plane)
         return found
+
+
+def test_guest_that_has_been_broken_for_days_is_still_told_so_and_holds_up_no_other(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "bad", "good")
+        place.broken["bad"] = InvalidInput("no", next_action="no")
+        place.guests.get("bad").failures = 5_000  # a minute each
+        place.ask("bad")
+        place.ask("good")
+        assert sorted(await place.answered(2)) == ["bad: PackedModelBroken", "good: good"]
+        assert place.guests.get("bad").retry_at <= asyncio.get_running_loop().time() + 60.0
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_table_that_cannot_be_read_is_said_once_and_guests_that_leave_are_closed_too(tmp_path, capsys):
+    async def work() -> None:
+        place = Place(tmp_path, "one", "two")
+        await place.use("one")
+        plane = place.plane("one")
+        plane.is_idle = False
+        place.write(entry("two"))
+        place.guests.refresh()
+        place.path.write_bytes(b"{")
+        for _ in range(3):
+            place.guests.refresh()
+        assert capsys.readouterr().err.count("cannot be read") == 1
+        place.guests.close()
+        assert plane.closed
+
+    on_a_loop(work)
+
+
+def test_loading_that_ends_in_the_middle_leaves_no_model_in_memory(tmp_path, monkeypatch):
+    closed = []
+    model = SimpleNamespace(close=lambda: closed.append(True), rehearsal=None, work_clock=None)
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(models, "load", lambda *_: model)
+    monkeypatch.setattr(guest_module.Pace, "measure", no_memory)
+    plan = SimpleNamespace(cpus=1.0, gpus=0, limits=SimpleNamespace(max_batch_rows=1))
+    with pytest.raises(MemoryError):
+        guest_module.loader(plan, lambda: 0)(entry("one"), None)
+    assert closed == [True]
 
 
 def on_a_loop(work: Callable[[], Any]) -> None:

@@ -100,6 +100,9 @@ class Line:
     def abort(self) -> None:
         self.closed = self.aborted = True
 
+    def get_extra_info(self, name: str) -> None:
+        """Nothing: there is no socket."""
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -345,6 +348,19 @@ def test_broken_connection_ends_with_the_reason(peer, name):
     content, code = BROKEN[name]
     peer.send(content)
     assert peer.broken() is code
+
+
+@pytest.mark.parametrize("padding", [b"", b"\x01", b"\x02x"])
+@pytest.mark.parametrize("path", ["/echo", "/later", "/refused"])
+def test_padding_is_checked_on_every_stream_whatever_became_of_it(peer, path, padding):
+    flags = ENDS if path == "/later" else Flag.END_HEADERS
+    if path == "/refused":  # its answer cannot go out, so the stream stays
+        peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
+    peer.head(1, [*FIELDS[:2], (":path", path)], flags)
+    if path == "/echo":  # answered, and gone
+        peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"all"))
+    peer.send(frame(FrameKind.DATA, Flag.PADDED, 1, padding))
+    assert peer.broken() is ErrorCode.PROTOCOL_ERROR
 
 
 def test_stream_that_ended_takes_no_headers(peer):

@@ -141,8 +141,24 @@ def test_client_that_takes_back_over_and_over_is_read_slowly_and_only_then_ended
         before = peer.connection._floods._num_resets
         peer.connection.read_on()
         turns.append(peer.connection._floods._num_resets - before)
-    assert max(turns) <= 4 and peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+    assert max(turns) <= 16 and peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
     assert peer.site.waiting == []
+
+
+def test_client_that_is_read_slowly_and_leaves_is_read_no_more(peer):
+    peer.send(b"".join(call_and_reset(peer, number) for number in range(1, 41, 2)))
+    peer.connection.data_received(b"".join(call_and_reset(peer, number) for number in range(41, 4_001, 2)))
+    assert not peer.connection.has_left and peer.connection.harm > 16
+    peer.connection.connection_lost(None)
+    before = peer.connection._floods._num_resets
+    assert peer.connection.has_left
+    peer.connection.read_on()
+    assert peer.connection._floods._num_resets == before
+
+
+def test_client_that_is_sent_away_from_a_full_line_is_told_why(peer):
+    peer.connection.send_away()
+    assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_client_whose_calls_are_answered_may_take_back_as_many_and_is_not_slowed(peer):

@@ -10,7 +10,7 @@ import pytest
 
 from skyloom.inference.elements import from_bfloat16
 from skyloom.inference.model import Model
-from skyloom.recipes.batch.inputs import RowReader, _beyond
+from skyloom.recipes.batch.inputs import RowReader, unheld
 from skyloom.recipes.batch.outputs import AnswerWriter
 from skyloom.recipes.batch.predicting import LoadedModels
 from skyloom.recipes.batch.ranges import KeptRanges, LostRow, Range
@@ -109,12 +109,56 @@ def test_number_that_the_input_cannot_hold_is_told_and_not_made_another_one(tmp_
     _, tensors, reasons = reader.read(batch)
     assert sorted(reasons) == [1, 2, 3, 4] and "'n' that INT8" in reasons[1] and "'n' that INT8" in reasons[4]
     assert [tensor.tolist() for tensor in tensors[:2]] == [[127], [[1, 2]]]
-    assert np.flatnonzero(_beyond(inputs[1], pairs)).tolist() == [4]
+
+
+def _tabular(folder: Path, kind: Datatype, *columns: str) -> RowReader:
+    spec = TensorSpec(name="rows", datatype=kind, shape=(-1, len(columns)))
+    file = BundleFile(path="model.onnx", digest="sha256:" + "0" * 64, size_bytes=1)
+    made = Manifest(signature=Signature(inputs=(spec,), outputs=()), files=(file,), columns=columns)
+    return RowReader(made, {name: name for name in columns}, folder)
+
+
+def test_fraction_or_no_number_where_a_row_takes_whole_numbers_is_told_and_not_cut_off(tmp_path: Path) -> None:
+    reader = _tabular(tmp_path, Datatype.INT64, "age", "id")
+    ages = pa.array([1.0, 1.7, float("nan"), float("inf"), -3.0, 2.0**63, None])
+    kept, (tensor,), reasons = reader.read(pa.record_batch({"age": ages, "id": pa.array([2**53 + 1] * 7)}))
+    assert (kept.num_rows, tensor.tolist()) == (2, [[1, 2**53 + 1], [-3, 2**53 + 1]])
+    assert reasons == {
+        1: "a fraction in 'age'; the model takes INT64",
+        2: "a value in 'age' that is no number; the model takes INT64",
+        3: "a value in 'age' that is no number; the model takes INT64",
+        5: "a value in 'age' that INT64 does not hold",
+        6: "no value in 'age'",
+    }
+
+
+def test_number_too_large_for_a_row_of_floats_is_told_and_not_made_infinite(tmp_path: Path) -> None:
+    reader = _tabular(tmp_path, Datatype.FP32, "income")
+    _, (tensor,), reasons = reader.read(pa.record_batch({"income": pa.array([1e300, 0.1, float("nan")])}))
+    assert reasons == {0: "a value in 'income' that FP32 does not hold"}
+    assert tensor[0, 0] == np.float32(0.1) and np.isnan(tensor[1, 0])
+    double = _tabular(tmp_path, Datatype.FP64, "income").read(pa.record_batch({"income": pa.array([0.1])}))
+    assert double[1][0].tolist() == [[0.1]]  # as a request has it, not by way of FP32
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "beyond"),
+    [
+        (Datatype.BF16, np.array([[70_000], [-1]]), [False, False]),
+        (Datatype.BF16, np.array([[3.3e38], [3.4e38]]), [False, True]),
+        (Datatype.FP16, np.array([[65_504], [70_000]]), [False, True]),
+        (Datatype.BOOL, np.array([[0], [5]]), [False, True]),
+        (Datatype.UINT64, np.array([[-1], [1]]), [True, False]),
+        (Datatype.UINT8, np.array([[1, 2], [255, 256]]), [False, True]),
+    ],
+)
+def test_what_a_type_does_not_hold_is_found(kind: Datatype, numbers: np.ndarray, beyond: list[bool]) -> None:
+    assert unheld(kind, numbers).tolist() == beyond
 
 
 def test_no_row_that_can_be_predicted_makes_no_version(desk: Desk) -> None:
     desk.fill(pa.table({"x": pa.array([None, None], pa.list_(pa.float32(), 4))}))
-    with pytest.raises(NotPredictable, match=r"None of 2 rows.*'x'"):
+    with pytest.raises(NotPredictable, match=r"None of 2 rows.*row 0: .*'x'"):
         desk.predict()
     assert desk.tables.versions("p/said") == []
 

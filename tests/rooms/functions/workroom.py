@@ -19,6 +19,7 @@ from skyloom.rooms.schedules.service import Schedules
 from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
+from skyloom.rooms.triggers.bodies import HookBodies
 from skyloom.rooms.triggers.running import Runner
 from skyloom.rooms.triggers.service import Triggers
 from tests.rooms.serving.bench import ME, Bench
@@ -95,6 +96,7 @@ class Workroom(Bench):
             self.tenancy,
             self.functions,
             runner,
+            HookBodies(self.store, self.clock, 7 * 86_400.0, 100_000),
             lambda name: f"s {name}",
         )
 

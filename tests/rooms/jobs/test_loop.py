@@ -13,7 +13,7 @@ from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.engine import Command, Machine
 from skyloom.rooms.jobs import model, rules
-from skyloom.rooms.jobs.model import JobSpec, JobState, JobStatus, Reason, SubmitJob, TaskState
+from skyloom.rooms.jobs.model import CancelJob, JobSpec, JobState, JobStatus, Reason, SubmitJob, TaskState
 from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.ports import TASKS
 from skyloom.rooms.jobs.waits import Waits
@@ -310,6 +310,43 @@ def test_burst_of_ten_thousand_jobs_loses_none(hall: Hall, tmp_path: Path) -> No
     store.close()
     assert {task.job_id for task in tasks if task.state is TaskState.SUCCEEDED} == jobs
     assert len(tasks) == len(jobs) == len(hall.engine.launched)
+
+
+def test_jobs_pass_one_that_waits_for_what_a_replica_holds_for_good_and_it_is_told_what_to_do(hall: Hall) -> None:
+    serves = hall.submit("digits revision 2", labels={"endpoint": "ep_1"}, preemptible=False)
+    theirs = hall.submit("theirs revision 1", labels={"endpoint": "ep_2"}, preemptible=False, by=BOB)
+    hall.rounds()
+    large, small = hall.submit("large", cpus=4), hall.submit("small")
+    hall.rounds()
+    assert hall.of(small).state is JobState.RUNNING
+    told = hall.of(large)
+    assert told.message == (
+        "needs 4 CPUs, 1 free on the node with most, and too few will come free: what holds them never ends by itself;"
+        " next in the queue"
+    )
+    assert told.next_action == (
+        "Scale down or stop endpoint digits revision 2; or add a machine, or ask for less:"
+        " these hold the rest until somebody stops them."
+    )
+    for job_id, by in ((serves, ANN), (theirs, BOB)):
+        hall.store.write(lambda tx, job_id=job_id, by=by: hall.jobs.cancel(tx, CancelJob(job_id=job_id), by))
+        hall.rounds()
+    hall.finish(small)
+    hall.rounds()
+    assert hall.of(large).state is JobState.RUNNING
+
+
+def test_forecast_never_counts_on_the_end_of_a_service(hall: Hall) -> None:
+    waits = Waits()
+    outlook = JobOutlook(hall.clock, waits, hall.loop.picture)
+    hall.submit("digits revision 2", labels={"endpoint": "ep_1"}, preemptible=False)
+    hall.rounds()
+    large, small = hall.submit("large", cpus=4), hall.submit("small")
+    hall.rounds()
+    outlook.tick()
+    known, other = waits.of(large).forecast, waits.of(small).forecast
+    assert known is not None and other is not None
+    assert (known.starts.likely_at, other.ends.likely_at is not None) == (None, True)
 
 
 def test_waiting_and_running_jobs_tell_when_they_will_start_and_end(hall: Hall) -> None:

@@ -119,6 +119,20 @@ def test_replica_that_counts_in_other_bins_hides_nothing_but_drift(place: Place)
     assert [alert.signal for alert in place.alerts()] == [Signal.ERROR_RATE]
 
 
+def test_control_plane_that_comes_back_judges_no_replica_by_what_it_counted_for_days(place: Place):
+    began = place.clock.now()
+    place.clock.advance(10 * 86_400)
+    place.room = Monitoring(place.store, place.clock, CountingIds(), Outbox(place.clock), place.blobs)  # it comes back
+    old = Traffic(requests=1_000, rows=1_000, server_errors=500)
+    for _ in range(3):
+        place.clock.advance(1)
+        place.room.observe("endpoint_1", "replica_1", old, profile=place.profile, started_at=began)
+        place.room.tick()
+    assert (place.monitor().requests, place.alerts()) == (0, [])
+    place.room.observe("endpoint_1", "replica_2", Traffic(requests=7), profile="", started_at=place.clock.now() - 1)
+    assert place.monitor().requests == 7, "of who began since then all counts"
+
+
 def test_healthy_traffic_raises_no_alert(place: Place):
     for _ in range(50):
         place.report(rows=100)

@@ -46,6 +46,8 @@ class Chance(random.Random):
         least = self.randint(1, 4)
         most = least if plain else least + self.choice((0, self.randint(1, 4)))
         duration_s, at = float(self.randint(1, 60)), float(self.randint(0, 60))
+        # In truth somebody stops an endless one after a while; in plain traces nobody does.
+        endless = self.random() < 0.15
         told = duration_s if plain else self.choice((None, duration_s, duration_s * 2, duration_s / 2))
         demand = Demand(
             id=name,
@@ -57,13 +59,15 @@ class Chance(random.Random):
             submitted_at=at,
             deadline_at=None if plain else self.choice((None, at + 30.0, at + 100.0)),
             expected_s=told,
+            limit_s=duration_s if self.random() < 0.2 else None,
+            endless=endless,
             # A measured scaling curve, or none; it may fall.
             rates=tuple(self.uniform(0.5, 4.0) for _ in range(self.choice((0, self.randint(1, most))))),
             preemptible=plain or self.random() < 0.8,
             pools=self.choice(((), ("a",), ("b",))),
             labels={} if plain else self.choice(({}, {}, {"zone": "eu"})),
         )
-        return Script(demand=demand, duration_s=duration_s, num_workers=least)
+        return Script(demand=demand, duration_s=inf if plain and endless else duration_s, num_workers=least)
 
     def rules(self, policy: Policy) -> Rulebook:
         """Any rules, with this policy."""

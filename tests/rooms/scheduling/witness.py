@@ -75,6 +75,17 @@ class Witness(Scheduler):
             take(free, holding.placement, holding.demand.resources)
         return free
 
+    def _free_of_ends(self, decision: Decision) -> dict[str, Resources]:
+        """By node, when all has ended that ends."""
+        free = {node.name: node.total for node in self.nodes}
+        for holding in self.held.values():
+            if holding.demand.endless and not holding.stopping:
+                take(free, holding.placement, holding.demand.resources)
+        for admission in decision.admissions:
+            if self.waiting[admission.gang].endless:
+                take(free, admission.placement, self.waiting[admission.gang].resources)
+        return free
+
     def used(self) -> dict[str, Resources]:
         """By project."""
         used: dict[str, Resources] = {}
@@ -133,6 +144,9 @@ class Witness(Scheduler):
             gang = left[wait.gang]
             assert wait.message
             fits = self._fits(gang, free)
+            if wait.for_good:
+                assert wait.why is Cause.RESOURCES and wait.reserved_at is None
+                assert not self._fits(gang, self._free_of_ends(decision)), "it waits for work that ends"
             if wait.why is Cause.RESOURCES:
                 assert not fits or decision.evictions or self._anybody_stops() or gang.project in at_ceiling, (
                     "work is conserved"
@@ -143,8 +157,26 @@ class Witness(Scheduler):
                 whole = {node.name: node.total for node in self.nodes}
                 assert not (self._fits(gang, whole) and below(self._with(gang, {}), self.quota(gang.project)))
             self._note_promise(wait, gang)
+        if not (self.rulebook.preempt or self._anybody_stops()):
+            self._check_hopes(decision, left)
         promises = [wait for wait in decision.waits if wait.reserved_at is not None]
         assert len(promises) <= len({node.pool for node in self.nodes})
+
+    def _check_hopes(self, decision: Decision, left: dict[str, Demand]) -> None:
+        """Where nobody is ever stopped for another: who could start once all has ended that ends, and nobody else, is waited for."""
+        free = self._free_of_ends(decision)
+        hopeful = {gang_id for gang_id, gang in left.items() if self._fits(gang, free)}
+        # Who lost its hope to one that overtook it in this very decision learns so in the next.
+        overtaken = any(
+            admission.backfill and self.waiting[admission.gang].endless for admission in decision.admissions
+        )
+        for wait in decision.waits:
+            if wait.why is Cause.TURN:
+                assert hopeful - {wait.gang}, "nobody waits for who waits for what never ends"
+            if wait.reserved_at is not None:
+                assert wait.gang in hopeful, "a promise is never built on the end of what has none"
+            if wait.why is Cause.RESOURCES and not overtaken:
+                assert bool(wait.for_good) is (wait.gang not in hopeful)
 
     def _note_promise(self, wait: Wait, gang: Demand) -> None:
         if wait.reserved_at is not None and self.keeps_promises():

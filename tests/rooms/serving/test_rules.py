@@ -213,7 +213,7 @@ def test_endpoint_says_why_it_is_not_ready():
     failed = [replica(n, 2, failed=True, ended_at=NOW, message="segfault") for n in range(LOOP_FAILURES)]
     state, message, action = state_of(Situation(endpoint(), (), failed), NOW)
     assert state is EndpointState.CRASH_LOOP
-    assert "segfault" in message and "skyloom endpoint stop toy" in action
+    assert "segfault" in message and f"skyloom job logs {failed[-1].job_id}" in action and "endpoint stop toy" in action
     waiting = [seen(1), seen(2, job=JobState.QUEUED, ready=False, waits=True)]
     state, message, _ = state_of(Situation(endpoint(), waiting), NOW)
     assert (state, "waits for resources" in message) == (EndpointState.DEGRADED, True)

@@ -2,13 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyloom.core.events import Noted
 from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Right
 from skyloom.ports.clock import MemoryClock
+from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.store import changed
-from skyloom.rooms.tenancy import model, rules
+from skyloom.rooms.tenancy import model, retention, rules
 from skyloom.rooms.tenancy.model import AuditEntry, Role
-from skyloom.rooms.tenancy.ports import AUDIT, REPLAYS, TOKENS, Replay
+from skyloom.rooms.tenancy.ports import AUDIT, AUDIT_STARTS, REPLAYS, TOKENS, Replay
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.stores.memory import MemoryStore
 
@@ -137,3 +139,34 @@ def test_tick_forgets_answers_of_repeated_requests_after_a_week() -> None:
     assert [item.id for item in store.read(lambda view: view.select(REPLAYS))] == [f"p/t/{day}" for day in range(3, 10)]
     clock.advance(1)
     assert 0 < tenancy.tick() < 3_600
+
+
+def test_retention_forgets_old_events_and_audit_in_steps_and_the_rest_still_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "_SOME", 2)
+    tenancy, store, clock = a_tenancy()
+    owner = tenancy.authenticate(tenancy.install(), "default")
+    outbox, day_s = Outbox(clock), 86_400.0
+
+    def happen(number: int) -> None:
+        store.write(lambda tx: tenancy.audit(tx, model.CreateToken(name=f"t{number}"), owner, "", "done"))
+        store.write(lambda tx: outbox.publish(tx, "default", f"e{number}", Noted(message="x")))
+
+    for number in range(5):
+        happen(number)
+    clock.advance(50 * day_s)
+    happen(5)
+    keeper = retention.Retention(store, clock, keep_events_s=90 * day_s, keep_audit_s=400 * day_s)
+    assert keeper.tick() == 3_600.0
+    clock.advance(41 * day_s)
+    assert [keeper.tick() for _ in range(3)] == [1.0, 1.0, 3_600.0]
+    assert [event.subject for _, event in store.read(lambda view: view.entries(EVENTS))] == ["e5"]
+    assert len(store.read(lambda view: view.entries(AUDIT))) == 6
+    clock.advance(310 * day_s)
+    assert [keeper.tick() for _ in range(3)] == [1.0, 1.0, 3_600.0]
+    ((number, left),) = store.read(lambda view: view.entries(AUDIT))
+    (start,) = store.read(lambda view: view.select(AUDIT_STARTS))
+    assert (start.number, rules.broken_link([left], start.hash), rules.broken_link([left])) == (number - 1, None, 0)
+    clock.advance(1_000 * day_s)
+    assert keeper.tick() == 3_600.0 and len(store.read(lambda view: view.entries(AUDIT))) == 1

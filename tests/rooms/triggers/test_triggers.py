@@ -37,7 +37,7 @@ from skyloom.rooms.triggers.model import (
     TriggerStatus,
     When,
 )
-from skyloom.rooms.triggers.ports import HOOKS_SEEN
+from skyloom.rooms.triggers.ports import HOOK_BODIES, HOOK_ROOM, HOOKS_SEEN
 from skyloom.sdk.triggers import signature_of
 from tests.rooms.functions.workroom import GREET, ON_EVENT, Workroom
 from tests.rooms.serving.bench import ME, Crash
@@ -375,6 +375,86 @@ def test_event_whose_delivery_is_refused_is_told_and_holds_up_no_other(room: Wor
         room.do(again)
     run(room, 2)
     assert [event.body for event in told(room)] == ["1"]
+
+
+def call(room: Workroom, made: model.IssuedTrigger, body: bytes) -> str:
+    return room.triggers.take_call(made.trigger.id, signature_of(body, made.secret, now=room.clock.now()), body)
+
+
+def kept(room: Workroom) -> tuple[list[str], int]:
+    """The bodies that are there, and how much the room says they take."""
+    bodies = room.disk.read(lambda view: view.select(HOOK_BODIES))
+    sizes = room.disk.read(lambda view: view.select(HOOK_ROOM))
+    taken = sizes[0].num_bytes if sizes else 0
+    assert taken == sum(len(one.text) + 512 for one in bodies)
+    return sorted(one.text for one in bodies), taken
+
+
+def test_body_of_a_call_is_nowhere_in_the_log_and_gone_once_it_is_delivered(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    call(room, made, b"secret words")
+    assert kept(room) == (["secret words"], 524)
+    assert b"secret" not in msgspec.json.encode(room.disk.read(lambda view: view.entries(EVENTS)))
+    run(room, 3)
+    assert [event.body for event in told(room)] == ["secret words"] and kept(room) == ([], 0)
+    assert b"secret" not in msgspec.json.encode(show(room))
+
+
+def test_body_whose_delivery_was_refused_is_kept_for_a_week_and_no_longer(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)
+    call(room, made, b"1")
+    run(room, 2)
+    assert kept(room) == (["1"], 513)
+    room.clock.advance(7 * 86_400.0 + 61)
+    room.triggers.tick()
+    assert kept(room) == ([], 0)
+    room.put_up(ON_EVENT)
+    with pytest.raises(model.NothingToRepeat, match="gone: it is kept for 7 days"):
+        room.do(model.Redeliver(name="t", number=show(room).deliveries[0].delivery.number))
+
+
+def test_call_that_waited_longer_than_its_body_is_kept_is_told_as_refused(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    call(room, made, b"1")
+    room.do(model.PauseTrigger(name="t"))
+    room.clock.advance(8 * 86_400.0)
+    room.triggers.tick()
+    room.do(model.ResumeTrigger(name="t"))
+    call(room, made, b"2")
+    run(room, 4)
+    assert [event.body for event in told(room)] == ["2"]
+    assert "gone" in show(room).deliveries[1].delivery.message and show(room).trigger.num_refused == 1
+
+
+def test_what_is_skipped_leaves_no_body_and_what_was_refused_stays(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)
+    call(room, made, b"refused")
+    run(room, 2)
+    call(room, made, b"waits")
+    room.do(model.PauseTrigger(name="t"))
+    room.put_up(ON_EVENT)
+    room.do(model.ResumeTrigger(name="t", skip=True))
+    run(room, 2)
+    assert kept(room)[0] == ["refused"] and not told(room)
+
+
+def test_bodies_have_so_much_room_and_refused_ones_make_way(room: Workroom) -> None:
+    made = create(room, Happening.HTTP)
+    room.put_up(GREET)
+    call(room, made, b"r" * 30_000)
+    run(room, 2)
+    room.put_up(ON_EVENT)
+    for letter in b"abc":
+        call(room, made, bytes([letter]) * 30_000)
+    assert [text[0] for text in kept(room)[0]] == ["a", "b", "c"]
+    with pytest.raises(model.HookRoomFull):
+        call(room, made, b"d" * 30_000)
+    run(room, 4)
+    call(room, made, b"d" * 30_000)
+    room.do(model.DeleteTrigger(name="t"))
+    assert kept(room) == ([], 0)
 
 
 def test_address_that_is_called_without_end_is_closed_for_some_minutes(room: Workroom) -> None:

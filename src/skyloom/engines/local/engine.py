@@ -40,7 +40,7 @@ from skyloom.ports.engine import (
 
 MAX_RESULT_BYTES = 16 * 2**20
 _ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
-_MAX_REMEMBERED = 20_000  # ends kept in memory; the others are read from disk again
+_MAX_REMEMBERED = 2_000  # ends kept in memory; the others are read from disk again
 
 
 class LocalEngine:

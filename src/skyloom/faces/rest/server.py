@@ -1,5 +1,6 @@
 """The control plane as a process: opens the cloud, binds the port, serves until told to stop."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ from skyloom.faces.rest.departures import Departures
 from skyloom.operations import OPERATIONS
 from skyloom.sdk import running
 from skyloom.settings import Settings
+
+_ARENA_MAX, _NUM_ARENAS = -8, 2  # glibc's mallopt
 
 
 class PortInUse(Conflict):
@@ -79,6 +82,7 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) 
     # What libraries and jobs write below the home folder is its owner's alone too: the database's log, tables, output.
     os.umask(0o077)
     begin_log()
+    _share_arenas()
     # The server ends itself with the signal it got; this makes SIGTERM pass through `finally` like Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     with disk_errors(settings.home):
@@ -90,6 +94,13 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda _url: None) 
     finally:
         (settings.home / "server.json").unlink(missing_ok=True)
         embedded.close()
+
+
+def _share_arenas() -> None:
+    """By itself glibc gives each of our threads an arena of its own, and what one of them lets go of is of no use to the others."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, _NUM_ARENAS)
 
 
 def begin_log() -> None:

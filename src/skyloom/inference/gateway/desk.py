@@ -333,9 +333,21 @@ class RouteDesk:
             return
         now = time.perf_counter()
         for passage in [one for one in self._held if self._is_late(one, now)]:
-            self._unhold(passage, now)
-            self._fail(passage, self._why_late(passage, now), now)
+            self._give_up(passage, self._why_late(passage, now), now)
         self._dispatch_all()
+
+    def turn_away(self, refusal: Callable[[Request], SkyloomError | None]) -> None:
+        """Answer those who wait and may not any more, so that they wake nobody. ``refusal`` says why; None: they may."""
+        now = time.perf_counter()
+        for passage in list(self._held):
+            if (error := refusal(passage.request)) is not None:
+                self._give_up(passage, error, now)
+
+    def _give_up(self, passage: Passage, error: SkyloomError, now: float) -> None:
+        """Answer one that waits; not one that the answer to another in its stream has ended."""
+        if not passage.is_over:
+            self._unhold(passage, now)
+            self._fail(passage, error, now)
 
     def _why_late(self, passage: Passage, now: float) -> SkyloomError:
         crew = self._crews.get(passage.revision)

@@ -106,8 +106,14 @@ class Doors:
         """Cut those who are too slow. Called about once a second."""
         self._connections.sweep()
         self._call_connections.sweep()
-        self._calls.look()
+        self.look()
         self.desk.sweep()
+
+    def look(self) -> None:
+        """Hear of tokens that were taken back, and end what they asked. Called more often while somebody waits."""
+        self._gate.access.refresh()
+        self._calls.look()
+        self._gate.look()
 
     def cut(self) -> None:
         """Its time is over: who is still connected is cut, for nobody would look after him."""

@@ -80,6 +80,8 @@ class GatewayProcess:
             await asyncio.sleep(_LOOK_S)
             count += 1
             for doors in self._all():
+                if doors.desk.num_held:
+                    doors.look()
                 doors.desk.look()
             # Who waits should not wait for us too.
             is_due = count % _LOOKS_PER_TABLE == 0 or any(doors.desk.num_held for doors in self._doors.values())

@@ -49,6 +49,7 @@ class RouteGate:
         self.access = access
         self.is_draining = False
         self._changes = 0
+        self._looked = -1
         self.update(access)
 
     @property
@@ -63,6 +64,27 @@ class RouteGate:
         if access is not self.access:
             self._changes += self.access.version
             self.access = access
+
+    def look(self) -> None:
+        """Turn away who waits with a token that was taken back: else a replica is woken to refuse him. Called about once a second,
+        and some times a second while somebody waits."""
+        if self._looked == self.epoch:
+            return
+        self._looked = self.epoch
+        refusals: dict[bytes | None, SkyloomError | None] = {}
+
+        def refusal(request: Request) -> SkyloomError | None:
+            shown = request.head.headers.get(b"authorization")
+            if shown not in refusals:
+                try:
+                    self.access.check(shown)
+                except SkyloomError as error:
+                    refusals[shown] = error
+                else:
+                    refusals[shown] = None
+            return refusals[shown]
+
+        self.desk.turn_away(refusal)
 
 
 class GateRest:

@@ -135,7 +135,7 @@ def loader(plan: ServePlan, gauge: Gauge) -> Load:
                 pace = Pace.measure(model.rehearsal, plan.limits.max_batch_rows, _MEASURE_S, work=model.work_clock)
             else:
                 model.rehearsal(1)()  # the first batch finds nothing prepared; nobody is to wait for it
-        except SkyloomError:
+        except BaseException:  # of memory that cannot be had, for example: what is there of it is let go
             model.close()
             raise
         give_back()  # what loading took beside the model is no part of it

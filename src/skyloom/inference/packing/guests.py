@@ -66,6 +66,7 @@ class GuestHouse:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guests")
         self._table = PackTable()
         self._seen: tuple[int, int, int] | None = None
+        self._complaint = ""
         self._guests: dict[str, Guest] = {}
         self._queue: list[Guest] = []
         self._leaving: list[Guest] = []  # no part of the pack any more, and still busy
@@ -86,17 +87,26 @@ class GuestHouse:
         try:
             found = self._path.stat()
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
-            if seen != self._seen and found.st_size <= _MAX_TABLE_BYTES:
+            if seen != self._seen:
+                if found.st_size > _MAX_TABLE_BYTES:
+                    raise ValueError("too large")
                 self._take(msgspec.json.decode(self._path.read_bytes(), type=PackTable))
                 self._seen = seen
+            self._complaint = ""
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.MsgspecError) as error:
-            print(f"the pack cannot be read, the one before stays: {type(error).__name__}", file=sys.stderr)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            self._complain(f"{type(error).__name__}: {error}")
         self._let_leave()
         # The bounds may have become smaller; whoever is busy goes at another look.
         for name in victims(self._residents(), 0, self._table.memory_bytes, self._table.max_loaded, 0) or ():
             self._let_go(self._guests[name])
+
+    def _complain(self, why: str) -> None:
+        """Say once, and not every second, why the table cannot be read."""
+        if why != self._complaint:
+            print(f"the pack cannot be read, the one before stays: {why}", file=sys.stderr)
+        self._complaint = why
 
     def has(self, name: str) -> bool:
         """It is part of the pack."""
@@ -194,7 +204,7 @@ class GuestHouse:
     def close(self) -> None:
         """Let go of everybody."""
         self._is_closed = True
-        for guest in self:
+        for guest in (*self, *self._leaving):
             if guest.plane is not None:
                 guest.plane.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -328,7 +338,8 @@ class GuestHouse:
     def _break(self, guest: Guest, failure: SkyloomError) -> None:
         guest.failures += 1
         guest.failure = failure
-        guest.retry_at = self._loop.time() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** (guest.failures - 1))
+        pause_s = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(guest.failures - 1, 10))
+        guest.retry_at = self._loop.time() + pause_s
         self._fail(guest, failure)
 
     def _fail(self, guest: Guest, failure: SkyloomError) -> None:

@@ -36,6 +36,11 @@ class Floods:
         """True for a client that takes back much more than it lets us answer; one whose calls are too late may, so it is not ended yet."""
         return self._num_resets > _QUICK_RESETS + self._outflow.num_served
 
+    @property
+    def num_unpaid(self) -> int:
+        """How many more requests ended before their answers than got some."""
+        return self._num_resets - self._outflow.num_served
+
     def forgive(self) -> None:
         """Another second: frames count from zero; requests that were taken back do not."""
         self._num_control = self._outflow.num_parts = 0

@@ -36,7 +36,7 @@ from skyloom.inference.wire.frames import (
     unpadded,
     window_update,
 )
-from skyloom.inference.wire.loop_turns import LoopTurns
+from skyloom.inference.wire.loop_turns import LoopTurns, is_left
 from skyloom.inference.wire.messages import Head, Request, Response
 from skyloom.inference.wire.outflow import STREAM_WINDOW, Http2Stream, Outflow, UntakenAnswers
 from skyloom.inference.wire.site import Listener, Site
@@ -48,7 +48,7 @@ _OUR_FRAME_BYTES = 2**18
 _MAX_HELD_BYTES = 2**24
 _MAX_STREAMS = 256
 _CRUMB_BYTES = 64
-_FRAMES_A_TURN, _SLOW_FRAMES_A_TURN, _TURN_S = 128, 8, 0.001  # of one read; then the others have their turns
+_FRAMES_A_TURN, _SLOW_FRAMES_A_TURN, _TURN_S = 128, 32, 0.001  # of one read; then the others have their turns
 _SHORT_READ_BYTES = 2_048  # too few frames to need turns
 _SHARE_BYTES = 2**16  # of what one connection may hold though all of them together hold too much
 _OPEN_SHARE = 16
@@ -302,6 +302,7 @@ class Http2Connection(asyncio.Protocol):
         elif each.kind == FrameKind.RST_STREAM:
             self._take_reset(each)
         elif each.kind == FrameKind.PRIORITY:
+            # RFC 9113 §5.3 dropped priorities, so what one says is not read: a stream that depends on itself was an error of RFC 7540.
             check_on_stream(each)
             if len(each.payload) != 5:
                 raise StreamBroken(each.stream, ErrorCode.FRAME_SIZE_ERROR)
@@ -415,6 +416,7 @@ class Http2Connection(asyncio.Protocol):
     def _take_data(self, each: Frame) -> None:
         check_on_stream(each)
         size, stream = len(each.payload), self._streams.get(each.stream)
+        part = unpadded(each)  # ours to check on every stream, also where nobody wants the content
         self._window -= size
         if self._window < 0:
             raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
@@ -428,7 +430,6 @@ class Http2Connection(asyncio.Protocol):
         stream.window -= size
         if stream.window < 0:
             raise StreamBroken(each.stream, ErrorCode.FLOW_CONTROL_ERROR)
-        part = unpadded(each)
         if len(part) < _CRUMB_BYTES and not each.flags & Flag.END_STREAM:
             self._floods.control()  # it costs more than it brings
         if stream.listener is not None:
@@ -548,6 +549,20 @@ class Http2Connection(asyncio.Protocol):
                 self._loop.call_soon(self._resume)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_left(self) -> bool:
+        """True when the client is known to be gone. While we do not read, nobody else says so."""
+        return self._closing or is_left(self._transport)
+
+    @property
+    def harm(self) -> int:
+        """Requests that were taken back, beyond those that were answered."""
+        return self._floods.num_unpaid
+
+    def send_away(self) -> None:
+        """End the connection of a client that has to wait and would wait too long."""
+        self._end(ErrorCode.ENHANCE_YOUR_CALM, "too many requests are taken back")
 
     def give_up(self) -> None:
         """Cut the connection."""

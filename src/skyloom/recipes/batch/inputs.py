@@ -1,16 +1,17 @@
 """From rows of a table to the tensors of a model, and the rows that cannot go in, with why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skyloom.inference.elements import to_bfloat16
+from skyloom.inference.elements import from_bfloat16, to_bfloat16
 from skyloom.inference.pictures import PictureReader, PictureRefused
-from skyloom.inference.tensors import DTYPES, Array
+from skyloom.inference.tensors import DTYPES, FLOATS, Array
 from skyloom.recipes.describing import value_shape
 from skyloom.recipes.features import encoded
 from skyloom.rooms.registry.bundle import ENCODING_FILE, Datatype, FeatureColumn, Manifest, TensorSpec
@@ -72,27 +73,38 @@ class RowReader:
     def rejects(self, batch: pa.RecordBatch) -> dict[int, str]:
         """Place in the batch → why the row cannot be predicted. An encoded model knows what a missing value means; others do not."""
         found: dict[int, str] = {}
-        if self._features and self._encoded:
-            return found
-        for name in self.names:
-            for place in np.flatnonzero(_missing(batch.column(name))).tolist():
-                found.setdefault(place, f"no value in {name!r}")
-        for spec in () if self._features else self._specs:
-            name = self._columns[spec.name]
-            for place in np.flatnonzero(_beyond(spec, batch.column(name))).tolist():
-                found.setdefault(place, f"a value in {name!r} that {spec.datatype} does not hold")
+        if not (self._features and self._encoded):
+            for name in self.names:
+                for place in np.flatnonzero(_missing(batch.column(name))).tolist():
+                    found.setdefault(place, f"no value in {name!r}")
+        for name, kind, numbers in self._numbers(batch):
+            for place in np.flatnonzero(unheld(kind, numbers)).tolist():
+                found.setdefault(place, _why(name, kind, numbers[place]))
         return found
+
+    def _numbers(self, batch: pa.RecordBatch) -> Iterator[tuple[str, Datatype, Array]]:
+        """Column, the type that it has to become, and its numbers, one row each. Columns of anything else are not among them."""
+        for feature in self._features:
+            name, kind = self._columns[feature.name], self._specs[0].datatype
+            column = batch.column(name)
+            is_safe = kind in FLOATS and (bool(feature.values) or (_is_number(column) and _fits(column.type, kind)))
+            if not is_safe:
+                yield name, kind, _feature(feature, column, kind)
+        for spec in () if self._features else self._specs:
+            column = batch.column(self._columns[spec.name])
+            if _is_number(column) and not _fits(_element_type(column), spec.datatype):
+                flat = _filled(column).to_numpy(zero_copy_only=False)
+                yield self._columns[spec.name], spec.datatype, flat.reshape(len(column), -1)
 
     def tensors(self, batch: pa.RecordBatch, pictures: Sequence[Array] = ()) -> list[Array]:
         """The rows as the model takes them, none of them a rejected one; their ``pictures`` decoded already."""
         if self._features:
-            parts = [
-                encoded(feature, pa.chunked_array([batch.column(self._columns[feature.name])]))
-                for feature in self._features
-            ]
-            rows = np.stack(parts, axis=1)
             kind = self._specs[0].datatype
-            return [to_bfloat16(rows) if kind is Datatype.BF16 else rows.astype(DTYPES[kind], copy=False)]
+            dtype = np.dtype(np.float32) if kind is Datatype.BF16 else DTYPES[kind]
+            named_parts = ((feature, batch.column(self._columns[feature.name])) for feature in self._features)
+            parts = [_feature(feature, column, kind).astype(dtype, copy=False) for feature, column in named_parts]
+            rows = np.stack(parts, axis=1)
+            return [to_bfloat16(rows) if kind is Datatype.BF16 else rows]
         named = [(spec, self._columns[spec.name]) for spec in self._specs]
         return [
             np.concatenate(pictures)
@@ -119,21 +131,83 @@ def _missing(column: pa.Array) -> Mask:
     return missing
 
 
-def _beyond(spec: TensorSpec, column: pa.Array) -> Mask:
-    """Rows with a whole number that is larger or smaller than the input's type holds: a cast would make another number of it."""
-    is_list = pa.types.is_fixed_size_list(column.type)
-    kind = column.type.value_type if is_list else column.type
-    dtype = np.dtype(DTYPES[spec.datatype])
-    if dtype.kind not in "iu" or not pa.types.is_integer(kind) or np.can_cast(kind.to_pandas_dtype(), dtype):
-        return np.zeros(len(column), dtype=bool)
-    flat = (column.fill_null(0) if not is_list else _filled(column)).to_numpy(zero_copy_only=False)
+def unheld(kind: Datatype, numbers: Array) -> Mask:
+    """Rows with a number that ``kind`` does not hold, so that a cast would make another one of it: a fraction, NaN or an infinity where
+    whole numbers go in, and what is out of its range. What floats round is held."""
+    if kind in FLOATS:
+        beyond = _overflows(kind, numbers)
+    elif kind is Datatype.BOOL:
+        beyond = np.isin(numbers, (0, 1), invert=True)
+    else:
+        beyond = _not_whole(DTYPES[kind], numbers)
+    rows: Mask = np.any(beyond.reshape(len(numbers), -1), axis=1)
+    return rows
+
+
+def _overflows(kind: Datatype, numbers: Array) -> Mask:
+    with np.errstate(over="ignore"):
+        made = from_bfloat16(to_bfloat16(numbers.astype(np.float32))) if kind is Datatype.BF16 else None
+        infinite = np.isinf(numbers.astype(DTYPES[kind]) if made is None else made)
+    found: Mask = infinite & np.isfinite(numbers) if infinite.any() else infinite
+    return found
+
+
+def _not_whole(dtype: "np.dtype[Any]", numbers: Array) -> Mask:
     holds = np.iinfo(dtype)
-    beyond: Mask = ((flat < holds.min) | (flat > holds.max)).reshape(len(column), -1).any(axis=1)
+    if numbers.dtype.kind == "b":
+        return np.zeros(numbers.shape, dtype=bool)
+    if numbers.dtype.kind == "f":  # the largest integer is one below a power of two, which floats have exactly
+        within = (numbers >= float(holds.min)) & (numbers < float(int(holds.max) + 1))
+        beyond: Mask = ~(within & (np.floor(numbers) == numbers))
+        return beyond
+    beyond = (numbers < holds.min) | (numbers > holds.max)
     return beyond
 
 
+def _why(name: str, kind: Datatype, row: Array) -> str:
+    """What is wrong with a row's numbers in a column; the same words for all rows that lack the same."""
+    numbers = np.ravel(row)
+    bad = numbers[unheld(kind, numbers)][0]
+    if not np.isfinite(bad):
+        return f"a value in {name!r} that is no number; the model takes {kind}"
+    if kind not in FLOATS and bad != np.floor(bad):
+        return f"a fraction in {name!r}; the model takes {kind}"
+    return f"a value in {name!r} that {kind} does not hold"
+
+
+def _feature(feature: FeatureColumn, column: pa.Array, kind: Datatype) -> Array:
+    """A column of a tabular model as numbers that have lost nothing yet; NaN for a missing or unknown value."""
+    if feature.values:
+        return encoded(feature, pa.chunked_array([column]))
+    if kind in FLOATS or column.null_count or not _is_number(column):
+        column = column.cast(pa.float64(), safe=False)
+    numbers: Array = column.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _element_type(column: pa.Array) -> pa.DataType:
+    return column.type.value_type if pa.types.is_fixed_size_list(column.type) else column.type
+
+
+def _is_number(column: pa.Array) -> bool:
+    kind = _element_type(column)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _fits(kind: pa.DataType, wanted: Datatype) -> bool:
+    """Whether no number of a column can be beyond an input's type; then a large row is not looked at number by number."""
+    if wanted is Datatype.BYTES or pa.types.is_boolean(kind):
+        return True
+    have, most = np.dtype(kind.to_pandas_dtype()), DTYPES[wanted]
+    if wanted is Datatype.BF16:
+        return have.kind in "iu" or have.itemsize == 2
+    return np.can_cast(have, most) or (most.kind == "f" and have.kind in "iu" and most.itemsize > 2)
+
+
 def _filled(column: pa.Array) -> pa.Array:
-    """All numbers of a column of lists; zeros where there is none."""
+    """All numbers of a column, or of its lists; zeros where there is none."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.fill_null(0)
     size = column.type.list_size
     return column.values.slice(column.offset * size, len(column) * size).fill_null(0)
 

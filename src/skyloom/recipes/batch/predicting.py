@@ -305,7 +305,7 @@ def _committed(
     losses, count, rejects = _lost(shards, folder / "rejects.jsonl")
     if count == total:
         raise NotPredictable(
-            f"None of {total:,} rows could be predicted: {losses[0].reason}.",
+            f"None of {total:,} rows could be predicted; row {losses[0].examples[0].row_id}: {losses[0].reason}.",
             next_action="Clean the rows, or say which columns the model takes: --column NAME=COLUMN.",
         )
     spool = Spool.write(folder / "predictions.arrow", schema, shards.batches())

@@ -9,11 +9,13 @@ import msgspec
 from skyloom.rooms.cost.prices import PriceBook, PriceHistory, PriceList, Tenure
 from skyloom.rooms.jobs import rules
 from skyloom.rooms.jobs.mirror import LiveGang
-from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
+from skyloom.rooms.jobs.model import ENDLESS, Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.pools.fleet import MachineName, PoolMachine
 from skyloom.rooms.pools.model import LOCAL
-from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement
+from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Node, Placement, Wait
 
+_MOST_NAMED = 5
+_FOR_GOOD = " until somebody stops them."
 _WHY: dict[Cause, str] = {
     Cause.PRIORITY: "made room for {other}, which has a higher priority",
     Cause.POLICY: "made room for {other}: it is its turn",
@@ -65,7 +67,8 @@ def demand(gang: LiveGang, of_pool: Islands = MappingProxyType({}), expected_s: 
         expected_s: how long such jobs run, where its owner does not say.
     """
     job, spec = gang.job, gang.job.spec
-    whole_s = spec.expected_duration_s or expected_s
+    # What is stopped some day says nothing about when the next of its name will be.
+    whole_s = spec.expected_duration_s or (None if rules.is_endless(spec) else expected_s)
     each = spec.resources.gpus or spec.resources.cpus
     return Demand(
         id=job.id,
@@ -77,6 +80,8 @@ def demand(gang: LiveGang, of_pool: Islands = MappingProxyType({}), expected_s: 
         submitted_at=job.submitted_at,
         deadline_at=rules.deadline_of(job),
         expected_s=max(1.0, whole_s - gang.served_s / spec.num_workers) if whole_s else None,
+        limit_s=spec.max_duration_s,
+        endless=rules.is_endless(spec),
         rates=spec.speedups,
         attained_gpu_s=gang.served_s * each,
         preemptible=spec.preemptible,
@@ -111,6 +116,24 @@ def place_of(task: Task) -> MachineName:
 def places(placement: Placement) -> list[MachineName]:
     """One place for each worker, by rank: workers of one machine have neighbouring ranks."""
     return [MachineName(*node.split("/", 1)) for node, count in placement for _ in range(count)]
+
+
+def advice(wait: Wait, job: Job, gangs: Mapping[str, LiveGang]) -> str:
+    """What the owner of a job can do that waits for what never ends by itself; empty for all others. Names only what is his project's."""
+    if not wait.for_good:
+        return ""
+    holders = [gangs[job_id].job for job_id in wait.for_good if job_id in gangs]
+    own = list(dict.fromkeys(_service(holder) for holder in holders if holder.project == job.project))
+    if not own:
+        return f"Add a machine, or ask for less: services of other projects hold the rest{_FOR_GOOD}"
+    named = ", ".join(own[:_MOST_NAMED]) + (f" and {len(own) - _MOST_NAMED} more" if len(own) > _MOST_NAMED else "")
+    return f"Scale down or stop {named}; or add a machine, or ask for less: these hold the rest{_FOR_GOOD}"
+
+
+def _service(job: Job) -> str:
+    """``endpoint digits revision 3``."""
+    kind = next(iter(sorted(ENDLESS.intersection(job.spec.labels))), "job")
+    return f"{kind} {job.spec.name}" if job.spec.name not in ("", kind) else f"{kind} job {job.id}"
 
 
 def halt(eviction: Eviction, job: Job, other: Job | None, now: float) -> Halt:

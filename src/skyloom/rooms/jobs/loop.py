@@ -227,7 +227,13 @@ class JobLoop:
             return turns.decide(now, 0)
         decision = turns.decide(now, _EXPLAINED)
         self._order = tuple(wait.gang for wait in decision.waits)
-        self._waits.tell(decision.waits, self._mirror.gangs.keys())
+        gangs = self._mirror.gangs
+        advice = {
+            wait.gang: demands.advice(wait, gangs[wait.gang].job, gangs)
+            for wait in decision.waits
+            if wait.for_good and wait.gang in gangs
+        }
+        self._waits.tell(decision.waits, gangs.keys(), advice)
         took_s = time.thread_time() - began
         self._explain_at = self._clock.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
         return decision

@@ -148,6 +148,7 @@ def status(
     place: int = 0,
     forecast: GangForecast | None = None,
     held_up: str = "",
+    advice: str = "",
 ) -> JobStatus:
     """A job and what has become of it.
 
@@ -156,6 +157,7 @@ def status(
         waiting, place: what a queued job waits for and its place in the queue, if that is known.
         forecast: when it will start and end, if that is known.
         held_up: why a job whose turn has come is not launched yet.
+        advice: what to do about its waiting, where waiting alone will not do.
     """
     tasks = newest(job, all_tasks)
     state = state_of(tasks)
@@ -167,6 +169,7 @@ def status(
     if state is JobState.QUEUED and waiting:
         message = f"{waiting}; {message}" if message else waiting
         reason = Reason.WAITING_FOR_RESOURCES
+    next_action = advice if state is JobState.QUEUED and advice else ""
     if state is JobState.STARTING and held_up:
         message = held_up
     if state is JobState.WAITING:
@@ -179,7 +182,7 @@ def status(
         state=state,
         reason=reason,
         message=message,
-        next_action=NEXT_ACTIONS[reason].format(id=job.id),
+        next_action=next_action or NEXT_ACTIONS[reason].format(id=job.id),
         started_at=min(starts, default=None),
         ended_at=max(ends, default=None) if state in ENDED else None,
         place=place or None if state is JobState.QUEUED else None,
@@ -264,6 +267,12 @@ def grown(job: Job, tasks: Sequence[Task], num_workers: int, now: float) -> tupl
         changed(first, {"id": f"{job.id}.{job.attempt}.{rank}", "rank": rank, "version": 0, "created_at": now})
         for rank in range(len(tasks), num_workers)
     )
+
+
+def is_endless(spec: JobSpec) -> bool:
+    """Whether it runs until somebody stops it, as services do, and nobody said for how long at most."""
+    bounded = spec.max_duration_s is not None or spec.expected_duration_s is not None
+    return not bounded and not ENDLESS.isdisjoint(spec.labels)
 
 
 def has_allowance(spec: JobSpec) -> bool:

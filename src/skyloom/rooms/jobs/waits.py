@@ -1,6 +1,7 @@
 """What jobs wait for, as the last rounds of the loop said: never stored, lost without harm."""
 
 from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 from typing import NamedTuple
 
 from skyloom.rooms.scheduling.forecast import GangForecast
@@ -17,12 +18,14 @@ class Waiting(NamedTuple):
         place: there; 0 when it is further back than was looked at.
         forecast: when it will start and end.
         held_up: why it is not launched yet, though its turn has come.
+        advice: what to do, where waiting alone will not do.
     """
 
     message: str = ""
     place: int = 0
     forecast: GangForecast | None = None
     held_up: str = ""
+    advice: str = ""
 
 
 class Waits:
@@ -34,9 +37,14 @@ class Waits:
         self._held_up: Mapping[str, str] = {}
         self._behind = Waiting()
 
-    def tell(self, waits: Iterable[Wait], live: Set[str]) -> None:
-        """Replace all that was said of those in the queue; ``live`` are the ids of all jobs that have not ended."""
-        said = {wait.gang: Waiting(wait.message, wait.place) for wait in waits}
+    def tell(self, waits: Iterable[Wait], live: Set[str], advice: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Replace all that was said of those in the queue.
+
+        Args:
+            live: the ids of all jobs that have not ended.
+            advice: by job, for those that have to do something.
+        """
+        said = {wait.gang: Waiting(wait.message, wait.place, advice=advice.get(wait.gang, "")) for wait in waits}
         self._said = said
         self._behind = Waiting(f"behind {len(said)} others or more") if len(live) > len(said) >= _MANY else Waiting()
         self._held_up = {job_id: why for job_id, why in self._held_up.items() if job_id in live}

@@ -48,6 +48,7 @@ class Monitoring:
         self._blobs = blobs
         self._profiles: dict[str, Profile] = {}
         self._traffic = RecentTraffic(Bounds())
+        self._began = clock.monotonic()
 
     def handlers(self) -> Handlers:
         return {
@@ -99,10 +100,13 @@ class Monitoring:
 
         Args:
             profile: digest of the profile that ``traffic.histograms`` follow.
-            started_at: Unix seconds when the replica began to count; without it the first report is only a base.
+            started_at: Unix seconds when the replica began to count; without it the first report is only a base, and so it is of a
+                replica that is older than this process: what it counted for days is no news of the last minute.
         """
         now = self._clock.monotonic()
         since = None if started_at is None else now - max(0.0, self._clock.now() - started_at)
+        if since is not None and since < self._began:
+            since = None
         self._traffic.observe(endpoint, replica, profile, Report(at=now, traffic=traffic), since)
 
     def on_budget_reached(self, tx: Transaction, event: Event) -> None:

@@ -2,13 +2,21 @@
 
 The first gang in line that does not fit gets a *promise*, a reservation: the nodes on which it would start when what runs there has
 ended as expected, and when that is. Others may overtake if they end before, or use only what the promise leaves over then (Lifka, "The
-ANL/IBM SP scheduling system", 1995). Every pool protects one gang, the first that waits for it. Where durations are not
-known there is no moment to end before: then only what the promise does not need may be used.
+ANL/IBM SP scheduling system", 1995). Every pool protects one gang, the first that waits for it.
+
+What never ends promises nothing. A promise counts on what ends (by its estimate, at its limit, or some day), and on what the gang
+itself may stop (`preemption`). Three kinds of ends, three promises:
+
+- a known moment: others have to be gone by then, or stay out of the way;
+- none that is known, but what is in the way is work that ends: whoever ends by any known moment may go first, who would take the place of
+  one unknown end by another may not. So the unknown ones become fewer, and then there is a known moment;
+- none at all, because what has no end (a replica) holds what it needs: there is no promise, and nobody waits for it (`hope`).
 
 Being told wrong durations costs exactness, never safety: a promise holds if what runs ends as it was expected to.
 """
 
 from collections.abc import Iterable
+from itertools import islice, tee
 from math import inf
 
 from skyloom.rooms.scheduling.model import Placement
@@ -22,6 +30,7 @@ class Promise:
 
     Attributes:
         at: when it is there, at the latest; `inf` when nobody knows.
+        gang, pool: for whom, where.
         spare: by node, what is left of it then; nobody who still runs then may use more.
     """
 
@@ -35,7 +44,7 @@ class Promise:
 
     def allows(self, ends_at: float) -> bool:
         """Whether a gang that ends then is out of the way in time."""
-        return ends_at <= self.at < inf
+        return ends_at <= self.at and ends_at < inf
 
     def use(self, floor: Floor, placement: Placement, worker: Vector) -> None:
         """Somebody who still runs then took that from what is left."""
@@ -51,16 +60,23 @@ class Promise:
 
 
 def promise(
-    floor: Floor, gang_id: str, shape: Shape, areas: tuple[Area, ...], ends: Iterable[Occupant], now: float
+    floor: Floor,
+    gang_id: str,
+    shape: Shape,
+    areas: tuple[Area, ...],
+    leaving: Iterable[tuple[float, Occupant]],
+    now: float,
 ) -> Promise | None:
-    """Room in one pool for a gang that does not fit there now; None when it would not fit even if all ended.
+    """Room in one pool for a gang that does not fit there now; None when it would not fit even if all of these left.
 
     Args:
-        ends: what runs there, the soonest end first.
+        leaving: what runs there, and when it leaves; the soonest first.
     """
-    freed, at = awaited(floor, shape, areas, ends)
+    moments, ones = tee(leaving)
+    freed = awaited(floor, shape, areas, (one for _, one in ones))
     if not freed:
         return None
+    at = next(islice(moments, len(freed) - 1, None))[0]
     with floor.imagined():
         for one in freed:
             floor.give(one.placement, one.worker)
@@ -73,10 +89,8 @@ def promise(
     return Promise(gang_id, areas[0].pool, max(at, now), spare)
 
 
-def awaited(
-    floor: Floor, shape: Shape, areas: tuple[Area, ...], leaving: Iterable[Occupant]
-) -> tuple[list[Occupant], float]:
-    """Who of these, in their order, has to leave before a gang fits, and when the last of them is expected to.
+def awaited(floor: Floor, shape: Shape, areas: tuple[Area, ...], leaving: Iterable[Occupant]) -> list[Occupant]:
+    """Who of these, in their order, has to leave before a gang fits; the last of them is needed.
 
     Nobody when not even all would do. Looks only at the nodes where something changes.
     """
@@ -94,5 +108,5 @@ def awaited(
             after = free[place] = plus(before, one.worker, count)
             room += min(times_in(after, shape.worker), most) - min(times_in(before, shape.worker), most)
         if room >= most:
-            return freed, one.end[0]
-    return [], inf
+            return freed
+    return []

@@ -1,7 +1,8 @@
 """When waiting gangs will start and end: what is open is played out many times by the same rules, and the outcomes are counted.
 
 Of a gang that runs or waits nobody knows how long it takes; each rollout draws that from its `Durations` (given how long it ran so far)
-and plays all of them out. It is assumed that nothing else is submitted: those who come later can only make it later.
+and plays all of them out; what is endless ends in none. It is assumed that nothing else is submitted: those who come later can only
+make it later.
 """
 
 import math
@@ -120,6 +121,8 @@ def ran_s(gang: Demand) -> float:
 
 def _script(gang: Demand, known: Durations, chance: float, now: float, holding: Holding | None) -> Script:
     """What a gang will do in one rollout."""
+    if gang.endless:
+        return Script(demand=gang, duration_s=math.inf, num_workers=gang.min_workers, holding=holding)
     before_s = ran_s(gang)
     if holding is None:
         return Script(demand=gang, duration_s=known.left_s(before_s, chance), num_workers=gang.min_workers)

@@ -71,6 +71,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         priority: larger goes first, whatever the policy.
         submitted_at, deadline_at: in seconds, by the caller's clock.
         expected_s: how long it still has to run with ``min_workers``; None when nobody knows.
+        limit_s: whoever runs it ends it after so long in one run; None for no limit.
+        endless: it runs until somebody stops it: nobody may count on its end, whatever else is told of it.
         rates: how fast it is with 1, 2, … workers, by any one unit; empty means: twice the workers, twice the speed.
         attained_gpu_s: service so far: GPUs (CPUs where it has none) × seconds.
         preemptible: may be stopped for others, and goes on later.
@@ -87,6 +89,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at: float = 0.0
     deadline_at: float | None = None
     expected_s: float | None = None
+    limit_s: float | None = None
+    endless: bool = False
     rates: tuple[float, ...] = ()
     attained_gpu_s: float = 0.0
     preemptible: bool = True
@@ -141,6 +145,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
         place: 1 is the next.
         message: the evidence, for people: "needs 4 GPUs, 2 free".
         reserved_at: when room was promised to it, at the latest; None when nobody can say.
+        for_good: who holds what it waits for and never ends by itself, some of them; empty if it gets its turn in time.
     """
 
     gang: str
@@ -148,6 +153,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     why: Cause
     message: str
     reserved_at: float | None = None
+    for_good: tuple[str, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush, merge
 from math import inf, nextafter
 
@@ -13,17 +13,23 @@ from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, vector
 
 _SAME_S = 1e-6  # so near, two moments are one
 
-# When it is expected to end, when it started, its id: what sorts what runs.
+# A moment, when it started, its id: what sorts what runs.
 End = tuple[float, float, str]
 
 
 class Occupant:
-    """A holding, and what is often asked of it."""
+    """A holding, and what is often asked of it.
+
+    Attributes:
+        end: when it is expected to end: what policies go by.
+        leaves: when it has ended at the latest, as far as anybody may count on it: what promises are built on.
+    """
 
     __slots__ = (
         "demoted",
         "end",
         "gang",
+        "leaves",
         "num_workers",
         "placement",
         "pool",
@@ -45,6 +51,7 @@ class Occupant:
         self.started_at = holding.started_at
         self.stopping = holding.stopping
         self.end: End = (self._ends_at(), self.started_at, self.gang.id)
+        self.leaves: End = (self._leaves_at(), self.started_at, self.gang.id)
         # Of LAS alone: its queue, its place there, and whether it came down in this very round.
         self.queue = 0
         self.seat: Seat = (self.started_at, 0.0)
@@ -52,6 +59,11 @@ class Occupant:
 
     def _ends_at(self) -> float:
         return self.started_at + remaining_s(self.gang) / max(speed(self.gang, self.num_workers or 1), 1e-9)
+
+    def _leaves_at(self) -> float:
+        if self.gang.endless:
+            return inf
+        return self.end[0] if self.gang.limit_s is None else min(self.end[0], self.started_at + self.gang.limit_s)
 
     def left_s(self, now: float) -> float:
         """How long it still runs; as long as it ran already where nobody knows."""
@@ -66,6 +78,7 @@ class Occupants:
         self._las = rulebook.policy is Policy.LAS
         self.all: dict[str, Occupant] = {}
         self.stopping: dict[str, Occupant] = {}
+        self.lasting: dict[str, Occupant] = {}  # those that never end by themselves
         self.priorities: Counter[int] = Counter()
         self.num_elastic = 0
         self._ends: dict[str, list[End]] = {}
@@ -82,7 +95,10 @@ class Occupants:
         self.num_elastic += gang.max_workers > gang.min_workers
         if one.stopping:
             self.stopping[gang.id] = one
-        insort(self._ends.setdefault(one.pool, []), one.end)
+        if gang.endless:
+            self.lasting[gang.id] = one
+        else:
+            insort(self._ends.setdefault(one.pool, []), one.leaves)
         if self._las:
             self._num_seats += 1
             one.seat = (one.started_at, float(self._num_seats))
@@ -103,14 +119,21 @@ class Occupants:
             self.priorities[one.gang.priority] -= 1
             if not self.priorities[one.gang.priority]:
                 del self.priorities[one.gang.priority]
-            ends = self._ends[one.pool]
-            del ends[bisect_left(ends, one.end)]
+            if self.lasting.pop(gang_id, None) is None:
+                ends = self._ends[one.pool]
+                del ends[bisect_left(ends, one.leaves)]
             self._step_out(one)
         return one
 
-    def by_end(self, pool: str, without: Iterable[str] = ()) -> Iterator[Occupant]:
-        """What runs in a pool: the soonest end first, then what nobody knows the end of, the oldest first."""
-        return (self.all[gang_id] for _, _, gang_id in self._ends.get(pool, ()) if gang_id not in without)
+    def by_end(self, pool: str) -> Iterator[Occupant]:
+        """What ends in a pool: the soonest first, then what nobody knows the end of, the oldest first."""
+        return (self.all[gang_id] for _, _, gang_id in self._ends.get(pool, ()))
+
+    def unbounded(self, pool: str) -> Iterator[Occupant]:
+        """What nobody knows the end of in a pool, and what has none."""
+        yield from (one for one in self.lasting.values() if one.pool == pool)
+        ends = self._ends.get(pool, [])
+        yield from (self.all[gang_id] for _, _, gang_id in ends[bisect_left(ends, (inf, -inf, "")) :])
 
     def worst_first(self, now: float) -> Iterator[tuple[Key, Occupant]]:
         """By the keys of a preemptive policy, the one whose turn it is the least first."""
@@ -183,7 +206,8 @@ class Occupants:
         for one in self.all.values():
             one.pool = pool_of(one.placement, floor, one.pool)
             floor.take(one.placement, one.worker)
-            insort(self._ends.setdefault(one.pool, []), one.end)
+            if not one.gang.endless:
+                insort(self._ends.setdefault(one.pool, []), one.leaves)
 
 
 def size(placement: Placement) -> int:

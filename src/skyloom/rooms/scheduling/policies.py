@@ -87,6 +87,13 @@ def remaining_s(gang: Demand) -> float:
     return inf if gang.expected_s is None else gang.expected_s
 
 
+def ends_within_s(gang: Demand) -> float:
+    """How long a run of it holds its room at most, with its fewest workers, as far as anybody may count on it; `inf` for no bound."""
+    if gang.endless:
+        return inf
+    return remaining_s(gang) if gang.limit_s is None else min(remaining_s(gang), gang.limit_s)
+
+
 def latest_start(gang: Demand) -> float:
     """Whoever starts later misses the deadline; `inf` without one. An unknown duration counts as none."""
     return inf if gang.deadline_at is None else gang.deadline_at - (gang.expected_s or 0.0)

@@ -143,6 +143,21 @@ class Stops:
                 self._worst = next(self._occupants.worst_first(self._now))[0]
         return self._lowest < gang.priority or (self._worst is not None and key < self._worst)
 
+    def yielding(self, gang: Demand, pool: str, key: Key, borrows: bool) -> dict[str, float]:
+        """Who ends at no known time in a pool and need not be waited for, since it may be stopped for a gang; and from when on."""
+        if not self.could(gang, key, borrows):
+            return {}
+        held: dict[str, Vector] = {}
+        found: dict[str, float] = {}
+        unbounded = (one for one in self._occupants.unbounded(pool) if one.gang.id not in self._claims.leaving)
+        for one in sorted(unbounded, key=lambda one: (self._safe(one, borrows), one.gang.priority)):
+            standing = self._standings.standing(one.gang.project)
+            now_held = held.get(one.gang.project) or plus(standing.held, self._claims.back(one.gang.project), -1)
+            if one.gang.preemptible and self._precedes(gang, one, key, borrows, _borrowed(standing, now_held)):
+                held[one.gang.project] = plus(now_held, one.used, -1)
+                found[one.gang.id] = one.started_at + self._rules.min_run_s
+        return found
+
     def _in_pool(
         self, gang: Demand, shape: Shape, areas: tuple[Area, ...], key: Key, borrows: bool, limits: list[Promise]
     ) -> tuple[list[Occupant], Placement] | None:
@@ -163,7 +178,7 @@ class Stops:
         freed: list[Occupant] = []
         back = self._claims.back(gang.project)
         if standing.may_hold(plus(shape.need, back, -1)):
-            freed, _ = awaited(soon, shape, areas, victims)
+            freed = awaited(soon, shape, areas, victims)
             for one in freed:
                 soon.give(one.placement, one.worker)
                 back = plus(back, one.used)

@@ -6,7 +6,7 @@ from math import inf
 
 from skyloom.rooms.scheduling.model import Demand, Policy, Renting, Rulebook
 from skyloom.rooms.scheduling.placement import Floor, Shape
-from skyloom.rooms.scheduling.policies import Key, key_of, rents_from, turns_at
+from skyloom.rooms.scheduling.policies import Key, ends_within_s, key_of, rents_from, turns_at
 
 # A gang in line: its key, a number that tells entries apart, itself.
 Entry = tuple[Key, int, Demand]
@@ -40,8 +40,8 @@ class Group:
         heappush(self._line, entry)
         if _mostly_gone(self._line, self._entries):
             self._line = sorted(self._entries.values())
-        if self._brief is not None and entry[2].expected_s is not None:
-            heappush(self._brief, (entry[2].expected_s, entry[1], entry))
+        if self._brief is not None and (within_s := ends_within_s(entry[2])) < inf:
+            heappush(self._brief, (within_s, entry[1], entry))
             if _mostly_gone(self._brief, self._entries):
                 self._brief = None
 
@@ -62,7 +62,8 @@ class Group:
     def briefest(self) -> Entry | None:
         """The one that is known to run the shortest, which is the one to overtake with."""
         if self._brief is None:
-            self._brief = [(e[2].expected_s, e[1], e) for e in self._entries.values() if e[2].expected_s is not None]
+            bounded = ((ends_within_s(entry[2]), entry[1], entry) for entry in self._entries.values())
+            self._brief = [item for item in bounded if item[0] < inf]
             heapify(self._brief)
         brief = self._brief
         while brief:
@@ -93,6 +94,11 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def project(self, gang_id: str) -> str | None:
+        """Whose gang that waits; None for one that does not."""
+        known = self._waiting.get(gang_id)
+        return known[1][2].project if known is not None else None
 
     def groups(self) -> list[Group]:
         """All that have somebody in line."""

@@ -4,13 +4,13 @@ Nothing that is done here outlives the round: the floor, the line and the standi
 
 *Work is conserved*: after a round no gang waits that would fit into what is free and not promised, is below its project's ceiling,
 and is not behind a gang of its own project that waits for that ceiling. (Without `Rulebook.backfill`: and in whose pools nobody before
-it waits.)
+it waits who could start there in time, see `hope`.)
 
 Promises are for policies that stop nobody. Under SRTF, SRSF and LAS whoever fits may run, as in the papers, because who comes
 first takes back what it needs; there only gangs that cannot be stopped are kept from what was promised.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush, merge
 from math import inf
@@ -18,10 +18,11 @@ from math import inf
 from skyloom.rooms.scheduling.backfill import Promise, promise
 from skyloom.rooms.scheduling.elasticity import Resizes, Widening, widen
 from skyloom.rooms.scheduling.fairness import Standing, Standings
+from skyloom.rooms.scheduling.hope import Hope
 from skyloom.rooms.scheduling.model import Cause, Demand, Eviction, Holding, Placement, Policy, Rulebook
 from skyloom.rooms.scheduling.occupants import Occupant, Occupants, demoted_at, pool_of, size
 from skyloom.rooms.scheduling.placement import Floor, Shape
-from skyloom.rooms.scheduling.policies import PREEMPTIVE, queue_of, remaining_s
+from skyloom.rooms.scheduling.policies import PREEMPTIVE, ends_within_s, queue_of
 from skyloom.rooms.scheduling.preemption import Handover, Stops
 from skyloom.rooms.scheduling.queue import Entry, Group, Queue
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, within
@@ -35,7 +36,7 @@ Rank = tuple[object, ...]
 class Refusal:
     """Why a gang does not start now; told for the first of a group, it holds for the whole group."""
 
-    __slots__ = ("ahead", "left", "promise", "why")
+    __slots__ = ("ahead", "for_good", "left", "promise", "why")
 
     def __init__(
         self, why: Cause, ahead: str = "", promised: Promise | None = None, left: Vector | None = None
@@ -44,6 +45,7 @@ class Refusal:
         self.ahead = ahead
         self.promise = promised
         self.left = left
+        self.for_good: tuple[str, ...] = ()
 
 
 class Round:
@@ -72,7 +74,7 @@ class Round:
         self.told: dict[str, Refusal] = {}  # by gang, where it is not that of its group
         self.served: set[str] = set()  # those for whom others make room
         self._resuming = resuming
-        self._owed: list[tuple[Demand, Shape, Refusal]] = []
+        self._owed: list[tuple[Entry, Shape, bool, Refusal]] = []
         self._asked: dict[str, Vector] = {}  # by project: what it is guaranteed and could not get
         self._num_told: dict[Group, int] = {}
         self._shares: dict[str, float] = {}
@@ -90,6 +92,7 @@ class Round:
         self._claims.leave(occupants.stopping.values())
         self._stops = Stops(rulebook, floor, occupants, standings, self._claims, now)
         self._resizes = Resizes(rulebook, floor, queue, occupants, standings, self._claims, now)
+        self.hope = Hope(floor, occupants, self._stops, self._claims)
 
     @contextmanager
     def on_trial(self) -> Iterator[None]:
@@ -214,7 +217,11 @@ class Round:
         if refusal.why not in (Cause.RESOURCES, Cause.TURN):
             self.refusals[group] = refusal
             return False
-        self._wanted.update(self.floor.ground.pool_names(shape))
+        if refusal.for_good:
+            # Nobody has to wait until what never ends has ended.
+            self.refusals[group] = refusal
+            return False
+        self._wanted.update(self.hope.pools(entry, shape, not entitled))
         if entitled and group.project:
             self._asked[group.project] = plus(self._asked.get(group.project, ZERO), shape.need)
         if refusal.why is Cause.TURN:
@@ -256,7 +263,10 @@ class Round:
             return None
         refusal = Refusal(Cause.TURN if ahead else Cause.RESOURCES, ahead)
         if not self._make_room(group, entry, entitled, refusal):
-            self._owed.append((gang, shape, refusal))
+            if refusal.why is Cause.RESOURCES and not self.hope.pools(entry, shape, not entitled):
+                refusal.for_good = self.hope.holders(shape)
+            else:
+                self._owed.append((entry, shape, entitled, refusal))
         return refusal
 
     def _make_room(self, group: Group, entry: Entry, entitled: bool, refusal: Refusal) -> bool:
@@ -307,37 +317,44 @@ class Round:
 
     def promise_owed(self) -> None:
         """Promise room to those who were refused; put off until somebody could take it from them."""
-        for gang, shape, refusal in self._owed:
+        for entry, shape, entitled, refusal in self._owed:
             if self._gives_way and not self.queue.num_fixed:
                 break
             if not self._promises.keys() >= self.floor.ground.pool_names(shape):
-                refusal.promise = self._promise(gang, shape)
+                refusal.promise = self._promise(entry, shape, not entitled)
         self._owed.clear()
 
-    def _promise(self, gang: Demand, shape: Shape) -> Promise | None:
+    def _promise(self, entry: Entry, shape: Shape, borrows: bool) -> Promise | None:
         """Promise room where it can start the soonest, in a pool that protects nobody yet."""
+        key, _, gang = entry
         found: Promise | None = None
         floor = self._claims.view()
+        hopeful = self.hope.pools(entry, shape, borrows)
         for areas in floor.ground.pools(shape):
             pool = areas[0].pool
-            if pool not in self._promises:
-                made = promise(floor, gang.id, shape, areas, self._by_end(pool), self.now)
+            if pool in hopeful and pool not in self._promises:
+                leaving = self._leaving(pool, self._stops.yielding(gang, pool, key, borrows))
+                made = promise(floor, gang.id, shape, areas, leaving, self.now)
                 if made is not None and (found is None or made.at < found.at):
                     found = made
         if found is not None:
             self._promises[found.pool] = found
         return found
 
-    def _by_end(self, pool: str) -> Iterable[Occupant]:
-        new = sorted(self._started.get(pool, ()), key=lambda one: one.end)
-        return merge(self.occupants.by_end(pool, self._claims.leaving), new, key=lambda one: one.end)
+    def _leaving(self, pool: str, yielding: Mapping[str, float]) -> Iterable[tuple[float, Occupant]]:
+        """Who ends in a pool or can be stopped there, and when, the soonest first."""
+        gone = self._claims.leaving.keys() | yielding.keys()
+        ends = ((one.leaves, one) for one in self.occupants.by_end(pool) if one.gang.id not in gone)
+        new = sorted((one.leaves, one) for one in self._started.get(pool, ()) if not one.gang.endless)
+        stops = sorted(((at, 0.0, gang_id), self.occupants.all[gang_id]) for gang_id, at in yielding.items())
+        return ((end[0], one) for end, one in merge(ends, new, stops, key=lambda item: item[0]))
 
     def _limits(self, gang: Demand) -> list[Promise]:
         """The promises that this gang could break."""
         if self._gives_way and gang.preemptible:
             return []
         self.promise_owed()
-        ends_at = self.now + remaining_s(gang) if self.rules.backfill else inf
+        ends_at = self.now + ends_within_s(gang) if self.rules.backfill else inf
         return [held for held in self._promises.values() if not held.allows(ends_at)]
 
     def _find(self, gang: Demand, shape: Shape) -> tuple[Placement | None, str]:
@@ -379,6 +396,8 @@ class Round:
         )
         one = Occupant(Holding(demand=gang, placement=placement, started_at=self.now), pool)
         self._started.setdefault(pool, []).append(one)
+        if gang.endless:
+            self.hope.give_up(one)
 
     def _resize(self) -> None:
         """Elastic gangs take what is left: those that start, at once; those that run, where nobody waits for it."""

@@ -13,7 +13,7 @@ from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, amounts, count_of,
 
 def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
     """The first ``limit`` that wait after a round, in the order in which they would start."""
-    sentences: dict[Refusal, str] = {}
+    sentences: dict[tuple[Refusal, str], str] = {}
     groups = turn.queue.groups()
     never = {group for group in groups if _refusal(turn, group).why is Cause.IMPOSSIBLE}
     line = list(_in_line(turn, [group for group in groups if group not in never], limit))
@@ -48,14 +48,15 @@ def _in_line(turn: Round, groups: Iterable[Group], limit: int) -> Iterator[tuple
             heappush(heads, (turn.rank(group, following), number, following))
 
 
-def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[Refusal, str]) -> Wait:
+def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[tuple[Refusal, str], str]) -> Wait:
     refusal = turn.told.get(gang.id) or _refusal(turn, group)
     if refusal.why is Cause.TURN and turn.floor.find(group.shape, group.shape.min_workers) is None:
         # It would have fitted, and others who may overtake have taken the room since.
         refusal.why, refusal.ahead = Cause.RESOURCES, ""
-    sentence = sentences.get(refusal)
+    ahead = _named(turn, refusal, gang)
+    sentence = sentences.get((refusal, ahead))
     if sentence is None:
-        sentence = sentences[refusal] = _sentence(turn, group, refusal)
+        sentence = sentences[refusal, ahead] = _sentence(turn, group, refusal, ahead)
     promised = refusal.promise
     mine = promised if promised is not None and promised.gang == gang.id else None
     turn_text = "next in the queue" if place == 1 else f"number {place} in the queue"
@@ -68,6 +69,7 @@ def _wait(turn: Round, group: Group, gang: Demand, place: int, sentences: dict[R
         why=refusal.why,
         message=message,
         reserved_at=mine.at if mine is not None and mine.at < inf else None,
+        for_good=refusal.for_good,
     )
 
 
@@ -75,19 +77,30 @@ def _refusal(turn: Round, group: Group) -> Refusal:
     return turn.refusals.get(group) or Refusal(Cause.TURN)
 
 
-def _sentence(turn: Round, group: Group, refusal: Refusal) -> str:
+def _named(turn: Round, refusal: Refusal, gang: Demand) -> str:
+    """Who comes first, for the owner of a gang: of another project's gangs nobody learns the ids."""
+    ahead = refusal.ahead
+    runs = turn.occupants.all.get(ahead)
+    project = runs.gang.project if runs is not None else turn.queue.project(ahead)
+    return ahead if ahead in ("", OTHERS) or project == gang.project else "a job of another project"
+
+
+def _sentence(turn: Round, group: Group, refusal: Refusal, ahead: str) -> str:
     shape = group.shape
     if refusal.why is Cause.IMPOSSIBLE:
         return f"cannot start: {_never(turn, group)}"
     if refusal.why is Cause.QUOTA:
         if refusal.left is None:
-            return f"waits behind {refusal.ahead} of its project, which waits for its quota"
+            return f"waits behind {ahead} of its project, which waits for its quota"
         return f"its project holds all that it may: {', '.join(shortfall(shape.need, refusal.left))} under its ceiling"
-    if refusal.why is Cause.TURN and refusal.ahead == OTHERS:
+    if refusal.why is Cause.TURN and ahead == OTHERS:
         return "would fit, but others wait for the same pool, and nobody overtakes here"
-    if refusal.why is Cause.TURN and refusal.ahead:
-        return f"would fit, but would delay {refusal.ahead}, which comes first"
-    return _missing(turn, shape)
+    if refusal.why is Cause.TURN and ahead:
+        return f"would fit, but would delay {ahead}, which comes first"
+    missing = _missing(turn, shape)
+    return (
+        f"{missing}, and too few will come free: what holds them never ends by itself" if refusal.for_good else missing
+    )
 
 
 def _missing(turn: Round, shape: Shape) -> str:

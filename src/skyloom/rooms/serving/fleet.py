@@ -138,7 +138,8 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
         return (
             EndpointState.CRASH_LOOP,
             f"Replicas of revision {number} ended {len(looping)} times within {rules.FAILURE_WINDOW_S:.0f} s: {looping[-1].message}",
-            f"Go back (skyloom endpoint rollback {endpoint.name}), or mend what the last lines say and deploy again.",
+            f"Go back (skyloom endpoint rollback {endpoint.name}), or read all it said (skyloom job logs {looping[-1].job_id}), mend that "
+            "and deploy again.",
         )
     words, action = _missing_words(now_is, needed, answering)
     works = direct or (now_is.listens and any(answering.values()))

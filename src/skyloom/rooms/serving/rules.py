@@ -168,7 +168,8 @@ def state_of(now_is: Situation, now: float) -> tuple[EndpointState, str, str]:
         return (
             EndpointState.CRASH_LOOP,
             f"Replicas of revision {endpoint.current} ended {len(early)} times within {FAILURE_WINDOW_S:.0f} s: {early[-1].message}",
-            f"Mend what the last lines say and deploy again, or stop it: skyloom endpoint stop {endpoint.name}.",
+            f"Read all it said: skyloom job logs {early[-1].job_id}. Mend that and deploy again, or stop it: skyloom endpoint stop "
+            f"{endpoint.name}.",
         )
     message = f"{len(current)} of {endpoint.num_replicas} replicas of revision {endpoint.current} answer."
     action = "Wait a moment."

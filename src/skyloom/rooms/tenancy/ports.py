@@ -17,10 +17,22 @@ class Replay(Record, frozen=True, kw_only=True):
     made_at: float
 
 
+class AuditStart(Record, frozen=True, kw_only=True):
+    """Where the audit log begins since old entries went; one record.
+
+    Attributes:
+        number: of the newest entry that went; ``hash`` is its own, to which the first that is left is linked.
+    """
+
+    number: int
+    hash: str
+
+
 PROJECTS = Collection("projects", Project)
 TOKENS = Collection("tokens", Token, indexes=("digest",))
 REPLAYS = Collection("replays", Replay, indexes=("made_at",))
+AUDIT_STARTS = Collection("audit_starts", AuditStart)
 AUDIT = Log("audit", AuditEntry, keys=("project",))
 
-COLLECTIONS = (PROJECTS, TOKENS, REPLAYS)
+COLLECTIONS = (PROJECTS, TOKENS, REPLAYS, AUDIT_STARTS)
 LOGS = (AUDIT,)

@@ -137,9 +137,9 @@ def chained(entry: AuditEntry, previous: str) -> AuditEntry:
     return msgspec.structs.replace(linked, hash=digests.of_value(linked))
 
 
-def broken_link(entries: Iterable[AuditEntry]) -> int | None:
-    """Index of the first entry whose hash or link is wrong, or None when the chain holds."""
-    previous = ""
+def broken_link(entries: Iterable[AuditEntry], previous: str = "") -> int | None:
+    """Index of the first entry whose hash or link is wrong, or None when the chain holds. ``previous`` is the hash of the entry before
+    them, where old ones went."""
     for index, entry in enumerate(entries):
         if entry.previous != previous or chained(entry, previous).hash != entry.hash:
             return index

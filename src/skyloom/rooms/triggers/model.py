@@ -55,6 +55,10 @@ class TooManyHookCalls(LimitExceeded):
     """The address was called as often within some minutes as its trigger may be set off in an hour."""
 
 
+class HookRoomFull(LimitExceeded):
+    """What was sent to signed addresses and waits for its triggers has all the room that there is for it."""
+
+
 class HookBodyRefused(InvalidInput):
     """The body of a call is too long, or no text."""
 
@@ -190,8 +194,10 @@ class Delivery(Record, frozen=True, kw_only=True):
 
     Attributes:
         number: of the event in the log.
+        event: what was told, without the body that a caller sent.
         began: id of the queued call or the job; empty where it was refused.
         message: why it was refused.
+        body_id: of the body that the caller sent; it is kept while it was not delivered.
     """
 
     trigger_id: str
@@ -200,6 +206,7 @@ class Delivery(Record, frozen=True, kw_only=True):
     event: TriggerEvent
     began: str = ""
     message: str = ""
+    body_id: str = ""
 
 
 class DeliveryStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,31 @@ class HookSeen(Record, frozen=True, kw_only=True):
     trigger_id: str = ""
 
 
+class HookBody(Record, frozen=True, kw_only=True):
+    """What was sent to a signed address, until it is delivered. Its id is that of the call.
+
+    Attributes:
+        size_bytes: what it takes here, the record around it included.
+        refused: its delivery was refused, and may be asked for again.
+    """
+
+    trigger_id: str
+    at: float
+    size_bytes: int
+    text: str
+    refused: bool = False
+
+
+class HookRoom(Record, frozen=True, kw_only=True):
+    """How much all bodies take together; one record."""
+
+    num_bytes: int
+
+
 TRIGGERS = Collection("triggers", Trigger, indexes=("name", "state"), unique=("name",))
 DELIVERIES = Collection("deliveries", Delivery, indexes=("trigger_id", "number"))
 HOOKS_SEEN = Collection("hooks_seen", HookSeen, indexes=("at", "trigger_id"))
+HOOK_BODIES = Collection("hook_bodies", HookBody, indexes=("at", "trigger_id", "refused"), ordered=(("refused", "at"),))
+HOOK_ROOM = Collection("hook_room", HookRoom)
 
-COLLECTIONS = (TRIGGERS, DELIVERIES, HOOKS_SEEN)
+COLLECTIONS = (TRIGGERS, DELIVERIES, HOOKS_SEEN, HOOK_BODIES, HOOK_ROOM)

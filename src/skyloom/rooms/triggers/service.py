@@ -13,7 +13,7 @@ import msgspec
 
 from skyloom.core import digests
 from skyloom.core.errors import REFUSALS, LimitExceeded
-from skyloom.core.events import Event, HookCalled, SlotCame, TriggerEvent
+from skyloom.core.events import Event, SlotCame, TriggerEvent
 from skyloom.core.ids import Ids
 from skyloom.core.isolation import isolated
 from skyloom.core.operation import Caller, Done, Page
@@ -27,6 +27,7 @@ from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.schedules.rules import next_slot
 from skyloom.rooms.tenancy.service import Tenancy
 from skyloom.rooms.triggers import model, rules
+from skyloom.rooms.triggers.bodies import HookBodies, body_of
 from skyloom.rooms.triggers.happenings import BODIES, kind_and_facts
 from skyloom.rooms.triggers.model import (
     Delivery,
@@ -65,6 +66,7 @@ class Triggers:
         tenancy: Tenancy,
         functions: Functions,
         runner: Runner,
+        bodies: HookBodies,
         secret_of: Callable[[str], str],
     ) -> None:
         self._store = store
@@ -74,6 +76,7 @@ class Triggers:
         self._tenancy = tenancy
         self._functions = functions
         self._runner = runner
+        self._bodies = bodies
         self._secret_of = secret_of
         self._looked: dict[str, int] = {}  # trigger → number of the newest event that was none of its own
         # Told which collections a round wrote to; whoever builds the cloud lets it wake the loops that watch them.
@@ -168,6 +171,7 @@ class Triggers:
         news = {"owner": by.principal, "token_id": by.token_id, "hour_at": 0.0, "num_in_hour": 0}
         if ask.skip:
             news["cursor"] = _newest(tx)
+            self._bodies.pass_over(tx, trigger.id, refused=False)
             news["next_slot_at"] = self._slot_after(trigger.when, self._clock.now())
         return tx.update(TRIGGERS, changed(trigger, news))
 
@@ -183,14 +187,29 @@ class Triggers:
         if found.began:
             self._functions.retry(tx, RetryInvocation(invocation_id=found.began), by)
         else:
-            began = self._runner.run(tx, trigger, found.event, by)
+            began = self._runner.run(tx, trigger, self._whole(tx, found), by)
+            self._bodies.drop(tx, found.body_id)
             found = tx.update(DELIVERIES, changed(found, {"began": began, "message": ""}))
         return _told(tx, found)
+
+    def _whole(self, view: Snapshot, delivery: Delivery) -> TriggerEvent:
+        """What is told again, with what the caller sent. Raises `NothingToRepeat` when that is gone."""
+        if not delivery.body_id:
+            return delivery.event
+        body = self._bodies.read(view, delivery.body_id)
+        if body is None:
+            raise model.NothingToRepeat(
+                f"Delivery {delivery.number} cannot be repeated: {self._bodies.gone()}.",
+                next_action="Ask the caller to send it again.",
+            )
+        return msgspec.structs.replace(delivery.event, body=body)
 
     def delete(self, tx: Transaction, ask: model.DeleteTrigger, by: Caller) -> Done:
         trigger = self.find(tx, ask.name, by.project)
         for delivery in tx.select(DELIVERIES, {"trigger_id": trigger.id}):
             tx.delete(DELIVERIES, delivery.id)
+        for refused in (False, True):
+            self._bodies.pass_over(tx, trigger.id, refused=refused)
         tx.delete(TRIGGERS, trigger.id)
         return Done()
 
@@ -199,7 +218,7 @@ class Triggers:
     def take_call(self, trigger_id: str, signature: str, body: bytes) -> str:
         """A call of a trigger's address; returns the id of what it became. The same bytes again give the same, and no second event.
 
-        Raises `HookBodyRefused`, `HookRefused`, `HookStale`, `HookPaused`, `TooManyHookCalls`.
+        Raises `HookBodyRefused`, `HookRefused`, `HookStale`, `HookPaused`, `TooManyHookCalls`, `HookRoomFull`.
         """
         if len(body) > model.MAX_HOOK_BYTES:
             raise model.HookBodyRefused(
@@ -234,7 +253,8 @@ class Triggers:
                 return False  # what was forgotten stays forgotten, so nothing is raised here
             seen = HookSeen(id=seen_id, project=trigger.project, at=max(now, signed_at), trigger_id=trigger_id)
             tx.insert(HOOKS_SEEN, seen)
-            self._outbox.publish(tx, trigger.project, trigger.id, HookCalled(body=text))
+            called = self._bodies.put(tx, trigger, f"{trigger.id}.{seen_id}", text)
+            self._outbox.publish(tx, trigger.project, trigger.id, called)
             touched.update(tx.touched)
             return True
 
@@ -249,6 +269,7 @@ class Triggers:
 
     def tick(self) -> float:
         """Deal with what happened since. Returns the seconds until there may be more."""
+        self._bodies.trim()
         active = self._store.read(lambda view: view.select(TRIGGERS, {"state": TriggerState.ACTIVE}))
         ids = {trigger.id for trigger in active}
         self._looked = {key: number for key, number in self._looked.items() if key in ids}
@@ -313,7 +334,7 @@ class Triggers:
     def _deal(self, trigger: Trigger, number: int, event: Event, told: TriggerEvent) -> bool:
         """One event; False when the trigger cannot go on now."""
         touched: set[str] = set()
-        now = self._clock.now()
+        now, body_id = self._clock.now(), body_of(event)
 
         def deliver(tx: Transaction) -> bool:
             if tx.get(TRIGGERS, trigger.id) != trigger:
@@ -325,9 +346,15 @@ class Triggers:
             depth = rules.depth_of(event)
             if depth >= model.MAX_DEPTH:
                 tx.update(TRIGGERS, rules.cut(trigger, number, depth))
+                self._bodies.done(tx, event)
                 return True
-            began = self._runner.run(tx, trigger, told, self._as(trigger))
-            self._write(tx, trigger, number, told, began, "", now)
+            body = self._bodies.read(tx, body_id) if body_id else told.body
+            if body is None:
+                return self._write(tx, trigger, number, told, "", self._bodies.gone(), now, body_id)
+            whole = msgspec.structs.replace(told, body=body)
+            began = self._runner.run(tx, trigger, whole, self._as(trigger))
+            self._write(tx, trigger, number, told, began, "", now, body_id)
+            self._bodies.done(tx, event)
             touched.update(tx.touched)
             return True
 
@@ -337,7 +364,12 @@ class Triggers:
             if isinstance(refusal, LimitExceeded) and refusal.code == "too_many_waiting":
                 return False  # the queue of the function is full; the event waits in the log
             why = str(refusal)[:_MAX_WORDS]
-            goes_on = self._store.write(lambda tx: self._write(tx, trigger, number, told, "", why, now))
+
+            def refuse(tx: Transaction) -> bool:
+                self._bodies.refused(tx, event)
+                return self._write(tx, trigger, number, told, "", why, now, body_id)
+
+            goes_on = self._store.write(refuse)
         self.notice(touched)
         return goes_on
 
@@ -366,7 +398,15 @@ class Triggers:
         )
 
     def _write(
-        self, tx: Transaction, trigger: Trigger, number: int, told: TriggerEvent, began: str, refused: str, now: float
+        self,
+        tx: Transaction,
+        trigger: Trigger,
+        number: int,
+        told: TriggerEvent,
+        began: str,
+        refused: str,
+        now: float,
+        body_id: str,
     ) -> bool:
         fresh = tx.get(TRIGGERS, trigger.id)
         if fresh != trigger:
@@ -380,6 +420,7 @@ class Triggers:
             event=told,
             began=began,
             message=refused,
+            body_id=body_id,
         )
         tx.insert(DELIVERIES, made)
         where = {"trigger_id": trigger.id}
