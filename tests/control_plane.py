@@ -55,7 +55,7 @@ class ControlPlane:
             )
         return self
 
-    def ready(self, timeout_s: float = 30) -> "ControlPlane":
+    def ready(self, timeout_s: float = 90) -> "ControlPlane":
         """Wait until it answers; fails with its log when it ends instead."""
         assert self.process is not None
         deadline = time.monotonic() + timeout_s
@@ -107,7 +107,7 @@ class ControlPlane:
             self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, timeout_s: float = 20) -> int:
+    def wait(self, timeout_s: float = 60) -> int:
         return self.process.wait(timeout_s) if self.process else 0
 
     def ends(self, within_s: float) -> bool:
@@ -132,5 +132,5 @@ class ControlPlane:
             for job_id in live:
                 cloud.jobs.cancel(job_id)
             for job_id in live:
-                cloud.jobs.wait(job_id, timeout_s=30)
+                cloud.jobs.wait(job_id, timeout_s=60)
         self.stop()

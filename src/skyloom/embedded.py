@@ -49,6 +49,7 @@ from skyloom.rooms.functions import ports as functions_ports
 from skyloom.rooms.functions.causes import cause_of
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
+from skyloom.rooms.jobs.bounds import OpenWorkers
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.outlook import JobOutlook
@@ -172,12 +173,15 @@ class Embedded:
         engines = PoolEngines(settings.home / "ray", cloud, warm=settings.warm_pool)
         self._fleet = Fleet(self.engine, engines, tokens, pools_ports.stored_in(store))
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
-        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, budgets=self._budgets)
+        workers = OpenWorkers(settings.max_workers)
+        self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
-        self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs)
-        self._schedules = Schedules(store, clock, ids, self._outbox, self._jobs, self._tenancy.lost_right)
+        self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs, settings.max_arrays)
+        self._schedules = Schedules(
+            store, clock, ids, self._outbox, self._jobs, self._tenancy.lost_right, settings.max_schedules
+        )
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
         self._cost.job_titles = titles

@@ -50,6 +50,13 @@ def _size(text: str) -> str:
     return text
 
 
+def _number(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 10_000_000:
+        raise ValueError("it is a whole number from 1 to 10000000")
+    return number
+
+
 def _days(text: str) -> float:
     days = float(text)
     if not 0 < days <= 36_500:
@@ -145,6 +152,14 @@ SETTINGS = (
         _days,
         "How many days single predictions and samples that devices brought are kept; their sums are kept for ever.",
     ),
+    Setting(
+        "max_workers",
+        100_000,
+        _number,
+        "Workers of jobs that wait or run, in one project; more are refused, and an array makes no more jobs until some have ended.",
+    ),
+    Setting("max_arrays", 10_000, _number, "Arrays of one project that have not ended; more are refused."),
+    Setting("max_schedules", 10_000, _number, "Schedules of one project; more are refused."),
     Setting("crash_at", "", str, "Tests only: `before:K` or `after:K` kills the process at its K-th commit."),
 )
 

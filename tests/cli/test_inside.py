@@ -121,7 +121,7 @@ def test_port_forward_listens_here_until_it_is_interrupted(cloud_process: Contro
         address = line.split()[0]
         assert httpx.get(address, trust_env=False, verify=False, timeout=20).status_code == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
     terminal("job", "cancel", job)
 
 

@@ -48,7 +48,7 @@ class Fleet:
     def told(self) -> str:
         return "\n".join(f"--- {device.home.name}\n{device.told()}" for device in self.devices)
 
-    def wait(self, condition, timeout_s: float = 30) -> None:
+    def wait(self, condition, timeout_s: float = 90) -> None:
         until(condition, self.told, timeout_s)
 
 

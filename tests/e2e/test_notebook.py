@@ -86,7 +86,7 @@ def test_kernel_of_a_notebook_job_answers_through_the_control_plane(
             code = "import os, skyloom.runtime as r; (r.context().job_id, os.listdir(r.context().mounts / 'data'))"
             assert execute(place, found.token, code) == f"('{job_id}', ['rows.parquet'])"
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(60) == 130
 
         printed = cloud.jobs.logs(job_id).text
         assert found.token not in printed and found.token not in json.dumps(again)

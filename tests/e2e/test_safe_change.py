@@ -97,7 +97,7 @@ class Clients:
         return found
 
 
-def until(condition, timeout_s: float = 40):
+def until(condition, timeout_s: float = 90):
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline

@@ -46,7 +46,7 @@ def pids(cloud: Client, status: EndpointStatus) -> list[int]:
     return [pid for job in jobs for pid in [cloud.jobs.get(job).tasks[0].pid] if pid]
 
 
-def until(condition, timeout_s: float = 30) -> None:
+def until(condition, timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

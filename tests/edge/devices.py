@@ -34,7 +34,7 @@ def edge(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
-def until(condition: Callable[[], bool], why: Callable[[], object] = lambda: "", timeout_s: float = 30) -> None:
+def until(condition: Callable[[], bool], why: Callable[[], object] = lambda: "", timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, why()
@@ -150,4 +150,4 @@ class EdgeProcess(EdgeDevice):
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(20)
+            self.process.wait(60)

@@ -145,7 +145,7 @@ class World:
         return response.json()  # type: ignore[no-any-return]
 
     def _secret_of(self, task_id: str) -> str:
-        file, deadline = self.plane.home / "engine" / task_id / "secrets" / "TOKEN", time.monotonic() + 20
+        file, deadline = self.plane.home / "engine" / task_id / "secrets" / "TOKEN", time.monotonic() + 60
         while not file.exists():
             assert time.monotonic() < deadline, "the task does not start"
             time.sleep(0.02)
@@ -198,7 +198,7 @@ class World:
         yield from (("replica", replica), ("prediction", name_prediction(replica, 0)))
 
     def _first_replica(self, place: str) -> str:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             answer = self.http.get(f"{place}/endpoints/secret-ep", headers=self.owner).json()
             if answer.get("replicas"):

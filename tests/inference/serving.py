@@ -140,7 +140,7 @@ class PlannedProcess:
     output: Path
     _ready: Path
 
-    def wait_ready(self, timeout_s: float = 30) -> Listening:
+    def wait_ready(self, timeout_s: float = 90) -> Listening:
         deadline = time.monotonic() + timeout_s
         while not self._ready.exists():
             assert self.process.poll() is None, self.text()
@@ -151,7 +151,7 @@ class PlannedProcess:
     def text(self) -> str:
         return self.output.read_text()
 
-    def terminate(self, timeout_s: float = 20) -> int:
+    def terminate(self, timeout_s: float = 60) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
@@ -184,7 +184,7 @@ def running(
     replica: str = "rep_1",
     *,
     interpreter: str | None = None,
-    ready_s: float = 30,
+    ready_s: float = 90,
     **changes,
 ) -> Iterator[tuple[ReplicaProcess, httpx.Client, Listening]]:
     """A replica of the bundle in ``folder/bundle``, with a client that shows the token. ``interpreter``: of a service's own environment."""

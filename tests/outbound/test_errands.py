@@ -68,7 +68,7 @@ def ask(errands: HttpErrands, url: str, name: str = "a", timeout_s: float = 10.0
 
 def awaited(errands: HttpErrands, count: int = 1) -> dict[str, ErrandResult]:
     found: dict[str, ErrandResult] = {}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(found) < count:
         assert time.monotonic() < deadline, "no result comes"
         found |= {result.id: result for result in errands.results()}

@@ -13,7 +13,7 @@ def plainly(command: Any) -> Any:
     for below in getattr(command, "commands", {}).values():
         plainly(below)
     for param in command.params:
-        if isinstance(param, TyperArgument) and param.metavar:
+        if isinstance(param, TyperArgument):
             param.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
         elif isinstance(param, TyperOption) and param.metavar is None and not param.type_descriptor.is_choice:
             param.metavar = _word(param.type_descriptor.annotation)

@@ -224,7 +224,8 @@ class Replica:
             async with asyncio.timeout(limit_s):
                 while self.connections.open or self.grpc_connections.open or not self.plane.is_idle:
                     await asyncio.sleep(0.02)
-                    self.connections.sweep()
+                    for group in (self.connections, self.grpc_connections):
+                        group.sweep()
         self.plane.drain()
 
     def _say_ready(self, ports: tuple[int, int]) -> None:

@@ -41,7 +41,7 @@ class Collection(Generic[N]):
         noun: the record class.
         indexes: attributes that `Snapshot.select` may filter and order by, beside ``id`` and ``project``.
         unique: attributes that together with ``project`` name one record, or empty.
-        ordered: pairs of ``indexes``; a select where the first has one value, ordered by the second, costs what it returns.
+        ordered: pairs of ``indexes`` or ``project``; a select where the first has one value, ordered by the second, costs what it returns.
     """
 
     name: str

@@ -134,7 +134,7 @@ class Caller:
         self.is_broken = True
         self._done.set()
 
-    async def wait(self, timeout_s: float = 10) -> Response:
+    async def wait(self, timeout_s: float = 60) -> Response:
         await asyncio.wait_for(self._done.wait(), timeout_s)
         assert self.response is not None
         return self.response
@@ -190,7 +190,7 @@ async def bench(route: EndpointRoute, limits: Limits = Limits(), seed: int = 5) 
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.002)

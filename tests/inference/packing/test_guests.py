@@ -118,6 +118,19 @@ def test_guest_that_has_been_broken_for_days_is_still_told_so_and_holds_up_no_ot
     on_a_loop(work)
 
 
+def test_guest_that_was_never_in_memory_tells_of_its_refusals_and_one_that_nobody_asked_for_nothing(tmp_path):
+    async def work() -> None:
+        place = Place(tmp_path, "bad", "idle")
+        place.broken["bad"] = InvalidInput("no", next_action="no")
+        place.ask("bad")
+        await place.answered(1)
+        place.guests.get("bad").traffic.answered(500, 0.01)
+        assert [(one.model, one.traffic.server_errors) for one in place.guests.seen()] == [("bad", 1)]
+        place.guests.close()
+
+    on_a_loop(work)
+
+
 def test_table_that_cannot_be_read_is_said_once_and_guests_that_leave_are_closed_too(tmp_path, capsys):
     async def work() -> None:
         place = Place(tmp_path, "one", "two")

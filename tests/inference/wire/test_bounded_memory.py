@@ -57,7 +57,7 @@ class Watched:
 
     def wait_answered(self, count: int) -> None:
         """Until so many inferences have been answered, or given up."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.num_answered() < count:
             assert time.monotonic() < deadline, self.num_answered()
             time.sleep(0.01)

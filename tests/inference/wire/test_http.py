@@ -223,18 +223,18 @@ def test_slow_clients_are_cut_and_idle_ones_closed(tmp_path):
 
 
 def test_client_of_a_replica_that_leaves_gets_one_more_answer_and_a_silent_one_is_let_go(tmp_path):
-    with running(tmp_path, limits=small_limits(drain_s=20.0)) as (process, _, listening):
+    with running(tmp_path, limits=small_limits(drain_s=120.0)) as (process, _, listening):
         with dial(listening.rest_port) as asking, dial(listening.rest_port) as silent:
             for link in (asking, silent):
                 link.sendall(LIVE)
                 assert b" 200 " in link.recv(65536)
             process.process.send_signal(signal.SIGTERM)
-            gone_within(listening.rest_port, 10)
+            gone_within(listening.rest_port, 60)
             asking.sendall(LIVE)
             said = read_all(asking)
             assert b" 200 " in said and b"connection: close" in said.lower()
             assert read_all(silent) == b""
-        assert process.process.wait(10) == 0  # long before drain_s
+        assert process.process.wait(60) == 0  # long before drain_s
 
 
 def gone_within(port: int, timeout_s: float) -> None:
@@ -245,6 +245,8 @@ def gone_within(port: int, timeout_s: float) -> None:
             dial(port).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it was in the line of the door that closed
+            continue
     raise AssertionError("it listens still")
 
 

@@ -210,8 +210,10 @@ def test_refused_by_its_head_is_answered_and_the_rest_is_not_wanted(peer):
     peer.head(1, [*FIELDS[:2], (":path", "/refused")], Flag.END_HEADERS)
     kinds = [(each.kind, each.stream) for each in peer.told()]
     assert kinds == [(FrameKind.HEADERS, 1), (FrameKind.DATA, 1), (FrameKind.RST_STREAM, 1)]
-    peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"late"))
-    assert peer.reset_code() is ErrorCode.STREAM_CLOSED
+    peer.send(frame(FrameKind.DATA, 0, 1, b"late") + frame(FrameKind.HEADERS, ENDS, 1, b"\x00\x01a\x01b"))
+    assert peer.told() == [], "it was on its way"
+    peer.head(3)
+    assert peer.answer(3)[0] == "200"
 
 
 def test_settings_are_acknowledged_and_a_ping_comes_back(peer):
@@ -499,6 +501,39 @@ def test_drain_answers_what_was_begun_and_refuses_the_rest(peer):
     assert peer.reset_code() is ErrorCode.REFUSED_STREAM
     peer.site.waiting[0][1].answer(Response(200, b"done"))
     assert peer.answer(1)[:2] == ("200", b"done")
+    assert not peer.line.closed, "a request that is on its way is refused, not lost"
+    peer.head(5)
+    assert peer.reset_code() is ErrorCode.REFUSED_STREAM
+    peer.connection.look_at_clock(time.monotonic() + 2)
+    assert peer.line.closed
+
+
+def test_drain_lets_a_client_go_at_once_that_says_goodbye(peer):
+    peer.group.drain()
+    assert [each.kind for each in peer.told()] == [FrameKind.GOAWAY] and not peer.line.closed
+    peer.send(frame(FrameKind.GOAWAY, 0, 0, bytes(8)))
+    assert peer.line.closed
+
+
+def test_client_that_comes_while_we_leave_is_told_and_let_go():
+    async def play() -> Peer:
+        peer, line = Peer(), Line()
+        peer.group.drain()
+        peer.connection, peer.line = peer.group.accept(), line
+        peer.connection.connection_made(line)  # type: ignore[arg-type]
+        assert [each.kind for each in peer.told()][-1] == FrameKind.GOAWAY
+        peer.send(PREFACE + frame(FrameKind.HEADERS, 0, 1, b"") + frame(FrameKind.CONTINUATION, 4, 1, b"\x82"))
+        peer.connection.look_at_clock(time.monotonic() + 2)
+        return peer
+
+    assert asyncio.run(play()).line.closed
+
+
+def test_drain_ends_with_the_last_request_also_when_that_is_taken_back(peer):
+    peer.head(1, [*FIELDS[:2], (":path", "/later")])
+    peer.group.drain()
+    peer.send(reset(1, ErrorCode.CANCEL))
+    peer.connection.look_at_clock(time.monotonic() + 2)
     assert peer.line.closed
 
 

@@ -77,7 +77,7 @@ def test_client_that_makes_us_reset_over_and_over_is_ended(peer):
         if peer.line.closed:
             break
         peer.head(number, LATER)
-        peer.connection.look_at_clock(0.0)  # a slow attacker: the count of control frames begins again
+        peer.connection.look_at_clock(time.monotonic() + number)  # a slow attacker: control frames are counted again
         peer.send(window_update(number, 0))
     assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
     assert peer.site.num_cut > 0
@@ -88,16 +88,16 @@ def test_body_of_a_refused_request_is_not_kept(peer):
     peer.head(1, REFUSED, Flag.END_HEADERS)
     before = peer.group.unread_bytes
     peer.send(frame(FrameKind.DATA, 0, 1, bytes(2**17)) * 4)
-    stream = peer.connection._streams[1]
+    stream = peer.connection._requests.streams[1]
     assert (len(stream.body), peer.group.unread_bytes) == (0, before)
     peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b"x") + window_update(1, 100))
-    assert 1 not in peer.connection._streams
+    assert 1 not in peer.connection._requests.streams
 
 
 def test_body_in_pieces_of_two_bytes_holds_what_it_is_counted_for(peer):
     peer.head(1, flags=Flag.END_HEADERS)
     peer.send(frame(FrameKind.DATA, 0, 1, b"ab") * 900)
-    assert sys.getsizeof(peer.connection._streams[1].body) < 4_000
+    assert sys.getsizeof(peer.connection._requests.streams[1].body) < 4_000
     peer.send(frame(FrameKind.DATA, Flag.END_STREAM, 1, b""))
     assert b"".join(each.payload for each in peer.told() if each.kind == FrameKind.DATA) == b"ab" * 900
 
@@ -198,7 +198,7 @@ def test_calls_of_a_deaf_client_that_takes_some_back_are_asked_in_their_place(pe
         exchange.answer(Response(200, b"told"))
     peer.send(b"".join(reset(number, ErrorCode.CANCEL) for number in (1, 3, 33, 35)))
     assert [request for request, _ in peer.site.waiting] and len(peer.site.waiting) == 18
-    assert (peer.connection._outflow.num_waiting, peer.connection._num_whole) == (14, 30)
+    assert (peer.connection._outflow.num_waiting, peer.connection._requests.num_whole) == (14, 30)
 
 
 def test_clients_that_send_much_at_once_share_one_turn_of_the_loop():
@@ -214,10 +214,10 @@ def test_clients_that_send_much_at_once_share_one_turn_of_the_loop():
             )
         read = []
         while first.connection._unread or second.connection._unread:
-            before = first.connection._last + second.connection._last
+            before = first.connection._requests.last + second.connection._requests.last
             await asyncio.sleep(0)
-            read.append((first.connection._last + second.connection._last - before) // 2)
-        assert first.connection._last == second.connection._last == 999
+            read.append((first.connection._requests.last + second.connection._requests.last - before) // 2)
+        assert first.connection._requests.last == second.connection._requests.last == 999
         return read
 
     assert max(asyncio.run(play())) <= 128
@@ -230,7 +230,7 @@ def test_clock_that_finds_a_broken_connection_ends_it_and_goes_on(peer):
     peer.head(501, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
     peer.head(503, [*FIELDS[:2], (":path", "/parts")], Flag.END_HEADERS)
     peer.connection._floods._num_resets = 10**6
-    peer.connection._streams[501].deadline = 0.0
+    peer.connection._requests.streams[501].deadline = 0.0
     peer.group.sweep()
     assert peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
 
@@ -314,6 +314,55 @@ def test_close_that_the_client_does_not_read_ends_in_a_cut(peer):
     assert peer.line.aborted
 
 
+def test_close_that_the_client_reads_half_of_ends_in_a_cut(peer):
+    peer.send(frame(FrameKind.DATA, 0, 0, b"x"))
+    peer.connection.pause_writing()
+    peer.connection.resume_writing()  # as the system says when little is left
+    peer.connection.look_at_clock(time.monotonic() + Limits().write_timeout_s + 1)
+    assert peer.line.aborted
+
+
+def test_connection_whose_waiting_answer_was_taken_back_is_not_cut(peer):
+    peer.send(settings({Http2Setting.INITIAL_WINDOW_SIZE: 0}))
+    peer.head(1, LATER)
+    peer.head(3, LATER)
+    peer.site.waiting[0][1].answer(Response(200, bytes(60_000)))
+    peer.send(reset(1, ErrorCode.CANCEL))
+    peer.connection.look_at_clock(time.monotonic() + Limits().write_timeout_s + 1)
+    assert not peer.line.aborted, "the other one is still being worked at"
+
+
+def test_clock_that_looks_often_does_not_let_floods_through(peer):
+    now = time.monotonic()
+    for turn in range(100):
+        peer.send(frame(FrameKind.PING, 0, 0, bytes(8)) * 100)
+        peer.connection.look_at_clock(now + turn * 0.02)  # as while a gateway leaves
+        if peer.line.closed:
+            break
+    assert turn < 60 and peer.broken() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_body_that_is_too_large_in_small_frames_costs_its_client_one_request(peer):
+    peer.site.admit = lambda request: setattr(request, "max_bytes", 10)
+    peer.head(1, FIELDS, Flag.END_HEADERS)
+    peer.send(frame(FrameKind.DATA, 0, 1, bytes(200)) * 4_000)  # all on its way before we said anything
+    assert [each.kind for each in peer.told() if each.kind == FrameKind.RST_STREAM] == [FrameKind.RST_STREAM]
+    peer.head(3, FIELDS)
+    assert peer.answer(3)[0] == "200"
+
+
+def test_answer_in_parts_that_there_is_no_room_for_is_refused_whole(peer):
+    peer.head(1, LATER)
+    ((_, exchange),) = peer.site.waiting
+    peer.connection._outflow.num_held_bytes = 2**30
+    exchange.begin(Response(200, b"", b"text/plain"))
+    exchange.push(b"never")
+    exchange.finish()
+    told = [each for each in peer.told() if each.stream == 1]
+    assert peer.decoder.decode(told[0].payload)[0][1] == "429" and told[-1].flags & Flag.END_STREAM
+    assert b"never" not in b"".join(each.payload for each in told) and peer.site.num_cut == 1
+
+
 def test_drain_while_the_client_does_not_read_keeps_its_answer(peer):
     peer.head(1, LATER)
     peer.connection.pause_writing()
@@ -321,6 +370,7 @@ def test_drain_while_the_client_does_not_read_keeps_its_answer(peer):
     peer.site.waiting[0][1].answer(Response(200, b"done"))
     assert not peer.line.closed
     peer.connection.resume_writing()
+    peer.connection.look_at_clock(time.monotonic() + 2)
     assert peer.line.closed
     assert b"done" in peer.line.written
 
@@ -433,7 +483,7 @@ def test_bytes_at_random_never_raise_and_leave_nothing_behind(frames, rest):
             exchange.answer(Response(200, b"late" + request.body))
         connection.look_at_clock(time.monotonic() + 1_000)
         connection.connection_lost(None)
-        assert (group.unread_bytes, connection._outflow.num_held_bytes, connection._streams) == (0, 0, {})
+        assert (group.unread_bytes, connection._outflow.num_held_bytes, connection._requests.streams) == (0, 0, {})
 
     asyncio.run(play())
 

@@ -125,6 +125,67 @@ def test_answer_that_is_owed_before_a_refusal_has_its_time():
     assert b"/one=" in caller.line.written and b" 400 " in caller.line.written
 
 
+def test_answer_in_parts_that_begins_when_its_client_has_left_keeps_nothing():
+    site = Gate()
+    site.holds = True
+    caller = Caller(Connections(site, Limits()))
+    caller.send(b"GET /x HTTP/1.1\r\n" + HEAD + b"\r\n")
+    ((turn, _),) = site.waiting
+    caller.connection.connection_lost(None)
+    turn.begin(Response(200))
+    turn.push(bytes(2**20))
+    assert turn.num_unsent == 0
+    turn.finish()
+    assert not caller.line.written
+
+
+def idle_caller(**limits: float) -> Caller:
+    group = Connections(Gate(), Limits(**limits))
+    caller = Caller(group)
+    caller.send(b"GET /x HTTP/1.1\r\n" + HEAD + b"\r\n")
+    return caller
+
+
+def test_idle_connection_that_does_not_take_the_last_bytes_is_cut_in_the_end():
+    caller = idle_caller(idle_timeout_s=1.0, write_timeout_s=5.0)
+    now = time.monotonic()
+    caller.connection.cut_if_late(now + 2.0)
+    assert caller.line.closed and not caller.line.aborted
+    caller.connection.cut_if_late(now + 4.0)
+    assert not caller.line.aborted, "it has its time"
+    caller.connection.cut_if_late(now + 8.0)
+    assert caller.line.aborted
+
+
+def test_refusal_that_a_client_takes_slowly_has_its_time_while_we_leave():
+    caller = idle_caller(write_timeout_s=20.0)
+    caller.line.get_write_buffer_size = lambda: 1_000  # type: ignore[method-assign]
+    caller.send(b"GET /x HTTP/1.1\r\nHost\r\n\r\n")
+    assert b" 400 " in caller.line.written
+    caller.group.drain()
+    caller.connection.cut_if_late(time.monotonic() + 10.0)
+    assert not caller.line.aborted
+    caller.connection.cut_if_late(time.monotonic() + 21.0)
+    assert caller.line.aborted
+
+
+def test_idle_client_that_took_its_answer_late_is_let_go_in_a_moment_while_we_leave():
+    caller = idle_caller()
+    caller.connection.pause_writing()
+    caller.group.drain()
+    caller.connection.resume_writing()
+    caller.connection.cut_if_late(time.monotonic() + 2.0)
+    assert caller.line.closed
+
+
+def test_client_that_comes_while_we_leave_is_let_go_in_a_moment():
+    caller = idle_caller()
+    caller.group.drain()
+    late = Caller(caller.group)
+    late.connection.cut_if_late(time.monotonic() + 2.0)
+    assert late.line.closed
+
+
 @pytest.mark.parametrize("count", [600])
 def test_heads_that_differ_each_time_keep_out_none_that_come_again(count):
     group = Connections(Gate(), Limits())

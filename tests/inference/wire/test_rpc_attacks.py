@@ -128,4 +128,4 @@ def test_drain_tells_watchers_and_does_not_wait_for_them(tmp_path):
                 raise AssertionError("the watch goes on")
             except grpc.RpcError as error:
                 assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "this replica is stopping")
-        assert process.process.wait(20) == 0
+        assert process.process.wait(60) == 0

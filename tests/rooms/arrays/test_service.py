@@ -11,7 +11,9 @@ from skyloom.ports.engine import Command
 from skyloom.ports.store import Transaction
 from skyloom.rooms.arrays import model
 from skyloom.rooms.arrays.model import ArrayMissing, ArrayStatus, CancelArray, GetArray, ReadArrayResults, SubmitArray
+from skyloom.rooms.arrays.ports import PROGRESS
 from skyloom.rooms.arrays.service import Arrays
+from skyloom.rooms.jobs.bounds import OpenWorkers
 from skyloom.rooms.jobs.model import (
     Dependency,
     JobBeyondBounds,
@@ -21,6 +23,7 @@ from skyloom.rooms.jobs.model import (
     ListJobs,
     Reason,
     SubmitJob,
+    TooManyInProject,
 )
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import DeleteSecret, SecretUse, SetSecret
@@ -90,6 +93,36 @@ def test_array_with_max_parallel_never_has_more_jobs_than_that(bench: Bench) -> 
     status = bench.get(array_id)
     assert (status.state, status.num_succeeded) == (JobState.SUCCEEDED, 5)
     assert bench.arrays.tick() > 1
+
+
+def test_array_waits_while_its_project_has_as_many_workers_as_it_may(bench: Bench) -> None:
+    bench.shop.jobs.workers = OpenWorkers(3)
+    first, second = bench.submit(2), bench.submit(4)
+    assert bench.num_jobs() == 3
+    bench.round()
+    before = bench.shop.store.read(lambda view: view.get(PROGRESS, second))
+    bench.arrays.tick()
+    assert bench.shop.store.read(lambda view: view.get(PROGRESS, second)) == before, "waiting writes nothing"
+    bench.finish(first, 0, 1)
+    bench.round()
+    assert bench.num_jobs() == 5
+    bench.finish(second, 0, 1, 2)
+    bench.round()
+    bench.finish(second, 3)
+    assert (bench.get(second).state, bench.get(second).num_succeeded) == (JobState.SUCCEEDED, 4)
+
+
+def test_project_may_have_only_so_many_arrays_that_have_not_ended(bench: Bench) -> None:
+    shop = bench.shop
+    bench.arrays = Arrays(shop.store, shop.clock, bench.ids, shop.blobs, shop.jobs, most=2)
+    first = bench.submit(1)
+    bench.submit(1)
+    with pytest.raises(TooManyInProject, match="may have 2 open arrays, and has them"):
+        bench.submit(1)
+    bench.submit(1, BOB)
+    bench.round()
+    bench.finish(first, 0)
+    bench.submit(1)
 
 
 def test_array_is_one_line_in_lists_and_its_jobs_are_listed_by_it(bench: Bench) -> None:

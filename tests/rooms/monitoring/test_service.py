@@ -233,6 +233,7 @@ def test_unreadable_profile_stops_only_its_own_drift(place: Place, content: byte
     place.report()
     place.report(rows=300, kinds=YOUNG, errors=30)
     assert [alert.signal for alert in place.alerts()] == [Signal.ERROR_RATE]
+    assert (place.monitor().server_errors, place.monitor().drift) == (30, ())
 
 
 def test_monitor_shows_rates_over_the_true_window(place: Place):

@@ -12,7 +12,8 @@ from skyloom.core.operation import Caller, Right
 from skyloom.ports.door import Outbox
 from skyloom.ports.engine import Command
 from skyloom.ports.store import Transaction, changed
-from skyloom.rooms.jobs.model import JobSpec, ListJobs
+from skyloom.rooms.jobs.bounds import OpenWorkers
+from skyloom.rooms.jobs.model import JobSpec, ListJobs, SubmitJob, TooManyInProject
 from skyloom.rooms.overview.explainers import of_schedules
 from skyloom.rooms.schedules import model
 from skyloom.rooms.schedules.model import CreateSchedule, Missed, PauseReason, ScheduleMissing, ScheduleStatus
@@ -190,3 +191,29 @@ def test_schedule_deleted_just_when_its_slot_comes_begins_nothing(bench: Bench) 
     bench.change(lambda tx: bench.schedules.delete(tx, model.DeleteSchedule(name="tidy"), ANN))
     bench.schedules._begin(seen)
     assert bench.jobs() == []
+
+
+def test_project_may_have_only_so_many_schedules(bench: Bench) -> None:
+    shop = bench.shop
+    bench.schedules = Schedules(
+        shop.store, shop.clock, CountingIds(), Outbox(shop.clock), shop.jobs, bench.lost_right, most=1
+    )
+    bench.create()
+    with pytest.raises(TooManyInProject, match="may have 1 schedules, and has them"):
+        bench.create()
+    bench.create(by=BOB)
+    bench.change(lambda tx: bench.schedules.delete(tx, model.DeleteSchedule(name="tidy"), ANN))
+    bench.create()
+
+
+def test_slot_of_a_project_that_has_as_many_workers_as_it_may_goes_by_and_says_so(bench: Bench) -> None:
+    bench.shop.jobs.workers = OpenWorkers(1)
+    bench.create()
+    ask = SubmitJob(spec=SPEC)
+    bench.change(lambda tx: bench.shop.jobs.submit(tx, ask, ANN))
+    bench.shop.clock.advance(2_600)
+    bench.schedules.tick()
+    assert len(bench.jobs()) == 1
+    told = bench.get()
+    assert "1 workers that wait or run" in told.schedule.message
+    assert told.upcoming[0] == 7_200.0

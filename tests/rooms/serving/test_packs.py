@@ -5,6 +5,7 @@ import pytest
 
 from skyloom.core.resources import Resources
 from skyloom.rooms.monitoring.model import (
+    AlertRule,
     AlertState,
     Feature,
     GetMonitor,
@@ -13,6 +14,7 @@ from skyloom.rooms.monitoring.model import (
     NotWatched,
     Profile,
     Reduction,
+    SetAlertRules,
     Signal,
     Traffic,
 )
@@ -174,6 +176,26 @@ def test_guest_that_drifts_fires_an_alert_of_its_own_as_an_endpoint_does(bench):
     assert [one.name for one in watched(bench, "toy:cat").drift if one.drifted] == ["age"]
     with pytest.raises(NotWatched):
         watched(bench, "toy:stranger")
+
+
+def test_rules_of_a_guest_stay_with_its_name_whichever_version_is_packed(bench):
+    pack(bench, "cat")
+    first = bench.store.read(lambda view: view.select(WATCHES, {"endpoint_name": "toy:cat"}))
+    rules = (AlertRule(signal=Signal.ERROR_RATE, threshold=0.5),)
+    bench.store.write(lambda tx: bench.monitoring.set_rules(tx, SetAlertRules(name="toy:cat", rules=rules), ME))
+    bench.register("cat", b"another cat")
+    pack(bench, "cat:2")
+    stricter = (AlertRule(signal=Signal.ERROR_RATE, threshold=0.1),)
+
+    def active():
+        (found,) = bench.store.read(lambda view: view.select(WATCHES, {"endpoint_name": "toy:cat", "active": True}))
+        return found
+
+    assert active().rules == rules and active().id != first[0].id
+    bench.store.write(lambda tx: bench.monitoring.set_rules(tx, SetAlertRules(name="toy:cat", rules=stricter), ME))
+    pack(bench, "cat:1")  # back to the version that was registered before
+    assert (active().id, active().rules) == (first[0].id, stricter)
+    assert bench.monitoring.get(GetMonitor(name="toy:cat"), ME).endpoint == first[0].id
 
 
 def test_watch_of_a_guest_ends_with_it_and_with_its_endpoint_and_comes_back(bench):

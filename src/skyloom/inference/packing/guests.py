@@ -139,8 +139,8 @@ class GuestHouse:
         return total
 
     def seen(self) -> tuple[GuestTraffic, ...]:
-        """What those saw that were ever in memory, each by itself."""
-        return tuple(guest.seen() for guest in self if guest.loads)
+        """What those saw that were ever asked for, each by itself: of one that cannot be loaded the refusals are all there is to see."""
+        return tuple(guest.seen() for guest in self if guest.used)
 
     @property
     def is_idle(self) -> bool:

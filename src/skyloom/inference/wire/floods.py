@@ -15,6 +15,7 @@ class Floods:
     def __init__(self, outflow: Outflow) -> None:
         self._outflow = outflow
         self._num_control = self._num_resets = 0
+        self._forgiven_at = 0.0
 
     def control(self) -> None:
         """Count a frame that carries nothing, or next to nothing. Raises `ConnectionBroken`."""
@@ -41,6 +42,8 @@ class Floods:
         """How many more requests ended before their answers than got some."""
         return self._num_resets - self._outflow.num_served
 
-    def forgive(self) -> None:
-        """Another second: frames count from zero; requests that were taken back do not."""
-        self._num_control = self._outflow.num_parts = 0
+    def forgive(self, now: float) -> None:
+        """Each second, on the monotonic clock, frames count from zero; requests that were taken back do not."""
+        if now - self._forgiven_at >= 1:
+            self._forgiven_at = now
+            self._num_control = self._outflow.num_parts = 0

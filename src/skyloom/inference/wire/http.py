@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self._group.open.add(self)
-        self._wait(self._limits.idle_timeout_s)
+        self._wait_idle()
         if len(self._group.open) > self._limits.max_connections:
             self._refuse(429, "This replica has too many connections.")
 
@@ -397,7 +397,7 @@ class Connection(asyncio.Protocol):
             if self._refused:
                 self._linger()
             elif self._request is None and not self._in_head:
-                self._wait(self._limits.idle_timeout_s)
+                self._wait_idle()
         if self._write_deadline is not None or self._held_bytes or closing or len(self._exchanges) > 1:
             self._count_held()
         self._steer()
@@ -426,7 +426,7 @@ class Connection(asyncio.Protocol):
         if self._write_deadline is not None:
             self._count_held()
         if self._request is None and not self._in_head:
-            self._wait(self._limits.idle_timeout_s)
+            self._wait_idle()
         if self._paused:
             self._steer()
         return True
@@ -451,20 +451,21 @@ class Connection(asyncio.Protocol):
             turn.on_room()
 
     def drain(self) -> None:
-        """Wait a moment only for another request, if idle."""
-        if not self._exchanges and self._request is None and not self._in_head:
-            self._wait(_FAREWELL_S)
+        """Wait a moment only for another request, if idle; what was refused has its time."""
+        if not self._exchanges and self._request is None and not self._in_head and not self._lingering:
+            self._wait_idle()
 
     def cut_if_late(self, now: float) -> None:
         """Cut the connection when a deadline has passed."""
         if self._write_deadline is not None and now > self._write_deadline:
             self._transport.abort()
         elif self._read_deadline is not None and now > self._read_deadline and not self._paused:
-            if self._lingering:
+            if self._lingering or self._transport.is_closing():  # closed, and the client does not take what is left
                 self._transport.abort()
             elif self._request is not None or self._in_head:
                 self._refuse(408, "The request came too slowly.")
             else:
+                self._wait(self._limits.write_timeout_s)
                 self._transport.close()
 
     # -- inside -------------------------------------------------------------------------------------------------------------
@@ -494,8 +495,7 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-                if self._read_deadline is not None:
-                    self._wait(self._limits.body_timeout_s)
+                self._wait_again()
 
     def _drop_body(self) -> None:
         self._group.unread_bytes -= len(self._body)
@@ -508,6 +508,19 @@ class Connection(asyncio.Protocol):
 
     def _wait(self, duration_s: float) -> None:
         self._read_deadline = time.monotonic() + duration_s
+
+    def _wait_idle(self) -> None:
+        """For another request; when we leave, only a moment."""
+        self._wait(_FAREWELL_S if self._group.draining else self._limits.idle_timeout_s)
+
+    def _wait_again(self) -> None:
+        """It was we who did not read: what was waited for has its time anew."""
+        if self._read_deadline is None or self._lingering:
+            return
+        if self._request is not None or self._in_head:
+            self._wait(self._limits.body_timeout_s)
+        else:
+            self._wait_idle()
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes

@@ -131,6 +131,14 @@ class Http2Stream:
             else:
                 self._outflow.send_more(self)
 
+    def stop_parts(self) -> None:
+        """There is no room for an answer in parts: what was begun is all of it, and whoever makes the parts hears of it."""
+        if self.has_more:
+            self.has_more = False
+            if self.on_cut is not None:
+                self.on_cut()
+            self.on_cut = self.on_room = None
+
     def finish(self, trailers: Fields = ()) -> None:
         """There is no more."""
         if self.has_more:
@@ -250,6 +258,7 @@ class Outflow:
         """Send the head of an answer, and its body as far as it goes."""
         if self.num_held_bytes > _MAX_HELD_BYTES or not self.all_held.has_room(len(response.body)):
             response = self._overflown()
+            stream.stop_parts()
         self.num_served += 1
         fields = known_block(response.status, response.content_type)
         if response.headers:
@@ -309,13 +318,16 @@ class Outflow:
 
     def drop(self, stream: Http2Stream) -> None:
         """Nobody waits for the rest of this one."""
-        self._took(stream, stream.num_unsent)
+        if stream.unsent:
+            self._took(stream, stream.num_unsent)
         self._let_go(stream)
 
     def _let_go(self, stream: Http2Stream) -> None:
         if stream.is_held:
             stream.is_held = False
             self.num_waiting -= 1
+            if not self.num_waiting:
+                self.deadline = None
 
     def is_sated(self, stream: Http2Stream, num_asked: int) -> bool:
         """True while the client does not take the answers that it has; requests that were asked for it may bring more of them."""

@@ -124,8 +124,10 @@ class Turn:
         return part
 
     def cut(self) -> None:
-        """Nobody waits any more."""
+        """Nobody waits any more, so nothing is kept of what may still be given."""
         self.has_more, self.on_room = False, None
+        if self.encoded is None:
+            self.encoded = b""
         if self.on_cut is not None:
             self.on_cut()
             self.on_cut = None

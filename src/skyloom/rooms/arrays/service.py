@@ -22,6 +22,7 @@ from skyloom.rooms.arrays.model import Array, ArrayProgress, ArrayStatus
 from skyloom.rooms.arrays.ports import ARRAYS, ENDS, PROGRESS
 from skyloom.rooms.jobs import model as jobs_model
 from skyloom.rooms.jobs import rules as jobs_rules
+from skyloom.rooms.jobs.bounds import MAX_ARRAYS, check_number
 from skyloom.rooms.jobs.dependencies import Verdict
 from skyloom.rooms.jobs.model import JobStatus, Reason
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -29,6 +30,7 @@ from skyloom.rooms.jobs.reading import by_job
 from skyloom.rooms.jobs.service import Jobs
 
 log = logging.getLogger("skyloom.arrays")
+_FEWER = "Wait until some have ended, or cancel some: skyloom array cancel ARRAY."
 _BUSY_S, _IDLE_S = 0.1, 5.0
 _MAX_ANSWER_BYTES = 2**23
 
@@ -36,7 +38,9 @@ _MAX_ANSWER_BYTES = 2**23
 class Arrays:
     """Arrays of all projects."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, blobs: Blobs, jobs: Jobs) -> None:
+    def __init__(self, store: Store, clock: Clock, ids: Ids, blobs: Blobs, jobs: Jobs, most: int = MAX_ARRAYS) -> None:
+        self._most = most  # of one project, that have not ended
+        self._full: set[str] = set()  # projects that may have no more workers, as far as this round knows
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -66,6 +70,7 @@ class Arrays:
 
     def submit(self, tx: Transaction, ask: model.SubmitArray, by: Caller) -> ArrayStatus:
         self._jobs.check_named(tx, ask.spec, by.project)
+        check_number(tx, PROGRESS, {"project": by.project, "active": True}, self._most, "open arrays", _FEWER)
         array = tx.insert(
             ARRAYS,
             Array(
@@ -92,6 +97,11 @@ class Arrays:
         if found is Verdict.NEVER:
             return rules.stopped(array, progress, Reason.DEPENDENCY_FAILED, why, self._clock.now())
         indexes = rules.due(array, progress)
+        # The others are made as there is room: an array waits, where a job would be refused.
+        granted = self._jobs.workers.grant(tx, array.project, len(indexes), array.spec.num_workers)
+        if granted < len(indexes):
+            self._full.add(array.project)
+        indexes = indexes[:granted]
         for index in indexes:
             self._jobs.take_in(tx, rules.job(array, index, self._clock.now()))
         return rules.made(progress, indexes)
@@ -171,6 +181,7 @@ class Arrays:
 
     def tick(self) -> float:
         """One round over the arrays that have something left to do. Returns the seconds after which the next one is due."""
+        self._full.clear()
         active = self._store.read(lambda view: view.select(PROGRESS, {"active": True}))
         for progress in active:
             with isolated(log, f"array {progress.id}"):
@@ -188,7 +199,7 @@ class Arrays:
         statuses = ((index, one.state, one.reason, one.message) for index, one in open_.items())
         ends = rules.ends_of(array, statuses)
         after = _begun(rules.folded(array, progress, ends, self._clock.now()) if ends else progress, open_)
-        if after == progress and (waits or not rules.due(array, after)):
+        if after == progress and (waits or array.project in self._full or not rules.due(array, after)):
             return
 
         def work(tx: Transaction) -> None:
@@ -196,7 +207,9 @@ class Arrays:
                 return  # it was changed meanwhile; the next round looks again
             for end in ends:
                 tx.append(ENDS, end)
-            tx.update(PROGRESS, self._go_on(tx, array, after))
+            made = self._go_on(tx, array, after)
+            if made != progress:
+                tx.update(PROGRESS, made)
 
         self._store.write(work)
 

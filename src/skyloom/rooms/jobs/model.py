@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from skyloom.core.bounds import Count, Cursor, Digest, Id, Limit, Name, RelativePath, ShortText
-from skyloom.core.errors import Conflict, InvalidInput, NotFound
+from skyloom.core.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from skyloom.core.events import Origin
 from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
@@ -46,6 +46,10 @@ class FileMissing(InvalidInput):
 
 class JobBeyondBounds(InvalidInput):
     """With what its maker adds to it, the job is larger than a job may be."""
+
+
+class TooManyInProject(LimitExceeded):
+    """The project has as many open workers, arrays or schedules as it may."""
 
 
 class NotRepeatable(Conflict):

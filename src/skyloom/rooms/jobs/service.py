@@ -16,6 +16,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budget import BudgetExhausted
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.jobs import asked, deadlines, environments, model, mounts, rules
+from skyloom.rooms.jobs.bounds import OpenWorkers
 from skyloom.rooms.jobs.dependencies import Dependencies
 from skyloom.rooms.jobs.model import MOVES, Halt, Job, JobStatus, Reason, Task
 from skyloom.rooms.jobs.ports import JOBS, TASKS
@@ -43,7 +44,9 @@ class Jobs:
         waits: Waits,
         secrets: Secrets,
         budgets: Budgets | None = None,
+        workers: OpenWorkers | None = None,
     ) -> None:
+        self.workers = workers or OpenWorkers()
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -90,6 +93,7 @@ class Jobs:
 
     def _check_possible(self, spec: model.JobSpec) -> None:
         asked.check_size(spec)
+        self.workers.check(spec.num_workers)
         asked.check_deadline(spec, self._clock.now())
         asked.check_room(spec, self._fleet)
         absent = [path for path, digest in spec.files.items() if self._blobs.size(digest) is None]
@@ -111,7 +115,10 @@ class Jobs:
         return mounts.pinned(spec, mounts.resolved(view, spec, project, self.resolve_mount))
 
     def submit(self, tx: Transaction, ask: model.SubmitJob, by: Caller, *, refuse: bool = True) -> JobStatus:
-        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s."""
+        """Queue a job. What no budget pays for is refused with `BudgetExhausted`, or (``refuse`` unset, for loops) is `take_in`'s.
+
+        Raises `TooManyInProject` when the project has as many as it may, if ``refuse`` is set.
+        """
         job = Job(
             id=self._ids.new("job"),
             project=by.project,
@@ -122,6 +129,7 @@ class Jobs:
         )
         if not refuse:
             return self.take_in(tx, job)
+        self.workers.take(tx, job.project, job.spec.num_workers)
         self._promise(tx, job)
         return self._queue(tx, job)
 

@@ -47,6 +47,7 @@ class Monitoring:
         self._outbox = outbox
         self._blobs = blobs
         self._profiles: dict[str, Profile] = {}
+        self._unreadable: dict[str, str] = {}  # watch → its profile that could not be read
         self._traffic = RecentTraffic(Bounds())
         self._began = clock.monotonic()
 
@@ -67,20 +68,23 @@ class Monitoring:
         endpoint: str,
         endpoint_name: str,
         profile: str = "",
+        like: str = "",
     ) -> Watch:
         """Begin or go on watching an endpoint, in the transaction that gives it a revision. Safe to repeat.
 
         Args:
             profile: digest of the profile of the model version it serves from now on; empty for none, and then no drift.
+            like: id of the watch whose place it takes, and whose rules.
         """
         known = tx.get(WATCHES, endpoint)
+        ruling = tx.get(WATCHES, like) if like else known
         wanted = Watch(
             id=endpoint,
             project=project,
             version=known.version if known else 0,
             endpoint_name=endpoint_name,
             profile=profile,
-            rules=known.rules if known else DEFAULT_RULES,
+            rules=ruling.rules if ruling else DEFAULT_RULES,
         )
         if known is None:
             return tx.insert(WATCHES, wanted)
@@ -135,6 +139,7 @@ class Monitoring:
             except Exception:
                 log.exception("endpoint %s cannot be judged; the others are, and the next round tries again", watch.id)
         self._traffic.forget(self._clock.monotonic(), {watch.id for watch in watches})
+        self._unreadable = {watch.id: self._unreadable[watch.id] for watch in watches if watch.id in self._unreadable}
         self._profiles = {key: kept for key, kept in self._profiles.items() if key in {w.profile for w in watches}}
         return _TICK_S
 
@@ -147,15 +152,19 @@ class Monitoring:
     def _read(self, watch: Watch) -> dict[Signal, rules.Reading]:
         now = self._clock.monotonic()
         windows = {rule.signal: self._traffic.window(watch.id, now, rule.window_s) for rule in watch.rules}
-        try:
-            compared: Sequence[FeatureDrift] = self._compare(watch)
-        except SkyloomError as error:
-            # One unreadable profile must not stop the other signals and endpoints from being judged.
-            log.error("endpoint %s is judged without drift: %s", watch.id, error)
-            compared = ()
-        return rules.readings(watch.rules, windows, compared)
+        return rules.readings(watch.rules, windows, self._compare(watch))
 
     def _compare(self, watch: Watch) -> tuple[FeatureDrift, ...]:
+        """How far features have moved. One unreadable profile hides drift, and no other signal or endpoint."""
+        try:
+            return self._compared(watch)
+        except SkyloomError as error:
+            if self._unreadable.get(watch.id) != watch.profile:  # it is asked for every second
+                log.error("endpoint %s is judged without drift: %s", watch.id, error)
+                self._unreadable[watch.id] = watch.profile
+            return ()
+
+    def _compared(self, watch: Watch) -> tuple[FeatureDrift, ...]:
         rule = next((rule for rule in watch.rules if rule.signal is Signal.DRIFT), None)
         if rule is None or not watch.profile:
             return ()
@@ -271,11 +280,12 @@ def _load(view: Snapshot) -> tuple[list[Watch], list[Alert]]:
 
 
 def _watch_of(view: Snapshot, endpoint: str, project: str) -> tuple[Watch, list[Alert]]:
-    """An endpoint's watch by its id, or by its name: of several that had the name, the newest."""
+    """An endpoint's watch by its id, or by its name: of several that had the name, the one that goes on, else the newest. A guest that went
+    back to an earlier version has that one's."""
     watch = owned(view, WATCHES, endpoint, project)
     if watch is None:
-        named = view.select(WATCHES, {"project": project, "endpoint_name": endpoint}, newest_first=True, limit=1)
-        watch = named[0] if named else None
+        named = view.select(WATCHES, {"project": project, "endpoint_name": endpoint}, newest_first=True)
+        watch = next((one for one in named if one.active), named[0] if named else None)
     if watch is None:
         raise model.NotWatched(f"There is no endpoint {endpoint}.", next_action="List them: skyloom endpoint list.")
     return watch, view.select(ALERTS, {"endpoint": watch.id, "state": rules.OPEN})

@@ -18,6 +18,7 @@ from skyloom.ports.door import Change, Handlers, Outbox, Query
 from skyloom.ports.lookup import listed, named, owned
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.jobs import model as jobs_model
+from skyloom.rooms.jobs.bounds import MAX_SCHEDULES, check_number
 from skyloom.rooms.jobs.dependencies import job_state
 from skyloom.rooms.jobs.model import JobMissing, JobState
 from skyloom.rooms.jobs.ports import JOBS
@@ -30,6 +31,7 @@ LostRight = Callable[[Snapshot, str, str, Right, str], str]
 """Why a token, in a project, carries a right of somebody no more: `Tenancy.lost_right`."""
 
 log = logging.getLogger("skyloom.schedules")
+_FEWER = "Delete some: skyloom schedule delete NAME."
 _NUM_UPCOMING = 5
 _AT_ONCE = 500
 _SHORTEST_S, _LONGEST_S = 0.05, 10.0  # the longest bounds how late a clock that jumps is noticed
@@ -40,9 +42,20 @@ class Schedules:
 
     Args:
         lost_right: asked before each job that is to begin.
+        most: schedules of one project.
     """
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, outbox: Outbox, jobs: Jobs, lost_right: LostRight) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        outbox: Outbox,
+        jobs: Jobs,
+        lost_right: LostRight,
+        most: int = MAX_SCHEDULES,
+    ) -> None:
+        self._most = most
         self._lost_right = lost_right
         self._store = store
         self._clock = clock
@@ -69,6 +82,7 @@ class Schedules:
 
     def create(self, tx: Transaction, ask: model.CreateSchedule, by: Caller) -> ScheduleStatus:
         self._jobs.check_named(tx, ask.spec, by.project)
+        check_number(tx, SCHEDULES, {"project": by.project}, self._most, "schedules", _FEWER)
         now = self._clock.now()
         schedule = tx.insert(
             SCHEDULES,
@@ -185,6 +199,7 @@ class Schedules:
         after, job = rules.fired(schedule, self._last(tx, schedule), self._clock.now())
         tx.update(SCHEDULES, after)
         if job is not None and tx.get(JOBS, job.id) is None:  # never twice, whatever went wrong before
+            self._jobs.workers.take(tx, job.project, job.spec.num_workers)
             self._jobs.take_in(tx, job)
         self._note(tx, schedule, after.message or f"began {after.last_job}")
 

@@ -1,6 +1,6 @@
 """The service of packs: takes in which models an endpoint serves beside its own, and tells its replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Packs:
         for gone in set(before.models) - set(pack.models):
             self._monitoring.unwatch(tx, _watch_id(endpoint.id, gone))
         if not endpoint.stopped_by:
-            self.watch(tx, packed)
+            self.watch(tx, packed, before.models)
         return packed
 
     def check(self, ask: PackModels, by: Caller) -> None:
@@ -106,12 +106,14 @@ class Packs:
 
     # Watching
 
-    def watch(self, tx: Transaction, endpoint: Endpoint) -> None:
-        """Watch the guests of an endpoint that serves; safe to repeat."""
+    def watch(self, tx: Transaction, endpoint: Endpoint, before: Iterable[PackedModel] = ()) -> None:
+        """Watch the guests of an endpoint that serves; safe to repeat. Another version of one that was there ``before`` keeps its rules."""
+        replaced = {packed.model: packed for packed in before}
         for packed in _guests_of(endpoint):
-            name = f"{endpoint.name}:{packed.model}"
-            profile = _profile_of(tx, packed)
-            self._monitoring.watch(tx, endpoint.project, _watch_id(endpoint.id, packed), name, profile)
+            old = replaced.get(packed.model, packed)
+            like = _watch_id(endpoint.id, old) if old != packed else ""
+            name, profile = f"{endpoint.name}:{packed.model}", _profile_of(tx, packed)
+            self._monitoring.watch(tx, endpoint.project, _watch_id(endpoint.id, packed), name, profile, like=like)
 
     def unwatch(self, tx: Transaction, endpoint: Endpoint) -> None:
         """The endpoint was stopped, and its guests with it."""
