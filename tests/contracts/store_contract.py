@@ -82,7 +82,7 @@ class StoreContract:
         for name, owner in (("a", None), ("b", "ann"), ("c", "bob")):
             store.write(methodcaller("insert", BOXES, box(name, owner=owner)))
 
-        def names(wanted: None | tuple[str | None, ...] | Not) -> str:
+        def names(wanted: tuple[str | None, ...] | Not | None) -> str:
             return "".join(one.id for one in store.read(lambda view: view.select(BOXES, {"owner": wanted})))
 
         assert [names(None), names((None,)), names((None, "bob")), names(("bob",)), names(())] == [
