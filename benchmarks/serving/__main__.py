@@ -63,7 +63,7 @@ def main() -> int:
                                 for one in outcomes
                             ]
                     _print_processes(targets)
-                    _print_half_load(mine[name], inputs, asked.seconds)
+                    _print_half_load(targets, inputs, asked)
     if asked.json:
         asked.json.write_text(json.dumps({"machine": machine(), "rounds": rounds}, indent=1))
     return 0
@@ -125,15 +125,25 @@ def _print_processes(targets: list[Target]) -> None:
         print(f"  {target.name:12}{target.ready_s:>9.2f}{servers.memory_mb(target.pids):>8,.0f}", flush=True)
 
 
-def _print_half_load(target: Target, inputs: Inputs, duration_s: float) -> None:
-    """What users feel when half of what the server can do is asked of it."""
-    full = loads.run(target, Wire.JSON, inputs, 16, duration_s)
-    half = loads.at_rate(target, inputs, 16, full.rate_per_s / 2, duration_s)
-    print(
-        f"\n  half load: {half.rate_per_s:,.0f} of {full.rate_per_s:,.0f} answers/s, p50 {half.p50_ms:.2f} ms, "
-        f"p99 {half.p99_ms:.2f} ms, {half.p99_ms / max(half.p50_ms, 1e-9):.1f} × p50, {half.num_errors} errors",
-        flush=True,
-    )
+def _print_half_load(targets: list[Target], inputs: Inputs, asked: argparse.Namespace) -> None:
+    """What users feel when half of what a server can do is asked of it, in turns; an echo says what the machine and the load add."""
+    able = [target for target in targets if Wire.JSON in target.ports]
+    rates = {target.name: loads.run(target, Wire.JSON, inputs, 16, asked.seconds).rate_per_s for target in able}
+    seen: dict[str, list[Outcome]] = defaultdict(list)
+    for _ in range(asked.rounds):
+        for target in random.sample(able, len(able)):
+            seen[target.name].append(loads.at_rate(target, inputs, 16, rates[target.name] / 2, asked.seconds))
+    print(f"\n  half load, json, 16 connections, {asked.rounds} rounds")
+    print(f"  {'':12}{'answers/s':>11}{'of':>9}{'p50 ms':>9}{'p99 ms':>9}{'p99/p50':>9}{'errors':>8}")
+    for name, outcomes in seen.items():
+        rate, p50, p99 = (
+            statistics.median(getattr(one, field) for one in outcomes) for field in ("rate_per_s", "p50_ms", "p99_ms")
+        )
+        times = statistics.median(one.p99_ms / max(one.p50_ms, 1e-9) for one in outcomes)
+        errors = sum(one.num_errors for one in outcomes)
+        print(
+            f"  {name:12}{rate:>11,.0f}{rates[name]:>9,.0f}{p50:>9.2f}{p99:>9.2f}{times:>8.1f}×{errors:>8,}", flush=True
+        )
 
 
 if __name__ == "__main__":
