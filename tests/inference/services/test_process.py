@@ -53,7 +53,7 @@ def test_raised_values_are_the_callers_and_other_errors_the_services(toys) -> No
     assert isinstance(toys.call("fail", how="bad"), ArgumentsRefused)
     failure = toys.call("fail", how="oil")
     assert isinstance(failure, ServiceFailed)
-    assert failure.message == "fail failed: RuntimeError: it broke: oil"
+    assert failure.message == "fail failed: RuntimeError: it broke: oil."
     assert "no form in JSON" in toys.call("odd", what=1).message
 
 

@@ -260,7 +260,8 @@ def _outcome(message: Part | Finished | Failed, pid: int) -> CallOutcome | Skylo
         return ServiceGone(f"The service's answer was lost: {error}.", next_action="Send again.")
     if message.is_callers:
         return ArgumentsRefused(message.message, next_action=message.next_action)
-    return ServiceFailed(message.message, next_action="Ask the operator to look at the replica's output.")
+    words = message.message if message.message.endswith((".", "!", "?")) else f"{message.message}."
+    return ServiceFailed(words, next_action="Ask the operator to look at the replica's output.")
 
 
 def _borrowed(message: Part | Finished | Failed) -> list[int]:
