@@ -12,7 +12,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Python keeps what it compiles, wherever it is told not to: every worker and every process of the tests would compile all of it anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-chaos bench-abuse bench-predict serve-proto reference up clean
+.PHONY: help demo test test-quick check format bench bench-compute bench-planner bench-serving bench-chaos soak bench-abuse bench-predict serve-proto reference up clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-serving: $(READY) ## Skyloom beside other model servers, in turns; needs w
 
 bench-chaos: $(READY) ## hurt a serving cloud and check its promises: make bench-chaos ARGS="replicas"; ARGS="all --quick" takes five minutes
 	$(BIN)/python -m benchmarks.chaos $(or $(ARGS),all)
+
+soak: $(READY) ## ten minutes of everything that clients do; memory and files stay flat. A day of it: make soak ARGS="--hours 24"
+	$(BIN)/python -m benchmarks.chaos soak --minutes 10 --rate 20 $(ARGS)
 
 bench-abuse: $(READY) ## what others feel while a client does its worst; needs h2load
 	$(BIN)/python -m benchmarks.serving.abuse $(ARGS)
