@@ -10,6 +10,6 @@ This module imports no torch; the ones that do say so by their name above.
 
 from skyloom.runtime.context import Context, context
 from skyloom.runtime.loop import steps
-from skyloom.runtime.report import report
+from skyloom.runtime.report import deliver, report
 
-__all__ = ["Context", "context", "report", "steps"]
+__all__ = ["Context", "context", "deliver", "report", "steps"]
