@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -36,9 +37,17 @@ class RayProcess:
         words: further words for ``ray start``.
         folder: short, because Ray puts sockets below it, whose paths may have 108 bytes.
         before: words of a program that runs ours, like ``ip netns exec NAME``.
+        more: further variables.
     """
 
-    def __init__(self, words: Sequence[str], folder: Path, token_file: Path, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        token_file: Path,
+        before: Sequence[str] = (),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "start.log"
         self._seen: set[tuple[int, int]] = set()
@@ -51,6 +60,7 @@ class RayProcess:
             "RAY_AUTH_TOKEN_PATH": str(token_file),
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src"),
+            **more,
         }
         ray = str(Path(sys.executable).with_name("ray"))
         with self._log.open("wb") as log:

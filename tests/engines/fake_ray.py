@@ -20,7 +20,9 @@ from skyloom.engines.ray.wire import (
     Reserve,
     Reserved,
     ShipFile,
+    Want,
 )
+from skyloom.ports.engine import GangWish
 
 
 class FakeCluster:
@@ -31,6 +33,7 @@ class FakeCluster:
         down: the whole cluster cannot be reached.
         held: reservations by name.
         room: CPUs that can be reserved.
+        wished: what waits, as it was told last.
         free_gpus: what every reservation gets on each of its nodes.
     """
 
@@ -47,6 +50,7 @@ class FakeCluster:
         self.room = 100.0
         self.free_gpus: tuple[int, ...] = ()
         self.version = __version__
+        self.wished: tuple[GangWish, ...] = ()
         self.keepers: dict[str, Keeper] = {}
 
     def keeper(self, node_id: str) -> Keeper:
@@ -64,6 +68,7 @@ class FakeCluster:
                 "127.0.0.1",
                 msgspec.msgpack.encode(plan),
                 lambda: node_id not in self.dead,
+                lambda: None,
             )
         return self.keepers[node_id]
 
@@ -109,6 +114,10 @@ class FakeCluster:
 
     def _ListReservations(self, _: ListReservations) -> tuple[str, ...]:
         return tuple(self.held)
+
+    def _Want(self, ask: Want) -> tuple[()]:
+        self.wished = ask.wishes
+        return ()
 
     def _AskKeepers(self, ask: AskKeepers) -> tuple[KeeperReply, ...]:
         return tuple(

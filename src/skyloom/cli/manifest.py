@@ -16,6 +16,7 @@ from skyloom.manifest.model import SHARED_FOLDER, TOKEN_FOLDER, TOKEN_KEY, Insta
 from skyloom.manifest.writing import write
 
 app = words("Files that put Skyloom on ground of your own.")
+_RAY_LEAVES = 0.65  # of a node's memory, for tasks: Ray takes 30 % for its objects, and has processes of its own
 _GROUP_HELP = "Nodes of one kind, again for each kind: name=gpu,cpus=8,memory=64GiB,gpus=1,min=0,max=4."
 
 
@@ -81,8 +82,15 @@ def _told(wanted: Installation, out: Path, written: list[Path]) -> Manifests:
         folder=str(out),
         files=tuple(path.name for path in written),
         apply=f"kubectl apply -f {out}",
-        add_pool=f"{where} {pool} --url {wanted.url}",
+        add_pool=f"{where} {pool} --url {wanted.url}{''.join(map(_grows, wanted.groups))}",
     )
+
+
+def _grows(group: WorkerGroup) -> str:
+    """What the pool is told of a group; Ray keeps something of a node's memory for itself."""
+    of, memory = group.resources, int(group.resources.memory_bytes * _RAY_LEAVES)
+    gpus = f"gpus={of.gpus}," * bool(of.gpus)
+    return f" --grows cpus={of.cpus:g},memory={memory},{gpus}max={group.max_nodes}"
 
 
 def _group(text: str) -> dict[str, Any]:

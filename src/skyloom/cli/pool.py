@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from skyloom.cli import values
 from skyloom.cli.frame import AsJson, Limit, cloud, words
 from skyloom.cli.render import progress, show
+from skyloom.core.resources import Resources, parse_bytes
 from skyloom.ports.engine import PoolTokenRefused
 from skyloom.rooms.cost.prices import Tenure
+from skyloom.rooms.pools.model import GrowthGroup
 from skyloom.sdk.files import NotAFile, read_chunks
 
 app = words("Pools: this machine, and clusters added to it.")
@@ -35,6 +38,14 @@ def add(
             "--shared-folder", help="Folder that all its machines share; without one a gang stays on one machine."
         ),
     ] = "",
+    grows: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grows",
+            metavar="cpus=8,memory=32GiB,gpus=1,max=4",
+            help="Machines that its autoscaler may get it; repeat.",
+        ),
+    ] = None,
     cpu_price: Annotated[float | None, typer.Option("--cpu-price", min=0, help="$ for a core and hour.")] = None,
     gpu_price: Annotated[float | None, typer.Option("--gpu-price", min=0, help="$ for a GPU and hour.")] = None,
     memory_price: Annotated[float | None, typer.Option("--memory-price", min=0, help="$ for a GiB and hour.")] = None,
@@ -50,11 +61,18 @@ def add(
             "--tenure says how prices are meant, and there are none.",
             next_action="Give --cpu-price and the others too.",
         )
+    groups = [_group(text) for text in grows or ()]
     labels = values.variables(label or (), "--label")
     with cloud() as client:
         with progress(f"Reaching {address}; this may take half a minute", quiet=as_json), _naming(token_file):
             made = client.pools.add(
-                name, address, token=token, labels=labels, advertised_url=url, shared_folder=shared_folder
+                name,
+                address,
+                token=token,
+                labels=labels,
+                advertised_url=url,
+                shared_folder=shared_folder,
+                grows=groups,
             )
         if given:
             client.prices.set(name, tenure=tenure, **given)
@@ -92,6 +110,29 @@ def _naming(token_file: Path | None) -> Iterator[None]:
             refusal.message,
             next_action=f"Put the token that the cluster was started with (RAY_AUTH_TOKEN_PATH) into {token_file}, then add it again.",
         ) from refusal
+
+
+def _group(text: str) -> GrowthGroup:
+    """Read ``cpus=8,memory=32GiB,gpus=1,max=4``. Raises `UnreadableOption`."""
+    hint = "Write --grows cpus=8,memory=32GiB,gpus=1,max=4: what one machine has, and how many there may be."
+    given = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    try:
+        group = GrowthGroup(
+            resources=Resources(
+                cpus=float(given.pop("cpus")),
+                gpus=int(given.pop("gpus", "0")),
+                memory_bytes=parse_bytes(given.pop("memory")),
+            ),
+            most=int(given.pop("max", "1")),
+        )
+        group = msgspec.convert(msgspec.to_builtins(group), GrowthGroup)  # its bounds
+    except KeyError as missing:
+        raise values.UnreadableOption(f"--grows {text!r} lacks {missing.args[0]}.", next_action=hint) from None
+    except (ValueError, OverflowError) as error:
+        raise values.UnreadableOption(f"--grows {text!r} cannot be read: {error}.", next_action=hint) from None
+    if given:
+        raise values.UnreadableOption(f"--grows {text!r}: a machine has no {', '.join(given)}.", next_action=hint)
+    return group
 
 
 def _token(file: Path) -> str:

@@ -14,6 +14,7 @@ from skyloom.ports.engine import (
     AbilityMissing,
     EndReason,
     GangPlan,
+    GangWish,
     LogSlice,
     Machine,
     Observation,
@@ -36,6 +37,7 @@ class MemoryEngine:
     Attributes:
         launched: every plan that was really started, in order; a task id is in it at most once.
         stopped: ids that were asked to stop, in order, ``force`` beside them.
+        wished: what waits, as it was told last.
         failing: raised by the next `launch`, once, with nothing started.
     """
 
@@ -50,6 +52,7 @@ class MemoryEngine:
         self.abilities: frozenset[Ability] = frozenset()
         self.launched: list[TaskPlan] = []
         self.stopped: list[tuple[str, bool]] = []
+        self.wished: tuple[GangWish, ...] = ()
         self.failing: SkyloomError | None = None
         self._capacity = capacity or Resources(cpus=8, memory_bytes=2**33)
         self._run_at_once = run_at_once
@@ -98,6 +101,10 @@ class MemoryEngine:
     def machines(self) -> Sequence[Machine]:
         """One machine that has all of it."""
         return (Machine(name="memory", total=self._capacity),)
+
+    def wants(self, wishes: Sequence[GangWish]) -> None:
+        """Remember what waits; nothing comes of it."""
+        self.wished = tuple(wishes)
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
         """Output from `print`."""

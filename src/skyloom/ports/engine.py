@@ -160,6 +160,21 @@ class GangPlan(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskPlan, ...]
 
 
+class GangWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gang would need that waits because all that is there is taken.
+
+    Attributes:
+        gang: names it; the same wish again is the same one.
+        resources: of each worker.
+        together: all of them on one machine, because the pool's machines share no folder.
+    """
+
+    gang: str
+    resources: Resources
+    num_workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    together: bool = False
+
+
 class TaskPhase(enum.StrEnum):
     """What an engine can see of a task.
 
@@ -264,6 +279,12 @@ class Engine(Protocol):
     def machines(self) -> Sequence[Machine]:
         """The machines of the pool that work now; their totals add up to `capacity`. Raises `Unavailable` when the pool cannot be
         reached."""
+        ...
+
+    def wants(self, wishes: Sequence[GangWish]) -> None:
+        """Tell the pool what waits, so that one that can get more machines gets them. All of it, each time: what is not named any more
+        waits no more. A wish reserves nothing, keeps no machine once nothing is wished, and ends by itself when nobody holds this
+        engine any more. A pool of fixed size does nothing. Raises `Unavailable` when the pool cannot be reached."""
         ...
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:

@@ -1,6 +1,6 @@
 """Pools, the rules of scheduling, and quotas from Python."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from skyloom.core.operation import Done, Page
 from skyloom.rooms.pools import model as pools
@@ -24,6 +24,7 @@ class PoolCalls:
         labels: Mapping[str, str] | None = None,
         advertised_url: str = "",
         shared_folder: str = "",
+        grows: Sequence[pools.GrowthGroup] = (),
     ) -> pools.PoolStatus:
         """Add a pool (``ray://host:port``); it is reached before it is added. Raises `Unavailable`, `Denied`, `AlreadyExists`.
 
@@ -32,6 +33,7 @@ class PoolCalls:
             labels: what its machines are known by: ``{"zone": "eu"}``.
             advertised_url: where its machines reach this control plane.
             shared_folder: absolute folder that all its machines share.
+            grows: machines that its autoscaler may get it; it is told what waits.
         """
         ask = pools.AddPool(
             name=name,
@@ -40,6 +42,7 @@ class PoolCalls:
             labels=dict(labels or {}),
             advertised_url=advertised_url,
             shared_folder=shared_folder,
+            grows=tuple(grows),
         )
         return self._transport.send(ask)
 

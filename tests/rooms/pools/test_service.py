@@ -21,6 +21,7 @@ from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import (
     AddPool,
     GetPool,
+    GrowthGroup,
     ListPools,
     NotAPoolAddress,
     Pool,
@@ -114,8 +115,8 @@ class Land(Workshop):
         fields = {"address": f"ray://{host}:10001", "token": TOKEN, "shared_folder": "/nfs", **options}
         return self.do(AddPool(name=name, **fields))
 
-    def submit(self, cpus: float = 1, gpus: int = 0, **options: Any) -> str:
-        resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=2**20)
+    def submit(self, cpus: float = 1, gpus: int = 0, memory_bytes: int = 2**20, **options: Any) -> str:
+        resources = Resources(cpus=cpus, gpus=gpus, memory_bytes=memory_bytes)
         ask = SubmitJob(spec=JobSpec(entry=Command(argv=("true",)), resources=resources, **options))
         self.jobs.check(ask, ANN)
         return self.store.write(lambda tx: self.jobs.submit(tx, ask, ANN)).job.id
@@ -407,3 +408,60 @@ def test_two_that_add_a_pool_at_once_leave_one_engine(land: Land) -> None:
         land.store.write(lambda tx: land.pools.add(tx, first, OWNER))
     land.rounds()
     assert not land.clusters["ray://b:10001"].closed
+
+
+class Growing(Cluster):
+    """A pool with machines of 8 cores, none at first."""
+
+    count = 0
+
+    def machines(self) -> Sequence[Machine]:
+        self._reach()
+        each = Resources(cpus=8, gpus=2, memory_bytes=2**35)
+        return tuple(Machine(name=f"m{n}", total=each) for n in range(self.count))
+
+
+EIGHT = GrowthGroup(resources=Resources(cpus=8, gpus=2, memory_bytes=2**35), most=2)
+
+
+def growing(land: Land, **options: Any) -> Growing:
+    land.clusters["ray://g:10001"] = cluster = Growing(now=land.clock.now)
+    land.add("cluster", "g", grows=(EIGHT,), **options)
+    return cluster
+
+
+def test_pool_that_grows_is_told_what_waits_and_told_again_when_nothing_does(land: Land) -> None:
+    cluster = growing(land)
+    job = land.submit(cpus=6, gpus=1, num_workers=2)
+    land.rounds()
+    assert [(wish.gang, wish.resources.gpus, wish.num_workers, wish.together) for wish in cluster.wished] == [
+        (job, 1, 2, False)
+    ]
+    assert "pool cluster was asked to grow" in land.of(job).message and "cannot" not in land.of(job).message
+    cluster.count = 2
+    land.rounds()
+    assert land.where(job) == ["cluster/m0", "cluster/m1"]
+    assert cluster.wished == ()
+
+
+def test_pool_that_grows_takes_what_it_may_become_and_refuses_what_it_may_not(land: Land) -> None:
+    growing(land, shared_folder="")
+    assert land.submit(cpus=4, gpus=1, num_workers=2, pools=("cluster",))
+    with pytest.raises(ImpossibleRequest, match="at most 1 fit"):
+        land.submit(cpus=6, gpus=1, num_workers=2)
+    with pytest.raises(ImpossibleRequest, match="needs 9 CPUs, 8 on the largest machine"):
+        land.submit(cpus=9, gpus=1)
+    with pytest.raises(ImpossibleRequest, match="No machine has the labels zone=eu"):
+        land.submit(requires={"zone": "eu"})
+
+
+def test_pool_that_cannot_be_told_what_waits_stays_up(land: Land, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = growing(land)
+
+    def refuse(wishes: Any) -> None:
+        raise Unavailable("Not now.", next_action="Wait.")
+
+    monkeypatch.setattr(cluster, "wants", refuse)
+    land.submit(gpus=1)
+    land.rounds()
+    assert land.do(GetPool(name="cluster")).state is State.UP

@@ -30,6 +30,7 @@ from skyloom.ports.engine import (
     Ability,
     EndReason,
     GangPlan,
+    GangWish,
     LogSlice,
     Machine,
     Observation,
@@ -310,6 +311,9 @@ class LocalEngine:
     def machines(self) -> Sequence[Machine]:
         """This machine; see the port."""
         return (Machine(name=machine.name(), total=self._capacity),)
+
+    def wants(self, wishes: Sequence[GangWish]) -> None:
+        """Nothing: a machine does not grow."""
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
         """Read output bytes; see the port."""

@@ -17,6 +17,7 @@ class KeeperPlan(msgspec.Struct, frozen=True, kw_only=True):
         lease_s: how long tasks go on without news from the cluster's head.
         warm: keep a process with the training imports done.
         version: of Skyloom, which must be the same on both sides.
+        idle_s: it leaves after so long without a question and without a task; 0 for never.
     """
 
     engine_id: str
@@ -24,6 +25,7 @@ class KeeperPlan(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
     warm: bool
     version: str
+    idle_s: float = 0.0
 
 
 class Greet(msgspec.Struct, frozen=True, tag="greet"):

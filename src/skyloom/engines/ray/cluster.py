@@ -42,8 +42,9 @@ from skyloom.engines.ray.wire import (
     Reserve,
     Reserved,
     ShipFile,
+    Want,
 )
-from skyloom.ports.engine import PoolTokenRefused
+from skyloom.ports.engine import GangWish, PoolTokenRefused
 
 _CLIENT = "ray://"
 # How a question ends that Ray did look at: the question of `probe` asks for nothing that could be found.
@@ -68,6 +69,8 @@ class RayCluster:
         self._namespace = f"skyloom-{opening.engine_id}"  # two clouds on one cluster do not see each other's actors
         self._lock = threading.Lock()
         self._keepers: dict[str, Any] = {}
+        self._wishing = threading.Lock()
+        self._wished: dict[GangWish, PlacementGroup] = {}
         self._nodes: dict[str, RayNode] = {}
         ray.init(opening.address, namespace=self._namespace, log_to_driver=False, configure_logging=False)
 
@@ -94,23 +97,44 @@ class RayCluster:
 
     def reserve(self, ask: Reserve) -> Reserved:
         """A placement group: all bundles or none, until it is released, whoever lives."""
-        group = self._existing(ask.name)
-        if group is None:
-            group = placement_group(
-                [_amounts(bundle.resources) for bundle in ask.bundles],
-                strategy="PACK",
-                name=self._full_name(ask.name),
-                lifetime="detached",
-                bundle_label_selector=[
-                    {_NODE_LABEL: bundle.node_id} if bundle.node_id else {} for bundle in ask.bundles
-                ],
-            )
+        with self._wishing:  # what came because it was wished for is to be had now
+            self._unwish(list(self._wished))
+            group = self._existing(ask.name) or self._reservation(ask)
         if not group.wait(ask.timeout_s):
             remove_placement_group(group)
             return Reserved()
         placed: Mapping[int, str] = placement_group_table(group)["bundles_to_node_id"]
         node_ids = tuple(placed[index] for index in range(len(ask.bundles)))
         return Reserved(node_ids=node_ids, gpus=_gpus(group, ask.bundles))
+
+    def _reservation(self, ask: Reserve) -> PlacementGroup:
+        return placement_group(
+            [_amounts(bundle.resources) for bundle in ask.bundles],
+            strategy="PACK",
+            name=self._full_name(ask.name),
+            lifetime="detached",
+            bundle_label_selector=[{_NODE_LABEL: bundle.node_id} if bundle.node_id else {} for bundle in ask.bundles],
+        )
+
+    def want(self, ask: Want) -> tuple[()]:
+        """Wishes are placement groups that nobody pins: as long as one finds no place, Ray's autoscaler makes it.
+
+        Not ``request_resources``: that is one number for the whole cluster, which the next cloud on it overwrites, that does not see
+        what others use there, that outlives whoever asked, and of which the autoscaler gives nothing when it cannot give all.
+        These are not detached: Ray removes them when this process is gone.
+        """
+        with self._wishing:
+            self._unwish([wish for wish in self._wished if wish not in ask.wishes])
+            for wish in ask.wishes:
+                if wish not in self._wished:
+                    bundles = [_amounts(wish.resources)] * wish.num_workers
+                    strategy = "STRICT_PACK" if wish.together else "PACK"
+                    self._wished[wish] = placement_group(bundles, strategy=strategy)
+        return ()
+
+    def _unwish(self, wishes: Iterable[GangWish]) -> None:
+        for wish in wishes:
+            remove_placement_group(self._wished.pop(wish))
 
     def _full_name(self, name: str) -> str:
         return f"{self._namespace}:{name}"
@@ -164,8 +188,9 @@ class RayCluster:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node.node_id, soft=False),
         }
         is_alive = functools.partial(lists_alive, node.node_id)
+        leave = functools.partial(_leave, options["name"], self._namespace)
         kind = ray.remote(Keeper).options(**options)
-        return kind.remote(node.node_id, node.machine, node.address, self._opening.keeper, is_alive)
+        return kind.remote(node.node_id, node.machine, node.address, self._opening.keeper, is_alive, leave)
 
     def ask_keepers(self, ask: AskKeepers) -> tuple[KeeperReply, ...]:
         """Ask all at once, then collect."""
@@ -221,6 +246,7 @@ _HANDLERS: dict[type, Callable[[RayCluster, Any], Any]] = {
     Reserve: RayCluster.reserve,
     Release: RayCluster.release,
     ListReservations: RayCluster.list_reservations,
+    Want: RayCluster.want,
     AskKeepers: RayCluster.ask_keepers,
     ShipFile: RayCluster.ship_file,
 }
@@ -229,6 +255,11 @@ _HANDLERS: dict[type, Callable[[RayCluster, Any], Any]] = {
 def lists_alive(node_id: str) -> bool:
     """Asked on a node: does the cluster's head list it as alive? Blocks while the head cannot be reached."""
     return any(entry["NodeID"] == node_id and entry["Alive"] for entry in ray.nodes())
+
+
+def _leave(name: str, namespace: str) -> None:
+    """Called on a node by a keeper that is needed no more: ends it for good."""
+    ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
 
 
 def probe(address: str, token_file: str) -> None:

@@ -38,9 +38,19 @@ from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.placements import Placement, Placements
 from skyloom.engines.ray.remote import RemoteChannel
 from skyloom.engines.ray.shared import SharedFolder
-from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release
+from skyloom.engines.ray.wire import ListReservations, Opening, RayNode, Release, Want
 from skyloom.ports.channel import GuestCommand, TaskChannel
-from skyloom.ports.engine import Ability, EndReason, GangPlan, LogSlice, Machine, Observation, TaskNotThere, TaskPhase
+from skyloom.ports.engine import (
+    Ability,
+    EndReason,
+    GangPlan,
+    GangWish,
+    LogSlice,
+    Machine,
+    Observation,
+    TaskNotThere,
+    TaskPhase,
+)
 
 _ALWAYS = {Ability.MEMORY_LIMIT, Ability.PYTHON_ENVIRONMENT, Ability.MOUNTS, Ability.EXEC, Ability.CONNECT}
 _FENCE_S = 5.0  # after a lease: for supervisors to see its end and to kill
@@ -68,6 +78,8 @@ class RayEngine:
         lease_s: how long tasks of a node that is cut off go on. NODE_LOST is said when Ray lists the node as dead and the lease
             is over, so a shorter one recovers sooner and suffers more from a head that is slow.
         warm: keep a process with the training imports done on every node that runs something.
+        keeper_idle_s: keepers leave after so long without a question and a task; the next question brings another. Ray's autoscaler
+            takes away no node where one is. 0: they stay.
         link: answers instead of a bridge to a real cluster.
     """
 
@@ -83,6 +95,7 @@ class RayEngine:
         node_folder: str = "~/.skyloom/ray",
         lease_s: float = 30.0,
         warm: bool = True,
+        keeper_idle_s: float = 0.0,
         link: Questions | None = None,
     ) -> None:
         if not is_task_id(engine_id):
@@ -91,7 +104,14 @@ class RayEngine:
             )
         self.engine_id = engine_id
         self._folder = folder.absolute()
-        plan = KeeperPlan(engine_id=engine_id, node_folder=node_folder, lease_s=lease_s, warm=warm, version=__version__)
+        plan = KeeperPlan(
+            engine_id=engine_id,
+            node_folder=node_folder,
+            lease_s=lease_s,
+            warm=warm,
+            version=__version__,
+            idle_s=keeper_idle_s,
+        )
         opening = Opening(
             address=address,
             token_file=str(token_file.absolute()),
@@ -288,6 +308,10 @@ class RayEngine:
         if any(machine.total.gpus for machine in machines):
             self.abilities |= {Ability.GPU}
         return machines
+
+    def wants(self, wishes: Sequence[GangWish]) -> None:
+        """Tell Ray's autoscaler what waits; see the port."""
+        self._link.ask(Want(wishes=tuple(wishes)), tuple[()])
 
     def read_log(self, task_id: str, offset: int, limit: int) -> LogSlice:
         """Read output bytes; see the port. Raises `Unavailable` while the task's node is silent."""

@@ -50,8 +50,9 @@ from skyloom.engines.ray.asks import (
     Upload,
 )
 from skyloom.engines.ray.lease import Lease
+from skyloom.engines.ray.stay import Stay
 from skyloom.engines.ray.visits import KeeperHeard, Visits
-from skyloom.ports.engine import LogSlice, Observation, TaskPlan
+from skyloom.ports.engine import LogSlice, Observation, TaskPhase, TaskPlan
 from skyloom.settings import package_variables, trust_variables
 
 _OLD_UPLOAD_S = 3600.0
@@ -66,9 +67,18 @@ class Keeper:
         address: by which other nodes reach this one.
         plan: a `KeeperPlan`, encoded.
         is_alive: asks the head of the cluster whether it lists this node as alive.
+        leave: ends this keeper; called when it has been idle for long, see `KeeperPlan.idle_s`.
     """
 
-    def __init__(self, node_id: str, machine: str, address: str, plan: bytes, is_alive: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        machine: str,
+        address: str,
+        plan: bytes,
+        is_alive: Callable[[], bool],
+        leave: Callable[[], None],
+    ) -> None:
         self._plan = msgspec.msgpack.decode(plan, type=KeeperPlan)
         self._node_id = node_id
         self._address = address
@@ -77,12 +87,13 @@ class Keeper:
         self._opening = threading.Lock()
         self._engine: LocalEngine | None = None
         self._visits = Visits()
+        self._stay = Stay(self._plan.idle_s, self._has_tasks, leave)
 
     def do(self, ask: bytes) -> bytes:
         """Answer one `KeeperAsk`; every error is an answer too."""
         try:
             question: Any = msgspec.msgpack.decode(ask, type=KeeperAsk)
-            with self._disk_errors():
+            with self._stay.question(), self._disk_errors():
                 answer = KeeperAnswer(content=msgspec.msgpack.encode(_HANDLERS[type(question)](self, question)))
         except SkyloomError as error:
             answer = KeeperAnswer(error=error.body())
@@ -126,6 +137,11 @@ class Keeper:
                 )
                 lease.keep()
             return self._engine
+
+    def _has_tasks(self) -> bool:
+        """Whether a task of this node lives."""
+        seen = self._tasks().observe(self._tasks().known()).values()
+        return any(what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING) for what in seen)
 
     def _sweep_uploads(self) -> None:
         """Remove what launches left that failed after they had sent something."""

@@ -8,6 +8,7 @@ from skyloom.engines.ray import NotReachedYet, RayEngine
 from skyloom.ports.engine import Engine
 from skyloom.rooms.pools.model import Pool
 
+KEEPER_IDLE_S = 30.0  # on a pool that grows, and so is to shrink
 _REACH_TRIES = 3  # of ten seconds each
 
 
@@ -56,6 +57,7 @@ class PoolEngines:
             shared_folder=pool.shared_folder,
             url=pool.advertised_url,
             warm=self._warm,
+            keeper_idle_s=KEEPER_IDLE_S if pool.grows else 0.0,
         )
         if check:
             try:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from skyloom.core.errors import ErrorBody
 from skyloom.core.resources import Resources
+from skyloom.ports.engine import GangWish
 
 MAX_FRAME_BYTES = 2**30  # a gang's plans on one node are one frame; files are not in it
 _HEADER = struct.Struct(">I")
@@ -88,6 +89,12 @@ class ListReservations(msgspec.Struct, frozen=True, tag="list_reservations"):
     """Answer: the names of all reservations of this engine id."""
 
 
+class Want(msgspec.Struct, frozen=True, kw_only=True, tag="want"):
+    """All that waits now. The bridge holds the wishes, so they end with it. Answer: an empty tuple."""
+
+    wishes: tuple[GangWish, ...]
+
+
 class KeeperCall(msgspec.Struct, frozen=True, kw_only=True):
     """One question to one node's keeper, encoded."""
 
@@ -118,7 +125,7 @@ class ShipFile(msgspec.Struct, frozen=True, kw_only=True, tag="ship_file"):
     timeout_s: float
 
 
-Ask = ListNodes | Reserve | Release | ListReservations | AskKeepers | ShipFile
+Ask = ListNodes | Reserve | Release | ListReservations | Want | AskKeepers | ShipFile
 
 
 class BridgeRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from skyloom.core.resources import NOTHING, Resources
+from skyloom.rooms.jobs import growth
 from skyloom.rooms.jobs.model import DeadlinePassed, ImpossibleRequest, JobSpec
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import PoolDown
@@ -32,16 +33,11 @@ def check_deadline(spec: JobSpec, now: float) -> None:
 def check_room(spec: JobSpec, fleet: Fleet) -> None:
     """Raise `ImpossibleRequest`, with the largest that would fit, for what no pool could give even when it is idle.
 
-    A gang never spans pools, nor machines that share no folder; a worker never spans machines. Pools that are down count by what
-    was last seen of them. Raises `PoolDown` while one that may fit was never seen.
+    A gang never spans pools, nor machines that share no folder; a worker never spans machines. A pool that grows counts by what it may
+    become, one that is down by what was last seen of it. Raises `PoolDown` while one that may fit was never seen.
     """
     _check_pools(spec, fleet)
-    meant: dict[str, list[Resources]] = {}
-    for name, machine, island in fleet.grounds(down=True):
-        if spec.pools and name.pool not in spec.pools:
-            continue
-        if all(machine.labels.get(key) == value for key, value in spec.requires.items()):
-            meant.setdefault(island, []).append(machine.total)
+    meant = _meant(spec, fleet)
     if not meant:
         _check_seen(spec, fleet)
         wanted = ", ".join(f"{key}={value}" for key, value in spec.requires.items())
@@ -68,10 +64,22 @@ def check_room(spec: JobSpec, fleet: Fleet) -> None:
     )
 
 
+def _meant(spec: JobSpec, fleet: Fleet) -> dict[str, list[Resources]]:
+    """All machines that the job may use, by what a gang never leaves."""
+    meant: dict[str, list[Resources]] = {}
+    for name, machine, island in fleet.grounds(down=True):
+        if (not spec.pools or name.pool in spec.pools) and growth.has_labels(spec, machine.labels):
+            meant.setdefault(island, []).append(machine.total)
+    for link in fleet.links().values():
+        if link.pool.grows and growth.may_use(spec, link.pool):
+            meant[f"{link.pool.name}, grown"] = growth.ground(spec.resources, link.pool)
+    return meant
+
+
 def _check_seen(spec: JobSpec, fleet: Fleet) -> None:
     """Raise `PoolDown` when a pool that might have what is asked for was never seen since the start."""
     for name, link in fleet.links().items():
-        if not link.machines and (not spec.pools or name in spec.pools):
+        if not link.machines and not link.pool.grows and (not spec.pools or name in spec.pools):
             raise PoolDown(
                 f"Pool {name} was not reached yet, and no other has what this job needs.",
                 next_action=f"Try again when it is up: skyloom pool show {name}.",

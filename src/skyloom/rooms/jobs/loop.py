@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
@@ -21,7 +23,7 @@ from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.ports import PRICES
 from skyloom.rooms.cost.prices import PriceHistory
-from skyloom.rooms.jobs import demands, rules, settling
+from skyloom.rooms.jobs import demands, growth, rules, settling
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
 from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
@@ -76,6 +78,7 @@ class JobLoop:
         self._adopted: set[str] = set()
         self._order: tuple[str, ...] = ()
         self._explain_at = float("-inf")
+        self._wishes: growth.Wishes = {}
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
@@ -222,12 +225,15 @@ class JobLoop:
 
     def _explained(self, turns: Turns, now: float) -> Decision:
         """What to do now, having told those that wait why: not in every round, where many wait and the rounds follow each other."""
-        began = time.thread_time()
+        began, gangs = time.thread_time(), self._mirror.gangs
         if self._clock.monotonic() < self._explain_at:
-            return turns.decide(now, 0)
+            decision = turns.decide(now, 0)
+            self._wish(growth.without(self._wishes, {item.gang for item in decision.admissions}))
+            return decision
         decision = turns.decide(now, _EXPLAINED)
         self._order = tuple(wait.gang for wait in decision.waits)
-        gangs = self._mirror.gangs
+        self._wish(growth.wishes(decision.waits, gangs, self._fleet.growing(), turns.rulebook))
+        decision = msgspec.structs.replace(decision, waits=growth.said(decision.waits, self._wishes))
         advice = {
             wait.gang: demands.advice(wait, gangs[wait.gang].job, gangs)
             for wait in decision.waits
@@ -237,6 +243,11 @@ class JobLoop:
         took_s = time.thread_time() - began
         self._explain_at = self._clock.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
         return decision
+
+    def _wish(self, wishes: growth.Wishes) -> None:
+        """Before anything is launched: what is wished for no more is free for what is."""
+        self._wishes = wishes
+        self._fleet.wish(wishes)
 
     def _start(self, tx: Transaction, job: Job, placement: Placement, now: float) -> bool:
         places = demands.places(placement)

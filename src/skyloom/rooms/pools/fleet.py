@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from skyloom.core.errors import SkyloomError
-from skyloom.ports.engine import Ability, Engine, Machine
+from skyloom.ports.engine import Ability, Engine, GangWish, Machine
 from skyloom.rooms.pools.model import LOCAL, Pool, PoolDown
 from skyloom.rooms.pools.ports import Engines, PoolTokens
 
@@ -64,6 +64,7 @@ class Fleet:
         # Reached, and about to be stored: part of the fleet from then on. Lost without harm.
         self._reached: dict[str, PoolLink] = {}
         self._grounds: dict[bool, tuple[tuple[PoolLink, ...], list[PoolMachine]]] = {}
+        self._wishes: Mapping[str, Sequence[GangWish]] = {}
         pool = Pool(id=LOCAL, project="*", address=LOCAL, added_at=0.0, added_by="install")
         self._links: dict[str, PoolLink] = {LOCAL: PoolLink(pool, local, tuple(local.machines()))}
         self._lock = threading.Lock()
@@ -101,6 +102,14 @@ class Fleet:
         """What at least one of these pools, or with none named of all that are up, can do."""
         engines = self.up()
         return frozenset().union(*(engine.abilities for name, engine in engines.items() if not pools or name in pools))
+
+    def growing(self) -> list[Pool]:
+        """The pools that are up and may get more machines."""
+        return [link.pool for link in self.links().values() if link.pool.grows and link.engine and not link.trouble]
+
+    def wish(self, wishes: Mapping[str, Sequence[GangWish]]) -> None:
+        """What waits now, by pool, all of it. Pools are told when they are looked at next."""
+        self._wishes = wishes
 
     def suspect(self, pool: str, trouble: SkyloomError) -> None:
         """Somebody could not reach a pool; it counts as down until `refresh` reaches it again. This machine is never down."""
@@ -167,6 +176,8 @@ class Fleet:
         except Exception:
             log.exception("pool %s cannot be asked", name)
             seen = replace(seen, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
+        if seen.engine is not None and seen.trouble is None and seen.pool.grows:
+            self._tell(name, seen.engine)
         with self._lock:
             is_current = self._links.get(name) is link
             if is_current and seen != link:
@@ -175,6 +186,13 @@ class Fleet:
             _close(seen)
         if is_current and bool(seen.trouble) != bool(link.trouble):
             log.warning("pool %s is %s", name, f"down: {seen.trouble}" if seen.trouble else "up again")
+
+    def _tell(self, name: str, engine: Engine) -> None:
+        """Tell a pool what waits. One that cannot be told is as good as before for what runs there."""
+        try:
+            engine.wants(self._wishes.get(name, ()))
+        except Exception as trouble:
+            log.warning("pool %s is not told what waits: %s", name, trouble)
 
     def close(self) -> None:
         """Let go of all pools but this machine, which is not ours to close. Tasks go on running."""

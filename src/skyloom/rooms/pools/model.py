@@ -49,6 +49,21 @@ class PoolBusy(Conflict):
     """Jobs run on the pool."""
 
 
+class GrowthGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines of one kind, of which a pool gets more by itself when jobs wait for them.
+
+    Attributes:
+        resources: of one machine; a worker gets at most this.
+        most: so many machines at most.
+    """
+
+    resources: Resources
+    most: Annotated[int, Meta(ge=1, le=10_000)] = 1
+
+
+Groups = Annotated[tuple[GrowthGroup, ...], Meta(max_length=50)]
+
+
 class Pool(Record, frozen=True, kw_only=True):
     """Machines behind one engine. Its id is its name.
 
@@ -57,12 +72,14 @@ class Pool(Record, frozen=True, kw_only=True):
         labels: what all of its machines are known by, beside their own: ``zone=eu``.
         advertised_url: where its machines reach this control plane; empty for the address that the control plane itself knows.
         shared_folder: absolute folder that all of its machines share; empty when they share none, and then a gang stays on one machine.
+        grows: what its own autoscaler may make of it; empty for a pool of fixed size.
     """
 
     address: str
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     advertised_url: str = ""
     shared_folder: str = ""
+    grows: tuple[GrowthGroup, ...] = ()
     added_at: float
     added_by: str
 
@@ -114,6 +131,7 @@ class AddPool(Operation[PoolStatus], frozen=True, kw_only=True):
 
     Attributes:
         token: what the pool wants to be shown; kept apart, never told again.
+        grows: the cluster has an autoscaler, which may get it these machines: jobs may wait for them, and it is told what waits.
     """
 
     name: Name
@@ -122,6 +140,7 @@ class AddPool(Operation[PoolStatus], frozen=True, kw_only=True):
     labels: Labels = msgspec.field(default_factory=dict)
     advertised_url: Url = ""
     shared_folder: Annotated[str, Meta(max_length=1_000, pattern=r"^(/[^\x00\n]*)?$(?!\n)")] = ""
+    grows: Groups = ()
 
 
 @operation("pools.get", Right.ADMIN, "GET /pools/{name}", global_=True)

@@ -57,6 +57,7 @@ class Pools:
             labels=ask.labels,
             advertised_url=ask.advertised_url.rstrip("/"),
             shared_folder=ask.shared_folder,
+            grows=ask.grows,
             added_at=self._clock.now(),
             added_by=by.principal,
         )
