@@ -42,6 +42,11 @@ def test_guarantee_of_more_than_all_machines_have_is_warned_of(terminal: Termina
         (("--token-file", "."), "not a file"),
         (("--token-file", "binary"), "no text"),
         (("--tenure", "owned"), "there are none"),
+        (("--grows", "cpus=8,max=2"), "lacks memory"),
+        (("--grows", "cpus=8,memory=much"), "much"),
+        (("--grows", "cpus=nan,memory=1GiB"), "cannot be read"),
+        (("--grows", "cpus=8,memory=1GiB,max=0"), "cannot be read"),
+        (("--grows", "cpus=8,memory=1GiB,disk=2"), "has no disk"),
     ],
 )
 def test_option_that_cannot_be_read_is_refused_in_words(

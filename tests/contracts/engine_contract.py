@@ -21,6 +21,7 @@ from skyloom.ports.engine import (
     Engine,
     Entry,
     GangPlan,
+    GangWish,
     Observation,
     PythonCall,
     PythonFile,
@@ -168,6 +169,20 @@ class EngineContract:
     def test_capacity_is_more_than_nothing(self, engine: Engine) -> None:
         assert engine.capacity().cpus > 0
         assert engine.capacity().memory_bytes > 0
+
+    def test_wishes_are_taken_and_hinder_nothing_that_fits(self, engine: Engine) -> None:
+        before = engine.machines()
+        wishes = [GangWish(gang=name, resources=Resources(cpus=0.5), num_workers=2) for name in "ab"]
+        wishes.append(GangWish(gang="c", resources=Resources(cpus=99_000), together=True))
+        for told in (wishes, wishes, wishes[1:], ()):
+            engine.wants(told)
+        engine.wants(wishes)
+        # What a pool has set aside for a wish is there for whoever is started.
+        engine.launch(one("t", sh("exit 0"), resources=Resources(cpus=engine.capacity().cpus, memory_bytes=0)))
+        self.let_end(engine, "t", 0, b"")
+        assert wait(engine, "t").reason is EndReason.COMPLETED
+        engine.wants(())
+        assert list(engine.machines()) == list(before)
 
     def test_machines_add_up_to_the_capacity(self, engine: Engine) -> None:
         machines = engine.machines()
