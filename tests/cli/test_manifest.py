@@ -23,7 +23,7 @@ def test_manifest_writes_files_and_says_what_to_do(tmp_path: Path, capsys: pytes
     said = json.loads(capsys.readouterr().out)
     assert said["apply"] == f"kubectl apply -f {out}"
     assert "skyloom pool add kubernetes ray://skyloom-ray-head-svc.ml.svc:10001" in said["add_pool"]
-    assert said["add_pool"].endswith("--grows cpus=8,memory=44667659878,gpus=1,max=4")
+    assert said["add_pool"].endswith("--grows cpus=8,memory=42598MiB,gpus=1,max=4")
     assert sorted(said["files"]) == sorted(path.name for path in out.iterdir())
     cluster = next(yaml.safe_load_all((out / "50-ray.yaml").read_text()))
     assert [group["groupName"] for group in cluster["spec"]["workerGroupSpecs"]] == ["cpu", "gpu"]

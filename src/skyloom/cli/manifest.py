@@ -88,7 +88,7 @@ def _told(wanted: Installation, out: Path, written: list[Path]) -> Manifests:
 
 def _grows(group: WorkerGroup) -> str:
     """What the pool is told of a group; Ray keeps something of a node's memory for itself."""
-    of, memory = group.resources, int(group.resources.memory_bytes * _RAY_LEAVES)
+    of, memory = group.resources, f"{int(group.resources.memory_bytes * _RAY_LEAVES / 2**20)}MiB"
     gpus = f"gpus={of.gpus}," * bool(of.gpus)
     return f" --grows cpus={of.cpus:g},memory={memory},{gpus}max={group.max_nodes}"
 
