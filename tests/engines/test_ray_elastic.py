@@ -62,5 +62,6 @@ def test_cluster_grows_for_a_job_that_waits_and_shrinks_when_it_has_ended(
         land.rounds_until(lambda: land.of(job).state is JobState.SUCCEEDED)
         assert len(engine.machines()) == 1  # and not one more
         land.rounds_until(lambda: engine.machines() == ())
+        assert engine.read_log(f"{job}.1.0", 0, 100).content == b""  # what it said, and not that it is lost
     finally:
         engine.close()

@@ -19,13 +19,14 @@ from skyloom.core.errors import InvalidInput, StorageFull, Unavailable
 from skyloom.core.resources import Resources
 from skyloom.engines.local.supervisor.files import read_moment, write_moment
 from skyloom.engines.ray import RayEngine, link
-from skyloom.engines.ray.asks import KeeperAsk, LeaveMark, Prepare, SeesMark, StartTasks
+from skyloom.engines.ray.asks import MAX_PIECE_BYTES, KeeperAsk, LeaveMark, Prepare, SeesMark, StartTasks
 from skyloom.engines.ray.keeper import interface_of
+from skyloom.engines.ray.keepsakes import Keepsakes
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.shared import NotShared, SharedFolder, SharedFolderMissing
 from skyloom.engines.ray.wire import AskKeepers, KeeperCall, KeeperReply, ListNodes, Opening, RayNode
-from skyloom.ports.engine import EndReason, NoRoomNow, PythonFile, TaskPhase, TaskPlan
+from skyloom.ports.engine import EndReason, GangWish, NoRoomNow, PythonFile, TaskPhase, TaskPlan
 from tests.contracts.engine_contract import gang, is_gone, log, look, one, sh, until, wait
 from tests.crashing import calls_until_done, run_and_crash
 from tests.engines.fake_ray import FakeCluster
@@ -671,3 +672,44 @@ def test_bridge_that_reads_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: 
     with pytest.raises(Unavailable, match="ended while it was asked"):
         bridge.ask(much, tuple, 60.0)
     bridge.close()
+
+
+# Clusters that shrink
+
+
+def test_output_and_result_outlive_a_node_that_was_taken_away(tmp_path: Path, cluster: FakeCluster) -> None:
+    engine = engine_of(tmp_path, cluster, keeper_idle_s=1000.0)
+    leave = 'echo hello; echo 7 > "$SKYLOOM_TASK_FOLDER/result.json"'
+    engine.launch(one("t", sh(leave), machine="a"))
+    engine.launch(one("long", sh(f"head -c {MAX_PIECE_BYTES + 5} /dev/zero"), machine="a"))
+    for task_id in ("t", "long"):
+        assert wait(engine, task_id).reason is EndReason.COMPLETED
+    cluster.dead.add("n1")
+    again = engine_of(tmp_path, cluster, keeper_idle_s=1000.0)
+    assert log(again, "t") == b"hello\n" and again.read_result("t") == b"7\n"
+    cut = log(again, "long")
+    assert cut.startswith(bytes(MAX_PIECE_BYTES) + b"\n[skyloom] the rest") and again.read_result("long") is None
+    again.forget(["t", "long"])
+    assert list((tmp_path / "pool" / "kept").iterdir()) == []
+    engine.forget(engine.known())
+
+
+def test_output_that_could_not_be_brought_is_lost_with_its_node(
+    tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(tmp_path, cluster, keeper_idle_s=1000.0)
+    monkeypatch.setattr(Keepsakes, "bring", lambda *_: (_ for _ in ()).throw(Unavailable("no", next_action="no")))
+    engine.launch(one("t", sh("echo hello"), machine="a"))
+    assert wait(engine, "t").reason is EndReason.COMPLETED
+    assert log(engine, "t") == b"hello\n"
+    cluster.dead.add("n1")
+    until(lambda: not engine._keepers.nodes(fresh=True).is_alive("n1"), "the node to be missed")
+    assert b"lost" in log(engine, "t")
+
+
+def test_what_waits_is_told_to_the_cluster_whole(engine: RayEngine, cluster: FakeCluster) -> None:
+    wish = GangWish(gang="job_a", resources=Resources(cpus=2), num_workers=3)
+    engine.wants([wish])
+    assert cluster.wished == (wish,)
+    engine.wants(())
+    assert not cluster.wished

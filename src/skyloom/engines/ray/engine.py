@@ -4,6 +4,7 @@ Each node has a keeper that runs the local engine over a folder of that node, so
 the same ends as on a laptop. A gang holds one placement group; nothing of a task lives in a process that Ray would kill.
 """
 
+import contextlib
 import secrets
 import threading
 import time
@@ -33,6 +34,7 @@ from skyloom.engines.ray.asks import (
 )
 from skyloom.engines.ray.gangs import Gangs
 from skyloom.engines.ray.keepers import Keepers
+from skyloom.engines.ray.keepsakes import Keepsakes, slice_of
 from skyloom.engines.ray.link import Link, Questions
 from skyloom.engines.ray.nodes import Nodes
 from skyloom.engines.ray.placements import Placement, Placements
@@ -79,7 +81,8 @@ class RayEngine:
             is over, so a shorter one recovers sooner and suffers more from a head that is slow.
         warm: keep a process with the training imports done on every node that runs something.
         keeper_idle_s: keepers leave after so long without a question and a task; the next question brings another. Ray's autoscaler
-            takes away no node where one is. 0: they stay.
+            takes away no node where one is. With them goes what lies on a node, so output (4 MiB) and result of each task are brought
+            here when it ends. 0: keepers stay.
         link: answers instead of a bridge to a real cluster.
     """
 
@@ -125,6 +128,7 @@ class RayEngine:
         self._bridge = Link(opening, self._folder / "bridge.log")
         self._link: Questions = link or self._bridge
         self._keepers = Keepers(self._link, self._adopt)
+        self._kept = Keepsakes(self._folder / "kept", self._keepers, wanted=keeper_idle_s > 0)
         self._shared = SharedFolder(shared_folder, self._keepers)
         self._gangs = Gangs(
             self._link,
@@ -225,7 +229,7 @@ class RayEngine:
     def _judge(self, placement: Placement, told: Observation | None, why: str, nodes: Nodes) -> Observation:
         """What is true of a task, from what its node says, or from its silence."""
         if told is not None and (nodes.is_alive(placement.node_id) or told.phase is TaskPhase.ENDED):
-            return self._remember(told)
+            return self._remember(told, placement, nodes)
         if nodes.dead_for_s(placement.node_id, time.monotonic()) > placement.lease_s + _FENCE_S:
             return self._give_up(placement, nodes.why_dead(placement.node_id))
         last = self._last.get(placement.task_id)
@@ -234,16 +238,23 @@ class RayEngine:
             return msgspec.structs.replace(last, message=text)
         return Observation(task_id=placement.task_id, phase=TaskPhase.STARTING, message=text)
 
-    def _remember(self, seen: Observation) -> Observation:
+    def _remember(self, seen: Observation, placement: Placement, nodes: Nodes) -> Observation:
         if seen.phase is TaskPhase.ABSENT:
             return seen  # and not remembered: once its node is silent, nobody knows whether it was started
         if seen.phase is not TaskPhase.ENDED:
             self._last[seen.task_id] = seen
             return seen
         try:
+            self._bring(placement, nodes)
             return self._settle(seen)
         except OSError:
             return seen  # not written, and asked for again after a restart: nothing to stop the others for
+
+    def _bring(self, placement: Placement, nodes: Nodes) -> None:
+        """Bring what an ended task left, once, where its node may go. A node that falls silent now has it still."""
+        if self._kept.wanted and self._kept.get(placement.task_id) is None:
+            with contextlib.suppress(Unavailable):
+                self._kept.bring(placement.task_id, nodes.home(placement.node_id, placement.machine))
 
     def _give_up(self, placement: Placement, why: str) -> Observation:
         """The verdict. It is written down before it is told: whatever the node says later, the task has ended."""
@@ -318,9 +329,12 @@ class RayEngine:
         placement = self._placements.get(task_id)
         if placement is None:
             return LogSlice(content=b"", next_offset=offset, total_bytes=offset)
+        kept = self._kept.get(task_id)
+        if kept is not None and kept.is_whole:
+            return slice_of(kept, offset, limit)
         home = self._home(placement)
         if not home:
-            return _lost_log(offset)
+            return slice_of(kept, offset, limit) if kept else _lost_log(offset)
         content = bytearray()
         while True:
             wanted = min(limit - len(content), MAX_PIECE_BYTES)
@@ -333,14 +347,17 @@ class RayEngine:
 
     def read_result(self, task_id: str) -> bytes | None:
         """Return what the task left; see the port. Raises `Unavailable` while the task's node is silent."""
-        placement = self._placements.get(task_id)
+        placement, kept = self._placements.get(task_id), self._kept.get(task_id)
+        if kept is not None:
+            return kept.result
         home = self._home(placement) if placement else ""
         return self._keepers.ask(home, ReadTaskResult(task_id=task_id), bytes | None) if home else None
 
     def _home(self, placement: Placement) -> str:
         """The node that has a task's files; empty when they are lost for ever. Raises `Unavailable` while it is not there."""
         home = self._keepers.nodes().home(placement.node_id, placement.machine)
-        if not home and (placement.end is None or placement.end.reason is not EndReason.NODE_LOST):
+        is_lost = placement.end is not None and (self._kept.wanted or placement.end.reason is EndReason.NODE_LOST)
+        if not home and not is_lost:
             raise Unavailable(
                 f"Node {placement.machine} of task {placement.task_id} is not there.",
                 next_action="Try again when it is back.",
@@ -375,6 +392,7 @@ class RayEngine:
         with self._lock:
             for placement in ended:
                 self._placements.remove(placement.task_id)
+                self._kept.remove(placement.task_id)
 
     def _tell(
         self, by_home: Mapping[str, Sequence[Placement]], question: Callable[[Sequence[Placement]], KeeperAsk]
