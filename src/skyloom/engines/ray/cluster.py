@@ -121,7 +121,7 @@ class RayCluster:
 
         Not ``request_resources``: that is one number for the whole cluster, which the next cloud on it overwrites, that does not see
         what others use there, that outlives whoever asked, and of which the autoscaler gives nothing when it cannot give all.
-        These are not detached: Ray removes them when this process is gone.
+        These are not detached: Ray removes them half a minute after this process is gone.
         """
         with self._wishing:
             self._unwish([wish for wish in self._wished if wish not in ask.wishes])
@@ -134,7 +134,8 @@ class RayCluster:
 
     def _unwish(self, wishes: Iterable[GangWish]) -> None:
         for wish in wishes:
-            remove_placement_group(self._wished.pop(wish))
+            remove_placement_group(self._wished[wish])
+            del self._wished[wish]
 
     def _full_name(self, name: str) -> str:
         return f"{self._namespace}:{name}"
