@@ -58,6 +58,7 @@ from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.jobs.spending import lasting, spenders, titles
+from skyloom.rooms.jobs.stranded import Stranded
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -172,7 +173,7 @@ class Embedded:
         cloud = digests.of_bytes(b"engine of " + key).removeprefix("sha256:")[:12]
         engines = PoolEngines(settings.home / "ray", cloud, warm=settings.warm_pool)
         self._fleet = Fleet(self.engine, engines, tokens, pools_ports.stored_in(store))
-        self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
+        self._pools = Pools(store, clock, self._fleet, tokens, occupancy, Stranded(clock, writer))
         workers = OpenWorkers(settings.max_workers)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
         launches = Launches(store, clock, writer, self._fleet, plans, waits)

@@ -36,7 +36,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.overview.model import CloudStatus, Explanation
-from skyloom.rooms.pools.model import MachineUse, PoolStatus
+from skyloom.rooms.pools.model import MachineUse, PoolRemoved, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.registry.services import ServiceMethod
@@ -163,6 +163,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("machines", lambda status: str(len(status.machines)), "machines"),
         *map(of, ("num_tasks", "pool.labels", "message")),
     ),
+    PoolRemoved: (of("name", "removed"), of("num_lost", "tasks lost"), of("num_again", "jobs queued again")),
     MachineUse: tuple(map(of, ("name", "total", "used", "num_tasks", "labels"))),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),

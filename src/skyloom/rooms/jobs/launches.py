@@ -58,7 +58,7 @@ class Launches:
     def _give_up(self, job: Job, gang: Sequence[Task], error: Exception) -> None:
         """End an attempt that cannot be launched for a reason that time does not mend."""
         del self._faults[job.id]
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(SkyloomError):
             self._fleet.engine(gang[0].pool).stop([task.id for task in gang], force=True)
         message = str(error) if isinstance(error, SkyloomError) else "the log of the control plane says why"
         end = {

@@ -73,15 +73,17 @@ class JobLoop:
         self._mirror = Mirror()
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
-        self._adopted: set[str] = set()
+        self._adopted: set[tuple[str, float]] = set()  # pools by name and when they were added
         self._order: tuple[str, ...] = ()
         self._explain_at = float("-inf")
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
-        """End what runs without any record of it (a restored or removed database), keep all the rest; once for every pool."""
-        for name, engine in self._fleet.up().items():
-            if name in self._adopted:
+        """End what runs without a record that wants it (a restored or removed database, a pool that was given up and is added again),
+        keep all the rest; once for every pool."""
+        for name, link in self._fleet.links().items():
+            engine, added = link.engine, (name, link.pool.added_at)
+            if engine is None or not link.is_up or added in self._adopted:
                 continue
             try:
                 known = engine.known()
@@ -92,7 +94,7 @@ class JobLoop:
             except Exception as trouble:
                 self._distrust(name, trouble)
             else:
-                self._adopted.add(name)
+                self._adopted.add(added)
 
     def tick(self) -> float:
         """One round of the loop. Returns the seconds after which the next one is due."""
@@ -198,9 +200,7 @@ class JobLoop:
         )
         if stale or not _is_as_read(tx, job):
             return False  # somebody was quicker; the next tick decides on what is true then
-        self._writer.moves(tx, job, made.tasks, comes_again=made.again is not None)
-        if made.again is not None:
-            self._writer.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
+        self._writer.settle(tx, job, made)
         return True
 
     # --- what is next ----------------------------------------------------------------------------------------------------------
