@@ -50,6 +50,7 @@ from skyloom.rooms.functions.causes import cause_of
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
+from skyloom.rooms.jobs.hands import PoolHands
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.outlook import JobOutlook
@@ -176,7 +177,7 @@ class Embedded:
         self._pools = Pools(store, clock, self._fleet, tokens, occupancy, Stranded(clock, writer))
         workers = OpenWorkers(settings.max_workers)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
-        launches = Launches(store, clock, writer, self._fleet, plans, waits)
+        launches = self._launches = Launches(store, clock, writer, self._fleet, plans, waits, PoolHands())
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs, settings.max_arrays)
@@ -197,9 +198,11 @@ class Embedded:
         retention = Retention(store, clock, settings.event_days * 86_400.0, settings.audit_days * 86_400.0)
         live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
         placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
+        running = Loop("jobs", self._job_loop.tick, (*live, *paid, *placed))
+        launches.done = running.wake
         self._loops += [
             Loop("pools", self._pools.tick, pools_ports.COLLECTIONS),
-            Loop("jobs", self._job_loop.tick, (*live, *paid, *placed)),
+            running,
             Loop("outlook", outlook.tick, live, CALM),
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
@@ -329,6 +332,7 @@ class Embedded:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
         self._functions.close()
+        self._launches.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()

@@ -12,6 +12,7 @@ from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import Change, Outbox
 from skyloom.ports.engine import Command, GangPlan, Machine, Observation
 from skyloom.rooms.cost.pricing import Prices
+from skyloom.rooms.jobs.hands import Hands, OwnHands
 from skyloom.rooms.jobs.model import JobSpec, JobStatus, SubmitJob
 from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.stranded import Stranded
@@ -68,6 +69,7 @@ class Land(Workshop):
         super().__init__()
         self.folder = folder
         self.clusters = {f"ray://{name}:10001": Cluster(now=self.clock.now) for name in "abc"}
+        self.hands: Hands = OwnHands()
         self.start()
 
     def start(self) -> None:
@@ -80,8 +82,9 @@ class Land(Workshop):
         self.prices = Prices(self.store, self.clock, CountingIds())
         self.prices.pools = pool_names
         self.jobs, self.loop = job_rooms(
-            self.store, self.clock, self.ids, outbox, self.engine, self.blobs, self.plans, self.fleet
+            self.store, self.clock, self.ids, outbox, self.engine, self.blobs, self.plans, self.fleet, hands=self.hands
         )
+        self.launches = self.loop._launches
 
     def reach(self, pool: Pool, token_file: Path, *, check: bool) -> Cluster:
         if pool.address not in self.clusters:

@@ -100,8 +100,11 @@ class JobLoop:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
             self.adopt()
+            self._launches.collect()
             turns = self._catch_up()
-            states = {task.state for gang in self._mirror.held() for task in gang.tasks}
+            under_way = self._launches.under_way()
+            held = (task for gang in self._mirror.held() for task in gang.tasks)
+            states = {task.state for task in held if task.id not in under_way}
             settled = self._settle()
             if settled:
                 turns = self._catch_up()
@@ -172,12 +175,16 @@ class JobLoop:
     def _settle(self) -> bool:
         """Write down what was seen and do what follows from it; True when something changed."""
         gangs, now = self._mirror.held(), self._clock.now()
-        seen = self._observe(task for gang in gangs for task in gang.tasks)
+        under_way = (
+            self._launches.under_way()
+        )  # asked first: nothing is concluded about what may start while it is looked at
+        seen = self._observe(task for gang in gangs for task in gang.tasks if task.id not in under_way)
         decisions = [(gang, settling.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
         to_write = [(gang.job, made) for gang, made in decisions if made.changes]
         written = self._each(to_write, lambda tx, pair: self._write(tx, *pair))
         agreed = [(gang, made) for gang, made in decisions if written.get(gang.job.id, not made.changes)]
-        self._stop(task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
+        stopping = (task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
+        self._stop(task for task in stopping if task.id not in under_way)  # those are told when they are there
         for gang, made in agreed:
             if made.launch:
                 self._launches.launch(gang.job, gang.tasks)
