@@ -163,7 +163,6 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
         Column("machines", lambda status: str(len(status.machines)), "machines"),
         *map(of, ("num_tasks", "pool.labels", "message")),
     ),
-    PoolRemoved: (of("name", "removed"), of("num_lost", "tasks lost"), of("num_again", "jobs queued again")),
     MachineUse: tuple(map(of, ("name", "total", "used", "num_tasks", "labels"))),
     Token: (of("id", "token"), of("name"), of("role"), of("created_at"), of("expires_at"), of("revoked_at")),
     Project: (of("id", "project"), of("created_at")),
@@ -174,6 +173,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **DATA_PAGES,
     **forecasts.PAGES,
+    PoolRemoved: ((of("name", "removed"), of("num_lost", "tasks lost"), of("num_again", "jobs queued again")), ()),
     **money_views.PAGES,
     **JOB_PAGES,
     **DEVICE_PAGES,
