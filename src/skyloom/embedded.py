@@ -47,6 +47,7 @@ from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.functions import ports as functions_ports
 from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
@@ -266,7 +267,8 @@ class Embedded:
         """Functions, and what is done by itself when something happens."""
         store, clock, ids = self.store, self._clock, self._ids
         errands = HttpErrands()
-        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        ended = EndedCalls(parse_bytes(self.settings.answer_size))
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands, ended)
         self._functions.notice = self._notice
         calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
         errands.done = calls.wake
