@@ -167,6 +167,7 @@ class Embedded:
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
         self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         plans.lasts_s = lasting(store, self._budgets)
+        self._plans = plans
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
@@ -276,6 +277,8 @@ class Embedded:
         secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
         keep_s, keep_bytes = self.settings.hook_days * 86_400.0, parse_bytes(self.settings.hook_size)
         bodies = HookBodies(store, clock, keep_s, keep_bytes)
+        self._plans.told_files = bodies.files_for
+        self._subscribers.append(bodies.on_job_ended)
         self.triggers = Triggers(
             store, clock, ids, self._outbox, self._tenancy, self._functions, runner, bodies, secret_of
         )

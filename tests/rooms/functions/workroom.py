@@ -92,6 +92,7 @@ class Workroom(Bench):
         schedules = Schedules(self.store, self.clock, self.ids, self.outbox, self.jobs, self.tenancy.lost_right)
         self.templates = Templates(self.store, self.clock, self.ids, self.jobs, arrays, schedules)
         runner = Runner(self.ids, self.functions, self.templates, self.jobs, None)  # type: ignore[arg-type]
+        self.bodies = HookBodies(self.store, self.clock, 7 * 86_400.0, 100_000)
         self.triggers = Triggers(
             self.store,
             self.clock,
@@ -100,7 +101,7 @@ class Workroom(Bench):
             self.tenancy,
             self.functions,
             runner,
-            HookBodies(self.store, self.clock, 7 * 86_400.0, 100_000),
+            self.bodies,
             lambda name: f"s {name}",
         )
 
