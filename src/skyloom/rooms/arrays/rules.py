@@ -174,7 +174,7 @@ def held_up(status: ArrayStatus, open_states: Mapping[int, JobState]) -> int | N
 
 def told(status: ArrayStatus, first: JobStatus) -> ArrayStatus:
     """An array that waits for what the first of its jobs waits for."""
-    return changed(status, {"reason": first.reason, "message": first.message, "next_action": first.next_action})
+    return msgspec.structs.replace(status, reason=first.reason, message=first.message, next_action=first.next_action)
 
 
 def _state(array: Array, progress: ArrayProgress, counts: Mapping[str, int]) -> JobState:
