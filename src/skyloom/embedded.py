@@ -32,6 +32,7 @@ from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.batch.service import BatchPredictions
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
@@ -188,7 +189,7 @@ class Embedded:
         )
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
-        self._cost.job_titles = titles
+        self._cost.titles = {CostBy.JOB: titles, CostBy.ENDPOINT: serving_ports.titles}
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
