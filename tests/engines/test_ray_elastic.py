@@ -13,7 +13,7 @@ from skyloom.rooms.pools.model import GrowthGroup, Pool
 from tests.elastic_cluster import ElasticCluster
 from tests.engines.ray_engines import connected, made
 from tests.ray_cluster import NEEDS_RAY
-from tests.rooms.pools.test_service import Land
+from tests.rooms.pools.land import Land
 
 pytestmark = [*NEEDS_RAY, pytest.mark.timeout(300)]
 _PATIENCE_S = 120.0
