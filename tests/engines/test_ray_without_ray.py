@@ -713,3 +713,12 @@ def test_what_waits_is_told_to_the_cluster_whole(engine: RayEngine, cluster: Fak
     assert cluster.wished == (wish,)
     engine.wants(())
     assert not cluster.wished
+
+
+def test_keeper_is_needed_as_long_as_a_task_lives_there(engine: RayEngine, cluster: FakeCluster) -> None:
+    engine.launch(one("t", sh("exec sleep 1000"), machine="a"))
+    until(lambda: look(engine, "t").phase is TaskPhase.RUNNING, "the task to run")
+    assert cluster.keeper("n1")._has_tasks() and not cluster.keeper("n2")._has_tasks()
+    engine.stop(["t"], force=True)
+    wait(engine, "t")
+    assert not cluster.keeper("n1")._has_tasks()
