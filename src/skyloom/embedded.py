@@ -32,6 +32,7 @@ from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.batch.service import BatchPredictions
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
@@ -51,6 +52,7 @@ from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
+from skyloom.rooms.jobs.hands import PoolHands
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.outlook import JobOutlook
@@ -59,6 +61,7 @@ from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.jobs.spending import lasting, spenders, titles
+from skyloom.rooms.jobs.stranded import Stranded
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -174,10 +177,10 @@ class Embedded:
         cloud = digests.of_bytes(b"engine of " + key).removeprefix("sha256:")[:12]
         engines = PoolEngines(settings.home / "ray", cloud, warm=settings.warm_pool)
         self._fleet = Fleet(self.engine, engines, tokens, pools_ports.stored_in(store))
-        self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
+        self._pools = Pools(store, clock, self._fleet, tokens, occupancy, Stranded(clock, writer))
         workers = OpenWorkers(settings.max_workers)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
-        launches = Launches(store, clock, writer, self._fleet, plans, waits)
+        launches = self._launches = Launches(store, clock, writer, self._fleet, plans, waits, PoolHands())
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs, settings.max_arrays)
@@ -186,7 +189,7 @@ class Embedded:
         )
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
-        self._cost.job_titles = titles
+        self._cost.titles = {CostBy.JOB: titles, CostBy.ENDPOINT: serving_ports.titles}
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
@@ -198,9 +201,11 @@ class Embedded:
         retention = Retention(store, clock, settings.event_days * 86_400.0, settings.audit_days * 86_400.0)
         live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
         placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
+        running = Loop("jobs", self._job_loop.tick, (*live, *paid, *placed))
+        launches.done = running.wake
         self._loops += [
             Loop("pools", self._pools.tick, pools_ports.COLLECTIONS),
-            Loop("jobs", self._job_loop.tick, (*live, *paid, *placed)),
+            running,
             Loop("outlook", outlook.tick, live, CALM),
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
@@ -333,6 +338,7 @@ class Embedded:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
         self._functions.close()
+        self._launches.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()

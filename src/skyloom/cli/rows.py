@@ -47,6 +47,11 @@ def read_rows(words: str) -> Any:
         if content.startswith(_PICTURES):
             return {"b64": base64.b64encode(content).decode()}
         text = content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise RowsUnreadable(
+            f"There is no file {words[1:]}.",
+            next_action="Check the path: @FILE names a file of JSON, CSV or a picture.",
+        ) from error
     except (OSError, UnicodeError) as error:
         raise RowsUnreadable(
             f"{words!r} cannot be read: {error}.", next_action="Name a file of JSON, CSV or a picture."
@@ -116,7 +121,8 @@ def _check(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> 
     for line, row in rows:
         if len(row) != len(header):
             raise RowsUnreadable(
-                f"Line {line} has {len(row)} fields, the header {len(header)}.", next_action="Mend the line."
+                f"Line {line} has {len(row)} field{'s' * (len(row) != 1)}, the header {len(header)}.",
+                next_action="Mend the line.",
             )
 
 
