@@ -341,6 +341,7 @@ def test_sigterm_finishes_what_it_can_and_answers_the_rest(tmp_path):
 def test_endless_stream_of_an_endpoint_that_is_gone_is_cut_when_its_time_is_over(tmp_path):
     class Endless(socketserver.BaseRequestHandler):
         def handle(self):
+            self.request.recv(2**16)  # an answer that comes before its request is nobody's, and the gateway hangs up
             self.request.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             with contextlib.suppress(OSError):
                 while True:
@@ -355,7 +356,7 @@ def test_endless_stream_of_an_endpoint_that_is_gone_is_cut_when_its_time_is_over
             client.stream("POST", INFER, json=body(toy_rows(1))) as answer,
         ):
             parts = answer.iter_raw()
-            assert next(parts) == b"x"
+            assert set(next(parts)) == set(b"x")  # several parts may come together
             publish(tmp_path)
             with pytest.raises(httpx.TransportError):
                 list(parts)  # or else without end

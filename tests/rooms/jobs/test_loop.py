@@ -12,7 +12,9 @@ from skyloom.core.resources import Resources
 from skyloom.engines.memory import MemoryEngine
 from skyloom.ports.door import EVENTS, Outbox
 from skyloom.ports.engine import Command, Machine
+from skyloom.rooms.jobs import loop as loop_module
 from skyloom.rooms.jobs import model, rules
+from skyloom.rooms.jobs import waits as waits_module
 from skyloom.rooms.jobs.model import CancelJob, JobSpec, JobState, JobStatus, Reason, SubmitJob, TaskState
 from skyloom.rooms.jobs.outlook import JobOutlook
 from skyloom.rooms.jobs.ports import TASKS
@@ -334,6 +336,31 @@ def test_jobs_pass_one_that_waits_for_what_a_replica_holds_for_good_and_it_is_to
     hall.finish(small)
     hall.rounds()
     assert hall.of(large).state is JobState.RUNNING
+
+
+def test_job_far_back_in_the_queue_is_told_its_own_reason_and_what_to_do(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "_EXPLAINED", 3)
+    monkeypatch.setattr(waits_module, "_MANY", 3)
+    hall.submit("digits revision 2", labels={"endpoint": "ep_1"}, preemptible=False)
+    hall.submit("runs", cpus=3)
+    hall.rounds()
+    for number in range(4):
+        hall.submit(f"first {number}", priority=5)
+    hall.rounds()
+    small, large = hall.submit("small"), hall.submit("large", cpus=4)
+    theirs = hall.submit("theirs", cpus=4, by=BOB)
+    hall.rounds()
+    told = {job_id: hall.of(job_id) for job_id in (small, large)}
+    assert told[small].message.endswith("on the node with most; behind 3 others or more")
+    assert "digits" not in told[small].next_action
+    assert "what holds them never ends by itself; behind 3 others" in told[large].message
+    assert told[large].next_action.startswith("Scale down or stop endpoint digits revision 2")
+    others = hall.of(theirs, "q")
+    assert "digits" not in others.message + others.next_action and others.next_action
+    fresh = hall.submit("fresh", cpus=2)  # no round has seen it
+    assert hall.of(fresh).message == "behind 3 others or more"
 
 
 def test_forecast_never_counts_on_the_end_of_a_service(hall: Hall) -> None:

@@ -12,6 +12,7 @@ from typing import cast
 import httptools
 
 from skyloom.inference.wire.bodies import SCRATCH_BYTES, ComingBody, FillingProtocol, Place, nowhere
+from skyloom.inference.wire.head_rules import has_body, head_problem
 from skyloom.inference.wire.known import Known
 from skyloom.inference.wire.messages import SINGLE, Head, Request, Response
 from skyloom.inference.wire.site import Site
@@ -256,7 +257,10 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         if self._refused:
             return
-        problem = self._head_problem()
+        parser = self._parser
+        problem = head_problem(
+            self._headers, parser.get_http_version(), parser.should_upgrade(), self._limits.max_body_bytes
+        )
         if problem is not None:
             self._refuse(*problem)
             return
@@ -267,9 +271,9 @@ class Connection(asyncio.Protocol):
         refusal = self._site.admit(self._request)
         if refusal is not None:
             self._admission = refusal
-            if self._has_body():
+            if has_body(self._headers):
                 self._refuse_with(refusal)
-        elif self._request.is_open and self._has_body():  # bodies of strangers are not kept
+        elif self._request.is_open and has_body(self._headers):  # bodies of strangers are not kept
             self._refuse(413, "This address takes no body.")
         elif self._headers.get(b"expect") and not self._exchanges:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -526,31 +530,6 @@ class Connection(asyncio.Protocol):
         self._head_bytes += size_bytes
         if self._head_bytes > self._limits.max_header_bytes or self._num_headers > self._limits.max_headers:
             self._refuse(431, "The request's headers are too large or too many.")
-
-    def _has_body(self) -> bool:
-        return self._headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self._headers
-
-    def _head_problem(self) -> tuple[int, str] | None:
-        """What the grammar allows and we do not."""
-        headers = self._headers
-        length = headers.get(b"content-length", b"0")
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            return 400, "Only HTTP/1.1 is spoken here."
-        if self._parser.should_upgrade():
-            return 400, "Upgrades are not spoken here."
-        if b"host" not in headers:
-            return 400, "The request has no Host header."
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            return 400, "The only transfer encoding is chunked."
-        if b"transfer-encoding" in headers and b"content-length" in headers:
-            return 400, "A body has one length."
-        if not length.isdigit() or len(length) > 15:
-            return 413 if length.isdigit() else 400, "The content length cannot be meant."
-        if int(length) > self._limits.max_body_bytes:
-            return 413, f"The body is larger than {self._limits.max_body_bytes} bytes."
-        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-            return 417, "The only expectation is 100-continue."
-        return None
 
     def _refuse(self, status: int, message: str) -> None:
         if not self._refused:

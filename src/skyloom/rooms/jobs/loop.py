@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -30,12 +31,12 @@ from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
-from skyloom.rooms.jobs.waits import Waits
+from skyloom.rooms.jobs.waits import Waiting, Waits
 from skyloom.rooms.jobs.writing import JobWriter, write_each
 from skyloom.rooms.pools.fleet import Fleet
 from skyloom.rooms.pools.model import LOCAL, PoolDown
 from skyloom.rooms.pools.ports import POOLS
-from skyloom.rooms.scheduling.model import Decision, Placement
+from skyloom.rooms.scheduling.model import Cause, Decision, Placement
 from skyloom.rooms.scheduling.ports import current_rulebook
 
 log = logging.getLogger("skyloom.jobs")
@@ -246,7 +247,7 @@ class JobLoop:
             for wait in decision.waits
             if wait.for_good and wait.gang in gangs
         }
-        self._waits.tell(decision.waits, gangs.keys(), advice)
+        self._waits.tell(decision.waits, gangs.keys(), advice, partial(self._why_behind, turns))
         took_s = time.thread_time() - began
         self._explain_at = self._clock.monotonic() + (_REST * took_s if took_s > _FREE_S else 0.0)
         return decision
@@ -255,6 +256,16 @@ class JobLoop:
         """Before anything is launched: what is wished for no more is free for what is."""
         self._wishes = wishes
         self._fleet.wish(wishes)
+
+    def _why_behind(self, turns: Turns, job_id: str) -> Waiting | None:
+        """For who asks of a job that stands too far back to be told each round; on the thread of who asks."""
+        wait, gang = turns.why_behind(job_id), self._mirror.gangs.get(job_id)
+        if wait is None or gang is None:
+            return None
+        message = (
+            wait.message if wait.why is Cause.IMPOSSIBLE else f"{wait.message}; behind {_EXPLAINED} others or more"
+        )
+        return Waiting(message, advice=demands.advice(wait, gang.job, self._mirror.gangs))
 
     def _start(self, tx: Transaction, job: Job, placement: Placement, now: float) -> bool:
         places = demands.places(placement)

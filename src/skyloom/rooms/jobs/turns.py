@@ -12,7 +12,7 @@ from skyloom.rooms.jobs.mirror import LiveGang
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.pools.fleet import PoolMachine
 from skyloom.rooms.pools.model import LOCAL
-from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook
+from skyloom.rooms.scheduling.model import Decision, Demand, Holding, Node, Rulebook, Wait
 from skyloom.rooms.scheduling.scheduler import Scheduler
 
 
@@ -88,6 +88,10 @@ class Turns:
     def decide(self, now: float, num_explained: int) -> Decision:
         """What to start and to stop now, and why the first ``num_explained`` of the others wait."""
         return self._scheduler.decide(now, num_explained)
+
+    def why_behind(self, job_id: str) -> Wait | None:
+        """Why a job waits that stands too far back to be explained in each round; from any thread."""
+        return self._scheduler.why_behind(job_id)
 
     def picture(
         self, gangs: Mapping[str, LiveGang], order: Sequence[str], past: Sequence[Event], now: float

@@ -101,6 +101,11 @@ class Queue:
         known = self._waiting.get(gang_id)
         return known[1][2].project if known is not None else None
 
+    def group_of(self, gang_id: str) -> tuple[tuple[object, ...], str] | None:
+        """The key of the group that a gang waits in, and its project; None for one that does not. One look, from any thread."""
+        known = self._waiting.get(gang_id)
+        return (known[0].key, known[1][2].project) if known is not None else None
+
     def groups(self) -> list[Group]:
         """All that have somebody in line."""
         return [group for group in self._groups.values() if len(group)]

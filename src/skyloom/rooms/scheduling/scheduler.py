@@ -1,6 +1,6 @@
 """The scheduler: told what there is and what happened, it says what to do now. Deterministic; no clock of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from skyloom.rooms.scheduling.fairness import Standings
@@ -21,7 +21,7 @@ from skyloom.rooms.scheduling.placement import Floor, Ground
 from skyloom.rooms.scheduling.policies import Key, queue_of, waiting_key
 from skyloom.rooms.scheduling.queue import Queue
 from skyloom.rooms.scheduling.round import Round
-from skyloom.rooms.scheduling.waits import explain
+from skyloom.rooms.scheduling.waits import GroupWait, explain, explain_groups
 
 
 class Scheduler:
@@ -40,6 +40,7 @@ class Scheduler:
         self._occupants = Occupants(rulebook)
         self._standings = Standings(rulebook, self._floor.ground.total)
         self._now = -inf
+        self._behind: Mapping[tuple[object, ...], GroupWait] = {}
         self._resuming: dict[str, int] = {}  # with how many workers a resized gang was told to go on
         self._came_back: dict[str, Key] = {}  # where a stopped gang goes on waiting in its LAS queue
 
@@ -100,6 +101,8 @@ class Scheduler:
             with turn.on_trial():
                 turn.run(explained=num_explained > 0)
                 waits = explain(turn, num_explained) if num_explained else ()
+                if num_explained:
+                    self._behind = explain_groups(turn) if len(waits) >= num_explained else {}
         again_at = min(again_at, turn.again_at())
         self._remember(turn.evictions)
         return Decision(
@@ -111,6 +114,17 @@ class Scheduler:
             waits=waits,
             again_at=again_at if again_at < inf else None,
         )
+
+    def why_behind(self, gang_id: str) -> Wait | None:
+        """Why a gang waits that was too far back to be explained, as the last explained round has it; None when nobody knows.
+
+        May be called from any thread: what was said is replaced, never changed.
+        """
+        place = self._queue.group_of(gang_id)
+        found = self._behind.get(place[0]) if place is not None else None
+        if place is None or found is None:
+            return None
+        return found.mine if place[1] == found.owner else found.others
 
     def _remember(self, evictions: Iterable[Eviction]) -> None:
         for eviction in evictions:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import NamedTuple
 
 from skyloom.rooms.scheduling.model import Cause, Demand, Wait
 from skyloom.rooms.scheduling.placement import Ground, Shape
 from skyloom.rooms.scheduling.queue import Entry, Group
 from skyloom.rooms.scheduling.round import OTHERS, Refusal, Round
 from skyloom.rooms.scheduling.vectors import BOUNDLESS, ZERO, amounts, count_of, shortfall, times_in
+
+_ANOTHER = "a job of another project"
 
 
 def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
@@ -20,6 +23,33 @@ def explain(turn: Round, limit: int) -> tuple[Wait, ...]:
     # Who can never start stands in nobody's way.
     line += _in_line(turn, [group for group in groups if group in never], limit - len(line))
     return tuple(_wait(turn, group, entry[2], place, sentences) for place, (group, entry) in enumerate(line, 1))
+
+
+class GroupWait(NamedTuple):
+    """Why a whole group waits. Gangs of ``owner`` learn who is ahead of them, all others that it is a job of another project."""
+
+    owner: str
+    mine: Wait
+    others: Wait
+
+
+def explain_groups(turn: Round) -> dict[tuple[object, ...], GroupWait]:
+    """Why each group waits after a round, by its key: for gangs that stand too far back to be told one by one."""
+    found = {}
+    for group in turn.queue.groups():
+        refusal = _refusal(turn, group)
+        mine, others = (
+            Wait(
+                gang="",
+                place=0,
+                why=refusal.why,
+                message=_sentence(turn, group, refusal, ahead),
+                for_good=refusal.for_good,
+            )
+            for ahead in (refusal.ahead, refusal.ahead if refusal.ahead in ("", OTHERS) else _ANOTHER)
+        )
+        found[group.key] = GroupWait(_project_of(turn, refusal.ahead), mine, others)
+    return found
 
 
 def _in_line(turn: Round, groups: Iterable[Group], limit: int) -> Iterator[tuple[Group, Entry]]:
@@ -80,9 +110,12 @@ def _refusal(turn: Round, group: Group) -> Refusal:
 def _named(turn: Round, refusal: Refusal, gang: Demand) -> str:
     """Who comes first, for the owner of a gang: of another project's gangs nobody learns the ids."""
     ahead = refusal.ahead
-    runs = turn.occupants.all.get(ahead)
-    project = runs.gang.project if runs is not None else turn.queue.project(ahead)
-    return ahead if ahead in ("", OTHERS) or project == gang.project else "a job of another project"
+    return ahead if ahead in ("", OTHERS) or _project_of(turn, ahead) == gang.project else _ANOTHER
+
+
+def _project_of(turn: Round, gang_id: str) -> str:
+    runs = turn.occupants.all.get(gang_id)
+    return runs.gang.project if runs is not None else turn.queue.project(gang_id) or ""
 
 
 def _sentence(turn: Round, group: Group, refusal: Refusal, ahead: str) -> str:
