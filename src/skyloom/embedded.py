@@ -48,9 +48,11 @@ from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.functions import ports as functions_ports
 from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
+from skyloom.rooms.jobs.hands import PoolHands
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
 from skyloom.rooms.jobs.outlook import JobOutlook
@@ -59,6 +61,7 @@ from skyloom.rooms.jobs.reading import occupancy
 from skyloom.rooms.jobs.service import Jobs
 from skyloom.rooms.jobs.sessions import Sessions
 from skyloom.rooms.jobs.spending import lasting, spenders, titles
+from skyloom.rooms.jobs.stranded import Stranded
 from skyloom.rooms.jobs.waits import Waits
 from skyloom.rooms.jobs.writing import JobWriter
 from skyloom.rooms.lineage.service import Lineages
@@ -167,16 +170,17 @@ class Embedded:
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
         self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         plans.lasts_s = lasting(store, self._budgets)
+        self._plans = plans
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
         cloud = digests.of_bytes(b"engine of " + key).removeprefix("sha256:")[:12]
         engines = PoolEngines(settings.home / "ray", cloud, warm=settings.warm_pool)
         self._fleet = Fleet(self.engine, engines, tokens, pools_ports.stored_in(store))
-        self._pools = Pools(store, clock, self._fleet, tokens, occupancy)
+        self._pools = Pools(store, clock, self._fleet, tokens, occupancy, Stranded(clock, writer))
         workers = OpenWorkers(settings.max_workers)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
-        launches = Launches(store, clock, writer, self._fleet, plans, waits)
+        launches = self._launches = Launches(store, clock, writer, self._fleet, plans, waits, PoolHands())
         self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs, settings.max_arrays)
@@ -197,9 +201,11 @@ class Embedded:
         retention = Retention(store, clock, settings.event_days * 86_400.0, settings.audit_days * 86_400.0)
         live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
         placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
+        running = Loop("jobs", self._job_loop.tick, (*live, *paid, *placed))
+        launches.done = running.wake
         self._loops += [
             Loop("pools", self._pools.tick, pools_ports.COLLECTIONS),
-            Loop("jobs", self._job_loop.tick, (*live, *paid, *placed)),
+            running,
             Loop("outlook", outlook.tick, live, CALM),
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),
@@ -267,7 +273,8 @@ class Embedded:
         """Functions, and what is done by itself when something happens."""
         store, clock, ids = self.store, self._clock, self._ids
         errands = HttpErrands()
-        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        ended = EndedCalls(parse_bytes(self.settings.answer_size))
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands, ended)
         self._functions.notice = self._notice
         calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
         errands.done = calls.wake
@@ -275,6 +282,8 @@ class Embedded:
         secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
         keep_s, keep_bytes = self.settings.hook_days * 86_400.0, parse_bytes(self.settings.hook_size)
         bodies = HookBodies(store, clock, keep_s, keep_bytes)
+        self._plans.told_files = bodies.files_for
+        self._subscribers.append(bodies.on_job_ended)
         self.triggers = Triggers(
             store, clock, ids, self._outbox, self._tenancy, self._functions, runner, bodies, secret_of
         )
@@ -329,6 +338,7 @@ class Embedded:
         """Close everything in order; jobs go on running."""
         self.cloud.close()
         self._functions.close()
+        self._launches.close()
         self._fleet.close()
         self.engine.close()
         self.series.close()

@@ -6,17 +6,13 @@ from typing import Annotated
 
 import typer
 
+from skyloom.cli.confirming import confirm
 from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
-from skyloom.core.errors import InvalidInput
 from skyloom.rooms.templates.model import TemplatePlan
 
 app = word("Make the jobs, arrays and schedules that a file describes.")
 _WOULD_CHANGE = 1
-
-
-class NotConfirmed(InvalidInput):
-    """Nobody can be asked whether the plan is meant."""
 
 
 @app.command()
@@ -47,9 +43,6 @@ def apply(
 def _confirm(plan: TemplatePlan) -> None:
     """Show the plan and ask. Raises `NotConfirmed` where nobody can be asked."""
     show(plan, file=sys.stderr)
-    if not sys.stdin.isatty():
-        raise NotConfirmed(
-            f"{plan.num_changes} things would be done, and nobody can be asked.",
-            next_action="Add --yes to do them, or --dry-run to only see them.",
-        )
-    typer.confirm("Do it?", err=True, abort=True)
+    confirm(
+        f"{plan.num_changes} things would be done", next_action="Add --yes to do them, or --dry-run to only see them."
+    )

@@ -1,5 +1,6 @@
 """``skyloom pool``: the machines that jobs run on."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Annotated
 import typer
 
 from skyloom.cli import values
+from skyloom.cli.confirming import confirm
 from skyloom.cli.frame import AsJson, Limit, cloud, words
 from skyloom.cli.render import progress, show
+from skyloom.cli.wording import human, safe
 from skyloom.ports.engine import PoolTokenRefused
 from skyloom.rooms.cost.prices import Tenure
+from skyloom.rooms.pools.model import PoolState, PoolStatus
+from skyloom.rooms.pools.rules import check_gone
 from skyloom.sdk.files import NotAFile, read_chunks
 
 app = words("Pools: this machine, and clusters added to it.")
@@ -76,10 +81,36 @@ def show_(pool: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def remove(pool: Name, as_json: AsJson = False) -> None:
-    """Remove a pool. Refused while jobs run there; its machines go on."""
+def remove(
+    pool: Name,
+    gone: Annotated[bool, typer.Option("--gone", help="It is gone for good: give up what ran there as lost.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a pool. Refused while jobs run there; its machines go on.
+
+    With --gone, of a pool that does not answer any more: its tasks end as node_lost, and jobs with retries begin again elsewhere.
+    """
     with cloud() as client:
-        show(client.pools.remove(pool), as_json)
+        if gone and not yes:
+            _confirm_loss(client.pools.get(pool))
+        show(client.pools.remove(pool, gone=gone), as_json)
+
+
+def _confirm_loss(status: PoolStatus) -> None:
+    """Say what is lost with a pool that does not answer, and ask. What is not to be given up needs no asking: it is refused."""
+    if status.state is PoolState.UP:
+        check_gone(status.pool.name, None)
+    if status.num_tasks:
+        print(
+            f"{status.pool.name} is down: {safe(status.message)} Last heard of: {human('heard_at', status.heard_at)}",
+            file=sys.stderr,
+        )
+        tasks = f"{status.num_tasks} task{'s' if status.num_tasks > 1 else ''}"
+        confirm(
+            f"{tasks} there would be given up as lost",
+            next_action="Add --yes to do that. Should the pool still run, it cannot be told from here to stop them.",
+        )
 
 
 @contextmanager

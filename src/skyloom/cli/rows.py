@@ -91,10 +91,12 @@ def by_columns(client: Client, endpoint: str, model: str, found: CsvRows) -> lis
 
 
 def _manifest(client: Client, endpoint: str, model: str) -> Manifest:
-    """Of the version that answers most."""
+    """Of the version that answers most; of a pack's model, the one that it is pinned to."""
     status = client.endpoints.get(endpoint)
     if model and model != status.endpoint.model:
-        return client.models.version(model).manifest
+        packed = status.endpoint.pack.models if status.endpoint.pack is not None else ()
+        label = next((one.label for one in packed if one.model == model), "")
+        return client.models.version(model, label).manifest
     current = next(one for one in status.revisions if one.number == status.endpoint.current)
     return client.models.version(current.model or status.endpoint.model, current.version_label).manifest
 

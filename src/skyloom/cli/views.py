@@ -36,7 +36,7 @@ from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 from skyloom.rooms.monitoring.model import Alert, FeatureDrift
 from skyloom.rooms.overview.model import CloudStatus, Explanation
-from skyloom.rooms.pools.model import MachineUse, PoolStatus
+from skyloom.rooms.pools.model import MachineUse, PoolRemoved, PoolStatus
 from skyloom.rooms.registry.bundle import BundleFile
 from skyloom.rooms.registry.model import Model, ModelStatus, ModelVersion
 from skyloom.rooms.registry.services import ServiceMethod
@@ -173,6 +173,7 @@ COLUMNS: Mapping[type, Sequence[Column]] = {
 PAGES: Mapping[type, tuple[Sequence[Column], Sequence[str]]] = {
     **DATA_PAGES,
     **forecasts.PAGES,
+    PoolRemoved: ((of("name", "removed"), of("num_lost", "tasks lost"), of("num_again", "jobs queued again")), ()),
     **money_views.PAGES,
     **JOB_PAGES,
     **DEVICE_PAGES,

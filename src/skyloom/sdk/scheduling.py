@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from skyloom.core.operation import Done, Page
+from skyloom.core.operation import Page
 from skyloom.rooms.pools import model as pools
 from skyloom.rooms.scheduling import rulebook
 from skyloom.rooms.scheduling.model import Allotment, Policy, Renting, Rulebook
@@ -51,9 +51,14 @@ class PoolCalls:
         """All pools, this machine first."""
         return self._transport.send(pools.ListPools(limit=limit))
 
-    def remove(self, name: str) -> Done:
-        """Remove a pool. Raises `PoolBusy` while jobs run there."""
-        return self._transport.send(pools.RemovePool(name=name))
+    def remove(self, name: str, *, gone: bool = False) -> pools.PoolRemoved:
+        """Remove a pool. Raises `PoolBusy` while jobs run there.
+
+        Args:
+            gone: it will never answer again: its tasks end as lost, and are retried elsewhere where that was asked for. Raises
+                `PoolNotGone` while it answers, and until it has been silent for a minute.
+        """
+        return self._transport.send(pools.RemovePool(name=name, gone=gone))
 
 
 class SchedulingCalls:

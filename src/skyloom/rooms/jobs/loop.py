@@ -73,15 +73,17 @@ class JobLoop:
         self._mirror = Mirror()
         self._turns: Turns | None = None
         self._made_anew_at = float("-inf")
-        self._adopted: set[str] = set()
+        self._adopted: set[tuple[str, float]] = set()  # pools by name and when they were added
         self._order: tuple[str, ...] = ()
         self._explain_at = float("-inf")
         self._tick_lock = threading.Lock()
 
     def adopt(self) -> None:
-        """End what runs without any record of it (a restored or removed database), keep all the rest; once for every pool."""
-        for name, engine in self._fleet.up().items():
-            if name in self._adopted:
+        """End what runs without a record that wants it (a restored or removed database, a pool that was given up and is added again),
+        keep all the rest; once for every pool."""
+        for name, link in self._fleet.links().items():
+            engine, added = link.engine, (name, link.pool.added_at)
+            if engine is None or not link.is_up or added in self._adopted:
                 continue
             try:
                 known = engine.known()
@@ -92,14 +94,17 @@ class JobLoop:
             except Exception as trouble:
                 self._distrust(name, trouble)
             else:
-                self._adopted.add(name)
+                self._adopted.add(added)
 
     def tick(self) -> float:
         """One round of the loop. Returns the seconds after which the next one is due."""
         with self._tick_lock:
             self.adopt()
+            self._launches.collect()
             turns = self._catch_up()
-            states = {task.state for gang in self._mirror.held() for task in gang.tasks}
+            under_way = self._launches.under_way()
+            held = (task for gang in self._mirror.held() for task in gang.tasks)
+            states = {task.state for task in held if task.id not in under_way}
             settled = self._settle()
             if settled:
                 turns = self._catch_up()
@@ -170,12 +175,16 @@ class JobLoop:
     def _settle(self) -> bool:
         """Write down what was seen and do what follows from it; True when something changed."""
         gangs, now = self._mirror.held(), self._clock.now()
-        seen = self._observe(task for gang in gangs for task in gang.tasks)
+        under_way = (
+            self._launches.under_way()
+        )  # asked first: nothing is concluded about what may start while it is looked at
+        seen = self._observe(task for gang in gangs for task in gang.tasks if task.id not in under_way)
         decisions = [(gang, settling.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
         to_write = [(gang.job, made) for gang, made in decisions if made.changes]
         written = self._each(to_write, lambda tx, pair: self._write(tx, *pair))
         agreed = [(gang, made) for gang, made in decisions if written.get(gang.job.id, not made.changes)]
-        self._stop(task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
+        stopping = (task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
+        self._stop(task for task in stopping if task.id not in under_way)  # those are told when they are there
         for gang, made in agreed:
             if made.launch:
                 self._launches.launch(gang.job, gang.tasks)
@@ -198,9 +207,7 @@ class JobLoop:
         )
         if stale or not _is_as_read(tx, job):
             return False  # somebody was quicker; the next tick decides on what is true then
-        self._writer.moves(tx, job, made.tasks, comes_again=made.again is not None)
-        if made.again is not None:
-            self._writer.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
+        self._writer.settle(tx, job, made)
         return True
 
     # --- what is next ----------------------------------------------------------------------------------------------------------

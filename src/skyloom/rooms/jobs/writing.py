@@ -84,6 +84,12 @@ class JobWriter:
         self._outbox.publish(tx, job.project, job.id, news, job.cause)
         return job
 
+    def settle(self, tx: Transaction, job: Job, made: settling.Settled) -> None:
+        """Write what was decided about an attempt, and queue the next where there is to be one. Raises as `moves` does."""
+        self.moves(tx, job, made.tasks, comes_again=made.again is not None)
+        if made.again is not None:
+            self.requeue(tx, job, made.again, job.halt.message if job.halt and made.again else "")
+
     def moves(self, tx: Transaction, job: Job, tasks: Sequence[Task], *, comes_again: bool = False) -> None:
         """Write changed tasks. Raises `IllegalMove`, `StaleVersion`.
 

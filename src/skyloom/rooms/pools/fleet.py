@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from skyloom.core.errors import SkyloomError
 from skyloom.ports.engine import Ability, Engine, Machine
-from skyloom.rooms.pools.model import LOCAL, Pool, PoolDown
+from skyloom.rooms.pools.model import LOCAL, Pool, PoolDown, PoolMissing
 from skyloom.rooms.pools.ports import Engines, PoolTokens
 
 log = logging.getLogger("skyloom.pools")
@@ -53,6 +53,11 @@ class PoolLink:
     machines: tuple[Machine, ...] = ()
     trouble: SkyloomError | None = None
 
+    @property
+    def is_up(self) -> bool:
+        """It answered the last time that it was asked."""
+        return self.engine is not None and self.trouble is None
+
 
 class Fleet:
     """All engines. Thread-safe: what is known of a pool is replaced, never changed."""
@@ -83,8 +88,13 @@ class Fleet:
             return dict(self._links)
 
     def engine(self, pool: str) -> Engine:
-        """The engine of a pool. Raises `PoolDown`."""
+        """The engine of a pool. Raises `PoolDown`, `PoolMissing` for one that was removed."""
         link = self.links().get(pool or LOCAL)
+        if link is None and self._stored(pool) is None:
+            raise PoolMissing(
+                f"Pool {pool} is no more.",
+                next_action="Add it again by this name if it still exists: what its tasks printed stayed there.",
+            )
         if link is None or link.engine is None or link.trouble is not None:
             why = link.trouble.message if link and link.trouble else "It is not connected yet."
             raise PoolDown(
@@ -95,7 +105,13 @@ class Fleet:
 
     def up(self) -> dict[str, Engine]:
         """The engines of all pools that can be reached."""
-        return {name: link.engine for name, link in self.links().items() if link.engine and not link.trouble}
+        return {name: link.engine for name, link in self.links().items() if link.engine and link.is_up}
+
+    def is_up(self, pool: str) -> bool:
+        """Whether a pool of the fleet answered the last time. Looks at nothing but memory, so it may be asked in a transaction."""
+        with self._lock:
+            link = self._links.get(pool)
+        return link is not None and link.is_up
 
     def abilities(self, pools: Sequence[str] = ()) -> frozenset[Ability]:
         """What at least one of these pools, or with none named of all that are up, can do."""

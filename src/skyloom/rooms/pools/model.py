@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from skyloom.core.bounds import Limit, Name
 from skyloom.core.errors import Conflict, InvalidInput, NotFound, Unavailable
-from skyloom.core.operation import Done, Operation, Page, Right, operation
+from skyloom.core.operation import Operation, Page, Right, operation
 from skyloom.core.resources import Resources
 from skyloom.ports.store import Record
 
@@ -49,6 +49,10 @@ class PoolBusy(Conflict):
     """Jobs run on the pool."""
 
 
+class PoolNotGone(Conflict):
+    """A pool that is said to be gone for good answers, or has not been silent for long."""
+
+
 class Pool(Record, frozen=True, kw_only=True):
     """Machines behind one engine. Its id is its name.
 
@@ -70,6 +74,12 @@ class Pool(Record, frozen=True, kw_only=True):
     def name(self) -> str:
         """Its name, which is its id."""
         return self.id
+
+
+class PoolHeard(Record, frozen=True, kw_only=True):
+    """When a pool was last heard of; its id is the pool's name. Exact when the pool falls silent, else at most a minute old."""
+
+    at: float
 
 
 class PoolState(enum.StrEnum):
@@ -96,6 +106,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
         pool: as it was added.
         message, next_action: why it is down and what to do; empty when it is up.
         total, used: over its machines, the last that were seen if it is down.
+        heard_at: when it last answered, in Unix seconds; None for this machine, and for a pool that never did.
     """
 
     pool: Pool
@@ -106,6 +117,20 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     used: Resources
     num_tasks: int = 0
     machines: tuple[MachineUse, ...] = ()
+    heard_at: float | None = None
+
+
+class PoolRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool that is no more, and what became of what ran there.
+
+    Attributes:
+        num_lost: tasks that were given up.
+        num_again: jobs among them that are queued again, to run elsewhere.
+    """
+
+    name: str
+    num_lost: int = 0
+    num_again: int = 0
 
 
 @operation("pools.add", Right.ADMIN, "POST /pools", global_=True, private=True)
@@ -139,10 +164,16 @@ class ListPools(Operation[Page[PoolStatus]], frozen=True, kw_only=True):
 
 
 @operation("pools.remove", Right.ADMIN, "DELETE /pools/{name}", global_=True)
-class RemovePool(Operation[Done], frozen=True, kw_only=True):
-    """Remove a pool. Refused while jobs run there. Its machines go on; only this cloud lets go of them."""
+class RemovePool(Operation[PoolRemoved], frozen=True, kw_only=True):
+    """Remove a pool. Refused while jobs run there. Its machines go on; only this cloud lets go of them.
+
+    Attributes:
+        gone: it will never answer again: what ran there is given up as lost at the moment when it was last heard of, and retried
+            elsewhere where that was asked for. Refused while it answers, and until it has been silent for a minute.
+    """
 
     name: Name
+    gone: bool = False
 
 
 OPERATIONS = (AddPool, GetPool, ListPools, RemovePool)

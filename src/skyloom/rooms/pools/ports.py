@@ -6,12 +6,13 @@ from typing import NamedTuple, Protocol
 
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.engine import Engine
-from skyloom.ports.store import Collection, Snapshot, Store
-from skyloom.rooms.pools.model import LOCAL, Pool
+from skyloom.ports.store import Collection, Snapshot, Store, Transaction
+from skyloom.rooms.pools.model import LOCAL, Pool, PoolHeard
 
 POOLS = Collection("pools", Pool)
+HEARD = Collection("pools_heard", PoolHeard)
 
-COLLECTIONS = (POOLS,)
+COLLECTIONS = (POOLS, HEARD)
 
 
 def pool_names(view: Snapshot) -> tuple[str, ...]:
@@ -64,4 +65,22 @@ class Occupancy(Protocol):
 
     def __call__(self, view: Snapshot) -> Mapping[tuple[str, str], Use]:
         """Reads ``view`` and nothing else."""
+        ...
+
+
+class GivenUp(NamedTuple):
+    """How many tasks were given up, and how many of their jobs are queued again."""
+
+    num_tasks: int = 0
+    num_again: int = 0
+
+
+class Abandon(Protocol):
+    """Ends what runs on a pool that is gone for good; the jobs room does, wired by the composition root."""
+
+    def __call__(self, tx: Transaction, pool: str, heard_at: float | None, message: str) -> GivenUp:
+        """End every task there as lost at ``heard_at`` (None: nobody ever heard of them), inside the caller's transaction.
+
+        ``message`` is the evidence, for people.
+        """
         ...

@@ -5,15 +5,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from skyloom.core.operation import Caller, Done, Page
+import msgspec
+
+from skyloom.core.operation import Caller, Page
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
 from skyloom.ports.store import Store, Transaction
-from skyloom.rooms.pools import model
+from skyloom.rooms.pools import model, rules
 from skyloom.rooms.pools.fleet import Fleet, PoolLink
-from skyloom.rooms.pools.model import LOCAL, MachineUse, Pool, PoolState, PoolStatus
-from skyloom.rooms.pools.ports import POOLS, Occupancy, PoolTokens, Use
+from skyloom.rooms.pools.hearing import Hearing
+from skyloom.rooms.pools.model import LOCAL, MachineUse, Pool, PoolRemoved, PoolState, PoolStatus
+from skyloom.rooms.pools.ports import HEARD, POOLS, Abandon, GivenUp, Occupancy, PoolTokens, Use
 from skyloom.rooms.tenancy.rules import ALL_PROJECTS
 
 _LOOK_S = 2.0
@@ -24,12 +27,16 @@ _LAST_PORT = 65_535
 class Pools:
     """All pools of a cloud."""
 
-    def __init__(self, store: Store, clock: Clock, fleet: Fleet, tokens: PoolTokens, occupancy: Occupancy) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, fleet: Fleet, tokens: PoolTokens, occupancy: Occupancy, abandon: Abandon
+    ) -> None:
         self._store = store
         self._clock = clock
         self._fleet = fleet
         self._tokens = tokens
         self._occupancy = occupancy
+        self._abandoned = abandon
+        self._hearing = Hearing(store, clock)
         self._adding: list[str] = []  # names whose tokens are kept for a pool that is being reached
         self._lock = threading.Lock()
 
@@ -77,20 +84,20 @@ class Pools:
         if pool is None:
             raise model.PoolDown(f"Pool {ask.name} was not reached.", next_action="Add it again.")
         pool = tx.insert(POOLS, pool)  # says so when there is one of this name
+        self._hearing.greet(pool.id)
         return _status(replace(link or PoolLink(pool), pool=pool), {})
 
     def get(self, ask: model.GetPool, by: Caller) -> PoolStatus:
-        link = self._links().get(ask.name)
-        if link is None:
+        found = self._statuses(ask.name)
+        if not found:
             raise _missing(ask.name)
-        return _status(link, self._store.read(self._occupancy))
+        return found[0]
 
     def list(self, ask: model.ListPools, by: Caller) -> Page[PoolStatus]:
-        used = self._store.read(self._occupancy)
-        found = [_status(link, used) for link in self._links().values()]
-        return Page(items=tuple(found[: ask.limit]))
+        return Page(items=self._statuses()[: ask.limit])
 
-    def remove(self, tx: Transaction, ask: model.RemovePool, by: Caller) -> Done:
+    def remove(self, tx: Transaction, ask: model.RemovePool, by: Caller) -> PoolRemoved:
+        """Nothing of it remains or all of it: what is given up ends in the transaction that removes the pool."""
         if ask.name == LOCAL:
             raise model.PoolReserved(
                 "The pool 'local' is this machine itself; it is always there.",
@@ -98,14 +105,27 @@ class Pools:
             )
         if tx.get(POOLS, ask.name) is None:
             raise _missing(ask.name)
-        busy = sum(use.num_tasks for (pool, _), use in self._occupancy(tx).items() if pool == ask.name)
-        if busy:
-            raise model.PoolBusy(
-                f"{busy} task{'s run' if busy > 1 else ' runs'} on pool {ask.name}.",
-                next_action=f"Wait for them or cancel them (skyloom pool show {ask.name}), then remove it.",
-            )
+        given_up = self._abandon(tx, ask.name, by) if ask.gone else self._check_idle(tx, ask.name)
         tx.delete(POOLS, ask.name)
-        return Done()
+        if tx.get(HEARD, ask.name) is not None:
+            tx.delete(HEARD, ask.name)
+        return PoolRemoved(name=ask.name, num_lost=given_up.num_tasks, num_again=given_up.num_again)
+
+    def _check_idle(self, tx: Transaction, name: str) -> GivenUp:
+        busy = sum(use.num_tasks for (pool, _), use in self._occupancy(tx).items() if pool == name)
+        if busy:
+            gone = "" if self._fleet.is_up(name) else f"; if it is gone for good: skyloom pool remove {name} --gone"
+            raise model.PoolBusy(
+                f"{busy} task{'s run' if busy > 1 else ' runs'} on pool {name}.",
+                next_action=f"Wait for them or cancel them (skyloom pool show {name}), then remove it{gone}.",
+            )
+        return GivenUp()
+
+    def _abandon(self, tx: Transaction, name: str, by: Caller) -> GivenUp:
+        rules.check_gone(name, None if self._fleet.is_up(name) else self._hearing.silent_s(name))
+        heard_at = self._hearing.at(name, tx.get(HEARD, name))
+        why = f"lost with pool {name}, which is gone for good, as {by.principal} said"
+        return self._abandoned(tx, name, heard_at, why)
 
     def capacity(self) -> Resources:
         """All that the machines of pools that are up have."""
@@ -114,9 +134,10 @@ class Pools:
     def tick(self) -> float:
         """Look at every pool. Returns the seconds after which the next look is due."""
         links = self._fleet.links()  # read first: whatever is in it was stored before
-        stored = self._store.read(lambda view: view.select(POOLS))
+        stored, asked_at = self._store.read(lambda view: view.select(POOLS)), self._clock.now()
         try:
             self._fleet.refresh(stored)
+            self._hearing.note(self._fleet.links(), asked_at)
         finally:  # only once nothing is placed on a removed pool any more, and whatever became of the looking
             for name in links.keys() - {LOCAL}:
                 self._drop_unused(name)
@@ -131,11 +152,18 @@ class Pools:
     def _stored(self, name: str) -> Pool | None:
         return self._store.read(lambda view: view.get(POOLS, name))
 
-    def _links(self) -> Mapping[str, PoolLink]:
-        """What is known of the pools that are stored, and of this machine."""
-        stored = {pool.id: pool for pool in self._store.read(lambda view: view.select(POOLS))}
+    def _statuses(self, only: str = "") -> tuple[PoolStatus, ...]:
+        """How the pools that are stored stand, this machine first; or one of them."""
+        stored, heard, used = self._store.read(
+            lambda view: (view.select(POOLS), {one.id: one for one in view.select(HEARD)}, self._occupancy(view))
+        )
         links = self._fleet.links()
-        return {LOCAL: links[LOCAL], **{name: links.get(name) or PoolLink(pool) for name, pool in stored.items()}}
+        wanted = {LOCAL: links[LOCAL], **{pool.id: links.get(pool.id) or PoolLink(pool) for pool in stored}}
+        return tuple(
+            msgspec.structs.replace(_status(link, used), heard_at=self._hearing.at(name, heard.get(name)))
+            for name, link in wanted.items()
+            if only in ("", name)
+        )
 
 
 def _check_address(address: str) -> None:
@@ -164,8 +192,7 @@ def _status(link: PoolLink, used: Mapping[tuple[str, str], Use]) -> PoolStatus:
         )
         for machine in link.machines
     ]
-    trouble = link.trouble
-    down = trouble is not None or link.engine is None
+    trouble, down = link.trouble, not link.is_up
     return PoolStatus(
         pool=link.pool,
         state=PoolState.DOWN if down else PoolState.UP,
