@@ -59,6 +59,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["job", "list", "--limit", "many"], "--limit"),
         (["token", "create", "x", "--role", "king"], "--role"),
         (["up", "--port", "70000"], "--port"),
+        (["export", "iris"], "Choose from: docker, compose, "),
     ],
 )
 def test_mistake_on_the_command_line_is_two_lines_and_code_2(

@@ -89,3 +89,10 @@ def test_renamed_columns_may_have_blanks_in_their_names() -> None:
     for word in ("a", "=a", "a="):
         with pytest.raises(values.UnreadableOption, match="TAKEN=COLUMN"):
             values.renamed([word])
+
+
+@pytest.mark.parametrize("text", ["yesterday", "3x", "2026-13-01"])
+def test_deadline_that_is_neither_a_span_nor_a_moment_shows_both(text: str) -> None:
+    with pytest.raises(values.UnreadableOption, match="neither a duration nor a date") as refused:
+        values.deadline(text)
+    assert "2h" in refused.value.next_action and "T18:00" in refused.value.next_action

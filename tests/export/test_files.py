@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from skyloom.core.errors import SkyloomError
 from skyloom.export import clusters
 from skyloom.export.building import NoImageTool, argv, build
-from skyloom.export.model import Target
+from skyloom.export.model import IN_PROCESS, Target
 from skyloom.export.requirements import SERVER, PackageMissing, pinned
 from skyloom.export.writing import BundleChanged, ExportFolderRefused, ExportThere, files, write
 from skyloom.inference.server import PlanRefused, read_plan
@@ -77,6 +78,17 @@ def test_nobody_may_ask_until_a_token_is_made_and_the_page_says_how(tmp_path: Pa
     page = str(told["README.md"])
     assert "python -m skyloom.inference.tokens access/access.json" in page and "TLS" in page
     assert "toy.v1" in page and "revision 3" in page
+
+
+@every
+def test_page_asks_with_a_row_that_fits_where_a_server_of_ours_listens(tmp_path: Path, target: Target) -> None:
+    row = '{"who": "it\'s"}'
+    page = str(files(msgspec.structs.replace(toy(write_bundle(tmp_path / "b")), example=row), target)["README.md"])
+    if target in IN_PROCESS:
+        assert "-d @request.json ADDRESS/v2/models/toy/infer" in page and "8080" not in page.partition("## Ask")[2]
+    else:
+        (line,) = (line for line in page.splitlines() if line.endswith("http://ADDRESS/predict"))
+        assert shlex.split(line)[-2] == row
 
 
 @pytest.mark.parametrize("target", [Target.DOCKER, Target.LAMBDA])

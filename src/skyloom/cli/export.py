@@ -10,16 +10,16 @@ from skyloom.cli.frame import AsJson, Project, cloud, word
 from skyloom.cli.render import show
 from skyloom.core.errors import InvalidInput
 from skyloom.export.building import build as build_image
-from skyloom.export.model import Exported, Target
+from skyloom.export.model import IN_PROCESS, Exported, Target
 from skyloom.export.requirements import of_runtime, python_version
 from skyloom.export.writing import write
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.registry.bundle import MANIFEST_FILE
 from skyloom.rooms.registry.services import ServiceSpec
 from skyloom.rooms.serving.model import EndpointStatus
+from skyloom.sdk.examples import example_of
 
 app = word("Files that serve an endpoint elsewhere, without this cloud.")
-_IN_PROCESS = {Target.LAMBDA, Target.RAY}
 _BUILT = {Target.DOCKER, Target.COMPOSE, Target.KUBERNETES, Target.KSERVE, Target.LAMBDA}
 
 
@@ -60,7 +60,12 @@ def export(
     with cloud(project) as client:
         exported = chosen(client.endpoints.get(endpoint), revision, image, least, most)
         manifest = client.models.version(exported.model, exported.version).manifest
-        exported = msgspec.structs.replace(exported, requirements=of_runtime(manifest.runtime))
+        example = None if manifest.service is not None else example_of(client.transport, manifest)
+        exported = msgspec.structs.replace(
+            exported,
+            requirements=of_runtime(manifest.runtime),
+            example="" if example is None else msgspec.json.encode(example).decode(),
+        )
         if manifest.service is not None:
             exported = with_service(exported, manifest.service, to)
         written = write(exported, to, out, client.transport.download)
@@ -82,7 +87,7 @@ def export(
 def with_service(exported: Exported, service: ServiceSpec, to: Target) -> Exported:
     """What a service of your own Python needs beside. Raises `InvalidExport`."""
     wanted = service.python or PythonEnvironment()
-    if to in _IN_PROCESS:
+    if to in IN_PROCESS:
         raise InvalidExport(
             f"{exported.name} is a service with a process of its own, and {to.value} has room for one only.",
             next_action="Choose a target that runs the server: docker, compose, kubernetes, kserve, skypilot, dstack.",

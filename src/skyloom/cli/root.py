@@ -116,6 +116,7 @@ def _usage(error: typer.TyperException) -> int:
     say = getattr(error, "format_message", lambda: str(error))
     words = str(say()).replace(": Value error, ", ": ")  # whose check it was, which says nothing to a person
     where = context.command_path if context is not None else "skyloom"
+    words = " ".join(words.split())  # choices come one a line
     return _told(UsageError(words, next_action=f"See: {where} --help"))
 
 

@@ -33,17 +33,17 @@ def deadline(text: str) -> dict[str, float]:
 
     Raises `UnreadableOption`, also for what is past.
     """
-    if "-" not in text[1:]:
-        left_s = duration_s(text.removeprefix("-")) * (-1 if text.startswith("-") else 1)
-        found = {"deadline_s": left_s}
-    else:
-        try:
+    try:
+        if "-" not in text[1:]:
+            left_s = duration_s(text.removeprefix("-")) * (-1 if text.startswith("-") else 1)
+            found = {"deadline_s": left_s}
+        else:
             at = datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError) as error:
-            raise UnreadableOption(
-                f"{text!r} is neither a duration nor a date.", next_action="Write 2h, or 2026-01-31T18:00."
-            ) from error
-        left_s, found = (at - datetime.now(UTC)).total_seconds(), {"deadline_at": at.timestamp()}
+            left_s, found = (at - datetime.now(UTC)).total_seconds(), {"deadline_at": at.timestamp()}
+    except (UnreadableOption, ValueError, OverflowError) as error:
+        raise UnreadableOption(
+            f"{text!r} is neither a duration nor a date.", next_action="Write 2h, or 2026-01-31T18:00."
+        ) from error
     if left_s <= 0:
         raise UnreadableOption(
             f"The deadline {text} is in the past.",

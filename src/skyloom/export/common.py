@@ -1,10 +1,13 @@
 """What every export has: the plan of the server, its packages, and a page that says what to do."""
 
+import shlex
+
 import msgspec
 
 from skyloom.export.model import (
     ACCESS_FILE,
     GRPC_PORT,
+    IN_PROCESS,
     PLAN_FILE,
     REST_PORT,
     SERVICE_REQUIREMENTS,
@@ -63,7 +66,6 @@ def installed(exported: Exported) -> str:
 
 def page(exported: Exported, target: Target, start: str) -> str:
     """README.md: ``start`` is what differs."""
-    called = f"/{exported.methods[0]}" if exported.methods else f"/v2/models/{exported.model}/infer"
     own = (
         f"\nThe service's own packages stand in `{SERVICE_REQUIREMENTS}`: add what it used of the pool's.\n"
         if exported.methods
@@ -96,11 +98,26 @@ Until then, whoever can listen to the network can read tokens and rows.
 ## Start
 {start}
 ## Ask
-    curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d @request.json http://ADDRESS{called}
-
-The Open Inference Protocol v2: REST on port {REST_PORT}, gRPC on {GRPC_PORT} where the platform passes it on.
+{_ask(exported, target)}
 
 ## What stays behind
 No request log is kept (`log_folder` is empty; name a folder on a disk to keep one), so predictions cannot be looked up; drift and alerts
 are the control plane's. `/metrics` has the numbers for Prometheus. For another version of the model, export again.
 """
+
+
+def _ask(exported: Exported, target: Target) -> str:
+    """How to ask it, with a row that fits where one is known."""
+    curl = '    curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" -d'
+    infer = f"/v2/models/{exported.model}/infer"
+    if target in IN_PROCESS:
+        return f"{curl} @request.json ADDRESS{infer}\n\nThe Open Inference Protocol v2 over REST, at the address that the platform gives."
+    ports = f"REST on port {REST_PORT}, gRPC on {GRPC_PORT} where the platform passes it on."
+    if exported.methods or not exported.example:
+        called = f"/{exported.methods[0]}" if exported.methods else infer
+        return f"{curl} @request.json http://ADDRESS{called}\n\nThe Open Inference Protocol v2: {ports}"
+    return (
+        f"{curl} {shlex.quote(exported.example)} http://ADDRESS/predict\n\n"
+        "`TOKEN` is what was printed above; on this machine `ADDRESS` is 127.0.0.1:8080. An object is one row, a list many.\n"
+        f"The Open Inference Protocol v2 is at `{infer}`: {ports}"
+    )

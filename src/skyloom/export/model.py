@@ -30,6 +30,10 @@ class Target(enum.StrEnum):
     RAY = "ray"
 
 
+IN_PROCESS = frozenset(
+    {Target.LAMBDA, Target.RAY}
+)  # the platform's own process asks the model: no server of ours listens
+
 ImageName = Annotated[
     str,
     Meta(
@@ -56,6 +60,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         methods: the endpoints of a service of your own Python; empty for a model.
         packages: what such a service asked for: the text of its ``requirements.txt``.
         secrets: names of what its code was given as secrets, which stay behind.
+        example: a row as JSON, for the page; empty where none is known or it is too much to type.
     """
 
     name: Name
@@ -73,6 +78,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     methods: Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=100)] = ()
     packages: Annotated[str, Meta(max_length=MAX_REQUIREMENTS_CHARACTERS)] = ""
     secrets: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=20)] = ()
+    example: Annotated[str, Meta(max_length=20_000)] = ""
 
     @property
     def label(self) -> str:

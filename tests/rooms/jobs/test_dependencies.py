@@ -138,12 +138,13 @@ def test_job_after_one_that_has_ended_long_ago_begins(shop: Workshop) -> None:
 
 @pytest.mark.parametrize("absent", ["job_nobody", "what_is_this", "nothing"])
 def test_job_after_what_does_not_exist_or_is_foreign_is_refused(shop: Workshop, absent: str) -> None:
-    with pytest.raises(JobMissing):
+    with pytest.raises(JobMissing) as refused:
         submit(shop, absent)
     mine = submit(shop)
     ask = SubmitJob(spec=JobSpec(entry=Command(argv=("true",)), after=(Dependency(id=mine),)))
     with pytest.raises(JobMissing):
         shop.store.write(lambda tx: shop.jobs.submit(tx, ask, BOB))
+    assert "whole id" in refused.value.next_action
 
 
 def test_rerun_does_the_same_again_without_waiting(shop: Workshop) -> None:

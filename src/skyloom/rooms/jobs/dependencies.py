@@ -74,7 +74,11 @@ class Dependencies:
     def check(self, view: Snapshot, after: Iterable[Dependency], project: str) -> None:
         """Raise `NotFound` unless each thing exists in the project; somebody else's looks absent."""
         for one in after:
-            self.state(view, one.id, project)
+            try:
+                self.state(view, one.id, project)
+            except NotFound as error:
+                action = "What a job comes after is named by its whole id: skyloom job list, skyloom array list."
+                raise type(error)(error.message, next_action=action) from None
 
     def state(self, view: Snapshot, subject: str, project: str) -> JobState:
         """The state of a job or an array of a project. Raises its own `NotFound`."""

@@ -132,7 +132,8 @@ class Secrets:
         found = named(view, SECRETS, name, project)
         if found is None:
             raise model.SecretMissing(
-                f"There is no secret {name!r}.", next_action=f"Set it first: skyloom secret set {name}."
+                f"There is no secret {name!r}.",
+                next_action=f"See: skyloom secret list. Set it: skyloom secret set {name}.",
             )
         return found
 
