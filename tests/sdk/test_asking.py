@@ -117,16 +117,12 @@ def test_lists_get_their_labels_from_the_version_that_answered_which_is_looked_u
     assert [forgotten.predict("pets", [[1, 2]]).predictions for _ in range(2)] == [(), ()] and forgotten.looked_up == 1
 
 
-def test_rows_by_name_are_put_in_order_by_the_server_that_knows_the_texts() -> None:
+@pytest.mark.parametrize("name", ["", "birds"])
+def test_rows_by_name_are_put_in_order_by_the_server_that_knows_the_texts(name) -> None:
     said = [{"outputs": {"scores": [0.2, 0.8]}, "label": "dog", "score": 0.8}]
-    pets = Asked({"predictions": said, "prediction_id": "pred_a_0"})
-    told = pets.predict("pets", {"age": np.float32(3), "weight": None})
-    assert pets.sent == [("/predict", [{"age": 3.0, "weight": None}])]
-    assert (told.model, told.model_version, told.outputs) == ("pets", "7", {"scores": [[0.2, 0.8]]})
-    assert told.predictions == (RowPrediction(label="dog", score=0.8),)
-
-
-def test_rows_by_name_for_a_model_of_a_pack_are_refused_with_their_order() -> None:
-    with pytest.raises(PredictionRefused) as refused:
-        Asked({}).predict("pets", [{"age": 3}], model_name="birds")
-    assert "birds" in refused.value.message and "age, weight" in refused.value.next_action
+    told = {"predictions": said, "prediction_id": "pred_a_0", "model_name": name or "pets", "model_version": "7"}
+    pets = Asked(told)
+    answer = pets.predict("pets", {"age": np.float32(3), "weight": None}, model_name=name)
+    assert pets.sent == [(f"/v2/models/{name or 'pets'}/predict", [{"age": 3.0, "weight": None}])]
+    assert (answer.model, answer.model_version, answer.outputs) == (name or "pets", "7", {"scores": [[0.2, 0.8]]})
+    assert answer.predictions == (RowPrediction(label="dog", score=0.8),)

@@ -25,7 +25,7 @@ def stopped_array(*indexes: int) -> Any:
         for index in indexes
     ]
     status = SimpleNamespace(reason=Reason.CANCELLED, message="cancelled by ann")
-    return SimpleNamespace(arrays=SimpleNamespace(follow=lambda _: iter(results), get=lambda _: status))
+    return SimpleNamespace(arrays=SimpleNamespace(follow=lambda _, tell: iter(results), get=lambda _: status))
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -68,7 +68,7 @@ def test_map_draws_its_bar_before_the_first_input_is_done(capsys: pytest.Capture
 
 
 def test_map_that_cannot_reach_the_cloud_leaves_its_array_running() -> None:
-    def follow(_array_id: str) -> Any:
+    def follow(_array_id: str, tell: Any) -> Any:
         raise CloudUnreachable("Nobody answers.", next_action="")
         yield
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from skyloom.ports.engine import Command
+from skyloom.rooms.arrays.model import Array, ArrayStatus
 from skyloom.rooms.jobs.model import Job, JobSpec, JobState, JobStatus
 from skyloom.sdk.jobs import JobNews
 
@@ -37,3 +38,24 @@ def test_job_that_starts_at_once_is_not_told_of() -> None:
     JobNews(said.append).of(QUEUED)
     JobNews(None).of(QUEUED)
     assert said == []
+
+
+def test_array_that_waits_is_told_of_with_what_to_do_and_one_that_runs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("skyloom.sdk.jobs.time.monotonic", lambda: float(next(seconds)))
+    array = Array(id="array_a", project="p", spec=JOB.spec, size=3, submitted_at=1.0, submitted_by="me")
+    queued = ArrayStatus(
+        array=array,
+        state=JobState.QUEUED,
+        message="needs 1 CPU, 0.5 free",
+        next_action="Stop endpoint iris.",
+        num_waiting=3,
+    )
+    said: list[str] = []
+    news = JobNews(said.append)
+    for _ in range(30):
+        news.of_array(msgspec.structs.replace(queued, num_running=1))
+    assert said == []
+    for _ in range(30):
+        news.of_array(queued)
+    assert said == ["array array_a waits: needs 1 CPU, 0.5 free. Stop endpoint iris."]

@@ -1,22 +1,18 @@
 """``skyloom rollout``."""
 
 import sys
-from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
 
 from skyloom.cli.device_views import bar_of
-from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, every, words
+from skyloom.cli.frame import AsJson, Cursor, Limit, Project, cloud, words
 from skyloom.cli.render import show
 from skyloom.cli.values import duration_s, labels, shares
 from skyloom.cli.wording import safe
-from skyloom.rooms.devices.model import DeviceState
 from skyloom.rooms.devices.rollout import RolloutState, RolloutStatus
-from skyloom.sdk.client import Client
 
 app = words("Roll-outs: a model version goes to devices, some first, and back if they do not fare well.")
-_SHOWN = 20  # values of a label
 RolloutId = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Its id.")]
 
 
@@ -45,20 +41,17 @@ def create(
 ) -> None:
     """Bring a model version to devices: `skyloom rollout create digits@3 --to site=a --stages 10,50,100 --pause 10min`."""
     name, _, version = model.partition("@")
-    wanted = labels(to or (), "--to")
     with cloud(project) as client:
         status = client.rollouts.create(
             name,
             version,
-            labels=wanted,
+            labels=labels(to or (), "--to"),
             stages=shares(stages, "--stages"),
             pause_s=duration_s(pause),
             min_healthy=min_healthy,
             probation_s=duration_s(probation),
             patience_s=duration_s(patience),
         )
-        if warning := nobody_meant(client, wanted):
-            typer.echo(f"warning: {warning}", err=True)
         if wait:
             status = client.rollouts.wait(status.rollout.id, watch=_Shown())
         show(status, as_json)
@@ -104,29 +97,6 @@ def abort(rollout: RolloutId, project: Project = None, as_json: AsJson = False) 
     """Stop it; its devices go back to what they served before."""
     with cloud(project) as client:
         show(client.rollouts.abort(rollout), as_json)
-
-
-def nobody_meant(client: Client, wanted: Mapping[str, str]) -> str:
-    """What to say of a roll-out that no device is in for now, and which labels there are; "" where one is."""
-    known: dict[str, set[str]] = {}
-    pages = every(client.devices.list)
-    for device in (status.device for status in pages if status.state is not DeviceState.RETIRED):
-        if wanted.items() <= device.labels.items():
-            return ""
-        for name, value in device.labels.items():
-            known.setdefault(name, set()).add(value)
-    if not known:
-        return (
-            "there is no device with a label yet; one that comes later gets it. Let one in: skyloom device enrol NAME."
-        )
-    told = "; ".join(_values(name, known.get(name, set())) for name in wanted)
-    return f"no device is {' and '.join(f'{name}={value}' for name, value in wanted.items())} now; one that comes later gets it. {told}."
-
-
-def _values(name: str, values: Iterable[str]) -> str:
-    some = sorted(values)
-    more = f", and {len(some) - _SHOWN} more" if len(some) > _SHOWN else ""
-    return f"{name} is one of: {', '.join(some[:_SHOWN])}{more}" if some else f"no device has the label {name}"
 
 
 class _Shown:

@@ -47,6 +47,11 @@ def read_rows(words: str) -> Any:
         if content.startswith(_PICTURES):
             return {"b64": base64.b64encode(content).decode()}
         text = content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise RowsUnreadable(
+            f"There is no file {words[1:]}.",
+            next_action="Check the path: @FILE names a file of JSON, CSV or a picture.",
+        ) from error
     except (OSError, UnicodeError) as error:
         raise RowsUnreadable(
             f"{words!r} cannot be read: {error}.", next_action="Name a file of JSON, CSV or a picture."
@@ -86,10 +91,12 @@ def by_columns(client: Client, endpoint: str, model: str, found: CsvRows) -> lis
 
 
 def _manifest(client: Client, endpoint: str, model: str) -> Manifest:
-    """Of the version that answers most."""
+    """Of the version that answers most; of a pack's model, the one that it is pinned to."""
     status = client.endpoints.get(endpoint)
     if model and model != status.endpoint.model:
-        return client.models.version(model).manifest
+        packed = status.endpoint.pack.models if status.endpoint.pack is not None else ()
+        label = next((one.label for one in packed if one.model == model), "")
+        return client.models.version(model, label).manifest
     current = next(one for one in status.revisions if one.number == status.endpoint.current)
     return client.models.version(current.model or status.endpoint.model, current.version_label).manifest
 
@@ -114,7 +121,8 @@ def _check(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> 
     for line, row in rows:
         if len(row) != len(header):
             raise RowsUnreadable(
-                f"Line {line} has {len(row)} fields, the header {len(header)}.", next_action="Mend the line."
+                f"Line {line} has {len(row)} field{'s' * (len(row) != 1)}, the header {len(header)}.",
+                next_action="Mend the line.",
             )
 
 

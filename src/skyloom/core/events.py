@@ -148,7 +148,7 @@ class TriggerEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         at: Unix seconds when it happened.
         subject: id of the thing that it happened to.
         facts: the fields that filters look at.
-        body: what the caller of a hook sent.
+        body: what the caller of a hook sent; a job finds it in the file that ``SKYLOOM_EVENT_BODY_FILE`` names.
         cause: of what is done because of it; see ``skyloom.connect(because=…)``.
         depth: how many triggers stand before what is done, this one included.
     """

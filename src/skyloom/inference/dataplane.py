@@ -99,6 +99,7 @@ class DataPlane:
         self._batcher = batcher
         self._journal = journal
         self.draining = False
+        self.num_preparing = 0  # requests whose pictures are still fetched or decoded
         self.can_answer: Callable[[], bool] = lambda: True  # a service's process may be down for a moment
 
     @property
@@ -115,7 +116,12 @@ class DataPlane:
     def is_idle(self) -> bool:
         """True when no request is on its way, here and for the models beside this one."""
         taken_in = self.intake is None or self.intake.is_idle
-        return taken_in and self._batcher.is_idle and (self.guests is None or self.guests.is_idle)
+        return (
+            taken_in
+            and self._batcher.is_idle
+            and not self.num_preparing
+            and (self.guests is None or self.guests.is_idle)
+        )
 
     @property
     def times(self) -> Timekeeper:

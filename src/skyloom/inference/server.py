@@ -178,6 +178,7 @@ class Replica:
             log: PredictionLog = journal if self._sampler is None else GuestLog(journal, self._sampler, manifest)
             own = msgspec.structs.replace(plan, model=entry.model, model_version=entry.label, manifest=entry.manifest)
             plane = plane_of(own, arrived.model, arrived.pace, log, self._access, guest.traffic, guest.times)
+            plane.form = Form(plane.contract, manifest, read_texts(Path(entry.folder), manifest))
             return self._offering(plane)
 
         load = loader(plan, gauge(self._gpu))

@@ -1,16 +1,17 @@
 """Arrays from Python: one job many times over, and what came of each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from skyloom.core.operation import Page
 from skyloom.rooms.arrays import model
 from skyloom.rooms.arrays.model import ArrayResult, ArrayResults, ArrayStatus
 from skyloom.rooms.jobs.model import ENDED, JobSpec
+from skyloom.sdk.jobs import JobNews
 from skyloom.sdk.patience import patient
 from skyloom.sdk.specs import job_spec
 from skyloom.sdk.transport import Transport
-from skyloom.sdk.waiting import pauses, wait_until
+from skyloom.sdk.waiting import pauses, say, wait_until
 
 
 class ArrayCalls:
@@ -54,15 +55,21 @@ class ArrayCalls:
         """Some results, in the order in which they came; go on with ``after=answer.next``."""
         return self._transport.send(model.ReadArrayResults(array_id=array_id, after=after, limit=limit))
 
-    def follow(self, array_id: str) -> Iterator[ArrayResult]:
-        """Yield every result as it comes, until the array has ended; through an outage of the cloud like ``cloud.jobs.follow``."""
-        calls, after, waiting = self._patient(array_id), 0, pauses()
+    def follow(self, array_id: str, *, tell: Callable[[str], None] | None = say) -> Iterator[ArrayResult]:
+        """Yield every result as it comes, until the array has ended; through an outage of the cloud like ``cloud.jobs.follow``.
+
+        Args:
+            tell: is told, in a line, what an array waits for of which nothing runs; it says so on stderr, by default.
+        """
+        calls, after, waiting, news = self._patient(array_id), 0, pauses(), JobNews(tell)
         while True:
             some = calls.results(array_id, after)
             yield from some.items
             if some.ended:
                 return
             if some.next == after:
+                if news.is_due:
+                    news.of_array(calls.get(array_id))
                 next(waiting)
             else:
                 waiting = pauses()

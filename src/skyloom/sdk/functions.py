@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from skyloom.core.errors import InternalError
+from skyloom.core.errors import InternalError, NotFound
 from skyloom.core.operation import Done, Page
 from skyloom.core.resources import Resources, parse_bytes
 from skyloom.rooms.functions import model
@@ -24,6 +24,10 @@ _PAUSE_S = 0.1
 
 class InvocationDead(InternalError):
     """A call that was waited for was given up; the message is its last."""
+
+
+class AnswerGone(NotFound):
+    """A call was answered, and nobody asked before its answer made way for newer ones."""
 
 
 class FunctionCalls:
@@ -152,7 +156,7 @@ class InvocationCalls:
         return self._transport.send(model.RetryInvocation(invocation_id=invocation_id))
 
     def wait(self, invocation_id: str, *, timeout_s: float = 120.0) -> Any:
-        """Wait for a call and return its answer, as JSON gives it back. Raises `InvocationDead`, ``TimeoutError``."""
+        """Wait for a call and return its answer, as JSON gives it back. Raises `InvocationDead`, `AnswerGone`, ``TimeoutError``."""
         deadline = time.monotonic() + timeout_s
         while (found := self.get(invocation_id)).state not in model.ENDED:
             if time.monotonic() > deadline:
@@ -160,4 +164,7 @@ class InvocationCalls:
             time.sleep(_PAUSE_S)
         if found.state is InvocationState.DEAD:
             raise InvocationDead(found.message, next_action=f"Mend it, then: skyloom function retry {invocation_id}.")
+        if not found.answer:
+            more = "Ask sooner, or keep more of ended calls: SKYLOOM_ANSWER_SIZE. The same key makes no second call."
+            raise AnswerGone(f"Invocation {invocation_id}: {found.message}", next_action=more)
         return msgspec.json.decode(found.answer)

@@ -11,6 +11,7 @@ from skyloom.core.errors import SkyloomError
 from skyloom.core.operation import Page
 from skyloom.ports.channel import Size
 from skyloom.ports.engine import PythonCall
+from skyloom.rooms.arrays.model import ArrayStatus
 from skyloom.rooms.jobs import model
 from skyloom.rooms.jobs.model import ENDED, JobSpec, JobState, JobStatus, Session
 from skyloom.sdk.environment import spec_fields
@@ -30,7 +31,7 @@ class JobFailed(SkyloomError):
 
 
 class JobNews:
-    """Tells what a job waits for: after a moment, then when that is another thing, and not too often."""
+    """Tells what a job or an array waits for: after a moment, then when that is another thing, and not too often."""
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:
         self._tell = tell
@@ -39,16 +40,39 @@ class JobNews:
 
     @property
     def is_due(self) -> bool:
-        """A job that waits now would be told of."""
+        """What waits now would be told of."""
         return self._tell is not None and time.monotonic() > self._due
 
     def of(self, status: JobStatus) -> JobStatus:
         """Look at the job; gives it back."""
-        told = (status.job.id, status.message)  # not when it will start: that is reckoned anew at every look
-        if self._tell is not None and status.state is JobState.QUEUED and told != self._said and self.is_due:
-            self._tell(f"job {status.job.id} waits: {waits_for(status)}")
-            self._said, self._due = told, time.monotonic() + _OFTEN_S
+        if status.state is JobState.QUEUED:
+            self._wait(
+                status.job.id,
+                f"job {status.job.id} waits: {_in_full(waits_for(status), status.next_action)}",
+                status.message,
+            )
         return status
+
+    def of_array(self, status: ArrayStatus) -> ArrayStatus:
+        """Look at the array, of which nothing may run yet; gives it back."""
+        if not status.num_running and status.state not in ENDED:
+            message = status.message or "for room"
+            self._wait(
+                status.array.id, f"array {status.array.id} waits: {_in_full(message, status.next_action)}", message
+            )
+        elif self.is_due:
+            self._due = time.monotonic() + _SOON_S  # it does well: no need to look at every turn
+        return status
+
+    def _wait(self, subject: str, line: str, message: str) -> None:
+        told = (subject, message)  # not when it will start: that is reckoned anew at every look
+        if self._tell is not None and told != self._said and self.is_due:
+            self._tell(line)
+            self._said, self._due = told, time.monotonic() + _OFTEN_S
+
+
+def _in_full(message: str, next_action: str) -> str:
+    return f"{message}. {next_action}" if next_action else message
 
 
 def waits_for(status: JobStatus) -> str:

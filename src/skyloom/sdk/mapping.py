@@ -16,6 +16,7 @@ from skyloom.sdk.client import Client
 from skyloom.sdk.environment import spec_fields
 from skyloom.sdk.files import upload_all, upload_bytes
 from skyloom.sdk.http import CloudUnreachable
+from skyloom.sdk.waiting import say
 
 _MOST_CHUNKS = 200  # few enough that starting them costs seconds where much runs at once
 _CHUNKS_AT_ONCE = 4  # for each that the cloud can run at once: who has the slow inputs holds up the others little
@@ -116,7 +117,7 @@ def gather(
     finished = False
     _draw(bar, title, 0, count)
     try:
-        for outcomes in _outcomes(cloud, array_id, count, size):
+        for outcomes in _outcomes(cloud, array_id, count, size, bar):
             for index, outcome in outcomes:
                 done += 1
                 if ordered:
@@ -138,10 +139,10 @@ def gather(
             cloud.arrays.cancel(array_id)
 
 
-def _outcomes(cloud: Client, array_id: str, count: int, size: int) -> Iterator[Iterable[tuple[int, Any]]]:
+def _outcomes(cloud: Client, array_id: str, count: int, size: int, bar: bool) -> Iterator[Iterable[tuple[int, Any]]]:
     """What became of each input, chunk by chunk as they come; at last of those whose turn never came."""
     left = set(range(0, count, size))
-    for result in cloud.arrays.follow(array_id):
+    for result in cloud.arrays.follow(array_id, tell=lambda line: say(f"\n{line}" if bar else line)):
         left.discard(result.index * size)
         yield _unpacked(result, count, size)
     if left:

@@ -19,7 +19,6 @@ from skyloom.rooms.serving import model
 from skyloom.rooms.serving.model import EndpointState, EndpointStatus
 from skyloom.rooms.serving.offer import CacheRule, LaneRule
 from skyloom.rooms.serving.pack import GuestReport, GuestTraffic
-from skyloom.rooms.serving.predictions import locate
 from skyloom.rooms.serving.replicas import default_resources
 from skyloom.rooms.serving.routes import RouteTraffic
 from skyloom.rooms.serving.scaling import Autoscaling
@@ -51,7 +50,6 @@ class EndpointCalls(ChangeCalls):
         self._wire: httpx.Client | None = None
         self._callings: dict[str, Calling] = {}
         self._manifests: dict[tuple[str, str], Manifest | None] = {}
-        self._versions: dict[str, str] = {}  # replica → label of what it serves
         self._servers: dict[tuple[str, str], tuple[EndpointStatus, dict[str, Any]]] = {}
 
     def close(self) -> None:
@@ -233,7 +231,7 @@ class EndpointCalls(ChangeCalls):
             )
         rows = rows_by_name(described["inputs"], inputs)
         if rows is not None:
-            return self._named(status, described, rows, model_name)
+            return self._named(status, described, rows)
         request = {"inputs": tensors_of(described["inputs"], inputs)}
         answered = self._ask(status, "POST", f"/v2/models/{described['name']}/infer", msgspec.json.encode(request))
         model_name, version = answered["model_name"], answered["model_version"]
@@ -247,34 +245,20 @@ class EndpointCalls(ChangeCalls):
             predictions=meanings(manifest, outputs) if manifest is not None else (),
         )
 
-    def _named(
-        self, status: EndpointStatus, described: dict[str, Any], rows: Sequence[Mapping[str, Any]], guest: str
-    ) -> Answer:
+    def _named(self, status: EndpointStatus, described: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Answer:
         """The server itself puts rows by name in order: it knows the texts, and which version answers."""
-        own, name = status.endpoint.model, described["name"]
-        if guest not in ("", own):
-            manifest = self._manifest(name, described["versions"][0])
-            order = ", ".join(manifest.columns) if manifest is not None else ""
-            raise PredictionRefused(
-                f"Rows by their names are for {own}, the endpoint's own model; {name} of its pack takes lists.",
-                next_action=f"Write each row as a list: {order or 'as skyloom model show tells'}.",
-            )
-        told = self._ask(status, "POST", "/predict", msgspec.json.encode(rows, enc_hook=plain))
+        name = described["name"]
+        told = self._ask(
+            status, "POST", f"/v2/models/{quote(name, safe='')}/predict", msgspec.json.encode(rows, enc_hook=plain)
+        )
         said = told["predictions"]
         return Answer(
             prediction_id=told["prediction_id"],
             model=name,
-            model_version=self._version_of(status, locate(told["prediction_id"])[0]),
+            model_version=told["model_version"],
             outputs={output: [row["outputs"][output] for row in said] for output in said[0]["outputs"]},
             predictions=meanings_of(said),
         )
-
-    def _version_of(self, status: EndpointStatus, replica: str) -> str:
-        """Which version a replica serves: a replica serves one for its whole life."""
-        if replica not in self._versions:
-            with contextlib.suppress(SkyloomError):
-                self._versions |= _versions(self.get(status.endpoint.id))
-        return self._versions.setdefault(replica, "")
 
     def _manifest(self, name: str, version: str) -> Manifest | None:
         """What a version's outputs mean; None where that cannot be asked, which is asked once: the answer itself is there."""
@@ -361,12 +345,6 @@ class PredictionCalls(BatchCalls):
     def find(self, prediction_id: str) -> model.PredictionRecord:
         """Find one prediction in the request logs, and what made it."""
         return self._transport.send(model.FindPrediction(prediction_id=prediction_id))
-
-
-def _versions(status: EndpointStatus) -> dict[str, str]:
-    labels = {revision.number: revision.version_label for revision in status.revisions}
-    replicas = (one.replica for one in status.replicas)
-    return {replica.id: labels.get(replica.revision_number, "") for replica in replicas}
 
 
 def _said(answer: httpx.Response) -> str:

@@ -71,11 +71,13 @@ class Numbering:
 class ContentDigest:
     """Digest of rows in their order, without their ids; the same whatever the batch sizes and the writer's library.
 
+    Rows on their way into a table may carry their ids, and a store may forget that nothing inside of a list is null.
     Three running hashes for each column: which values are present, how long each is (text and bytes), and the values.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._columns = [(field.name, field.type, [hashlib.sha256() for _ in range(3)]) for field in schema]
+        fields = [field for field in schema if field.name != ROW_ID]
+        self._columns = [(field.name, field.type, [hashlib.sha256() for _ in range(3)]) for field in fields]
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in the next rows."""
@@ -89,8 +91,17 @@ class ContentDigest:
     def value(self) -> str:
         """The digest of everything so far."""
         return digests.of_value(
-            [[name, str(kind), *(part.hexdigest() for part in parts)] for name, kind, parts in self._columns]
+            [[name, _name_of(kind), *(part.hexdigest() for part in parts)] for name, kind, parts in self._columns]
         )
+
+
+def _name_of(kind: pa.DataType) -> str:
+    """A type's name, with nothing that tables and Parquet do not keep alike: what a list calls its values, and their nullability."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"fixed_size_list<item: {_name_of(kind.value_type)}>[{kind.list_size}]"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{'large_' if pa.types.is_large_list(kind) else ''}list<item: {_name_of(kind.value_type)}>"
+    return str(kind)
 
 
 def _plain(column: pa.Array) -> Iterator[tuple[bytes, bytes]]:

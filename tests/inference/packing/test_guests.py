@@ -228,6 +228,88 @@ def test_busy_guest_stays_and_who_needs_its_room_is_told_so_in_time(tmp_path):
     on_a_loop(work)
 
 
+class Stream:
+    """Requests for a guest that overlap for ever: the next one is sent before the last one is answered."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        self.place, self.name = place, name
+        self.answered = self.under_way = 0
+        self.failures: list[str] = []
+
+    def send(self) -> None:
+        self.place.guests.ask(self.name, "", self._begun, lambda error: self.failures.append(type(error).__name__))
+
+    def _begun(self, plane: Any) -> None:
+        self.under_way += 1
+        plane.is_idle = False
+        asyncio.get_running_loop().call_later(0.01, self._done, plane)
+
+    def _done(self, plane: Any) -> None:
+        self.send()
+        self.under_way -= 1
+        self.answered += 1
+        plane.is_idle = self.under_way == 0
+
+
+def test_guests_under_steady_load_keep_nobody_out_and_each_has_its_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.04)
+
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", "c", max_loaded=1)
+        streams = [Stream(place, name) for name in "ab"]
+        for stream in streams:
+            stream.send()
+            stream.send()
+        place.ask("c")
+        assert await place.answered(1) == ["c: c"]
+        async with asyncio.timeout(10):
+            while any(place.loaded.count(name) < 3 for name in "ab"):
+                await asyncio.sleep(0.002)
+        assert not [stream.failures for stream in streams if stream.failures]
+        assert all(stream.answered > 6 for stream in streams)  # a turn is more than one answer
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_guest_that_waits_for_much_room_is_passed_by_no_small_ones_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.04)
+
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", "large", memory_bytes=25)
+        place.sizes["large"] = 20
+        await place.use("large", "a", "b")  # what each takes is known from here on
+        for name in "ab":
+            Stream(place, name).send()
+        place.answers.clear()
+        place.ask("large")
+        assert await place.answered(1) == ["large: large"]
+        place.guests.close()
+
+    on_a_loop(work)
+
+
+def test_guest_that_yields_to_one_that_nobody_waits_for_any_more_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+
+    async def work() -> None:
+        place = Place(tmp_path, "a", "b", max_loaded=1)
+        await place.use("a")
+        place.plane("a").is_idle = False
+        place.guests.get("a").stays_until = 0.0
+        leave = place.ask("b")
+        assert place.guests.get("a").is_yielding
+        place.answers.clear()
+        assert place.ask("a") is not None
+        assert leave is not None
+        leave()
+        assert await place.answered(1) == ["a: a"]
+        assert place.loaded == ["a"]
+        place.guests.close()
+
+    on_a_loop(work)
+
+
 def test_broken_guest_answers_for_itself_and_is_tried_again_later(tmp_path, monkeypatch, capsys):
     async def work() -> None:
         place = Place(tmp_path, "a", "bad", "worse")

@@ -24,6 +24,11 @@ from tests.inference.serving import (
 )
 
 ROWS = toy_rows(2)
+LABELS, COLUMNS = ("cat", "dog", "emu"), ("age", "city", "fare", "kept")
+ENCODING = msgspec.json.encode(
+    [{"name": name, "values": ["Rome", "Paris"] if name == "city" else []} for name in COLUMNS]
+)
+ROW, NUMBERS = {"age": 3, "city": "Paris", "fare": 2.5, "kept": True}, [3, 1, 2.5, 1]
 
 
 def entry(folder: Path, name: str) -> PackEntry:
@@ -44,6 +49,8 @@ def write_table(place: Path, *entries: PackEntry, **bounds: int) -> None:
 def packed(tmp_path_factory):
     place = tmp_path_factory.mktemp("packed")
     folders = {name: write_bundle(place / name, toy_model(seed)) for seed, name in enumerate(("one", "two", "bad"), 1)}
+    files = {"encoding.json": ENCODING}
+    folders["named"] = write_bundle(place / "named", toy_model(9), files=files, labels=LABELS, columns=COLUMNS)
     entries = [entry(folder, name) for name, folder in folders.items()]
     (folders["bad"] / "model.onnx").write_bytes(b"no model")
     write_table(place, *entries, max_loaded=1)
@@ -58,7 +65,7 @@ def states(client) -> dict[str, str]:
 
 def test_models_of_a_pack_answer_under_their_names_and_come_and_go(packed):
     place, client, _, _ = packed
-    assert states(client) == {"toy": "READY", "one": "UNAVAILABLE", "two": "UNAVAILABLE", "bad": "UNAVAILABLE"}
+    assert states(client) == {"toy": "READY", **dict.fromkeys(("one", "two", "bad", "named"), "UNAVAILABLE")}
     for name in ("one", "two", "one"):
         answer = client.post(f"/v2/models/{name}/versions/7/infer", json=body(ROWS))
         assert answer.status_code == 200, answer.text
@@ -78,7 +85,7 @@ def test_models_of_a_pack_answer_under_their_names_and_come_and_go(packed):
     counted = client.get("/metrics").text
     assert 'model="one",replica="rep_1",revision="rev_1",version="7"} 3.0' in counted.split("requests_total", 1)[1]
     stats = {one["name"]: one["inference_count"] for one in client.get("/v2/models/stats").json()["model_stats"]}
-    assert stats == {"toy": 2, "one": 4, "two": 3, "bad": 0}
+    assert stats == {"toy": 2, "one": 4, "two": 3, "bad": 0, "named": 0}
 
 
 def test_what_is_not_in_the_pack_or_broken_says_so_and_disturbs_nobody(packed):
@@ -93,6 +100,28 @@ def test_what_is_not_in_the_pack_or_broken_says_so_and_disturbs_nobody(packed):
     assert client.get("/v2/models/one/infer").status_code == 405
     assert client.post("/v2/models/one/infer", json=body(ROWS), headers={"authorization": "x"}).status_code == 401
     assert client.post("/v2/models/one/infer", json=body(ROWS)).status_code == 200
+
+
+def test_models_of_a_pack_take_rows_by_their_columns_and_say_labels(packed):
+    place, client, _, _ = packed
+    best = LABELS[int(oracle(place / "named", np.array([NUMBERS], np.float32))[0].argmax())]
+    for path in ("/v2/models/named/predict", "/v2/models/named/versions/7/predict"):
+        answer = client.post(path, json=ROW)
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert (told["label"], told["model_name"], told["model_version"]) == (best, "named", "7")
+        assert find_prediction(place / "requests", told["prediction_id"]).version == "version_named"
+    assert len(client.post("/v2/models/named/predict", json=[ROW, ROW]).json()["predictions"]) == 2
+    refused = client.post("/v2/models/named/predict", json={"age": 1})
+    assert refused.status_code == 400 and "'city' is missing" in refused.json()["error"]
+    no_pictures = client.post("/v2/models/named/predict", content=b"x", headers={"content-type": "image/png"})
+    assert no_pictures.status_code == 400 and "takes no pictures" in no_pictures.json()["error"]
+    assert client.post("/v2/models/named/predict", content=b"x", headers={"content-type": "a/b"}).status_code == 415
+    assert client.post("/v2/models/named/predict", json=ROW, headers={"authorization": "x"}).status_code == 401
+    assert client.get("/v2/models/named/predict").status_code == 405
+    assert client.post("/v2/models/three/predict", json=ROW).status_code == 404
+    assert client.post("/v2/models/toy/predict", json=[ROWS[0].tolist()]).json()["model_name"] == "toy"
+    assert "/v2/models/toy/predict" in client.get("/openapi.json").json()["paths"]
 
 
 def test_pack_is_loaded_and_unloaded_by_hand(packed):

@@ -7,6 +7,7 @@ import pytest
 
 from skyloom.core.ids import CountingIds
 from skyloom.core.operation import Caller
+from skyloom.core.resources import Resources
 from skyloom.ports.engine import Command
 from skyloom.ports.store import Transaction
 from skyloom.rooms.arrays import model
@@ -110,6 +111,19 @@ def test_array_waits_while_its_project_has_as_many_workers_as_it_may(bench: Benc
     bench.round()
     bench.finish(second, 3)
     assert (bench.get(second).state, bench.get(second).num_succeeded) == (JobState.SUCCEEDED, 4)
+
+
+def test_array_of_which_nothing_runs_says_what_its_first_job_waits_for_and_what_to_do(bench: Bench) -> None:
+    spec = JobSpec(entry=Command(argv=("true",)), resources=Resources(cpus=4, gpus=0, memory_bytes=2**20))
+    first, second = bench.submit(1, spec=spec), bench.submit(3, spec=spec)
+    bench.round()
+    held = bench.get(second)
+    assert (held.state, held.reason) == (JobState.QUEUED, Reason.WAITING_FOR_RESOURCES)
+    assert "needs 4 CPUs" in held.message and held.next_action
+    assert bench.get(first).message == ""
+    bench.finish(first, 0)
+    bench.round()
+    assert (bench.get(second).num_running, bench.get(second).message) == (1, "")
 
 
 def test_project_may_have_only_so_many_arrays_that_have_not_ended(bench: Bench) -> None:

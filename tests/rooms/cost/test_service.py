@@ -175,7 +175,7 @@ def test_cost_of_a_model_is_its_training_and_its_serving(place: Place):
 def test_costs_by_job_say_what_each_is_called(place: Place):
     place.publish(task("t1", 0, 60, "job_1"))
     place.publish(task("t2", 0, 30, "job_2"))
-    place.cost.job_titles = lambda view, jobs: {"job_1": "train.py"} if "job_1" in jobs else {}
+    place.cost.titles = {CostBy.JOB: lambda view, jobs: {"job_1": "train.py"} if "job_1" in jobs else {}}
     assert [(row.name, row.title) for row in place.report().rows] == [("job_1", "train.py"), ("job_2", "")]
     assert [row.title for row in place.report(CostBy.POOL).rows] == [""]
 

@@ -136,7 +136,7 @@ def seats(**counts_: int) -> list[Seat]:
 
 
 def test_rollout_of_nothing_but_silence_waits() -> None:
-    turn = take_turn(ROLLOUT, [], 0.0)
+    turn = take_turn(ROLLOUT, [Seat(device="a", free=False, near=False)], 0.0)
     assert (turn.state, turn.stage, turn.assign) == (RolloutState.RUNNING, 0, ())
 
 

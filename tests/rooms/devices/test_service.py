@@ -253,6 +253,41 @@ def test_rollout_with_stages_that_do_not_grow_to_all_is_refused(room, stages):
         room.roll_out(stages=stages)
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"site": "zz"}, "No device is site=zz. site is one of: a, b."),
+        ({"site": "old"}, "site is one of: a, b."),
+        ({"site": "a", "kind": "pi"}, "No device is site=a and kind=pi. .*kind is one of: pi"),
+        ({"place": "a"}, "no device has the label place; there are: kind, site"),
+    ],
+)
+def test_rollout_that_no_device_is_in_is_refused_with_the_labels_there_are(room, labels, words):
+    room.enrol("one", site="a")
+    room.join("two", site="b", kind="pi")
+    room.join("three", site="old")
+    room.do(model.RetireDevice(name="three"))
+    with pytest.raises(nouns.NobodyMeant, match=words):
+        room.roll_out(labels=labels)
+    assert room.roll_out(labels={"site": "a"}).rollout.state is RolloutState.RUNNING  # it has a code, and may join
+
+
+def test_rollout_without_any_device_is_refused(room):
+    with pytest.raises(nouns.NobodyMeant) as refused:
+        room.roll_out()
+    assert "skyloom device enrol" in refused.value.next_action
+
+
+def test_rollout_whose_devices_are_all_retired_ends(room):
+    room.join("one", site="a")
+    made = room.roll_out(labels={"site": "a"}, stages=(50, 100))
+    room.rollouts.tick()
+    room.do(model.RetireDevice(name="one"))
+    room.rollouts.tick()
+    ended = room.look(made.rollout.id).rollout
+    assert (ended.state, ended.message) == (RolloutState.DONE, "No device is left that it is for.")
+
+
 def test_device_that_joins_later_gets_what_was_rolled_out_to_its_like(room):
     devices = fleet(room)
     run_to_end(room, room.roll_out(stages=(100,), labels={"site": "a"}).rollout.id, devices)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,12 +13,13 @@ from skyloom.core.operation import Right
 from skyloom.ports.store import Collection, Transaction, changed
 from skyloom.rooms.functions import model, rules, service
 from skyloom.rooms.functions.model import Invocation, InvocationState
-from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS, ErrandResult
+from skyloom.rooms.functions.ports import ANSWER_ROOMS, FUNCTIONS, INVOCATIONS, ErrandResult
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.secrets.model import SecretMissing, SecretUse, SetSecret
 from skyloom.rooms.serving.model import Deploy, SecretsForNobody
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
+from skyloom.sdk.functions import AnswerGone, InvocationCalls
 from skyloom.stores.memory import MemorySnapshot
 from tests.rooms.functions.workroom import GREET, POUR, Workroom
 from tests.rooms.serving.bench import Crash
@@ -214,6 +216,49 @@ def test_longest_answer_is_kept(room: Workroom) -> None:
     room.errands.answer(content=b'"' + b"x" * (model.MAX_ANSWER_BYTES - 2) + b'"')
     room.functions.tick()
     assert (room.calls[0].state, len(room.calls[0].answer)) == (SUCCEEDED, model.MAX_ANSWER_BYTES)
+
+
+def ended(room: Workroom, name: str, *, status: int = 200, content: bytes = b'"done"') -> Invocation:
+    made = invoke(room, name, key=name)
+    room.functions.tick()
+    room.errands.answer(status, content)
+    room.clock.advance(1)
+    room.functions.tick()
+    return made
+
+
+class SmallRoom(Workroom):
+    answer_bytes = 3_000
+
+
+def test_answers_of_a_project_are_bounded_and_the_oldest_make_way() -> None:
+    room = SmallRoom()
+    letter = ended(room, "dead", status=422)
+    made = [ended(room, str(number), content=b'"' + b"a" * 900 + b'"') for number in range(5)]
+    found = {one.id: one for one in room.calls}
+    assert [bool(found[one.id].answer) for one in made] == [False, False, True, True, True]
+    gone = found[made[0].id]
+    assert (gone.state, gone.arguments) == (SUCCEEDED, "") and "made way for newer ones" in gone.message
+    assert invoke(room, "0", key="0").id == gone.id  # its key is still known, and makes no second call
+    assert found[letter.id].arguments  # a dead letter stays while answers can go
+    transport = SimpleNamespace(send=room.do)
+    with pytest.raises(AnswerGone, match="made way for newer ones"):
+        InvocationCalls(transport).wait(gone.id)  # type: ignore[arg-type]
+    room.clock.advance(model.KEEP_DEAD_S + 61)
+    room.functions.tick()
+    assert [one.num_bytes for one in room.disk.read(lambda view: view.select(ANSWER_ROOMS))] == [0]
+
+
+def test_dead_letters_are_bounded_and_one_that_made_way_is_not_sent_again() -> None:
+    room = SmallRoom()
+    letters = [ended(room, str(number) + "a" * 180, status=422) for number in range(16)]
+    held = [bool(one.arguments) for one in room.calls]
+    assert held == sorted(held) and 1 < sum(held) < 16
+    with pytest.raises(model.LetterEmpty):
+        room.do(model.RetryInvocation(invocation_id=letters[0].id))
+    assert room.do(model.RetryInvocation(invocation_id=letters[-1].id)).state is QUEUED  # type: ignore[attr-defined]
+    held_bytes = sum(len(one.arguments) for one in room.calls if one.state is DEAD)
+    assert [one.num_bytes for one in room.disk.read(lambda view: view.select(ANSWER_ROOMS))] == [held_bytes]
 
 
 def test_queue_of_a_function_is_bounded(room: Workroom, monkeypatch: pytest.MonkeyPatch) -> None:

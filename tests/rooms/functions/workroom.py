@@ -9,6 +9,7 @@ from skyloom.ports.door import Change, Outbox, because
 from skyloom.rooms.arrays.service import Arrays
 from skyloom.rooms.functions import model
 from skyloom.rooms.functions.causes import cause_of
+from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.model import FunctionStatus, Invocation
 from skyloom.rooms.functions.ports import INVOCATIONS, Errand, ErrandResult
 from skyloom.rooms.functions.service import Functions
@@ -73,6 +74,8 @@ class MemoryErrands:
 class Workroom(Bench):
     """See the module. ``ME`` has a token of the owner's; `caller` makes others."""
 
+    answer_bytes = 10_000_000
+
     def __init__(self, *methods: ServiceMethod) -> None:
         self.outbox: Outbox
         super().__init__()
@@ -83,11 +86,13 @@ class Workroom(Bench):
         super().start(phase, number)
         self.outbox = Outbox(self.clock)
         self.errands = MemoryErrands()
-        self.functions = Functions(self.store, self.clock, self.ids, self.tenancy, self.serving, self.errands)
+        ended = EndedCalls(self.answer_bytes)
+        self.functions = Functions(self.store, self.clock, self.ids, self.tenancy, self.serving, self.errands, ended)
         arrays = Arrays(self.store, self.clock, self.ids, self.blobs, self.jobs)
         schedules = Schedules(self.store, self.clock, self.ids, self.outbox, self.jobs, self.tenancy.lost_right)
         self.templates = Templates(self.store, self.clock, self.ids, self.jobs, arrays, schedules)
         runner = Runner(self.ids, self.functions, self.templates, self.jobs, None)  # type: ignore[arg-type]
+        self.bodies = HookBodies(self.store, self.clock, 7 * 86_400.0, 100_000)
         self.triggers = Triggers(
             self.store,
             self.clock,
@@ -96,7 +101,7 @@ class Workroom(Bench):
             self.tenancy,
             self.functions,
             runner,
-            HookBodies(self.store, self.clock, 7 * 86_400.0, 100_000),
+            self.bodies,
             lambda name: f"s {name}",
         )
 

@@ -20,7 +20,7 @@ from skyloom.rooms.serving.model import (
     ReplicaState,
 )
 from skyloom.rooms.serving.plan import ServePlan
-from skyloom.rooms.serving.ports import REPLICAS
+from skyloom.rooms.serving.ports import REPLICAS, titles
 from skyloom.rooms.serving.predictions import Prediction, PredictionExpired, PredictionMissing, name_prediction
 from skyloom.rooms.tenancy.model import CreateToken, RevokeToken, Role
 from tests.rooms.serving.bench import ME, Bench, Crash
@@ -75,6 +75,12 @@ def test_replica_gets_the_bundle_and_a_plan_that_the_data_plane_reads(bench):
     assert (plan.rest_port, plan.grpc_port) == (status.endpoint.rest_port, status.endpoint.grpc_port)
     assert plan.manifest == job.spec.files["bundle/manifest.json"]
     assert task.entry.module == "skyloom.inference"
+
+
+def test_costs_of_an_endpoint_go_by_its_name(bench):
+    ids = [bench.deploy(name=name).endpoint.id for name in ("iris", "rose")]
+    found = bench.disk.read(lambda view: titles(view, [*ids, "", "(others)", "ep_gone"]))
+    assert found == dict(zip(ids, ("iris", "rose"), strict=True))
 
 
 def test_replica_that_is_killed_is_replaced_and_says_why(bench):

@@ -11,7 +11,7 @@ from skyloom.rooms.jobs.model import FileMissing, ImpossibleRequest, JobState
 from skyloom.rooms.jobs.ports import JOBS
 from skyloom.rooms.tracking.ports import RUNS
 from skyloom.rooms.training import rules
-from skyloom.rooms.training.model import TableSource, TargetMissing, Train, TrainingPlan, TrainingUnclear
+from skyloom.rooms.training.model import NotSplit, TableSource, TargetMissing, Train, TrainingPlan, TrainingUnclear
 from tests.rooms.workshop import ANN, BOB, Workshop
 
 
@@ -82,6 +82,7 @@ ABSENT = "sha256:" + "0" * 64
         (digits(target=None), TrainingUnclear, "needs a target"),
         (digits(dataset=None), TrainingUnclear, "needs a dataset"),
         (digits(target="labels"), TargetMissing, "path, image, label, split"),
+        (digits(dataset="raw"), NotSplit, "skyloom data split raw"),
         (digits(dataset="nobody"), NotFound, "nobody"),
         (digits(version="9"), NotFound, "digits"),
         (Train(script="a.py"), TrainingUnclear, "'a.py' is not among the files"),

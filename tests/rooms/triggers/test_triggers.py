@@ -8,6 +8,7 @@ from skyloom.core.events import (
     BudgetReached,
     DatasetVersionMade,
     EndpointRolledBack,
+    Event,
     EventBody,
     JobEnded,
     ModelRegistered,
@@ -23,7 +24,9 @@ from skyloom.rooms.batch.model import BatchOrder
 from skyloom.rooms.functions import model as functions
 from skyloom.rooms.functions.model import InvocationState
 from skyloom.rooms.jobs.model import JobSpec
-from skyloom.rooms.jobs.ports import JOBS
+from skyloom.rooms.jobs.plans import Plans
+from skyloom.rooms.jobs.ports import JOBS, TASKS
+from skyloom.rooms.pools.model import LOCAL, Pool
 from skyloom.rooms.templates.model import ApplyTemplate, TemplateJob
 from skyloom.rooms.tenancy import model as tenancy_model
 from skyloom.rooms.tenancy.model import Role
@@ -398,6 +401,32 @@ def test_body_of_a_call_is_nowhere_in_the_log_and_gone_once_it_is_delivered(room
     run(room, 3)
     assert [event.body for event in told(room)] == ["secret words"] and kept(room) == ([], 0)
     assert b"secret" not in msgspec.json.encode(show(room))
+
+
+def test_job_finds_what_was_sent_in_a_file_and_no_record_holds_it(room: Workroom) -> None:
+    spec = JobSpec(entry=Command(argv=("true",)))
+    room.do(ApplyTemplate(name="nightly", jobs={"train": TemplateJob(spec=spec)}))
+    made = create(room, Happening.HTTP, run=RunTemplateJob(template="nightly"))
+    call(room, made, b"secret words")
+    run(room, 3)
+    (delivery,) = show(room).deliveries
+    job, tasks = room.disk.read(
+        lambda view: (view.get(JOBS, delivery.delivery.began), view.select(TASKS, {"job_id": delivery.delivery.began}))
+    )
+    assert job is not None and b"secret" not in msgspec.json.encode(job) and kept(room)[0] == ["secret words"]
+    plans = Plans(room.blobs, "/s", lambda _: "t", lambda: "", told_files=room.bodies.files_for)
+    pool = Pool(id=LOCAL, project="", address="", added_at=0.0, added_by="")
+    assert plans.task(job, tasks[0], pool).secret_files == {"TOKEN": "t", "EVENT_BODY": "secret words"}
+    with pytest.raises(model.HookBodyGone):
+        room.bodies.files_for(msgspec.structs.replace(job, project="another"))
+    room.do(model.PauseTrigger(name="t"))
+    room.do(model.ResumeTrigger(name="t", skip=True))
+    assert kept(room)[0] == ["secret words"]  # it is the job's, and no call that waits
+    ended = Event(at=1.0, project=job.project, subject=job.id, body=JobEnded(state="succeeded"))
+    room.store.write(lambda tx: room.bodies.on_job_ended(tx, ended))
+    assert kept(room) == ([], 0)
+    with pytest.raises(model.HookBodyGone, match="kept for 7 days, and until its job has ended"):
+        room.bodies.files_for(job)
 
 
 def test_body_whose_delivery_was_refused_is_kept_for_a_week_and_no_longer(room: Workroom) -> None:

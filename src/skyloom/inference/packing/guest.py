@@ -44,14 +44,15 @@ Load = Callable[[PackEntry, Pace | None], Arrived]
 class Waiter:
     """A request that is held until its guest is in memory."""
 
-    __slots__ = ("failed", "num_bytes", "then", "timer")
+    __slots__ = ("failed", "num_bytes", "since", "then", "timer")
 
     def __init__(
-        self, then: Callable[[DataPlane], None], failed: Callable[[SkyloomError], None], num_bytes: int
+        self, then: Callable[[DataPlane], None], failed: Callable[[SkyloomError], None], num_bytes: int, since: float
     ) -> None:
         self.then = then
         self.failed = failed
         self.num_bytes = num_bytes
+        self.since = since
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -62,12 +63,14 @@ class Guest:
         memory_bytes: the most that loading it took so far; 0 before the first time.
         plane: answers for it while it is in memory.
         retry_at: on the loop's clock; a broken guest is not tried again before.
+        stays_until: on the loop's clock; before, it makes way for nobody while it is busy.
+        is_yielding: it takes nothing new, so that it can make way; what comes for it waits.
     """
 
     def __init__(self, entry: PackEntry) -> None:
         self.entry = entry
         self.memory_bytes = self.used = self.loads = self.failures = 0
-        self.is_loading = False
+        self.is_loading = self.is_yielding = False
         self.model: Model | None = None
         self.plane: DataPlane | None = None
         self.pace: Pace | None = None
@@ -76,7 +79,7 @@ class Guest:
         )  # what rows are like is watched from its first stay on, when its profile has been read
         self.times = Timekeeper()
         self.failure: SkyloomError | None = None
-        self.retry_at = 0.0
+        self.retry_at = self.stays_until = 0.0
         self.waiters: list[Waiter] = []
 
     @property

@@ -3,6 +3,9 @@
 A request for a guest that is not there is held, bounded in number, bytes and time; one load serves all that wait for it. Guests are loaded
 one after the other on a thread of their own, so that what each takes can be measured. Before one comes, those that were asked for
 longest ago go, but never one with requests under way.
+
+So that models under steady load keep nobody out: who has waited too long is the next to come, and busy models that stayed their time take
+nothing new until it is there. They wait for their own turn then, as everybody does.
 """
 
 import asyncio
@@ -31,6 +34,10 @@ _MAX_TABLE_BYTES = 4 * 2**20
 _MAX_HELD = 256
 _LOOK_S = 0.02  # while everybody in memory is busy
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 60.0
+_PATIENCE_S = 2.0  # who waits for longer is passed by nobody; or a quarter of what a request may wait, if that is less
+_STAY_LOADS = (
+    4  # a busy guest stays for so many times what it took to load, so that most of the time is not spent on loading
+)
 
 Settle = Callable[[Guest, Arrived], DataPlane]
 """Makes what answers for a guest that has arrived."""
@@ -61,6 +68,7 @@ class GuestHouse:
         self._load = load
         self._settle = settle
         self._wait_s = wait_s
+        self._patience_s = min(_PATIENCE_S, wait_s / 4)
         self._max_held_bytes = max_held_bytes
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guests")
@@ -164,7 +172,7 @@ class GuestHouse:
         """
         guest = self.get(name, version)
         guest.used = next(self._used)
-        if guest.plane is not None:
+        if guest.plane is not None and not guest.is_yielding:
             then(guest.plane)
             return None
         if self.draining:
@@ -176,12 +184,12 @@ class GuestHouse:
                 f"{self._num_held} requests wait for models to be loaded already.",
                 next_action="Send again in a moment, or give the pack more memory.",
             )
-        waiter = Waiter(then, failed, num_bytes)
+        waiter = Waiter(then, failed, num_bytes, self._loop.time())
         guest.waiters.append(waiter)
         self._num_held += 1
         self._held_bytes += num_bytes
         waiter.timer = self._loop.call_later(self._wait_s, self._late, guest, waiter)
-        if guest not in self._queue and not guest.is_loading:
+        if guest.plane is None and guest not in self._queue and not guest.is_loading:
             self._queue.append(guest)
             self._next()
         return partial(self._left, guest, waiter)
@@ -219,13 +227,40 @@ class GuestHouse:
         if self._coming is not None or self._is_closed:
             return
         self._queue = [guest for guest in self._queue if guest.waiters]
+        yielding: list[str] = []
         for guest in tuple(self._queue):
             if self._make_room(guest):
                 self._queue.remove(guest)
                 self._begin(guest)
-                return
-        if self._queue:
+                break
+            if guest.waiters and self._loop.time() - guest.waiters[0].since >= self._patience_s:
+                yielding = self._whom_to_ask(guest)
+                break  # nobody passes it any more
+        self._let_yield(yielding)
+        if self._queue and self._coming is None:
             self._look = self._loop.call_later(_LOOK_S, self._next)
+
+    def _whom_to_ask(self, guest: Guest) -> list[str]:
+        """Who has to make way for one that waited too long: who is idle, then who was asked for longest ago and has stayed its time."""
+        now, there = self._loop.time(), self._residents()
+        most = max((one.used for one in there), default=0) + 1
+        free = [
+            one._replace(is_busy=False, used=one.used + most)
+            if one.is_busy and one.name and now >= self._guests[one.name].stays_until
+            else one
+            for one in there
+        ]
+        return victims(free, guest.needed_bytes, self._table.memory_bytes, self._table.max_loaded) or []
+
+    def _let_yield(self, names: list[str]) -> None:
+        """These, and no others, take nothing new until they have made way; who yielded in vain answers those who waited for it."""
+        for guest in self:
+            yields = guest.entry.model in names
+            if guest.is_yielding and not yields and guest.plane is not None:
+                guest.is_yielding = False
+                for waiter in self._let_in(guest):
+                    _hand_over(waiter, guest.plane)
+            guest.is_yielding = yields
 
     def _make_room(self, guest: Guest) -> bool:
         """Let go of whom it needs; False while they are busy. One that never fits is told so, and nobody goes for it."""
@@ -240,12 +275,14 @@ class GuestHouse:
 
     def _begin(self, guest: Guest) -> None:
         guest.is_loading, self._coming = True, guest
-        entry = guest.entry
+        entry, began_at = guest.entry, self._loop.time()
         coming = self._loop.run_in_executor(self._thread, self._load, entry, guest.pace)
-        coming.add_done_callback(lambda done: self._arrived(guest, entry, done))
+        coming.add_done_callback(lambda done: self._arrived(guest, entry, began_at, done))
 
-    def _arrived(self, guest: Guest, entry: PackEntry, done: "asyncio.Future[Arrived]") -> None:
+    def _arrived(self, guest: Guest, entry: PackEntry, began_at: float, done: "asyncio.Future[Arrived]") -> None:
         guest.is_loading, self._coming = False, None
+        now = self._loop.time()
+        guest.stays_until = now + min(max(self._patience_s, _STAY_LOADS * (now - began_at)), self._wait_s / 2)
         try:
             if not done.cancelled() and not self._is_closed:
                 self._take_in(guest, entry, done)
@@ -288,6 +325,9 @@ class GuestHouse:
     def _let_go(self, guest: Guest) -> None:
         plane, model = guest.plane, guest.model
         guest.plane = guest.model = None
+        guest.is_yielding = False
+        if guest.waiters and guest not in self._queue:  # they came while it made way, and have a turn of their own
+            self._queue.append(guest)
         if plane is not None:
             plane.close()
         if model is not None:

@@ -13,6 +13,7 @@ from skyloom.inference.moulds import Moulds
 from skyloom.inference.wire.desk import Desk, failed, json_answer, prediction_header
 from skyloom.inference.wire.generation import Generation
 from skyloom.inference.wire.messages import Request, Response
+from skyloom.inference.wire.plain import Plain
 from skyloom.inference.wire.repository import Repository
 from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once, schema
 from skyloom.inference.wire.site import Streaming
@@ -24,11 +25,16 @@ JSON_LENGTH = b"inference-header-content-length"  # tensors lie behind so many b
 
 
 class OpenInference:
-    """The routes of one model. All of them, but health, need a token."""
+    """The routes of one model. All of them, but health, need a token.
 
-    def __init__(self, plane: DataPlane, desk: Desk) -> None:
+    Args:
+        plain: takes its rows by their names; None for a model that takes no tensors.
+    """
+
+    def __init__(self, plane: DataPlane, desk: Desk, plain: Plain | None = None) -> None:
         self._plane = plane
         self._desk = desk
+        self._plain = plain
         self._repository = Repository(plane)
         self._of_model = self._model_routes()
         self._moulds = Moulds(plane.contract)
@@ -90,6 +96,7 @@ class OpenInference:
                     reads_in_place=True,
                 ),
             },
+            **({b"predict": self._plain.methods()} if self._plain is not None else {}),
             **generation.of_model(),
             **self._repository.of_model(),
         }

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.packing.guests import GuestHouse
+from skyloom.inference.pictures import PICTURES
 from skyloom.inference.wire.desk import Desk, failed, json_answer
 from skyloom.inference.wire.messages import Request, Response
 from skyloom.inference.wire.open_inference import OpenInference, named
+from skyloom.inference.wire.plain import Plain, predict_methods
 from skyloom.inference.wire.repository import ReplicaIsFixed, Repository, read_object
-from skyloom.inference.wire.rest_routes import RestRoute, at_once
+from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, at_once
 from skyloom.inference.wire.site import Streaming
 
 Routes = dict[bytes, RestRoute]
+PlainOf = Callable[[DataPlane, Desk], Plain | None]
 
 
 class PackedModels:
@@ -21,12 +24,14 @@ class PackedModels:
 
     Args:
         own: the routes of the replica's own model; a guest has the same.
+        plain: makes what takes a guest's rows by their names.
     """
 
-    def __init__(self, guests: GuestHouse, own: OpenInference, repository: Repository) -> None:
+    def __init__(self, guests: GuestHouse, own: OpenInference, repository: Repository, plain: PlainOf) -> None:
         self._guests = guests
         self._own = own
         self._repository = repository
+        self._plain = plain
 
     def routes(self, target: bytes) -> Routes | None:
         """What answers at an address of a guest, by method. None: it is of no guest."""
@@ -36,12 +41,15 @@ class PackedModels:
         if not self._guests.has(found[0]):
             return None
         name, version, rest = found
+        if rest == b"predict":  # what its body may be, beside rows, is known when it is in memory
+            answer = self._asking(name, version, rest, counts=True)
+            return predict_methods(answer, "Raw in, answer out.", JSON_BODY + PICTURES)
         own = self._own.of_model(rest)
         if own is None:
             return None
         if rest in (b"ready", b"stats"):
-            answer = self._ready if rest == b"ready" else self._statistics
-            return {b"GET": own[b"GET"]._replace(answer=at_once(lambda _: answer(name, version)))}
+            look = self._ready if rest == b"ready" else self._statistics
+            return {b"GET": own[b"GET"]._replace(answer=at_once(lambda _: look(name, version)))}
         return {
             method: route._replace(answer=self._asking(name, version, rest, route.is_inference))
             for method, route in own.items()
@@ -72,7 +80,7 @@ class PackedModels:
             body = request.body  # which the request gives up when this is over
 
             def then(plane: DataPlane) -> None:
-                routes = _site(plane).of_model(rest)
+                routes = self._site(plane).of_model(rest)
                 assert routes is not None
                 request.body = body
                 routes[request.head.method].answer(request, exchange)
@@ -114,9 +122,9 @@ class PackedModels:
     def _statistics(self, name: str, version: str) -> Response:
         return json_answer({"model_stats": [self._guests.get(name, version).statistics()]})
 
-
-def _site(plane: DataPlane) -> OpenInference:
-    if plane.rest is None:
-        plane.rest = OpenInference(plane, Desk(plane))
-    assert isinstance(plane.rest, OpenInference)
-    return plane.rest
+    def _site(self, plane: DataPlane) -> OpenInference:
+        if plane.rest is None:
+            desk = Desk(plane)
+            plane.rest = OpenInference(plane, desk, self._plain(plane, desk))
+        assert isinstance(plane.rest, OpenInference)
+        return plane.rest

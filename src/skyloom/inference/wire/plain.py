@@ -2,7 +2,9 @@
 
 import base64
 import binascii
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.batcher import Ticket
 from skyloom.inference.codec import unreadable
+from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.elements import Array
 from skyloom.inference.forms import Form
 from skyloom.inference.picture_urls import MAX_FETCHED, MAX_FETCHED_BYTES, Fetches, fetch_all, read_data
@@ -18,39 +21,64 @@ from skyloom.inference.tensors import refuse
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, prediction_header
 from skyloom.inference.wire.messages import Request, Response
-from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, RestTable, schema
+from skyloom.inference.wire.rest_routes import JSON_BODY, RestRoute, schema
 from skyloom.inference.wire.site import Streaming
 
 _MAX_PICTURES = 32  # of one request
 _FETCHERS = 4  # requests whose pictures are fetched at a time
 _MAX_URL = 4_096
+Made = TypeVar("Made")
 _body = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
 _base64 = msgspec.json.Decoder(dict[str, str])
 
 
+class PictureFetches:
+    """Fetches pictures for all models of a replica, on some threads; nothing of it is there before the first."""
+
+    @functools.cached_property
+    def outside(self) -> Fetches:
+        from skyloom.outbound.http import HttpOutbound  # its client is loaded only where pictures are fetched
+
+        return HttpOutbound()
+
+    @functools.cached_property
+    def threads(self) -> Beside:
+        return Beside(_FETCHERS, 8 * MAX_FETCHED_BYTES)
+
+
+def predict_methods(
+    answer: Callable[[Request, Streaming], None], summary: str, takes: tuple[bytes, ...]
+) -> dict[bytes, RestRoute]:
+    """The methods of an address that takes rows."""
+    asks = {"oneOf": [schema("Row"), schema("Rows")]}
+    return {b"POST": RestRoute(answer, summary, is_inference=True, takes=takes, asks=asks)}
+
+
 class Plain:
-    """``POST /predict`` of one model.
+    """``POST /v2/models/{name}/predict`` of one model; that of the replica's own is ``POST /predict`` too.
 
     A JSON object is one row, a list (or ``{"rows": [...]}``) many; the answer is one object, or ``{"predictions": [...]}``. Pictures come
     as the whole body, or as ``{"b64": "…"}`` or ``{"url": "data:…"}`` in a row; they are decoded beside the event loop.
 
     Args:
-        outside: fetches pictures by their ``http`` addresses; None refuses these.
+        plane: of the model.
+        fetches: what fetches pictures by their ``http`` addresses, made when the first is asked for; None refuses these.
     """
 
-    def __init__(self, form: Form, desk: Desk, beside: Beside, outside: Fetches | None = None) -> None:
-        self._outside = outside
-        self._fetching = Beside(_FETCHERS, 8 * MAX_FETCHED_BYTES) if outside is not None else beside
+    def __init__(
+        self, form: Form, plane: DataPlane, desk: Desk, beside: Beside, fetches: PictureFetches | None
+    ) -> None:
+        self._fetches = fetches if form.pictures is not None else None
         self._form = form
+        self._plane = plane
         self._desk = desk
         self._beside = beside
 
-    def table(self) -> RestTable:
-        """The address."""
+    def methods(self) -> dict[bytes, RestRoute]:
+        """What answers at its address."""
         takes = JSON_BODY + (PICTURES if self._takes_pictures else ())
         summary = "Raw in, answer out: rows by their names" + (", or a picture." if self._takes_pictures else ".")
-        asks = {"oneOf": [schema("Row"), schema("Rows")]}
-        return {b"/predict": {b"POST": RestRoute(self._predict, summary, is_inference=True, takes=takes, asks=asks)}}
+        return predict_methods(self._predict, summary, takes)
 
     @property
     def _takes_pictures(self) -> bool:
@@ -59,6 +87,8 @@ class Plain:
     def _predict(self, request: Request, exchange: Streaming) -> None:
         kind = request.head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind in PICTURES:
+            if not self._takes_pictures:  # of a pack's model that is known only after its head was admitted
+                raise PictureRefused(f"{self._plane.plan.model!r} takes no pictures.", next_action=self._hint())
             self._decode(request, exchange, [request.body], is_one=True)
             return
         try:
@@ -100,43 +130,61 @@ class Plain:
 
     def _fetch(self, request: Request, exchange: Streaming, pictures: list[bytes | str], is_one: bool) -> None:
         """Fetch what only was named, on a thread, then decode."""
-        outside, num_named = self._outside, sum(isinstance(one, str) for one in pictures)
+        fetches, num_named = self._fetches, sum(isinstance(one, str) for one in pictures)
         if not num_named:
             self._decode(request, exchange, [one for one in pictures if isinstance(one, bytes)], is_one)
             return
-        if outside is None:
+        if fetches is None:
             raise PictureRefused(
                 "This endpoint fetches no pictures.", next_action="Send bytes; or deploy it with --picture-urls."
             )
         if num_named > MAX_FETCHED:
             raise PictureRefused(f"The request names {num_named} pictures.", next_action=f"Name at most {MAX_FETCHED}.")
 
-        def refused(error: SkyloomError) -> None:
-            exchange.answer(self._desk.count(request, failed(error)))
-
         def decode(fetched: list[bytes]) -> None:
-            try:
-                self._decode(request, exchange, fetched, is_one)
-            except SkyloomError as error:
-                refused(error)
+            self._decode(request, exchange, fetched, is_one)
 
-        self._fetching.run(lambda: fetch_all(pictures, outside), decode, refused, MAX_FETCHED_BYTES)
+        fetch = functools.partial(fetch_all, pictures, fetches.outside)
+        self._prepare(request, exchange, fetches.threads, fetch, decode, MAX_FETCHED_BYTES)
 
     def _decode(self, request: Request, exchange: Streaming, pictures: list[bytes], is_one: bool) -> None:
         """Decode on a thread, then ask the model."""
         reader = self._form.pictures
         assert reader is not None
 
-        def refused(error: SkyloomError) -> None:
+        def ask(tensors: dict[str, Array]) -> None:
+            self._ask(request, exchange, tensors, is_one)
+
+        decode = functools.partial(_decoded, reader, pictures)
+        self._prepare(request, exchange, self._beside, decode, ask, sum(map(len, pictures)))
+
+    def _prepare(
+        self,
+        request: Request,
+        exchange: Streaming,
+        threads: Beside,
+        work: Callable[[], Made],
+        then: Callable[[Made], None],
+        num_bytes: int,
+    ) -> None:
+        """Do what comes before the model on a thread. The model is busy meanwhile: one of a pack does not go."""
+
+        def refuse(error: SkyloomError) -> None:
             exchange.answer(self._desk.count(request, failed(error)))
 
-        def ask(tensors: dict[str, Array]) -> None:
-            try:
-                self._ask(request, exchange, tensors, is_one)
-            except SkyloomError as error:
-                refused(error)
+        def failed_before(error: SkyloomError) -> None:
+            self._plane.num_preparing -= 1
+            refuse(error)
 
-        self._beside.run(lambda: _decoded(reader, pictures), ask, refused, sum(map(len, pictures)))
+        def done(made: Made) -> None:
+            self._plane.num_preparing -= 1
+            try:
+                then(made)
+            except SkyloomError as error:
+                refuse(error)
+
+        threads.run(work, done, failed_before, num_bytes)
+        self._plane.num_preparing += 1
 
     def _ask(self, request: Request, exchange: Streaming, tensors: dict[str, Array], is_one: bool) -> None:
         call = self._form.contract.call(tensors, (), "")
@@ -145,11 +193,9 @@ class Plain:
             assert ticket.outputs is not None
             rows = self._form.told(ticket.outputs)
             answer = rows[0] if is_one else {"predictions": rows}
-            return Response(
-                200,
-                msgspec.json.encode({**answer, "prediction_id": ticket.prediction_id}),
-                headers=prediction_header(ticket),
-            )
+            plan = self._plane.plan
+            who = {"model_name": plan.model, "model_version": plan.model_version, "prediction_id": ticket.prediction_id}
+            return Response(200, msgspec.json.encode({**answer, **who}), headers=prediction_header(ticket))
 
         self._desk.ask(request, exchange, call, worded)
 

@@ -12,7 +12,6 @@ import msgspec
 from skyloom.core.errors import SkyloomError
 from skyloom.inference.dataplane import DataPlane
 from skyloom.inference.metrics import CONTENT_TYPE, render
-from skyloom.inference.picture_urls import Fetches
 from skyloom.inference.tensors import aligned_room
 from skyloom.inference.wire.beside import Beside
 from skyloom.inference.wire.desk import Desk, failed, refusal
@@ -23,7 +22,7 @@ from skyloom.inference.wire.open_inference import JSON_LENGTH, OpenInference
 from skyloom.inference.wire.openapi import document
 from skyloom.inference.wire.packed import PackedModels
 from skyloom.inference.wire.packing import ENCODINGS, packed, unpacked, unpacked_at_once
-from skyloom.inference.wire.plain import Plain
+from skyloom.inference.wire.plain import PictureFetches, Plain
 from skyloom.inference.wire.repository import Repository
 from skyloom.inference.wire.rest_routes import RestRoute, RestTable, at_once
 from skyloom.inference.wire.site import Exchange, Listener, Streaming
@@ -41,23 +40,27 @@ class Rest:
         self._beside = Beside()
         self._max_bytes = plane.plan.limits.max_body_bytes
         self._told = b""  # the document: it takes milliseconds to make, and never changes
-        self._open_inference = OpenInference(plane, self._desk)
+        self._fetches = PictureFetches() if plane.plan.picture_urls else None
+        plain = self._plain(plane, self._desk)
+        self._open_inference = OpenInference(plane, self._desk, plain)
         self._repository = Repository(plane)
         self._packed: PackedModels | None = None
         if plane.guests is not None:
-            self._packed = PackedModels(plane.guests, self._open_inference, self._repository)
+            self._packed = PackedModels(plane.guests, self._open_inference, self._repository, self._plain)
         self._table: RestTable = {
             **self._open_inference.table(),
             **status_table(lambda: plane.ready),
             b"/metrics": {b"GET": RestRoute(at_once(self._metrics), "Numbers for Prometheus.")},
             b"/openapi.json": {b"GET": RestRoute(at_once(self._document), "This document.")},
         }
-        if plane.form is not None and plane.form.inputs:
-            outside = _outside() if plane.plan.picture_urls and plane.form.pictures is not None else None
-            self._table |= (
-                Plain(plane.form, self._desk, self._beside, outside).table()
-                | MlflowScoring(plane.form, self._desk).table()
-            )
+        if plane.form is not None and plain is not None:
+            self._table |= {b"/predict": plain.methods(), **MlflowScoring(plane.form, self._desk).table()}
+
+    def _plain(self, plane: DataPlane, desk: Desk) -> Plain | None:
+        """What takes rows by their names for this model, or one of its pack."""
+        if plane.form is None or not plane.form.inputs:
+            return None
+        return Plain(plane.form, plane, desk, self._beside, self._fetches)
 
     @property
     def epoch(self) -> int:
@@ -197,9 +200,3 @@ def _content_problem(headers: Mapping[bytes, bytes], takes: tuple[bytes, ...]) -
     if headers.get(b"content-encoding", b"identity").lower() not in ENCODINGS:
         return refusal(415, "Send Content-Encoding: gzip, deflate or none.")
     return None
-
-
-def _outside() -> Fetches:
-    from skyloom.outbound.http import HttpOutbound  # its client is loaded only where pictures are fetched
-
-    return HttpOutbound()

@@ -117,7 +117,7 @@ class CsvReader:
             ),
         )
         for index, row in ragged.items():
-            reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
+            reason = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)} instead of {row.expected_columns}"
             self.rejects.add(self.source.name, numbers[index], reason, row.text)
         total = table.num_rows + len(ragged)
         self.rows_read += total

@@ -18,7 +18,7 @@ from skyloom.rooms.arrays.model import (
     SubmitArray,
 )
 from skyloom.rooms.jobs import rules as jobs_rules
-from skyloom.rooms.jobs.model import ENDED, Job, JobSpec, JobState, Reason
+from skyloom.rooms.jobs.model import ENDED, Job, JobSpec, JobState, JobStatus, Reason
 
 # So many jobs of one array are queued or run at a time, however large it is: enough to keep a pool busy between two looks.
 WINDOW = 256
@@ -163,6 +163,18 @@ def status(array: Array, progress: ArrayProgress, open_states: Mapping[int, JobS
         failures=progress.failures,
         **counts,
     )
+
+
+def held_up(status: ArrayStatus, open_states: Mapping[int, JobState]) -> int | None:
+    """The index whose job says what an array waits for of which nothing runs; none when it has something else to say."""
+    if status.num_running or status.message or status.state in ENDED:
+        return None
+    return min((index for index, state in open_states.items() if state is JobState.QUEUED), default=None)
+
+
+def told(status: ArrayStatus, first: JobStatus) -> ArrayStatus:
+    """An array that waits for what the first of its jobs waits for."""
+    return msgspec.structs.replace(status, reason=first.reason, message=first.message, next_action=first.next_action)
 
 
 def _state(array: Array, progress: ArrayProgress, counts: Mapping[str, int]) -> JobState:

@@ -138,7 +138,11 @@ class Arrays:
         progress = view.get(PROGRESS, array.id)
         assert progress is not None
         open_ = _open(view, array, progress)
-        return rules.status(array, _begun(progress, open_), {index: one.state for index, one in open_.items()})
+        status = rules.status(array, _begun(progress, open_), {index: one.state for index, one in open_.items()})
+        held = rules.held_up(status, {index: one.state for index, one in open_.items()})
+        if held is None:
+            return status
+        return rules.told(status, self._jobs.status(view, rules.job_id(array.id, held), array.project))
 
     def get(self, ask: model.GetArray, by: Caller) -> ArrayStatus:
         return self._store.read(lambda view: self.status(view, ask.array_id, by.project))

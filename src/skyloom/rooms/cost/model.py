@@ -90,7 +90,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: what the row is about; empty for tasks that belong to no such thing.
-        title: what people call it, where its name is only the id of a job.
+        title: what people call it, where its name is only the id of a job or an endpoint.
         num_tasks: how many tasks it sums up, of which ``num_running`` still run.
         duration_s: of all tasks together, to the microsecond.
         cpu_hours, gpu_hours, memory_gib_hours: resources held, times hours.

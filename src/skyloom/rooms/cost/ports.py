@@ -38,11 +38,11 @@ class Spenders(Protocol):
         ...
 
 
-class JobTitles(Protocol):
-    """Tells what jobs are called; the jobs room does, wired by the composition root."""
+class Titles(Protocol):
+    """Tells what jobs, or endpoints, are called; their rooms do, wired by the composition root."""
 
-    def __call__(self, view: Snapshot, jobs: Iterable[str], /) -> Mapping[str, str]:
-        """Return job id → its name, for those that are known. Reads ``view`` and nothing else."""
+    def __call__(self, view: Snapshot, ids: Iterable[str], /) -> Mapping[str, str]:
+        """Return id → its name, for those that are known. Reads ``view`` and nothing else."""
         ...
 
 

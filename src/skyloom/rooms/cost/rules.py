@@ -166,7 +166,7 @@ def report(
 
 
 def entitled(report: CostReport, titles: Mapping[str, str]) -> CostReport:
-    """A report whose rows say what people call the jobs that they are about."""
+    """A report whose rows say what people call the jobs or endpoints that they are about."""
     rows = tuple(msgspec.structs.replace(row, title=titles.get(row.name, "")) for row in report.rows)
     return msgspec.structs.replace(report, rows=rows)
 

@@ -13,7 +13,7 @@ from skyloom.rooms.cost import model, rules, tallies
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.forecast import MAX_DAYS, forecast
 from skyloom.rooms.cost.model import CostBy, LedgerEntry
-from skyloom.rooms.cost.ports import LEDGER, TALLIES, JobTitles, ModelsOfRuns, Unfinished
+from skyloom.rooms.cost.ports import LEDGER, TALLIES, ModelsOfRuns, Titles, Unfinished
 from skyloom.rooms.cost.prices import ANY_POOL, PriceHistory
 from skyloom.rooms.cost.pricing import Prices
 from skyloom.rooms.cost.usage import Usage
@@ -40,7 +40,7 @@ class Cost:
     Attributes:
         unfinished: tells which tasks still run. Set by the composition root, since it is made after this.
         models_of_runs: tells which models came of runs.
-        job_titles: tells what jobs are called.
+        titles: tell what jobs and endpoints are called.
     """
 
     def __init__(self, store: Store, clock: Clock, prices: Prices, budgets: Budgets) -> None:
@@ -50,7 +50,7 @@ class Cost:
         self._budgets = budgets
         self.unfinished: Unfinished = lambda view, project, now: ()
         self.models_of_runs: ModelsOfRuns = _none
-        self.job_titles: JobTitles = lambda view, jobs: {}
+        self.titles: Mapping[CostBy, Titles] = {}
 
     def handlers(self) -> Handlers:
         own: Handlers = {model.GetCost: Query(self.get), model.GetOutlook: Query(self.outlook)}
@@ -89,10 +89,9 @@ class Cost:
                 limit=ask.limit,
                 prices=history.book(ANY_POOL, now),
             )
-            if ask.by is not CostBy.JOB:
+            if (titles := self.titles.get(ask.by)) is None:
                 return report
-            titles = self.job_titles(view, [row.name for row in report.rows])
-            return rules.entitled(report, titles)
+            return rules.entitled(report, titles(view, [row.name for row in report.rows]))
 
         return self._store.read(work)
 

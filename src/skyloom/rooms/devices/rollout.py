@@ -24,6 +24,10 @@ class RolloutInTheWay(Conflict):
     """Another roll-out is at work on some of the same devices."""
 
 
+class NobodyMeant(InvalidInput):
+    """No device has the labels that a roll-out is for."""
+
+
 class StagesUnclear(InvalidInput):
     """The stages do not grow to all devices."""
 
@@ -88,7 +92,7 @@ class Rollout(Record, frozen=True, kw_only=True):
         patience_s: how long a device that calls may take to say how it fares; after that it counts as one that failed.
         stage: index of the current one.
         passed_at: since when the stage is healthy enough; None while it is not.
-        message: why it went back, or who paused it.
+        message: why it went back or ended before its last stage, or who paused it.
         final: how far it was when it ended; devices go on to other roll-outs.
     """
 
@@ -133,7 +137,8 @@ class CreateRollout(Operation[RolloutStatus], frozen=True, kw_only=True):
 
     Attributes:
         version: a version's number, id or alias; empty for the newest.
-        labels: devices with all of these; empty means every device.
+        labels: devices with all of these, of which there must be one, joined or not; empty means every device. One that comes later
+            gets it too while the roll-out lives.
         stages: percent of the devices, growing to 100.
         pause_s: how long a stage has to stay healthy before the next begins.
         min_healthy: share of the devices that tried it, which must be healthy.

@@ -85,6 +85,11 @@ class Rollouts:
     def create(self, tx: Transaction, ask: nouns.CreateRollout, by: Caller) -> RolloutStatus:
         version = self._version(tx, ask, by)
         devices = tx.select(DEVICES, {"project": by.project})
+        if nobody := rules.nobody_meant(devices, ask.labels):
+            raise nouns.NobodyMeant(
+                nobody,
+                next_action="Choose among these, see them all (skyloom device list), or let one in first: skyloom device enrol NAME.",
+            )
         for other in tx.select(ROLLOUTS, {"project": by.project, "state": _LIVE}):
             both = [
                 device.name

@@ -6,7 +6,7 @@ or repeated step changes nothing.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +18,7 @@ from skyloom.rooms.monitoring.model import MAX_BINS, Histogram, Latency, Traffic
 
 LATE_CALLS, OFFLINE_CALLS = 2.5, 10.0
 _GRACE_S = 5.0
-_NAMED = 10
+_NAMED, _NAMED_LABELS = 10, 20
 _OPEN = (DeviceOutcome.PENDING, DeviceOutcome.PROBATION)
 MOST = 2**53  # a `Count`
 
@@ -39,6 +39,26 @@ def state_of(device: Device, report: DeviceReport | None, now: float) -> DeviceS
 def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     """True when a device has all the labels of a selector."""
     return all(labels.get(name) == value for name, value in selector.items())
+
+
+def nobody_meant(devices: Iterable[Device], selector: Mapping[str, str]) -> str:
+    """Why a selector is for no device, and which labels there are, in words; "" when it is for one that was not retired."""
+    here = [device for device in devices if device.retired_at is None]
+    if any(matches(device.labels, selector) for device in here):
+        return ""
+    if not here:
+        return "There is no device."
+    wanted = " and ".join(f"{name}={value}" for name, value in selector.items())
+    return f"No device is {wanted}. {'; '.join(_known_values(name, here) for name in selector)}."
+
+
+def _known_values(name: str, devices: Sequence[Device]) -> str:
+    known = sorted({device.labels[name] for device in devices if name in device.labels})
+    more = f", and {len(known) - _NAMED_LABELS} more" if len(known) > _NAMED_LABELS else ""
+    if known:
+        return f"{name} is one of: {', '.join(known[:_NAMED_LABELS])}{more}"
+    names = sorted({label for device in devices for label in device.labels})[:_NAMED_LABELS]
+    return f"no device has the label {name}; there are: {', '.join(names) or 'none'}"
 
 
 # The outbox
@@ -135,6 +155,7 @@ class Seat:
         free: it may be told: it has joined, and no other roll-out is at work on it.
         outcome: what it said of what it was told; PENDING until it says something of the newest.
         near: it called lately.
+        gone: it was retired; nothing is to be hoped from it.
         name, said: what it is called, and with why it failed, in words.
     """
 
@@ -145,6 +166,7 @@ class Seat:
     free: bool = True
     outcome: DeviceOutcome = DeviceOutcome.PENDING
     near: bool = True
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +207,7 @@ def seat_of(device: Device, report: DeviceReport | None, rollout: Rollout, busy:
         free=not busy and state not in (DeviceState.ENROLLED, DeviceState.RETIRED),
         outcome=outcome,
         near=near,
+        gone=state is DeviceState.RETIRED,
         said=f"{device.name}: {why}" if why else "",
     )
 
@@ -232,6 +255,8 @@ def take_turn(rollout: Rollout, seats: Sequence[Seat], now: float) -> RolloutTur
     chosen = _chosen(rollout, seats)
     if chosen:
         return RolloutTurn(rollout.state, rollout.stage, None, "", chosen)
+    if all(seat.gone for seat in seats) and not counted.healthy + counted.failed:
+        return RolloutTurn(RolloutState.DONE, rollout.stage, None, "No device is left that it is for.")
     if counted.waiting or not counted.healthy + counted.failed:
         return RolloutTurn(rollout.state, rollout.stage, None, "")
     passed_at = now if rollout.passed_at is None else min(rollout.passed_at, now)  # clocks may be set back

@@ -58,6 +58,10 @@ class TooManyWaiting(LimitExceeded):
     """As many calls of the function wait as may wait."""
 
 
+class LetterEmpty(Conflict):
+    """A dead letter that cannot be sent again, because its arguments made way for others."""
+
+
 class CallKeyReused(Conflict):
     """A key came back with other arguments."""
 
@@ -111,9 +115,10 @@ class Invocation(Record, frozen=True, kw_only=True):
         attempts: how often it was sent.
         next_at: not before, Unix seconds.
         token_id: whose rights it is made with; empty for a task's.
-        answer: JSON, as text, once it succeeded; raw bytes as base64.
+        answer: JSON, as text, once it succeeded; raw bytes as base64. Empty, as ``arguments`` then are, when it made way for newer ones.
         message: why it is where it is.
         trigger: id of the trigger that made it, or "".
+        room: in which its arguments and its answer are counted once it ended; "" for none.
     """
 
     function: str
@@ -133,6 +138,7 @@ class Invocation(Record, frozen=True, kw_only=True):
     answer: str = ""
     message: str = ""
     trigger: str = ""
+    room: str = ""
     cause: Origin
 
 
@@ -208,6 +214,8 @@ class DeleteFunction(Operation[Done], frozen=True, kw_only=True):
 @operation("functions.invoke", Right.PREDICT, "POST /functions/{name}/invocations")
 class InvokeFunction(Operation[Invocation], frozen=True, kw_only=True):
     """Queue a call and return at once. It is made at least once; its result is kept for a day, as a dead letter for a week.
+
+    All that a project's ended calls hold is bounded (`SKYLOOM_ANSWER_SIZE`): the oldest answers make way for new ones, and say so.
 
     Attributes:
         method: the entry that is called; may be left out where there is one.

@@ -5,18 +5,26 @@ from typing import Protocol
 
 import msgspec
 
-from skyloom.ports.store import Collection
+from skyloom.ports.store import Collection, Record
 from skyloom.rooms.functions.model import CloudFunction, Invocation
+
+
+class AnswerRoom(Record, frozen=True, kw_only=True):
+    """How much the ended calls of a project hold together. Its id is the project."""
+
+    num_bytes: int
+
 
 FUNCTIONS = Collection("functions", CloudFunction, indexes=("name",), unique=("name",))
 INVOCATIONS = Collection(
     "invocations",
     Invocation,
-    indexes=("function", "function_id", "state", "next_at", "ended_at", "key"),
-    ordered=(("state", "next_at"),),
+    indexes=("function", "function_id", "state", "next_at", "ended_at", "key", "room"),
+    ordered=(("state", "next_at"), ("room", "ended_at")),
 )
+ANSWER_ROOMS = Collection("answer_rooms", AnswerRoom)
 
-COLLECTIONS = (FUNCTIONS, INVOCATIONS)
+COLLECTIONS = (FUNCTIONS, INVOCATIONS, ANSWER_ROOMS)
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):

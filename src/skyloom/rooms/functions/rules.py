@@ -126,6 +126,20 @@ def revived(invocation: Invocation, principal: str, token_id: str, now: float) -
     return _moved(invocation, InvocationState.QUEUED, {**news, "message": f"sent again by {principal}"})
 
 
+def room_of(invocation: Invocation, *, dead: bool | None = None) -> str:
+    """Where what it holds is counted: answers of its project by themselves, and dead letters, which stay when answers can go."""
+    is_dead = invocation.state is InvocationState.DEAD if dead is None else dead
+    return f"{invocation.project}/{'dead' if is_dead else 'answered'}"
+
+
+def emptied(invocation: Invocation, keep_bytes: int) -> Invocation:
+    """An ended call whose arguments and answer made way for newer ones."""
+    what = "The arguments" if invocation.state is InvocationState.DEAD else "It was answered; the answer"
+    why = f"{what} made way for newer ones: all that a project keeps of ended calls is {keep_bytes} bytes at most."
+    why = f"{invocation.message} {why}".strip()[-_MAX_WORDS:]
+    return changed(invocation, {"arguments": "", "answer": "", "room": "", "message": why})
+
+
 def _moved(invocation: Invocation, state: InvocationState, news: dict[str, Any]) -> Invocation:
     INVOCATION_MOVES.check(invocation.id, invocation.state, state)
     return changed(invocation, {"state": state, **news})

@@ -21,6 +21,7 @@ from skyloom.ports.store import Not, Scalar, Snapshot, Store, Transaction, Where
 from skyloom.rooms.cost import tallies
 from skyloom.rooms.cost.model import CostBy
 from skyloom.rooms.functions import model, rules
+from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.model import CloudFunction, FunctionStatus, Invocation, InvocationState
 from skyloom.rooms.functions.ports import FUNCTIONS, INVOCATIONS, Errand, ErrandResult, Errands
 from skyloom.rooms.registry.services import ServiceMethod
@@ -43,7 +44,14 @@ class Functions:
     """Functions of all projects, and the calls that wait for them."""
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, tenancy: Tenancy, serving: Serving, errands: Errands
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        tenancy: Tenancy,
+        serving: Serving,
+        errands: Errands,
+        ended: EndedCalls,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -51,6 +59,7 @@ class Functions:
         self._tenancy = tenancy
         self._serving = serving
         self._errands = errands
+        self._ended = ended
         self._of: dict[str, tuple[str, str]] = {}  # errand → function, project
         self._unsettled: list[ErrandResult] = []  # what came back, until it is written down
         self._prune_at = 0.0
@@ -117,7 +126,7 @@ class Functions:
         self._serving.stop(tx, StopEndpoint(name=function.endpoint_id), by)
         now, why = self._clock.now(), f"the function was deleted by {by.principal}"
         for waiting in tx.select(INVOCATIONS, {"function_id": function.id, "state": InvocationState.QUEUED}):
-            tx.update(INVOCATIONS, rules.dead(waiting, why, now))
+            self._ended.update(tx, rules.dead(waiting, why, now))
         tx.delete(FUNCTIONS, function.id)
         return Done()
 
@@ -231,11 +240,16 @@ class Functions:
         found = self.find_invocation(tx, ask.invocation_id, by.project)
         if found.state is not InvocationState.DEAD:
             return found
+        if not found.arguments:
+            raise model.LetterEmpty(
+                f"Invocation {found.id} cannot be sent again: its arguments made way for others.",
+                next_action="Call it anew; keep more of ended calls: SKYLOOM_ANSWER_SIZE.",
+            )
         function = self.find(tx, found.function, by.project)
         self.method(tx, function, found.method)
         _check_room(tx, function)
         fresh = rules.revived(found, by.principal, by.token_id, self._clock.now())
-        return tx.update(INVOCATIONS, changed(fresh, {"function_id": function.id}))
+        return self._ended.update(tx, changed(fresh, {"function_id": function.id}))
 
     # The loop
 
@@ -288,7 +302,7 @@ class Functions:
             settled = rules.dead(
                 settled, f"the function {settled.function} was deleted; {settled.message}", self._clock.now()
             )
-        tx.update(INVOCATIONS, settled)
+        self._ended.update(tx, settled)
 
     def _begin_due(self) -> float:
         due, wait_s = self._store.read(self._due)
@@ -342,11 +356,11 @@ class Functions:
             if function is None or endpoint is None or endpoint.stopped_by:
                 lost = f"the function {one.function} was stopped"
             if lost or endpoint is None:
-                tx.update(INVOCATIONS, rules.dead(one, lost, now))
+                self._ended.update(tx, rules.dead(one, lost, now))
                 return None
             methods = {method.name: method for method in self._serving.methods(tx, endpoint)}
             if one.method not in methods:
-                tx.update(INVOCATIONS, rules.dead(one, f"{one.function} has no entry {one.method} any more", now))
+                self._ended.update(tx, rules.dead(one, f"{one.function} has no entry {one.method} any more", now))
                 return None
             if not self._serving.url(endpoint):
                 tx.update(INVOCATIONS, changed(one, {"next_at": now + _NO_PORT_S}))
@@ -384,7 +398,7 @@ class Functions:
 
         def forget(tx: Transaction) -> None:
             for old_id in stale(tx):
-                tx.delete(INVOCATIONS, old_id)
+                self._ended.forget(tx, old_id)
 
         found = self._store.read(stale)
         if found:
@@ -411,7 +425,7 @@ def _check_room(view: Snapshot, function: CloudFunction) -> None:
 
 
 def _same(known: Invocation, method: ServiceMethod, arguments: str) -> Invocation:
-    if (known.method, known.arguments) != (method.name, arguments):
+    if known.method != method.name or known.arguments not in ("", arguments):  # "": they made way for others
         raise model.CallKeyReused(
             f"The key {known.key!r} was used for another call of {known.function}.",
             next_action="Use a new key for a new call.",

@@ -1,6 +1,6 @@
 """From a job to the plan that an engine is given: where its files lie, what it is told about itself, which secret it carries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from skyloom.ports.blobs import Blobs
@@ -8,6 +8,10 @@ from skyloom.ports.engine import TaskPlan
 from skyloom.rooms.jobs.model import Job, Task
 from skyloom.rooms.pools.model import Pool
 from skyloom.rooms.secrets.service import NOTHING_OPENED, Secrets
+
+
+def _nothing(_job: Job) -> Mapping[str, str]:
+    return {}
 
 
 def _for_ever(_job: Job, _task: Task) -> float | None:
@@ -26,6 +30,7 @@ class Plans:
         tables: folder of the tables of all datasets; a task is told it as ``SKYLOOM_TABLES``, and no job's record holds it.
         lasts_s: how long a task may run until its job's own budget is used up; its machine stops it then, should no control plane.
         secrets: opens those that a job asks for.
+        told_files: what else a job's tasks find in private files, and its record does not hold: name → text.
     """
 
     blobs: Blobs
@@ -35,6 +40,7 @@ class Plans:
     tables: str = ""
     secrets: Secrets | None = None
     lasts_s: Callable[[Job, Task], float | None] = _for_ever
+    told_files: Callable[[Job], Mapping[str, str]] = _nothing
 
     def task(self, job: Job, task: Task, pool: Pool) -> TaskPlan:
         """The plan of one task, for the pool that it is to run on."""
@@ -54,7 +60,7 @@ class Plans:
             entry=spec.entry,
             files={path: self.blobs.path(digest) or "" for path, digest in spec.files.items()},
             environment={**spec.environment, **told},
-            secret_files={"TOKEN": self.task_secret(task.id), **opened.files},
+            secret_files={"TOKEN": self.task_secret(task.id), **opened.files, **self.told_files(job)},
             secret_variables=opened.variables,
             shared_folder=f"{pool.shared_folder or self.shared_root}/{job.id}",
             resources=spec.resources,

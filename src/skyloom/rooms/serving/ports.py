@@ -1,11 +1,11 @@
 """What serving needs stored, and what it needs of the machine that its replicas run on."""
 
 from collections.abc import Collection as Several
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from skyloom.core.bounds import Digest
-from skyloom.ports.store import Collection
+from skyloom.ports.store import Collection, Snapshot
 from skyloom.rooms.serving.change import GatewayRun
 from skyloom.rooms.serving.load import LoadMemory
 from skyloom.rooms.serving.model import Endpoint, Replica, Revision
@@ -27,6 +27,12 @@ TALLIES = Collection("split_tallies", SplitTally)
 GATEWAYS = Collection("gateways", GatewayRun, indexes=("ended_at",))
 
 COLLECTIONS = (ENDPOINTS, REVISIONS, REPLICAS, CANARIES, TALLIES, GATEWAYS)
+
+
+def titles(view: Snapshot, endpoints: Iterable[str]) -> dict[str, str]:
+    """Endpoint id → its name, for those that are known."""
+    found = (view.get(ENDPOINTS, one) for one in endpoints if one.startswith("ep_"))
+    return {one.id: one.name for one in found if one is not None}
 
 
 class ReplicaFiles(Protocol):

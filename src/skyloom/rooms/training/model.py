@@ -35,6 +35,10 @@ class TargetMissing(InvalidInput):
     """The dataset version has no such column."""
 
 
+class NotSplit(InvalidInput):
+    """The rows of the dataset version are not divided into those to train on and those to judge by."""
+
+
 class TableSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where a dataset version lies: a table and its version there. Where the tables are, a task is told by its machine."""
 

@@ -4,12 +4,14 @@ import msgspec
 
 from skyloom.core import digests
 from skyloom.ports.engine import Entry, PythonFile, PythonModule
+from skyloom.rooms.data.making import SPLIT_COLUMN
 from skyloom.rooms.jobs.model import JobSpec
 from skyloom.rooms.jobs.rules import check_labels
 from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.tracking.model import Run
 from skyloom.rooms.training.model import (
     FoundVersion,
+    NotSplit,
     TableSource,
     TargetMissing,
     Train,
@@ -45,12 +47,17 @@ def check(ask: Train) -> None:
         )
 
 
-def check_target(ask: Train, found: FoundVersion) -> None:
-    """Raise `TargetMissing` unless the dataset version has the target."""
+def check_version(ask: Train, found: FoundVersion) -> None:
+    """Raise `TargetMissing` unless the dataset version has the target, and `NotSplit` when a recipe would find no parts in it."""
     if ask.target and ask.target not in found.columns:
         raise TargetMissing(
             f"Version {found.number} of {found.dataset} has no column {ask.target!r}.",
             next_action=f"Its columns are: {', '.join(found.columns[:50])}.",
+        )
+    if ask.recipe and SPLIT_COLUMN not in found.columns:
+        raise NotSplit(
+            f"Version {found.number} of {found.dataset} has no splits to train on and to judge by.",
+            next_action=f"Split it first: skyloom data split {found.dataset}.",
         )
 
 

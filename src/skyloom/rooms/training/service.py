@@ -60,5 +60,5 @@ class Training:
         if not ask.dataset:
             return None
         found = self._find_version(view, by.project, ask.dataset, ask.version)
-        rules.check_target(ask, found)
+        rules.check_version(ask, found)
         return found

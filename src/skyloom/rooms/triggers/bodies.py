@@ -1,13 +1,22 @@
 """What callers of signed addresses sent, kept beside the log of events: for so long and so much, where events outlive it.
 
-A body is gone when what it set off has begun. One whose delivery was refused stays for another try, until it is old, or until others need
-its room. So what there is waits for its turn, or for somebody to look.
+A body is gone when what it set off has begun, or, of a job, has ended. One whose delivery was refused stays for another try, until it is
+old, or until others need its room. So what there is waits for its turn, or for somebody to look.
 """
 
-from skyloom.core.events import Event, HookCalled
+from skyloom.core.events import Event, HookCalled, JobEnded
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store, Transaction, Where, changed
-from skyloom.rooms.triggers.model import HookRoomFull, Trigger
+from skyloom.rooms.jobs.model import Job
+from skyloom.rooms.triggers.model import (
+    BODY_FILE,
+    BODY_VARIABLE,
+    HookBodyGone,
+    HookRoomFull,
+    Run,
+    RunTemplateJob,
+    Trigger,
+)
 from skyloom.rooms.triggers.ports import HOOK_BODIES, HOOK_ROOM, HookBody, HookRoom
 
 _ROOM = "hooks"
@@ -65,8 +74,35 @@ class HookBodies:
         return f"what the caller sent is gone: it is kept for {self._keep_s / 86_400:g} days"
 
     def done(self, tx: Transaction, event: Event) -> None:
-        """What it set off has begun, or never will."""
+        """What it set off never will begin."""
         self.drop(tx, body_of(event))
+
+    def begun(self, tx: Transaction, body_id: str, run: Run, began: str) -> None:
+        """What it set off has begun: a job reads it when it starts, all else has what it needs."""
+        found = tx.get(HOOK_BODIES, body_id) if body_id else None
+        if found is not None and isinstance(run, RunTemplateJob):
+            tx.update(HOOK_BODIES, changed(found, {"job_id": began, "refused": False}))
+        elif found is not None:
+            self._forget(tx, found)
+
+    def files_for(self, job: Job) -> dict[str, str]:
+        """What a task of a job is given as a file. Raises `HookBodyGone` when that was too old, or another's."""
+        body_id = job.spec.environment.get(BODY_VARIABLE, "")
+        if not body_id:
+            return {}
+        found = self._store.read(lambda view: view.get(HOOK_BODIES, body_id))
+        if found is None or found.project != job.project:
+            raise HookBodyGone(
+                f"What set off job {job.id} cannot be read: {self.gone()}, and until its job has ended.",
+                next_action="Have the trigger's address called again.",
+            )
+        return {BODY_FILE: found.text}
+
+    def on_job_ended(self, tx: Transaction, event: Event) -> None:
+        """Forget what a job was set off with, in the transaction that ends it."""
+        if isinstance(event.body, JobEnded):
+            for found in tx.select(HOOK_BODIES, {"job_id": event.subject}):
+                self._forget(tx, found)
 
     def drop(self, tx: Transaction, body_id: str) -> None:
         """Forget one; does nothing when it is gone."""
@@ -79,8 +115,8 @@ class HookBodies:
             tx.update(HOOK_BODIES, changed(found, {"refused": True}))
 
     def pass_over(self, tx: Transaction, trigger_id: str, *, refused: bool) -> None:
-        """Forget what waits for a trigger, or what it refused. Of very many some stay until they are old."""
-        where: Where = {"trigger_id": trigger_id, "refused": refused}
+        """Forget what waits for a trigger, or what it refused. Of very many some stay until they are old. What jobs have stays."""
+        where: Where = {"trigger_id": trigger_id, "refused": refused, "job_id": ""}
         for found in tx.select(HOOK_BODIES, where, limit=_MOST_AT_ONCE):
             self._forget(tx, found)
 

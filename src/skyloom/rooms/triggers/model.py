@@ -21,6 +21,8 @@ MAX_HOOK_BYTES = 32 * 2**10
 TOLERANCE_S = 300.0
 NUM_KEPT = 100
 EVENT_VARIABLE = "SKYLOOM_EVENT"
+# Names what the caller of a hook sent; a task finds it in the file that ``SKYLOOM_EVENT_BODY_FILE`` names.
+BODY_VARIABLE, BODY_FILE = "SKYLOOM_EVENT_BODY", "EVENT_BODY"
 
 
 class TriggerMissing(NotFound):
@@ -57,6 +59,10 @@ class TooManyHookCalls(LimitExceeded):
 
 class HookRoomFull(LimitExceeded):
     """What was sent to signed addresses and waits for its triggers has all the room that there is for it."""
+
+
+class HookBodyGone(NotFound):
+    """What a caller sent, and a job is to be given, is not kept any more."""
 
 
 class HookBodyRefused(InvalidInput):
@@ -119,6 +125,9 @@ class RunTemplateJob(
     msgspec.Struct, frozen=True, kw_only=True, tag="job-template", tag_field="type", omit_defaults=True
 ):
     """Run a job of a template as it is applied then; the variable ``SKYLOOM_EVENT`` is the event, as JSON.
+
+    What the caller of a hook sent is not part of it, but a private file of each task, which ``SKYLOOM_EVENT_BODY_FILE`` names: the record
+    of a job is kept for ever, that file no longer than the task.
 
     Attributes:
         job: which of its jobs; may be left out where there is one.

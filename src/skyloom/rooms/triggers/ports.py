@@ -17,6 +17,7 @@ class HookBody(Record, frozen=True, kw_only=True):
     Attributes:
         size_bytes: what it takes here, the record around it included.
         refused: its delivery was refused, and may be asked for again.
+        job_id: of the job that it set off, whose tasks are given it; it goes when that has ended.
     """
 
     trigger_id: str
@@ -24,6 +25,7 @@ class HookBody(Record, frozen=True, kw_only=True):
     size_bytes: int
     text: str
     refused: bool = False
+    job_id: str = ""
 
 
 class HookRoom(Record, frozen=True, kw_only=True):
@@ -35,7 +37,9 @@ class HookRoom(Record, frozen=True, kw_only=True):
 TRIGGERS = Collection("triggers", Trigger, indexes=("name", "state"), unique=("name",))
 DELIVERIES = Collection("deliveries", Delivery, indexes=("trigger_id", "number"))
 HOOKS_SEEN = Collection("hooks_seen", HookSeen, indexes=("at", "trigger_id"))
-HOOK_BODIES = Collection("hook_bodies", HookBody, indexes=("at", "trigger_id", "refused"), ordered=(("refused", "at"),))
+HOOK_BODIES = Collection(
+    "hook_bodies", HookBody, indexes=("at", "trigger_id", "refused", "job_id"), ordered=(("refused", "at"),)
+)
 HOOK_ROOM = Collection("hook_room", HookRoom)
 
 COLLECTIONS = (TRIGGERS, DELIVERIES, HOOKS_SEEN, HOOK_BODIES, HOOK_ROOM)

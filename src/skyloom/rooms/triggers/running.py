@@ -19,7 +19,16 @@ from skyloom.rooms.registry.services import ServiceMethod
 from skyloom.rooms.templates.model import PartKind
 from skyloom.rooms.templates.service import Templates
 from skyloom.rooms.triggers import model, rules
-from skyloom.rooms.triggers.model import EVENT_VARIABLE, Happening, Run, RunBatch, RunFunction, RunTemplateJob, Trigger
+from skyloom.rooms.triggers.model import (
+    BODY_VARIABLE,
+    EVENT_VARIABLE,
+    Happening,
+    Run,
+    RunBatch,
+    RunFunction,
+    RunTemplateJob,
+    Trigger,
+)
 
 _MAX_VARIABLE = 32_000
 
@@ -60,14 +69,18 @@ class Runner:
             return str(gone)
         return ""
 
-    def run(self, tx: Transaction, trigger: Trigger, event: TriggerEvent, by: Caller) -> str:
-        """Begin it; returns the id of what was begun. Raises whatever refuses it, and then nothing is begun."""
+    def run(self, tx: Transaction, trigger: Trigger, event: TriggerEvent, by: Caller, body_id: str = "") -> str:
+        """Begin it; returns the id of what was begun. Raises whatever refuses it, and then nothing is begun.
+
+        Args:
+            body_id: of the event's body where that is kept by itself: a job is told this instead, for its record is kept for ever.
+        """
         if isinstance(trigger.run, RunFunction):
             return self._call(tx, trigger, trigger.run, event, by)
         cause = Origin(id=event.id, depth=event.depth)
         with because(cause):
             if isinstance(trigger.run, RunTemplateJob):
-                return self._submit(tx, trigger, trigger.run, event, by)
+                return self._submit(tx, trigger, trigger.run, event, by, body_id)
             order = rules.order_for(trigger.run, Happening(event.kind), event.facts)
             return self._batch.run(tx, RunPredictions(order=order), by).draft.job_id
 
@@ -101,17 +114,19 @@ class Runner:
             )
         return method
 
-    def _submit(self, tx: Transaction, trigger: Trigger, run: RunTemplateJob, event: TriggerEvent, by: Caller) -> str:
+    def _submit(
+        self, tx: Transaction, trigger: Trigger, run: RunTemplateJob, event: TriggerEvent, by: Caller, body_id: str
+    ) -> str:
         spec = self._job(tx, run, trigger.project).spec
-        text = msgspec.json.encode(event).decode()
+        told = msgspec.structs.replace(event, body="") if body_id else event
+        text = msgspec.json.encode(told).decode()
         if len(text) > _MAX_VARIABLE:
             raise model.TriggerUnclear(
                 f"The event has {len(text)} characters, more than a variable holds.",
                 next_action="Send less to the trigger's address, or run a function.",
             )
-        fresh: JobSpec = msgspec.structs.replace(
-            spec, after=(), deadline_at=None, environment={**spec.environment, EVENT_VARIABLE: text}
-        )
+        environment = {**spec.environment, EVENT_VARIABLE: text, **({BODY_VARIABLE: body_id} if body_id else {})}
+        fresh: JobSpec = msgspec.structs.replace(spec, after=(), deadline_at=None, environment=environment)
         return self._jobs.submit(tx, SubmitJob(spec=fresh), by).job.id
 
     def _job(self, view: Snapshot, run: RunTemplateJob, project: str) -> Job:

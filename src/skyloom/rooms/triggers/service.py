@@ -187,8 +187,8 @@ class Triggers:
         if found.began:
             self._functions.retry(tx, RetryInvocation(invocation_id=found.began), by)
         else:
-            began = self._runner.run(tx, trigger, self._whole(tx, found), by)
-            self._bodies.drop(tx, found.body_id)
+            began = self._runner.run(tx, trigger, self._whole(tx, found), by, found.body_id)
+            self._bodies.begun(tx, found.body_id, trigger.run, began)
             found = tx.update(DELIVERIES, changed(found, {"began": began, "message": ""}))
         return _told(tx, found)
 
@@ -352,9 +352,9 @@ class Triggers:
             if body is None:
                 return self._write(tx, trigger, number, told, "", self._bodies.gone(), now, body_id)
             whole = msgspec.structs.replace(told, body=body)
-            began = self._runner.run(tx, trigger, whole, self._as(trigger))
+            began = self._runner.run(tx, trigger, whole, self._as(trigger), body_id)
             self._write(tx, trigger, number, told, began, "", now, body_id)
-            self._bodies.done(tx, event)
+            self._bodies.begun(tx, body_id, trigger.run, began)
             touched.update(tx.touched)
             return True
 

@@ -1,0 +1,65 @@
+"""What ended calls hold: their arguments and answers, a bounded number of bytes for each project.
+
+When a project's room is full, the oldest answers make way for new ones, and where there is none left the oldest dead letters. The call
+itself stays as long as it would have: its state, its key and the reason can be seen, and its key still makes no second call.
+"""
+
+from skyloom.ports.store import Snapshot, Transaction, changed
+from skyloom.rooms.functions import rules
+from skyloom.rooms.functions.model import ENDED, Invocation
+from skyloom.rooms.functions.ports import ANSWER_ROOMS, INVOCATIONS, AnswerRoom
+
+_AT_ONCE = 100
+
+
+class EndedCalls:
+    """Ended calls of all projects.
+
+    Args:
+        keep_bytes: of a project's arguments and answers together. When it was made smaller, each call that ends lets a hundred go.
+    """
+
+    def __init__(self, keep_bytes: int) -> None:
+        self._keep_bytes = keep_bytes
+
+    def update(self, tx: Transaction, one: Invocation) -> Invocation:
+        """Write down a call that has ended, or that is queued again after it had; what holds too much makes way."""
+        before = tx.get(INVOCATIONS, one.id)
+        one = changed(one, {"room": rules.room_of(one) if one.state in ENDED else ""})
+        kept = tx.update(INVOCATIONS, one)
+        self._count(tx, one.project, _held_bytes(one) - (_held_bytes(before) if before else 0))
+        for room in (rules.room_of(one, dead=False), rules.room_of(one, dead=True)):
+            self._make_way(tx, room, one.project)
+        return tx.get(INVOCATIONS, one.id) or kept
+
+    def forget(self, tx: Transaction, invocation_id: str) -> None:
+        """Forget one; does nothing when it is gone."""
+        found = tx.get(INVOCATIONS, invocation_id)
+        if found is not None:
+            tx.delete(INVOCATIONS, found.id)
+            self._count(tx, found.project, -_held_bytes(found))
+
+    def _make_way(self, tx: Transaction, room: str, project: str) -> None:
+        if self._held(tx, project) <= self._keep_bytes:
+            return
+        for old in tx.select(INVOCATIONS, {"room": room}, order="ended_at", limit=_AT_ONCE):
+            if self._held(tx, project) <= self._keep_bytes:
+                return
+            tx.update(INVOCATIONS, rules.emptied(old, self._keep_bytes))
+            self._count(tx, project, -_held_bytes(old))
+
+    def _held(self, view: Snapshot, project: str) -> int:
+        found = view.get(ANSWER_ROOMS, project)
+        return found.num_bytes if found else 0
+
+    def _count(self, tx: Transaction, project: str, more_bytes: int) -> None:
+        found = tx.get(ANSWER_ROOMS, project)
+        if found is None:
+            tx.insert(ANSWER_ROOMS, AnswerRoom(id=project, project=project, num_bytes=more_bytes))
+        elif more_bytes:
+            tx.update(ANSWER_ROOMS, changed(found, {"num_bytes": found.num_bytes + more_bytes}))
+
+
+def _held_bytes(one: Invocation) -> int:
+    """What it takes of its project's room; a call that waits takes nothing of it."""
+    return len(one.arguments.encode()) + len(one.answer.encode()) if one.room else 0
