@@ -52,6 +52,7 @@ from skyloom.rooms.functions.ended import EndedCalls
 from skyloom.rooms.functions.service import Functions
 from skyloom.rooms.jobs import ports as jobs_ports
 from skyloom.rooms.jobs.bounds import OpenWorkers
+from skyloom.rooms.jobs.contact import Contact
 from skyloom.rooms.jobs.hands import PoolHands
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -181,7 +182,8 @@ class Embedded:
         workers = OpenWorkers(settings.max_workers)
         self._jobs = Jobs(store, clock, ids, writer, self._fleet, self.blobs, waits, secrets, self._budgets, workers)
         launches = self._launches = Launches(store, clock, writer, self._fleet, plans, waits, PoolHands())
-        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, waits, budgets=self._budgets)
+        contact = Contact(self._fleet, PoolHands())
+        self._job_loop = JobLoop(store, clock, writer, self._fleet, launches, contact, waits, budgets=self._budgets)
         self._tenancy.project_of_live_task = self._jobs.project_of_live_task
         self._arrays = Arrays(store, clock, ids, self.blobs, self._jobs, settings.max_arrays)
         self._schedules = Schedules(

@@ -9,6 +9,7 @@ from skyloom.ports.clock import Clock
 from skyloom.ports.door import Outbox
 from skyloom.ports.engine import Engine
 from skyloom.ports.store import Store
+from skyloom.rooms.jobs.contact import Contact
 from skyloom.rooms.jobs.hands import Hands, OwnHands
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.loop import JobLoop
@@ -48,6 +49,7 @@ def job_rooms(
     fleet: Fleet | None = None,
     waits: Waits | None = None,
     hands: Hands | None = None,
+    eyes: Hands | None = None,
 ) -> tuple[Jobs, JobLoop]:
     """Wire them as the composition root does."""
     secrets = Secrets(store, clock, ids, AesGcmSealer(), b"k" * 32)
@@ -57,4 +59,5 @@ def job_rooms(
     fleet = fleet or Fleet(engine, no_engine, NoTokens(), lambda name: None)
     jobs = Jobs(store, clock, ids, writer, fleet, blobs, waits, secrets)
     launches = Launches(store, clock, writer, fleet, plans, waits, hands or OwnHands())
-    return jobs, JobLoop(store, clock, writer, fleet, launches, waits)
+    contact = Contact(fleet, eyes or OwnHands(), patience_s=0.02)
+    return jobs, JobLoop(store, clock, writer, fleet, launches, contact, waits)

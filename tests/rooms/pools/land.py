@@ -70,6 +70,7 @@ class Land(Workshop):
         self.folder = folder
         self.clusters = {f"ray://{name}:10001": Cluster(now=self.clock.now) for name in "abc"}
         self.hands: Hands = OwnHands()
+        self.eyes: Hands = OwnHands()
         self.start()
 
     def start(self) -> None:
@@ -82,7 +83,16 @@ class Land(Workshop):
         self.prices = Prices(self.store, self.clock, CountingIds())
         self.prices.pools = pool_names
         self.jobs, self.loop = job_rooms(
-            self.store, self.clock, self.ids, outbox, self.engine, self.blobs, self.plans, self.fleet, hands=self.hands
+            self.store,
+            self.clock,
+            self.ids,
+            outbox,
+            self.engine,
+            self.blobs,
+            self.plans,
+            self.fleet,
+            hands=self.hands,
+            eyes=self.eyes,
         )
         self.launches = self.loop._launches
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from skyloom.core.errors import SkyloomError, Unavailable
-from skyloom.ports.engine import GangPlan
+from skyloom.ports.engine import GangPlan, NoRoomNow, Observation
 from skyloom.rooms.jobs.hands import PoolHands
 from skyloom.rooms.jobs.model import CancelJob, JobState
 from skyloom.rooms.pools.model import RemovePool
@@ -28,11 +29,21 @@ class Slow(Cluster):
         self.free = threading.Event()
         self.order: list[str] = []
         self.told_to_stop: list[str] = []
+        self.looked = threading.Semaphore(0)
+        self.sees = threading.Event()
+        self.sees.set()
         self.breaks: SkyloomError | None = None
 
     def stop(self, task_ids: Sequence[str], *, force: bool = False) -> None:
         self.told_to_stop.extend(task_ids)
         super().stop(task_ids, force=force)
+
+    def observe(self, task_ids: Sequence[str]) -> dict[str, Observation]:
+        seen = super().observe(task_ids)
+        if not self.sees.is_set():
+            self.looked.release()
+            assert self.sees.wait(_LONGEST_S)
+        return seen
 
     def launch(self, gang: GangPlan) -> None:
         self.order.append(gang.gang_id)
@@ -41,6 +52,18 @@ class Slow(Cluster):
         if self.breaks is not None:
             raise self.breaks
         super().launch(gang)
+
+
+class Eyes(PoolHands):
+    """Hands that keep count of what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: Counter[str] = Counter()
+
+    def give(self, pool: str, work: Callable[[], None]) -> None:
+        self.given[pool] += 1
+        super().give(pool, work)
 
 
 class Country(Land):
@@ -57,7 +80,7 @@ class Country(Land):
         self.rounds(1)
 
     def begin(self) -> None:
-        self.hands = PoolHands()
+        self.hands, self.eyes = PoolHands(), Eyes()
         self.start()
         self.launches.done = self.come.release
 
@@ -87,7 +110,9 @@ def country(tmp_path: Path) -> Iterator[Country]:
     country = Country(tmp_path / "pools")
     yield country
     country.far.free.set()
+    country.far.sees.set()
     country.hands.close()
+    country.eyes.close()
 
 
 def test_launch_that_takes_long_holds_up_no_other_pool(country: Country) -> None:
@@ -210,3 +235,55 @@ def test_pool_that_is_given_up_while_a_gang_is_sent_leaves_it_to_the_next(countr
         2,
         "near",
     )
+
+
+def test_pool_that_is_slow_to_answer_holds_up_no_other_and_is_heard_when_it_does(country: Country) -> None:
+    country.far.free.set()
+    there = country.submit(pools=("far",))
+    country.until(lambda: country.of(there).state is JobState.RUNNING)
+    country.far.finish(f"{there}.1.0")
+    country.far.sees.clear()
+    country.loop.tick()
+    assert country.far.looked.acquire(timeout=_LONGEST_S)
+    asked = country.eyes.given["far"]
+    here, near = country.submit(pools=("local",)), country.submit(pools=("near",))
+    country.until(lambda: {country.of(job).state for job in (here, near)} == {JobState.RUNNING})
+    country.cancel(here)
+    country.until(lambda: country.of(here).state is JobState.CANCELLED)
+    assert country.of(there).state is JobState.RUNNING
+    assert country.eyes.given["far"] == asked  # it is asked one thing at a time
+    country.far.sees.set()
+    country.until(lambda: country.of(there).state is JobState.SUCCEEDED)
+
+
+def test_gang_that_was_found_absent_late_is_sent_again_once(country: Country) -> None:
+    country.far.free.set()
+    country.far.breaks = NoRoomNow("Somebody else uses it.", next_action="Wait.")
+    job = country.submit(pools=("far",))
+    country.rounds(1)
+    country.came()
+    country.far.sees.clear()
+    country.loop.tick()
+    assert country.far.looked.acquire(timeout=_LONGEST_S)
+    country.far.breaks = None
+    country.rounds(3)
+    assert country.far.order == [f"{job}.1"] and country.of(job).state is JobState.STARTING
+    country.far.sees.set()
+    country.until(lambda: country.of(job).state is JobState.RUNNING)
+    assert country.far.order == [f"{job}.1"] * 2 and len(country.far.launched) == 1
+
+
+def test_pool_that_falls_silent_while_it_is_looked_at_is_down_and_keeps_its_tasks(country: Country) -> None:
+    country.far.free.set()
+    there = country.submit(pools=("far",))
+    country.until(lambda: country.of(there).state is JobState.RUNNING)
+    country.far.sees.clear()
+    country.loop.tick()
+    assert country.far.looked.acquire(timeout=_LONGEST_S)
+    country.far.down = True
+    country.far.sees.set()
+    country.until(lambda: not country.fleet.is_up("far"))
+    assert country.of(there).state is JobState.RUNNING
+    country.far.down = False
+    country.far.finish(f"{there}.1.0")
+    country.until(lambda: country.of(there).state is JobState.SUCCEEDED)

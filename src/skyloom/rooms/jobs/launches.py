@@ -110,8 +110,9 @@ class Launches:
 
     def _is_wanted(self, asked: Launch) -> bool:
         """Whether it is still to start: its turn may have come long after it was asked for."""
-        stored = self._store.read(lambda view: [view.get(TASKS, task.id) for task in asked.gang])
-        return any(task is not None and task.state is TaskState.STARTING for task in stored)
+        starting = {"job_id": asked.job.id, "state": TaskState.STARTING}
+        found = self._store.read(lambda view: view.select(TASKS, starting))
+        return any(task.attempt == asked.job.attempt for task in found)
 
     def _send(self, job: Job, gang: Sequence[Task], pool: str) -> None:
         engine, about = self._fleet.engine(pool), self._fleet.links()[pool].pool

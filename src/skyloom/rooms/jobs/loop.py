@@ -8,33 +8,32 @@ id at most once), and what was done but not committed is seen again.
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from skyloom.core.errors import SkyloomError, StorageFull, Unavailable
 from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS
-from skyloom.ports.engine import Observation, TaskPhase
+from skyloom.ports.engine import TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.ports import PRICES
 from skyloom.rooms.cost.prices import PriceHistory
 from skyloom.rooms.jobs import demands, growth, rules, settling
+from skyloom.rooms.jobs.contact import Contact
 from skyloom.rooms.jobs.launches import Launches
 from skyloom.rooms.jobs.mirror import Mirror
-from skyloom.rooms.jobs.model import Halt, Job, Reason, Task, TaskState
+from skyloom.rooms.jobs.model import Halt, Job, Reason, TaskState
 from skyloom.rooms.jobs.picture import Picture
 from skyloom.rooms.jobs.ports import JOBS, TASKS
 from skyloom.rooms.jobs.turns import Turns
 from skyloom.rooms.jobs.waits import Waiting, Waits
 from skyloom.rooms.jobs.writing import JobWriter, write_each
 from skyloom.rooms.pools.fleet import Fleet
-from skyloom.rooms.pools.model import LOCAL, PoolDown
+from skyloom.rooms.pools.model import LOCAL
 from skyloom.rooms.pools.ports import POOLS
 from skyloom.rooms.scheduling.model import Cause, Decision, Placement
 from skyloom.rooms.scheduling.ports import current_rulebook
@@ -44,6 +43,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _IDLE_S, _BUSY_S, _EAGER_S = 1.0, 0.2, 0.03
+_MOVING = (TaskState.STARTING, TaskState.STOPPING)
 _ANEW_S = 60.0  # after this long the copy of the store is made anew
 _REPLAYED = 1_000  # and before every forecast
 _EXPLAINED = 200  # of those that wait, from the head of the queue
@@ -62,6 +62,7 @@ class JobLoop:
         writer: JobWriter,
         fleet: Fleet,
         launches: Launches,
+        contact: Contact,
         waits: Waits,
         budgets: Budgets | None = None,
     ) -> None:
@@ -71,6 +72,7 @@ class JobLoop:
         self._fleet = fleet
         self._waits = waits
         self._launches = launches
+        self._contact = contact
         self._budgets = budgets
         self._judge_at = float("-inf")
         self._mirror = Mirror()
@@ -96,7 +98,7 @@ class JobLoop:
                 live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
                 engine.stop([key for key in alive if key not in live], force=True)
             except Exception as trouble:
-                self._distrust(name, trouble)
+                self._contact.distrust(name, trouble)
             else:
                 self._adopted.add(added)
 
@@ -107,16 +109,17 @@ class JobLoop:
             self._launches.collect()
             turns = self._catch_up()
             under_way = self._launches.under_way()
-            held = (task for gang in self._mirror.held() for task in gang.tasks)
-            states = {task.state for task in held if task.id not in under_way}
+            held = [task for gang in self._mirror.held() for task in gang.tasks if task.id not in under_way]
+            prompt = {pool: self._contact.is_prompt(pool) for pool in {task.pool or LOCAL for task in held}}
+            moving = any(task.state in _MOVING and prompt[task.pool or LOCAL] for task in held)
             settled = self._settle()
             if settled:
                 turns = self._catch_up()
             moved = self._place(turns)
             look_again_s = self._keep_budgets(changed=settled or moved)
-            if moved or states & {TaskState.STARTING, TaskState.STOPPING}:
+            if moved or moving:
                 return min(_EAGER_S, look_again_s)
-            return min(_BUSY_S if states else _IDLE_S, look_again_s)
+            return min(_BUSY_S if held else _IDLE_S, look_again_s)
 
     def picture(self) -> Picture | None:
         """What is open now, for a forecast; None when nothing waits or runs."""
@@ -155,51 +158,23 @@ class JobLoop:
         self._turns = turns
         return turns
 
-    def _observe(self, tasks: Iterable[Task]) -> dict[str, Observation]:
-        """What the engines see; nothing about tasks of a pool that is down: they stay as they are."""
-        seen: dict[str, Observation] = {}
-        for pool, ids in _by_pool(tasks).items():
-            try:
-                seen.update(self._fleet.engine(pool).observe(ids))
-            except Exception as trouble:
-                self._distrust(pool, trouble)
-        return seen
-
-    def _distrust(self, pool: str, trouble: Exception) -> None:
-        """A pool that fails, in whatever way, counts as down and holds up no other; what fails on this machine is told as it is."""
-        if isinstance(trouble, StorageFull) or (pool == LOCAL and not isinstance(trouble, Unavailable)):
-            raise trouble
-        if not isinstance(trouble, SkyloomError):
-            log.error("pool %s fails", pool, exc_info=trouble)
-            trouble = PoolDown(f"Asking pool {pool} failed.", next_action="Read the control plane's log.")
-        self._fleet.suspect(pool, trouble)
-
     # --- what it means ---------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> bool:
         """Write down what was seen and do what follows from it; True when something changed."""
         gangs, now = self._mirror.held(), self._clock.now()
-        under_way = (
-            self._launches.under_way()
-        )  # asked first: nothing is concluded about what may start while it is looked at
-        seen = self._observe(task for gang in gangs for task in gang.tasks if task.id not in under_way)
+        under_way = self._launches.under_way()  # asked first: of what may start meanwhile nothing is concluded
+        seen = self._contact.observe(task for gang in gangs for task in gang.tasks if task.id not in under_way)
         decisions = [(gang, settling.settle(gang.job, gang.tasks, seen, now)) for gang in gangs]
         to_write = [(gang.job, made) for gang, made in decisions if made.changes]
         written = self._each(to_write, lambda tx, pair: self._write(tx, *pair))
         agreed = [(gang, made) for gang, made in decisions if written.get(gang.job.id, not made.changes)]
         stopping = (task for gang, made in agreed for task in gang.tasks if task.id in made.stop)
-        self._stop(task for task in stopping if task.id not in under_way)  # those are told when they are there
+        self._contact.stop(task for task in stopping if task.id not in under_way)  # those are told when they are there
         for gang, made in agreed:
             if made.launch:
                 self._launches.launch(gang.job, gang.tasks)
         return bool(to_write)
-
-    def _stop(self, tasks: Iterable[Task]) -> None:
-        for pool, ids in _by_pool(tasks).items():
-            try:
-                self._fleet.engine(pool).stop(ids)
-            except Exception as trouble:
-                self._distrust(pool, trouble)  # asked again every round, until it is reached
 
     def _each(self, pairs: Sequence[tuple[Job, P]], work: Callable[[Transaction, tuple[Job, P]], R]) -> dict[str, R]:
         return write_each(self._store, work, [(pair[0].id, pair) for pair in pairs])
@@ -324,13 +299,6 @@ class JobLoop:
 def _is_as_read(tx: Transaction, job: Job) -> bool:
     fresh = tx.get(JOBS, job.id)
     return fresh is not None and fresh.version == job.version
-
-
-def _by_pool(tasks: Iterable[Task]) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for task in tasks:
-        found[task.pool or LOCAL].append(task.id)
-    return found
 
 
 def _past(view: Snapshot, limit: int = _REMEMBERED) -> list[Event]:

@@ -50,7 +50,7 @@ class Hearing:
             self._written.update(due)
         for known in (self._heard, self._written, self._silent_since):
             for name in known.keys() - links.keys():
-                del known[name]
+                known.pop(name, None)  # or it was added meanwhile: heard of again in the next round
 
     def silent_s(self, pool: str) -> float:
         """For how long a pool was asked in vain by this process; 0 for one that answered the last time."""
