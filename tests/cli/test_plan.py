@@ -99,7 +99,7 @@ def test_plan_says_that_earlier_errors_widened_its_interval() -> None:
         (("--deadline", "0s"), "is in the past"),
         (("--deadline", "2001-01-31T18:00"), "is in the past"),
         (("--deadline=-2h",), "is in the past"),
-        (("--deadline", "soon"), "is not a duration"),
+        (("--deadline", "soon"), "neither a duration nor a date"),
         (("--deadline", "20s"), "the fastest is"),
         (("--budget", "0"), "budget in USD is 0"),
         (("--budget", "nan"), "budget in USD is nan"),
