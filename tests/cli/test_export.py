@@ -5,8 +5,8 @@ import pytest
 
 from skyloom.cli.export import InvalidExport, chosen, with_service
 from skyloom.core.resources import Resources
-from skyloom.export.common import page
 from skyloom.export.model import Target
+from skyloom.export.parts import page
 from skyloom.ports.environment import PythonEnvironment
 from skyloom.rooms.registry.services import ServiceMethod, ServiceSpec
 from skyloom.rooms.secrets.model import SecretUse

@@ -1,7 +1,7 @@
 """Kubernetes, by itself or with KServe."""
 
-from skyloom.export.common import TOKENS
 from skyloom.export.model import ACCESS_FILE, FOLDER, GRPC_PORT, REST_PORT, USER, Exported
+from skyloom.export.parts import TOKENS
 from skyloom.manifest.pods import SECURITY, Document, amounts, empty, mount, named, secret_volume
 
 _SPACE = "default"

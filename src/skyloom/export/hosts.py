@@ -2,8 +2,8 @@
 
 import math
 
-from skyloom.export.common import TOKENS, installed
 from skyloom.export.model import PLAN_FILE, REST_PORT, Exported
+from skyloom.export.parts import TOKENS, installed
 from skyloom.manifest.pods import Document
 
 _SERVE = f"python -m skyloom.inference {PLAN_FILE}"

@@ -1,7 +1,7 @@
 """Container images, and one machine that runs them."""
 
-from skyloom.export.common import TOKENS, installed
 from skyloom.export.model import FOLDER, GRPC_PORT, PLAN_FILE, REST_PORT, USER, Exported
+from skyloom.export.parts import TOKENS, installed
 from skyloom.manifest.pods import Document
 
 _READY = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{REST_PORT}/v2/health/ready', timeout=3)"

@@ -11,7 +11,7 @@ import skyloom
 from skyloom.core import digests
 from skyloom.core.errors import AlreadyExists, InternalError, InvalidInput
 from skyloom.durable import disk_errors
-from skyloom.export import clusters, common, hosts, images
+from skyloom.export import clusters, hosts, images, parts
 from skyloom.export.model import ACCESS_FILE, PLAN_FILE, Exported, Target
 from skyloom.manifest.pods import Document
 
@@ -34,11 +34,11 @@ def files(exported: Exported, target: Target) -> dict[str, str | bytes]:
     """All files of an export but the bundle's and the server's own code: path → content."""
     start, special = _TARGETS[target](exported)
     return {
-        PLAN_FILE: common.plan(exported),
-        ACCESS_FILE: common.no_tokens(),
-        "requirements.txt": common.requirements(exported),
-        **common.packages(exported),
-        "README.md": common.page(exported, target, start),
+        PLAN_FILE: parts.plan(exported),
+        ACCESS_FILE: parts.no_tokens(),
+        "requirements.txt": parts.requirements(exported),
+        **parts.packages(exported),
+        "README.md": parts.page(exported, target, start),
         **special,
     }
 

@@ -96,7 +96,7 @@ class Fleet:
                 f"Pool {pool} is no more.",
                 next_action="Add it again by this name if it still exists: what its tasks printed stayed there.",
             )
-        if link is None or link.engine is None or link.trouble is not None:
+        if link is None or link.engine is None or not link.is_up:
             why = link.trouble.message if link and link.trouble else "It is not connected yet."
             raise PoolDown(
                 f"Pool {pool} cannot be reached: {why}",
@@ -121,7 +121,7 @@ class Fleet:
 
     def growing(self) -> list[Pool]:
         """The pools that are up and may get more machines."""
-        return [link.pool for link in self.links().values() if link.pool.grows and link.engine and not link.trouble]
+        return [link.pool for link in self.links().values() if link.pool.grows and link.is_up]
 
     def wish(self, wishes: Mapping[str, Sequence[GangWish]]) -> None:
         """What waits now, by pool, all of it. Pools are told when they are looked at next."""
@@ -192,7 +192,7 @@ class Fleet:
         except Exception:
             log.exception("pool %s cannot be asked", name)
             seen = replace(seen, trouble=PoolDown("Asking it failed.", next_action="Read the control plane's log."))
-        if seen.engine is not None and seen.trouble is None and seen.pool.grows:
+        if seen.engine is not None and seen.is_up and seen.pool.grows:
             self._tell(name, seen.engine)
         with self._lock:
             is_current = self._links.get(name) is link

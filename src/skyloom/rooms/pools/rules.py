@@ -2,9 +2,8 @@
 
 from skyloom.rooms.pools.model import PoolNotGone
 
-GONE_AFTER_S = (
-    60.0  # longer than a restart of this control plane takes to connect, and than a node's tasks outlive their head
-)
+# Longer than a restart of this control plane takes to connect, and than a node's tasks outlive their head.
+GONE_AFTER_S = 60.0
 
 
 def check_gone(pool: str, silent_s: float | None) -> None:
