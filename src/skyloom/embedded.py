@@ -203,11 +203,11 @@ class Embedded:
         retention = Retention(store, clock, settings.event_days * 86_400.0, settings.audit_days * 86_400.0)
         live, paid = jobs_ports.COLLECTIONS, (cost_ports.BUDGETS, cost_ports.PRICES)
         placed = (*pools_ports.COLLECTIONS, *scheduling_ports.COLLECTIONS)
-        running = Loop("jobs", self._job_loop.tick, (*live, *paid, *placed))
-        launches.done = running.wake
+        rounds = Loop("jobs", self._job_loop.tick, (*live, *paid, *placed))
+        launches.done = rounds.wake
         self._loops += [
             Loop("pools", self._pools.tick, pools_ports.COLLECTIONS),
-            running,
+            rounds,
             Loop("outlook", outlook.tick, live, CALM),
             Loop("budgets", self._budgets.tick, paid),
             Loop("webhooks", webhooks.tick, (*webhooks_ports.COLLECTIONS, EVENTS), STEADY),

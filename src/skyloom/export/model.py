@@ -30,9 +30,8 @@ class Target(enum.StrEnum):
     RAY = "ray"
 
 
-IN_PROCESS = frozenset(
-    {Target.LAMBDA, Target.RAY}
-)  # the platform's own process asks the model: no server of ours listens
+# The platform's own process asks the model: no server of ours listens.
+IN_PROCESS = frozenset({Target.LAMBDA, Target.RAY})
 
 ImageName = Annotated[
     str,

@@ -187,6 +187,11 @@ class TaskPhase(enum.StrEnum):
     RUNNING = "running"
     ENDED = "ended"
 
+    @property
+    def is_live(self) -> bool:
+        """Something of the task runs, or is about to."""
+        return self in (TaskPhase.STARTING, TaskPhase.RUNNING)
+
 
 class EndReason(enum.StrEnum):
     """Why a task ended. `rooms/jobs` adds meaning and a next action to each."""

@@ -46,33 +46,23 @@ class JobNews:
     def of(self, status: JobStatus) -> JobStatus:
         """Look at the job; gives it back."""
         if status.state is JobState.QUEUED:
-            self._wait(
-                status.job.id,
-                f"job {status.job.id} waits: {_in_full(waits_for(status), status.next_action)}",
-                status.message,
-            )
+            # When it will start is reckoned anew at every look, and is no news.
+            self._wait(f"job {status.job.id}", waits_for(status), status.next_action, told=status.message)
         return status
 
     def of_array(self, status: ArrayStatus) -> ArrayStatus:
         """Look at the array, of which nothing may run yet; gives it back."""
         if not status.num_running and status.state not in ENDED:
             message = status.message or "for room"
-            self._wait(
-                status.array.id, f"array {status.array.id} waits: {_in_full(message, status.next_action)}", message
-            )
+            self._wait(f"array {status.array.id}", message, status.next_action, told=message)
         elif self.is_due:
             self._due = time.monotonic() + _SOON_S  # it does well: no need to look at every turn
         return status
 
-    def _wait(self, subject: str, line: str, message: str) -> None:
-        told = (subject, message)  # not when it will start: that is reckoned anew at every look
-        if self._tell is not None and told != self._said and self.is_due:
-            self._tell(line)
-            self._said, self._due = told, time.monotonic() + _OFTEN_S
-
-
-def _in_full(message: str, next_action: str) -> str:
-    return f"{message}. {next_action}" if next_action else message
+    def _wait(self, subject: str, why: str, next_action: str, *, told: str) -> None:
+        if self._tell is not None and (subject, told) != self._said and self.is_due:
+            self._tell(f"{subject} waits: {why}. {next_action}" if next_action else f"{subject} waits: {why}")
+            self._said, self._due = (subject, told), time.monotonic() + _OFTEN_S
 
 
 def waits_for(status: JobStatus) -> str:

@@ -52,7 +52,7 @@ from skyloom.engines.ray.asks import (
 from skyloom.engines.ray.lease import Lease
 from skyloom.engines.ray.stay import Stay
 from skyloom.engines.ray.visits import KeeperHeard, Visits
-from skyloom.ports.engine import LogSlice, Observation, TaskPhase, TaskPlan
+from skyloom.ports.engine import LogSlice, Observation, TaskPlan
 from skyloom.settings import package_variables, trust_variables
 
 _OLD_UPLOAD_S = 3600.0
@@ -141,7 +141,7 @@ class Keeper:
     def _has_tasks(self) -> bool:
         """Whether a task of this node lives."""
         seen = self._tasks().observe(self._tasks().known()).values()
-        return any(what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING) for what in seen)
+        return any(what.phase.is_live for what in seen)
 
     def _sweep_uploads(self) -> None:
         """Remove what launches left that failed after they had sent something."""

@@ -35,9 +35,8 @@ _MAX_HELD = 256
 _LOOK_S = 0.02  # while everybody in memory is busy
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 60.0
 _PATIENCE_S = 2.0  # who waits for longer is passed by nobody; or a quarter of what a request may wait, if that is less
-_STAY_LOADS = (
-    4  # a busy guest stays for so many times what it took to load, so that most of the time is not spent on loading
-)
+# A busy guest stays for so many times what it took to load, so that most of the time is not spent on loading.
+_STAY_LOADS = 4
 
 Settle = Callable[[Guest, Arrived], DataPlane]
 """Makes what answers for a guest that has arrived."""

@@ -138,8 +138,9 @@ class Arrays:
         progress = view.get(PROGRESS, array.id)
         assert progress is not None
         open_ = _open(view, array, progress)
-        status = rules.status(array, _begun(progress, open_), {index: one.state for index, one in open_.items()})
-        held = rules.held_up(status, {index: one.state for index, one in open_.items()})
+        states = {index: one.state for index, one in open_.items()}
+        status = rules.status(array, _begun(progress, open_), states)
+        held = rules.held_up(status, states)
         if held is None:
             return status
         return rules.told(status, self._jobs.status(view, rules.job_id(array.id, held), array.project))

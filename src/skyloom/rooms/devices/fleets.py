@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from skyloom.core.errors import SkyloomError
+from skyloom.core.labels import matches
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
@@ -99,7 +100,7 @@ class Fleets:
     def count(self, tx: Transaction, device: Device, run: DeviceRun, added: Traffic) -> None:
         """Add what a run saw since it last said so to the fleets that its device belongs to."""
         for fleet in tx.select(FLEETS, {"project": device.project}):
-            if rules.matches(device.labels, fleet.labels):
+            if matches(device.labels, fleet.labels):
                 sums = tx.get(FLEET_TRAFFIC, _traffic_id(fleet, run.model_version))
                 if sums is not None:
                     tx.update(FLEET_TRAFFIC, changed(sums, {"traffic": rules.summed(sums.traffic, added, sums.bins)}))

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from skyloom.core.labels import matches
 from skyloom.core.operation import Caller
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.door import Change, Handlers
@@ -18,7 +19,7 @@ from skyloom.rooms.data.making import Format, Ingest, SourceFile
 from skyloom.rooms.data.model import CreateDataset, DatasetState
 from skyloom.rooms.data.ports import DATASETS
 from skyloom.rooms.data.service import Datasets
-from skyloom.rooms.devices import model, rules
+from skyloom.rooms.devices import model
 from skyloom.rooms.devices.messages import Sampled
 from skyloom.rooms.devices.model import DeviceChunk, GatheredSamples, GatherSamples, SampleBatch
 from skyloom.rooms.devices.ports import DEVICE_RUNS, DEVICES, SAMPLE_BATCHES, SAMPLE_CHUNKS
@@ -106,7 +107,7 @@ class Gathering:
         found: list[DeviceChunk] = []
         size = 0
         for device in view.select(DEVICES, {"project": by.project}):
-            if rules.matches(device.labels, ask.labels):
+            if matches(device.labels, ask.labels):
                 where: Where = {"device": device.id, "model": ask.model, "gathered": free}
                 for chunk in view.select(SAMPLE_CHUNKS, where, order="received_at", limit=_MAX_CHUNKS - len(found) + 1):
                     size += len(chunk.lines)

@@ -7,6 +7,7 @@ from functools import partial
 from skyloom.core.errors import SkyloomError
 from skyloom.core.events import Moved
 from skyloom.core.ids import Ids
+from skyloom.core.labels import matches
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.blobs import Blobs
 from skyloom.ports.clock import Clock
@@ -94,7 +95,7 @@ class Rollouts:
             both = [
                 device.name
                 for device in devices
-                if rules.matches(device.labels, ask.labels) and rules.matches(device.labels, other.labels)
+                if matches(device.labels, ask.labels) and matches(device.labels, other.labels)
             ]
             if both or other.labels == ask.labels:
                 raise nouns.RolloutInTheWay(
@@ -181,7 +182,7 @@ class Rollouts:
         return [
             rules.seat_of(device, report, rollout, device.rollout in busy, now)
             for device, report in places
-            if device.rollout == rollout.id or rules.matches(device.labels, rollout.labels)
+            if device.rollout == rollout.id or matches(device.labels, rollout.labels)
         ]
 
     # The loop

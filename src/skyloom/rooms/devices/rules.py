@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from skyloom.core.labels import matches
 from skyloom.rooms.devices.messages import DeviceOutcome
 from skyloom.rooms.devices.model import Device, DeviceReport, DeviceState
 from skyloom.rooms.devices.rollout import Rollout, RolloutProgress, RolloutState
@@ -34,11 +35,6 @@ def state_of(device: Device, report: DeviceReport | None, now: float) -> DeviceS
     if silent_s <= LATE_CALLS * interval_s + _GRACE_S:
         return DeviceState.ONLINE
     return DeviceState.LATE if silent_s <= OFFLINE_CALLS * interval_s + _GRACE_S else DeviceState.OFFLINE
-
-
-def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """True when a device has all the labels of a selector."""
-    return all(labels.get(name) == value for name, value in selector.items())
 
 
 def nobody_meant(devices: Iterable[Device], selector: Mapping[str, str]) -> str:

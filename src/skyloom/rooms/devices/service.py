@@ -7,6 +7,7 @@ import msgspec
 
 from skyloom.core import digests
 from skyloom.core.ids import Ids
+from skyloom.core.labels import matches
 from skyloom.core.operation import Caller, Page
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import Change, Handlers, Query
@@ -125,7 +126,7 @@ class Devices:
         if device.wanted:
             return {}
         done = view.select(ROLLOUTS, {"project": device.project, "state": RolloutState.DONE}, newest_first=True)
-        fitting = next((rollout for rollout in done if rules.matches(device.labels, rollout.labels)), None)
+        fitting = next((rollout for rollout in done if matches(device.labels, rollout.labels)), None)
         if fitting is None:
             return {}
         told = {"wanted": fitting.model_version, "rollout": fitting.id, "probation_s": fitting.probation_s}

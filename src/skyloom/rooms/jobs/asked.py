@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from skyloom.core.labels import matches
 from skyloom.core.resources import NOTHING, Resources
 from skyloom.rooms.jobs import growth
 from skyloom.rooms.jobs.model import DeadlinePassed, ImpossibleRequest, JobSpec
@@ -68,7 +69,7 @@ def _meant(spec: JobSpec, fleet: Fleet) -> dict[str, list[Resources]]:
     """All machines that the job may use, by what a gang never leaves."""
     meant: dict[str, list[Resources]] = {}
     for name, machine, island in fleet.grounds(down=True):
-        if (not spec.pools or name.pool in spec.pools) and growth.has_labels(spec, machine.labels):
+        if (not spec.pools or name.pool in spec.pools) and matches(machine.labels, spec.requires):
             meant.setdefault(island, []).append(machine.total)
     for link in fleet.links().values():
         if link.pool.grows and growth.may_use(spec, link.pool):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from skyloom.core.labels import matches
 from skyloom.core.resources import Resources
 from skyloom.ports.engine import GangWish
 from skyloom.rooms.jobs import rules
@@ -105,12 +106,7 @@ def _said(wait: Wait, pool: str) -> Wait:
 
 def may_use(spec: JobSpec, pool: Pool) -> bool:
     """Whether a job may run on the machines that a pool may get: by its name, and the labels that all of them have."""
-    return (not spec.pools or pool.name in spec.pools) and has_labels(spec, {"pool": pool.name, **pool.labels})
-
-
-def has_labels(spec: JobSpec, labels: Mapping[str, str]) -> bool:
-    """Whether these are the labels that a job asks for."""
-    return all(labels.get(key) == value for key, value in spec.requires.items())
+    return (not spec.pools or pool.name in spec.pools) and matches({"pool": pool.name, **pool.labels}, spec.requires)
 
 
 def ground(worker: Resources, pool: Pool) -> list[Resources]:

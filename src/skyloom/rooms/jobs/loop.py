@@ -17,7 +17,6 @@ import msgspec
 from skyloom.core.events import Event
 from skyloom.ports.clock import Clock
 from skyloom.ports.door import EVENTS
-from skyloom.ports.engine import TaskPhase
 from skyloom.ports.store import Snapshot, Store, Transaction, changed
 from skyloom.rooms.cost.budgets import Budgets
 from skyloom.rooms.cost.ports import PRICES
@@ -94,7 +93,7 @@ class JobLoop:
             try:
                 known = engine.known()
                 seen = engine.observe(known)
-                alive = [key for key, what in seen.items() if what.phase in (TaskPhase.STARTING, TaskPhase.RUNNING)]
+                alive = [key for key, what in seen.items() if what.phase.is_live]
                 live = {task.id for task in self._store.read(lambda view: view.select(TASKS, {"state": rules.LIVE}))}
                 engine.stop([key for key in alive if key not in live], force=True)
             except Exception as trouble:

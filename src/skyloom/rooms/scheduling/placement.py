@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
+from skyloom.core.labels import matches
 from skyloom.rooms.scheduling.model import Demand, Node, Placement
 from skyloom.rooms.scheduling.vectors import ZERO, Vector, plus, times_in, vector, within
 
@@ -63,7 +64,7 @@ class Area:
 
     def has_labels(self, shape: Shape) -> bool:
         """Whether it has all labels that such gangs ask for."""
-        return all(self.labels.get(key) == value for key, value in shape.labels.items())
+        return matches(self.labels, shape.labels)
 
 
 class Ground:
