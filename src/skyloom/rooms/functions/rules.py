@@ -126,10 +126,14 @@ def revived(invocation: Invocation, principal: str, token_id: str, now: float) -
     return _moved(invocation, InvocationState.QUEUED, {**news, "message": f"sent again by {principal}"})
 
 
-def room_of(invocation: Invocation, *, dead: bool | None = None) -> str:
-    """Where what it holds is counted: answers of its project by themselves, and dead letters, which stay when answers can go."""
-    is_dead = invocation.state is InvocationState.DEAD if dead is None else dead
-    return f"{invocation.project}/{'dead' if is_dead else 'answered'}"
+def rooms_of(project: str) -> tuple[str, str]:
+    """Where a project's ended calls are counted: answers, which go first, and dead letters."""
+    return f"{project}/answered", f"{project}/dead"
+
+
+def room_of(invocation: Invocation) -> str:
+    """Where what an ended call holds is counted."""
+    return rooms_of(invocation.project)[invocation.state is InvocationState.DEAD]
 
 
 def emptied(invocation: Invocation, keep_bytes: int) -> Invocation:
