@@ -50,6 +50,7 @@ def test_guarantee_of_more_than_all_machines_have_is_warned_of(terminal: Termina
         (("--grows", "cpus=nan,memory=1GiB"), "cannot be read"),
         (("--grows", "cpus=8,memory=1GiB,max=0"), "cannot be read"),
         (("--grows", "cpus=8,memory=1GiB,disk=2"), "has no disk"),
+        (("--grows", "cpus=8,cpus=9,memory=1GiB"), "twice"),
     ],
 )
 def test_option_that_cannot_be_read_is_refused_in_words(

@@ -95,18 +95,10 @@ def _grows(group: WorkerGroup) -> str:
 
 def _group(text: str) -> dict[str, Any]:
     """Read ``name=gpu,cpus=8,…``. Raises `InvalidInstallation`."""
-    known = {"name", "cpus", "memory", "gpus", "min", "max"}
-    pairs = [part.partition("=") for part in text.split(",")]
-    given = {name.strip(): value.strip() for name, _, value in pairs}
-    strange, missing = sorted(given.keys() - known), [name for name in ("name", "cpus", "memory") if name not in given]
-    if strange:
-        raise InvalidInstallation(
-            f"--workers {text!r}: a group of nodes has no {', '.join(strange)}.", next_action=_GROUP_HELP
-        )
-    if missing:
-        raise InvalidInstallation(f"--workers {text!r} lacks {' and '.join(missing)}.", next_action=_GROUP_HELP)
-    if len(given) < len(pairs):
-        raise InvalidInstallation(f"--workers {text!r} says a word twice.", next_action=_GROUP_HELP)
+    needed, others = ("name", "cpus", "memory"), ("gpus", "min", "max")
+    given = values.machine_words(
+        "--workers", text, "a group of nodes", needed, others, _GROUP_HELP, InvalidInstallation
+    )
     try:
         amounts = {"cpus": float(given["cpus"]), "gpus": int(given.get("gpus", "0"))}
         nodes = {"min_nodes": int(given.get("min", "0")), "max_nodes": int(given.get("max", "1"))}

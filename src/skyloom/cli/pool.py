@@ -145,24 +145,20 @@ def _naming(token_file: Path | None) -> Iterator[None]:
 def _group(text: str) -> GrowthGroup:
     """Read ``cpus=8,memory=32GiB,gpus=1,max=4``. Raises `UnreadableOption`."""
     hint = "Write --grows cpus=8,memory=32GiB,gpus=1,max=4: what one machine has, and how many there may be."
-    given = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    needed, others = ("cpus", "memory"), ("gpus", "max")
+    given = values.machine_words("--grows", text, "a machine", needed, others, hint, values.UnreadableOption)
     try:
         group = GrowthGroup(
             resources=Resources(
-                cpus=float(given.pop("cpus")),
-                gpus=int(given.pop("gpus", "0")),
-                memory_bytes=parse_bytes(given.pop("memory")),
+                cpus=float(given["cpus"]),
+                gpus=int(given.get("gpus", "0")),
+                memory_bytes=parse_bytes(given["memory"]),
             ),
-            most=int(given.pop("max", "1")),
+            most=int(given.get("max", "1")),
         )
-        group = msgspec.convert(msgspec.to_builtins(group), GrowthGroup)  # its bounds
-    except KeyError as missing:
-        raise values.UnreadableOption(f"--grows {text!r} lacks {missing.args[0]}.", next_action=hint) from None
+        return msgspec.convert(msgspec.to_builtins(group), GrowthGroup)  # its bounds
     except (ValueError, OverflowError) as error:
         raise values.UnreadableOption(f"--grows {text!r} cannot be read: {error}.", next_action=hint) from None
-    if given:
-        raise values.UnreadableOption(f"--grows {text!r}: a machine has no {', '.join(given)}.", next_action=hint)
-    return group
 
 
 def _token(file: Path) -> str:

@@ -1,7 +1,7 @@
 """Words on the command line that mean a value: durations, sizes, variables, files to take along."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,28 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 
 class UnreadableOption(InvalidInput):
     """An option's value cannot be read."""
+
+
+def machine_words(
+    option: str,
+    text: str,
+    what: str,
+    needed: Sequence[str],
+    others: Sequence[str],
+    hint: str,
+    refusal: type[InvalidInput],
+) -> dict[str, str]:
+    """Read ``cpus=8,memory=64GiB`` as words and their values. Raises ``refusal`` for a word that is strange, missing or said twice."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    given = {name.strip(): value.strip() for name, _, value in pairs}
+    strange, missing = sorted(given.keys() - {*needed, *others}), [name for name in needed if name not in given]
+    if strange:
+        raise refusal(f"{option} {text!r}: {what} has no {', '.join(strange)}.", next_action=hint)
+    if missing:
+        raise refusal(f"{option} {text!r} lacks {' and '.join(missing)}.", next_action=hint)
+    if len(given) < len(pairs):
+        raise refusal(f"{option} {text!r} says a word twice.", next_action=hint)
+    return given
 
 
 def duration_s(text: str) -> float:
